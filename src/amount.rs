@@ -1,0 +1,289 @@
+//! Exact decimal amounts: what a call costs, and how much a limit lets pass.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use serde_json::Number;
+
+use crate::number::{Decimal, Exact, ShortText};
+
+/// An amount from 0 to 9,000,000,000,000 with at most six decimals, held exactly.
+///
+/// Amounts are sums of calls, money or bytes. They are decimals, never floats: ten times 0.1 is 1.
+///
+/// ```
+/// use toolgate::Amount;
+///
+/// let tenth: Amount = "0.1".parse()?;
+/// assert_eq!(tenth.micros() * 10, Amount::ONE.micros());
+/// assert!("0.0000001".parse::<Amount>().is_err());
+/// # Ok::<(), toolgate::AmountError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Amount(u64);
+
+/// A number is no amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AmountError {
+    /// `-1`: an amount that gave budget back would undo the limit.
+    #[error("an amount is not negative")]
+    Negative,
+    /// `0.0000001`: the seventh decimal would be lost.
+    #[error("an amount has at most six decimals")]
+    TooPrecise,
+    /// `9000000000001`.
+    #[error("an amount is at most 9000000000000")]
+    TooLarge,
+    /// `"5"`, `1e`: no number at all.
+    #[error("an amount is a number")]
+    NotANumber,
+}
+
+impl Amount {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+    /// One, the cost of a call that names no other.
+    pub const ONE: Self = Self(MICROS);
+    /// The largest amount, 9,000,000,000,000.
+    pub const MAX: Self = Self(9_000_000_000_000 * MICROS);
+
+    /// The amount in millionths.
+    pub const fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// An amount of so many millionths, if it is not above [`Amount::MAX`].
+    pub const fn from_micros(micros: u64) -> Option<Self> {
+        if micros <= Self::MAX.0 { Some(Self(micros)) } else { None }
+    }
+
+    /// The amount that a JSON number stands for. A double stands for its shortest decimal text.
+    ///
+    /// # Errors
+    /// `-1`, `0.0000001`, `9000000000001`.
+    pub fn from_number(number: &Number) -> Result<Self, AmountError> {
+        Self::from_exact(Exact::of(number).ok_or(AmountError::TooPrecise)?)
+    }
+
+    pub(crate) fn from_exact(value: Exact) -> Result<Self, AmountError> {
+        match value {
+            Exact::Integer(integer) => match u64::try_from(integer) {
+                Ok(units) if units <= Self::MAX.0 / MICROS => Ok(Self(units * MICROS)),
+                Ok(_) => Err(AmountError::TooLarge),
+                Err(_) if integer < 0 => Err(AmountError::Negative),
+                Err(_) => Err(AmountError::TooLarge),
+            },
+            Exact::Float(float) => Self::from_decimal(&ShortText::of(float).decimal().ok_or(AmountError::NotANumber)?),
+        }
+    }
+
+    /// The amount of a number in JSON text, by its digits.
+    pub(crate) fn from_decimal(decimal: &Decimal<'_>) -> Result<Self, AmountError> {
+        if decimal.is_zero() {
+            return Ok(Self::ZERO);
+        }
+        if decimal.negative {
+            return Err(AmountError::Negative);
+        }
+        // 9e12 has thirteen digits before the point; the digits carry no zeros at their end.
+        if decimal.scale > 12 || decimal.scale.saturating_add_unsigned(decimal.digit_count() as u64) > 13 {
+            return Err(AmountError::TooLarge);
+        }
+        if decimal.scale < -6 {
+            return Err(AmountError::TooPrecise);
+        }
+        // At most 13 digits before the point and 6 behind it: at most 19 digits, which a `u128` holds.
+        let digits = decimal.digits().fold(0u128, |sum, digit| sum * 10 + u128::from(digit));
+        let places = u32::try_from(decimal.scale + 6).map_err(|_| AmountError::TooPrecise)?;
+        let micros = digits * 10u128.pow(places);
+        u64::try_from(micros).ok().and_then(Self::from_micros).ok_or(AmountError::TooLarge)
+    }
+}
+
+const MICROS: u64 = 1_000_000;
+
+/// As a decimal, without zeros at its end: `12`, `0.5`.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Total(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads a JSON number.
+impl std::str::FromStr for Amount {
+    type Err = AmountError;
+
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        let plain = text.strip_prefix('-').unwrap_or(text);
+        let digits = |run: &str| !run.is_empty() && run.bytes().all(|b| b.is_ascii_digit());
+        let mantissa = plain.split(['e', 'E']).next().unwrap_or_default();
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+        if !digits(whole) || !digits(fraction) {
+            return Err(AmountError::NotANumber);
+        }
+        Self::from_decimal(&Decimal::of_text(text).ok_or(AmountError::NotANumber)?)
+    }
+}
+
+/// As a number: an integer where the amount is whole, else a float (the nearest one, past fifteen digits).
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Total(self.0).serialize(serializer)
+    }
+}
+
+/// What a counter holds: the sum of the amounts that were charged to it, in millionths.
+///
+/// It can pass [`Amount::MAX`] (a shadow limit counts on past its `max`). It never wraps: at `u64::MAX` it stays there
+/// until its window ends, which errs on the safe side.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Total(u64);
+
+impl Total {
+    /// Nothing counted.
+    pub const ZERO: Self = Self(0);
+
+    /// The sum in millionths.
+    pub const fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// A sum of so many millionths.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// The sum with `amount` added.
+    #[must_use = "the sum itself stays as it is"]
+    pub const fn plus(self, amount: Amount) -> Self {
+        Self(self.0.saturating_add(amount.0))
+    }
+
+    /// The sum with `amount` given back; never below zero, and a sum that has reached its end stays there.
+    #[must_use = "the sum itself stays as it is"]
+    pub const fn minus(self, amount: Amount) -> Self {
+        if self.0 == u64::MAX { self } else { Self(self.0.saturating_sub(amount.0)) }
+    }
+
+    /// What is left up to `max`.
+    pub fn remaining(self, max: Amount) -> Amount {
+        Amount(max.0.saturating_sub(self.0))
+    }
+
+    /// Whether `amount` can be added without passing `max`. A `max` of zero has room for nothing, not even for zero.
+    pub fn has_room(self, amount: Amount, max: Amount) -> bool {
+        max > Amount::ZERO && self.0.checked_add(amount.0).is_some_and(|sum| sum <= max.0)
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, millionths) = (self.0 / MICROS, self.0 % MICROS);
+        if millionths == 0 {
+            return write!(f, "{whole}");
+        }
+        let digits = format!("{millionths:06}");
+        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+    }
+}
+
+impl fmt::Debug for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Total {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_multiple_of(MICROS) {
+            return serializer.serialize_u64(self.0 / MICROS);
+        }
+        match self.to_string().parse::<f64>() {
+            Ok(float) => serializer.serialize_f64(float),
+            Err(error) => Err(serde::ser::Error::custom(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_and_amounts() {
+        use AmountError::{Negative, NotANumber, TooLarge, TooPrecise};
+        for (text, want) in [
+            ("0", Ok(0)),
+            ("-0", Ok(0)),
+            ("-0.0", Ok(0)),
+            ("1", Ok(1_000_000)),
+            ("1e2", Ok(100_000_000)),
+            ("0.1", Ok(100_000)),
+            ("0.10", Ok(100_000)),
+            ("1e-6", Ok(1)),
+            ("10.0e-7", Ok(1)),
+            ("9000000000000", Ok(9_000_000_000_000_000_000)),
+            ("8999999999999.999999", Ok(8_999_999_999_999_999_999)),
+            ("9000000000000.000001", Err(TooLarge)),
+            ("9000000000001", Err(TooLarge)),
+            ("1e13", Err(TooLarge)),
+            ("1e999999999999999999999", Err(TooLarge)),
+            ("1e-7", Err(TooPrecise)),
+            ("1e-999999999999999999999", Err(TooPrecise)),
+            ("1.0000001", Err(TooPrecise)),
+            ("-1", Err(Negative)),
+            ("-1e-9", Err(Negative)),
+            ("", Err(NotANumber)),
+            ("x", Err(NotANumber)),
+            ("1.", Err(NotANumber)),
+            (".5", Err(NotANumber)),
+            ("1e", Err(NotANumber)),
+            ("1e5x", Err(NotANumber)),
+        ] {
+            assert_eq!(text.parse::<Amount>().map(Amount::micros), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn floats_stand_for_their_shortest_text() {
+        for (float, want) in [
+            (0.1, Ok(100_000)),
+            (0.3, Ok(300_000)),
+            (1e-6, Ok(1)),
+            (9e12, Ok(9_000_000_000_000_000_000)),
+            (999_999_999.999_999, Ok(999_999_999_999_999)),
+            (0.1 + 0.2, Err(AmountError::TooPrecise)),
+            (-0.5, Err(AmountError::Negative)),
+            (1e300, Err(AmountError::TooLarge)),
+            (5e-324, Err(AmountError::TooPrecise)),
+        ] {
+            let number = Number::from_f64(float).unwrap();
+            assert_eq!(Amount::from_number(&number).map(Amount::micros), want, "{float}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_written_as_they_are_read() {
+        for text in ["0", "1", "0.5", "0.000001", "8999999999999.999999"] {
+            assert_eq!(text.parse::<Amount>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn totals_neither_wrap_nor_go_below_zero() {
+        let full = Total::from_micros(u64::MAX - 1).plus(Amount::ONE);
+        assert_eq!(full.micros(), u64::MAX);
+        assert_eq!(full.minus(Amount::ONE), full, "a sum that has lost count stays full");
+        assert_eq!(Total::ZERO.minus(Amount::ONE), Total::ZERO);
+        assert!(!full.has_room(Amount::ZERO, Amount::MAX));
+        assert!(!Total::ZERO.has_room(Amount::ZERO, Amount::ZERO));
+        assert!(Total::ZERO.has_room(Amount::MAX, Amount::MAX));
+    }
+}

@@ -1,0 +1,215 @@
+//! What a call will cost: all that policy and store share.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use crate::amount::Amount;
+use crate::call::Identity;
+use crate::number::Exact;
+use crate::time::Timestamp;
+
+pub use crate::limit::Span;
+
+/// A counter of one policy, whoever is counted by it.
+///
+/// It is the beginning of a SHA-256 over an injective encoding of the policy's namespace, the counter's name, its
+/// window, scope and algorithm: an edited policy goes on counting where the old one stood, another window begins a new
+/// counter, and nobody can choose names that meet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CounterId([u8; 16]);
+
+impl CounterId {
+    /// The counter that these parts name. No two different lists of parts give the same counter.
+    pub(crate) fn of<'p>(parts: impl IntoIterator<Item = &'p str>) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let mut id = [0; 16];
+        for (to, from) in id.iter_mut().zip(hash.finalize()) {
+            *to = from;
+        }
+        Self(id)
+    }
+
+    /// The 16 bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CounterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CounterId(")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")
+    }
+}
+
+/// Whom a counter counts: the values of its scope's parts, in an encoding that is injective. No two different lists of
+/// parts give the same bytes, whatever the parts contain.
+///
+/// The parts come from callers and may be any text of any length; a store must treat them as opaque bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Subject(SmallVec<[u8; 40]>);
+
+/// What a part of a subject is: its first byte.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Tag {
+    Global = 0,
+    Text = 1,
+    Integer = 2,
+    Float = 3,
+    Grant = 4,
+    Session = 5,
+    Agent = 6,
+    User = 7,
+    Server = 8,
+}
+
+impl Subject {
+    /// The encoded parts.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn push_identity(&mut self, identity: Identity, name: &str) {
+        let tag = match identity {
+            Identity::Grant => Tag::Grant,
+            Identity::Session => Tag::Session,
+            Identity::Agent => Tag::Agent,
+            Identity::User => Tag::User,
+            Identity::Server => Tag::Server,
+        };
+        self.push(tag, name.as_bytes());
+    }
+
+    pub(crate) fn push_global(&mut self) {
+        self.push(Tag::Global, &[]);
+    }
+
+    pub(crate) fn push_text(&mut self, text: &str) {
+        self.push(Tag::Text, text.as_bytes());
+    }
+
+    /// Numbers by value: `1` and `1.0` are one part, `"1"` is another.
+    pub(crate) fn push_number(&mut self, number: Exact) {
+        match number {
+            Exact::Integer(integer) => self.push(Tag::Integer, &integer.to_le_bytes()),
+            Exact::Float(float) if number.is_whole() && float.abs() < 2f64.powi(100) => {
+                #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^100")]
+                self.push(Tag::Integer, &(float as i128).to_le_bytes());
+            }
+            Exact::Float(float) => self.push(Tag::Float, &float.to_bits().to_le_bytes()),
+        }
+    }
+
+    fn push(&mut self, tag: Tag, part: &[u8]) {
+        self.0.push(tag as u8);
+        // The length in base 128, so that the common short part takes one byte.
+        let mut length = part.len();
+        while length > 127 {
+            self.0.push((length & 127) as u8 | 128);
+            length >>= 7;
+        }
+        self.0.push(length as u8);
+        self.0.extend_from_slice(part);
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subject({})", self.0.escape_ascii())
+    }
+}
+
+/// What one call costs in one counter: data, so that a store across a network can take it in one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Charge {
+    /// The counter.
+    pub counter: CounterId,
+    /// Whom it counts.
+    pub subject: Subject,
+    /// What is charged.
+    pub amount: Amount,
+    /// The most that the counter may hold with the charge in it. `None` for one that only shadow limits charge: it
+    /// counts and never refuses. [`Amount::ZERO`] refuses every charge.
+    pub max: Option<Amount>,
+    /// How it counts.
+    pub meter: Meter,
+}
+
+/// How a counter counts, in integers: a store needs no calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Meter {
+    /// At most `max` in the aligned window that the present lies in.
+    Fixed(Span),
+    /// At most `max` in every interval of so many seconds.
+    Sliding {
+        /// The interval's length in seconds.
+        seconds: u32,
+    },
+    /// `max` refilled over so many seconds, at most `burst` at once.
+    TokenBucket {
+        /// The time in which `max` is refilled, in seconds.
+        seconds: u32,
+        /// The most that can be taken at once.
+        burst: Amount,
+    },
+    /// Held until the call has ended.
+    InFlight {
+        /// When the unit comes back if nobody reports the end.
+        until: Timestamp,
+    },
+}
+
+/// All charges of one call. Up to four stay out of the heap.
+pub type Charges = SmallVec<[Charge; 4]>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_different_parts_differ() {
+        assert_eq!(CounterId::of(["a", "b"]), CounterId::of(["a", "b"]));
+        assert_ne!(CounterId::of(["a", "b"]), CounterId::of(["ab"]));
+        assert_ne!(CounterId::of(["a", "b"]), CounterId::of(["a", "b", ""]));
+        assert_ne!(CounterId::of(["", "a"]), CounterId::of(["a", ""]));
+    }
+
+    #[test]
+    fn numbers_are_parts_by_value() {
+        let part = |text: &str| {
+            let mut subject = Subject::default();
+            subject.push_number(Exact::of_text(text).unwrap());
+            subject
+        };
+        assert_eq!(part("1"), part("1.0"));
+        assert_eq!(part("0"), part("-0.0"));
+        assert_eq!(part("100"), part("1e2"));
+        assert_ne!(part("9007199254740993"), part("9007199254740992.0"));
+        assert_ne!(part("1e300"), part("1e299"));
+        let mut text = Subject::default();
+        text.push_text("1");
+        assert_ne!(text, part("1"));
+    }
+
+    #[test]
+    fn long_parts_keep_their_length() {
+        let subject = |parts: &[&str]| {
+            let mut subject = Subject::default();
+            parts.iter().for_each(|part| subject.push_identity(Identity::Grant, part));
+            subject
+        };
+        let long = "x".repeat(300);
+        assert_eq!(subject(&[&long]).as_bytes().len(), 303);
+        assert_ne!(subject(&[&long, "y"]), subject(&[&long[..299], "xy"]));
+    }
+}

@@ -1,0 +1,48 @@
+//! JSON Pointers (RFC 6901): places in a document.
+
+use std::fmt::Write;
+
+/// Adds a step into an object: `/` and the key with `~` written `~0` and `/` written `~1`.
+pub(crate) fn push_key(pointer: &mut String, key: &str) {
+    pointer.push('/');
+    for part in key.split_inclusive(['~', '/']) {
+        match part.as_bytes().last() {
+            Some(b'~') => pointer.extend([part.trim_end_matches('~'), "~0"]),
+            Some(b'/') => pointer.extend([part.trim_end_matches('/'), "~1"]),
+            _ => pointer.push_str(part),
+        }
+    }
+}
+
+/// Adds a step into an array.
+pub(crate) fn push_index(pointer: &mut String, index: usize) {
+    // Writing to a `String` does not fail.
+    let _ = write!(pointer, "/{index}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_escaped() {
+        for (key, want) in [
+            ("a", "/a"),
+            ("", "/"),
+            ("a/b~c", "/a~1b~0c"),
+            ("~1", "/~01"),
+            ("//~~", "/~1~1~0~0"),
+            ("über x", "/über x"),
+            ("~", "/~0"),
+        ] {
+            let mut pointer = String::new();
+            push_key(&mut pointer, key);
+            assert_eq!(pointer, want);
+            // The specification's own order of unescaping gives the key again.
+            assert_eq!(pointer[1..].replace("~1", "/").replace("~0", "~"), key);
+        }
+        let mut pointer = String::from("/a");
+        push_index(&mut pointer, 12);
+        assert_eq!(pointer, "/a/12");
+    }
+}

@@ -1,0 +1,442 @@
+//! Document to policy: every issue at once.
+
+mod condition;
+mod limit;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use sha2::{Digest as _, Sha256};
+
+use super::document::{ACTIONS, ALL_TOOLS, APPROVAL_RULE, APPROVAL_TERMS, DEFAULTS, DOCUMENT, ENTRY, RULE, Shape};
+use super::error::{IssueCode, PolicyError};
+use super::pattern::Names;
+use super::reader::{Bounds, Fields, Reader, quote};
+use super::{Action, Compiled, DefaultEffect, Digest, Rule, Rules};
+use crate::json::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind};
+use crate::number::Exact;
+
+use condition::Polarity;
+use limit::LimitPlaces;
+
+/// Reads a document. Its entries are compiled one by one as they are met, so that a large document never stands in
+/// memory as a tree.
+pub(super) fn compile(source: &str, bounds: &Bounds) -> Result<Compiled, PolicyError> {
+    let mut reader = Reader::new(bounds);
+    let whole = |reader: Reader<'_>| Err(reader.issues.into_error(source));
+    if source.len() > bounds.document_bytes {
+        let message = format!("a document of {} bytes is past the bound of {}", source.len(), bounds.document_bytes);
+        reader.issue(IssueCode::DocumentTooLarge, 0, message, "split it, or raise the bound".to_owned());
+        return whole(reader);
+    }
+    if source.starts_with('\u{feff}') {
+        let message = "the text begins with a byte order mark";
+        reader.issue(IssueCode::ByteOrderMark, 0, message, "save the file as UTF-8 without one".to_owned());
+        return whole(reader);
+    }
+    let mut draft = Draft::default();
+    let mut parser = Parser::new(source, bounds.nesting);
+    if let Err(error) = draft.read(&mut reader, &mut parser) {
+        syntax_issue(&mut reader, error);
+    }
+    draft.limits.connect(&mut reader, &mut draft.entries, &mut draft.all_tools, &draft.names);
+    if !reader.issues.is_empty() {
+        return whole(reader);
+    }
+    let (Some(default), text) = (draft.default, draft.text) else { return whole(reader) };
+    let mut compiled = Compiled {
+        digest: Digest(Sha256::digest(text.as_bytes()).into()),
+        text: text.into(),
+        default,
+        hide: draft.hide,
+        names: draft.names,
+        entries: draft.entries,
+        all_tools: draft.all_tools,
+        counters: draft.limits.counters,
+        reads_time: draft.reads_time,
+    };
+    compiled.hide.finish();
+    compiled.names.finish();
+    compiled.entries.shrink();
+    Ok(compiled)
+}
+
+fn syntax_issue(reader: &mut Reader<'_>, error: SyntaxError) {
+    let (code, help) = match error.what {
+        SyntaxErrorKind::TooDeep => (
+            IssueCode::TooDeep,
+            Some(format!("at most {} lists and objects may stand inside each other", reader.bounds.nesting)),
+        ),
+        SyntaxErrorKind::ExpectedKey | SyntaxErrorKind::ExpectedValue => {
+            (IssueCode::Syntax, Some("a policy is one object in strict JSON".to_owned()))
+        }
+        SyntaxErrorKind::Ended => (IssueCode::Syntax, Some("close what is open".to_owned())),
+        SyntaxErrorKind::TrailingComma | SyntaxErrorKind::Comment | SyntaxErrorKind::TrailingText => {
+            (IssueCode::Syntax, Some("remove it".to_owned()))
+        }
+        _ => (IssueCode::Syntax, None),
+    };
+    reader.pointer.clear();
+    reader.issue(code, error.at, error.what.to_string(), help);
+}
+
+/// A policy in the making.
+#[derive(Default)]
+struct Draft {
+    /// The document in one line, in its own order.
+    text: String,
+    default: Option<DefaultEffect>,
+    hide: Names,
+    names: Names,
+    patterns: HashSet<String>,
+    entries: Entries,
+    all_tools: Rules,
+    limits: LimitPlaces,
+    reads_time: bool,
+}
+
+/// The rules of every entry. Most entries of a large policy say nothing, and share the empty rules.
+#[derive(Default)]
+pub(super) struct Entries {
+    /// For each entry, one above the index of its rules; zero for none.
+    index: Vec<u32>,
+    rules: Vec<Rules>,
+}
+
+impl Entries {
+    pub(super) fn get(&self, entry: u32) -> Option<&Rules> {
+        let index = self.index.get(entry as usize)?.checked_sub(1)?;
+        self.rules.get(index as usize)
+    }
+
+    fn get_mut(&mut self, entry: u32) -> Option<&mut Rules> {
+        let index = self.index.get(entry as usize)?.checked_sub(1)?;
+        self.rules.get_mut(index as usize)
+    }
+
+    fn push(&mut self, rules: Rules) {
+        let index = if rules.is_empty() {
+            0
+        } else {
+            self.rules.push(rules);
+            u32::try_from(self.rules.len()).unwrap_or(u32::MAX)
+        };
+        self.index.push(index);
+    }
+
+    fn shrink(&mut self) {
+        self.index.shrink_to_fit();
+        self.rules.shrink_to_fit();
+    }
+}
+
+impl Draft {
+    fn read<'t>(&mut self, reader: &mut Reader<'_>, parser: &mut Parser<'t>) -> Result<(), SyntaxError> {
+        let (is_object, at) = parser.peek_object();
+        if !is_object {
+            let node = parser.node()?;
+            parser.finish()?;
+            reader.wrong_type(&node, "a policy is an object");
+            return Ok(());
+        }
+        parser.enter_object()?;
+        self.text.push('{');
+        let mut seen: Vec<Cow<'t, str>> = Vec::new();
+        while let Some((at, key)) = parser.next_key()? {
+            if seen.len() < DOCUMENT.keys.len() + 16 {
+                reader.known_key(&key, at, &DOCUMENT);
+            }
+            if seen.contains(&key) {
+                reader.duplicate_key(&key, at);
+                parser.node()?;
+                continue;
+            }
+            self.begin_member(&key, seen.is_empty());
+            let read = reader.at_key(&key, |reader| self.member(reader, parser, &key));
+            read?;
+            // Beyond the keys there are, further unknown ones need no remembering.
+            if DOCUMENT.has(&key) || seen.len() < 64 {
+                seen.push(key);
+            }
+        }
+        parser.finish()?;
+        self.text.push('}');
+        reader.missing(at, &DOCUMENT, |key| seen.iter().any(|seen| seen == key));
+        Ok(())
+    }
+
+    fn begin_member(&mut self, key: &str, first: bool) {
+        if !first {
+            self.text.push(',');
+        }
+        write_string(&mut self.text, key);
+        self.text.push(':');
+    }
+
+    fn member<'t>(&mut self, reader: &mut Reader<'_>, parser: &mut Parser<'t>, key: &str) -> Result<(), SyntaxError> {
+        let (is_object, at) = parser.peek_object();
+        if key == "tools" && is_object {
+            return self.tools(reader, parser, at);
+        }
+        let node = parser.node()?;
+        write_node(&mut self.text, &node);
+        match key {
+            "$schema" | "description" => {
+                reader.string(&node, &format!("`{key}`"));
+            }
+            "version" => {
+                if node.as_str() != Some("1") {
+                    let message = match node.as_str() {
+                        Some(version) => format!("{} is no version of the language", quote(version)),
+                        None => format!("`version` is a string, not {}", node.kind()),
+                    };
+                    let code = if node.as_str().is_some() { IssueCode::UnknownValue } else { IssueCode::WrongType };
+                    reader.issue(code, node.at, message, "write \"1\"".to_owned());
+                }
+            }
+            "default" => {
+                self.default = reader.word(&node, "an outcome", &DEFAULTS).map(|word| match word {
+                    "allow" => DefaultEffect::Allow,
+                    _ => DefaultEffect::Deny,
+                });
+            }
+            "hide" => {
+                if let Some(patterns) = reader.list(&node, "`hide`") {
+                    if patterns.len() > reader.bounds.entries {
+                        let message =
+                            format!("{} patterns are past the bound of {}", patterns.len(), reader.bounds.entries);
+                        reader.issue(IssueCode::TooMany, node.at, message, "use patterns with `*`".to_owned());
+                        return Ok(());
+                    }
+                    let hide = &mut self.hide;
+                    reader.each(patterns, |reader, node| {
+                        let name = reader.string(node, "a name pattern")?;
+                        if name.is_empty() {
+                            let help = "name a tool, or remove it".to_owned();
+                            reader.issue(IssueCode::InvalidPattern, node.at, "an empty name names no tool", help);
+                        }
+                        if name_fits(reader, node.at, name) {
+                            hide.insert(name);
+                        }
+                        Some(())
+                    });
+                }
+            }
+            "all_tools" => {
+                if let Some(fields) = reader.object(&node, &ALL_TOOLS) {
+                    self.all_tools = self.rules(reader, fields, None);
+                }
+            }
+            "tools" => {
+                reader.wrong_type(&node, "`tools` is an object of names and rules");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn tools<'t>(&mut self, reader: &mut Reader<'_>, parser: &mut Parser<'t>, at: usize) -> Result<(), SyntaxError> {
+        parser.enter_object()?;
+        self.text.push('{');
+        let (mut first, mut too_many) = (true, false);
+        while let Some((at_key, key)) = parser.next_key()? {
+            self.begin_member(&key, first);
+            first = false;
+            let node = parser.node()?;
+            write_node(&mut self.text, &node);
+            if self.names.len() >= reader.bounds.entries {
+                if !std::mem::replace(&mut too_many, true) {
+                    let message = format!("`tools` has more entries than the bound of {}", reader.bounds.entries);
+                    reader.issue(IssueCode::TooMany, at, message, "use patterns with `*`".to_owned());
+                }
+                continue;
+            }
+            reader.at_key(&key, |reader| self.entry(reader, at_key, &key, &node));
+        }
+        self.text.push('}');
+        Ok(())
+    }
+
+    fn entry(&mut self, reader: &mut Reader<'_>, at: usize, name: &str, node: &Node<'_>) {
+        if name.is_empty() {
+            let help = "name a tool, or remove the entry".to_owned();
+            reader.issue(IssueCode::InvalidPattern, at, "an empty name names no tool", help);
+        } else if name.bytes().all(|byte| byte == b'*') {
+            let help =
+                "rules for every tool stand in `all_tools`, and the outcome for tools without an entry is `default`";
+            reader.issue(IssueCode::InvalidPattern, at, format!("{} alone is no entry", quote(name)), help.to_owned());
+        }
+        if !name_fits(reader, at, name) {
+            return;
+        }
+        let is_new = if name.contains('*') { self.patterns.insert(name.to_owned()) } else { true };
+        if !(is_new && self.names.insert(name)) {
+            let help = "put the rules of both into one entry".to_owned();
+            reader.issue(IssueCode::DuplicateKey, at, format!("{} stands twice in `tools`", quote(name)), help);
+            return;
+        }
+        let rules = match &node.json {
+            // Half of the entries of real policies say nothing more than that the tool is there.
+            Json::Object(members) if members.is_empty() => Rules::default(),
+            _ => match reader.object(node, &ENTRY) {
+                Some(fields) => self.rules(reader, fields, Some(name)),
+                None => Rules::default(),
+            },
+        };
+        self.entries.push(rules);
+    }
+
+    /// A rules object; `entry` is the name of the one it belongs to.
+    fn rules(&mut self, reader: &mut Reader<'_>, fields: Fields<'_, '_>, entry: Option<&str>) -> Rules {
+        reader.field(fields, "description", |reader, node| reader.string(node, "`description`").map(drop));
+        let action = reader.field(fields, "action", |reader, node| reader.word(node, "an action", &ACTIONS));
+        let reason = reader.field(fields, "reason", |reader, node| reader.text(node, "`reason`"));
+        reader.field(fields, "approval", approval_terms);
+        let mut list = |reader: &mut Reader<'_>, key: &str, shape, polarity| {
+            let rules = reader.field(fields, key, |reader, node| {
+                let rules = reader.list(node, &format!("`{key}`"))?;
+                Some(reader.each(rules, |reader, node| self.rule(reader, node, shape, polarity)))
+            });
+            rules.unwrap_or_default().into()
+        };
+        let require = list(reader, "require", &RULE, Polarity::Require);
+        let deny_if = list(reader, "deny_if", &RULE, Polarity::Match);
+        let require_approval_if = list(reader, "require_approval_if", &APPROVAL_RULE, Polarity::Match);
+        let owner = entry.map(|_| u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX));
+        let limits = self.limits.read(reader, fields, owner, entry.unwrap_or("all_tools"), &mut self.reads_time);
+        Rules {
+            action: match action {
+                Some("deny") => Action::Deny,
+                Some("require_approval") => Action::RequireApproval,
+                _ => Action::Allow,
+            },
+            reason,
+            require,
+            deny_if,
+            require_approval_if,
+            limits,
+        }
+    }
+
+    fn rule(
+        &mut self,
+        reader: &mut Reader<'_>,
+        node: &Node<'_>,
+        shape: &'static Shape,
+        polarity: Polarity,
+    ) -> Option<Rule> {
+        let fields = reader.object(node, shape)?;
+        reader.field(fields, "name", |reader, node| reader.string(node, "`name`").map(drop));
+        let on_deny = reader.field(fields, "on_deny", |reader, node| reader.text(node, "`on_deny`"));
+        let reason = reader.field(fields, "reason", |reader, node| reader.text(node, "`reason`"));
+        if shape.has("reason") && fields.get("on_deny").is_some() && fields.get("reason").is_some() {
+            let message = "`reason` stands in place of `on_deny`, not beside it";
+            reader.issue(IssueCode::ConflictingKeys, fields.at, message, "keep one of the two".to_owned());
+        }
+        let conditions = reader.field(fields, "conditions", |reader, node| {
+            let conditions = reader.list(node, "`conditions`")?;
+            if conditions.is_empty() && polarity == Polarity::Require {
+                let help = "name a condition that must hold, or remove the rule";
+                reader.empty_list(node.at, "a rule of `require` without conditions requires nothing", help);
+            }
+            Some(reader.each(conditions, |reader, node| {
+                condition::read(reader, node, condition::Below::Rule, &mut self.reads_time)
+            }))
+        })?;
+        Some(Rule { conditions: conditions.into(), message: on_deny.or(reason) })
+    }
+}
+
+fn name_fits(reader: &mut Reader<'_>, at: usize, name: &str) -> bool {
+    let bound = reader.bounds.pattern_bytes;
+    if name.len() > bound {
+        let message = format!("a name of {} bytes is past the bound of {bound}", name.len());
+        reader.issue(IssueCode::TooLong, at, message, "use a shorter pattern with `*`".to_owned());
+    }
+    name.len() <= bound && !name.is_empty()
+}
+
+/// How approvals are given: read now, so that a mistake is found, and used when approvals are.
+fn approval_terms(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<()> {
+    let fields = reader.object(node, &APPROVAL_TERMS)?;
+    reader.field(fields, "ttl", |reader, node| reader.duration(node, "`ttl`"));
+    reader.field(fields, "approvers", |reader, node| {
+        let approvers = reader.list(node, "`approvers`")?;
+        Some(reader.each(approvers, |reader, node| reader.string(node, "an approver").map(drop)))
+    });
+    reader.field(fields, "min_approvers", |reader, node| {
+        let count = reader.count(node, "`min_approvers`")?;
+        if count == 0 {
+            let help = "write 1 or above; a call that needs no approval has no rule that asks for one".to_owned();
+            reader.issue(IssueCode::InvalidValue, node.at, "`min_approvers` cannot be 0", help);
+        }
+        Some(())
+    });
+    reader.field(fields, "bind", |reader, node| {
+        let paths = reader.list(node, "`bind`")?;
+        if paths.is_empty() {
+            reader.empty_list(
+                node.at,
+                "an approval bound to nothing would allow any arguments",
+                "leave `bind` out to bind them all",
+            );
+        }
+        Some(reader.each(paths, |reader, node| {
+            let text = reader.string(node, "a path")?;
+            let path = reader.path_text(node.at, text.strip_suffix("<=").unwrap_or(text))?;
+            if !path.is_in_arguments() || path.has_each() {
+                let help = "write a path such as `args.customer` or `args.amount<=`".to_owned();
+                let message = format!("{} is not one argument of the call", quote(text));
+                reader.issue(IssueCode::InvalidPath, node.at, message, help);
+            }
+            Some(())
+        }))
+    });
+    Some(())
+}
+
+/// Writes a value without blanks; numbers in one spelling where a double holds them, so that a policy that went through
+/// another tool is still the same.
+fn write_node(to: &mut String, node: &Node<'_>) {
+    match &node.json {
+        Json::Null => to.push_str("null"),
+        Json::Bool(value) => to.push_str(if *value { "true" } else { "false" }),
+        Json::Number(text) => match Exact::of_text(text).and_then(Exact::to_number) {
+            Some(number) => to.push_str(&number.to_string()),
+            None => to.push_str(text),
+        },
+        Json::String(text) => write_string(to, text),
+        Json::Array(elements) => {
+            to.push('[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    to.push(',');
+                }
+                write_node(to, element);
+            }
+            to.push(']');
+        }
+        Json::Object(members) => {
+            to.push('{');
+            for (index, Member { key, value, .. }) in members.iter().enumerate() {
+                if index > 0 {
+                    to.push(',');
+                }
+                write_string(to, key);
+                to.push(':');
+                write_node(to, value);
+            }
+            to.push('}');
+        }
+    }
+}
+
+fn write_string(to: &mut String, text: &str) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        to.push('"');
+        to.push_str(text);
+        to.push('"');
+    } else {
+        to.push_str(&serde_json::Value::from(text).to_string());
+    }
+}

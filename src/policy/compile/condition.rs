@@ -1,0 +1,318 @@
+//! Conditions of a document.
+
+use serde_json::Value;
+
+use super::super::condition::{Affix, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
+use super::super::document::{COMPARISON, GROUPS, OPERATORS, Operator, TYPES, Takes};
+use super::super::error::IssueCode;
+use super::super::reader::{Fields, Reader, quote, shown};
+use super::super::text::{Directories, Hosts, Needle};
+use crate::json::{Json, Node};
+use crate::number::Exact;
+
+/// What a rule's list asks of its conditions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Polarity {
+    Require,
+    Match,
+}
+
+/// What a condition stands below.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Below {
+    Rule,
+    /// At any depth.
+    Not,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
+    let Json::Object(members) = &node.json else {
+        reader.wrong_type(node, "a condition is an object");
+        return None;
+    };
+    let fields = Fields { at: node.at, members };
+    let Some(group) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
+        return comparison(reader, node, below, reads_time);
+    };
+    reader.duplicates(members);
+    let key = &*group.key;
+    for member in members.iter().filter(|member| member.key != group.key) {
+        if COMPARISON.has(&member.key) || GROUPS.contains(&&*member.key) {
+            reader.misplaced(fields, &member.key, &format!("the group `{key}` has no other keys"));
+        } else {
+            reader.known_key(&member.key, member.at, &COMPARISON);
+        }
+    }
+    reader.field(fields, key, |reader, node| {
+        if key == "not" {
+            return read(reader, node, Below::Not, reads_time).map(Condition::not);
+        }
+        let conditions = reader.list(node, &format!("`{key}`"))?;
+        if conditions.is_empty() {
+            reader.empty_list(
+                node.at,
+                &format!("`{key}` of nothing decides nothing"),
+                "name a condition, or remove the group",
+            );
+        }
+        let conditions = reader.each(conditions, |reader, node| read(reader, node, below, reads_time)).into();
+        Some(if key == "any" { Condition::Any(conditions) } else { Condition::All(conditions) })
+    })
+}
+
+fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
+    let fields = reader.object(node, &COMPARISON)?;
+    let path = reader.field(fields, "path", |reader, node| reader.path(node, "`path`"));
+    *reads_time |= path.as_ref().is_some_and(crate::path::Path::reads_time);
+    let operator = reader.field(fields, "op", |reader, node| {
+        let known = node.as_str().and_then(Operator::named);
+        if known.is_none() {
+            let names: Vec<_> = OPERATORS.iter().map(|operator| operator.name).collect();
+            match node.as_str() {
+                Some(text) => reader.unknown_word(node, text, "an operator", &names),
+                None => reader.wrong_type(node, "`op` is the name of an operator"),
+            }
+        }
+        known
+    });
+    let absent_matches = absent(reader, fields, operator, below);
+    let ignore_case = reader.field(fields, "ignore_case", |reader, node| reader.boolean(node, "`ignore_case`"));
+    let operator = operator?;
+    if !operator.ignore_case {
+        reader.misplaced(fields, "ignore_case", &format!("`{}` compares no case", operator.name));
+    }
+    let case = if ignore_case == Some(true) { IgnoreCase::Yes } else { IgnoreCase::No };
+    let check = match (fields.get("value"), fields.get("value_from")) {
+        (Some(_), Some(_)) => {
+            let message = "`value` and `value_from` exclude each other";
+            reader.issue(IssueCode::ConflictingKeys, fields.at, message, "keep one of the two".to_owned());
+            None
+        }
+        (None, None) => {
+            let choice = if operator.value_from { "`value` or `value_from`" } else { "`value`" };
+            let message = format!("a condition with `{}` needs {choice}", operator.name);
+            reader.issue(IssueCode::MissingKey, fields.at, message, "say what the path is compared with".to_owned());
+            None
+        }
+        (None, Some(_)) if !operator.value_from => {
+            let why = format!("`{}` compares with a `value` that is checked when the policy is read", operator.name);
+            reader.misplaced(fields, "value_from", &why);
+            None
+        }
+        (None, Some(_)) => reader.field(fields, "value_from", |reader, node| {
+            let path = reader.single_path(node, "`value_from`")?;
+            *reads_time |= path.reads_time();
+            check_from(operator.takes, path, case)
+        }),
+        (Some(_), None) => reader.field(fields, "value", |reader, node| check(reader, operator, node, case)),
+    };
+    let (path, (check, turned)) = (path?, check?);
+    Some(Condition::Test(Box::new(Test { path, check, negated: operator.negative != turned, absent_matches })))
+}
+
+fn absent(reader: &mut Reader<'_>, fields: Fields<'_, '_>, operator: Option<&Operator>, below: Below) -> bool {
+    let matches = reader.field(fields, "absent", |reader, node| reader.word(node, "a word for `absent`", &["match"]));
+    if below == Below::Not {
+        reader.misplaced(fields, "absent", "below `not` it would be turned around");
+    } else if operator.is_some_and(|operator| operator.takes == Takes::Exists) {
+        reader.misplaced(fields, "absent", "`exists` itself decides on absence");
+    }
+    matches.is_some()
+}
+
+/// A check, and whether its sense is turned around by its value.
+type Checked = (Check, bool);
+
+fn check_from(takes: Takes, path: crate::path::Path, case: IgnoreCase) -> Option<Checked> {
+    let order = |order, path| Check::Order(order, Operand::From(path));
+    let check = match takes {
+        Takes::Equal => Check::Equal(Operand::From(path)),
+        Takes::Less => order(Order::Less, path),
+        Takes::LessOrEqual => order(Order::LessOrEqual, path),
+        Takes::Greater => order(Order::Greater, path),
+        Takes::GreaterOrEqual => order(Order::GreaterOrEqual, path),
+        Takes::In => Check::In(Operand::From(path)),
+        Takes::Contains => Check::Contains(Operand::From(path), case),
+        Takes::StartsWith => Check::Affix(Affix::Start, Operand::From(path), case),
+        Takes::EndsWith => Check::Affix(Affix::End, Operand::From(path), case),
+        // The table of operators lets none of the others have a `value_from`.
+        _ => return None,
+    };
+    Some((check, false))
+}
+
+fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: IgnoreCase) -> Option<Checked> {
+    let name = operator.name;
+    let order = |reader: &mut Reader<'_>, order| {
+        let Json::Number(text) = node.json else {
+            unfit(reader, node, name, "a number");
+            return None;
+        };
+        reader.comparable(node);
+        Some(Check::Order(order, Operand::Fixed(Exact::of_text(text)?)))
+    };
+    let check = match operator.takes {
+        Takes::Equal => {
+            reader.comparable(node);
+            Check::Equal(Operand::Fixed(node.to_value()?))
+        }
+        Takes::Less => order(reader, Order::Less)?,
+        Takes::LessOrEqual => order(reader, Order::LessOrEqual)?,
+        Takes::Greater => order(reader, Order::Greater)?,
+        Takes::GreaterOrEqual => order(reader, Order::GreaterOrEqual)?,
+        Takes::In => {
+            let elements = some_list(reader, node, name, "a list of values")?;
+            reader.comparable(node);
+            Check::In(Operand::Fixed(elements.iter().map(Node::to_value).collect::<Option<_>>()?))
+        }
+        Takes::Exists => match node.json {
+            Json::Bool(there) => return Some((Check::Exists, !there)),
+            _ => {
+                unfit(reader, node, name, "`true` or `false`");
+                return None;
+            }
+        },
+        Takes::Regex => {
+            if node.as_str().is_none() {
+                unfit(reader, node, name, "a regular expression in a string");
+                return None;
+            }
+            Check::Regex(reader.regex(node, case == IgnoreCase::Yes)?)
+        }
+        Takes::Contains => {
+            reader.comparable(node);
+            let value = node.to_value()?;
+            let needle = match &value {
+                Value::String(text) => Some(needle(reader, node, text, case)?),
+                _ => None,
+            };
+            Check::Contains(Operand::Fixed(Sought { value, needle }), case)
+        }
+        Takes::StartsWith | Takes::EndsWith => {
+            let affix = if operator.takes == Takes::StartsWith { Affix::Start } else { Affix::End };
+            let needles = match &node.json {
+                Json::String(text) => vec![needle(reader, node, text, case)?],
+                _ => strings(reader, node, name, "a string or a list of strings", |reader, node, text| {
+                    needle(reader, node, text, case)
+                })?,
+            };
+            Check::Affix(affix, Operand::Fixed(needles.into()), case)
+        }
+        Takes::MinLength => Check::MinLength(length(reader, node, name)?),
+        Takes::MaxLength => Check::MaxLength(length(reader, node, name)?),
+        Takes::Type => {
+            let mut types = Types::default();
+            let mut add = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
+                match text {
+                    "string" => types.string = true,
+                    "number" => types.number = true,
+                    "integer" => types.integer = true,
+                    "boolean" => types.boolean = true,
+                    "array" => types.array = true,
+                    "object" => types.object = true,
+                    _ => {
+                        reader.unknown_word(node, text, "a type", &TYPES);
+                        return None;
+                    }
+                }
+                Some(())
+            };
+            match &node.json {
+                Json::String(text) => add(reader, node, text)?,
+                _ => drop(strings(reader, node, name, "the name of a type, or a list of them", add)?),
+            }
+            Check::Type(types)
+        }
+        Takes::PathWithin => {
+            let help = "write it from the root, `/srv/data`, without backslashes and percent-encoded separators";
+            let one = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
+                if Directories::new([text]).is_err() {
+                    let message = format!("{} is no absolute directory", quote(text));
+                    reader.issue(IssueCode::InvalidValue, node.at, message, help.to_owned());
+                }
+                Some(text.to_owned())
+            };
+            let directories = strings(reader, node, name, "a list of absolute directories", one)?;
+            Check::PathWithin(Directories::new(directories.iter().map(String::as_str)).ok()?)
+        }
+        Takes::HostIn => {
+            let help = "write a host alone, `example.com`, or `*.example.com` for all below it";
+            let one = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
+                if Hosts::new([text]).is_err() {
+                    reader.issue(
+                        IssueCode::InvalidValue,
+                        node.at,
+                        format!("{} is no host", quote(text)),
+                        help.to_owned(),
+                    );
+                }
+                Some(text.to_owned())
+            };
+            let hosts = strings(reader, node, name, "a list of hosts", one)?;
+            Check::HostIn(Hosts::new(hosts.iter().map(String::as_str)).ok()?)
+        }
+    };
+    Some((check, false))
+}
+
+/// The value does not fit the operator.
+fn unfit(reader: &mut Reader<'_>, node: &Node<'_>, operator: &str, want: &str) {
+    let message = format!("`{operator}` compares with {want}, not {}", node.kind());
+    reader.issue(IssueCode::InvalidValue, node.at, message, None);
+}
+
+fn some_list<'n, 't>(reader: &mut Reader<'_>, node: &'n Node<'t>, name: &str, want: &str) -> Option<&'n [Node<'t>]> {
+    let Json::Array(elements) = &node.json else {
+        unfit(reader, node, name, want);
+        return None;
+    };
+    if elements.is_empty() {
+        let message = format!("`{name}` with an empty list is never true");
+        reader.empty_list(node.at, &message, "name a value, or remove the condition");
+    }
+    Some(elements)
+}
+
+fn strings<T>(
+    reader: &mut Reader<'_>,
+    node: &Node<'_>,
+    name: &str,
+    want: &str,
+    mut read: impl FnMut(&mut Reader<'_>, &Node<'_>, &str) -> Option<T>,
+) -> Option<Vec<T>> {
+    let elements = some_list(reader, node, name, want)?;
+    reader.list_fits(node.at, elements.len());
+    Some(reader.each(elements, |reader, node| match node.as_str() {
+        Some(text) => read(reader, node, text),
+        None => {
+            let message = format!("`{name}` compares with strings, not {}", node.kind());
+            reader.issue(IssueCode::InvalidValue, node.at, message, None);
+            None
+        }
+    }))
+}
+
+fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
+    match node.json {
+        Json::Number(_) => reader.count(node, &format!("`{name}`")),
+        _ => {
+            unfit(reader, node, name, "a whole number, 0 or above");
+            None
+        }
+    }
+}
+
+fn needle(reader: &mut Reader<'_>, node: &Node<'_>, text: &str, case: IgnoreCase) -> Option<Needle> {
+    if case == IgnoreCase::Yes && text.len() > reader.bounds.regex_bytes {
+        let message = format!("a text of {} bytes to find without regard to case", text.len());
+        let help = format!("at most {} bytes can be compared so", reader.bounds.regex_bytes);
+        reader.issue(IssueCode::TooLong, node.at, message, help);
+        return None;
+    }
+    let needle = Needle::new(text, case);
+    if needle.is_none() {
+        let message = format!("{} is too long to find without regard to case", shown(node));
+        reader.issue(IssueCode::TooLong, node.at, message, "use a shorter text".to_owned());
+    }
+    needle
+}

@@ -1,0 +1,327 @@
+//! Limits of a document.
+
+use std::collections::HashMap;
+
+use super::super::document::{LIMIT, RATE};
+use super::super::error::IssueCode;
+use super::super::pattern::Names;
+use super::super::reader::{Fields, Reader, listed, quote, shown};
+use super::super::{Counter, Rules};
+use super::Entries;
+use crate::amount::Amount;
+use crate::json::{Json, Node};
+use crate::limit::{
+    ALGORITHMS, Algorithm, Cost, Limit, SCOPES, Scope, ScopePart, WINDOWS, Window, parse_duration, parse_utc_offset,
+};
+
+/// Where each limit stands in the text, and the counters that limits share.
+#[derive(Default)]
+pub(super) struct LimitPlaces {
+    /// For each rules object with limits, in the order they were read: whose it is, and where its limits begin.
+    owners: Vec<(Option<u32>, Vec<LimitPlace>)>,
+    pub(super) counters: Vec<Counter>,
+    by_name: HashMap<Box<str>, (u32, String)>,
+}
+
+struct LimitPlace {
+    /// Which element of `limits` it is.
+    index: usize,
+    at: usize,
+}
+
+impl LimitPlaces {
+    /// The limits of a rules object, `limits` before `rate_limit`. `owner` is its entry; none is `all_tools`.
+    pub(super) fn read(
+        &mut self,
+        reader: &mut Reader<'_>,
+        fields: Fields<'_, '_>,
+        owner: Option<u32>,
+        name: &str,
+        reads_time: &mut bool,
+    ) -> Box<[Limit]> {
+        let mut places = Vec::new();
+        let limits = reader.field(fields, "limits", |reader, node| {
+            let limits = reader.list(node, "`limits`")?;
+            let mut indices = 0..;
+            Some(reader.each(limits, |reader, node| {
+                let index = indices.next()?;
+                let limit = limit(reader, node)?;
+                places.push(LimitPlace { index, at: node.at });
+                Some(limit)
+            }))
+        });
+        let rate = reader.field(fields, "rate_limit", |reader, node| {
+            let rate = rate_limit(reader, node, name)?;
+            places.push(LimitPlace { index: 0, at: node.at });
+            Some(rate)
+        });
+        if !places.is_empty() {
+            *reads_time = true;
+            self.owners.push((owner, places));
+        }
+        limits.unwrap_or_default().into_iter().chain(rate).collect()
+    }
+
+    /// Gives limits of one name one counter, and notes those that disagree: the later ones, in the order in which limits
+    /// are looked at, which is not always that of the text.
+    pub(super) fn connect(
+        &mut self,
+        reader: &mut Reader<'_>,
+        entries: &mut Entries,
+        all_tools: &mut Rules,
+        names: &Names,
+    ) {
+        let mut owners = std::mem::take(&mut self.owners);
+        owners.sort_by_key(|(owner, _)| owner.unwrap_or(u32::MAX));
+        for (owner, places) in owners {
+            let (rules, base) = match owner {
+                Some(entry) => {
+                    let Some(rules) = entries.get_mut(entry) else { continue };
+                    let mut base = "/tools".to_owned();
+                    crate::pointer::push_key(&mut base, names.name(entry));
+                    (rules, base)
+                }
+                None => (&mut *all_tools, "/all_tools".to_owned()),
+            };
+            for (limit, LimitPlace { index, at }) in rules.limits.iter_mut().zip(places) {
+                let pointer =
+                    if limit.is_rate_limit { format!("{base}/rate_limit") } else { format!("{base}/limits/{index}") };
+                reader.pointer = pointer;
+                limit.slot = self.slot(reader, limit, at);
+            }
+        }
+        reader.pointer.clear();
+    }
+
+    fn slot(&mut self, reader: &mut Reader<'_>, limit: &Limit, at: usize) -> u32 {
+        if let Some((slot, first)) = self.by_name.get(&limit.counter) {
+            let known = self.counters.get(*slot as usize);
+            if let Some(what) = known.and_then(|known| known.disagrees(limit)) {
+                let message = format!("the counter {} has another {what} in {first}", quote(&limit.counter));
+                let help = format!("use the same {what} in both, or another counter");
+                reader.issue(IssueCode::CounterDisagrees, at, message, help);
+            }
+            return *slot;
+        }
+        let slot = u32::try_from(self.counters.len()).unwrap_or(u32::MAX);
+        self.counters.push(Counter {
+            name: limit.counter.clone(),
+            window: limit.window,
+            utc_offset: limit.utc_offset,
+            scope: limit.scope.clone(),
+            algorithm: limit.algorithm,
+        });
+        self.by_name.insert(limit.counter.clone(), (slot, reader.pointer.clone()));
+        slot
+    }
+}
+
+impl Counter {
+    /// What the limit says otherwise than the counter's first one.
+    fn disagrees(&self, limit: &Limit) -> Option<&'static str> {
+        if self.window != limit.window {
+            return Some("window");
+        }
+        if self.utc_offset != limit.utc_offset {
+            return Some("utc_offset");
+        }
+        if self.scope != limit.scope {
+            return Some("scope");
+        }
+        (self.algorithm != limit.algorithm).then_some(match (self.algorithm, limit.algorithm) {
+            (Algorithm::TokenBucket { .. }, Algorithm::TokenBucket { .. }) => "burst",
+            (Algorithm::InFlight { .. }, Algorithm::InFlight { .. }) => "lease",
+            _ => "algorithm",
+        })
+    }
+}
+
+fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Limit> {
+    let fields = reader.object(node, &LIMIT)?;
+    let counter = reader.field(fields, "counter", |reader, node| {
+        let name = reader.text(node, "`counter`")?;
+        if name.is_empty() {
+            let help = "give the counter a name".to_owned();
+            reader.issue(IssueCode::InvalidValue, node.at, "an empty name names no counter", help);
+        }
+        Some(name)
+    });
+    let window = reader.field(fields, "window", window);
+    let max = reader.field(fields, "max", |reader, node| reader.amount(node, "`max`"));
+    let scope = reader.field(fields, "scope", scope);
+    let algorithm = algorithm(reader, fields, window);
+    let utc_offset = utc_offset(reader, fields, window, algorithm);
+    let cost = cost(reader, fields);
+    let shadow = reader.field(fields, "shadow", |reader, node| reader.boolean(node, "`shadow`"));
+    let on_exceed = reader.field(fields, "on_exceed", |reader, node| reader.text(node, "`on_exceed`"));
+    Some(Limit {
+        counter: counter?,
+        window: window?,
+        max: max?,
+        scope: scope?,
+        cost: cost?,
+        algorithm: algorithm?,
+        utc_offset,
+        shadow: shadow.unwrap_or(false),
+        on_exceed,
+        slot: 0,
+        is_rate_limit: false,
+    })
+}
+
+fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<Limit> {
+    let fields = reader.object(node, &RATE)?;
+    let max = reader.field(fields, "max", |reader, node| reader.amount(node, "`max`"));
+    let window = reader.field(fields, "window", window);
+    let session = || Scope(ScopePart::named("session").into_iter().collect());
+    let scope = match fields.get("scope") {
+        Some(_) => reader.field(fields, "scope", scope),
+        None => Some(session()),
+    };
+    let window = window?;
+    Some(Limit {
+        counter: format!("{entry}_rate").into(),
+        window,
+        max: max?,
+        scope: scope?,
+        cost: Cost::Constant(Amount::ONE),
+        algorithm: if window == Window::InFlight {
+            Algorithm::InFlight { lease: DEFAULT_LEASE }
+        } else {
+            Algorithm::Fixed
+        },
+        utc_offset: 0,
+        shadow: false,
+        on_exceed: None,
+        slot: 0,
+        is_rate_limit: true,
+    })
+}
+
+/// Five minutes.
+const DEFAULT_LEASE: u32 = 300;
+
+fn window(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Window> {
+    match &node.json {
+        Json::String(text) => {
+            if let Some((_, window)) = WINDOWS.iter().find(|(name, _)| name == text) {
+                return Some(*window);
+            }
+            if let Some(seconds) = parse_duration(text) {
+                return Some(Window::Every(seconds));
+            }
+            if text.starts_with(|c: char| c.is_ascii_digit()) {
+                reader.duration(node, "`window`").map(Window::Every)
+            } else {
+                let names = WINDOWS.map(|(name, _)| name);
+                reader.unknown_word(node, text, "a window", &names);
+                None
+            }
+        }
+        Json::Number(_) => reader.duration(node, "`window`").map(Window::Every),
+        _ => {
+            reader.wrong_type(node, "`window` is a number of seconds, a duration such as `15m`, or a word");
+            None
+        }
+    }
+}
+
+fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
+    match &node.json {
+        Json::String(text) => {
+            if text.contains(['.', '[']) {
+                let help = format!("write [{}]", quote(text).replace('`', "\""));
+                reader.issue(IssueCode::UnknownValue, node.at, "a path as a scope stands in a list", help);
+                return None;
+            }
+            let part = ScopePart::named(text);
+            if part.is_none() {
+                reader.unknown_word(node, text, "a scope", &SCOPES);
+            }
+            part.map(|part| Scope([part].into()))
+        }
+        Json::Array(parts) => {
+            if parts.is_empty() {
+                reader.empty_list(node.at, "a scope of no parts", "one count for everyone is \"global\"");
+            }
+            let count = parts.len();
+            let parts = reader.each(parts, |reader, node| {
+                let text = reader.string(node, "a part of a scope")?;
+                if text.contains(['.', '[']) {
+                    return reader.single_path(node, "a part of a scope").map(ScopePart::Path);
+                }
+                let part = ScopePart::named(text);
+                if part.is_none() {
+                    reader.unknown_word(node, text, "a scope", &SCOPES);
+                }
+                part
+            });
+            (parts.len() == count && count > 0).then(|| Scope(parts.into()))
+        }
+        _ => {
+            reader.wrong_type(node, &format!("`scope` is one of {}, or a list of these and of paths", listed(&SCOPES)));
+            None
+        }
+    }
+}
+
+fn algorithm(reader: &mut Reader<'_>, fields: Fields<'_, '_>, window: Option<Window>) -> Option<Algorithm> {
+    let named = reader.field(fields, "algorithm", |reader, node| reader.word(node, "an algorithm", &ALGORITHMS));
+    let burst = reader.field(fields, "burst", |reader, node| reader.amount(node, "`burst`"));
+    let lease = reader.field(fields, "lease", |reader, node| reader.duration(node, "`lease`"));
+    if window == Some(Window::InFlight) {
+        reader.misplaced(fields, "algorithm", "calls in flight are counted in one way");
+        reader.misplaced(fields, "burst", "it belongs to a token bucket");
+        return Some(Algorithm::InFlight { lease: lease.unwrap_or(DEFAULT_LEASE) });
+    }
+    if window.is_some() {
+        reader.misplaced(fields, "lease", "it belongs to the window `in_flight`");
+    }
+    let has_algorithm = fields.get("algorithm").is_some();
+    let algorithm = match named {
+        Some("token_bucket") => return Some(Algorithm::TokenBucket { burst }),
+        Some("sliding") => Algorithm::Sliding,
+        None if has_algorithm => return None,
+        _ => Algorithm::Fixed,
+    };
+    reader.misplaced(fields, "burst", "it belongs to the algorithm `token_bucket`");
+    Some(algorithm)
+}
+
+fn utc_offset(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+    window: Option<Window>,
+    algorithm: Option<Algorithm>,
+) -> i32 {
+    let offset = reader.field(fields, "utc_offset", |reader, node| {
+        let text = reader.string(node, "`utc_offset`")?;
+        let offset = parse_utc_offset(text);
+        if offset.is_none() {
+            let help = "write it as `+02:00` or `-05:30`".to_owned();
+            reader.issue(IssueCode::InvalidUtcOffset, node.at, format!("{} is no offset from UTC", shown(node)), help);
+        }
+        offset
+    });
+    if window.is_some_and(|window| !window.is_calendar()) {
+        reader.misplaced(fields, "utc_offset", "it shifts windows of the calendar, such as `day`");
+    } else if let Some(Algorithm::Sliding | Algorithm::TokenBucket { .. }) = algorithm {
+        reader.misplaced(fields, "utc_offset", "only `fixed` windows are aligned to the calendar");
+    }
+    offset.unwrap_or(0)
+}
+
+fn cost(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> Option<Cost> {
+    let amount = reader.field(fields, "amount", |reader, node| reader.amount(node, "`amount`"));
+    let from = reader.field(fields, "amount_from", |reader, node| reader.single_path(node, "`amount_from`"));
+    match (fields.get("amount"), fields.get("amount_from")) {
+        (Some(_), Some(_)) => {
+            let message = "`amount` and `amount_from` exclude each other";
+            reader.issue(IssueCode::ConflictingKeys, fields.at, message, "keep one of the two".to_owned());
+            None
+        }
+        (None, None) => Some(Cost::Constant(Amount::ONE)),
+        (Some(_), None) => amount.map(Cost::Constant),
+        (None, Some(_)) => from.map(Cost::From),
+    }
+}

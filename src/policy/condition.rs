@@ -1,0 +1,462 @@
+//! Predicates over a call, and their three values.
+
+use std::cmp::Ordering;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::text::{Directories, Hosts, Needle};
+use crate::number::Exact;
+use crate::path::{Datum, Facts, Found, Path, Visit};
+
+/// What a condition says of a call. What cannot be decided never helps the caller: it does not satisfy `require`, and
+/// it does match in `deny_if` and `require_approval_if`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Truth {
+    False,
+    /// The value is there, but of a type that the operator cannot compare: a server might take it for anything.
+    Undecidable,
+    True,
+}
+
+impl Truth {
+    fn of(truth: bool) -> Self {
+        if truth { Self::True } else { Self::False }
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::False => Self::True,
+            Self::Undecidable => Self::Undecidable,
+            Self::True => Self::False,
+        }
+    }
+
+    /// The strongest of many by `or`: true if any is, else undecidable if any is.
+    fn any(truths: impl Iterator<Item = Self>) -> Self {
+        let mut sum = Self::False;
+        for truth in truths {
+            match truth {
+                Self::True => return Self::True,
+                Self::Undecidable => sum = Self::Undecidable,
+                Self::False => {}
+            }
+        }
+        sum
+    }
+
+    /// The weakest of many by `and`: false if any is, else undecidable if any is.
+    pub(crate) fn all(truths: impl Iterator<Item = Self>) -> Self {
+        Self::any(truths.map(Self::not)).not()
+    }
+}
+
+/// Where a condition stands: it decides what absence means, and whether `[*]` asks for every element or for some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stance {
+    /// In `require`: what is absent does not hold, and every element must.
+    Require,
+    /// In `deny_if` and `require_approval_if`: some element is enough.
+    Match,
+}
+
+/// A condition. `not` is gone: it is pushed down to the tests, which know whether they are turned around.
+#[derive(Debug)]
+pub(crate) enum Condition {
+    Test(Box<Test>),
+    All(Box<[Condition]>),
+    Any(Box<[Condition]>),
+}
+
+impl Condition {
+    pub(crate) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
+        match self {
+            Self::Test(test) => test.truth(facts, stance),
+            Self::All(conditions) => Truth::all(conditions.iter().map(|condition| condition.truth(facts, stance))),
+            Self::Any(conditions) => Truth::any(conditions.iter().map(|condition| condition.truth(facts, stance))),
+        }
+    }
+
+    /// The condition turned around: `all` and `any` change places, and every test its sign.
+    pub(crate) fn not(self) -> Self {
+        let each = |conditions: Box<[Self]>| conditions.into_iter().map(Self::not).collect();
+        match self {
+            Self::Test(mut test) => {
+                test.negated = !test.negated;
+                Self::Test(test)
+            }
+            Self::All(conditions) => Self::Any(each(conditions)),
+            Self::Any(conditions) => Self::All(each(conditions)),
+        }
+    }
+}
+
+/// One comparison.
+#[derive(Debug)]
+pub(crate) struct Test {
+    pub(crate) path: Path,
+    pub(crate) check: Check,
+    /// The operator is a negative one (`neq`), or stands below an odd number of `not`; not both.
+    pub(crate) negated: bool,
+    /// It counts as true where its path is absent.
+    pub(crate) absent_matches: bool,
+}
+
+/// What is asked of a value.
+#[derive(Debug)]
+pub(crate) enum Check {
+    Exists,
+    Equal(Operand<Value>),
+    Order(Order, Operand<Exact>),
+    In(Operand<Box<[Value]>>),
+    Regex(Regex),
+    Contains(Operand<Sought>, IgnoreCase),
+    Affix(Affix, Operand<Box<[Needle]>>, IgnoreCase),
+    MinLength(u64),
+    MaxLength(u64),
+    Type(Types),
+    PathWithin(Directories),
+    HostIn(Hosts),
+}
+
+/// What `contains` looks for; a text is looked for in texts too.
+#[derive(Debug)]
+pub(crate) struct Sought {
+    pub(crate) value: Value,
+    pub(crate) needle: Option<Needle>,
+}
+
+/// What a value is compared with: it stands in the policy, or elsewhere in the call.
+#[derive(Debug)]
+pub(crate) enum Operand<T> {
+    Fixed(T),
+    From(Path),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Order {
+    fn holds(self, order: Ordering) -> bool {
+        match self {
+            Self::Less => order.is_lt(),
+            Self::LessOrEqual => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterOrEqual => order.is_ge(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Affix {
+    Start,
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IgnoreCase {
+    No,
+    Yes,
+}
+
+/// A set of the types that `type` knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Types {
+    pub(crate) string: bool,
+    pub(crate) number: bool,
+    pub(crate) integer: bool,
+    pub(crate) boolean: bool,
+    pub(crate) array: bool,
+    pub(crate) object: bool,
+}
+
+impl Test {
+    fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
+        let operand = match self.check.operand(facts) {
+            Ok(operand) => operand,
+            Err(Unusable) => return Truth::Undecidable,
+        };
+        // Of many values, `require` wants every one and the others any; one value is both.
+        let (mut sum, enough) = match stance {
+            Stance::Require => (Truth::True, Truth::False),
+            Stance::Match => (Truth::False, Truth::True),
+        };
+        let mut first = true;
+        let _ = self.path.each(facts, &mut |found| {
+            let truth = match found {
+                Found::Value(datum) => self.sign(self.check.truth(datum, operand)),
+                Found::WrongContainer => Truth::Undecidable,
+                Found::Absent => self.absent(stance),
+            };
+            // The path itself, or the first element, sets the sum; an empty array leaves it as it was.
+            sum = match (first, sum, truth) {
+                (true, _, truth) => truth,
+                (false, sum, truth) if truth == enough || sum == enough => enough,
+                (false, Truth::Undecidable, _) | (false, _, Truth::Undecidable) => Truth::Undecidable,
+                (false, sum, _) => sum,
+            };
+            first = false;
+            if sum == enough { Visit::Stop } else { Visit::Next }
+        });
+        sum
+    }
+
+    fn sign(&self, truth: Truth) -> Truth {
+        if self.negated { truth.not() } else { truth }
+    }
+
+    fn absent(&self, stance: Stance) -> Truth {
+        if let Check::Exists = self.check {
+            return Truth::of(self.negated);
+        }
+        Truth::of(self.absent_matches || (self.negated && stance == Stance::Match))
+    }
+}
+
+/// The other side of a comparison cannot be used: it is absent, or of a type that the operator does not take.
+struct Unusable;
+
+/// A value from elsewhere in the call, if the operator asks for one.
+type Other<'a> = Option<Datum<'a>>;
+
+/// How many values a list from the call may have to be compared with. Both sides may be the agent's, and one list for each
+/// element of another must not take the square of what it can send.
+const MAX_OTHERS: usize = 1_000;
+
+impl Check {
+    fn operand<'a>(&self, facts: &'a Facts<'a>) -> Result<Other<'a>, Unusable> {
+        let (Self::Equal(Operand::From(path))
+        | Self::Order(_, Operand::From(path))
+        | Self::In(Operand::From(path))
+        | Self::Contains(Operand::From(path), _)
+        | Self::Affix(_, Operand::From(path), _)) = self
+        else {
+            return Ok(None);
+        };
+        let Found::Value(other) = path.resolve(facts) else { return Err(Unusable) };
+        let usable = match (self, other) {
+            (Self::Order(..), other) => matches!(other, Datum::Number(_)),
+            (Self::In(_), Datum::Array(values)) => (1..=MAX_OTHERS).contains(&values.len()),
+            (Self::Affix(..), Datum::Text(_)) => true,
+            (Self::Affix(..), Datum::Array(texts)) => {
+                (1..=MAX_OTHERS).contains(&texts.len()) && texts.iter().all(Value::is_string)
+            }
+            (Self::In(_), _) => false,
+            (Self::Affix(..), _) | (_, Datum::UnclearNumber) => false,
+            _ => true,
+        };
+        if usable { Ok(Some(other)) } else { Err(Unusable) }
+    }
+
+    /// Whether the check holds for a value that is there, before the sign.
+    fn truth(&self, datum: Datum<'_>, other: Other<'_>) -> Truth {
+        match self {
+            Self::Exists => Truth::True,
+            Self::Equal(Operand::Fixed(value)) => equal(datum, value.into()),
+            Self::Order(order, operand) => {
+                let bound = match (operand, other) {
+                    (Operand::Fixed(bound), _) => *bound,
+                    (Operand::From(_), Some(Datum::Number(bound))) => bound,
+                    _ => return Truth::Undecidable,
+                };
+                match datum {
+                    Datum::Number(number) => Truth::of(order.holds(number.cmp(&bound))),
+                    _ => Truth::Undecidable,
+                }
+            }
+            Self::In(Operand::Fixed(values)) => one_of(datum, values),
+            Self::Regex(regex) => match datum {
+                Datum::Text(text) => Truth::of(regex.is_match(text)),
+                _ => Truth::Undecidable,
+            },
+            Self::Contains(Operand::Fixed(sought), _) => {
+                contains(datum, (&sought.value).into(), sought.needle.as_ref())
+            }
+            Self::Affix(affix, Operand::Fixed(needles), _) => match datum {
+                Datum::Text(text) => Truth::of(needles.iter().any(|needle| needle.is_affix(*affix, text))),
+                _ => Truth::Undecidable,
+            },
+            Self::MinLength(least) => length(datum).map_or(Truth::Undecidable, |length| Truth::of(length >= *least)),
+            Self::MaxLength(most) => length(datum).map_or(Truth::Undecidable, |length| Truth::of(length <= *most)),
+            Self::Type(types) => Truth::of(types.has(datum)),
+            Self::PathWithin(directories) => match datum {
+                Datum::Text(path) => directories.within(path).map_or(Truth::Undecidable, Truth::of),
+                _ => Truth::Undecidable,
+            },
+            Self::HostIn(hosts) => match datum {
+                Datum::Text(url) => hosts.lists(url).map_or(Truth::Undecidable, Truth::of),
+                _ => Truth::Undecidable,
+            },
+            Self::Equal(Operand::From(_)) => other.map_or(Truth::Undecidable, |other| equal(datum, other)),
+            Self::In(Operand::From(_)) => match other {
+                Some(Datum::Array(values)) => one_of(datum, values),
+                _ => Truth::Undecidable,
+            },
+            Self::Contains(Operand::From(_), case) => match (other, case) {
+                (Some(value @ Datum::Text(text)), IgnoreCase::Yes) => match Needle::new(text, IgnoreCase::Yes) {
+                    Some(needle) => contains(datum, value, Some(&needle)),
+                    None => Truth::Undecidable,
+                },
+                (Some(value), _) => contains(datum, value, None),
+                (None, _) => Truth::Undecidable,
+            },
+            Self::Affix(affix, Operand::From(_), case) => {
+                let Datum::Text(text) = datum else { return Truth::Undecidable };
+                let is_affix = |needle: &str| match (case, affix) {
+                    (IgnoreCase::No, Affix::Start) => Truth::of(text.starts_with(needle)),
+                    (IgnoreCase::No, Affix::End) => Truth::of(text.ends_with(needle)),
+                    (IgnoreCase::Yes, _) => match Needle::new(needle, IgnoreCase::Yes) {
+                        Some(needle) => Truth::of(needle.is_affix(*affix, text)),
+                        None => Truth::Undecidable,
+                    },
+                };
+                match other {
+                    Some(Datum::Text(needle)) => is_affix(needle),
+                    Some(Datum::Array(needles)) => Truth::any(needles.iter().filter_map(Value::as_str).map(is_affix)),
+                    _ => Truth::Undecidable,
+                }
+            }
+        }
+    }
+}
+
+impl Types {
+    fn has(self, datum: Datum<'_>) -> bool {
+        match datum {
+            Datum::Null => false,
+            Datum::Bool(_) => self.boolean,
+            Datum::Number(number) => self.number || (self.integer && number.is_whole()),
+            Datum::UnclearNumber => self.number,
+            Datum::Text(_) => self.string,
+            Datum::Array(_) => self.array,
+            Datum::Object(_) => self.object,
+        }
+    }
+}
+
+/// Characters of a string, elements of an array or object.
+fn length(datum: Datum<'_>) -> Option<u64> {
+    let length = match datum {
+        Datum::Text(text) => text.chars().count(),
+        Datum::Array(elements) => elements.len(),
+        Datum::Object(members) => members.len(),
+        _ => return None,
+    };
+    u64::try_from(length).ok()
+}
+
+fn one_of(datum: Datum<'_>, values: &[Value]) -> Truth {
+    Truth::any(values.iter().map(|value| equal(datum, value.into())))
+}
+
+fn contains(datum: Datum<'_>, value: Datum<'_>, needle: Option<&Needle>) -> Truth {
+    match (datum, value) {
+        (Datum::Text(text), Datum::Text(plain)) => {
+            Truth::of(needle.map_or_else(|| text.contains(plain), |needle| needle.is_within(text)))
+        }
+        (Datum::Array(elements), value) => Truth::any(elements.iter().map(|element| match (element, needle) {
+            (Value::String(text), Some(needle)) => Truth::of(needle.is_whole(text)),
+            _ => equal(element.into(), value),
+        })),
+        _ => Truth::Undecidable,
+    }
+}
+
+/// How deep two values are compared. Deeper ones are deeper than any policy and than what is read from text.
+const DEEP: usize = 128;
+
+/// Whether two values are equal; undecidable where two values that stand in the same place are of different types.
+pub(crate) fn equal(a: Datum<'_>, b: Datum<'_>) -> Truth {
+    equal_within(a, b, DEEP)
+}
+
+fn equal_within(a: Datum<'_>, b: Datum<'_>, depth: usize) -> Truth {
+    let Some(depth) = depth.checked_sub(1) else { return Truth::Undecidable };
+    // Arrays and objects: undecidable if anything that both have is, else equal or not.
+    let both = |equal: bool, common: Truth| match (common, equal) {
+        (Truth::Undecidable, _) => Truth::Undecidable,
+        (Truth::True, true) => Truth::True,
+        _ => Truth::False,
+    };
+    // Unlike `Truth::all`, an undecidable member outweighs a different one.
+    let common = |truths: &mut dyn Iterator<Item = Truth>| {
+        truths.fold(Truth::True, |sum, truth| match (sum, truth) {
+            (Truth::Undecidable, _) | (_, Truth::Undecidable) => Truth::Undecidable,
+            (Truth::True, truth) => truth,
+            (Truth::False, _) => Truth::False,
+        })
+    };
+    match (a, b) {
+        (Datum::Null, Datum::Null) => Truth::True,
+        (Datum::Bool(a), Datum::Bool(b)) => Truth::of(a == b),
+        (Datum::Number(a), Datum::Number(b)) => Truth::of(a == b),
+        (Datum::Text(a), Datum::Text(b)) => Truth::of(a == b),
+        (Datum::Array(a), Datum::Array(b)) => {
+            let mut pairs = a.iter().zip(b).map(|(a, b)| equal_within(a.into(), b.into(), depth));
+            both(a.len() == b.len(), common(&mut pairs))
+        }
+        (Datum::Object(a), Datum::Object(b)) => {
+            let mut pairs = a.iter().filter_map(|(key, a)| Some(equal_within(a.into(), b.get(key)?.into(), depth)));
+            both(a.len() == b.len() && a.keys().all(|key| b.contains_key(key)), common(&mut pairs))
+        }
+        _ => Truth::Undecidable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_compare_by_type_first() {
+        use Truth::{False, True, Undecidable};
+        for (a, b, want) in [
+            (json!(1), json!(1.0), True),
+            (json!(9_007_199_254_740_993u64), json!(9_007_199_254_740_992.0), False),
+            (json!("a"), json!("a"), True),
+            (json!("1"), json!(1), Undecidable),
+            (json!(true), json!(1), Undecidable),
+            (json!(null), json!(null), True),
+            (json!(null), json!(0), Undecidable),
+            (json!([1, 2]), json!([1, 2]), True),
+            (json!([1, 2]), json!([1, 3]), False),
+            (json!([1]), json!([1, 2]), False),
+            (json!([9, "2"]), json!([1, 2]), Undecidable),
+            (json!(["1"]), json!([1, 2]), Undecidable),
+            (json!([]), json!({}), Undecidable),
+            (json!({"a": 1, "b": 2}), json!({"b": 2, "a": 1}), True),
+            (json!({"a": 1}), json!({"a": 1, "b": 2}), False),
+            (json!({"a": 1, "c": 2}), json!({"a": 1, "b": 2}), False),
+            (json!({"a": "1", "c": 2}), json!({"a": 1, "b": 2}), Undecidable),
+            (json!({"a": {"b": null}}), json!({"a": {"b": 1}}), Undecidable),
+        ] {
+            assert_eq!(equal((&a).into(), (&b).into()), want, "{a} {b}");
+            assert_eq!(equal((&b).into(), (&a).into()), want, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn what_is_deeper_than_anything_read_is_undecidable() {
+        let deep = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(equal((&deep(100)).into(), (&deep(100)).into()), Truth::True);
+        assert_eq!(equal((&deep(200)).into(), (&deep(200)).into()), Truth::Undecidable);
+    }
+
+    #[test]
+    fn and_and_or_have_three_values() {
+        use Truth::{False, True, Undecidable};
+        for a in [False, Undecidable, True] {
+            for b in [False, Undecidable, True] {
+                let rank = |truth| [False, Undecidable, True].iter().position(|t| *t == truth).unwrap();
+                assert_eq!(rank(Truth::any([a, b].into_iter())), rank(a).max(rank(b)));
+                assert_eq!(rank(Truth::all([a, b].into_iter())), rank(a).min(rank(b)));
+            }
+        }
+    }
+}

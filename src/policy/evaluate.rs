@@ -1,0 +1,383 @@
+//! What a policy says of a call: pure, total, without an allocation.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use super::condition::{Condition, Stance, Truth};
+use super::pattern::Matching;
+use super::{Action, Compiled, DefaultEffect, Policy, Rule, RuleRef, Rules, Section};
+use crate::amount::Amount;
+use crate::call::ToolCall;
+use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
+use crate::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
+use crate::path::{Datum, Facts, Found};
+use crate::time::Timestamp;
+
+/// Why a decision is what it is. Its text is stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// There is no policy for the caller.
+    NoPolicy,
+    /// `hide` names the tool.
+    Hidden,
+    /// No entry names the tool, and `default` is `deny`.
+    DefaultDeny,
+    /// The `action` of an entry denies it.
+    ActionDeny,
+    /// A rule of `require` does not hold.
+    Require,
+    /// A rule of `deny_if` matches.
+    DenyIf,
+    /// A limit has no room.
+    Limit,
+    /// A person's approval is needed.
+    Approval,
+    /// A limit's scope asks for a part that the call lacks: it could not be counted.
+    ScopeMissing,
+    /// What the call says it costs is no amount.
+    AmountInvalid,
+    /// The counter store cannot tell.
+    StoreUnavailable,
+    /// The call could not be read in one way only, or its arguments are no object.
+    MalformedCall,
+}
+
+impl Code {
+    /// The code as text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoPolicy => "no_policy",
+            Self::Hidden => "hidden",
+            Self::DefaultDeny => "default_deny",
+            Self::ActionDeny => "action_deny",
+            Self::Require => "require",
+            Self::DenyIf => "deny_if",
+            Self::Limit => "limit",
+            Self::Approval => "approval",
+            Self::ScopeMissing => "scope_missing",
+            Self::AmountInvalid => "amount_invalid",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::MalformedCall => "malformed_call",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What the rules of a policy say of a call. Whether its limits have room is another question, for a
+/// [`Gate`](crate::Gate) and its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
+pub enum Effect {
+    /// No rule stops it.
+    Allow,
+    /// A rule denies it.
+    Deny(Code),
+    /// A person must approve it.
+    RequireApproval,
+}
+
+/// A policy's evaluation of a call.
+#[derive(Clone)]
+#[must_use = "an evaluation that nobody looks at stops nothing"]
+pub struct Evaluation<'p> {
+    policy: &'p Policy,
+    effect: Effect,
+    rule: Option<RuleRef>,
+    matching: Matching,
+}
+
+impl Policy {
+    /// Evaluates a call at an instant: everything that the policy says without its limits.
+    ///
+    /// Pure and total. It takes O(1) in the number of entries with an exact name, O(rules that apply), and allocates
+    /// nothing but in comparisons of unusual URLs (`host_in`) and of texts from elsewhere in the call without regard to
+    /// case (`value_from` with `ignore_case`).
+    pub fn evaluate(&self, call: &ToolCall<'_>, now: Timestamp) -> Evaluation<'_> {
+        let compiled = self.compiled();
+        let stopped = |code, rule, matching| Evaluation { policy: self, effect: Effect::Deny(code), rule, matching };
+        if call.is_malformed() {
+            return stopped(Code::MalformedCall, None, Matching::default());
+        }
+        if compiled.hide.matches(call.tool()) {
+            return stopped(Code::Hidden, None, Matching::default());
+        }
+        let matching = compiled.names.matching(call.tool());
+        if matching.is_empty() && compiled.default == DefaultEffect::Deny {
+            return stopped(Code::DefaultDeny, None, matching);
+        }
+        let (effect, rule) = compiled.effect(call, now, &matching);
+        Evaluation { policy: self, effect, rule, matching }
+    }
+}
+
+impl Compiled {
+    /// The steps that look at rules.
+    fn effect(&self, call: &ToolCall<'_>, now: Timestamp, matching: &Matching) -> (Effect, Option<RuleRef>) {
+        let facts = Facts::new(call, now);
+        let action = |action: Action| {
+            move |entry, rules: &Rules| (rules.action == action).then_some(RuleRef { entry, section: Section::Action })
+        };
+        if let Some(rule) = self.first(call, matching, action(Action::Deny)) {
+            return (Effect::Deny(Code::ActionDeny), Some(rule));
+        }
+        let requires = |entry, rules: &Rules| {
+            let broken = |rule: &Rule| rule.truth(&facts, Stance::Require) != Truth::True;
+            first_rule(&rules.require, broken).map(|index| RuleRef { entry, section: Section::Require(index) })
+        };
+        if let Some(rule) = self.first(call, matching, requires) {
+            return (Effect::Deny(Code::Require), Some(rule));
+        }
+        let matches = |rule: &Rule| rule.truth(&facts, Stance::Match) != Truth::False;
+        let denies = |entry, rules: &Rules| {
+            first_rule(&rules.deny_if, matches).map(|index| RuleRef { entry, section: Section::DenyIf(index) })
+        };
+        if let Some(rule) = self.first(call, matching, denies) {
+            return (Effect::Deny(Code::DenyIf), Some(rule));
+        }
+        let asks = |entry, rules: &Rules| {
+            action(Action::RequireApproval)(entry, rules).or_else(|| {
+                let index = first_rule(&rules.require_approval_if, matches)?;
+                Some(RuleRef { entry, section: Section::RequireApprovalIf(index) })
+            })
+        };
+        match self.first(call, matching, asks) {
+            Some(rule) => (Effect::RequireApproval, Some(rule)),
+            None => (Effect::Allow, None),
+        }
+    }
+
+    /// The first thing that `find` finds in the rules that apply: those of the matching entries in document order, then
+    /// those of `all_tools`.
+    fn first<'c, T>(
+        &'c self,
+        call: &ToolCall<'_>,
+        matching: &Matching,
+        mut find: impl FnMut(Option<u32>, &'c Rules) -> Option<T>,
+    ) -> Option<T> {
+        let mut of_entry = |entry: u32| self.entries.get(entry).and_then(|rules| find(Some(entry), rules));
+        let found = match matching.alone() {
+            Some(entry) => of_entry(entry),
+            None => matching.iter(&self.names, call.tool()).find_map(of_entry),
+        };
+        found.or_else(|| find(None, &self.all_tools))
+    }
+}
+
+fn first_rule(rules: &[Rule], stops: impl Fn(&Rule) -> bool) -> Option<u32> {
+    rules.iter().position(stops).and_then(|index| u32::try_from(index).ok())
+}
+
+impl Rule {
+    fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
+        Truth::all(self.conditions.iter().map(|condition: &Condition| condition.truth(facts, stance)))
+    }
+}
+
+impl<'p> Evaluation<'p> {
+    /// What the rules say.
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// Whether no rule stops the call.
+    pub fn is_allowed(&self) -> bool {
+        self.effect == Effect::Allow
+    }
+
+    /// Why the call is stopped.
+    pub fn code(&self) -> Option<Code> {
+        match self.effect {
+            Effect::Allow => None,
+            Effect::Deny(code) => Some(code),
+            Effect::RequireApproval => Some(Code::Approval),
+        }
+    }
+
+    /// The rule that stops the call: its JSON Pointer in the document (`/tools/create_charge/deny_if/0`), or `(hidden)` or
+    /// `(default deny)`.
+    pub fn rule(&self) -> Option<Cow<'static, str>> {
+        match (self.effect, self.rule) {
+            (Effect::Deny(Code::Hidden), _) => Some("(hidden)".into()),
+            (Effect::Deny(Code::DefaultDeny), _) => Some("(default deny)".into()),
+            (_, rule) => rule.map(|rule| self.policy.compiled().pointer(rule).into()),
+        }
+    }
+
+    /// The text that the policy's author has for a call that this rule stops.
+    pub fn message(&self) -> Option<&'p str> {
+        self.policy.compiled().message(self.rule?)
+    }
+
+    /// What the call costs, in all limits that apply.
+    ///
+    /// # Errors
+    /// The limit that cannot count the call. Scopes of all limits come before amounts.
+    pub(crate) fn plan(&self, call: &ToolCall<'_>, now: Timestamp) -> Result<Plan, Uncountable> {
+        let compiled = self.policy.compiled();
+        let facts = Facts::new(call, now);
+        let mut plan = Plan::default();
+        let mut subjects: SmallVec<[Subject; 4]> = SmallVec::new();
+        let mut uncounted = compiled.each_limit(call, &self.matching, |found, limit| {
+            match subject(&limit.scope, &facts) {
+                Some(subject) => {
+                    plan.limits.push(found);
+                    subjects.push(subject);
+                }
+                None if limit.shadow => {}
+                None => return Some(Uncountable { limit: found, code: Code::ScopeMissing }),
+            }
+            None
+        });
+        if uncounted.is_some() || plan.limits.is_empty() {
+            return uncounted.map_or(Ok(plan), Err);
+        }
+        let mut slots: SmallVec<[u32; 4]> = SmallVec::new();
+        let mut subjects = subjects.into_iter();
+        plan.limits.retain(|found| {
+            let (Some(limit), Some(subject)) = (compiled.limit(*found), subjects.next()) else { return false };
+            let Some(counter) = self.policy.counter_id(limit) else { return false };
+            let Some(amount) = amount(limit, &facts) else {
+                if !limit.shadow && uncounted.is_none() {
+                    uncounted = Some(Uncountable { limit: *found, code: Code::AmountInvalid });
+                }
+                return false;
+            };
+            let max = (!limit.shadow).then_some(limit.max);
+            let known = slots.iter().position(|slot| *slot == limit.slot);
+            found.charge = known.unwrap_or(slots.len());
+            match plan.charges.get_mut(found.charge) {
+                // One charge for each counter: the largest amount, below the smallest maximum.
+                Some(charge) => {
+                    charge.amount = charge.amount.max(amount);
+                    charge.max = charge.max.into_iter().chain(max).min();
+                }
+                None => {
+                    slots.push(limit.slot);
+                    plan.charges.push(Charge { counter, subject, amount, max, meter: meter(limit, now) });
+                }
+            }
+            true
+        });
+        uncounted.map_or(Ok(plan), Err)
+    }
+}
+
+impl Compiled {
+    /// Calls `visit` for every limit that applies, in document order, until it gives something.
+    fn each_limit<'c, T>(
+        &'c self,
+        call: &ToolCall<'_>,
+        matching: &Matching,
+        mut visit: impl FnMut(LimitRef, &'c Limit) -> Option<T>,
+    ) -> Option<T> {
+        self.first(call, matching, |entry, rules| {
+            (0u32..).zip(&rules.limits).find_map(|(index, limit)| visit(LimitRef { entry, index, charge: 0 }, limit))
+        })
+    }
+
+    fn limit(&self, found: LimitRef) -> Option<&Limit> {
+        self.rules(found.entry)?.limits.get(found.index as usize)
+    }
+}
+
+impl Policy {
+    pub(crate) fn limit(&self, found: LimitRef) -> Option<&Limit> {
+        self.compiled().limit(found)
+    }
+
+    /// The counter of that name, and whom it counts when `call` is made; nothing if there is none, or the call lacks a part of
+    /// its scope.
+    pub(crate) fn counted_as(
+        &self,
+        counter: &str,
+        call: &ToolCall<'_>,
+        now: Timestamp,
+    ) -> Option<(CounterId, Subject)> {
+        let compiled = self.compiled();
+        let slot = compiled.counters.iter().position(|known| &*known.name == counter)?;
+        let subject = subject(&compiled.counters.get(slot)?.scope, &Facts::new(call, now))?;
+        Some((*self.0.counters.get(slot)?, subject))
+    }
+
+    /// The limit's place in the document.
+    pub(crate) fn limit_pointer(&self, found: LimitRef) -> String {
+        let is_rate_limit = self.limit(found).is_some_and(|limit| limit.is_rate_limit);
+        let section = if is_rate_limit { Section::RateLimit } else { Section::Limit(found.index) };
+        self.compiled().pointer(RuleRef { entry: found.entry, section })
+    }
+}
+
+/// What a call costs: the charges, and the limits that they are for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) charges: Charges,
+    pub(crate) limits: SmallVec<[LimitRef; 4]>,
+}
+
+/// A limit of the policy, and which charge of the plan is its.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitRef {
+    entry: Option<u32>,
+    index: u32,
+    pub(crate) charge: usize,
+}
+
+/// A limit that cannot count a call.
+pub(crate) struct Uncountable {
+    pub(crate) limit: LimitRef,
+    pub(crate) code: Code,
+}
+
+/// Whom a counter of that scope counts; nothing where the call lacks a part.
+fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
+    let mut subject = Subject::default();
+    for part in &scope.0 {
+        match part {
+            ScopePart::Global => subject.push_global(),
+            ScopePart::Identity(identity) => subject.push_identity(*identity, facts.call.identity(*identity)?),
+            ScopePart::Path(path) => match path.resolve(facts) {
+                Found::Value(Datum::Text(text)) => subject.push_text(text),
+                Found::Value(Datum::Number(number)) => subject.push_number(number),
+                _ => return None,
+            },
+        }
+    }
+    Some(subject)
+}
+
+fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
+    match &limit.cost {
+        Cost::Constant(amount) => Some(*amount),
+        Cost::From(path) => match path.resolve(facts) {
+            Found::Value(Datum::Number(number)) => Amount::from_exact(number).ok(),
+            _ => None,
+        },
+    }
+}
+
+fn meter(limit: &Limit, now: Timestamp) -> Meter {
+    match limit.algorithm {
+        Algorithm::Fixed => Meter::Fixed(limit.window.around(now, limit.utc_offset)),
+        Algorithm::Sliding => Meter::Sliding { seconds: limit.window.seconds() },
+        Algorithm::TokenBucket { burst } => {
+            Meter::TokenBucket { seconds: limit.window.seconds(), burst: burst.unwrap_or(limit.max) }
+        }
+        Algorithm::InFlight { lease } => {
+            Meter::InFlight { until: now.saturating_add(std::time::Duration::from_secs(lease.into())) }
+        }
+    }
+}
+
+impl fmt::Debug for Evaluation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evaluation").field("effect", &self.effect).field("rule", &self.rule()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,369 @@
+//! Policies: what a document says, ready to decide.
+//!
+//! Pure: nothing in here keeps state, reads a clock, or does I/O.
+
+mod compile;
+mod condition;
+mod document;
+mod error;
+mod evaluate;
+mod pattern;
+mod reader;
+mod schema;
+mod source;
+mod text;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::charge::CounterId;
+use crate::limit::{Algorithm, Limit, Scope, Window};
+use crate::pointer;
+use condition::Condition;
+use pattern::Names;
+
+pub use error::{Issue, IssueCode, PolicyError};
+pub use evaluate::{Code, Effect, Evaluation};
+pub use reader::Bounds;
+
+pub(crate) use evaluate::{LimitRef, Uncountable};
+
+/// A policy: a document that has been read and checked. Cheap to clone.
+///
+/// It is read from JSON text ([`FromStr`], [`Policy::from_json`]), from a [`serde_json::Value`], or from any other serde
+/// source. Writing it ([`Policy::to_json`], [`Serialize`](serde::Serialize)) and reading it again gives an equal policy.
+///
+/// ```
+/// use serde_json::json;
+/// use toolgate::{Policy, Timestamp, ToolCall};
+///
+/// let policy: Policy = r#"{
+///     "version": "1",
+///     "default": "deny",
+///     "tools": { "get_*": {}, "delete_repo": { "action": "deny", "reason": "Ask an owner." } }
+/// }"#.parse()?;
+///
+/// let arguments = json!({ "id": 7 });
+/// let evaluation = policy.evaluate(&ToolCall::new("delete_repo", &arguments), Timestamp::UNIX_EPOCH);
+/// assert_eq!(evaluation.rule().as_deref(), Some("/tools/delete_repo/action"));
+/// assert_eq!(evaluation.message(), Some("Ask an owner."));
+/// assert!(policy.evaluate(&ToolCall::new("get_repo", &arguments), Timestamp::UNIX_EPOCH).is_allowed());
+/// # Ok::<(), toolgate::PolicyError>(())
+/// ```
+#[derive(Clone)]
+pub struct Policy(Arc<Named>);
+
+/// A compiled document, and its counters in a namespace.
+struct Named {
+    compiled: Arc<Compiled>,
+    namespace: Box<str>,
+    /// One for each counter of the document.
+    counters: Box<[CounterId]>,
+}
+
+/// A document in the form in which it decides.
+pub(crate) struct Compiled {
+    /// The document in one line.
+    text: Box<str>,
+    digest: Digest,
+    default: DefaultEffect,
+    hide: Names,
+    names: Names,
+    entries: compile::Entries,
+    all_tools: Rules,
+    counters: Vec<Counter>,
+    /// Whether any rule or limit asks for the time.
+    reads_time: bool,
+}
+
+/// The outcome for a tool that no entry matches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DefaultEffect {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Action {
+    #[default]
+    Allow,
+    Deny,
+    RequireApproval,
+}
+
+/// A rules object.
+#[derive(Default)]
+struct Rules {
+    action: Action,
+    reason: Option<Box<str>>,
+    require: Box<[Rule]>,
+    deny_if: Box<[Rule]>,
+    require_approval_if: Box<[Rule]>,
+    /// `rate_limit` is the last of them.
+    limits: Box<[Limit]>,
+}
+
+impl Rules {
+    /// Whether they stop nothing and count nothing.
+    fn is_empty(&self) -> bool {
+        self.action == Action::Allow
+            && self.require.is_empty()
+            && self.deny_if.is_empty()
+            && self.require_approval_if.is_empty()
+            && self.limits.is_empty()
+    }
+}
+
+struct Rule {
+    conditions: Box<[Condition]>,
+    message: Option<Box<str>>,
+}
+
+/// A counter that one or more limits charge.
+struct Counter {
+    name: Box<str>,
+    window: Window,
+    utc_offset: i32,
+    scope: Scope,
+    algorithm: Algorithm,
+}
+
+/// What identifies a policy: a SHA-256 over its document without blanks, in the order in which it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// 64 hexadecimal digits.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl Policy {
+    /// Reads a document.
+    ///
+    /// Linear in the text; nothing is half-accepted.
+    ///
+    /// # Errors
+    /// Every issue of the document, each with its place. [`IssueCode`] has an example of each kind.
+    pub fn from_json(text: &str) -> Result<Self, PolicyError> {
+        Self::from_json_within(text, &Bounds::default())
+    }
+
+    /// Reads a document within other bounds than the default ones.
+    ///
+    /// # Errors
+    /// As for [`Policy::from_json`].
+    pub fn from_json_within(text: &str, bounds: &Bounds) -> Result<Self, PolicyError> {
+        compile::compile(text, bounds).map(|compiled| Self::named("", Arc::new(compiled)))
+    }
+
+    /// Reads a document from the bytes of a file.
+    ///
+    /// # Errors
+    /// As for [`Policy::from_json`], and [`IssueCode::NotUtf8`] for bytes that are no text.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, PolicyError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::from_json(text),
+            Err(error) => {
+                let readable = bytes.get(..error.valid_up_to()).and_then(|head| std::str::from_utf8(head).ok());
+                let mut issues = error::Issues::default();
+                let help = "save the file as UTF-8".to_owned();
+                let message = "the file is not UTF-8 text from here on".to_owned();
+                issues.add(IssueCode::NotUtf8, error.valid_up_to(), "", message, Some(help));
+                Err(issues.into_error(readable.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// The same policy with its counters in a namespace.
+    ///
+    /// Two policies that share a store share the counters of one name in one namespace. Give each policy its own, the name
+    /// of its server or of the policy; not its digest, so that an edited policy goes on counting where the old one stood.
+    /// Without a name, the namespace is the empty one.
+    #[must_use = "the policy itself keeps its namespace"]
+    pub fn with_namespace(self, name: &str) -> Self {
+        Self::named(name, Arc::clone(&self.0.compiled))
+    }
+
+    fn named(namespace: &str, compiled: Arc<Compiled>) -> Self {
+        let counters = counters_in(namespace, &compiled.counters);
+        Self(Arc::new(Named { compiled, namespace: namespace.into(), counters }))
+    }
+
+    fn compiled(&self) -> &Compiled {
+        &self.0.compiled
+    }
+
+    /// The namespace of its counters.
+    pub fn namespace(&self) -> &str {
+        &self.0.namespace
+    }
+
+    /// The document in one line of JSON, in its own order.
+    pub fn to_json(&self) -> &str {
+        &self.compiled().text
+    }
+
+    /// What identifies the document.
+    pub fn digest(&self) -> Digest {
+        self.compiled().digest
+    }
+
+    /// How many entries `tools` has.
+    pub fn entries(&self) -> usize {
+        self.compiled().names.len()
+    }
+
+    /// Whether `tools/list` shows a tool: it is not hidden, and under `default: deny` some entry matches it. A tool that is
+    /// not listed is denied whenever it is called.
+    pub fn lists(&self, tool: &str) -> bool {
+        let Compiled { default, hide, names, .. } = self.compiled();
+        !hide.matches(tool) && (*default == DefaultEffect::Allow || names.matches(tool))
+    }
+
+    /// The JSON Schema (draft 2020-12) of policy documents, for editors.
+    ///
+    /// It accepts the documents that [`Policy::from_json`] accepts, and no others, except for what a schema cannot say:
+    /// that no key stands twice; that nothing stands before or after the document; the sizes in bytes of the document, of
+    /// names and of regular expressions, and its nesting; that a regular expression is one and is small enough compiled;
+    /// that a listed host is one; that numbers have at most six decimals where they are amounts, and are held exactly by a
+    /// double; that an index in a path fits 32 bits and that an escape in a bracketed name is a whole character; and that limits
+    /// of one counter agree.
+    pub fn json_schema() -> schemars::Schema {
+        schemars::SchemaGenerator::default().into_root_schema_for::<Self>()
+    }
+
+    /// Whether a decision depends on the time.
+    pub(crate) fn reads_time(&self) -> bool {
+        self.compiled().reads_time
+    }
+
+    pub(crate) fn counter_id(&self, limit: &Limit) -> Option<CounterId> {
+        self.0.counters.get(limit.slot as usize).copied()
+    }
+}
+
+fn counters_in(namespace: &str, counters: &[Counter]) -> Box<[CounterId]> {
+    let id = |counter: &Counter| {
+        let (window, offset) = (counter.window.canonical(), counter.utc_offset.to_string());
+        let algorithm = counter.algorithm.canonical();
+        let scope: Vec<_> = counter.scope.0.iter().map(crate::limit::ScopePart::canonical).collect();
+        let parts = [namespace, &counter.name, &window, &offset, &algorithm];
+        CounterId::of(parts.into_iter().chain(scope.iter().map(String::as_str)))
+    };
+    counters.iter().map(id).collect()
+}
+
+/// A place of the policy that a decision can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RuleRef {
+    /// None is `all_tools`.
+    pub(crate) entry: Option<u32>,
+    pub(crate) section: Section,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Action,
+    Require(u32),
+    DenyIf(u32),
+    RequireApprovalIf(u32),
+    Limit(u32),
+    RateLimit,
+}
+
+impl Compiled {
+    fn rules(&self, entry: Option<u32>) -> Option<&Rules> {
+        entry.map_or(Some(&self.all_tools), |entry| self.entries.get(entry))
+    }
+
+    fn pointer(&self, rule: RuleRef) -> String {
+        let mut text = match rule.entry {
+            None => "/all_tools".to_owned(),
+            Some(entry) => {
+                let mut text = "/tools".to_owned();
+                pointer::push_key(&mut text, self.names.name(entry));
+                text
+            }
+        };
+        let (key, index) = match rule.section {
+            Section::Action => ("action", None),
+            Section::Require(index) => ("require", Some(index)),
+            Section::DenyIf(index) => ("deny_if", Some(index)),
+            Section::RequireApprovalIf(index) => ("require_approval_if", Some(index)),
+            Section::Limit(index) => ("limits", Some(index)),
+            Section::RateLimit => ("rate_limit", None),
+        };
+        pointer::push_key(&mut text, key);
+        if let Some(index) = index {
+            pointer::push_index(&mut text, index as usize);
+        }
+        text
+    }
+
+    /// The author's text for a call that the rule stops.
+    fn message(&self, rule: RuleRef) -> Option<&str> {
+        let rules = self.rules(rule.entry)?;
+        match rule.section {
+            Section::Action => rules.reason.as_deref(),
+            Section::Require(index) => rules.require.get(index as usize)?.message.as_deref(),
+            Section::DenyIf(index) => rules.deny_if.get(index as usize)?.message.as_deref(),
+            Section::RequireApprovalIf(index) => rules.require_approval_if.get(index as usize)?.message.as_deref(),
+            Section::Limit(index) => rules.limits.get(index as usize)?.on_exceed.as_deref(),
+            Section::RateLimit => None,
+        }
+    }
+}
+
+/// By their documents: the namespace is no part of it.
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        self.compiled().text == other.compiled().text
+    }
+}
+
+impl Eq for Policy {}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("digest", &self.digest())
+            .field("entries", &self.entries())
+            .finish_non_exhaustive()
+    }
+}
+
+impl FromStr for Policy {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        Self::from_json(text)
+    }
+}
+
+/// Reads a document that is a value already. Its issues have no lines and columns, and duplicate keys are gone before
+/// they could be seen: read text as text where there is some.
+impl TryFrom<&Value> for Policy {
+    type Error = PolicyError;
+
+    fn try_from(value: &Value) -> Result<Self, PolicyError> {
+        Self::from_json(&value.to_string()).map_err(PolicyError::without_places)
+    }
+}

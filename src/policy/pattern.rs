@@ -1,0 +1,336 @@
+//! Tool-name patterns, and the index that finds those of a policy that match a name.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+/// A name in which `*` stands for any run of characters, the empty run included. Nothing else is special, and names
+/// compare byte by byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    /// What stands between the stars; at least two parts. The first and the last may be empty, the others are not.
+    parts: Box<[Box<str>]>,
+}
+
+impl Pattern {
+    /// The pattern, or nothing where `text` has no star and so is a plain name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (prefix, rest) = text.split_once('*')?;
+        let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let middle = middle.split('*').filter(|part| !part.is_empty());
+        Some(Self { parts: [prefix].into_iter().chain(middle).chain([suffix]).map(Into::into).collect() })
+    }
+
+    /// Whether the whole of `name` matches. Linear in its length for each part of the pattern.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let [prefix, middle @ .., suffix] = &*self.parts else { return false };
+        // The ends are fixed and may not overlap; between them the leftmost place of each part leaves most to the next.
+        let Some(rest) = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_suffix(&**suffix)) else {
+            return false;
+        };
+        let mut rest = rest;
+        middle.iter().all(|part| match rest.split_once(&**part) {
+            Some((_, after)) => {
+                rest = after;
+                true
+            }
+            None => false,
+        })
+    }
+
+    fn prefix(&self) -> &[u8] {
+        self.parts.first().map_or(&[], |part| part.as_bytes())
+    }
+}
+
+/// The names and patterns of many entries. An exact name costs one look-up; patterns cost a binary search for each
+/// different length of what stands before their first star, and those that begin with a star are tried one by one.
+#[derive(Default)]
+pub(crate) struct Names {
+    /// All names and patterns, one after the other.
+    text: String,
+    /// Where the text of each entry ends.
+    ends: Vec<u32>,
+    exact: HashTable<ExactName>,
+    hash: RandomState,
+    /// In document order.
+    patterns: Vec<(u32, Pattern)>,
+    /// Indices of `patterns`, by what stands before the first star; empty while there are few.
+    by_prefix: Vec<u32>,
+    /// The different lengths of what stands before the first star.
+    prefix_lengths: Vec<usize>,
+}
+
+struct ExactName {
+    at: u32,
+    length: u32,
+    entry: u32,
+}
+
+/// Up to so many patterns are simply tried in turn.
+const FEW: usize = 8;
+
+impl Names {
+    /// Adds the name or pattern of the next entry. Says no where that exact name is there, or the text of all names is
+    /// past 4 GiB; a pattern is not looked for.
+    pub(crate) fn insert(&mut self, name: &str) -> bool {
+        let pattern = Pattern::parse(name);
+        let is_there = pattern.is_none() && self.exact(name).is_some();
+        let entry = u32::try_from(self.ends.len()).ok();
+        let place = || Some((u32::try_from(self.text.len()).ok()?, u32::try_from(name.len()).ok()?));
+        let (Some(entry), Some((at, length)), false) = (entry, place(), is_there) else { return false };
+        if at.checked_add(length).is_none() {
+            return false;
+        }
+        self.text.push_str(name);
+        self.ends.push(at + length);
+        if let Some(pattern) = pattern {
+            self.patterns.push((entry, pattern));
+            return true;
+        }
+        let Self { text, hash, exact, .. } = self;
+        exact.insert_unique(hash_name(hash, name), ExactName { at, length, entry }, |other| {
+            hash_name(hash, other.of(text))
+        });
+        true
+    }
+
+    /// The name or pattern of an entry.
+    pub(crate) fn name(&self, entry: u32) -> &str {
+        let entry = entry as usize;
+        let end = self.ends.get(entry).map_or(0, |end| *end as usize);
+        let start = entry.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end as usize);
+        self.text.get(start..end).unwrap_or_default()
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Brings the index in order, after the last entry.
+    pub(crate) fn finish(&mut self) {
+        self.text.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        self.patterns.shrink_to_fit();
+        let Self { text, hash, exact, .. } = self;
+        exact.shrink_to_fit(|name| hash_name(hash, name.of(text)));
+        if self.patterns.len() > FEW {
+            let patterns = &self.patterns;
+            let prefix = |index: &u32| patterns.get(*index as usize).map_or(&[][..], |(_, pattern)| pattern.prefix());
+            self.by_prefix = (0..patterns.len()).filter_map(|index| u32::try_from(index).ok()).collect();
+            self.by_prefix.sort_by(|a, b| prefix(a).cmp(prefix(b)));
+            self.prefix_lengths = patterns.iter().map(|(_, pattern)| pattern.prefix().len()).collect();
+            self.prefix_lengths.sort_unstable();
+            self.prefix_lengths.dedup();
+        }
+    }
+
+    /// The entries that match `name`, in document order.
+    pub(crate) fn matching(&self, name: &str) -> Matching {
+        let mut matching = Matching { few: [0; Matching::FEW], count: 0, exact: self.exact(name) };
+        if self.patterns.is_empty() {
+            return matching;
+        }
+        self.each_pattern(name, &mut |entry| matching.add(entry));
+        if let Some(entry) = matching.exact {
+            matching.add(entry);
+        }
+        if let Some(few) = matching.few.get_mut(..matching.count) {
+            few.sort_unstable();
+        }
+        matching
+    }
+
+    /// Whether any entry matches.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let mut found = self.exact(name).is_some();
+        if !found && !self.patterns.is_empty() {
+            self.each_pattern(name, &mut |_| found = true);
+        }
+        found
+    }
+
+    fn exact(&self, name: &str) -> Option<u32> {
+        if self.exact.is_empty() {
+            return None;
+        }
+        let found = self.exact.find(hash_name(&self.hash, name), |known| known.of(&self.text) == name)?;
+        Some(found.entry)
+    }
+
+    fn each_pattern(&self, name: &str, found: &mut dyn FnMut(u32)) {
+        if self.by_prefix.is_empty() {
+            for (entry, pattern) in &self.patterns {
+                if pattern.matches(name) {
+                    found(*entry);
+                }
+            }
+            return;
+        }
+        for length in &self.prefix_lengths {
+            let Some(prefix) = name.as_bytes().get(..*length) else { return };
+            let of = |index: &u32| self.patterns.get(*index as usize);
+            let begin = self.by_prefix.partition_point(|index| of(index).is_some_and(|(_, p)| p.prefix() < prefix));
+            let candidates = self.by_prefix.get(begin..).unwrap_or_default().iter().filter_map(of);
+            for (entry, pattern) in candidates.take_while(|(_, pattern)| pattern.prefix() == prefix) {
+                if pattern.matches(name) {
+                    found(*entry);
+                }
+            }
+        }
+    }
+}
+
+impl ExactName {
+    fn of<'n>(&self, names: &'n str) -> &'n str {
+        let at = self.at as usize;
+        names.get(at..at + self.length as usize).unwrap_or_default()
+    }
+}
+
+fn hash_name(hash: &RandomState, name: &str) -> u64 {
+    let mut hasher = hash.build_hasher();
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+/// The entries that match a name. A handful stand in place, so that finding them needs no memory; of more, only their
+/// number is known, and [`Matching::iter`] tries the patterns again.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Matching {
+    few: [u32; Self::FEW],
+    count: usize,
+    exact: Option<u32>,
+}
+
+impl Matching {
+    const FEW: usize = 6;
+
+    fn add(&mut self, entry: u32) {
+        if let Some(slot) = self.few.get_mut(self.count) {
+            *slot = entry;
+        }
+        self.count += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0 && self.exact.is_none()
+    }
+
+    /// The one entry that matches where no pattern does: the common case.
+    pub(crate) fn alone(&self) -> Option<u32> {
+        // Without patterns `count` is zero, and the exact entry alone matches.
+        if self.count == 0 { self.exact } else { None }
+    }
+
+    /// The entries in document order. `names` and `name` are those that this was found with.
+    pub(crate) fn iter<'a>(&'a self, names: &'a Names, name: &'a str) -> impl Iterator<Item = u32> + 'a {
+        let few = self.few.get(..self.count).unwrap_or_default();
+        let many = if self.count > Self::FEW { names.patterns.as_slice() } else { &[] };
+        let exact = self.exact.filter(|_| !many.is_empty());
+        let before = many.partition_point(|(entry, _)| exact.is_none_or(|exact| *entry < exact));
+        let (before, after) = many.split_at_checked(before).unwrap_or((many, &[]));
+        let matching = move |(entry, pattern): &(u32, Pattern)| pattern.matches(name).then_some(*entry);
+        self.alone()
+            .into_iter()
+            .chain(few.iter().copied())
+            .chain(before.iter().filter_map(matching))
+            .chain(exact)
+            .chain(after.iter().filter_map(matching))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        Pattern::parse(pattern).is_some_and(|pattern| pattern.matches(name))
+    }
+
+    #[test]
+    fn stars_stand_for_any_run() {
+        for (pattern, name, want) in [
+            ("*", "", true),
+            ("*", "x", true),
+            ("**", "", true),
+            ("a*", "a", true),
+            ("a*", "ab", true),
+            ("a*", "ba", false),
+            ("*a", "ba", true),
+            ("*a", "a", true),
+            ("*a", "ab", false),
+            ("ab*ba", "aba", false),
+            ("ab*ba", "abba", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "acb", false),
+            ("a**c", "abc", true),
+            ("*a*a*", "a", false),
+            ("*a*a*", "aa", true),
+            ("x*y", "x😀y", true),
+            ("a.c*", "abc", false),
+            ("a\\*", "a\\x", true),
+            ("K*", "\u{212a}x", false),
+        ] {
+            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+        }
+        assert!(Pattern::parse("plain").is_none());
+    }
+
+    /// By the definition: a star takes nothing, or one character and then goes on.
+    fn naive(pattern: &[char], name: &[char]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some(('*', rest)) => naive(rest, name) || (!name.is_empty() && naive(pattern, &name[1..])),
+            Some((c, rest)) => name.first() == Some(c) && naive(rest, &name[1..]),
+        }
+    }
+
+    fn naive_match(pattern: &str, name: &str) -> bool {
+        let chars = |text: &str| text.chars().collect::<Vec<_>>();
+        naive(&chars(pattern), &chars(name))
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_match_by_their_definition(pattern in "[ab*ä]{0,8}", name in "[abä]{0,10}") {
+            if let Some(compiled) = Pattern::parse(&pattern) {
+                prop_assert_eq!(compiled.matches(&name), naive_match(&pattern, &name));
+            }
+        }
+
+        #[test]
+        fn the_index_finds_what_matches_in_order(
+            patterns in proptest::collection::btree_set("[ab]{0,2}\\*?[ab]{0,2}", 1..40),
+            name in "[ab]{0,5}",
+        ) {
+            // Some order that is not that of the names.
+            let mut patterns: Vec<_> = patterns.into_iter().collect();
+            patterns.sort_by_key(|pattern| pattern.chars().rev().collect::<String>());
+            let mut names = Names::default();
+            for pattern in &patterns {
+                prop_assert!(names.insert(pattern));
+            }
+            names.finish();
+            let want: Vec<u32> = (0u32..).zip(&patterns).filter(|(_, p)| naive_match(p, &name)).map(|(e, _)| e).collect();
+            let matching = names.matching(&name);
+            prop_assert_eq!(matching.iter(&names, &name).collect::<Vec<_>>(), want.clone());
+            prop_assert_eq!(matching.is_empty(), want.is_empty());
+            prop_assert_eq!(names.matches(&name), !want.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_exact_name_is_there_once() {
+        let mut names = Names::default();
+        assert!(names.insert("a"));
+        assert!(!names.insert("a"));
+        assert!(names.insert("b*"));
+        assert_eq!((names.len(), names.name(0), names.name(1)), (2, "a", "b*"));
+        assert!(names.matches("a") && names.matches("b") && !names.matches("c"));
+    }
+}

@@ -1,0 +1,657 @@
+//! Reads a tree of JSON and notes everything that is wrong on the way.
+
+use std::collections::HashMap;
+
+use regex::{Regex, RegexBuilder};
+
+use super::document::{Need, Shape};
+use super::error::{IssueCode, Issues};
+use super::text::REGEX_SIZE;
+use crate::amount::{Amount, AmountError};
+use crate::json::{Json, Member, Node, each_duplicate};
+use crate::limit::{MAX_DURATION, parse_duration};
+use crate::number::{Decimal, Exact};
+use crate::path::{Path, PathError, ROOTS};
+use crate::pointer;
+
+/// How large a document may be. The defaults are far above what people write, and below what hurts.
+///
+/// A document past a bound is refused with an issue that names the bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "bounds do nothing until a policy is read within them"]
+pub struct Bounds {
+    pub(crate) document_bytes: usize,
+    pub(crate) entries: usize,
+    pub(crate) list_values: usize,
+    pub(crate) pattern_bytes: usize,
+    pub(crate) regex_bytes: usize,
+    pub(crate) regex_total_bytes: usize,
+    pub(crate) nesting: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            document_bytes: 8 << 20,
+            entries: 100_000,
+            list_values: 1_000,
+            pattern_bytes: 256,
+            regex_bytes: 4 << 10,
+            regex_total_bytes: 64 << 20,
+            nesting: 64,
+        }
+    }
+}
+
+impl Bounds {
+    /// The default bounds.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The document's size in bytes: 8 MiB. At most 4 GiB.
+    pub fn document_bytes(self, bytes: usize) -> Self {
+        Self { document_bytes: bytes.min(u32::MAX as usize), ..self }
+    }
+
+    /// The entries of `tools`, and the patterns of `hide`: 100,000.
+    pub fn entries(self, entries: usize) -> Self {
+        Self { entries, ..self }
+    }
+
+    /// The values in one list that an operator compares with: 1,000.
+    pub fn list_values(self, values: usize) -> Self {
+        Self { list_values: values, ..self }
+    }
+
+    /// A tool name or pattern: 256 bytes.
+    pub fn pattern_bytes(self, bytes: usize) -> Self {
+        Self { pattern_bytes: bytes, ..self }
+    }
+
+    /// The source of a regular expression: 4 KiB. Compiled, each is at most 1 MiB.
+    pub fn regex_bytes(self, bytes: usize) -> Self {
+        Self { regex_bytes: bytes, ..self }
+    }
+
+    /// All different regular expressions of the policy, compiled: 64 MiB.
+    pub fn regex_total_bytes(self, bytes: usize) -> Self {
+        Self { regex_total_bytes: bytes, ..self }
+    }
+
+    /// Arrays and objects inside each other: 64. At most 256.
+    pub fn nesting(self, levels: usize) -> Self {
+        Self { nesting: levels.min(256), ..self }
+    }
+}
+
+/// Reads nodes; where it is, what it found wrong, and what it may spend.
+pub(super) struct Reader<'b> {
+    pub(super) bounds: &'b Bounds,
+    pub(super) issues: Issues,
+    pub(super) pointer: String,
+    regexes: HashMap<(String, bool), Option<Regex>>,
+    regex_bytes: usize,
+}
+
+/// The members of an object whose shape has been checked.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'n, 't> {
+    pub(super) at: usize,
+    pub(super) members: &'n [Member<'t>],
+}
+
+impl<'n, 't> Fields<'n, 't> {
+    pub(super) fn get(&self, key: &str) -> Option<&'n Node<'t>> {
+        self.members.iter().find(|member| member.key == key).map(|member| &member.value)
+    }
+}
+
+impl<'b> Reader<'b> {
+    pub(super) fn new(bounds: &'b Bounds) -> Self {
+        Self { bounds, issues: Issues::default(), pointer: String::new(), regexes: HashMap::new(), regex_bytes: 0 }
+    }
+
+    /// Notes an issue at the present place.
+    pub(super) fn issue(
+        &mut self,
+        code: IssueCode,
+        at: usize,
+        message: impl Into<String>,
+        help: impl Into<Option<String>>,
+    ) {
+        self.issues.add(code, at, &self.pointer, message.into(), help.into());
+    }
+
+    /// Goes into a member.
+    pub(super) fn at_key<R>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> R) -> R {
+        let length = self.pointer.len();
+        pointer::push_key(&mut self.pointer, key);
+        let result = read(self);
+        self.pointer.truncate(length);
+        result
+    }
+
+    /// Goes into an element.
+    pub(super) fn at_index<R>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> R) -> R {
+        let length = self.pointer.len();
+        pointer::push_index(&mut self.pointer, index);
+        let result = read(self);
+        self.pointer.truncate(length);
+        result
+    }
+
+    /// Reads the member `key`, if it is there.
+    pub(super) fn field<'n, 't, R>(
+        &mut self,
+        fields: Fields<'n, 't>,
+        key: &str,
+        read: impl FnOnce(&mut Self, &'n Node<'t>) -> Option<R>,
+    ) -> Option<R> {
+        let node = fields.get(key)?;
+        self.at_key(key, |reader| read(reader, node))
+    }
+
+    /// The members of an object of that shape; unknown, missing and duplicate keys are noted.
+    pub(super) fn object<'n, 't>(&mut self, node: &'n Node<'t>, shape: &'static Shape) -> Option<Fields<'n, 't>> {
+        let Json::Object(members) = &node.json else {
+            self.wrong_type(node, &format!("{} is an object", shape.name));
+            return None;
+        };
+        self.duplicates(members);
+        for member in members {
+            self.known_key(&member.key, member.at, shape);
+        }
+        self.missing(node.at, shape, |key| members.iter().any(|member| member.key == key));
+        Some(Fields { at: node.at, members })
+    }
+
+    pub(super) fn duplicates(&mut self, members: &[Member<'_>]) {
+        each_duplicate(members, |member| self.duplicate_key(&member.key, member.at));
+    }
+
+    pub(super) fn duplicate_key(&mut self, key: &str, at: usize) {
+        self.at_key(key, |reader| {
+            let help = "keep one of the two: a reader that keeps the last one drops the other";
+            reader.issue(
+                IssueCode::DuplicateKey,
+                at,
+                format!("{} stands twice in one object", quote(key)),
+                help.to_owned(),
+            );
+        });
+    }
+
+    pub(super) fn known_key(&mut self, key: &str, at: usize, shape: &'static Shape) {
+        if !shape.has(key) {
+            self.at_key(key, |reader| {
+                let names: Vec<_> = shape.names().collect();
+                reader.issue(
+                    IssueCode::UnknownKey,
+                    at,
+                    format!("{} has no key {}", shape.name, quote(key)),
+                    suggest(key, &names),
+                );
+            });
+        }
+    }
+
+    pub(super) fn missing(&mut self, at: usize, shape: &'static Shape, has: impl Fn(&str) -> bool) {
+        for key in shape.keys.iter().filter(|key| key.need == Need::Required && !has(key.name)) {
+            let message = format!("{} needs the key `{}`", shape.name, key.name);
+            self.issue(IssueCode::MissingKey, at, message, lower_first(key.description));
+        }
+    }
+
+    /// A key that is known here but does not belong to its neighbours.
+    pub(super) fn misplaced(&mut self, fields: Fields<'_, '_>, key: &str, why: &str) {
+        if let Some(member) = fields.members.iter().find(|member| member.key == key) {
+            self.at_key(key, |reader| {
+                let message = format!("`{key}` does not belong here: {why}");
+                reader.issue(IssueCode::MisplacedKey, member.at, message, "remove it".to_owned());
+            });
+        }
+    }
+
+    pub(super) fn wrong_type(&mut self, node: &Node<'_>, want: &str) {
+        let help = match node.json {
+            Json::Null => Some("leave the key out where it has no value".to_owned()),
+            _ => None,
+        };
+        self.issue(IssueCode::WrongType, node.at, format!("{want}, not {}", node.kind()), help);
+    }
+
+    pub(super) fn string<'n>(&mut self, node: &'n Node<'_>, what: &str) -> Option<&'n str> {
+        if node.as_str().is_none() {
+            self.wrong_type(node, &format!("{what} is a string"));
+        }
+        node.as_str()
+    }
+
+    pub(super) fn text(&mut self, node: &Node<'_>, what: &str) -> Option<Box<str>> {
+        self.string(node, what).map(Into::into)
+    }
+
+    pub(super) fn boolean(&mut self, node: &Node<'_>, what: &str) -> Option<bool> {
+        if let Json::Bool(value) = node.json {
+            return Some(value);
+        }
+        self.wrong_type(node, &format!("{what} is `true` or `false`"));
+        None
+    }
+
+    pub(super) fn list<'n, 't>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n [Node<'t>]> {
+        if let Json::Array(elements) = &node.json {
+            return Some(elements);
+        }
+        self.wrong_type(node, &format!("{what} is a list"));
+        None
+    }
+
+    /// Reads every element; those that cannot be read are left out, and are noted.
+    pub(super) fn each<'n, 't, R>(
+        &mut self,
+        elements: &'n [Node<'t>],
+        mut read: impl FnMut(&mut Self, &'n Node<'t>) -> Option<R>,
+    ) -> Vec<R> {
+        let mut all = Vec::with_capacity(elements.len());
+        for (index, node) in elements.iter().enumerate() {
+            all.extend(self.at_index(index, |reader| read(reader, node)));
+        }
+        all
+    }
+
+    /// One of a few words.
+    pub(super) fn word<'n>(&mut self, node: &'n Node<'_>, what: &str, words: &[&'static str]) -> Option<&'n str> {
+        let Some(text) = node.as_str() else {
+            self.wrong_type(node, &format!("{what} is one of {}", listed(words)));
+            return None;
+        };
+        if words.contains(&text) {
+            return Some(text);
+        }
+        self.unknown_word(node, text, what, words);
+        None
+    }
+
+    pub(super) fn unknown_word(&mut self, node: &Node<'_>, text: &str, what: &str, words: &[&'static str]) {
+        let help = match nearest(text, words) {
+            Some(near) => format!("did you mean `{near}`? it is one of {}", listed(words)),
+            None => format!("it is one of {}", listed(words)),
+        };
+        self.issue(IssueCode::UnknownValue, node.at, format!("{} is not {what}", quote(text)), help);
+    }
+
+    pub(super) fn amount(&mut self, node: &Node<'_>, what: &str) -> Option<Amount> {
+        let Json::Number(text) = node.json else {
+            self.wrong_type(node, &format!("{what} is a number"));
+            return None;
+        };
+        let amount = Decimal::of_text(text).ok_or(AmountError::NotANumber);
+        match amount.and_then(|decimal| Amount::from_decimal(&decimal)) {
+            Ok(amount) => Some(amount),
+            Err(error) => {
+                let help = "write a number from 0 to 9000000000000 with at most six decimals";
+                self.issue(
+                    IssueCode::InvalidAmount,
+                    node.at,
+                    format!("{what} cannot be {text}: {error}"),
+                    help.to_owned(),
+                );
+                None
+            }
+        }
+    }
+
+    /// A whole number that is not negative; past `u64` it is as good as the largest.
+    pub(super) fn count(&mut self, node: &Node<'_>, what: &str) -> Option<u64> {
+        let Json::Number(text) = node.json else {
+            self.wrong_type(node, &format!("{what} is a whole number"));
+            return None;
+        };
+        let decimal = Decimal::of_text(text).filter(|decimal| !decimal.negative && decimal.scale >= 0);
+        let Some(decimal) = decimal else {
+            let message = format!("{what} cannot be {text}");
+            self.issue(IssueCode::InvalidValue, node.at, message, "write a whole number, 0 or above".to_owned());
+            return None;
+        };
+        let digits = decimal.digits().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(digit.into()));
+        Some((0..decimal.scale.min(20)).fold(digits, |sum, _| sum.saturating_mul(10)))
+    }
+
+    /// A duration as a number of seconds or a text.
+    pub(super) fn duration(&mut self, node: &Node<'_>, what: &str) -> Option<u32> {
+        let seconds = match &node.json {
+            Json::String(text) => parse_duration(text),
+            Json::Number(text) => whole_seconds(text),
+            _ => {
+                self.wrong_type(node, &format!("{what} is a number of seconds or a duration such as `15m`"));
+                return None;
+            }
+        };
+        if seconds.is_none() {
+            let help =
+                "write a number of seconds above 0, or digits and `s`, `m`, `h` or `d`, up to 400 days".to_owned();
+            self.issue(IssueCode::InvalidDuration, node.at, format!("{} is no duration", shown(node)), help);
+        }
+        seconds
+    }
+
+    /// A path into a call.
+    pub(super) fn path(&mut self, node: &Node<'_>, what: &str) -> Option<Path> {
+        let text = self.string(node, what)?;
+        self.path_text(node.at, text)
+    }
+
+    pub(super) fn path_text(&mut self, at: usize, text: &str) -> Option<Path> {
+        let error = match Path::parse(text) {
+            Ok(path) => return Some(path),
+            Err(error) => error,
+        };
+        let (why, help) = match error {
+            PathError::Root(root) => {
+                let help = match nearest(root, &ROOTS) {
+                    Some(near) => Some(format!("did you mean `{near}`?")),
+                    // `amount` for `args.amount` is the commonest slip.
+                    None => {
+                        Path::parse(&format!("args.{text}")).is_ok().then(|| format!("did you mean `args.{text}`?"))
+                    }
+                };
+                let roots = format!("a path begins with {}", listed(&ROOTS));
+                ("it has no root".to_owned(), help.map_or(roots.clone(), |help| format!("{help} {roots}")))
+            }
+            PathError::Member { root, found, known } => {
+                let near =
+                    nearest(found, known).map_or(String::new(), |near| format!("did you mean `{root}.{near}`? "));
+                (format!("`{root}` has no member {}", quote(found)), format!("{near}it has {}", listed(known)))
+            }
+            PathError::StepIntoText(step) => {
+                (format!("nothing lies below {}", quote(step)), "end the path before that step".to_owned())
+            }
+            PathError::EmptyName => {
+                ("a step is empty".to_owned(), "write one name after each dot; the empty name is `[\"\"]`".to_owned())
+            }
+            PathError::Name(name) => (
+                format!("{} is no plain name", quote(name)),
+                "every element is `[*]`; a name with other characters is written in brackets, `[\"a name\"]`"
+                    .to_owned(),
+            ),
+            PathError::Brackets => (
+                "something in brackets is no step".to_owned(),
+                "write `[\"name\"]`, an index such as `[0]`, or `[*]` for every element".to_owned(),
+            ),
+            PathError::Step(step) => {
+                (format!("{} is no step", quote(step)), "after a bracket comes `.name` or another bracket".to_owned())
+            }
+        };
+        self.issue(IssueCode::InvalidPath, at, format!("{} is no path: {why}", quote(text)), help);
+        None
+    }
+
+    /// A path that stands for one value.
+    pub(super) fn single_path(&mut self, node: &Node<'_>, what: &str) -> Option<Path> {
+        let path = self.path(node, what)?;
+        if path.has_each() {
+            let message = format!("{what} names one value, and `[*]` stands for many");
+            self.issue(IssueCode::InvalidPath, node.at, message, "write an index such as `[0]`".to_owned());
+            return None;
+        }
+        Some(path)
+    }
+
+    /// A regular expression. Equal ones are compiled once.
+    pub(super) fn regex(&mut self, node: &Node<'_>, ignore_case: bool) -> Option<Regex> {
+        let source = self.string(node, "a regular expression")?;
+        if source.len() > self.bounds.regex_bytes {
+            let bound = self.bounds.regex_bytes;
+            let message = format!("a regular expression of {} bytes is past the bound of {bound}", source.len());
+            self.issue(IssueCode::TooLong, node.at, message, "split it into several conditions".to_owned());
+            return None;
+        }
+        let key = (source.to_owned(), ignore_case);
+        if let Some(known) = self.regexes.get(&key) {
+            return known.clone();
+        }
+        let compiled = self.compile_regex(node.at, source, ignore_case);
+        self.regexes.insert(key, compiled.clone());
+        compiled
+    }
+
+    fn compile_regex(&mut self, at: usize, source: &str, ignore_case: bool) -> Option<Regex> {
+        // What a regex takes is not told, only whether it stays below a limit: the smallest that it fits is counted.
+        for size in [REGEX_SIZE / 64, REGEX_SIZE / 16, REGEX_SIZE / 4, REGEX_SIZE] {
+            if self.regex_bytes + size > self.bounds.regex_total_bytes {
+                let bound = self.bounds.regex_total_bytes;
+                let message = format!("the policy's regular expressions take more than the bound of {bound} bytes");
+                self.issue(
+                    IssueCode::RegexTooLarge,
+                    at,
+                    message,
+                    "use smaller repetitions, or the same expression".to_owned(),
+                );
+                return None;
+            }
+            match RegexBuilder::new(source).case_insensitive(ignore_case).size_limit(size).build() {
+                Ok(regex) => {
+                    self.regex_bytes += size;
+                    return Some(regex);
+                }
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => {
+                    let text = error.to_string();
+                    let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                    let message = format!("{} is no regular expression: {why}", quote(source));
+                    let help = "the syntax is that of the `regex` crate, without backreferences and look-around";
+                    self.issue(IssueCode::InvalidRegex, at, message, help.to_owned());
+                    return None;
+                }
+            }
+        }
+        let message = format!("{} takes more than the bound of {REGEX_SIZE} bytes when compiled", quote(source));
+        self.issue(IssueCode::RegexTooLarge, at, message, "use smaller repetitions".to_owned());
+        None
+    }
+
+    /// A value that conditions compare with: no `null` in it, no duplicate keys, exact numbers, lists within the bound.
+    pub(super) fn comparable(&mut self, node: &Node<'_>) -> bool {
+        match &node.json {
+            Json::Null => {
+                let help = "a missing value and `null` are the same: ask with `exists`".to_owned();
+                self.issue(IssueCode::NullValue, node.at, "`null` compares with nothing", help);
+                false
+            }
+            Json::Bool(_) | Json::String(_) => true,
+            Json::Number(text) => {
+                let exact = Exact::of_text(text).is_some();
+                if !exact {
+                    let message = format!("neither a 64-bit integer nor a double holds {} exactly", quote(text));
+                    let help = "write it with fewer digits: no argument can have this value".to_owned();
+                    self.issue(IssueCode::InexactNumber, node.at, message, help);
+                }
+                exact
+            }
+            Json::Array(elements) => {
+                let fits = self.list_fits(node.at, elements.len());
+                let each = self.each(elements, |reader, element| Some(reader.comparable(element)));
+                fits && each.into_iter().all(|fine| fine)
+            }
+            Json::Object(members) => {
+                self.duplicates(members);
+                let each = members.iter().map(|m| self.at_key(&m.key, |reader| reader.comparable(&m.value)));
+                each.fold(true, |all, fine| all && fine)
+            }
+        }
+    }
+
+    pub(super) fn list_fits(&mut self, at: usize, length: usize) -> bool {
+        let bound = self.bounds.list_values;
+        if length > bound {
+            let message = format!("a list of {length} values is past the bound of {bound}");
+            self.issue(IssueCode::TooMany, at, message, "split it over several conditions".to_owned());
+        }
+        length <= bound
+    }
+
+    pub(super) fn empty_list(&mut self, at: usize, message: &str, help: &str) {
+        self.issue(IssueCode::EmptyList, at, message, help.to_owned());
+    }
+}
+
+/// A number of seconds above 0 and up to 400 days; `60.0` is whole.
+fn whole_seconds(text: &str) -> Option<u32> {
+    let number = Exact::of_text(text)?;
+    let fits = number.is_whole() && number >= Exact::Integer(1) && number <= Exact::Integer(MAX_DURATION.into());
+    let micros = Amount::from_exact(number).ok().filter(|_| fits)?.micros();
+    u32::try_from(micros / Amount::ONE.micros()).ok()
+}
+
+/// A text of the document in backticks, cut and with control characters escaped.
+pub(super) fn quote(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let cut: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
+        .collect();
+    let more = if text.chars().nth(SHOWN).is_some() { "..." } else { "" };
+    format!("`{cut}{more}`")
+}
+
+/// A string or number of the document in backticks.
+pub(super) fn shown(node: &Node<'_>) -> String {
+    match &node.json {
+        Json::String(text) => quote(text),
+        Json::Number(text) => quote(text),
+        _ => node.kind().to_owned(),
+    }
+}
+
+/// `a`, `b`, `c`
+pub(super) fn listed(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn suggest(word: &str, words: &[&'static str]) -> String {
+    match nearest(word, words) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("it has {}", listed(words)),
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().into_iter().flat_map(char::to_lowercase);
+    first.chain(chars).collect::<String>().trim_end_matches('.').to_owned()
+}
+
+/// Words that people bring along from other languages.
+const FOREIGN: [(&str, &str); 30] = [
+    ("==", "eq"),
+    ("=", "eq"),
+    ("equals", "eq"),
+    ("is", "eq"),
+    ("!=", "neq"),
+    ("ne", "neq"),
+    ("not_equals", "neq"),
+    ("<", "lt"),
+    ("<=", "lte"),
+    ("le", "lte"),
+    (">", "gt"),
+    (">=", "gte"),
+    ("ge", "gte"),
+    ("matches", "regex"),
+    ("match", "regex"),
+    ("pattern", "regex"),
+    ("not_matches", "not_regex"),
+    ("one_of", "in"),
+    ("nin", "not_in"),
+    ("prefix", "starts_with"),
+    ("suffix", "ends_with"),
+    ("arguments", "args"),
+    ("params", "args"),
+    ("ctx", "context"),
+    ("limit", "max"),
+    ("per", "window"),
+    ("key", "scope"),
+    ("message", "on_deny"),
+    ("effect", "action"),
+    ("block", "deny"),
+];
+
+/// The word that was probably meant: the same but for case and separators, a foreign word's twin, or few edits away.
+fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str> {
+    let plain = |text: &str| -> String {
+        text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).take(40).collect()
+    };
+    let is_there = |near: &&'static str| words.contains(near);
+    if let Some((_, near)) = FOREIGN.iter().find(|(foreign, near)| *foreign == word && is_there(near)) {
+        return Some(near);
+    }
+    let wanted = plain(word);
+    let near = words.iter().map(|known| (edits(&wanted, &plain(known)), *known)).min_by_key(|(edits, _)| *edits)?;
+    (near.0 <= (near.1.len() / 3).max(1) && near.0 < near.1.len()).then_some(near.1)
+}
+
+/// How many insertions, deletions, replacements and swaps of neighbours lead from one text to the other.
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let mut least = (at(&above, j + 1) + 1).min(at(&row, j) + 1).min(at(&above, j) + usize::from(ca != cb));
+            if i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca) {
+                least = least.min(at(&before, j - 1) + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::{ENTRY, LIMIT, OPERATORS};
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found() {
+        let keys: Vec<_> = ENTRY.names().chain(LIMIT.names()).collect();
+        let operators: Vec<_> = OPERATORS.iter().map(|operator| operator.name).collect();
+        for (word, near) in [
+            ("denyIf", Some("deny_if")),
+            ("denyif", Some("deny_if")),
+            ("DENY_IF", Some("deny_if")),
+            ("limit", Some("max")),
+            ("limts", Some("limits")),
+            ("requrie", Some("require")),
+            ("approvals", Some("approval")),
+            ("colour", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(word, &keys), near, "{word}");
+        }
+        for (word, near) in [
+            ("startswith", Some("starts_with")),
+            ("matches", Some("regex")),
+            (">=", Some("gte")),
+            ("equal", None),
+            ("EQ", Some("eq")),
+            ("not_contain", Some("not_contains")),
+        ] {
+            assert_eq!(nearest(word, &operators), near, "{word}");
+        }
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        for (a, b, count) in
+            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("ab", "ba", 1), ("grnat", "grant", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!(edits(a, b), count, "{a} {b}");
+        }
+    }
+}

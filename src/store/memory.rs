@@ -1,0 +1,325 @@
+//! Counters in the process.
+
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use super::{CounterStore, Outcome, Reservation, Reserve, StoreError, Tallies, Tally};
+use crate::amount::Total;
+use crate::charge::{Charge, CounterId, Meter, Span, Subject};
+use crate::time::Timestamp;
+
+/// Counters kept in the memory of the process: the embedded default.
+///
+/// A reservation takes one short lock for each different subject of its charges (mostly one), out of 64, and allocates
+/// only when a subject is counted for the first time. Each takes O(charges), whatever the number of counters.
+///
+/// Memory is bounded: at most [`capacity`](Self::with_capacity) counters are live, and a store that is full of live
+/// ones refuses new ones, it never evicts. Counters whose window has ended are reclaimed a few at a time whenever a new
+/// subject is counted; there is no background thread. Subjects are hashed with a key drawn at random for each store.
+pub struct MemoryStore {
+    shards: Box<[Mutex<Shard>]>,
+    hash: RandomState,
+    capacity: usize,
+    /// Counters in all shards, expired ones that are not reclaimed yet included.
+    held: AtomicUsize,
+}
+
+const SHARDS: usize = 64;
+/// How many buckets are looked at for expired rows when a row is added. Above one, so that reclaiming outruns growth.
+const SWEEP: usize = 6;
+/// How many when the store is full.
+const SWEEP_WHEN_FULL: usize = 1024;
+/// A counter is reclaimed this long after its window has ended, so that threads which read the clock at slightly
+/// different times, and small corrections of the clock, never meet a window that has been forgotten.
+const GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+struct Shard {
+    rows: HashTable<Row>,
+    /// Where the next sweep begins.
+    hand: usize,
+    /// The latest end of a window whose counter was reclaimed. What was used in windows up to here is not known.
+    horizon: Option<Timestamp>,
+}
+
+/// All counters of one subject: they stand side by side, and under one lock.
+struct Row {
+    hash: u64,
+    subject: Subject,
+    cells: SmallVec<[Cell; 1]>,
+}
+
+struct Cell {
+    counter: CounterId,
+    window: Span,
+    used: Total,
+}
+
+impl Cell {
+    fn expired(&self, now: Timestamp) -> bool {
+        self.window.end.saturating_add(GRACE) <= now
+    }
+}
+
+impl Default for MemoryStore {
+    /// A store of up to a million live counters.
+    fn default() -> Self {
+        Self::with_capacity(1_000_000)
+    }
+}
+
+impl MemoryStore {
+    /// A store of up to a million live counters.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A store of up to `counters` live counters. They take some 120 to 200 bytes each, as they come; nothing is
+    /// allocated in advance.
+    pub fn with_capacity(counters: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hash: RandomState::default(),
+            capacity: counters,
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many counters are held, expired ones that are not reclaimed yet included.
+    pub fn len(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether no counter is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at all counters of the request with their shards locked; if there is room in each, charges all of them.
+    fn run(&self, request: &Reserve, commit: bool) -> Result<Outcome, StoreError> {
+        let mut locked = self.lock(&request.charges);
+        let mut look = locked.look(request)?;
+        if look.missing > 0 && look.room {
+            if commit {
+                locked.sweep(SWEEP, request.now, &self.held);
+                look = locked.look(request)?;
+            }
+            if self.held.load(Ordering::Relaxed).saturating_add(look.missing) > self.capacity {
+                locked.sweep(SWEEP_WHEN_FULL, request.now, &self.held);
+                look = locked.look(request)?;
+            }
+            self.claim(look.missing, commit)?;
+        }
+        if !look.room {
+            return Ok(Outcome::Refused(look.tallies));
+        }
+        if commit {
+            for (charge, tally) in request.charges.iter().zip(&mut look.tallies) {
+                tally.used = tally.used.plus(charge.amount);
+            }
+            locked.write(request, &look.tallies);
+        }
+        Ok(Outcome::Granted(look.tallies))
+    }
+
+    /// Counts `missing` new counters, if there is place for them.
+    fn claim(&self, missing: usize, commit: bool) -> Result<(), StoreError> {
+        let before = self.held.fetch_add(missing, Ordering::Relaxed);
+        let fits = before.saturating_add(missing) <= self.capacity;
+        if !(fits && commit) {
+            self.held.fetch_sub(missing, Ordering::Relaxed);
+        }
+        if fits { Ok(()) } else { Err(StoreError::Full { capacity: self.capacity }) }
+    }
+
+    /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
+    fn lock(&self, charges: &[Charge]) -> Locked<'_> {
+        let mut places: SmallVec<[Place; 4]> = SmallVec::new();
+        for (index, charge) in charges.iter().enumerate() {
+            let same = index
+                .checked_sub(1)
+                .filter(|last| charges.get(*last).is_some_and(|before| before.subject == charge.subject));
+            let place = match same.and_then(|last| places.get(last)) {
+                Some(place) => *place,
+                None => {
+                    let hash = self.hash.hash_one(charge.subject.as_bytes());
+                    Place { hash, shard: shard_of(hash), row: None }
+                }
+            };
+            places.push(place);
+        }
+        let mut order: SmallVec<[usize; 4]> = places.iter().map(|place| place.shard).collect();
+        if order.len() > 1 {
+            order.sort_unstable();
+            order.dedup();
+        }
+        let guards = order.iter().filter_map(|shard| Some(self.shards.get(*shard)?.lock())).collect();
+        for place in &mut places {
+            place.shard = order.iter().position(|shard| *shard == place.shard).unwrap_or_default();
+        }
+        Locked { guards, places }
+    }
+}
+
+fn shard_of(hash: u64) -> usize {
+    // Neither the low bits, by which a table finds the bucket, nor the top seven, which it keeps as a tag.
+    (hash >> 40) as usize % SHARDS
+}
+
+/// The shards that a request needs, locked.
+struct Locked<'s> {
+    guards: SmallVec<[MutexGuard<'s, Shard>; 4]>,
+    /// One for each charge.
+    places: SmallVec<[Place; 4]>,
+}
+
+/// Where a charge is counted.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    /// The shard; once locked, the index of its guard.
+    shard: usize,
+    /// The bucket of the subject's row, until a row is added or removed.
+    row: Option<usize>,
+}
+
+struct Look {
+    /// Every charge fits.
+    room: bool,
+    /// As the counters stand.
+    tallies: Tallies,
+    /// How many counters are not there yet.
+    missing: usize,
+}
+
+impl Locked<'_> {
+    fn look(&mut self, request: &Reserve) -> Result<Look, StoreError> {
+        let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
+        for (charge, place) in request.charges.iter().zip(&mut self.places) {
+            let Meter::Fixed(asked) = charge.meter else { return Err(StoreError::Unsupported) };
+            let Some(shard) = self.guards.get(place.shard) else { return Err(StoreError::Unsupported) };
+            place.row = shard.rows.find_bucket_index(place.hash, |row| row.subject == charge.subject);
+            let row = place.row.and_then(|bucket| shard.rows.get_bucket(bucket));
+            let cell = row.and_then(|row| row.cells.iter().find(|cell| cell.counter == charge.counter));
+            let tally = match cell {
+                // The window that is asked for, or a later one where the clock has stepped back.
+                Some(cell) if cell.window.start >= asked.start => Tally { used: cell.used, window: cell.window },
+                Some(_) => Tally { used: Total::ZERO, window: asked },
+                None => {
+                    if let Some(horizon) = shard.horizon.filter(|horizon| asked.end <= *horizon) {
+                        return Err(StoreError::ClockSteppedBack { horizon });
+                    }
+                    look.missing += 1;
+                    Tally { used: Total::ZERO, window: asked }
+                }
+            };
+            look.room &= charge.max.is_none_or(|max| tally.used.has_room(charge.amount, max));
+            look.tallies.push(tally);
+        }
+        Ok(look)
+    }
+
+    fn write(&mut self, request: &Reserve, tallies: &[Tally]) {
+        let mut added = false;
+        for ((charge, place), tally) in request.charges.iter().zip(&self.places).zip(tallies) {
+            let Some(shard) = self.guards.get_mut(place.shard) else { continue };
+            let row = match place.row {
+                Some(bucket) if !added => shard.rows.get_bucket_mut(bucket),
+                _ => {
+                    added = true;
+                    let entry = shard.rows.entry(place.hash, |row| row.subject == charge.subject, |row| row.hash);
+                    let subject = || Row { hash: place.hash, subject: charge.subject.clone(), cells: SmallVec::new() };
+                    Some(entry.or_insert_with(subject).into_mut())
+                }
+            };
+            let Some(row) = row else { continue };
+            let cell = Cell { counter: charge.counter, window: tally.window, used: tally.used };
+            match row.cells.iter_mut().find(|cell| cell.counter == charge.counter) {
+                Some(there) => *there = cell,
+                None => row.cells.push(cell),
+            }
+        }
+    }
+
+    /// Reclaims expired rows among the next `buckets` of each locked shard.
+    fn sweep(&mut self, buckets: usize, now: Timestamp, held: &AtomicUsize) {
+        for shard in &mut self.guards {
+            shard.sweep(buckets, now, held);
+        }
+    }
+}
+
+impl Shard {
+    fn sweep(&mut self, buckets: usize, now: Timestamp, held: &AtomicUsize) {
+        let all = self.rows.num_buckets();
+        for _ in 0..buckets.min(all) {
+            self.hand = if self.hand + 1 < all { self.hand + 1 } else { 0 };
+            let expired = |row: &Row| row.cells.iter().all(|cell| cell.expired(now));
+            if !self.rows.get_bucket(self.hand).is_some_and(expired) {
+                continue;
+            }
+            if let Ok(entry) = self.rows.get_bucket_entry(self.hand) {
+                let (row, _) = entry.remove();
+                held.fetch_sub(row.cells.len(), Ordering::Relaxed);
+                self.horizon = self.horizon.max(row.cells.iter().map(|cell| cell.window.end).max());
+            }
+        }
+    }
+
+    fn cell(&mut self, hash: u64, subject: &Subject, counter: CounterId) -> Option<&mut Cell> {
+        let row = self.rows.find_mut(hash, |row| row.subject == *subject)?;
+        row.cells.iter_mut().find(|cell| cell.counter == counter)
+    }
+}
+
+impl CounterStore for MemoryStore {
+    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+        self.run(request, true)
+    }
+
+    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+        self.run(request, false)
+    }
+
+    fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
+        let mut locked = self.lock(&reservation.charges);
+        for (charge, place) in reservation.charges.iter().zip(&locked.places) {
+            let Meter::Fixed(charged) = charge.meter else { return Err(StoreError::Unsupported) };
+            let Some(shard) = locked.guards.get_mut(place.shard) else { continue };
+            // Only the window that was charged: a later one owes nothing.
+            match shard.cell(place.hash, &charge.subject, charge.counter) {
+                Some(cell) if cell.window == charged => cell.used = cell.used.minus(charge.amount),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
+        let hash = self.hash.hash_one(subject.as_bytes());
+        let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return Ok(()) };
+        if let Ok(mut entry) = shard.rows.find_entry(hash, |row| row.subject == *subject) {
+            let cells = &mut entry.get_mut().cells;
+            let before = cells.len();
+            cells.retain(|cell| cell.counter != counter);
+            self.held.fetch_sub(before - cells.len(), Ordering::Relaxed);
+            if cells.is_empty() {
+                entry.remove();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("counters", &self.len()).field("capacity", &self.capacity).finish()
+    }
+}
