@@ -6,6 +6,7 @@ mod decision;
 mod gate;
 mod json;
 mod limit;
+pub mod mcp;
 mod number;
 mod path;
 mod pointer;

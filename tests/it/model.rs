@@ -26,7 +26,7 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
 /// A policy, the counters it has charged, and the calls that were allowed.
-pub struct Model {
+pub(crate) struct Model {
     policy: Option<Policy>,
     store_down: bool,
     counters: BTreeMap<String, Counted>,
@@ -35,46 +35,46 @@ pub struct Model {
 
 /// What was decided about one call.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// `allow`, `deny`, `rate_limited` or `approval_required`.
-    pub decision: &'static str,
+    pub(crate) decision: &'static str,
     /// The stable code; none for an allowed call.
-    pub code: Option<&'static str>,
+    pub(crate) code: Option<&'static str>,
     /// The JSON Pointer of the rule, or a name in parentheses.
-    pub rule: Option<String>,
+    pub(crate) rule: Option<String>,
     /// The text of the document for this refusal; none where a default text applies.
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
     /// The wait after which the call could pass, for a rate-limited one that ever can.
-    pub retry_after_ms: Option<u64>,
+    pub(crate) retry_after_ms: Option<u64>,
     /// Each limit that counted the call, as it stands after the decision.
-    pub limits: Vec<LimitState>,
+    pub(crate) limits: Vec<LimitState>,
 }
 
 /// Where one limit stands.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LimitState {
+pub(crate) struct LimitState {
     /// The counter's name.
-    pub counter: String,
+    pub(crate) counter: String,
     /// What the window has used, in micro-units.
-    pub used: u128,
+    pub(crate) used: u128,
     /// What the window has left under this limit's `max`, in micro-units.
-    pub remaining: u128,
+    pub(crate) remaining: u128,
     /// The limit's `max`, in micro-units.
-    pub max: u128,
+    pub(crate) max: u128,
     /// The end of the window, in microseconds since the Unix epoch.
-    pub resets_at: i64,
+    pub(crate) resets_at: i64,
 }
 
 impl Model {
     /// A model under `policy`, a valid document whose `tools` has the keys `entries`, in document order.
-    pub fn new(policy: &Value, entries: &[String]) -> Model {
+    pub(crate) fn new(policy: &Value, entries: &[String]) -> Model {
         let mut model = Model { policy: None, store_down: false, counters: BTreeMap::new(), permits: BTreeMap::new() };
         model.set_policy(Some((policy, entries)));
         model
     }
 
     /// Swaps the policy, or takes it away; the counters stay.
-    pub fn set_policy(&mut self, policy: Option<(&Value, &[String])>) {
+    pub(crate) fn set_policy(&mut self, policy: Option<(&Value, &[String])>) {
         self.policy =
             policy.map(|(document, entries)| Policy { document: document.clone(), entries: entries.to_vec() });
         if let Some(policy) = &self.policy {
@@ -84,13 +84,13 @@ impl Model {
     }
 
     /// Makes the counter store fail from here on, or answer again.
-    pub fn set_store_down(&mut self, down: bool) {
+    pub(crate) fn set_store_down(&mut self, down: bool) {
         self.store_down = down;
     }
 
     /// Decides `call` (the object of a trace's `call` step) at `now`, in microseconds since the Unix epoch;
     /// `id` names it for `release` and no longer names an earlier call.
-    pub fn decide(&mut self, id: &str, call: &Value, now: i64) -> Answer {
+    pub(crate) fn decide(&mut self, id: &str, call: &Value, now: i64) -> Answer {
         self.permits.remove(id);
         let arguments = match &call["arguments"] {
             Value::Null => serde_json::json!({}),
@@ -156,7 +156,7 @@ impl Model {
     }
 
     /// Gives back what the call `id` was charged, in the very windows that were charged, once.
-    pub fn release(&mut self, id: &str) -> Result<(), &'static str> {
+    pub(crate) fn release(&mut self, id: &str) -> Result<(), &'static str> {
         let permit = self.permits.get_mut(id).ok_or("unknown_call")?;
         if permit.released {
             return Err("already_done");

@@ -1,0 +1,125 @@
+//! A gate or a store with live counters, and calls that are counted in them.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+use toolgate::charge::{Meter, Span};
+use toolgate::store::{CounterStore, MemoryStore, Outcome, Reservation, Reserve, StoreError, Tally};
+use toolgate::{Gate, Policy, Timestamp, Total};
+
+use crate::workload::{self, Caller, ENTRIES, Limits, Order, Ring};
+
+/// A gate with W1 and limits, in which so many callers are counted already.
+pub(crate) struct Counted {
+    pub(crate) gate: Gate,
+    pub(crate) tools: Ring<&'static str>,
+    pub(crate) callers: Ring<Caller>,
+    pub(crate) arguments: Value,
+}
+
+impl Counted {
+    pub(crate) fn new(limits: Limits, callers: usize) -> Self {
+        let policy = Policy::from_json(&limits.document()).unwrap();
+        let store = MemoryStore::with_capacity(limits.counters() * callers + 1);
+        let gate = Gate::builder().policy(policy).store(store).build();
+        let tools = workload::names(ENTRIES, workload::tool_name);
+        let arguments = workload::arguments();
+        each_caller(callers, |caller| {
+            assert!(gate.check(&caller.call(tools.items()[0], &arguments)).is_allowed());
+        });
+        assert_eq!(gate.store().len(), limits.counters() * callers);
+        Self { gate, tools, callers: workload::callers(callers), arguments }
+    }
+
+    /// Decides the next call. The permit is dropped: the call stays counted.
+    pub(crate) fn decide(&mut self) {
+        let call = self.callers.next().call(self.tools.next(), &self.arguments);
+        assert!(self.gate.check(&call).is_allowed());
+    }
+}
+
+/// A store in which so many callers are counted already, and the requests of some of them, ready to be made.
+pub(crate) struct Stored {
+    pub(crate) store: MemoryStore,
+    pub(crate) requests: Ring<Reserve>,
+}
+
+impl Stored {
+    pub(crate) fn new(limits: Limits, callers: usize) -> Self {
+        let store = MemoryStore::with_capacity(limits.counters() * callers + 1);
+        let requests = Requests::new(limits);
+        each_caller(callers, |caller| {
+            let outcome = store.reserve(&requests.of(caller)).unwrap();
+            assert!(matches!(outcome, Outcome::Granted(_)));
+        });
+        let requests = workload::callers(callers).items().iter().map(|caller| requests.of(caller)).collect();
+        Self { store, requests: Ring::new(requests) }
+    }
+
+    pub(crate) fn reserve(&mut self) {
+        let outcome = self.store.reserve(self.requests.next()).unwrap();
+        assert!(matches!(outcome, Outcome::Granted(_)));
+    }
+
+    /// Reserves and gives back.
+    pub(crate) fn reserve_and_release(&mut self) {
+        let request = self.requests.next();
+        let Outcome::Granted(tallies) = self.store.reserve(request).unwrap() else { panic!("there is room") };
+        self.store.release(Reservation::new(request.clone(), &tallies)).unwrap();
+    }
+}
+
+/// Counts callers in an order that is not the one in which they call later.
+fn each_caller(callers: usize, mut count: impl FnMut(&Caller)) {
+    let mut indices: Vec<_> = (0..callers).collect();
+    let mut order = Order::new();
+    order.shuffle(&mut indices);
+    order.shuffle(&mut indices);
+    indices.into_iter().for_each(|index| count(&Caller::new(index)));
+}
+
+/// Makes the requests that a gate would make. Charges come from policies alone, so a gate writes them down.
+struct Requests {
+    gate: Gate<Recorder>,
+    arguments: Value,
+}
+
+impl Requests {
+    fn new(limits: Limits) -> Self {
+        let policy = Policy::from_json(&limits.document()).unwrap();
+        let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
+        Self { gate, arguments: workload::arguments() }
+    }
+
+    fn of(&self, caller: &Caller) -> Reserve {
+        assert!(self.gate.check(&caller.call(&workload::tool_name(0), &self.arguments)).is_allowed());
+        self.gate.store().0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap()
+    }
+}
+
+/// A store that counts nothing and keeps the last request.
+#[derive(Default)]
+struct Recorder(Mutex<Option<Reserve>>);
+
+impl CounterStore for Recorder {
+    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.clone());
+        let window = |meter| match meter {
+            Meter::Fixed(window) => window,
+            _ => Span { start: Timestamp::MIN, end: Timestamp::MAX },
+        };
+        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::new(Total::ZERO, window(c.meter))).collect()))
+    }
+
+    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+        self.reserve(request)
+    }
+
+    fn release(&self, _: Reservation) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn reset(&self, _: toolgate::charge::CounterId, _: &toolgate::charge::Subject) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! The schema of conditions.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+
+use super::super::document::{COMPARISON, GROUPS, OPERATORS, Operator, TYPES, Takes};
+use super::super::reader::Bounds;
+use super::{
+    ComparableValue, Comparison, ComparisonBelowNot, Condition, ConditionBelowNot, Path, SinglePath, ValueByOperator,
+    boolean, object, some, string, text, without, words,
+};
+
+pub(super) fn condition(generator: &mut SchemaGenerator) -> Schema {
+    comparison_or_group::<Comparison, Condition>(generator)
+}
+
+/// The same, without `absent` at any depth.
+pub(super) fn condition_below_not(generator: &mut SchemaGenerator) -> Schema {
+    comparison_or_group::<ComparisonBelowNot, ConditionBelowNot>(generator)
+}
+
+fn comparison_or_group<C: JsonSchema, Element: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let [any, all, not] = GROUPS;
+    let elements = some(&generator.subschema_for::<Element>());
+    let negated = generator.subschema_for::<ConditionBelowNot>();
+    json_schema!({
+        "title": "Condition",
+        "type": "object",
+        "anyOf": [
+            generator.subschema_for::<C>(),
+            group(any, "One of some conditions", "Conditions of which at least one must hold.", elements.clone()),
+            group(all, "All of some conditions", "Conditions all of which must hold.", elements),
+            group(not, "Not a condition", "The condition that must not hold.", negated),
+        ],
+    })
+}
+
+fn group(key: &str, title: &str, description: &str, mut value: Schema) -> Schema {
+    value.insert("description".into(), description.into());
+    json_schema!({
+        "title": title,
+        "description": "A group; it has no other key.",
+        "type": "object",
+        "properties": { key: value },
+        "required": [key],
+        "additionalProperties": false,
+    })
+}
+
+pub(super) fn comparison(generator: &mut SchemaGenerator) -> Schema {
+    compare(generator, Some(&json_schema!({ "const": "match" })))
+}
+
+pub(super) fn comparison_below_not(generator: &mut SchemaGenerator) -> Schema {
+    compare(generator, None)
+}
+
+fn compare(generator: &mut SchemaGenerator, absent: Option<&Schema>) -> Schema {
+    let operators = OPERATORS.each_ref().map(|operator| operator.name);
+    let description = "Compares a part of the call with a value, or with another part of it.";
+    let mut schema = object(&COMPARISON, "Comparison", description, |key| match key {
+        "path" => Some(generator.subschema_for::<Path>()),
+        "op" => Some(words(&operators)),
+        "value" => Some(json_schema!({})),
+        "value_from" => Some(generator.subschema_for::<SinglePath>()),
+        "ignore_case" => Some(boolean()),
+        "absent" => absent.cloned(),
+        _ => None,
+    });
+    schema.insert("anyOf".into(), json!([{ "required": ["value"] }, { "required": ["value_from"] }]));
+    schema.insert("dependentSchemas".into(), json!({ "value": without("value_from") }));
+    schema.insert("allOf".into(), json!([generator.subschema_for::<ValueByOperator>()]));
+    schema
+}
+
+/// For each kind of operator, what its `value` is and which keys it does not have.
+pub(super) fn value_by_operator(generator: &mut SchemaGenerator) -> Schema {
+    let mut kinds: Vec<(Vec<&str>, Schema)> = Vec::new();
+    for operator in &OPERATORS {
+        let terms = terms(generator, operator);
+        match kinds.iter_mut().find(|(_, known)| *known == terms) {
+            Some((names, _)) => names.push(operator.name),
+            None => kinds.push((vec![operator.name], terms)),
+        }
+    }
+    let each = kinds.into_iter().map(|(names, terms)| {
+        json!({ "if": { "properties": { "op": { "enum": names } }, "required": ["op"] }, "then": terms })
+    });
+    json_schema!({ "title": "What an operator compares with", "allOf": each.collect::<Vec<_>>() })
+}
+
+fn terms(generator: &mut SchemaGenerator, operator: &Operator) -> Schema {
+    let mut properties = Map::new();
+    properties.insert("value".into(), value(generator, operator.takes).into());
+    if !operator.value_from {
+        properties.insert("value_from".into(), false.into());
+    }
+    if !operator.ignore_case {
+        properties.insert("ignore_case".into(), false.into());
+    }
+    if operator.takes == Takes::Exists {
+        properties.insert("absent".into(), false.into());
+    }
+    let mut terms = json_schema!({ "properties": properties });
+    if let Some(folded) = folded(operator.takes) {
+        let is_folded = json!({ "properties": { "ignore_case": { "const": true } }, "required": ["ignore_case"] });
+        terms.insert("if".into(), is_folded);
+        terms.insert("then".into(), json!({ "properties": { "value": folded } }));
+    }
+    terms
+}
+
+/// What an operator's `value` is.
+fn value(generator: &mut SchemaGenerator, takes: Takes) -> Schema {
+    match takes {
+        Takes::Equal | Takes::Contains => generator.subschema_for::<ComparableValue>(),
+        Takes::Less | Takes::LessOrEqual | Takes::Greater | Takes::GreaterOrEqual => {
+            json_schema!({ "type": "number" })
+        }
+        Takes::In => values(&generator.subschema_for::<ComparableValue>()),
+        Takes::Exists => boolean(),
+        Takes::Regex => text::regex(),
+        Takes::StartsWith | Takes::EndsWith => one_or_more(&string()),
+        Takes::MinLength | Takes::MaxLength => json_schema!({ "type": "integer", "minimum": 0 }),
+        Takes::Type => one_or_more(&words(&TYPES)),
+        Takes::PathWithin => values(&text::directory()),
+        Takes::HostIn => values(&text::host()),
+    }
+}
+
+/// What is asked of a `value` that is compared without regard to case: it is looked for by a regular expression, and
+/// is as short as one.
+fn folded(takes: Takes) -> Option<Value> {
+    let bound = Bounds::default().regex_bytes;
+    match takes {
+        Takes::Contains => Some(json!({ "maxLength": bound })),
+        Takes::StartsWith | Takes::EndsWith => Some(json!({ "maxLength": bound, "items": { "maxLength": bound } })),
+        _ => None,
+    }
+}
+
+fn one_or_more(one: &Schema) -> Schema {
+    json_schema!({ "anyOf": [one, values(one)] })
+}
+
+/// A list of what an operator compares with.
+fn values(items: &Schema) -> Schema {
+    json_schema!({ "type": "array", "minItems": 1, "maxItems": Bounds::default().list_values, "items": items })
+}
+
+/// Any value but `null`, and without `null` inside.
+pub(super) fn comparable_value(generator: &mut SchemaGenerator) -> Schema {
+    let inner = generator.subschema_for::<ComparableValue>();
+    json_schema!({
+        "title": "Value",
+        "type": ["string", "number", "boolean", "array", "object"],
+        "items": inner,
+        "maxItems": Bounds::default().list_values,
+        "additionalProperties": inner,
+    })
+}

@@ -1,0 +1,209 @@
+//! The schema of texts: names, paths, durations. The patterns are in the syntax of ECMA-262, without look-around.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::super::reader::Bounds;
+use super::{Path, SinglePath};
+use crate::limit::MAX_DURATION;
+use crate::path::{CALL_MEMBERS, TIME_MEMBERS};
+
+/// A name in `hide`.
+pub(super) fn name() -> Schema {
+    json_schema!({
+        "title": "Tool name",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": Bounds::default().pattern_bytes,
+        "examples": ["delete_account", "admin_*"],
+    })
+}
+
+/// A key of `tools`. One without another character than stars would be a second `all_tools`.
+pub(super) fn entry_name() -> Schema {
+    json_schema!({
+        "title": "Tool name",
+        "type": "string",
+        "pattern": "[^*]",
+        "maxLength": Bounds::default().pattern_bytes,
+        "examples": ["create_charge", "refund_*"],
+    })
+}
+
+pub(super) fn regex() -> Schema {
+    json_schema!({ "type": "string", "maxLength": Bounds::default().regex_bytes, "examples": ["^[a-z0-9_]+$"] })
+}
+
+/// An absolute directory that no server reads otherwise.
+pub(super) fn directory() -> Schema {
+    json_schema!({
+        "type": "string",
+        "pattern": "^/",
+        "not": { "pattern": r"\u0000|\\|%2[eEfF]|%5[cC]|%00" },
+        "examples": ["/srv/data"],
+    })
+}
+
+pub(super) fn host() -> Schema {
+    json_schema!({
+        "type": "string",
+        "pattern": format!(r"^(?:\*\.)?[^*/?#@\\{BLANK}]+$"),
+        "examples": ["example.com", "*.example.com"],
+    })
+}
+
+pub(super) fn utc_offset() -> Schema {
+    json_schema!({
+        "type": "string",
+        "pattern": "^[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]$",
+        "examples": ["+02:00", "-05:30"],
+    })
+}
+
+pub(super) fn duration() -> Schema {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let units = units.map(|(unit, seconds)| format!("(?:{}){unit}", up_to(MAX_DURATION / seconds)));
+    json_schema!({
+        "title": "Duration",
+        "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": MAX_DURATION },
+            { "type": "string", "pattern": format!("^0*(?:{})$", units.join("|")) },
+        ],
+        "examples": ["15m", "12h", 90],
+    })
+}
+
+pub(super) fn path() -> Schema {
+    let spellings = |root: &str, members: &[&str]| {
+        let members: Vec<_> = members.iter().map(|member| escapable(member)).collect();
+        format!(r#"{root}\["(?:{})"\]"#, members.join("|"))
+    };
+    let call = CALL_MEMBERS.iter().map(|member| format!("call.{member}"));
+    let time = TIME_MEMBERS.iter().map(|member| format!("time.{member}"));
+    let facts: Vec<_> = call.chain(time).collect();
+    json_schema!({
+        "title": "Path",
+        "type": "string",
+        "anyOf": [
+            { "pattern": format!("^(?:args|context)(?:{}|\\[\\*\\])*$", single_step()) },
+            { "enum": facts },
+            { "pattern": format!("^(?:{}|{})$", spellings("call", &CALL_MEMBERS), spellings("time", &TIME_MEMBERS)) },
+        ],
+        "examples": ["args.amount", "args.items[*].price", r#"context["x-role"]"#],
+    })
+}
+
+/// A path without `[*]` outside of quotes.
+pub(super) fn single_path(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "title": "Path to one value",
+        "allOf": [generator.subschema_for::<Path>()],
+        "pattern": r#"^(?:[^\["]|\[[^*"]|\["(?:[^"\\]|\\.)*")*$"#,
+        "examples": ["args.amount", "args.items[0].price", "call.user"],
+    })
+}
+
+/// A path that no word of a scope could be.
+pub(super) fn scope_path(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "title": "Path to a part of a scope",
+        "allOf": [generator.subschema_for::<SinglePath>()],
+        "pattern": r"[.\[]",
+        "examples": ["args.customer_id"],
+    })
+}
+
+/// What an approval is bound to: one argument, or an upper bound of it.
+pub(super) fn bound_path() -> Schema {
+    json_schema!({
+        "title": "Path to an argument",
+        "type": "string",
+        "pattern": format!("^args(?:{})*(?:<=)?$", single_step()),
+        "examples": ["args.customer", "args.amount<="],
+    })
+}
+
+/// The blanks and control characters of Unicode, for a set of characters.
+const BLANK: &str = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
+
+/// A step to one value: `.name`, `["name"]`, `[0]`.
+fn single_step() -> String {
+    let name = format!(r#"[^.\[\]"'`*<>={BLANK}]+"#);
+    let index = up_to(u32::MAX);
+    format!(r#"\.{name}|\["(?:{})*"\]|\[(?:0|{index})\]"#, string_character())
+}
+
+/// A character in a JSON string, or its escape; of surrogates only pairs are characters.
+fn string_character() -> String {
+    let hex = "[0-9a-fA-F]";
+    let alone = format!("[0-9abcefABCEF]{hex}{{3}}|[dD][0-7]{hex}{{2}}");
+    let pair = format!(r"[dD][89abAB]{hex}{{2}}\\u[dD][c-fC-F]{hex}{{2}}");
+    format!(r#"[^"\\\u0000-\u001f]|\\["\\/bfnrt]|\\u(?:{alone}|{pair})"#)
+}
+
+/// A word in a JSON string: each letter as it is, or as its escape.
+fn escapable(word: &str) -> String {
+    let digit = |digit: char| match digit.to_ascii_uppercase() {
+        upper if upper == digit => digit.to_string(),
+        upper => format!("[{digit}{upper}]"),
+    };
+    let letter = |letter: char| {
+        let code: String = format!("{:04x}", u32::from(letter)).chars().map(digit).collect();
+        format!(r"(?:{letter}|\\u{code})")
+    };
+    word.chars().map(letter).collect()
+}
+
+/// The whole numbers from 1 to `max`, without zeros in front.
+fn up_to(max: u32) -> String {
+    let digits = max.to_string();
+    let mut numbers = Vec::new();
+    if digits.len() > 1 {
+        numbers.push(format!("[1-9][0-9]{{0,{}}}", digits.len() - 2));
+    }
+    // As long as `max` and below it: the same up to some digit, which is smaller.
+    for (at, digit) in digits.char_indices() {
+        let (least, same) = (if at == 0 { '1' } else { '0' }, digits.get(..at).unwrap_or_default());
+        if let Some(smaller) = (least..digit).next_back() {
+            numbers.push(format!("{same}[{least}-{smaller}][0-9]{{{}}}", digits.len() - at - 1));
+        }
+    }
+    numbers.push(digits);
+    numbers.join("|")
+}
+
+#[cfg(test)]
+mod tests {
+    use regex::Regex;
+
+    use super::*;
+
+    fn matcher(alternatives: &str) -> Regex {
+        Regex::new(&format!("^(?:{alternatives})$")).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_matched_up_to_the_last() {
+        for max in [1, 2, 9, 10, 11, 19, 99, 100, 400, 909, 9600] {
+            let numbers = matcher(&up_to(max));
+            for number in 0..20_000 {
+                assert_eq!(numbers.is_match(&number.to_string()), (1..=max).contains(&number), "{number} {max}");
+            }
+            assert!(!numbers.is_match("01"));
+        }
+        let numbers = matcher(&up_to(u32::MAX));
+        for (number, fits) in [("4294967295", true), ("4294967296", false), ("4300000000", false), ("999999999", true)]
+        {
+            assert_eq!(numbers.is_match(number), fits, "{number}");
+        }
+    }
+
+    #[test]
+    fn plain_names_are_those_of_paths() {
+        let step = matcher(&single_step());
+        for character in '\0'..=char::MAX {
+            let name = format!(".{character}");
+            let is_path = crate::path::Path::parse(&format!("args{name}")).is_ok();
+            assert_eq!(step.is_match(&name), is_path, "{character:?}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Random policies and histories over a small vocabulary, so that rules, calls and counters meet.
+
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+
+/// A valid document: its members in some order.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    pub(crate) default: &'static str,
+    pub(crate) hide: Vec<String>,
+    pub(crate) all_tools: Option<Value>,
+    /// In document order.
+    pub(crate) tools: Vec<(String, Value)>,
+}
+
+impl Document {
+    pub(crate) fn to_json(&self) -> String {
+        let tools = self.tools.iter().map(|(name, rules)| format!("{}:{rules}", json!(name)));
+        let all_tools = self.all_tools.iter().map(|rules| format!("\"all_tools\":{rules},")).collect::<String>();
+        format!(
+            "{{\"version\":\"1\",\"default\":\"{}\",\"hide\":{},{all_tools}\"tools\":{{{}}}}}",
+            self.default,
+            json!(self.hide),
+            tools.collect::<Vec<_>>().join(",")
+        )
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.tools.iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+pub(crate) fn document() -> impl Strategy<Value = Document> {
+    let names = select(vec!["a", "b", "ab", "a*", "*b", "*a*", "a*b", "ba"]);
+    let tools = btree_map(names, entry(), 0..5).prop_map(|map| map.into_iter().collect::<Vec<_>>()).prop_shuffle();
+    let hide = prop_oneof![6 => Just(vec![]), 1 => vec(select(vec!["b", "ab*", "zz"]).prop_map(String::from), 1..3)];
+    (select(vec!["allow", "deny"]), hide, proptest::option::weighted(0.3, all_tools()), tools).prop_map(
+        |(default, hide, all_tools, tools)| Document {
+            default,
+            hide,
+            all_tools,
+            tools: tools.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect(),
+        },
+    )
+}
+
+fn all_tools() -> impl Strategy<Value = Value> {
+    rules_object(rules(true), rules(false), rules(false), vec(limit(), 0..2))
+}
+
+fn entry() -> impl Strategy<Value = Value> {
+    let rules = rules_object(rules(true), rules(false), rules(false), vec(limit(), 0..3));
+    let action = prop_oneof![6 => Just(None), 1 => Just(Some("deny")), 1 => Just(Some("require_approval"))];
+    prop_oneof![
+        1 => Just(json!({})),
+        4 => (rules, action).prop_map(|(mut rules, action)| {
+            if let Some(action) = action {
+                rules["action"] = json!(action);
+                rules["reason"] = json!("by action");
+            }
+            rules
+        }),
+    ]
+}
+
+fn rules_object(
+    require: impl Strategy<Value = Vec<Value>>,
+    deny_if: impl Strategy<Value = Vec<Value>>,
+    require_approval_if: impl Strategy<Value = Vec<Value>>,
+    limits: impl Strategy<Value = Vec<Value>>,
+) -> impl Strategy<Value = Value> {
+    (require, deny_if, require_approval_if, limits).prop_map(|(require, deny_if, approval, limits)| {
+        json!({ "require": require, "deny_if": deny_if, "require_approval_if": approval, "limits": limits })
+    })
+}
+
+fn rules(require: bool) -> impl Strategy<Value = Vec<Value>> {
+    let conditions = vec(condition(), usize::from(require)..3);
+    let rule = (conditions, select(vec![None, Some("as the rule says")])).prop_map(|(conditions, text)| {
+        let mut rule = json!({ "conditions": conditions });
+        if let Some(text) = text {
+            rule["on_deny"] = json!(text);
+        }
+        rule
+    });
+    prop_oneof![3 => Just(vec![]), 2 => vec(rule, 1..3)]
+}
+
+/// Any condition, groups included.
+pub(crate) fn condition() -> impl Strategy<Value = Value> {
+    (any_condition(), any::<bool>()).prop_map(|(mut condition, negate)| {
+        if negate {
+            strip_absent(&mut condition);
+            condition = json!({ "not": condition });
+        }
+        condition
+    })
+}
+
+fn any_condition() -> impl Strategy<Value = Value> {
+    comparison().prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 1..3).prop_map(|conditions| json!({ "any": conditions })),
+            vec(inner.clone(), 1..3).prop_map(|conditions| json!({ "all": conditions })),
+            inner.prop_map(|mut condition| {
+                strip_absent(&mut condition);
+                json!({ "not": condition })
+            }),
+        ]
+    })
+}
+
+/// Below `not`, `absent` is an error.
+fn strip_absent(condition: &mut Value) {
+    match condition {
+        Value::Object(members) => {
+            members.remove("absent");
+            members.iter_mut().filter(|(key, _)| *key != "value").for_each(|(_, value)| strip_absent(value));
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(strip_absent),
+        _ => {}
+    }
+}
+
+const PATHS: [&str; 16] = [
+    "args.x",
+    "args.y",
+    "args.o.x",
+    "args.l",
+    "args.l[0]",
+    "args.l[*]",
+    "args.l[*].x",
+    "args[*]",
+    "context.x",
+    "context.l",
+    "call.tool",
+    "call.grant",
+    "call.user",
+    "time.hour",
+    "time.date",
+    "args[\"a b\"]",
+];
+const SINGLE_PATHS: [&str; 8] =
+    ["args.x", "args.y", "args.l", "args.o", "context.x", "context.l", "call.grant", "time.weekday"];
+
+fn comparison() -> impl Strategy<Value = Value> {
+    let path = select(PATHS.to_vec());
+    let operand = |value: BoxedStrategy<Value>| {
+        prop_oneof![
+            4 => value.prop_map(|value| ("value", value)),
+            1 => select(SINGLE_PATHS.to_vec()).prop_map(|path| ("value_from", json!(path))),
+        ]
+    };
+    let fixed = |value: BoxedStrategy<Value>| value.prop_map(|value| ("value", value));
+    let strings = || vec(select(vec!["a", "A", "ab", "", "x b"]), 1..3).prop_map(|texts| json!(texts)).boxed();
+    let text_or_list = || prop_oneof![text(), strings()].boxed();
+    let with = |names: &[&'static str], operand: BoxedStrategy<(&'static str, Value)>, folds: bool| {
+        (select(names.to_vec()), operand, if folds { any::<bool>().boxed() } else { Just(false).boxed() }).boxed()
+    };
+    let list = || vec(compared(), 1..4).prop_map(|values| json!(values)).boxed();
+    let operator = prop_oneof![
+        with(&["eq", "neq"], operand(compared().boxed()).boxed(), false),
+        with(&["lt", "lte", "gt", "gte"], operand(number().boxed()).boxed(), false),
+        with(&["in", "not_in"], operand(list()).boxed(), false),
+        with(&["exists"], fixed(any::<bool>().prop_map(|b| json!(b)).boxed()).boxed(), false),
+        with(
+            &["regex", "not_regex"],
+            fixed(select(vec!["^a", "b$", "^[ab]+$", "", "A", "^.$"]).prop_map(|r| json!(r)).boxed()).boxed(),
+            true
+        ),
+        with(&["contains", "not_contains"], operand(prop_oneof![text(), scalar()].boxed()).boxed(), false),
+        with(&["contains", "not_contains"], operand(text().boxed()).boxed(), true),
+        with(&["starts_with", "ends_with"], operand(text_or_list()).boxed(), true),
+        with(&["min_length", "max_length"], fixed((0u64..4).prop_map(|n| json!(n)).boxed()).boxed(), false),
+        with(
+            &["type"],
+            fixed(
+                select(vec![
+                    json!("string"),
+                    json!("integer"),
+                    json!("number"),
+                    json!(["array", "object"]),
+                    json!(["boolean", "string"])
+                ])
+                .boxed()
+            )
+            .boxed(),
+            false
+        ),
+        with(
+            &["path_within"],
+            fixed(select(vec![json!(["/w"]), json!(["/w/a", "/etc"]), json!(["/"])]).boxed()).boxed(),
+            false
+        ),
+        with(&["host_in"], fixed(select(vec![json!(["a.io"]), json!(["*.a.io", "b.io"])]).boxed()).boxed(), false),
+    ];
+    (path, operator, proptest::bool::weighted(0.2)).prop_map(|(path, (op, (key, value), fold), absent)| {
+        let mut condition = json!({ "path": path, "op": op, key: value });
+        if fold {
+            condition["ignore_case"] = json!(true);
+        }
+        if absent && op != "exists" {
+            condition["absent"] = json!("match");
+        }
+        condition
+    })
+}
+
+fn text() -> BoxedStrategy<Value> {
+    select(vec!["", "a", "A", "ab", "AB", "b", "x b", "\u{212a}", "k", "ß", "ẞ", "1", "true", "/w/a", "2026-01-15"])
+        .prop_map(|text| json!(text))
+        .boxed()
+}
+
+fn number() -> BoxedStrategy<Value> {
+    prop_oneof![
+        4 => (-2i64..5).prop_map(|n| json!(n)),
+        2 => select(vec![0.5, 1.0, 2.0, -0.0, 1.5, 1e300, 5e-324, 9_007_199_254_740_992.0]).prop_map(|n| json!(n)),
+        1 => select(vec![9_007_199_254_740_993u64, u64::MAX, 9_007_199_254_740_992]).prop_map(|n| json!(n)),
+        1 => Just(json!(i64::MIN)),
+    ]
+    .boxed()
+}
+
+fn scalar() -> BoxedStrategy<Value> {
+    prop_oneof![2 => text(), 2 => number(), 1 => any::<bool>().prop_map(|b| json!(b))].boxed()
+}
+
+/// A value that a rule may compare with: no `null` in it.
+fn compared() -> impl Strategy<Value = Value> {
+    scalar().prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(|values| json!(values)),
+            btree_map(select(vec!["x", "y"]), inner, 0..3).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+/// A value of a call: anything.
+pub(crate) fn argument() -> impl Strategy<Value = Value> {
+    let urls = select(vec![
+        "https://a.io/x",
+        "https://x.a.io",
+        "http://b.io:80/",
+        "https://u@a.io",
+        "a.io",
+        "https://A.IO./",
+        "https://evil.io/a.io",
+        "/w",
+        "/w/../etc",
+        "/w/a/b",
+        "/w/%2e",
+        "w/a",
+        "/w\\a",
+    ]);
+    let leaf = prop_oneof![4 => scalar(), 1 => Just(Value::Null), 1 => urls.prop_map(|url| json!(url))];
+    leaf.prop_recursive(3, 10, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(|values| json!(values)),
+            btree_map(select(vec!["x", "y", "o", "l", "a b"]), inner, 0..4).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+/// The arguments or the context of a call: mostly an object.
+fn members() -> impl Strategy<Value = Value> {
+    btree_map(select(vec!["x", "y", "o", "l", "a b"]), argument(), 0..5).prop_map(|map| json!(map))
+}
+
+/// A limit. Those of one counter agree, as the name decides all but the maximum and the amount.
+fn limit() -> impl Strategy<Value = Value> {
+    let counters = select(vec![
+        ("grants", json!({ "window": "minute", "scope": "grant" })),
+        ("days", json!({ "window": "day", "scope": ["grant", "args.x"], "utc_offset": "+02:00" })),
+        ("sevens", json!({ "window": 7, "scope": "global" })),
+        ("months", json!({ "window": "month", "scope": ["user", "context.x"] })),
+    ]);
+    let cost = prop_oneof![
+        3 => Just(None),
+        1 => select(vec![json!(0), json!(0.5), json!(2)]).prop_map(|amount| Some(("amount", amount))),
+        2 => select(vec!["args.x", "args.y", "context.x"]).prop_map(|path| Some(("amount_from", json!(path)))),
+    ];
+    let max = prop_oneof![5 => (1u32..5).prop_map(|max| json!(max)), 1 => Just(json!(0)), 1 => Just(json!(2.5))];
+    (counters, cost, max, proptest::bool::weighted(0.2), any::<bool>()).prop_map(
+        |((counter, mut limit), cost, max, shadow, text)| {
+            limit["counter"] = json!(counter);
+            limit["max"] = max;
+            if let Some((key, value)) = cost {
+                limit[key] = value;
+            }
+            if shadow {
+                limit["shadow"] = json!(true);
+            }
+            if text {
+                limit["on_exceed"] = json!("slow down");
+            }
+            limit
+        },
+    )
+}
+
+/// What happens.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A call, by its trace step, so many microseconds after the one before (or before it).
+    Call(Value, i64),
+    /// The release of the call with this number.
+    Release(usize),
+    Store {
+        down: bool,
+    },
+}
+
+pub(crate) fn call() -> impl Strategy<Value = Value> {
+    let identity = || select(vec![None, Some("g1"), Some("g2"), Some("")]);
+    let arguments = prop_oneof![8 => members(), 1 => Just(Value::Null), 1 => argument()];
+    let tool = select(vec!["a", "b", "ab", "ba", "aab", "c", "zz"]);
+    (tool, arguments, proptest::option::of(members()), identity(), identity()).prop_map(
+        |(tool, arguments, context, grant, user)| {
+            let mut call = json!({ "tool": tool, "arguments": arguments });
+            for (key, value) in
+                [("grant", grant.map(Value::from)), ("user", user.map(Value::from)), ("context", context)]
+            {
+                if let Some(value) = value {
+                    call[key] = value;
+                }
+            }
+            call
+        },
+    )
+}
+
+pub(crate) fn history() -> impl Strategy<Value = Vec<Event>> {
+    let pause =
+        prop_oneof![6 => Just(0i64), 3 => 0i64..90_000_000, 1 => -90_000_000i64..0, 1 => 0i64..4_000_000_000_000];
+    vec(
+        prop_oneof![
+            12 => (call(), pause).prop_map(|(call, pause)| Event::Call(call, pause)),
+            2 => (0usize..12).prop_map(Event::Release),
+            1 => any::<bool>().prop_map(|down| Event::Store { down }),
+        ],
+        1..14,
+    )
+}

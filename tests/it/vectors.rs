@@ -1,0 +1,213 @@
+//! Runs cases in the vector format: the project's own, and the conformance vectors where they are at hand.
+//!
+//! A case is a policy, steps and what each must answer, or a document and the issues that it must be refused with.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use toolgate::Policy;
+
+use crate::trace::Runner;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    id: String,
+    description: String,
+    policy: Option<Box<RawValue>>,
+    #[serde(default)]
+    steps: Vec<Box<RawValue>>,
+    document: Option<String>,
+    #[serde(default)]
+    issues: Vec<ExpectedIssue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedIssue {
+    code: Option<String>,
+    pointer: String,
+}
+
+/// Why a case is not run yet, if it is not.
+fn unsupported(case: &Case) -> Option<&'static str> {
+    let policy = case.policy.as_ref().map_or("", |policy| policy.get());
+    let has = |text: &str, word: &str| text.contains(&format!("\"{word}\""));
+    let step = |word| case.steps.iter().any(|step| step_keys(step).contains_key(word));
+    if step("approve") || step("refuse") {
+        return Some("approvals cannot be given yet");
+    }
+    if step("settle") {
+        return Some("reservations cannot be settled yet");
+    }
+    // A policy of a later step counts too.
+    let texts = || case.steps.iter().map(|step| step.get()).chain([policy]);
+    let anywhere = |word| texts().any(|text| has(text, word));
+    if anywhere("sliding") || anywhere("token_bucket") {
+        return Some("the memory store counts `fixed` windows alone");
+    }
+    if texts().any(|text| has(text, "in_flight")) {
+        return Some("the memory store does not count calls in flight yet");
+    }
+    None
+}
+
+fn step_keys(step: &RawValue) -> BTreeMap<String, Box<RawValue>> {
+    serde_json::from_str(step.get()).unwrap_or_default()
+}
+
+/// Runs all cases of a file; panics with every failure.
+fn run_file(path: &Path) -> (usize, Vec<String>) {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let cases: Vec<Case> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let (mut run, mut left, mut failures) = (0, Vec::new(), String::new());
+    for case in &cases {
+        if let Some(reason) = unsupported(case) {
+            left.push(format!("{}: {reason}", case.id));
+            continue;
+        }
+        run += 1;
+        if let Err(failure) = run_case(case) {
+            writeln!(failures, "\n{} ({})\n{failure}", case.id, case.description).unwrap();
+        }
+    }
+    assert!(failures.is_empty(), "{}:{failures}", path.display());
+    (run, left)
+}
+
+fn run_case(case: &Case) -> Result<(), String> {
+    if let Some(document) = &case.document {
+        return refused(document, &case.issues);
+    }
+    let policy = case.policy.as_ref().ok_or("neither a policy nor a document")?;
+    let policy = Policy::from_json(policy.get()).map_err(|error| error.to_string())?;
+    assert_eq!(Policy::from_json(policy.to_json()).as_ref(), Ok(&policy), "a policy round-trips");
+    let mut runner = Runner::new(policy);
+    for step in &case.steps {
+        let mut keys = step_keys(step);
+        let expect = keys.remove("expect");
+        let line = match keys.get("text") {
+            Some(text) => serde_json::from_str(text.get()).map_err(|error| error.to_string())?,
+            None => serde_json::to_string(&keys).map_err(|error| error.to_string())?,
+        };
+        let answer = runner.answer(&line, &mut |_, _| {});
+        let answer = serde_json::to_value(&answer).map_err(|error| error.to_string())?;
+        if let Some(expect) = expect {
+            let expect = serde_json::from_str(expect.get()).map_err(|error| error.to_string())?;
+            if !contains(&answer, &expect) {
+                return Err(format!("  step   {line}\n  want   {expect}\n  answer {answer}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether every member of `expect` is in `answer`; numbers by value, arrays element by element.
+pub(crate) fn contains(answer: &Value, expect: &Value) -> bool {
+    match (answer, expect) {
+        (Value::Object(answer), Value::Object(expect)) => {
+            expect.iter().all(|(key, expect)| contains(answer.get(key).unwrap_or(&Value::Null), expect))
+        }
+        (Value::Array(answer), Value::Array(expect)) => {
+            answer.len() == expect.len() && answer.iter().zip(expect).all(|(answer, expect)| contains(answer, expect))
+        }
+        (Value::Number(answer), Value::Number(expect)) => answer == expect || answer.as_f64() == expect.as_f64(),
+        _ => answer == expect,
+    }
+}
+
+fn refused(document: &str, issues: &[ExpectedIssue]) -> Result<(), String> {
+    let Err(error) = Policy::from_json(document) else { return Err(format!("{document} is accepted")) };
+    for want in issues {
+        let found = error.issues().iter().any(|issue| {
+            issue.pointer() == want.pointer && want.code.as_ref().is_none_or(|code| issue.code().as_str() == code)
+        });
+        if !found {
+            return Err(format!("no issue {:?} at {:?}, but:\n{error}", want.code, want.pointer));
+        }
+    }
+    Ok(())
+}
+
+fn json_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    files
+}
+
+fn run_folder(folder: &Path) {
+    let mut total = 0;
+    for file in json_files(folder) {
+        let (run, left) = run_file(&file);
+        total += run;
+        println!("{}: {run} cases agree", file.display());
+        for case in left {
+            println!("  not run: {case}");
+        }
+    }
+    assert!(total > 0, "{} has no cases", folder.display());
+}
+
+/// The folder of material that is shared between projects and is no part of this one.
+fn shared(name: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
+    if !folder.exists() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", folder.display());
+        println!("skipped: {} is not there", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+#[test]
+fn own_cases_agree() {
+    run_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases"));
+}
+
+#[test]
+fn conformance_vectors_agree() {
+    if let Some(folder) = shared("vectors") {
+        run_folder(&folder);
+    }
+}
+
+#[derive(Deserialize)]
+struct Published {
+    id: String,
+    policy: Box<RawValue>,
+    #[serde(default)]
+    steps: Vec<PublishedStep>,
+}
+
+#[derive(Deserialize)]
+struct PublishedStep {
+    tool: String,
+    args: Value,
+    expect: String,
+    message: Option<String>,
+}
+
+#[test]
+fn published_policies_load_and_decide() {
+    let Some(folder) = shared("published") else { return };
+    let text = std::fs::read_to_string(folder.join("policies.json")).unwrap();
+    let all: Vec<Published> = serde_json::from_str(&text).unwrap();
+    assert!(!all.is_empty());
+    for Published { id, policy, steps } in all {
+        let policy = Policy::from_json(policy.get()).unwrap_or_else(|error| panic!("{id}: {error}"));
+        let gate = toolgate::Gate::new(policy);
+        for step in steps {
+            let decision = gate.check(&toolgate::ToolCall::new(&step.tool, &step.args));
+            assert_eq!(decision.as_str(), step.expect, "{id}: {}", step.args);
+            if let Some(message) = &step.message {
+                assert_eq!(decision.message(), Some(&**message), "{id}: {}", step.args);
+            }
+        }
+    }
+}
