@@ -52,7 +52,8 @@ impl fmt::Debug for CounterId {
 /// Whom a counter counts: the values of its scope's parts, in an encoding that is injective. No two different lists of
 /// parts give the same bytes, whatever the parts contain.
 ///
-/// The parts come from callers and may be any text of any length; a store must treat them as opaque bytes.
+/// The parts come from callers and may be any text; a store must treat them as opaque bytes. There are at most 128 of them: in
+/// place of more stands their SHA-256, so that nobody fills a store with long names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Subject(SmallVec<[u8; 40]>);
 
@@ -69,7 +70,12 @@ enum Tag {
     Agent = 6,
     User = 7,
     Server = 8,
+    /// The digest of an encoding that is too long.
+    Digest = 9,
 }
+
+/// How long an encoding may be.
+const SUBJECT_BYTES: usize = 128;
 
 impl Subject {
     /// The encoded parts.
@@ -106,6 +112,16 @@ impl Subject {
             }
             Exact::Float(float) => self.push(Tag::Float, &float.to_bits().to_le_bytes()),
         }
+    }
+
+    /// The same subject in at most [`SUBJECT_BYTES`].
+    pub(crate) fn bounded(self) -> Self {
+        if self.0.len() <= SUBJECT_BYTES {
+            return self;
+        }
+        let mut bounded = Self::default();
+        bounded.push(Tag::Digest, &Sha256::digest(&self.0));
+        bounded
     }
 
     fn push(&mut self, tag: Tag, part: &[u8]) {
@@ -175,6 +191,64 @@ pub type Charges = SmallVec<[Charge; 4]>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Part {
+        Global,
+        Identity(Identity, String),
+        Text(String),
+        Integer(i64),
+        Float(f64),
+    }
+
+    fn part() -> impl Strategy<Value = Part> {
+        // Few letters, those of the encoding itself among them, so that parts nearly meet.
+        let text = "[\\x00-\\x0aab]{0,4}";
+        prop_oneof![
+            Just(Part::Global),
+            (prop::sample::select(Identity::ALL.to_vec()), text)
+                .prop_map(|(identity, name)| Part::Identity(identity, name)),
+            text.prop_map(Part::Text),
+            (-3i64..3).prop_map(Part::Integer),
+            prop::sample::select(vec![0.5, -0.5, 1e300, 5e-324]).prop_map(Part::Float),
+        ]
+    }
+
+    fn encode(parts: &[Part]) -> Subject {
+        let mut subject = Subject::default();
+        for part in parts {
+            match part {
+                Part::Global => subject.push_global(),
+                Part::Identity(identity, name) => subject.push_identity(*identity, name),
+                Part::Text(text) => subject.push_text(text),
+                Part::Integer(integer) => subject.push_number(Exact::Integer((*integer).into())),
+                Part::Float(float) => subject.push_number(Exact::Float(*float)),
+            }
+        }
+        subject
+    }
+
+    proptest! {
+        #[test]
+        fn different_lists_of_parts_give_different_subjects(
+            a in prop::collection::vec(part(), 0..4),
+            b in prop::collection::vec(part(), 0..4),
+        ) {
+            prop_assert_eq!(encode(&a) == encode(&b), a == b);
+        }
+
+        /// The same bytes, cut into parts in two ways.
+        #[test]
+        fn a_text_cut_in_two_ways_gives_two_subjects(text in "[a-c\\x00-\\x02]{1,8}", cuts in any::<(usize, usize)>()) {
+            let cut = |at: usize| {
+                let (head, tail) = text.split_at(at % (text.len() + 1));
+                encode(&[Part::Text(head.into()), Part::Text(tail.into())])
+            };
+            let same = cuts.0 % (text.len() + 1) == cuts.1 % (text.len() + 1);
+            prop_assert_eq!(cut(cuts.0) == cut(cuts.1), same);
+        }
+    }
 
     #[test]
     fn counters_of_different_parts_differ() {
@@ -210,6 +284,11 @@ mod tests {
         };
         let long = "x".repeat(300);
         assert_eq!(subject(&[&long]).as_bytes().len(), 303);
-        assert_ne!(subject(&[&long, "y"]), subject(&[&long[..299], "xy"]));
+        let (shorter, _) = long.split_at(299);
+        assert_ne!(subject(&[&long, "y"]), subject(&[shorter, "xy"]));
+        let bounded = |parts: &[&str]| subject(parts).bounded();
+        assert_eq!(bounded(&["short"]), subject(&["short"]));
+        assert_eq!(bounded(&[&long]).as_bytes().len(), 34);
+        assert_ne!(bounded(&[&long, "y"]), bounded(&[shorter, "xy"]));
     }
 }

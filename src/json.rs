@@ -289,7 +289,8 @@ impl<'t> Parser<'t> {
             return Err(error(SyntaxErrorKind::Number));
         }
         let text = self.slice(from);
-        if !(integer && text.len() < 300) && !text.parse::<f64>().is_ok_and(f64::is_finite) {
+        let in_range = (integer && text.len() < 300) || text.parse::<f64>().is_ok_and(f64::is_finite);
+        if !in_range {
             return Err(error(SyntaxErrorKind::NumberRange));
         }
         Ok(text)

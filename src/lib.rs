@@ -1,4 +1,5 @@
-//! face
+#![doc = include_str!("../README.md")]
+
 mod amount;
 mod call;
 pub mod charge;

@@ -8,10 +8,11 @@ use std::collections::HashSet;
 
 use sha2::{Digest as _, Sha256};
 
+use super::bounds::Bounds;
 use super::document::{ACTIONS, ALL_TOOLS, APPROVAL_RULE, APPROVAL_TERMS, DEFAULTS, DOCUMENT, ENTRY, RULE, Shape};
 use super::error::{IssueCode, PolicyError};
 use super::pattern::Names;
-use super::reader::{Bounds, Fields, Reader, quote};
+use super::reader::{Fields, Reader, quote};
 use super::{Action, Compiled, DefaultEffect, Digest, Rule, Rules};
 use crate::json::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind};
 use crate::number::Exact;
@@ -184,16 +185,13 @@ impl Draft {
             "$schema" | "description" => {
                 reader.string(&node, &format!("`{key}`"));
             }
-            "version" => {
-                if node.as_str() != Some("1") {
-                    let message = match node.as_str() {
-                        Some(version) => format!("{} is no version of the language", quote(version)),
-                        None => format!("`version` is a string, not {}", node.kind()),
-                    };
-                    let code = if node.as_str().is_some() { IssueCode::UnknownValue } else { IssueCode::WrongType };
-                    reader.issue(code, node.at, message, "write \"1\"".to_owned());
+            "version" => match reader.string(&node, "`version`") {
+                Some("1") | None => {}
+                Some(version) => {
+                    let message = format!("{} is no version of the language", quote(version));
+                    reader.issue(IssueCode::UnknownValue, node.at, message, "write \"1\"".to_owned());
                 }
-            }
+            },
             "default" => {
                 self.default = reader.word(&node, "an outcome", &DEFAULTS).map(|word| match word {
                     "allow" => DefaultEffect::Allow,

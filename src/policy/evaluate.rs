@@ -350,7 +350,7 @@ fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
             },
         }
     }
-    Some(subject)
+    Some(subject.bounded())
 }
 
 fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {

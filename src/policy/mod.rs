@@ -2,6 +2,7 @@
 //!
 //! Pure: nothing in here keeps state, reads a clock, or does I/O.
 
+mod bounds;
 mod compile;
 mod condition;
 mod document;
@@ -11,6 +12,7 @@ mod pattern;
 mod reader;
 mod schema;
 mod source;
+mod suggest;
 mod text;
 
 use std::fmt;
@@ -25,9 +27,9 @@ use crate::pointer;
 use condition::Condition;
 use pattern::Names;
 
+pub use bounds::Bounds;
 pub use error::{Issue, IssueCode, PolicyError};
 pub use evaluate::{Code, Effect, Evaluation};
-pub use reader::Bounds;
 
 pub(crate) use evaluate::{LimitRef, Uncountable};
 

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use regex::{Regex, RegexBuilder};
 
+pub(super) use super::bounds::Bounds;
 use super::document::{Need, Shape};
 use super::error::{IssueCode, Issues};
+use super::suggest::{listed, nearest, suggest};
 use super::text::REGEX_SIZE;
 use crate::amount::{Amount, AmountError};
 use crate::json::{Json, Member, Node, each_duplicate};
@@ -13,77 +15,6 @@ use crate::limit::{MAX_DURATION, parse_duration};
 use crate::number::{Decimal, Exact};
 use crate::path::{Path, PathError, ROOTS};
 use crate::pointer;
-
-/// How large a document may be. The defaults are far above what people write, and below what hurts.
-///
-/// A document past a bound is refused with an issue that names the bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "bounds do nothing until a policy is read within them"]
-pub struct Bounds {
-    pub(crate) document_bytes: usize,
-    pub(crate) entries: usize,
-    pub(crate) list_values: usize,
-    pub(crate) pattern_bytes: usize,
-    pub(crate) regex_bytes: usize,
-    pub(crate) regex_total_bytes: usize,
-    pub(crate) nesting: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            document_bytes: 8 << 20,
-            entries: 100_000,
-            list_values: 1_000,
-            pattern_bytes: 256,
-            regex_bytes: 4 << 10,
-            regex_total_bytes: 64 << 20,
-            nesting: 64,
-        }
-    }
-}
-
-impl Bounds {
-    /// The default bounds.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The document's size in bytes: 8 MiB. At most 4 GiB.
-    pub fn document_bytes(self, bytes: usize) -> Self {
-        Self { document_bytes: bytes.min(u32::MAX as usize), ..self }
-    }
-
-    /// The entries of `tools`, and the patterns of `hide`: 100,000.
-    pub fn entries(self, entries: usize) -> Self {
-        Self { entries, ..self }
-    }
-
-    /// The values in one list that an operator compares with: 1,000.
-    pub fn list_values(self, values: usize) -> Self {
-        Self { list_values: values, ..self }
-    }
-
-    /// A tool name or pattern: 256 bytes.
-    pub fn pattern_bytes(self, bytes: usize) -> Self {
-        Self { pattern_bytes: bytes, ..self }
-    }
-
-    /// The source of a regular expression: 4 KiB. Compiled, each is at most 1 MiB.
-    pub fn regex_bytes(self, bytes: usize) -> Self {
-        Self { regex_bytes: bytes, ..self }
-    }
-
-    /// All different regular expressions of the policy, compiled: 64 MiB.
-    pub fn regex_total_bytes(self, bytes: usize) -> Self {
-        Self { regex_total_bytes: bytes, ..self }
-    }
-
-    /// Arrays and objects inside each other: 64. At most 256.
-    pub fn nesting(self, levels: usize) -> Self {
-        Self { nesting: levels.min(256), ..self }
-    }
-}
 
 /// Reads nodes; where it is, what it found wrong, and what it may spend.
 pub(super) struct Reader<'b> {
@@ -477,8 +408,11 @@ impl<'b> Reader<'b> {
             }
             Json::Object(members) => {
                 self.duplicates(members);
-                let each = members.iter().map(|m| self.at_key(&m.key, |reader| reader.comparable(&m.value)));
-                each.fold(true, |all, fine| all && fine)
+                let mut fine = true;
+                for member in members {
+                    fine &= self.at_key(&member.key, |reader| reader.comparable(&member.value));
+                }
+                fine
             }
         }
     }
@@ -526,132 +460,8 @@ pub(super) fn shown(node: &Node<'_>) -> String {
     }
 }
 
-/// `a`, `b`, `c`
-pub(super) fn listed(words: &[&str]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn suggest(word: &str, words: &[&'static str]) -> String {
-    match nearest(word, words) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("it has {}", listed(words)),
-    }
-}
-
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().into_iter().flat_map(char::to_lowercase);
     first.chain(chars).collect::<String>().trim_end_matches('.').to_owned()
-}
-
-/// Words that people bring along from other languages.
-const FOREIGN: [(&str, &str); 30] = [
-    ("==", "eq"),
-    ("=", "eq"),
-    ("equals", "eq"),
-    ("is", "eq"),
-    ("!=", "neq"),
-    ("ne", "neq"),
-    ("not_equals", "neq"),
-    ("<", "lt"),
-    ("<=", "lte"),
-    ("le", "lte"),
-    (">", "gt"),
-    (">=", "gte"),
-    ("ge", "gte"),
-    ("matches", "regex"),
-    ("match", "regex"),
-    ("pattern", "regex"),
-    ("not_matches", "not_regex"),
-    ("one_of", "in"),
-    ("nin", "not_in"),
-    ("prefix", "starts_with"),
-    ("suffix", "ends_with"),
-    ("arguments", "args"),
-    ("params", "args"),
-    ("ctx", "context"),
-    ("limit", "max"),
-    ("per", "window"),
-    ("key", "scope"),
-    ("message", "on_deny"),
-    ("effect", "action"),
-    ("block", "deny"),
-];
-
-/// The word that was probably meant: the same but for case and separators, a foreign word's twin, or few edits away.
-fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str> {
-    let plain = |text: &str| -> String {
-        text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).take(40).collect()
-    };
-    let is_there = |near: &&'static str| words.contains(near);
-    if let Some((_, near)) = FOREIGN.iter().find(|(foreign, near)| *foreign == word && is_there(near)) {
-        return Some(near);
-    }
-    let wanted = plain(word);
-    let near = words.iter().map(|known| (edits(&wanted, &plain(known)), *known)).min_by_key(|(edits, _)| *edits)?;
-    (near.0 <= (near.1.len() / 3).max(1) && near.0 < near.1.len()).then_some(near.1)
-}
-
-/// How many insertions, deletions, replacements and swaps of neighbours lead from one text to the other.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, cb) in b.iter().enumerate() {
-            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
-            let mut least = (at(&above, j + 1) + 1).min(at(&row, j) + 1).min(at(&above, j) + usize::from(ca != cb));
-            if i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca) {
-                least = least.min(at(&before, j - 1) + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above.last().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::document::{ENTRY, LIMIT, OPERATORS};
-    use super::*;
-
-    #[test]
-    fn the_nearest_word_is_found() {
-        let keys: Vec<_> = ENTRY.names().chain(LIMIT.names()).collect();
-        let operators: Vec<_> = OPERATORS.iter().map(|operator| operator.name).collect();
-        for (word, near) in [
-            ("denyIf", Some("deny_if")),
-            ("denyif", Some("deny_if")),
-            ("DENY_IF", Some("deny_if")),
-            ("limit", Some("max")),
-            ("limts", Some("limits")),
-            ("requrie", Some("require")),
-            ("approvals", Some("approval")),
-            ("colour", None),
-            ("x", None),
-        ] {
-            assert_eq!(nearest(word, &keys), near, "{word}");
-        }
-        for (word, near) in [
-            ("startswith", Some("starts_with")),
-            ("matches", Some("regex")),
-            (">=", Some("gte")),
-            ("equal", None),
-            ("EQ", Some("eq")),
-            ("not_contain", Some("not_contains")),
-        ] {
-            assert_eq!(nearest(word, &operators), near, "{word}");
-        }
-    }
-
-    #[test]
-    fn edits_are_counted() {
-        for (a, b, count) in
-            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("ab", "ba", 1), ("grnat", "grant", 1), ("kitten", "sitting", 3)]
-        {
-            assert_eq!(edits(a, b), count, "{a} {b}");
-        }
-    }
 }

@@ -10,11 +10,10 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::Policy;
 use super::document::{
     ACTIONS, ALL_TOOLS, APPROVAL_RULE, APPROVAL_TERMS, DEFAULTS, DOCUMENT, ENTRY, Need, RULE, Shape,
 };
-use super::reader::Bounds;
+use super::{Bounds, Policy};
 
 /// What [`Policy::json_schema`] is made of, for a schema that holds a policy.
 impl JsonSchema for Policy {

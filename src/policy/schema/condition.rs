@@ -3,8 +3,8 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::super::Bounds;
 use super::super::document::{COMPARISON, GROUPS, OPERATORS, Operator, TYPES, Takes};
-use super::super::reader::Bounds;
 use super::{
     ComparableValue, Comparison, ComparisonBelowNot, Condition, ConditionBelowNot, Path, SinglePath, ValueByOperator,
     boolean, object, some, string, text, without, words,

@@ -2,7 +2,7 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::super::reader::Bounds;
+use super::super::Bounds;
 use super::{Path, SinglePath};
 use crate::limit::MAX_DURATION;
 use crate::path::{CALL_MEMBERS, TIME_MEMBERS};
@@ -122,9 +122,6 @@ pub(super) fn bound_path() -> Schema {
     })
 }
 
-/// The blanks and control characters of Unicode, for a set of characters.
-const BLANK: &str = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
-
 /// A step to one value: `.name`, `["name"]`, `[0]`.
 fn single_step() -> String {
     let name = format!(r#"[^.\[\]"'`*<>={BLANK}]+"#);
@@ -160,16 +157,23 @@ fn up_to(max: u32) -> String {
     if digits.len() > 1 {
         numbers.push(format!("[1-9][0-9]{{0,{}}}", digits.len() - 2));
     }
-    // As long as `max` and below it: the same up to some digit, which is smaller.
+    // As long as `max` and below it: the same up to some digit, which is smaller, and then any digits.
     for (at, digit) in digits.char_indices() {
         let (least, same) = (if at == 0 { '1' } else { '0' }, digits.get(..at).unwrap_or_default());
+        let any = match digits.len() - at - 1 {
+            0 => String::new(),
+            count => format!("[0-9]{{{count}}}"),
+        };
         if let Some(smaller) = (least..digit).next_back() {
-            numbers.push(format!("{same}[{least}-{smaller}][0-9]{{{}}}", digits.len() - at - 1));
+            numbers.push(format!("{same}[{least}-{smaller}]{any}"));
         }
     }
     numbers.push(digits);
     numbers.join("|")
 }
+
+/// The blanks and control characters of Unicode, for a set of characters.
+const BLANK: &str = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,145 @@
+//! The `decide` example as a person runs it, on good input and bad.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Ran {
+    code: i32,
+    answers: Vec<String>,
+    complaints: String,
+}
+
+/// The example's program, which `cargo test` builds beside the tests.
+fn program() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.parent().and_then(Path::parent).unwrap().join("examples/decide");
+    assert!(program.exists(), "{} is missing: run `cargo test`, or `cargo build --examples` first", program.display());
+    program
+}
+
+/// Runs the example on a policy file with these bytes, and a trace on standard input.
+fn run(policy: &[u8], trace: &[u8]) -> Ran {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("toolgate-{}-{}.json", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    let file = std::env::temp_dir().join(name);
+    std::fs::write(&file, policy).unwrap();
+    let mut child = Command::new(program())
+        .arg(&file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let trace = trace.to_vec();
+    // A program that refuses its policy does not read the trace.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&trace)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        answers: text(output.stdout).lines().map(str::to_owned).collect(),
+        complaints: text(output.stderr).replace(file.to_str().unwrap(), "POLICY"),
+    }
+}
+
+const ALLOW: &[u8] = br#"{ "version": "1", "default": "allow" }"#;
+
+#[test]
+fn a_trace_is_answered_line_by_line() {
+    let ran = run(ALLOW, b"{\"call\":{\"tool\":\"t\"}}\n\n{\"call\":{\"tool\":\"u\"},\"id\":\"second\"}");
+    assert_eq!(ran.code, 0);
+    assert_eq!(
+        ran.answers,
+        [
+            r##"{"id":"#1","decision":"allow","code":null,"rule":null,"message":null,"retry_after":null,"limits":[]}"##,
+            r#"{"id":"second","decision":"allow","code":null,"rule":null,"message":null,"retry_after":null,"limits":[]}"#,
+        ]
+    );
+    assert!(ran.complaints.contains("2 calls in 2 steps"), "{}", ran.complaints);
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_answered_in_its_place() {
+    let mut trace = b"nonsense\n{\"call\":{\"tool\":\"t\"}}\n\xff\xfe\n[]\n".to_vec();
+    trace.extend(b"[".repeat(100_000));
+    trace.extend(b"\n{\"call\":{\"tool\":\"t\",\"arguments\":[1]}}\n{\"call\":{\"tool\":\"t\"},\"end\":\"x\"}\n");
+    trace.extend(b"{\"call\":{\"tool\":\"t\"},\"at\":1e300}\n{\"call\":{\"tool\":\"last\"}}\n");
+    let ran = run(ALLOW, &trace);
+    let errors: Vec<_> = ran.answers.iter().map(|answer| answer.contains("\"unreadable\"")).collect();
+    assert_eq!(errors, [true, false, true, true, true, false, true, true, false]);
+    assert!(ran.answers[5].contains("malformed_call"), "arguments that are no object: {}", ran.answers[5]);
+    assert_eq!(ran.code, 1);
+}
+
+#[test]
+fn an_endless_line_is_passed_over() {
+    let mut trace = vec![b'x'; 40 << 20];
+    trace.extend(b"\n{\"call\":{\"tool\":\"t\"}}\n");
+    let ran = run(ALLOW, &trace);
+    assert_eq!((ran.code, ran.answers.len()), (1, 2));
+    assert!(ran.answers[1].contains("\"allow\""));
+}
+
+/// What the issues of a bad policy look like, each on its line.
+#[test]
+fn a_policy_that_is_none_is_refused_with_every_issue() {
+    let ran = run(
+        b"{\n  \"version\": \"1\",\n  \"defualt\": \"deny\",\n  \"tools\": { \"t\": { \"denyif\": [] } }\n}",
+        b"{}",
+    );
+    assert_eq!((ran.code, ran.answers.len()), (2, 0));
+    assert_eq!(
+        ran.complaints,
+        "POLICY:1:1: missing_key: : a policy needs the key `default` (the outcome for a tool that no entry of `tools` matches)\n\
+         POLICY:3:3: unknown_key: /defualt: a policy has no key `defualt` (did you mean `default`?)\n\
+         POLICY:4:21: unknown_key: /tools/t/denyif: an entry has no key `denyif` (did you mean `deny_if`?)\n"
+    );
+}
+
+#[test]
+fn bad_policies_end_in_a_clear_message() {
+    let nested = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+    let in_value = format!(
+        r#"{{"version":"1","default":"deny","tools":{{"t":{{"deny_if":[{{"conditions":[{{"path":"args.x","op":"eq","value":{}}}]}}]}}}}}}"#,
+        "[".repeat(100_000)
+    );
+    let regex = format!("(?:{}){{900}}", "(?:a{900}){900}|".repeat(250));
+    let regex = format!(
+        r#"{{"version":"1","default":"deny","tools":{{"t":{{"deny_if":[{{"conditions":[{{"path":"args.x","op":"regex","value":"{regex}"}}]}}]}}}}}}"#
+    );
+    let large = [ALLOW, &b" ".repeat(10 << 20)].concat();
+    for (policy, code) in [
+        (b"".as_slice(), "syntax"),
+        (b"{\"version\":\"1\",\xff}", "not_utf8"),
+        (b"\xef\xbb\xbf{}", "byte_order_mark"),
+        (&large, "document_too_large"),
+        (&nested, "too_deep"),
+        (in_value.as_bytes(), "too_deep"),
+        (regex.as_bytes(), "regex_too_large"),
+        (b"{\"version\":\"1\",\"default\":\"deny\"} {}", "syntax"),
+        (b"[]", "wrong_type"),
+    ] {
+        let ran = run(policy, b"");
+        assert_eq!(ran.code, 2);
+        assert!(ran.complaints.contains(&format!(": {code}: ")), "{code}: {}", ran.complaints);
+        assert!(ran.complaints.len() < 1000, "{code}: {}", ran.complaints);
+    }
+}
+
+#[test]
+fn a_policy_step_reads_a_file_or_complains() {
+    let ran = run(ALLOW, b"{\"policy\":\"no/such/file.json\"}\n{\"policy\":{\"version\":\"1\",\"default\":\"deny\",\"x\":1}}\n{\"call\":{\"tool\":\"t\"}}\n");
+    assert_eq!(ran.code, 0);
+    assert!(ran.answers[0].contains("policy_invalid") && ran.answers[1].contains("policy_invalid"));
+    assert!(ran.answers[2].contains("\"allow\""), "the old policy stays");
+    assert!(
+        ran.complaints.contains("no/such/file.json") && ran.complaints.contains("unknown_key: /x"),
+        "{}",
+        ran.complaints
+    );
+}

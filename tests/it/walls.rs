@@ -1,0 +1,108 @@
+//! The house stands as it was drawn: who may know whom, and what the README promises to show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every source file, with the module of the crate's root that it belongs to.
+fn sources() -> Vec<(String, PathBuf, String)> {
+    let mut folders = vec![root().join("src")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let inside = path.strip_prefix(root().join("src")).unwrap();
+                let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+                let module = first.trim_end_matches(".rs").to_owned();
+                let text = std::fs::read_to_string(&path).unwrap();
+                // Tests may look over any wall.
+                let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+                files.push((module, path, code));
+            }
+        }
+    }
+    assert!(files.len() > 20);
+    files
+}
+
+/// Which modules of the root each module names.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, _, code) in sources() {
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in lines {
+            for (at, _) in line.match_indices("crate::") {
+                let name: String = line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if name != module && !name.is_empty() {
+                    imports.entry(module.clone()).or_default().insert(name);
+                }
+            }
+        }
+    }
+    imports
+}
+
+#[test]
+fn policy_and_store_do_not_know_each_other() {
+    let imports = imports();
+    let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
+    assert!(!knows("policy", "store") && !knows("store", "policy"));
+    for both in ["gate", "decision", "mcp"] {
+        assert!(!knows("policy", both) && !knows("store", both), "neither wing knows `{both}`");
+    }
+    let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
+    assert_eq!(sees_both, ["decision", "gate"], "the gate joins the wings, and a permit carries what both gave");
+}
+
+#[test]
+fn no_module_imports_itself_by_a_circle() {
+    let imports = imports();
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let free = imports.iter().find(|(module, known)| {
+            !done.contains(*module) && known.iter().all(|known| done.contains(known) || !imports.contains_key(known))
+        });
+        match free {
+            Some((module, _)) => done.insert(module.clone()),
+            None => break,
+        };
+    }
+    let left: Vec<_> = imports.keys().filter(|module| !done.contains(*module)).collect();
+    assert!(left.is_empty(), "these import each other: {left:?}");
+}
+
+#[test]
+fn the_face_defines_nothing() {
+    let face = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    for line in face.lines().filter(|line| !line.is_empty()) {
+        let is_plain = ["#![", "mod ", "pub mod ", "pub use "].iter().any(|start| line.starts_with(start));
+        assert!(is_plain, "{line}");
+    }
+}
+
+#[test]
+fn the_readme_shows_the_quick_start() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let example = std::fs::read_to_string(root().join("examples/quickstart.rs")).unwrap();
+    let code = example.split_once("\nuse ").unwrap().1;
+    assert!(readme.contains(code), "the README's quick start is not examples/quickstart.rs");
+}
+
+#[test]
+fn the_readme_gives_a_reason_for_every_dependency() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let table = readme.split_once("## Dependencies").unwrap().1;
+    let section = manifest.split_once("[dependencies]").unwrap().1.split_once("\n[").unwrap().0;
+    let names: Vec<_> = section.lines().filter_map(|line| Some(line.split_once(" =")?.0)).collect();
+    assert!(names.len() > 8);
+    for name in names {
+        assert!(table.contains(&format!("`{name}`")), "{name} has no reason in the README");
+    }
+}
