@@ -250,8 +250,8 @@ mod tests {
         assert_eq!(call.tool(), "delete_x");
         assert_eq!(call.id(), Some(&json!("a")));
         assert_eq!(call.arguments().map(Map::len), Some(3));
-        let written: Value = serde_json::from_str(&call.to_json()).unwrap();
-        assert_eq!(written, serde_json::from_str::<Value>(text).unwrap());
+        let Ok(Message::Call(again)) = Message::read(&call.to_json()) else { panic!("a call") };
+        assert_eq!(again, call);
     }
 
     #[test]

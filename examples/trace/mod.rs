@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::mcp::{self, Message};
 use toolgate::store::{CounterStore, MemoryStore, Outcome, Reservation, Reserve, StoreError};
@@ -89,7 +89,7 @@ struct Line {
 #[serde(untagged)]
 enum At {
     Instant(String),
-    Seconds(f64),
+    Seconds(Number),
 }
 
 #[derive(Deserialize)]
@@ -208,7 +208,7 @@ impl Runner {
             None => Some(self.clock.now()),
             Some(At::Instant(text)) => text.parse().ok(),
             Some(At::Seconds(seconds)) => {
-                let micros = (seconds * 1e6).round();
+                let micros = (seconds.as_f64().unwrap_or(f64::INFINITY) * 1e6).round();
                 let fits = micros.abs() < 1e17;
                 #[expect(clippy::cast_possible_truncation, reason = "whole and far within an `i64`")]
                 fits.then(|| Timestamp::from_unix_micros(START.unix_micros() + micros as i64))

@@ -33,6 +33,9 @@ pub use evaluate::{Code, Effect, Evaluation};
 
 pub(crate) use evaluate::{LimitRef, Uncountable};
 
+#[cfg(test)]
+pub(crate) use condition::{Truth, equal};
+
 /// A policy: a document that has been read and checked. Cheap to clone.
 ///
 /// It is read from JSON text ([`FromStr`], [`Policy::from_json`]), from a [`serde_json::Value`], or from any other serde

@@ -24,6 +24,10 @@ impl<'de> Deserialize<'de> for Policy {
 /// Past this nothing is read; far above the bound of documents, far below what would exhaust the stack.
 const NESTING: usize = 256;
 
+/// With its feature `arbitrary_precision`, which any crate of a build can enable, `serde_json` hands over a number as a map of
+/// this one key and the number's text.
+const NUMBER_AS_TEXT: &str = "$serde_json::private::Number";
+
 /// Writes whatever a source holds as JSON text.
 struct Transcribe<'s> {
     to: &'s mut String,
@@ -114,6 +118,16 @@ impl<'de> Visitor<'de> for Transcribe<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
         let mut separator = '{';
         while let Some(key) = members.next_key::<String>()? {
+            if key == NUMBER_AS_TEXT && separator == '{' {
+                let text: String = members.next_value()?;
+                return match Parser::document(&text, 0).map(|node| node.json) {
+                    Ok(Json::Number(number)) => {
+                        self.to.push_str(number);
+                        Ok(())
+                    }
+                    _ => Err(de::Error::custom("not a number")),
+                };
+            }
             self.to.push(separator);
             self.to.push_str(&Value::String(key).to_string());
             self.to.push(':');
@@ -144,8 +158,12 @@ impl Serialize for Written<'_> {
         match &self.0.json {
             Json::Null => serializer.serialize_unit(),
             Json::Bool(value) => serializer.serialize_bool(*value),
-            Json::Number(text) => match Exact::of_text(text).and_then(Exact::to_number) {
-                Some(number) => number.serialize(serializer),
+            Json::Number(text) => match Exact::of_text(text) {
+                Some(Exact::Integer(integer)) => match i64::try_from(integer) {
+                    Ok(integer) => serializer.serialize_i64(integer),
+                    Err(_) => serializer.serialize_u64(u64::try_from(integer).map_err(S::Error::custom)?),
+                },
+                Some(Exact::Float(float)) => serializer.serialize_f64(float),
                 None => {
                     Err(S::Error::custom(format!("no double holds {text} exactly: write the policy with `to_json`")))
                 }
