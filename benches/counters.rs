@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use toolgate::charge::{Meter, Span};
-use toolgate::store::{CounterStore, MemoryStore, Outcome, Reservation, Reserve, StoreError, Tally};
+use toolgate::charge::{Charges, CounterId, Meter, Span, Subject};
+use toolgate::store::{CounterStore, MemoryStore, Outcome, Reservation, ReservationId, Reserve, StoreError, Tally};
 use toolgate::{Gate, Policy, Timestamp, Total};
 
 use crate::workload::{self, Caller, ENTRIES, Limits, Order, Ring};
@@ -41,7 +41,20 @@ impl Counted {
 /// A store in which so many callers are counted already, and the requests of some of them, ready to be made.
 pub(crate) struct Stored {
     pub(crate) store: MemoryStore,
-    pub(crate) requests: Ring<Reserve>,
+    pub(crate) requests: Ring<Request>,
+}
+
+/// A request that is made again and again.
+pub(crate) struct Request {
+    id: ReservationId,
+    now: Timestamp,
+    charges: Charges,
+}
+
+impl Request {
+    pub(crate) fn reserve(&self, store: &MemoryStore) -> Outcome {
+        store.reserve(&Reserve::new(self.id, self.now, &self.charges)).unwrap()
+    }
 }
 
 impl Stored {
@@ -49,23 +62,21 @@ impl Stored {
         let store = MemoryStore::with_capacity(limits.counters() * callers + 1);
         let requests = Requests::new(limits);
         each_caller(callers, |caller| {
-            let outcome = store.reserve(&requests.of(caller)).unwrap();
-            assert!(matches!(outcome, Outcome::Granted(_)));
+            assert!(matches!(requests.of(caller).reserve(&store), Outcome::Granted(_)));
         });
         let requests = workload::callers(callers).items().iter().map(|caller| requests.of(caller)).collect();
         Self { store, requests: Ring::new(requests) }
     }
 
     pub(crate) fn reserve(&mut self) {
-        let outcome = self.store.reserve(self.requests.next()).unwrap();
-        assert!(matches!(outcome, Outcome::Granted(_)));
+        assert!(matches!(self.requests.next().reserve(&self.store), Outcome::Granted(_)));
     }
 
     /// Reserves and gives back.
     pub(crate) fn reserve_and_release(&mut self) {
         let request = self.requests.next();
-        let Outcome::Granted(tallies) = self.store.reserve(request).unwrap() else { panic!("there is room") };
-        self.store.release(Reservation::new(request.clone(), &tallies)).unwrap();
+        let Outcome::Granted(tallies) = request.reserve(&self.store) else { panic!("there is room") };
+        self.store.release(Reservation::new(request.id, request.charges.clone(), &tallies)).unwrap();
     }
 }
 
@@ -91,7 +102,7 @@ impl Requests {
         Self { gate, arguments: workload::arguments() }
     }
 
-    fn of(&self, caller: &Caller) -> Reserve {
+    fn of(&self, caller: &Caller) -> Request {
         assert!(self.gate.check(&caller.call(&workload::tool_name(0), &self.arguments)).is_allowed());
         self.gate.store().0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap()
     }
@@ -99,11 +110,12 @@ impl Requests {
 
 /// A store that counts nothing and keeps the last request.
 #[derive(Default)]
-struct Recorder(Mutex<Option<Reserve>>);
+struct Recorder(Mutex<Option<Request>>);
 
 impl CounterStore for Recorder {
-    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.clone());
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        let kept = Request { id: request.id, now: request.now, charges: request.charges.into() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         let window = |meter| match meter {
             Meter::Fixed(window) => window,
             _ => Span { start: Timestamp::MIN, end: Timestamp::MAX },
@@ -111,7 +123,7 @@ impl CounterStore for Recorder {
         Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::new(Total::ZERO, window(c.meter))).collect()))
     }
 
-    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.reserve(request)
     }
 
@@ -119,7 +131,7 @@ impl CounterStore for Recorder {
         Ok(())
     }
 
-    fn reset(&self, _: toolgate::charge::CounterId, _: &toolgate::charge::Subject) -> Result<(), StoreError> {
+    fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
         Ok(())
     }
 }

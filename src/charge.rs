@@ -74,6 +74,8 @@ enum Tag {
     Digest = 9,
 }
 
+/// In place of a part's length: it is 255 or above, and follows in eight bytes.
+const LONG: u8 = u8::MAX;
 /// How long an encoding may be.
 const SUBJECT_BYTES: usize = 128;
 
@@ -125,14 +127,13 @@ impl Subject {
     }
 
     fn push(&mut self, tag: Tag, part: &[u8]) {
-        self.0.push(tag as u8);
-        // The length in base 128, so that the common short part takes one byte.
-        let mut length = part.len();
-        while length > 127 {
-            self.0.push((length & 127) as u8 | 128);
-            length >>= 7;
+        match u8::try_from(part.len()) {
+            Ok(length) if length < LONG => self.0.extend_from_slice(&[tag as u8, length]),
+            _ => {
+                self.0.extend_from_slice(&[tag as u8, LONG]);
+                self.0.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            }
         }
-        self.0.push(length as u8);
         self.0.extend_from_slice(part);
     }
 }
@@ -283,7 +284,7 @@ mod tests {
             subject
         };
         let long = "x".repeat(300);
-        assert_eq!(subject(&[&long]).as_bytes().len(), 303);
+        assert_eq!(subject(&[&long]).as_bytes().len(), 310);
         let (shorter, _) = long.split_at(299);
         assert_ne!(subject(&[&long, "y"]), subject(&[shorter, "xy"]));
         let bounded = |parts: &[&str]| subject(parts).bounded();

@@ -210,7 +210,7 @@ impl LimitState {
 
     pub(crate) fn all(policy: &Policy, limits: &[LimitRef], tallies: &Tallies) -> Vec<Self> {
         let state = |found: &LimitRef| {
-            let (limit, tally) = (policy.limit(*found)?, tallies.get(found.charge)?);
+            let (limit, tally) = (policy.limit(*found)?, tallies.get(found.charge())?);
             Some(Self {
                 counter: limit.counter.clone(),
                 used: tally.used,
@@ -232,15 +232,15 @@ pub struct Permit(pub(crate) Option<Held>);
 
 /// What a permit has charged.
 pub(crate) struct Held {
-    pub(crate) policy: Policy,
+    pub(crate) granter: Arc<dyn Granter>,
     pub(crate) limits: SmallVec<[LimitRef; 4]>,
     pub(crate) tallies: Tallies,
     pub(crate) reservation: Reservation,
-    pub(crate) store: Arc<dyn Release>,
 }
 
-/// A store, as far as a permit knows it.
-pub(crate) trait Release: Send + Sync {
+/// What granted a permit, as far as the permit knows it: the policy that was in force, and the store.
+pub(crate) trait Granter: Send + Sync {
+    fn policy(&self) -> Option<&Policy>;
     fn release(&self, reservation: Reservation) -> Result<(), StoreError>;
 }
 
@@ -258,14 +258,15 @@ impl Permit {
     /// The store failed; the quota stays spent until its windows end.
     pub fn try_release(self) -> Result<(), StoreError> {
         match self.0 {
-            Some(held) => held.store.release(held.reservation),
+            Some(held) => held.granter.release(held.reservation),
             None => Ok(()),
         }
     }
 
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
-        self.0.as_ref().map_or_else(Vec::new, |held| LimitState::all(&held.policy, &held.limits, &held.tallies))
+        let held = self.0.as_ref().and_then(|held| Some((held.granter.policy()?, held)));
+        held.map_or_else(Vec::new, |(policy, held)| LimitState::all(policy, &held.limits, &held.tallies))
     }
 }
 

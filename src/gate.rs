@@ -12,10 +12,10 @@ use parking_lot::RwLock;
 use crate::amount::Amount;
 use crate::call::ToolCall;
 use crate::decision::{
-    ApprovalRequest, Decision, Denial, Held, LimitState, Permit, RateLimited, Refusal, Release, default_message,
+    ApprovalRequest, Decision, Denial, Granter, Held, LimitState, Permit, RateLimited, Refusal, default_message,
 };
 use crate::limit::wait_millis;
-use crate::policy::{Code, Effect, Evaluation, LimitRef, Policy, Uncountable};
+use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Uncountable};
 use crate::store::{CounterStore, MemoryStore, Outcome, Reservation, ReservationId, Reserve, StoreError, Tallies};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -43,7 +43,18 @@ use crate::time::{Clock, SystemClock, Timestamp};
 pub struct Gate<S = MemoryStore>(Arc<Inner<S>>);
 
 struct Inner<S> {
-    policy: RwLock<Option<Policy>>,
+    in_force: RwLock<Arc<InForce<S>>>,
+    parts: Arc<Parts<S>>,
+}
+
+/// What decides a call, whole: a decision takes hold of it once, and a permit keeps it.
+struct InForce<S> {
+    policy: Option<Policy>,
+    parts: Arc<Parts<S>>,
+}
+
+/// What stays when the policy is replaced.
+struct Parts<S> {
     store: S,
     clock: Box<dyn Clock>,
     /// The next reservation's number, in the lower half of its id; the upper half is this gate's, drawn at random.
@@ -51,9 +62,13 @@ struct Inner<S> {
     origin: u64,
 }
 
-impl<S: CounterStore> Release for Inner<S> {
+impl<S: CounterStore> Granter for InForce<S> {
+    fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
     fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
-        self.store.release(reservation)
+        self.parts.store.release(reservation)
     }
 }
 
@@ -106,7 +121,9 @@ impl<S: CounterStore> GateBuilder<S> {
     pub fn build(self) -> Gate<S> {
         let Self { policy, store, clock } = self;
         let origin = RandomState::new().build_hasher().finish();
-        Gate(Arc::new(Inner { policy: RwLock::new(policy), store, clock, next: AtomicU64::new(0), origin }))
+        let parts = Arc::new(Parts { store, clock, next: AtomicU64::new(0), origin });
+        let in_force = RwLock::new(Arc::new(InForce { policy, parts: Arc::clone(&parts) }));
+        Gate(Arc::new(Inner { in_force, parts }))
     }
 }
 
@@ -116,57 +133,62 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Never fails, never blocks on I/O with a store in the process, and for an allowed call allocates nothing, unless a
     /// caller is counted for the first time, more than four limits apply, or a part of a key is long.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
-        let policy = self.policy();
-        let Some(policy) = policy else { return deny_without_policy(call) };
-        let now = if policy.reads_time() { self.0.clock.now() } else { Timestamp::UNIX_EPOCH };
+        let in_force = Arc::clone(&*self.0.in_force.read());
+        let Some(policy) = &in_force.policy else { return deny_without_policy(call) };
+        let now = if policy.reads_time() { self.0.parts.clock.now() } else { Timestamp::UNIX_EPOCH };
         let evaluation = policy.evaluate(call, now);
         if let Effect::Deny(code) = evaluation.effect() {
-            return Decision::Deny(Denial(rule_refusal(&policy, &evaluation, code, call)));
+            return Decision::Deny(Denial(rule_refusal(policy, &evaluation, code, call)));
         }
-        let plan = match evaluation.plan(call, now) {
-            Ok(plan) => plan,
-            Err(uncountable) => return deny_uncountable(&policy, &uncountable, call),
-        };
+        let mut plan = Plan::default();
+        if let Err(uncountable) = evaluation.plan(call, now, &mut plan) {
+            return deny_uncountable(policy, &uncountable, call);
+        }
         if plan.charges.is_empty() {
             return match evaluation.effect() {
-                Effect::RequireApproval => require_approval(&policy, &evaluation, Vec::new(), call),
+                Effect::RequireApproval => require_approval(policy, &evaluation, Vec::new(), call),
                 _ => Decision::Allow(Permit(None)),
             };
         }
-        let request = Reserve::new(self.next_id(), now, plan.charges);
+        let store = &self.0.parts.store;
+        let request = Reserve::new(self.next_id(), now, &plan.charges);
         let approval = evaluation.effect() == Effect::RequireApproval;
-        let outcome = if approval { self.0.store.peek(&request) } else { self.0.store.reserve(&request) };
-        let outcome = outcome.ok().filter(|outcome| outcome.tallies().len() == request.charges.len());
+        let outcome = if approval { store.peek(&request) } else { store.reserve(&request) };
         match outcome {
-            Some(Outcome::Granted(tallies)) if approval => {
-                let limits = LimitState::all(&policy, &plan.limits, &tallies);
-                require_approval(&policy, &evaluation, limits, call)
+            // A store that leaves a counter out cannot be believed.
+            Ok(outcome) if outcome.tallies().len() != plan.charges.len() => {
+                deny_without_store(policy, &evaluation, &plan.limits, call)
             }
-            Some(Outcome::Granted(tallies)) => {
-                let reservation = Reservation::new(request, &tallies);
-                let store: Arc<dyn Release> = Arc::<Inner<S>>::clone(&self.0);
-                Decision::Allow(Permit(Some(Held { policy, limits: plan.limits, tallies, reservation, store })))
+            Ok(Outcome::Granted(tallies)) if approval => {
+                let limits = LimitState::all(policy, &plan.limits, &tallies);
+                require_approval(policy, &evaluation, limits, call)
             }
-            Some(Outcome::Refused(tallies)) => rate_limit(&policy, &plan.limits, &request, &tallies, call),
-            None => deny_without_store(&policy, &evaluation, &plan.limits, call),
+            Ok(Outcome::Granted(tallies)) => {
+                let reservation = Reservation::new(request.id, plan.charges, &tallies);
+                Decision::Allow(Permit(Some(Held { granter: in_force, limits: plan.limits, tallies, reservation })))
+            }
+            Ok(Outcome::Refused(tallies)) => rate_limit(policy, &plan.limits, &request, &tallies, call),
+            Err(_) => deny_without_store(policy, &evaluation, &plan.limits, call),
         }
     }
 
     /// The policy in force.
     pub fn policy(&self) -> Option<Policy> {
-        self.0.policy.read().clone()
+        self.0.in_force.read().policy.clone()
     }
 
     /// Puts another policy in force, or none, and gives back the former one. Calls that are being decided go on with the
     /// policy that they began with. The counters stay: one with the same name, window, scope and algorithm goes on where it
     /// stood.
     pub fn replace_policy(&self, policy: impl Into<Option<Policy>>) -> Option<Policy> {
-        std::mem::replace(&mut *self.0.policy.write(), policy.into())
+        let next = Arc::new(InForce { policy: policy.into(), parts: Arc::clone(&self.0.parts) });
+        let former = std::mem::replace(&mut *self.0.in_force.write(), next);
+        former.policy.clone()
     }
 
     /// The counters.
     pub fn store(&self) -> &S {
-        &self.0.store
+        &self.0.parts.store
     }
 
     /// Forgets what the caller of `call` has used of a counter, after a clock that ran years ahead, say. Says whether the
@@ -175,15 +197,15 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// # Errors
     /// The store cannot be reached.
     pub fn reset_counter(&self, counter: &str, call: &ToolCall<'_>) -> Result<bool, StoreError> {
-        let now = self.0.clock.now();
+        let now = self.0.parts.clock.now();
         let Some(policy) = self.policy() else { return Ok(false) };
         let Some((counter, subject)) = policy.counted_as(counter, call, now) else { return Ok(false) };
-        self.0.store.reset(counter, &subject).map(|()| true)
+        self.0.parts.store.reset(counter, &subject).map(|()| true)
     }
 
     fn next_id(&self) -> ReservationId {
-        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        ReservationId::new(u128::from(self.0.origin) << 64 | u128::from(number))
+        let number = self.0.parts.next.fetch_add(1, Ordering::Relaxed);
+        ReservationId::new(u128::from(self.0.parts.origin) << 64 | u128::from(number))
     }
 }
 
@@ -195,7 +217,7 @@ impl<S> Clone for Gate<S> {
 
 impl<S> fmt::Debug for Gate<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("policy", &*self.0.policy.read()).finish_non_exhaustive()
+        f.debug_struct("Gate").field("policy", &self.0.in_force.read().policy).finish_non_exhaustive()
     }
 }
 
@@ -256,7 +278,7 @@ fn deny_without_store(
 fn rate_limit(
     policy: &Policy,
     limits: &[LimitRef],
-    request: &Reserve,
+    request: &Reserve<'_>,
     tallies: &Tallies,
     call: &ToolCall<'_>,
 ) -> Decision {
@@ -264,7 +286,7 @@ fn rate_limit(
     let mut wait = Some(0);
     for found in limits {
         let (Some(limit), Some(charge), Some(tally)) =
-            (policy.limit(*found), request.charges.get(found.charge), tallies.get(found.charge))
+            (policy.limit(*found), request.charges.get(found.charge()), tallies.get(found.charge()))
         else {
             continue;
         };

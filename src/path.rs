@@ -15,6 +15,8 @@ use crate::time::Timestamp;
 pub(crate) struct Path {
     root: Root,
     steps: Box<[Step]>,
+    /// Whether `[*]` is among the steps.
+    has_each: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +91,13 @@ impl Path {
         while !rest.is_empty() {
             steps.push(take_step(&mut rest)?);
         }
-        Ok(Self { root, steps: steps.into() })
+        let has_each = steps.contains(&Step::Each);
+        Ok(Self { root, steps: steps.into(), has_each })
     }
 
     /// Whether the path stands for many values (`[*]`).
     pub(crate) fn has_each(&self) -> bool {
-        self.steps.contains(&Step::Each)
+        self.has_each
     }
 
     pub(crate) fn reads_time(&self) -> bool {
@@ -107,53 +110,69 @@ impl Path {
 
     /// The value at the path, for one without `[*]`.
     pub(crate) fn resolve<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
-        let mut found = Found::Absent;
-        let _ = self.each(facts, &mut |one| {
-            found = one;
-            Visit::Stop
-        });
-        found
+        let Some(mut datum) = self.root(facts) else { return Found::Absent };
+        for step in &self.steps {
+            datum = match step_into(datum, step) {
+                Ok(datum) => datum,
+                Err(stopped) => return stopped,
+            };
+        }
+        arrive(datum)
     }
 
     /// Calls `visit` for every value that the path stands for, until it says to stop: one for a path without `[*]`, and
     /// one for each element otherwise. Where an array that `[*]` goes through is absent, the path is, once.
     pub(crate) fn each<'a>(&self, facts: &'a Facts<'a>, visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
-        let datum = match self.root {
+        match self.root(facts) {
+            Some(datum) => walk(datum, &self.steps, visit),
+            None => visit(Found::Absent),
+        }
+    }
+
+    fn root<'a>(&self, facts: &'a Facts<'a>) -> Option<Datum<'a>> {
+        Some(match self.root {
             Root::Arguments => Datum::Object(facts.call.argument_members().unwrap_or(&EMPTY)),
             Root::Context => Datum::Object(facts.call.context_members().unwrap_or(&EMPTY)),
             Root::Tool => Datum::Text(facts.call.tool()),
-            Root::Identity(identity) => match facts.call.identity(identity) {
-                Some(name) => Datum::Text(name),
-                None => return visit(Found::Absent),
-            },
+            Root::Identity(identity) => Datum::Text(facts.call.identity(identity)?),
             Root::Time(part) => facts.time(part),
-        };
-        walk(datum, &self.steps, visit)
+        })
     }
+}
+
+/// One step that is not `[*]`, or what the path comes to where it can't be taken.
+fn step_into<'a>(datum: Datum<'a>, step: &Step) -> Result<Datum<'a>, Found<'a>> {
+    let value = match (step, datum) {
+        (_, Datum::Null) => None,
+        (Step::Name(name), Datum::Object(members)) => members.get(&**name),
+        (Step::Index(index), Datum::Array(elements)) => elements.get(*index),
+        _ => return Err(Found::WrongContainer),
+    };
+    value.map(Datum::from).ok_or(Found::Absent)
+}
+
+fn arrive(datum: Datum<'_>) -> Found<'_> {
+    if let Datum::Null = datum { Found::Absent } else { Found::Value(datum) }
 }
 
 fn walk<'a>(mut datum: Datum<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
     for (index, step) in steps.iter().enumerate() {
-        let next = match (step, datum) {
-            (_, Datum::Null) => return visit(Found::Absent),
-            (Step::Name(name), Datum::Object(members)) => members.get(&**name),
-            (Step::Index(index), Datum::Array(elements)) => elements.get(*index),
-            (Step::Each, Datum::Array(_) | Datum::Object(_)) => {
-                let rest = steps.get(index + 1..).unwrap_or_default();
-                let mut each = |value: &'a Value| walk(value.into(), rest, visit);
-                let stopped = match datum {
-                    Datum::Array(elements) => elements.iter().any(|value| each(value) == Visit::Stop),
-                    Datum::Object(members) => members.values().any(|value| each(value) == Visit::Stop),
-                    _ => false,
-                };
-                return if stopped { Visit::Stop } else { Visit::Next };
-            }
-            _ => return visit(Found::WrongContainer),
+        let rest = steps.get(index + 1..).unwrap_or_default();
+        let mut each = |value: &'a Value| walk(value.into(), rest, visit) == Visit::Stop;
+        let stopped = match (step, datum) {
+            (Step::Each, Datum::Array(elements)) => elements.iter().any(&mut each),
+            (Step::Each, Datum::Object(members)) => members.values().any(&mut each),
+            _ => match step_into(datum, step) {
+                Ok(next) => {
+                    datum = next;
+                    continue;
+                }
+                Err(stopped) => return visit(stopped),
+            },
         };
-        let Some(value) = next else { return visit(Found::Absent) };
-        datum = value.into();
+        return if stopped { Visit::Stop } else { Visit::Next };
     }
-    visit(if let Datum::Null = datum { Found::Absent } else { Found::Value(datum) })
+    visit(arrive(datum))
 }
 
 /// What a path leads to.

@@ -47,11 +47,11 @@ impl SwitchStore {
 }
 
 impl CounterStore for SwitchStore {
-    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.reach()?.reserve(request)
     }
 
-    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.reach()?.peek(request)
     }
 

@@ -181,6 +181,9 @@ impl Test {
             Ok(operand) => operand,
             Err(Unusable) => return Truth::Undecidable,
         };
+        if !self.path.has_each() {
+            return self.truth_of(self.path.resolve(facts), operand, stance);
+        }
         // Of many values, `require` wants every one and the others any; one value is both.
         let (mut sum, enough) = match stance {
             Stance::Require => (Truth::True, Truth::False),
@@ -188,11 +191,7 @@ impl Test {
         };
         let mut first = true;
         let _ = self.path.each(facts, &mut |found| {
-            let truth = match found {
-                Found::Value(datum) => self.sign(self.check.truth(datum, operand)),
-                Found::WrongContainer => Truth::Undecidable,
-                Found::Absent => self.absent(stance),
-            };
+            let truth = self.truth_of(found, operand, stance);
             // The path itself, or the first element, sets the sum; an empty array leaves it as it was.
             sum = match (first, sum, truth) {
                 (true, _, truth) => truth,
@@ -206,8 +205,13 @@ impl Test {
         sum
     }
 
-    fn sign(&self, truth: Truth) -> Truth {
-        if self.negated { truth.not() } else { truth }
+    fn truth_of(&self, found: Found<'_>, operand: Other<'_>, stance: Stance) -> Truth {
+        match found {
+            Found::Value(datum) if self.negated => self.check.truth(datum, operand).not(),
+            Found::Value(datum) => self.check.truth(datum, operand),
+            Found::WrongContainer => Truth::Undecidable,
+            Found::Absent => self.absent(stance),
+        }
     }
 
     fn absent(&self, stance: Stance) -> Truth {
@@ -372,7 +376,11 @@ const DEEP: usize = 128;
 
 /// Whether two values are equal; undecidable where two values that stand in the same place are of different types.
 pub(crate) fn equal(a: Datum<'_>, b: Datum<'_>) -> Truth {
-    equal_within(a, b, DEEP)
+    match (a, b) {
+        // The common case needs no depth.
+        (Datum::Text(a), Datum::Text(b)) => Truth::of(a == b),
+        _ => equal_within(a, b, DEEP),
+    }
 }
 
 fn equal_within(a: Datum<'_>, b: Datum<'_>, depth: usize) -> Truth {

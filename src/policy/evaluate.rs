@@ -121,6 +121,10 @@ impl Policy {
 impl Compiled {
     /// The steps that look at rules.
     fn effect(&self, call: &ToolCall<'_>, now: Timestamp, matching: &Matching) -> (Effect, Option<RuleRef>) {
+        // Most tools of most policies have no rule that could stop them.
+        if self.first(call, matching, |_, rules: &Rules| rules.can_stop().then_some(())).is_none() {
+            return (Effect::Allow, None);
+        }
         let facts = Facts::new(call, now);
         let action = |action: Action| {
             move |entry, rules: &Rules| (rules.action == action).then_some(RuleRef { entry, section: Section::Action })
@@ -216,57 +220,55 @@ impl<'p> Evaluation<'p> {
         self.policy.compiled().message(self.rule?)
     }
 
-    /// What the call costs, in all limits that apply.
+    /// Adds to `plan`, an empty one, what the call costs in all limits that apply. (A plan is large: it is filled where it
+    /// stays.)
     ///
     /// # Errors
-    /// The limit that cannot count the call. Scopes of all limits come before amounts.
-    pub(crate) fn plan(&self, call: &ToolCall<'_>, now: Timestamp) -> Result<Plan, Uncountable> {
-        let compiled = self.policy.compiled();
+    /// The limit that cannot count the call: one that lacks a part of its scope, else one that finds no valid amount.
+    pub(crate) fn plan(&self, call: &ToolCall<'_>, now: Timestamp, plan: &mut Plan) -> Result<(), Uncountable> {
         let facts = Facts::new(call, now);
-        let mut plan = Plan::default();
-        let mut subjects: SmallVec<[Subject; 4]> = SmallVec::new();
-        let mut uncounted = compiled.each_limit(call, &self.matching, |found, limit| {
-            match subject(&limit.scope, &facts) {
-                Some(subject) => {
-                    plan.limits.push(found);
-                    subjects.push(subject);
-                }
-                None if limit.shadow => {}
-                None => return Some(Uncountable { limit: found, code: Code::ScopeMissing }),
+        let mut no_amount = None;
+        let no_scope = self.policy.compiled().each_limit(call, &self.matching, |found, limit| {
+            let (Some(counter), Some(subject)) = (self.policy.counter_id(limit), subject(&limit.scope, &facts)) else {
+                // A shadow limit passes what it cannot count.
+                return (!limit.shadow).then_some(Uncountable { limit: found, code: Code::ScopeMissing });
+            };
+            match amount(limit, &facts) {
+                Some(amount) => plan.add(found, limit, Price { counter, subject, amount, now }),
+                None if limit.shadow || no_amount.is_some() => {}
+                None => no_amount = Some(Uncountable { limit: found, code: Code::AmountInvalid }),
             }
             None
         });
-        if uncounted.is_some() || plan.limits.is_empty() {
-            return uncounted.map_or(Ok(plan), Err);
-        }
-        let mut slots: SmallVec<[u32; 4]> = SmallVec::new();
-        let mut subjects = subjects.into_iter();
-        plan.limits.retain(|found| {
-            let (Some(limit), Some(subject)) = (compiled.limit(*found), subjects.next()) else { return false };
-            let Some(counter) = self.policy.counter_id(limit) else { return false };
-            let Some(amount) = amount(limit, &facts) else {
-                if !limit.shadow && uncounted.is_none() {
-                    uncounted = Some(Uncountable { limit: *found, code: Code::AmountInvalid });
-                }
-                return false;
-            };
-            let max = (!limit.shadow).then_some(limit.max);
-            let known = slots.iter().position(|slot| *slot == limit.slot);
-            found.charge = known.unwrap_or(slots.len());
-            match plan.charges.get_mut(found.charge) {
-                // One charge for each counter: the largest amount, below the smallest maximum.
-                Some(charge) => {
-                    charge.amount = charge.amount.max(amount);
-                    charge.max = charge.max.into_iter().chain(max).min();
-                }
-                None => {
-                    slots.push(limit.slot);
-                    plan.charges.push(Charge { counter, subject, amount, max, meter: meter(limit, now) });
-                }
+        no_scope.or(no_amount).map_or(Ok(()), Err)
+    }
+}
+
+/// What one limit asks for a call.
+struct Price {
+    counter: CounterId,
+    subject: Subject,
+    amount: Amount,
+    now: Timestamp,
+}
+
+impl Plan {
+    /// Adds a limit. Those of one counter make one charge: the largest amount, below the smallest maximum.
+    fn add(&mut self, mut found: LimitRef, limit: &Limit, price: Price) {
+        let Price { counter, subject, amount, now } = price;
+        let max = (!limit.shadow).then_some(limit.max);
+        match self.charges.iter_mut().zip(0u32..).find(|(charge, _)| charge.counter == counter) {
+            Some((charge, index)) => {
+                charge.amount = charge.amount.max(amount);
+                charge.max = charge.max.into_iter().chain(max).min();
+                found.charge = index;
             }
-            true
-        });
-        uncounted.map_or(Ok(plan), Err)
+            None => {
+                found.charge = u32::try_from(self.charges.len()).unwrap_or(u32::MAX);
+                self.charges.push(Charge { counter, subject, amount, max, meter: meter(limit, now) });
+            }
+        }
+        self.limits.push(found);
     }
 }
 
@@ -327,7 +329,14 @@ pub(crate) struct Plan {
 pub(crate) struct LimitRef {
     entry: Option<u32>,
     index: u32,
-    pub(crate) charge: usize,
+    charge: u32,
+}
+
+impl LimitRef {
+    /// The index of its charge.
+    pub(crate) fn charge(self) -> usize {
+        self.charge as usize
+    }
 }
 
 /// A limit that cannot count a call.

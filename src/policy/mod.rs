@@ -31,7 +31,7 @@ pub use bounds::Bounds;
 pub use error::{Issue, IssueCode, PolicyError};
 pub use evaluate::{Code, Effect, Evaluation};
 
-pub(crate) use evaluate::{LimitRef, Uncountable};
+pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
 
 #[cfg(test)]
 pub(crate) use condition::{Truth, equal};
@@ -112,13 +112,15 @@ struct Rules {
 }
 
 impl Rules {
+    /// Whether they can stop a call, apart from their limits.
+    fn can_stop(&self) -> bool {
+        self.action != Action::Allow
+            || !(self.require.is_empty() && self.deny_if.is_empty() && self.require_approval_if.is_empty())
+    }
+
     /// Whether they stop nothing and count nothing.
     fn is_empty(&self) -> bool {
-        self.action == Action::Allow
-            && self.require.is_empty()
-            && self.deny_if.is_empty()
-            && self.require_approval_if.is_empty()
-            && self.limits.is_empty()
+        !self.can_stop() && self.limits.is_empty()
     }
 }
 

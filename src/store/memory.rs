@@ -1,7 +1,7 @@
 //! Counters in the process.
 
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -63,6 +63,15 @@ struct Cell {
 }
 
 impl Cell {
+    /// How the counter stands in the window that is asked for, or in a later one where the clock has stepped back.
+    fn at(&self, asked: Span) -> Tally {
+        if self.window.start >= asked.start {
+            Tally { used: self.used, window: self.window }
+        } else {
+            Tally { used: Total::ZERO, window: asked }
+        }
+    }
+
     fn expired(&self, now: Timestamp) -> bool {
         self.window.end.saturating_add(GRACE) <= now
     }
@@ -102,9 +111,46 @@ impl MemoryStore {
         self.len() == 0
     }
 
+    fn hash_of(&self, subject: &Subject) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        hasher.write(subject.as_bytes());
+        hasher.finish()
+    }
+
+    /// The common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
+    fn run_in_one_row(&self, request: &Reserve<'_>, commit: bool) -> Result<Option<Outcome>, StoreError> {
+        let Some((first, others)) = request.charges.split_first() else { return Ok(None) };
+        if !others.iter().all(|charge| charge.subject == first.subject) {
+            return Ok(None);
+        }
+        let hash = self.hash_of(&first.subject);
+        let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return Ok(None) };
+        let Some(row) = shard.rows.find_mut(hash, |row| row.subject == first.subject) else { return Ok(None) };
+        let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
+        for charge in request.charges {
+            let Some(cell) = row.cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
+            look.add(charge, cell.at(asked(charge)?));
+        }
+        if !look.room {
+            return Ok(Some(Outcome::Refused(look.tallies)));
+        }
+        if commit {
+            for (charge, tally) in request.charges.iter().zip(&mut look.tallies) {
+                tally.used = tally.used.plus(charge.amount);
+                if let Some(cell) = row.cells.iter_mut().find(|cell| cell.counter == charge.counter) {
+                    (cell.window, cell.used) = (tally.window, tally.used);
+                }
+            }
+        }
+        Ok(Some(Outcome::Granted(look.tallies)))
+    }
+
     /// Looks at all counters of the request with their shards locked; if there is room in each, charges all of them.
-    fn run(&self, request: &Reserve, commit: bool) -> Result<Outcome, StoreError> {
-        let mut locked = self.lock(&request.charges);
+    fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
+        if let Some(outcome) = self.run_in_one_row(request, commit)? {
+            return Ok(outcome);
+        }
+        let mut locked = self.lock(request.charges);
         let mut look = locked.look(request)?;
         if look.missing > 0 && look.room {
             if commit {
@@ -149,7 +195,7 @@ impl MemoryStore {
             let place = match same.and_then(|last| places.get(last)) {
                 Some(place) => *place,
                 None => {
-                    let hash = self.hash.hash_one(charge.subject.as_bytes());
+                    let hash = self.hash_of(&charge.subject);
                     Place { hash, shard: shard_of(hash), row: None }
                 }
             };
@@ -199,19 +245,32 @@ struct Look {
     missing: usize,
 }
 
+impl Look {
+    fn add(&mut self, charge: &Charge, tally: Tally) {
+        self.room &= charge.max.is_none_or(|max| tally.used.has_room(charge.amount, max));
+        self.tallies.push(tally);
+    }
+}
+
+/// The window that a charge asks for.
+fn asked(charge: &Charge) -> Result<Span, StoreError> {
+    match charge.meter {
+        Meter::Fixed(span) => Ok(span),
+        _ => Err(StoreError::Unsupported),
+    }
+}
+
 impl Locked<'_> {
-    fn look(&mut self, request: &Reserve) -> Result<Look, StoreError> {
+    fn look(&mut self, request: &Reserve<'_>) -> Result<Look, StoreError> {
         let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
         for (charge, place) in request.charges.iter().zip(&mut self.places) {
-            let Meter::Fixed(asked) = charge.meter else { return Err(StoreError::Unsupported) };
-            let Some(shard) = self.guards.get(place.shard) else { return Err(StoreError::Unsupported) };
+            let asked = asked(charge)?;
+            let Some(shard) = self.guards.get(place.shard) else { return Err(StoreError::Unavailable(None)) };
             place.row = shard.rows.find_bucket_index(place.hash, |row| row.subject == charge.subject);
             let row = place.row.and_then(|bucket| shard.rows.get_bucket(bucket));
             let cell = row.and_then(|row| row.cells.iter().find(|cell| cell.counter == charge.counter));
             let tally = match cell {
-                // The window that is asked for, or a later one where the clock has stepped back.
-                Some(cell) if cell.window.start >= asked.start => Tally { used: cell.used, window: cell.window },
-                Some(_) => Tally { used: Total::ZERO, window: asked },
+                Some(cell) => cell.at(asked),
                 None => {
                     if let Some(horizon) = shard.horizon.filter(|horizon| asked.end <= *horizon) {
                         return Err(StoreError::ClockSteppedBack { horizon });
@@ -220,13 +279,12 @@ impl Locked<'_> {
                     Tally { used: Total::ZERO, window: asked }
                 }
             };
-            look.room &= charge.max.is_none_or(|max| tally.used.has_room(charge.amount, max));
-            look.tallies.push(tally);
+            look.add(charge, tally);
         }
         Ok(look)
     }
 
-    fn write(&mut self, request: &Reserve, tallies: &[Tally]) {
+    fn write(&mut self, request: &Reserve<'_>, tallies: &[Tally]) {
         let mut added = false;
         for ((charge, place), tally) in request.charges.iter().zip(&self.places).zip(tallies) {
             let Some(shard) = self.guards.get_mut(place.shard) else { continue };
@@ -280,18 +338,18 @@ impl Shard {
 }
 
 impl CounterStore for MemoryStore {
-    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.run(request, true)
     }
 
-    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.run(request, false)
     }
 
     fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
         let mut locked = self.lock(&reservation.charges);
         for (charge, place) in reservation.charges.iter().zip(&locked.places) {
-            let Meter::Fixed(charged) = charge.meter else { return Err(StoreError::Unsupported) };
+            let charged = asked(charge)?;
             let Some(shard) = locked.guards.get_mut(place.shard) else { continue };
             // Only the window that was charged: a later one owes nothing.
             match shard.cell(place.hash, &charge.subject, charge.counter) {
@@ -303,7 +361,7 @@ impl CounterStore for MemoryStore {
     }
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        let hash = self.hash.hash_one(subject.as_bytes());
+        let hash = self.hash_of(subject);
         let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return Ok(()) };
         if let Ok(mut entry) = shard.rows.find_entry(hash, |row| row.subject == *subject) {
             let cells = &mut entry.get_mut().cells;

@@ -9,7 +9,7 @@ use std::error::Error;
 use smallvec::SmallVec;
 
 use crate::amount::Total;
-use crate::charge::{Charges, CounterId, Span, Subject};
+use crate::charge::{Charge, Charges, CounterId, Meter, Span, Subject};
 use crate::time::Timestamp;
 
 pub use memory::MemoryStore;
@@ -37,13 +37,13 @@ pub trait CounterStore: Send + Sync {
     ///
     /// # Errors
     /// The store cannot tell. Nothing was charged, as far as it knows; the call must not go ahead.
-    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError>;
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError>;
 
     /// Whether [`reserve`](Self::reserve) would grant the charges, with the tallies as they stand; nothing is charged.
     ///
     /// # Errors
     /// As for `reserve`.
-    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError>;
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError>;
 
     /// Gives a reservation back, in the windows that were charged. What has passed since is not changed.
     ///
@@ -59,11 +59,11 @@ pub trait CounterStore: Send + Sync {
 }
 
 impl<S: CounterStore + ?Sized, P: std::ops::Deref<Target = S> + Send + Sync> CounterStore for P {
-    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         (**self).reserve(request)
     }
 
-    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         (**self).peek(request)
     }
 
@@ -93,20 +93,20 @@ impl ReservationId {
 }
 
 /// A request to charge a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reserve {
+pub struct Reserve<'c> {
     /// Which reservation it is to be.
     pub id: ReservationId,
     /// The present, as the host's clock has it.
     pub now: Timestamp,
-    /// The charges. No two of them have the same counter and the same subject.
-    pub charges: Charges,
+    /// The charges. No two of them have the same counter.
+    pub charges: &'c [Charge],
 }
 
-impl Reserve {
+impl<'c> Reserve<'c> {
     /// Asks for `charges` at `now`.
-    pub fn new(id: ReservationId, now: Timestamp, charges: Charges) -> Self {
+    pub fn new(id: ReservationId, now: Timestamp, charges: &'c [Charge]) -> Self {
         Self { id, now, charges }
     }
 }
@@ -122,11 +122,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// What `request` holds after the store granted it with `tallies`.
-    pub fn new(request: Reserve, tallies: &Tallies) -> Self {
-        let Reserve { id, mut charges, .. } = request;
+    /// What is held after the store granted `charges` with `tallies`.
+    #[inline]
+    pub fn new(id: ReservationId, mut charges: Charges, tallies: &Tallies) -> Self {
         for (charge, tally) in charges.iter_mut().zip(tallies) {
-            if let crate::charge::Meter::Fixed(span) = &mut charge.meter {
+            if let Meter::Fixed(span) = &mut charge.meter {
                 *span = tally.window;
             }
         }

@@ -178,10 +178,10 @@ fn a_store_works_through_pointers() {
 struct Odd(Outcome);
 
 impl CounterStore for Odd {
-    fn reserve(&self, _: &Reserve) -> Result<Outcome, StoreError> {
+    fn reserve(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
         Ok(self.0.clone())
     }
-    fn peek(&self, _: &Reserve) -> Result<Outcome, StoreError> {
+    fn peek(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
         Ok(self.0.clone())
     }
     fn release(&self, _: Reservation) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ mod generate;
 mod model;
 mod properties;
 mod samples;
+mod schema;
 mod vectors;
 mod walls;
 

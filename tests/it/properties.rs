@@ -38,10 +38,10 @@ impl Switched {
 }
 
 impl CounterStore for Switched {
-    fn reserve(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.reach()?.reserve(request)
     }
-    fn peek(&self, request: &Reserve) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.reach()?.peek(request)
     }
     fn release(&self, reservation: Reservation) -> Result<(), StoreError> {

@@ -25,6 +25,7 @@ fn comparison_or_group<C: JsonSchema, Element: JsonSchema>(generator: &mut Schem
     let negated = generator.subschema_for::<ConditionBelowNot>();
     json_schema!({
         "title": "Condition",
+        "description": "A comparison, or a group of conditions.",
         "type": "object",
         "anyOf": [
             generator.subschema_for::<C>(),
