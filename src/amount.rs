@@ -71,9 +71,9 @@ impl Amount {
             Exact::Integer(integer) => match u64::try_from(integer) {
                 Ok(units) if units <= Self::MAX.0 / MICROS => Ok(Self(units * MICROS)),
                 Ok(_) => Err(AmountError::TooLarge),
-                Err(_) if integer < 0 => Err(AmountError::Negative),
-                Err(_) => Err(AmountError::TooLarge),
+                Err(_) => Err(AmountError::Negative),
             },
+            Exact::Large(_) => Err(AmountError::TooLarge),
             Exact::Float(float) => Self::from_decimal(&ShortText::of(float).decimal().ok_or(AmountError::NotANumber)?),
         }
     }
@@ -178,6 +178,7 @@ impl Total {
     }
 
     /// Whether `amount` can be added without passing `max`. A `max` of zero has room for nothing, not even for zero.
+    #[inline]
     pub fn has_room(self, amount: Amount, max: Amount) -> bool {
         max > Amount::ZERO && self.0.checked_add(amount.0).is_some_and(|sum| sum <= max.0)
     }

@@ -85,6 +85,7 @@ impl Subject {
         &self.0
     }
 
+    #[inline]
     pub(crate) fn push_identity(&mut self, identity: Identity, name: &str) {
         let tag = match identity {
             Identity::Grant => Tag::Grant,
@@ -106,17 +107,18 @@ impl Subject {
 
     /// Numbers by value: `1` and `1.0` are one part, `"1"` is another.
     pub(crate) fn push_number(&mut self, number: Exact) {
-        match number {
-            Exact::Integer(integer) => self.push(Tag::Integer, &integer.to_le_bytes()),
-            Exact::Float(float) if number.is_whole() && float.abs() < 2f64.powi(100) => {
-                #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^100")]
-                self.push(Tag::Integer, &(float as i128).to_le_bytes());
-            }
-            Exact::Float(float) => self.push(Tag::Float, &float.to_bits().to_le_bytes()),
-        }
+        let integer = match number {
+            Exact::Integer(integer) => i128::from(integer),
+            Exact::Large(integer) => i128::from(integer),
+            #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^100")]
+            Exact::Float(float) if number.is_whole() && float.abs() < 2f64.powi(100) => float as i128,
+            Exact::Float(float) => return self.push(Tag::Float, &float.to_bits().to_le_bytes()),
+        };
+        self.push(Tag::Integer, &integer.to_le_bytes());
     }
 
     /// The same subject in at most [`SUBJECT_BYTES`].
+    #[inline]
     pub(crate) fn bounded(self) -> Self {
         if self.0.len() <= SUBJECT_BYTES {
             return self;
@@ -126,6 +128,7 @@ impl Subject {
         bounded
     }
 
+    #[inline]
     fn push(&mut self, tag: Tag, part: &[u8]) {
         match u8::try_from(part.len()) {
             Ok(length) if length < LONG => self.0.extend_from_slice(&[tag as u8, length]),
@@ -223,7 +226,7 @@ mod tests {
                 Part::Global => subject.push_global(),
                 Part::Identity(identity, name) => subject.push_identity(*identity, name),
                 Part::Text(text) => subject.push_text(text),
-                Part::Integer(integer) => subject.push_number(Exact::Integer((*integer).into())),
+                Part::Integer(integer) => subject.push_number(Exact::Integer(*integer)),
                 Part::Float(float) => subject.push_number(Exact::Float(*float)),
             }
         }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use smallvec::SmallVec;
 
 use crate::amount::{Amount, Total};
-use crate::policy::{Code, Digest, LimitRef, Policy};
-use crate::store::{Reservation, StoreError, Tallies};
+use crate::policy::{Code, Digest, LimitRef, Plan, Policy};
+use crate::store::{Reservation, ReservationId, StoreError, Tallies};
 use crate::time::Timestamp;
 
 /// What becomes of a call.
@@ -233,9 +232,9 @@ pub struct Permit(pub(crate) Option<Held>);
 /// What a permit has charged.
 pub(crate) struct Held {
     pub(crate) granter: Arc<dyn Granter>,
-    pub(crate) limits: SmallVec<[LimitRef; 4]>,
+    pub(crate) id: ReservationId,
+    pub(crate) plan: Plan,
     pub(crate) tallies: Tallies,
-    pub(crate) reservation: Reservation,
 }
 
 /// What granted a permit, as far as the permit knows it: the policy that was in force, and the store.
@@ -258,7 +257,7 @@ impl Permit {
     /// The store failed; the quota stays spent until its windows end.
     pub fn try_release(self) -> Result<(), StoreError> {
         match self.0 {
-            Some(held) => held.granter.release(held.reservation),
+            Some(Held { granter, id, plan, tallies }) => granter.release(Reservation::new(id, plan.charges, &tallies)),
             None => Ok(()),
         }
     }
@@ -266,7 +265,7 @@ impl Permit {
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
         let held = self.0.as_ref().and_then(|held| Some((held.granter.policy()?, held)));
-        held.map_or_else(Vec::new, |(policy, held)| LimitState::all(policy, &held.limits, &held.tallies))
+        held.map_or_else(Vec::new, |(policy, held)| LimitState::all(policy, &held.plan.limits, &held.tallies))
     }
 }
 

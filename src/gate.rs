@@ -164,8 +164,8 @@ impl<S: CounterStore + 'static> Gate<S> {
                 require_approval(policy, &evaluation, limits, call)
             }
             Ok(Outcome::Granted(tallies)) => {
-                let reservation = Reservation::new(request.id, plan.charges, &tallies);
-                Decision::Allow(Permit(Some(Held { granter: in_force, limits: plan.limits, tallies, reservation })))
+                let id = request.id;
+                Decision::Allow(Permit(Some(Held { granter: in_force, id, plan, tallies })))
             }
             Ok(Outcome::Refused(tallies)) => rate_limit(policy, &plan.limits, &request, &tallies, call),
             Err(_) => deny_without_store(policy, &evaluation, &plan.limits, call),

@@ -61,6 +61,7 @@ impl Window {
     }
 
     /// The aligned window that `now` lies in: its first instant, and the first instant after it.
+    #[inline]
     pub(crate) fn around(self, now: Timestamp, utc_offset: i32) -> Span {
         const DAY: i64 = 86_400;
         let offset = i64::from(utc_offset) * 60;

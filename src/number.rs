@@ -11,8 +11,9 @@ use serde_json::Number;
 /// The value of a JSON number: what a 64-bit integer (signed or not) or a double holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Exact {
-    /// Of the range of `i64` and `u64` together.
-    Integer(i128),
+    Integer(i64),
+    /// Above the largest `i64`.
+    Large(u64),
     /// Finite.
     Float(f64),
 }
@@ -22,12 +23,13 @@ impl Exact {
     ///
     /// That happens when some crate of the build enables `serde_json`'s `arbitrary_precision`: then a number is a text
     /// that two readers may take for two values, and nothing can be decided on it.
+    #[inline]
     pub(crate) fn of(number: &Number) -> Option<Self> {
         if let Some(integer) = number.as_i64() {
-            return Some(Self::Integer(integer.into()));
+            return Some(Self::Integer(integer));
         }
         if let Some(integer) = number.as_u64() {
-            return Some(Self::Integer(integer.into()));
+            return Some(Self::Large(integer));
         }
         if *NUMBERS_ARE_TEXT {
             return Self::of_text(&number.to_string());
@@ -40,10 +42,10 @@ impl Exact {
     pub(crate) fn of_text(text: &str) -> Option<Self> {
         if !text.contains(['.', 'e', 'E']) {
             if let Ok(integer) = text.parse::<i64>() {
-                return Some(Self::Integer(integer.into()));
+                return Some(Self::Integer(integer));
             }
             if let Ok(integer) = text.parse::<u64>() {
-                return Some(Self::Integer(integer.into()));
+                return Some(Self::Large(integer));
             }
         }
         let float = text.parse::<f64>().ok().filter(|float| float.is_finite())?;
@@ -53,7 +55,7 @@ impl Exact {
     /// Whether the value is whole (`1.0` is).
     pub(crate) fn is_whole(self) -> bool {
         match self {
-            Self::Integer(_) => true,
+            Self::Integer(_) | Self::Large(_) => true,
             Self::Float(float) => float.fract() == 0.0,
         }
     }
@@ -61,10 +63,8 @@ impl Exact {
     /// The value as a `serde_json` number.
     pub(crate) fn to_number(self) -> Option<Number> {
         match self {
-            Self::Integer(integer) => match i64::try_from(integer) {
-                Ok(integer) => Some(integer.into()),
-                Err(_) => u64::try_from(integer).ok().map(Number::from),
-            },
+            Self::Integer(integer) => Some(integer.into()),
+            Self::Large(integer) => Some(integer.into()),
             Self::Float(float) => Number::from_f64(float),
         }
     }
@@ -85,19 +85,26 @@ impl PartialOrd for Exact {
 }
 
 impl Ord for Exact {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         match (*self, *other) {
             (Self::Integer(a), Self::Integer(b)) => a.cmp(&b),
+            (Self::Large(a), Self::Large(b)) => a.cmp(&b),
+            (Self::Integer(_), Self::Large(_)) => Ordering::Less,
+            (Self::Large(_), Self::Integer(_)) => Ordering::Greater,
             // Both are finite, so they compare; -0.0 equals 0.0.
             (Self::Float(a), Self::Float(b)) => a.partial_cmp(&b).unwrap_or(Ordering::Equal),
-            (Self::Integer(a), Self::Float(b)) => compare_integer(a, b),
-            (Self::Float(a), Self::Integer(b)) => compare_integer(b, a).reverse(),
+            (Self::Integer(a), Self::Float(b)) => compare_integer(a.into(), b),
+            (Self::Large(a), Self::Float(b)) => compare_integer(a.into(), b),
+            (Self::Float(a), Self::Integer(b)) => compare_integer(b.into(), a).reverse(),
+            (Self::Float(a), Self::Large(b)) => compare_integer(b.into(), a).reverse(),
         }
     }
 }
 
+/// Compares an integer of 64 bits, signed or not, with a finite double.
 fn compare_integer(integer: i128, float: f64) -> Ordering {
-    // Every integer here lies within ±2^64, where a double's whole part fits an `i128` exactly.
+    // Every such integer lies within ±2^64, where a double's whole part fits an `i128` exactly.
     if float >= 2f64.powi(65) {
         return Ordering::Less;
     }

@@ -96,6 +96,7 @@ impl Path {
     }
 
     /// Whether the path stands for many values (`[*]`).
+    #[inline]
     pub(crate) fn has_each(&self) -> bool {
         self.has_each
     }
@@ -109,6 +110,7 @@ impl Path {
     }
 
     /// The value at the path, for one without `[*]`.
+    #[inline]
     pub(crate) fn resolve<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
         let Some(mut datum) = self.root(facts) else { return Found::Absent };
         for step in &self.steps {
@@ -129,6 +131,7 @@ impl Path {
         }
     }
 
+    #[inline]
     fn root<'a>(&self, facts: &'a Facts<'a>) -> Option<Datum<'a>> {
         Some(match self.root {
             Root::Arguments => Datum::Object(facts.call.argument_members().unwrap_or(&EMPTY)),
@@ -141,6 +144,7 @@ impl Path {
 }
 
 /// One step that is not `[*]`, or what the path comes to where it can't be taken.
+#[inline]
 fn step_into<'a>(datum: Datum<'a>, step: &Step) -> Result<Datum<'a>, Found<'a>> {
     let value = match (step, datum) {
         (_, Datum::Null) => None,
@@ -151,6 +155,7 @@ fn step_into<'a>(datum: Datum<'a>, step: &Step) -> Result<Datum<'a>, Found<'a>> 
     value.map(Datum::from).ok_or(Found::Absent)
 }
 
+#[inline]
 fn arrive(datum: Datum<'_>) -> Found<'_> {
     if let Datum::Null = datum { Found::Absent } else { Found::Value(datum) }
 }
@@ -210,6 +215,7 @@ pub(crate) enum Datum<'a> {
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 impl<'a> From<&'a Value> for Datum<'a> {
+    #[inline]
     fn from(value: &'a Value) -> Self {
         match value {
             Value::Null => Self::Null,
@@ -238,6 +244,7 @@ struct Moment {
 }
 
 impl<'a> Facts<'a> {
+    #[inline]
     pub(crate) fn new(call: &'a ToolCall<'a>, now: Timestamp) -> Self {
         Self { call, now, moment: OnceCell::new() }
     }
@@ -252,7 +259,7 @@ impl<'a> Facts<'a> {
                 date: ShortText::format(format_args!("{:04}-{:02}-{:02}", civil.year, civil.month, civil.day)),
             }
         });
-        let number = |value: i64| Datum::Number(Exact::Integer(value.into()));
+        let number = |value: i64| Datum::Number(Exact::Integer(value));
         match part {
             TimePart::Hour => number(moment.hour),
             TimePart::Minute => number(moment.minute),

@@ -105,6 +105,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
+    #[inline]
     pub(super) fn get(&self, entry: u32) -> Option<&Rules> {
         let index = self.index.get(entry as usize)?.checked_sub(1)?;
         self.rules.get(index as usize)

@@ -47,7 +47,15 @@ impl Truth {
 
     /// The weakest of many by `and`: false if any is, else undecidable if any is.
     pub(crate) fn all(truths: impl Iterator<Item = Self>) -> Self {
-        Self::any(truths.map(Self::not)).not()
+        let mut sum = Self::True;
+        for truth in truths {
+            match truth {
+                Self::False => return Self::False,
+                Self::Undecidable => sum = Self::Undecidable,
+                Self::True => {}
+            }
+        }
+        sum
     }
 }
 
@@ -69,6 +77,7 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
+    #[inline]
     pub(crate) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
         match self {
             Self::Test(test) => test.truth(facts, stance),
@@ -142,6 +151,7 @@ pub(crate) enum Order {
 }
 
 impl Order {
+    #[inline]
     fn holds(self, order: Ordering) -> bool {
         match self {
             Self::Less => order.is_lt(),
@@ -205,6 +215,7 @@ impl Test {
         sum
     }
 
+    #[inline]
     fn truth_of(&self, found: Found<'_>, operand: Other<'_>, stance: Stance) -> Truth {
         match found {
             Found::Value(datum) if self.negated => self.check.truth(datum, operand).not(),
@@ -233,6 +244,7 @@ type Other<'a> = Option<Datum<'a>>;
 const MAX_OTHERS: usize = 1_000;
 
 impl Check {
+    #[inline]
     fn operand<'a>(&self, facts: &'a Facts<'a>) -> Result<Other<'a>, Unusable> {
         let (Self::Equal(Operand::From(path))
         | Self::Order(_, Operand::From(path))
@@ -354,6 +366,7 @@ fn length(datum: Datum<'_>) -> Option<u64> {
     u64::try_from(length).ok()
 }
 
+#[inline]
 fn one_of(datum: Datum<'_>, values: &[Value]) -> Truth {
     Truth::any(values.iter().map(|value| equal(datum, value.into())))
 }
@@ -375,6 +388,7 @@ fn contains(datum: Datum<'_>, value: Datum<'_>, needle: Option<&Needle>) -> Trut
 const DEEP: usize = 128;
 
 /// Whether two values are equal; undecidable where two values that stand in the same place are of different types.
+#[inline]
 pub(crate) fn equal(a: Datum<'_>, b: Datum<'_>) -> Truth {
     match (a, b) {
         // The common case needs no depth.

@@ -160,6 +160,7 @@ impl Compiled {
 
     /// The first thing that `find` finds in the rules that apply: those of the matching entries in document order, then
     /// those of `all_tools`.
+    #[inline]
     fn first<'c, T>(
         &'c self,
         call: &ToolCall<'_>,
@@ -175,11 +176,13 @@ impl Compiled {
     }
 }
 
+#[inline]
 fn first_rule(rules: &[Rule], stops: impl Fn(&Rule) -> bool) -> Option<u32> {
     rules.iter().position(stops).and_then(|index| u32::try_from(index).ok())
 }
 
 impl Rule {
+    #[inline]
     fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
         Truth::all(self.conditions.iter().map(|condition: &Condition| condition.truth(facts, stance)))
     }
@@ -254,6 +257,7 @@ struct Price {
 
 impl Plan {
     /// Adds a limit. Those of one counter make one charge: the largest amount, below the smallest maximum.
+    #[inline]
     fn add(&mut self, mut found: LimitRef, limit: &Limit, price: Price) {
         let Price { counter, subject, amount, now } = price;
         let max = (!limit.shadow).then_some(limit.max);
@@ -274,6 +278,7 @@ impl Plan {
 
 impl Compiled {
     /// Calls `visit` for every limit that applies, in document order, until it gives something.
+    #[inline]
     fn each_limit<'c, T>(
         &'c self,
         call: &ToolCall<'_>,
@@ -346,6 +351,7 @@ pub(crate) struct Uncountable {
 }
 
 /// Whom a counter of that scope counts; nothing where the call lacks a part.
+#[inline]
 fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
     let mut subject = Subject::default();
     for part in &scope.0 {
@@ -362,6 +368,7 @@ fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
     Some(subject.bounded())
 }
 
+#[inline]
 fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
     match &limit.cost {
         Cost::Constant(amount) => Some(*amount),
@@ -372,6 +379,7 @@ fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
     }
 }
 
+#[inline]
 fn meter(limit: &Limit, now: Timestamp) -> Meter {
     match limit.algorithm {
         Algorithm::Fixed => Meter::Fixed(limit.window.around(now, limit.utc_offset)),

@@ -128,6 +128,7 @@ impl Names {
     }
 
     /// The entries that match `name`, in document order.
+    #[inline]
     pub(crate) fn matching(&self, name: &str) -> Matching {
         let mut matching = Matching { few: [0; Matching::FEW], count: 0, exact: self.exact(name) };
         if self.patterns.is_empty() {
@@ -144,6 +145,7 @@ impl Names {
     }
 
     /// Whether any entry matches.
+    #[inline]
     pub(crate) fn matches(&self, name: &str) -> bool {
         let mut found = self.exact(name).is_some();
         if !found && !self.patterns.is_empty() {
@@ -152,6 +154,7 @@ impl Names {
         found
     }
 
+    #[inline]
     fn exact(&self, name: &str) -> Option<u32> {
         if self.exact.is_empty() {
             return None;
@@ -184,12 +187,14 @@ impl Names {
 }
 
 impl ExactName {
+    #[inline]
     fn of<'n>(&self, names: &'n str) -> &'n str {
         let at = self.at as usize;
         names.get(at..at + self.length as usize).unwrap_or_default()
     }
 }
 
+#[inline]
 fn hash_name(hash: &RandomState, name: &str) -> u64 {
     let mut hasher = hash.build_hasher();
     hasher.write(name.as_bytes());
@@ -215,11 +220,13 @@ impl Matching {
         self.count += 1;
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0 && self.exact.is_none()
     }
 
     /// The one entry that matches where no pattern does: the common case.
+    #[inline]
     pub(crate) fn alone(&self) -> Option<u32> {
         // Without patterns `count` is zero, and the exact entry alone matches.
         if self.count == 0 { self.exact } else { None }

@@ -159,10 +159,8 @@ impl Serialize for Written<'_> {
             Json::Null => serializer.serialize_unit(),
             Json::Bool(value) => serializer.serialize_bool(*value),
             Json::Number(text) => match Exact::of_text(text) {
-                Some(Exact::Integer(integer)) => match i64::try_from(integer) {
-                    Ok(integer) => serializer.serialize_i64(integer),
-                    Err(_) => serializer.serialize_u64(u64::try_from(integer).map_err(S::Error::custom)?),
-                },
+                Some(Exact::Integer(integer)) => serializer.serialize_i64(integer),
+                Some(Exact::Large(integer)) => serializer.serialize_u64(integer),
                 Some(Exact::Float(float)) => serializer.serialize_f64(float),
                 None => {
                     Err(S::Error::custom(format!("no double holds {text} exactly: write the policy with `to_json`")))

@@ -64,6 +64,7 @@ struct Cell {
 
 impl Cell {
     /// How the counter stands in the window that is asked for, or in a later one where the clock has stepped back.
+    #[inline]
     fn at(&self, asked: Span) -> Tally {
         if self.window.start >= asked.start {
             Tally { used: self.used, window: self.window }
@@ -111,6 +112,7 @@ impl MemoryStore {
         self.len() == 0
     }
 
+    #[inline]
     fn hash_of(&self, subject: &Subject) -> u64 {
         let mut hasher = self.hash.build_hasher();
         hasher.write(subject.as_bytes());
@@ -214,6 +216,7 @@ impl MemoryStore {
     }
 }
 
+#[inline]
 fn shard_of(hash: u64) -> usize {
     // Neither the low bits, by which a table finds the bucket, nor the top seven, which it keeps as a tag.
     (hash >> 40) as usize % SHARDS
@@ -253,6 +256,7 @@ impl Look {
 }
 
 /// The window that a charge asks for.
+#[inline]
 fn asked(charge: &Charge) -> Result<Span, StoreError> {
     match charge.meter {
         Meter::Fixed(span) => Ok(span),

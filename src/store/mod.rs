@@ -123,7 +123,6 @@ pub struct Reservation {
 
 impl Reservation {
     /// What is held after the store granted `charges` with `tallies`.
-    #[inline]
     pub fn new(id: ReservationId, mut charges: Charges, tallies: &Tallies) -> Self {
         for (charge, tally) in charges.iter_mut().zip(tallies) {
             if let Meter::Fixed(span) = &mut charge.meter {
