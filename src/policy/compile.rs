@@ -116,6 +116,10 @@ impl Entries {
         self.rules.get_mut(index as usize)
     }
 
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
     fn push(&mut self, rules: Rules) {
         let index = if rules.is_empty() {
             0
@@ -265,15 +269,16 @@ impl Draft {
                 "rules for every tool stand in `all_tools`, and the outcome for tools without an entry is `default`";
             reader.issue(IssueCode::InvalidPattern, at, format!("{} alone is no entry", quote(name)), help.to_owned());
         }
-        if !name_fits(reader, at, name) {
-            return;
-        }
-        let is_new = if name.contains('*') { self.patterns.insert(name.to_owned()) } else { true };
-        if !(is_new && self.names.insert(name)) {
-            let help = "put the rules of both into one entry".to_owned();
-            reader.issue(IssueCode::DuplicateKey, at, format!("{} stands twice in `tools`", quote(name)), help);
-            return;
-        }
+        let is_new = name_fits(reader, at, name) && {
+            let is_new = !name.contains('*') || self.patterns.insert(name.to_owned());
+            let is_new = is_new && self.names.insert(name);
+            if !is_new {
+                let help = "put the rules of both into one entry".to_owned();
+                reader.issue(IssueCode::DuplicateKey, at, format!("{} stands twice in `tools`", quote(name)), help);
+            }
+            is_new
+        };
+        let limits = self.limits.len();
         let rules = match &node.json {
             // Half of the entries of real policies say nothing more than that the tool is there.
             Json::Object(members) if members.is_empty() => Rules::default(),
@@ -282,6 +287,11 @@ impl Draft {
                 None => Rules::default(),
             },
         };
+        if !is_new {
+            // Its rules were read for their issues alone.
+            self.limits.truncate(limits);
+            return;
+        }
         self.entries.push(rules);
     }
 
@@ -301,7 +311,7 @@ impl Draft {
         let require = list(reader, "require", &RULE, Polarity::Require);
         let deny_if = list(reader, "deny_if", &RULE, Polarity::Match);
         let require_approval_if = list(reader, "require_approval_if", &APPROVAL_RULE, Polarity::Match);
-        let owner = entry.map(|_| u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX));
+        let owner = entry.map(|_| u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         let limits = self.limits.read(reader, fields, owner, entry.unwrap_or("all_tools"), &mut self.reads_time);
         Rules {
             action: match action {

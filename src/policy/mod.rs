@@ -247,12 +247,12 @@ impl Policy {
 
     /// The JSON Schema (draft 2020-12) of policy documents, for editors.
     ///
-    /// It accepts the documents that [`Policy::from_json`] accepts, and no others, except for what a schema cannot say:
-    /// that no key stands twice; that nothing stands before or after the document; the sizes in bytes of the document, of
-    /// names and of regular expressions, and its nesting; that a regular expression is one and is small enough compiled;
-    /// that a listed host is one; that numbers have at most six decimals where they are amounts, and are held exactly by a
-    /// double; that an index in a path fits 32 bits and that an escape in a bracketed name is a whole character; and that limits
-    /// of one counter agree.
+    /// It accepts the documents that [`Policy::from_json`] accepts, and no others, except for what a schema cannot say: that no
+    /// key stands twice; that nothing stands before or after the document; the sizes in bytes of the document, of names, of
+    /// regular expressions and of texts that are compared without regard to case (characters are counted instead), and its
+    /// nesting; that a regular expression is one and is small enough compiled; that a listed host is one (only characters that
+    /// no host has are refused); that amounts have at most six decimals; that a number is held exactly by a 64-bit integer or a
+    /// double, so that one which only rounds to a fitting number is refused; and that limits of one counter agree.
     pub fn json_schema() -> schemars::Schema {
         schemars::SchemaGenerator::default().into_root_schema_for::<Self>()
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use regex::{Regex, RegexBuilder};
 
-pub(super) use super::bounds::Bounds;
+use super::bounds::Bounds;
 use super::document::{Need, Shape};
 use super::error::{IssueCode, Issues};
 use super::suggest::{listed, nearest, suggest};

@@ -63,6 +63,16 @@ impl LimitPlaces {
         limits.unwrap_or_default().into_iter().chain(rate).collect()
     }
 
+    /// How many rules objects with limits have been read.
+    pub(super) fn len(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Forgets those after the first `count`.
+    pub(super) fn truncate(&mut self, count: usize) {
+        self.owners.truncate(count);
+    }
+
     /// Gives limits of one name one counter, and notes those that disagree: the later ones, in the order in which limits
     /// are looked at, which is not always that of the text.
     pub(super) fn connect(
