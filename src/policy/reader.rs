@@ -206,10 +206,20 @@ impl<'b> Reader<'b> {
     }
 
     pub(super) fn unknown_word(&mut self, node: &Node<'_>, text: &str, what: &str, words: &[&'static str]) {
-        let help = match nearest(text, words) {
-            Some(near) => format!("did you mean `{near}`? it is one of {}", listed(words)),
-            None => format!("it is one of {}", listed(words)),
-        };
+        self.unknown_word_or(node, text, what, words, "");
+    }
+
+    /// As [`Self::unknown_word`], where something other than a word may stand too: `or` says what.
+    pub(super) fn unknown_word_or(
+        &mut self,
+        node: &Node<'_>,
+        text: &str,
+        what: &str,
+        words: &[&'static str],
+        or: &str,
+    ) {
+        let near = nearest(text, words).map_or(String::new(), |near| format!("did you mean `{near}`? "));
+        let help = format!("{near}it is one of {}{or}", listed(words));
         self.issue(IssueCode::UnknownValue, node.at, format!("{} is not {what}", quote(text)), help);
     }
 

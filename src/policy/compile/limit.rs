@@ -225,7 +225,8 @@ fn window(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Window> {
                 reader.duration(node, "`window`").map(Window::Every)
             } else {
                 let names = WINDOWS.map(|(name, _)| name);
-                reader.unknown_word(node, text, "a window", &names);
+                let or = ", a number of seconds, or a duration such as `15m`";
+                reader.unknown_word_or(node, text, "a window", &names, or);
                 None
             }
         }
