@@ -1,8 +1,8 @@
 //! An allowed call allocates nothing, and neither does a denied one before somebody asks for its rule.
 //!
-//! `allocation_counter` counts what the thread that measures allocates, so that other tests do not disturb. Everything is
-//! asked once before it is measured: a regular expression makes its scratch space, and a store its row for a caller, at
-//! the first use.
+//! `allocation_counter` counts what the thread that measures allocates, so that other tests do not disturb. Everything
+//! is asked once before it is measured: a regular expression makes its scratch space, and a store its row for a caller,
+//! at the first use.
 
 use std::time::Duration;
 
@@ -88,7 +88,8 @@ fn conditions() -> Vec<(Value, Value)> {
         (json!({ "path": "context.roles", "op": "contains", "value": "finance" }), json!({})),
         (json!({ "path": "args.x", "op": "lt", "value": 5, "absent": "match" }), json!({})),
         (
-            json!({ "any": [condition("eq", json!(1)), { "all": [condition("eq", json!(2)), condition("lt", json!(3))] }] }),
+            json!({ "any": [condition("eq", json!(1)),
+                            { "all": [condition("eq", json!(2)), condition("lt", json!(3))] }] }),
             x(json!(2)),
         ),
         (json!({ "not": condition("regex", json!("[0-9]{4}")) }), x(json!("abc"))),
@@ -186,7 +187,10 @@ fn names_and_patterns_do_not_allocate() {
 
 /// Documents of which each has limits in another way, and how many of them apply to the call.
 fn limits() -> Vec<(Value, usize)> {
-    let limit = |counter: &str, window: &str, scope: Value| json!({ "counter": counter, "window": window, "scope": scope, "max": 1_000 });
+    let limit = |counter: &str, window: &str, scope: Value| {
+        let max = 1_000;
+        json!({ "counter": counter, "window": window, "scope": scope, "max": max })
+    };
     let with = |limit: Value, key: &str, value: Value| {
         let mut limit = limit;
         limit[key] = value;
