@@ -5,21 +5,23 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use toolgate::Policy;
 
-use crate::floor::Document;
-use crate::workload;
+use crate::floor;
+use crate::workload::{self, DESCRIPTION};
 
 /// Is reading a document, with the place of every issue and all that decisions need, at most three times what `serde`
 /// takes to put it into structs?
 pub(crate) fn one_policy(c: &mut Criterion) {
     let documents = [
-        ("bare entries", workload::w1(workload::ENTRIES)),
-        ("bare entries and a regex", workload::w2()),
-        ("entries with rules", workload::mixed(workload::ENTRIES)),
+        ("bare entries", workload::w1(workload::ENTRIES), None),
+        ("bare entries and a regex", workload::w2(), Some(DESCRIPTION)),
+        ("entries with rules", workload::mixed(workload::ENTRIES), None),
     ];
-    for (name, text) in documents {
+    for (name, text, regex) in documents {
         let mut group = c.benchmark_group(format!("load 359 {name}"));
         group.throughput(Throughput::Bytes(text.len() as u64));
-        group.bench_function("floor: serde into structs", |b| b.iter(|| Document::read(black_box(&text))));
+        group.bench_function("floor: serde into structs", |b| {
+            b.iter(|| floor::load(black_box(&text), black_box(regex)))
+        });
         group.bench_function("toolgate", |b| b.iter(|| Policy::from_json(black_box(&text)).unwrap()));
         group.finish();
     }
@@ -33,7 +35,7 @@ pub(crate) fn many_entries(c: &mut Criterion) {
         let text = workload::w1(entries);
         group.throughput(Throughput::Elements(entries as u64));
         group.bench_with_input(BenchmarkId::new("floor: serde into structs", entries), &text, |b, text| {
-            b.iter(|| Document::read(black_box(text)));
+            b.iter(|| floor::load(black_box(text), None));
         });
         group.bench_with_input(BenchmarkId::new("toolgate", entries), &text, |b, text| {
             b.iter(|| Policy::from_json(black_box(text)).unwrap());

@@ -52,8 +52,14 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn reserve(&self, store: &MemoryStore) -> Outcome {
-        store.reserve(&Reserve::new(self.id, self.now, &self.charges)).unwrap()
+    fn ask(&self) -> Reserve<'_> {
+        Reserve::new(self.id, self.now, &self.charges)
+    }
+
+    /// Whether there was room.
+    #[inline]
+    pub(crate) fn reserve(&self, store: &MemoryStore) -> bool {
+        matches!(store.reserve(&self.ask()), Ok(Outcome::Granted(_)))
     }
 }
 
@@ -62,20 +68,20 @@ impl Stored {
         let store = MemoryStore::with_capacity(limits.counters() * callers + 1);
         let requests = Requests::new(limits);
         each_caller(callers, |caller| {
-            assert!(matches!(requests.of(caller).reserve(&store), Outcome::Granted(_)));
+            assert!(requests.of(caller).reserve(&store));
         });
         let requests = workload::callers(callers).items().iter().map(|caller| requests.of(caller)).collect();
         Self { store, requests: Ring::new(requests) }
     }
 
     pub(crate) fn reserve(&mut self) {
-        assert!(matches!(self.requests.next().reserve(&self.store), Outcome::Granted(_)));
+        assert!(self.requests.next().reserve(&self.store));
     }
 
-    /// Reserves and gives back.
+    /// Reserves and gives back, with a copy of the charges in between: a reservation owns its own.
     pub(crate) fn reserve_and_release(&mut self) {
         let request = self.requests.next();
-        let Outcome::Granted(tallies) = request.reserve(&self.store) else { panic!("there is room") };
+        let Ok(Outcome::Granted(tallies)) = self.store.reserve(&request.ask()) else { panic!("there is room") };
         self.store.release(Reservation::new(request.id, request.charges.clone(), &tallies)).unwrap();
     }
 }

@@ -112,8 +112,7 @@ struct Limit {
     on_exceed: Option<String>,
 }
 
-impl Document {
-    pub(crate) fn read(text: &str) -> Self {
-        serde_json::from_str(text).unwrap()
-    }
+/// Loading by hand: the document as structs, and its regular expression if it has one.
+pub(crate) fn load(text: &str, regex: Option<&str>) -> (Document, Option<Regex>) {
+    (serde_json::from_str(text).unwrap(), regex.map(|regex| Regex::new(regex).unwrap()))
 }

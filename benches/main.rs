@@ -1,6 +1,6 @@
 //! What the crate costs. `cargo bench --bench main` measures everything, a word after `--` what has it in its name, and
-//! `-- --test` runs each once. A figure counts beside its neighbour of the same group, on a machine that is otherwise idle;
-//! the comparison with other crates is in `peers/`, memory in `memory.rs`.
+//! `-- --test` runs each once. A figure counts beside its neighbour of the same group, on a machine that is otherwise
+//! idle; the comparison with other crates is in `peers/`, memory in `memory.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -123,7 +123,10 @@ impl Limits {
             Self::ThreeOfOneScope => &["grant"; 3],
             Self::ThreeOfThreeScopes => &["grant", "session", "user"],
         };
-        let limit = |((index, scope), window): ((usize, &&str), &str)| json!({ "counter": format!("calls_{index}"), "window": window, "scope": scope, "max": 9_000_000_000_000u64 });
+        let limit = |((index, scope), window): ((usize, &&str), &str)| {
+            let counter = format!("calls_{index}");
+            json!({ "counter": counter, "window": window, "scope": scope, "max": 9_000_000_000_000u64 })
+        };
         let limits: Vec<Value> = scopes.iter().enumerate().zip(["day", "week", "month"]).map(limit).collect();
         let bare = (0..ENTRIES).map(|index| (tool_name(index), String::from("{}")));
         document(&format!(r#""all_tools":{},"#, json!({ "limits": limits })), bare)

@@ -8,6 +8,7 @@
     reason = "a test that finds what it does not expect should stop"
 )]
 
+mod allocations;
 mod decide;
 mod gate;
 mod generate;

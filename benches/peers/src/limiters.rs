@@ -93,7 +93,7 @@ pub(crate) fn threads(asked: &Asked) {
         let check = |work: &(dyn Fn(&Caller) + Sync), units| on_two_threads(callers.items(), shared, units, work);
         let reserve = |stored: &Stored, units| {
             on_two_threads(stored.requests.items(), shared, units, &|request| {
-                let _ = black_box(black_box(request).reserve(&stored.store));
+                assert!(black_box(request).reserve(&stored.store));
             })
         };
         let decide = |counted: &Counted, units| {

@@ -1,7 +1,7 @@
 //! toolgate beside other crates, and beside the least that the same work takes by hand.
 //!
-//! `cargo run --release` in this directory prints medians and the ratios that count; a word after `--` runs what has it in
-//! its title, a number changes how many rounds are run, and `--test` runs each once. The workloads are those of the
+//! `cargo run --release` in this directory prints medians and the ratios that count; a word after `--` runs what has it
+//! in its title, a number changes how many rounds are run, and `--test` runs each once. The workloads are those of the
 //! crate's own benches.
 
 #[path = "../../counters.rs"]
