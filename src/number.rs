@@ -32,7 +32,8 @@ impl Exact {
             return Some(Self::Large(integer));
         }
         if *NUMBERS_ARE_TEXT {
-            return Self::of_text(&number.to_string());
+            let short = ShortText::format(format_args!("{number}"));
+            return if short.is_whole { Self::of_text(short.as_str()) } else { Self::of_text(&number.to_string()) };
         }
         number.as_f64().filter(|float| float.is_finite()).map(Self::Float)
     }
@@ -125,13 +126,15 @@ static NUMBERS_ARE_TEXT: LazyLock<bool> = LazyLock::new(|| serde_json::from_str:
 pub(crate) struct ShortText {
     text: [u8; 32],
     length: usize,
+    /// Nothing was cut off.
+    is_whole: bool,
 }
 
 impl ShortText {
     /// What `text` formats to; what does not fit is cut off.
     pub(crate) fn format(text: fmt::Arguments<'_>) -> Self {
-        let mut short = Self { text: [0; 32], length: 0 };
-        let _ = short.write_fmt(text);
+        let mut short = Self { text: [0; 32], length: 0, is_whole: true };
+        short.is_whole = short.write_fmt(text).is_ok();
         short
     }
 
