@@ -14,7 +14,7 @@ pub(super) fn suggest(word: &str, words: &[&'static str]) -> String {
 }
 
 /// Words that people bring along from other languages.
-const FOREIGN: [(&str, &str); 30] = [
+const FOREIGN: [(&str, &str); 36] = [
     ("==", "eq"),
     ("=", "eq"),
     ("equals", "eq"),
@@ -28,6 +28,12 @@ const FOREIGN: [(&str, &str); 30] = [
     (">", "gt"),
     (">=", "gte"),
     ("ge", "gte"),
+    ("greater", "gt"),
+    ("greater_than", "gt"),
+    ("greater_or_equal", "gte"),
+    ("less", "lt"),
+    ("less_than", "lt"),
+    ("less_or_equal", "lte"),
     ("matches", "regex"),
     ("match", "regex"),
     ("pattern", "regex"),
