@@ -23,7 +23,7 @@ impl Default for Bounds {
             list_values: 1_000,
             pattern_bytes: 256,
             regex_bytes: 4 << 10,
-            regex_total_bytes: 64 << 20,
+            regex_total_bytes: 256 << 20,
             nesting: 64,
         }
     }
@@ -60,7 +60,8 @@ impl Bounds {
         Self { regex_bytes: bytes, ..self }
     }
 
-    /// All different regular expressions of the policy, compiled: 64 MiB.
+    /// All different regular expressions of the policy, compiled: 256 MiB. (How much one takes is told by a factor of
+    /// eight.)
     pub fn regex_total_bytes(self, bytes: usize) -> Self {
         Self { regex_total_bytes: bytes, ..self }
     }

@@ -147,11 +147,9 @@ impl Draft {
         }
         parser.enter_object()?;
         self.text.push('{');
-        let mut seen: Vec<Cow<'t, str>> = Vec::new();
+        let mut seen: HashSet<Cow<'t, str>> = HashSet::new();
         while let Some((at, key)) = parser.next_key()? {
-            if seen.len() < DOCUMENT.keys.len() + 16 {
-                reader.known_key(&key, at, &DOCUMENT);
-            }
+            reader.known_key(&key, at, &DOCUMENT);
             if seen.contains(&key) {
                 reader.duplicate_key(&key, at);
                 parser.node()?;
@@ -160,14 +158,11 @@ impl Draft {
             self.begin_member(&key, seen.is_empty());
             let read = reader.at_key(&key, |reader| self.member(reader, parser, &key));
             read?;
-            // Beyond the keys there are, further unknown ones need no remembering.
-            if DOCUMENT.has(&key) || seen.len() < 64 {
-                seen.push(key);
-            }
+            seen.insert(key);
         }
         parser.finish()?;
         self.text.push('}');
-        reader.missing(at, &DOCUMENT, |key| seen.iter().any(|seen| seen == key));
+        reader.missing(at, &DOCUMENT, |key| seen.contains(key));
         Ok(())
     }
 
@@ -185,6 +180,7 @@ impl Draft {
             return self.tools(reader, parser, at);
         }
         let node = parser.node()?;
+        reader.duplicates(&node);
         write_node(&mut self.text, &node);
         match key {
             "$schema" | "description" => {
@@ -261,6 +257,7 @@ impl Draft {
     }
 
     fn entry(&mut self, reader: &mut Reader<'_>, at: usize, name: &str, node: &Node<'_>) {
+        reader.duplicates(node);
         if name.is_empty() {
             let help = "name a tool, or remove the entry".to_owned();
             reader.issue(IssueCode::InvalidPattern, at, "an empty name names no tool", help);

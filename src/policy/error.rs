@@ -193,7 +193,7 @@ codes! {
     MisplacedKey = "misplaced_key",
     /// Two keys that exclude each other: `value` and `value_from`.
     ConflictingKeys = "conflicting_keys",
-    /// A word that is not one of those it may be: `"default": "maybe"`, an unknown operator or scope.
+    /// A word that is not one of those it may be: `"default": "maybe"`, an unknown operator, scope, or window (`"fortnight"`).
     UnknownValue = "unknown_value",
     /// A list that must have an element has none: an empty `any`.
     EmptyList = "empty_list",
@@ -209,13 +209,13 @@ codes! {
     InvalidValue = "invalid_value",
     /// `null` as a value, or inside one.
     NullValue = "null_value",
-    /// A number that neither a 64-bit integer nor a double holds as written.
+    /// A number that neither a 64-bit integer nor a double holds as written: `1e400`, `0.30000000000000000001`.
     InexactNumber = "inexact_number",
     /// No regular expression of the `regex` crate's syntax, such as one with a backreference.
     InvalidRegex = "invalid_regex",
     /// A regular expression whose compiled form is larger than the bound.
     RegexTooLarge = "regex_too_large",
-    /// No window or duration: `"fortnight"`, `0`.
+    /// No duration: `"10x"`, `0`, more than 400 days.
     InvalidDuration = "invalid_duration",
     /// No amount: negative, too large, or with more than six decimals.
     InvalidAmount = "invalid_amount",

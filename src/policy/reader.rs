@@ -89,7 +89,6 @@ impl<'b> Reader<'b> {
             self.wrong_type(node, &format!("{} is an object", shape.name));
             return None;
         };
-        self.duplicates(members);
         for member in members {
             self.known_key(&member.key, member.at, shape);
         }
@@ -97,8 +96,26 @@ impl<'b> Reader<'b> {
         Some(Fields { at: node.at, members })
     }
 
-    pub(super) fn duplicates(&mut self, members: &[Member<'_>]) {
-        each_duplicate(members, |member| self.duplicate_key(&member.key, member.at));
+    /// Notes every duplicate key of a tree, whatever the tree means.
+    pub(super) fn duplicates(&mut self, node: &Node<'_>) {
+        match &node.json {
+            Json::Object(members) => {
+                each_duplicate(members, |member| self.duplicate_key(&member.key, member.at));
+                for member in members {
+                    if let Json::Object(_) | Json::Array(_) = member.value.json {
+                        self.at_key(&member.key, |reader| reader.duplicates(&member.value));
+                    }
+                }
+            }
+            Json::Array(elements) => {
+                for (index, element) in elements.iter().enumerate() {
+                    if let Json::Object(_) | Json::Array(_) = element.json {
+                        self.at_index(index, |reader| reader.duplicates(element));
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn duplicate_key(&mut self, key: &str, at: usize) {
@@ -256,6 +273,11 @@ impl<'b> Reader<'b> {
             self.issue(IssueCode::InvalidValue, node.at, message, "write a whole number, 0 or above".to_owned());
             return None;
         };
+        if !text.parse::<f64>().is_ok_and(f64::is_finite) {
+            let message = format!("{what} cannot be {text}: it is past the range of a 64-bit float");
+            self.issue(IssueCode::InexactNumber, node.at, message, "write a smaller number".to_owned());
+            return None;
+        }
         let digits = decimal.digits().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(digit.into()));
         Some((0..decimal.scale.min(20)).fold(digits, |sum, _| sum.saturating_mul(10)))
     }
@@ -360,7 +382,7 @@ impl<'b> Reader<'b> {
 
     fn compile_regex(&mut self, at: usize, source: &str, ignore_case: bool) -> Option<Regex> {
         // What a regex takes is not told, only whether it stays below a limit: the smallest that it fits is counted.
-        for size in [REGEX_SIZE / 64, REGEX_SIZE / 16, REGEX_SIZE / 4, REGEX_SIZE] {
+        for size in [REGEX_SIZE / 512, REGEX_SIZE / 64, REGEX_SIZE / 8, REGEX_SIZE] {
             if self.regex_bytes + size > self.bounds.regex_total_bytes {
                 let bound = self.bounds.regex_total_bytes;
                 let message = format!("the policy's regular expressions take more than the bound of {bound} bytes");
@@ -368,7 +390,7 @@ impl<'b> Reader<'b> {
                     IssueCode::RegexTooLarge,
                     at,
                     message,
-                    "use smaller repetitions, or the same expression".to_owned(),
+                    "use fewer or smaller ones, or raise the bound; equal ones count once".to_owned(),
                 );
                 return None;
             }
@@ -417,7 +439,6 @@ impl<'b> Reader<'b> {
                 fits && each.into_iter().all(|fine| fine)
             }
             Json::Object(members) => {
-                self.duplicates(members);
                 let mut fine = true;
                 for member in members {
                     fine &= self.at_key(&member.key, |reader| reader.comparable(&member.value));

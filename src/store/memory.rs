@@ -21,12 +21,16 @@ use crate::time::Timestamp;
 /// only when a subject is counted for the first time. Each takes O(charges), whatever the number of counters.
 ///
 /// Memory is bounded: at most [`capacity`](Self::with_capacity) counters are live, and a store that is full of live
-/// ones refuses new ones, it never evicts. Counters whose window has ended are reclaimed a few at a time whenever a new
-/// subject is counted; there is no background thread. Subjects are hashed with a key drawn at random for each store.
+/// ones refuses new ones, it never evicts. Beyond 65,536 counters (or half of the capacity), those whose window has ended are
+/// reclaimed, a few at a time whenever a new subject is counted; there is no background thread. Once some are gone, a clock
+/// that steps back to their windows, by more than two seconds, finds new subjects refused
+/// ([`StoreError::ClockSteppedBack`]) until it has caught up: what they had used is not known any more. Subjects are hashed with a key drawn at random for each store.
 pub struct MemoryStore {
     shards: Box<[Mutex<Shard>]>,
     hash: RandomState,
     capacity: usize,
+    /// Up to so many counters nothing is reclaimed.
+    keep: usize,
     /// Counters in all shards, expired ones that are not reclaimed yet included.
     held: AtomicUsize,
 }
@@ -36,6 +40,9 @@ const SHARDS: usize = 64;
 const SWEEP: usize = 6;
 /// How many when the store is full.
 const SWEEP_WHEN_FULL: usize = 1024;
+/// Up to so many counters, some ten megabytes, or half of the capacity, expired ones are kept too: then even a clock that steps
+/// back finds what was spent in every window that it comes to.
+const KEEP: usize = 65_536;
 /// A counter is reclaimed this long after its window has ended, so that threads which read the clock at slightly
 /// different times, and small corrections of the clock, never meet a window that has been forgotten.
 const GRACE: Duration = Duration::from_secs(2);
@@ -98,6 +105,7 @@ impl MemoryStore {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hash: RandomState::default(),
             capacity: counters,
+            keep: KEEP.min(counters / 2),
             held: AtomicUsize::new(0),
         }
     }
@@ -155,7 +163,7 @@ impl MemoryStore {
         let mut locked = self.lock(request.charges);
         let mut look = locked.look(request)?;
         if look.missing > 0 && look.room {
-            if commit {
+            if commit && self.len() > self.keep {
                 locked.sweep(SWEEP, request.now, &self.held);
                 look = locked.look(request)?;
             }

@@ -235,7 +235,9 @@ fn a_full_store_refuses_and_evicts_nobody() {
 fn expired_counters_are_reclaimed_as_new_ones_come() {
     let clock = clock();
     let policy = limited(&json!([{ "counter": "c", "window": "second", "max": 1, "scope": "grant" }]));
-    let gate = Gate::builder().policy(policy).clock(clock.clone()).build();
+    // Half of the capacity is kept, expired or not.
+    let store = MemoryStore::with_capacity(10_000);
+    let gate = Gate::builder().policy(policy).store(store).clock(clock.clone()).build();
     for number in 0..60_000 {
         let grant = format!("g{number}");
         assert!(gate.check(&ToolCall::new("t", None::<&Value>).grant(&*grant)).is_allowed());
@@ -251,17 +253,36 @@ fn expired_counters_are_reclaimed_as_new_ones_come() {
 fn a_window_whose_counters_are_gone_is_not_opened_again() {
     let clock = clock();
     let policy = limited(&json!([{ "counter": "c", "window": "second", "max": 1, "scope": "grant" }]));
-    let gate = Gate::builder().policy(policy).clock(clock.clone()).build();
+    let store = MemoryStore::with_capacity(100_000);
+    let gate = Gate::builder().policy(policy).store(store).clock(clock.clone()).build();
     let check = |grant: &str| gate.check(&ToolCall::new("t", None::<&Value>).grant(grant)).code();
     assert_eq!(check("g"), None);
     let spent = toolgate::Clock::now(&clock);
     clock.advance(Duration::from_secs(100));
     // Enough new callers that every expired counter is reclaimed.
-    for number in 0..20_000 {
+    for number in 0..90_000 {
         assert_eq!(check(&format!("x{number}")), None);
     }
     clock.set(spent);
     assert_eq!(check("g"), Some(Code::StoreUnavailable), "what was used then is not known any more");
+}
+
+/// While there are not very many, nothing is forgotten, and the same history has the same answers whatever the hash.
+#[test]
+fn a_clock_that_steps_back_finds_what_was_spent() {
+    for _ in 0..20 {
+        let clock = clock();
+        let policy = limited(&json!([{ "counter": "c", "window": "minute", "max": 1, "scope": "grant" }]));
+        let gate = Gate::builder().policy(policy).clock(clock.clone()).build();
+        let check = |grant: &str| gate.check(&ToolCall::new("t", None::<&Value>).grant(grant)).code();
+        let start = toolgate::Clock::now(&clock);
+        assert!((0..100).all(|number| check(&format!("old{number}")).is_none()));
+        clock.advance(Duration::from_secs(600));
+        assert!((0..1000).all(|number| check(&format!("new{number}")).is_none()));
+        clock.set(start);
+        assert!((0..100).all(|number| check(&format!("old{number}")) == Some(Code::Limit)));
+        assert!((0..100).all(|number| check(&format!("other{number}")).is_none()));
+    }
 }
 
 #[test]

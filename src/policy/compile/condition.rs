@@ -34,7 +34,6 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
     let Some(group) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
         return comparison(reader, node, below, reads_time);
     };
-    reader.duplicates(members);
     let key = &*group.key;
     for member in members.iter().filter(|member| member.key != group.key) {
         if COMPARISON.has(&member.key) || GROUPS.contains(&&*member.key) {
@@ -77,15 +76,25 @@ fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time
     });
     let absent_matches = absent(reader, fields, operator, below);
     let ignore_case = reader.field(fields, "ignore_case", |reader, node| reader.boolean(node, "`ignore_case`"));
-    let operator = operator?;
+    let (value, other) = (fields.get("value"), fields.get("value_from"));
+    if value.is_some() && other.is_some() {
+        let message = "`value` and `value_from` exclude each other";
+        reader.issue(IssueCode::ConflictingKeys, fields.at, message, "keep one of the two".to_owned());
+    }
+    let Some(operator) = operator else {
+        // What does not hang on the operator is told all the same.
+        reader.field(fields, "value", |reader, node| Some(reader.comparable(node)));
+        reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
+        return None;
+    };
     if !operator.ignore_case {
         reader.misplaced(fields, "ignore_case", &format!("`{}` compares no case", operator.name));
     }
     let case = if ignore_case == Some(true) { IgnoreCase::Yes } else { IgnoreCase::No };
-    let check = match (fields.get("value"), fields.get("value_from")) {
+    let check = match (value, other) {
         (Some(_), Some(_)) => {
-            let message = "`value` and `value_from` exclude each other";
-            reader.issue(IssueCode::ConflictingKeys, fields.at, message, "keep one of the two".to_owned());
+            reader.field(fields, "value", |reader, node| check(reader, operator, node, case));
+            reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
             None
         }
         (None, None) => {

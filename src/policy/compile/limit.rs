@@ -165,12 +165,13 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Limit> {
     let cost = cost(reader, fields);
     let shadow = reader.field(fields, "shadow", |reader, node| reader.boolean(node, "`shadow`"));
     let on_exceed = reader.field(fields, "on_exceed", |reader, node| reader.text(node, "`on_exceed`"));
+    // One whose maximum or cost is wrong still has a counter that others may disagree with.
     Some(Limit {
         counter: counter?,
         window: window?,
-        max: max?,
+        max: max.unwrap_or_default(),
         scope: scope?,
-        cost: cost?,
+        cost: cost.unwrap_or(Cost::Constant(Amount::ONE)),
         algorithm: algorithm?,
         utc_offset,
         shadow: shadow.unwrap_or(false),
@@ -193,7 +194,7 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<L
     Some(Limit {
         counter: format!("{entry}_rate").into(),
         window,
-        max: max?,
+        max: max.unwrap_or_default(),
         scope: scope?,
         cost: Cost::Constant(Amount::ONE),
         algorithm: if window == Window::InFlight {
