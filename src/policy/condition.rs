@@ -345,7 +345,7 @@ impl Types {
     fn has(self, datum: Datum<'_>) -> bool {
         match datum {
             Datum::Null => false,
-            Datum::Bool(_) => self.boolean,
+            Datum::False | Datum::True => self.boolean,
             Datum::Number(number) => self.number || (self.integer && number.is_whole()),
             Datum::UnclearNumber => self.number,
             Datum::Text(_) => self.string,
@@ -415,7 +415,8 @@ fn equal_within(a: Datum<'_>, b: Datum<'_>, depth: usize) -> Truth {
     };
     match (a, b) {
         (Datum::Null, Datum::Null) => Truth::True,
-        (Datum::Bool(a), Datum::Bool(b)) => Truth::of(a == b),
+        (Datum::True, Datum::True) | (Datum::False, Datum::False) => Truth::True,
+        (Datum::True, Datum::False) | (Datum::False, Datum::True) => Truth::False,
         (Datum::Number(a), Datum::Number(b)) => Truth::of(a == b),
         (Datum::Text(a), Datum::Text(b)) => Truth::of(a == b),
         (Datum::Array(a), Datum::Array(b)) => {

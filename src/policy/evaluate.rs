@@ -104,10 +104,10 @@ impl Policy {
         let compiled = self.compiled();
         let stopped = |code, rule, matching| Evaluation { policy: self, effect: Effect::Deny(code), rule, matching };
         if call.is_malformed() {
-            return stopped(Code::MalformedCall, None, Matching::default());
+            return stopped(Code::MalformedCall, None, Matching::Nothing);
         }
         if compiled.hide.matches(call.tool()) {
-            return stopped(Code::Hidden, None, Matching::default());
+            return stopped(Code::Hidden, None, Matching::Nothing);
         }
         let matching = compiled.names.matching(call.tool());
         if matching.is_empty() && compiled.default == DefaultEffect::Deny {
@@ -168,9 +168,10 @@ impl Compiled {
         mut find: impl FnMut(Option<u32>, &'c Rules) -> Option<T>,
     ) -> Option<T> {
         let mut of_entry = |entry: u32| self.entries.get(entry).and_then(|rules| find(Some(entry), rules));
-        let found = match matching.alone() {
-            Some(entry) => of_entry(entry),
-            None => matching.iter(&self.names, call.tool()).find_map(of_entry),
+        let found = match matching {
+            Matching::Nothing => None,
+            Matching::One(entry) => of_entry(*entry),
+            _ => matching.iter(&self.names, call.tool()).find_map(of_entry),
         };
         found.or_else(|| find(None, &self.all_tools))
     }

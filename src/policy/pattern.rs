@@ -1,6 +1,7 @@
 //! Tool-name patterns, and the index that finds those of a policy that match a name.
 
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -130,18 +131,32 @@ impl Names {
     /// The entries that match `name`, in document order.
     #[inline]
     pub(crate) fn matching(&self, name: &str) -> Matching {
-        let mut matching = Matching { few: [0; Matching::FEW], count: 0, exact: self.exact(name) };
+        let exact = self.exact(name);
         if self.patterns.is_empty() {
-            return matching;
+            return exact.map_or(Matching::Nothing, Matching::One);
         }
-        self.each_pattern(name, &mut |entry| matching.add(entry));
-        if let Some(entry) = matching.exact {
-            matching.add(entry);
+        self.matching_patterns(name, exact)
+    }
+
+    fn matching_patterns(&self, name: &str, exact: Option<u32>) -> Matching {
+        let (mut few, mut count) = ([0; FEW_MATCHES], 0);
+        let mut add = |entry| {
+            if let Some(slot) = few.get_mut(count) {
+                *slot = entry;
+            }
+            count += 1;
+        };
+        self.each_pattern(name, &mut add);
+        exact.into_iter().for_each(add);
+        match few.get_mut(..count) {
+            Some([]) => Matching::Nothing,
+            Some([one]) => Matching::One(*one),
+            Some(entries) => {
+                entries.sort_unstable();
+                Matching::Few { entries: few, count }
+            }
+            None => Matching::Many { exact },
         }
-        if let Some(few) = matching.few.get_mut(..matching.count) {
-            few.sort_unstable();
-        }
-        matching
     }
 
     /// Whether any entry matches.
@@ -159,7 +174,8 @@ impl Names {
         if self.exact.is_empty() {
             return None;
         }
-        let found = self.exact.find(hash_name(&self.hash, name), |known| known.of(&self.text) == name)?;
+        let is_name = |known: &ExactName| self.text.as_bytes().get(known.range()) == Some(name.as_bytes());
+        let found = self.exact.find(hash_name(&self.hash, name), is_name)?;
         Some(found.entry)
     }
 
@@ -188,9 +204,13 @@ impl Names {
 
 impl ExactName {
     #[inline]
-    fn of<'n>(&self, names: &'n str) -> &'n str {
+    fn range(&self) -> Range<usize> {
         let at = self.at as usize;
-        names.get(at..at + self.length as usize).unwrap_or_default()
+        at..at + self.length as usize
+    }
+
+    fn of<'n>(&self, names: &'n str) -> &'n str {
+        names.get(self.range()).unwrap_or_default()
     }
 }
 
@@ -201,48 +221,43 @@ fn hash_name(hash: &RandomState, name: &str) -> u64 {
     hasher.finish()
 }
 
-/// The entries that match a name. A handful stand in place, so that finding them needs no memory; of more, only their
-/// number is known, and [`Matching::iter`] tries the patterns again.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Matching {
-    few: [u32; Self::FEW],
-    count: usize,
-    exact: Option<u32>,
+/// The entries that match a name. A handful stand in place, so that finding them needs no memory; where there are more,
+/// [`Matching::iter`] tries the patterns again.
+#[derive(Clone, Copy)]
+pub(crate) enum Matching {
+    Nothing,
+    One(u32),
+    /// In document order.
+    Few {
+        entries: [u32; FEW_MATCHES],
+        count: usize,
+    },
+    Many {
+        exact: Option<u32>,
+    },
 }
 
+const FEW_MATCHES: usize = 6;
+
 impl Matching {
-    const FEW: usize = 6;
-
-    fn add(&mut self, entry: u32) {
-        if let Some(slot) = self.few.get_mut(self.count) {
-            *slot = entry;
-        }
-        self.count += 1;
-    }
-
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0 && self.exact.is_none()
-    }
-
-    /// The one entry that matches where no pattern does: the common case.
-    #[inline]
-    pub(crate) fn alone(&self) -> Option<u32> {
-        // Without patterns `count` is zero, and the exact entry alone matches.
-        if self.count == 0 { self.exact } else { None }
+        matches!(self, Self::Nothing)
     }
 
     /// The entries in document order. `names` and `name` are those that this was found with.
     pub(crate) fn iter<'a>(&'a self, names: &'a Names, name: &'a str) -> impl Iterator<Item = u32> + 'a {
-        let few = self.few.get(..self.count).unwrap_or_default();
-        let many = if self.count > Self::FEW { names.patterns.as_slice() } else { &[] };
-        let exact = self.exact.filter(|_| !many.is_empty());
+        let (few, many, exact) = match self {
+            Self::Nothing => (&[][..], &[][..], None),
+            Self::One(entry) => (std::slice::from_ref(entry), &[][..], None),
+            Self::Few { entries, count } => (entries.get(..*count).unwrap_or_default(), &[][..], None),
+            Self::Many { exact } => (&[][..], names.patterns.as_slice(), *exact),
+        };
         let before = many.partition_point(|(entry, _)| exact.is_none_or(|exact| *entry < exact));
         let (before, after) = many.split_at_checked(before).unwrap_or((many, &[]));
         let matching = move |(entry, pattern): &(u32, Pattern)| pattern.matches(name).then_some(*entry);
-        self.alone()
-            .into_iter()
-            .chain(few.iter().copied())
+        few.iter()
+            .copied()
             .chain(before.iter().filter_map(matching))
             .chain(exact)
             .chain(after.iter().filter_map(matching))

@@ -197,30 +197,33 @@ impl MemoryStore {
 
     /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
     fn lock(&self, charges: &[Charge]) -> Locked<'_> {
-        let mut places: SmallVec<[Place; 4]> = SmallVec::new();
-        for (index, charge) in charges.iter().enumerate() {
-            let same = index
-                .checked_sub(1)
-                .filter(|last| charges.get(*last).is_some_and(|before| before.subject == charge.subject));
-            let place = match same.and_then(|last| places.get(last)) {
-                Some(place) => *place,
-                None => {
+        let mut locked = Locked { guards: SmallVec::new(), places: SmallVec::new() };
+        let mut order: SmallVec<[usize; 4]> = SmallVec::new();
+        let mut before: Option<&Subject> = None;
+        for charge in charges {
+            let place = match (before, locked.places.last()) {
+                (Some(subject), Some(place)) if *subject == charge.subject => *place,
+                _ => {
                     let hash = self.hash_of(&charge.subject);
                     Place { hash, shard: shard_of(hash), row: None }
                 }
             };
-            places.push(place);
+            before = Some(&charge.subject);
+            let at = order.iter().position(|shard| *shard >= place.shard).unwrap_or(order.len());
+            if order.get(at) != Some(&place.shard) {
+                order.insert(at, place.shard);
+            }
+            locked.places.push(place);
         }
-        let mut order: SmallVec<[usize; 4]> = places.iter().map(|place| place.shard).collect();
-        if order.len() > 1 {
-            order.sort_unstable();
-            order.dedup();
+        for shard in &order {
+            if let Some(shard) = self.shards.get(*shard) {
+                locked.guards.push(shard.lock());
+            }
         }
-        let guards = order.iter().filter_map(|shard| Some(self.shards.get(*shard)?.lock())).collect();
-        for place in &mut places {
+        for place in &mut locked.places {
             place.shard = order.iter().position(|shard| *shard == place.shard).unwrap_or_default();
         }
-        Locked { guards, places }
+        locked
     }
 }
 
