@@ -117,15 +117,14 @@ impl Subject {
         self.push(Tag::Integer, &integer.to_le_bytes());
     }
 
-    /// The same subject in at most [`SUBJECT_BYTES`].
+    /// Brings the encoding down to at most [`SUBJECT_BYTES`], after the last part.
     #[inline]
-    pub(crate) fn bounded(self) -> Self {
-        if self.0.len() <= SUBJECT_BYTES {
-            return self;
+    pub(crate) fn bound(&mut self) {
+        if self.0.len() > SUBJECT_BYTES {
+            let digest = Sha256::digest(&self.0);
+            self.0.clear();
+            self.push(Tag::Digest, &digest);
         }
-        let mut bounded = Self::default();
-        bounded.push(Tag::Digest, &Sha256::digest(&self.0));
-        bounded
     }
 
     #[inline]
@@ -290,7 +289,11 @@ mod tests {
         assert_eq!(subject(&[&long]).as_bytes().len(), 310);
         let (shorter, _) = long.split_at(299);
         assert_ne!(subject(&[&long, "y"]), subject(&[shorter, "xy"]));
-        let bounded = |parts: &[&str]| subject(parts).bounded();
+        let bounded = |parts: &[&str]| {
+            let mut subject = subject(parts);
+            subject.bound();
+            subject
+        };
         assert_eq!(bounded(&["short"]), subject(&["short"]));
         assert_eq!(bounded(&[&long]).as_bytes().len(), 34);
         assert_ne!(bounded(&[&long, "y"]), bounded(&[shorter, "xy"]));

@@ -233,47 +233,61 @@ impl<'p> Evaluation<'p> {
         let facts = Facts::new(call, now);
         let mut no_amount = None;
         let no_scope = self.policy.compiled().each_limit(call, &self.matching, |found, limit| {
-            let (Some(counter), Some(subject)) = (self.policy.counter_id(limit), subject(&limit.scope, &facts)) else {
+            match plan.add(found, limit, self.policy.counter_id(limit), &facts) {
                 // A shadow limit passes what it cannot count.
-                return (!limit.shadow).then_some(Uncountable { limit: found, code: Code::ScopeMissing });
-            };
-            match amount(limit, &facts) {
-                Some(amount) => plan.add(found, limit, Price { counter, subject, amount, now }),
-                None if limit.shadow || no_amount.is_some() => {}
-                None => no_amount = Some(Uncountable { limit: found, code: Code::AmountInvalid }),
+                Err(_) if limit.shadow => None,
+                Err(code @ Code::ScopeMissing) => Some(Uncountable { limit: found, code }),
+                Err(code) => {
+                    no_amount = no_amount.take().or(Some(Uncountable { limit: found, code }));
+                    None
+                }
+                Ok(()) => None,
             }
-            None
         });
         no_scope.or(no_amount).map_or(Ok(()), Err)
     }
 }
 
-/// What one limit asks for a call.
-struct Price {
-    counter: CounterId,
-    subject: Subject,
-    amount: Amount,
-    now: Timestamp,
-}
-
 impl Plan {
     /// Adds a limit. Those of one counter make one charge: the largest amount, below the smallest maximum.
+    ///
+    /// # Errors
+    /// The call lacks a part of the limit's scope, or has no valid amount.
     #[inline]
-    fn add(&mut self, mut found: LimitRef, limit: &Limit, price: Price) {
-        let Price { counter, subject, amount, now } = price;
-        let max = (!limit.shadow).then_some(limit.max);
-        match self.charges.iter_mut().zip(0u32..).find(|(charge, _)| charge.counter == counter) {
-            Some((charge, index)) => {
-                charge.amount = charge.amount.max(amount);
-                charge.max = charge.max.into_iter().chain(max).min();
-                found.charge = index;
-            }
-            None => {
-                found.charge = u32::try_from(self.charges.len()).unwrap_or(u32::MAX);
-                self.charges.push(Charge { counter, subject, amount, max, meter: meter(limit, now) });
-            }
+    fn add(
+        &mut self,
+        mut found: LimitRef,
+        limit: &Limit,
+        counter: Option<CounterId>,
+        facts: &Facts<'_>,
+    ) -> Result<(), Code> {
+        let counter = counter.ok_or(Code::ScopeMissing)?;
+        let known = self.charges.iter().position(|charge| charge.counter == counter);
+        let index = known.unwrap_or(self.charges.len());
+        if known.is_none() {
+            // Made where it stays: a charge is large, and its subject is written into it.
+            let meter = meter(limit, facts.now);
+            self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
         }
-        self.limits.push(found);
+        let added = self.charges.get_mut(index).ok_or(Code::ScopeMissing).and_then(|charge| {
+            if known.is_none() {
+                write_subject(&mut charge.subject, &limit.scope, facts).ok_or(Code::ScopeMissing)?;
+            }
+            let amount = amount(limit, facts).ok_or(Code::AmountInvalid)?;
+            charge.amount = charge.amount.max(amount);
+            if !limit.shadow {
+                charge.max = Some(charge.max.map_or(limit.max, |max| max.min(limit.max)));
+            }
+            Ok(())
+        });
+        match added {
+            Ok(()) => {
+                found.charge = u32::try_from(index).unwrap_or(u32::MAX);
+                self.limits.push(found);
+            }
+            Err(_) => self.charges.truncate(known.map_or(index, |_| self.charges.len())),
+        }
+        added
     }
 }
 
@@ -352,9 +366,13 @@ pub(crate) struct Uncountable {
 }
 
 /// Whom a counter of that scope counts; nothing where the call lacks a part.
-#[inline]
 fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
     let mut subject = Subject::default();
+    write_subject(&mut subject, scope, facts).map(|()| subject)
+}
+
+#[inline]
+fn write_subject(subject: &mut Subject, scope: &Scope, facts: &Facts<'_>) -> Option<()> {
     for part in &scope.0 {
         match part {
             ScopePart::Global => subject.push_global(),
@@ -366,7 +384,8 @@ fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
             },
         }
     }
-    Some(subject.bounded())
+    subject.bound();
+    Some(())
 }
 
 #[inline]

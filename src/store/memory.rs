@@ -69,6 +69,18 @@ struct Cell {
     used: Total,
 }
 
+impl Row {
+    /// Gives a charge back in the window that was charged; a later one owes nothing.
+    fn give_back(&mut self, charge: &Charge) -> Result<(), StoreError> {
+        let charged = asked(charge)?;
+        match self.cells.iter_mut().find(|cell| cell.counter == charge.counter) {
+            Some(cell) if cell.window == charged => cell.used = cell.used.minus(charge.amount),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 impl Cell {
     /// How the counter stands in the window that is asked for, or in a later one where the clock has stepped back.
     #[inline]
@@ -129,13 +141,8 @@ impl MemoryStore {
 
     /// The common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
     fn run_in_one_row(&self, request: &Reserve<'_>, commit: bool) -> Result<Option<Outcome>, StoreError> {
-        let Some((first, others)) = request.charges.split_first() else { return Ok(None) };
-        if !others.iter().all(|charge| charge.subject == first.subject) {
-            return Ok(None);
-        }
-        let hash = self.hash_of(&first.subject);
-        let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return Ok(None) };
-        let Some(row) = shard.rows.find_mut(hash, |row| row.subject == first.subject) else { return Ok(None) };
+        let Some(mut row) = self.lock_row(request.charges) else { return Ok(None) };
+        let Some(row) = row.get() else { return Ok(None) };
         let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
         for charge in request.charges {
             let Some(cell) = row.cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
@@ -153,6 +160,18 @@ impl MemoryStore {
             }
         }
         Ok(Some(Outcome::Granted(look.tallies)))
+    }
+
+    /// The row that all charges are counted in, locked; nothing where they have several subjects or none.
+    #[inline]
+    fn lock_row<'s>(&'s self, charges: &'s [Charge]) -> Option<LockedRow<'s>> {
+        let (first, others) = charges.split_first()?;
+        if !others.iter().all(|charge| charge.subject == first.subject) {
+            return None;
+        }
+        let hash = self.hash_of(&first.subject);
+        let shard = self.shards.get(shard_of(hash))?.lock();
+        Some(LockedRow { shard, hash, subject: &first.subject })
     }
 
     /// Looks at all counters of the request with their shards locked; if there is room in each, charges all of them.
@@ -231,6 +250,21 @@ impl MemoryStore {
 fn shard_of(hash: u64) -> usize {
     // Neither the low bits, by which a table finds the bucket, nor the top seven, which it keeps as a tag.
     (hash >> 40) as usize % SHARDS
+}
+
+/// One subject's row, if it is there, in its locked shard.
+struct LockedRow<'s> {
+    shard: MutexGuard<'s, Shard>,
+    hash: u64,
+    subject: &'s Subject,
+}
+
+impl LockedRow<'_> {
+    #[inline]
+    fn get(&mut self) -> Option<&mut Row> {
+        let subject = self.subject;
+        self.shard.rows.find_mut(self.hash, |row| row.subject == *subject)
+    }
 }
 
 /// The shards that a request needs, locked.
@@ -345,11 +379,6 @@ impl Shard {
             }
         }
     }
-
-    fn cell(&mut self, hash: u64, subject: &Subject, counter: CounterId) -> Option<&mut Cell> {
-        let row = self.rows.find_mut(hash, |row| row.subject == *subject)?;
-        row.cells.iter_mut().find(|cell| cell.counter == counter)
-    }
 }
 
 impl CounterStore for MemoryStore {
@@ -362,14 +391,18 @@ impl CounterStore for MemoryStore {
     }
 
     fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
+        if let Some(mut row) = self.lock_row(&reservation.charges) {
+            if let Some(row) = row.get() {
+                reservation.charges.iter().try_for_each(|charge| row.give_back(charge))?;
+            }
+            return Ok(());
+        }
         let mut locked = self.lock(&reservation.charges);
         for (charge, place) in reservation.charges.iter().zip(&locked.places) {
-            let charged = asked(charge)?;
-            let Some(shard) = locked.guards.get_mut(place.shard) else { continue };
-            // Only the window that was charged: a later one owes nothing.
-            match shard.cell(place.hash, &charge.subject, charge.counter) {
-                Some(cell) if cell.window == charged => cell.used = cell.used.minus(charge.amount),
-                _ => {}
+            let shard = locked.guards.get_mut(place.shard);
+            let row = shard.and_then(|shard| shard.rows.find_mut(place.hash, |row| row.subject == charge.subject));
+            if let Some(row) = row {
+                row.give_back(charge)?;
             }
         }
         Ok(())
