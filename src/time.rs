@@ -238,7 +238,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => Timestamp::UNIX_EPOCH.saturating_add(since),
+            // By seconds: the 128-bit arithmetic of `as_micros` would cost as much as a table look-up.
+            Ok(since) => {
+                let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+                Timestamp(seconds.saturating_mul(MICROS_PER_SECOND).saturating_add(since.subsec_micros().into()))
+            }
             Err(before) => Timestamp(i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)),
         }
     }
