@@ -35,12 +35,16 @@ pub(crate) struct Runner {
 
 /// Counters in memory that can be made to fail.
 #[derive(Default)]
-struct SwitchStore {
+pub(crate) struct SwitchStore {
     counters: MemoryStore,
     down: AtomicBool,
 }
 
 impl SwitchStore {
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
     fn reach(&self) -> Result<&MemoryStore, StoreError> {
         if self.down.load(Ordering::Relaxed) { Err(StoreError::Unavailable(None)) } else { Ok(&self.counters) }
     }
@@ -114,6 +118,19 @@ struct Caller {
     agent: Option<String>,
     user: Option<String>,
     context: Option<Map<String, Value>>,
+}
+
+impl Caller {
+    /// The call, made by this caller.
+    fn make<'a>(&'a self, call: ToolCall<'a>) -> ToolCall<'a> {
+        let Self { server, grant, session, agent, user, context } = self;
+        call.server(server.as_deref())
+            .grant(grant.as_deref())
+            .session(session.as_deref())
+            .agent(agent.as_deref())
+            .user(user.as_deref())
+            .context(context.as_ref())
+    }
 }
 
 #[derive(Deserialize)]
@@ -234,7 +251,7 @@ impl Runner {
             }),
             (None, None, None, None, None, Some(policy), None, None) => self.policy(id, &policy, complain),
             (None, None, None, None, None, None, Some(switch), None) => {
-                self.store.down.store(matches!(switch, Switch::Down), Ordering::Relaxed);
+                self.store.set_down(matches!(switch, Switch::Down));
                 Answer::Done { id, ok: true }
             }
             (None, None, None, None, None, None, None, Some(mut result)) => {
@@ -248,36 +265,29 @@ impl Runner {
     }
 
     fn call(&mut self, id: String, call: &Call) -> Answer {
-        let Caller { server, grant, session, agent, user, context } = &self.caller;
-        let or = |own: &'_ Option<String>, inherited: &'_ Option<String>| own.clone().or_else(|| inherited.clone());
-        let (server, grant, session) = (or(&call.server, server), or(&call.grant, grant), or(&call.session, session));
-        let (agent, user) = (or(&call.agent, agent), or(&call.user, user));
-        let tool_call = ToolCall::new(&call.tool, call.arguments.as_ref())
-            .server(server.as_deref())
-            .grant(grant.as_deref())
-            .session(session.as_deref())
-            .agent(agent.as_deref())
-            .user(user.as_deref())
-            .context(call.context.as_ref().or(context.as_ref()));
+        let mut tool_call = self.caller.make(ToolCall::new(&call.tool, call.arguments.as_ref()));
+        // What the call names itself stands in place of what the caller is.
+        for (own, set) in [
+            (&call.server, ToolCall::server as fn(_, _) -> _),
+            (&call.grant, ToolCall::grant),
+            (&call.session, ToolCall::session),
+            (&call.agent, ToolCall::agent),
+            (&call.user, ToolCall::user),
+        ] {
+            if let Some(own) = own {
+                tool_call = set(tool_call, own.as_str());
+            }
+        }
+        if let Some(context) = &call.context {
+            tool_call = tool_call.context(context);
+        }
         let decision = self.gate.check(&tool_call);
         self.decided(id, decision)
     }
 
     fn message(&mut self, id: String, text: &str) -> Answer {
         let decision = match Message::read(text) {
-            Ok(Message::Call(call)) => {
-                let Caller { server, grant, session, agent, user, context } = &self.caller;
-                self.gate.check(
-                    &call
-                        .tool_call()
-                        .server(server.as_deref())
-                        .grant(grant.as_deref())
-                        .session(session.as_deref())
-                        .agent(agent.as_deref())
-                        .user(user.as_deref())
-                        .context(context.as_ref()),
-                )
-            }
+            Ok(Message::Call(call)) => self.gate.check(&self.caller.make(call.tool_call())),
             Ok(Message::Other(_)) => return Answer::Failed { id, error: "not_a_call" },
             Err(malformed) => Decision::Deny(Denial::from(malformed)),
         };

@@ -4,13 +4,11 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use toolgate::charge::{CounterId, Subject};
-use toolgate::store::{CounterStore, MemoryStore, Outcome, Reservation, Reserve, StoreError};
 use toolgate::{Code, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 use crate::generate::{self, Document, Event};
 use crate::model::Model;
+use crate::trace::SwitchStore;
 
 /// 2026-01-15T10:30:00Z
 const START: i64 = 1_768_473_000_000_000;
@@ -25,31 +23,6 @@ fn tool_call(call: &Value) -> ToolCall<'_> {
         .user(text("user"))
         .server(text("server"))
         .context(call.get("context").and_then(Value::as_object))
-}
-
-/// Counters in memory that can be made to fail.
-#[derive(Clone, Default)]
-struct Switched(Arc<(MemoryStore, AtomicBool)>);
-
-impl Switched {
-    fn reach(&self) -> Result<&MemoryStore, StoreError> {
-        if self.0.1.load(Ordering::Relaxed) { Err(StoreError::Unavailable(None)) } else { Ok(&self.0.0) }
-    }
-}
-
-impl CounterStore for Switched {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        self.reach()?.reserve(request)
-    }
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        self.reach()?.peek(request)
-    }
-    fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
-        self.reach()?.release(reservation)
-    }
-    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        self.reach()?.reset(counter, subject)
-    }
 }
 
 proptest! {
@@ -153,8 +126,8 @@ fn agrees(document: &Document, history: &[Event]) -> Result<(), TestCaseError> {
     let policy = Policy::from_json(&text).unwrap();
     let mut model = Model::new(&serde_json::from_str(&text).unwrap(), &document.entries());
     let clock = ManualClock::new(Timestamp::from_unix_micros(START));
-    let store = Switched::default();
-    let gate = Gate::builder().policy(policy).store(store.clone()).clock(clock.clone()).build();
+    let (store, mut is_down) = (Arc::new(SwitchStore::default()), false);
+    let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone()).build();
     let (mut now, mut permits) = (START, HashMap::new());
     for (number, event) in history.iter().enumerate() {
         match event {
@@ -199,14 +172,15 @@ fn agrees(document: &Document, history: &[Event]) -> Result<(), TestCaseError> {
             }
             Event::Release(number) => {
                 // With the store down a release is lost; the model has no such thing.
-                if store.0.1.load(Ordering::Relaxed) {
+                if is_down {
                     continue;
                 }
                 let done = permits.remove(number).map(|permit| permit.try_release().unwrap());
                 prop_assert_eq!(model.release(&number.to_string()).ok(), done);
             }
             Event::Store { down } => {
-                store.0.1.store(*down, Ordering::Relaxed);
+                is_down = *down;
+                store.set_down(is_down);
                 model.set_store_down(*down);
             }
         }
