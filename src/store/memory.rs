@@ -35,7 +35,8 @@ pub struct MemoryStore {
     held: AtomicUsize,
 }
 
-const SHARDS: usize = 64;
+/// As many as a word has bits.
+const SHARDS: usize = u64::BITS as usize;
 /// How many buckets are looked at for expired rows when a row is added. Above one, so that reclaiming outruns growth.
 const SWEEP: usize = 6;
 /// How many when the store is full.
@@ -217,30 +218,22 @@ impl MemoryStore {
     /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
     fn lock(&self, charges: &[Charge]) -> Locked<'_> {
         let mut locked = Locked { guards: SmallVec::new(), places: SmallVec::new() };
-        let mut order: SmallVec<[usize; 4]> = SmallVec::new();
-        let mut before: Option<&Subject> = None;
+        // The shards as the bits of one word: in order, each once.
+        let mut wanted = 0u64;
         for charge in charges {
-            let place = match (before, locked.places.last()) {
-                (Some(subject), Some(place)) if *subject == charge.subject => *place,
-                _ => {
-                    let hash = self.hash_of(&charge.subject);
-                    Place { hash, shard: shard_of(hash), row: None }
-                }
-            };
-            before = Some(&charge.subject);
-            let at = order.iter().position(|shard| *shard >= place.shard).unwrap_or(order.len());
-            if order.get(at) != Some(&place.shard) {
-                order.insert(at, place.shard);
-            }
-            locked.places.push(place);
-        }
-        for shard in &order {
-            if let Some(shard) = self.shards.get(*shard) {
-                locked.guards.push(shard.lock());
-            }
+            let hash = self.hash_of(&charge.subject);
+            let shard = shard_of(hash);
+            wanted |= 1 << shard;
+            locked.places.push(Place { hash, guard: shard, row: None });
         }
         for place in &mut locked.places {
-            place.shard = order.iter().position(|shard| *shard == place.shard).unwrap_or_default();
+            place.guard = (wanted & ((1 << place.guard) - 1)).count_ones() as usize;
+        }
+        while wanted != 0 {
+            if let Some(shard) = self.shards.get(wanted.trailing_zeros() as usize) {
+                locked.guards.push(shard.lock());
+            }
+            wanted &= wanted - 1;
         }
         locked
     }
@@ -278,8 +271,8 @@ struct Locked<'s> {
 #[derive(Clone, Copy)]
 struct Place {
     hash: u64,
-    /// The shard; once locked, the index of its guard.
-    shard: usize,
+    /// Which of the guards has its shard.
+    guard: usize,
     /// The bucket of the subject's row, until a row is added or removed.
     row: Option<usize>,
 }
@@ -314,7 +307,7 @@ impl Locked<'_> {
         let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
         for (charge, place) in request.charges.iter().zip(&mut self.places) {
             let asked = asked(charge)?;
-            let Some(shard) = self.guards.get(place.shard) else { return Err(StoreError::Unavailable(None)) };
+            let Some(shard) = self.guards.get(place.guard) else { return Err(StoreError::Unavailable(None)) };
             place.row = shard.rows.find_bucket_index(place.hash, |row| row.subject == charge.subject);
             let row = place.row.and_then(|bucket| shard.rows.get_bucket(bucket));
             let cell = row.and_then(|row| row.cells.iter().find(|cell| cell.counter == charge.counter));
@@ -336,7 +329,7 @@ impl Locked<'_> {
     fn write(&mut self, request: &Reserve<'_>, tallies: &[Tally]) {
         let mut added = false;
         for ((charge, place), tally) in request.charges.iter().zip(&self.places).zip(tallies) {
-            let Some(shard) = self.guards.get_mut(place.shard) else { continue };
+            let Some(shard) = self.guards.get_mut(place.guard) else { continue };
             let row = match place.row {
                 Some(bucket) if !added => shard.rows.get_bucket_mut(bucket),
                 _ => {
@@ -399,7 +392,7 @@ impl CounterStore for MemoryStore {
         }
         let mut locked = self.lock(&reservation.charges);
         for (charge, place) in reservation.charges.iter().zip(&locked.places) {
-            let shard = locked.guards.get_mut(place.shard);
+            let shard = locked.guards.get_mut(place.guard);
             let row = shard.and_then(|shard| shard.rows.find_mut(place.hash, |row| row.subject == charge.subject));
             if let Some(row) = row {
                 row.give_back(charge)?;
