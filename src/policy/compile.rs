@@ -300,7 +300,7 @@ impl Draft {
         reader.field(fields, "approval", approval_terms);
         let mut list = |reader: &mut Reader<'_>, key: &str, shape, polarity| {
             let rules = reader.field(fields, key, |reader, node| {
-                let rules = reader.list(node, &format!("`{key}`"))?;
+                let rules = reader.list(node, "a section of rules")?;
                 Some(reader.each(rules, |reader, node| self.rule(reader, node, shape, polarity)))
             });
             rules.unwrap_or_default().into()

@@ -46,7 +46,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
         if key == "not" {
             return read(reader, node, Below::Not, reads_time).map(Condition::not);
         }
-        let conditions = reader.list(node, &format!("`{key}`"))?;
+        let conditions = reader.list(node, "a group of conditions")?;
         if conditions.is_empty() {
             reader.empty_list(
                 node.at,
@@ -87,7 +87,7 @@ fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time
         reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
         return None;
     };
-    if !operator.ignore_case {
+    if !operator.ignore_case && fields.get("ignore_case").is_some() {
         reader.misplaced(fields, "ignore_case", &format!("`{}` compares no case", operator.name));
     }
     let case = if ignore_case == Some(true) { IgnoreCase::Yes } else { IgnoreCase::No };
@@ -303,7 +303,7 @@ fn strings<T>(
 
 fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
     match node.json {
-        Json::Number(_) => reader.count(node, &format!("`{name}`")),
+        Json::Number(_) => reader.count(node, "a length"),
         _ => {
             unfit(reader, node, name, "a whole number, 0 or above");
             None
