@@ -187,9 +187,12 @@ pub(crate) struct Types {
 
 impl Test {
     fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
-        let operand = match self.check.operand(facts) {
-            Ok(operand) => operand,
-            Err(Unusable) => return Truth::Undecidable,
+        let operand = match self.check.other() {
+            None => None,
+            Some(path) => match self.check.usable(path.resolve(facts)) {
+                Ok(other) => Some(other),
+                Err(Unusable) => return Truth::Undecidable,
+            },
         };
         if !self.path.has_each() {
             return self.truth_of(self.path.resolve(facts), operand, stance);
@@ -244,17 +247,22 @@ type Other<'a> = Option<Datum<'a>>;
 const MAX_OTHERS: usize = 1_000;
 
 impl Check {
+    /// The path to what is compared with, if that stands elsewhere in the call.
     #[inline]
-    fn operand<'a>(&self, facts: &'a Facts<'a>) -> Result<Other<'a>, Unusable> {
-        let (Self::Equal(Operand::From(path))
-        | Self::Order(_, Operand::From(path))
-        | Self::In(Operand::From(path))
-        | Self::Contains(Operand::From(path), _)
-        | Self::Affix(_, Operand::From(path), _)) = self
-        else {
-            return Ok(None);
-        };
-        let Found::Value(other) = path.resolve(facts) else { return Err(Unusable) };
+    fn other(&self) -> Option<&Path> {
+        match self {
+            Self::Equal(Operand::From(path))
+            | Self::Order(_, Operand::From(path))
+            | Self::In(Operand::From(path))
+            | Self::Contains(Operand::From(path), _)
+            | Self::Affix(_, Operand::From(path), _) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// What is found there, if the operator can take it.
+    fn usable<'a>(&self, found: Found<'a>) -> Result<Datum<'a>, Unusable> {
+        let Found::Value(other) = found else { return Err(Unusable) };
         let usable = match (self, other) {
             (Self::Order(..), other) => matches!(other, Datum::Number(_)),
             (Self::In(_), Datum::Array(values)) => (1..=MAX_OTHERS).contains(&values.len()),
@@ -262,11 +270,10 @@ impl Check {
             (Self::Affix(..), Datum::Array(texts)) => {
                 (1..=MAX_OTHERS).contains(&texts.len()) && texts.iter().all(Value::is_string)
             }
-            (Self::In(_), _) => false,
-            (Self::Affix(..), _) | (_, Datum::UnclearNumber) => false,
+            (Self::In(_) | Self::Affix(..), _) | (_, Datum::UnclearNumber) => false,
             _ => true,
         };
-        if usable { Ok(Some(other)) } else { Err(Unusable) }
+        if usable { Ok(other) } else { Err(Unusable) }
     }
 
     /// Whether the check holds for a value that is there, before the sign.
