@@ -33,29 +33,34 @@ impl Truth {
     }
 
     /// The strongest of many by `or`: true if any is, else undecidable if any is.
+    #[inline]
     fn any(truths: impl Iterator<Item = Self>) -> Self {
-        let mut sum = Self::False;
+        Self::join(truths, Self::True)
+    }
+
+    /// The weakest of many by `and`: false if any is, else undecidable if any is.
+    #[inline]
+    pub(crate) fn all(truths: impl Iterator<Item = Self>) -> Self {
+        Self::join(truths, Self::False)
+    }
+
+    /// Many as one, where one that is `enough` settles it: its opposite if there are none.
+    #[inline]
+    fn join(truths: impl Iterator<Item = Self>, enough: Self) -> Self {
+        let mut sum = enough.not();
         for truth in truths {
-            match truth {
-                Self::True => return Self::True,
-                Self::Undecidable => sum = Self::Undecidable,
-                Self::False => {}
+            sum = sum.with(truth, enough);
+            if sum == enough {
+                break;
             }
         }
         sum
     }
 
-    /// The weakest of many by `and`: false if any is, else undecidable if any is.
-    pub(crate) fn all(truths: impl Iterator<Item = Self>) -> Self {
-        let mut sum = Self::True;
-        for truth in truths {
-            match truth {
-                Self::False => return Self::False,
-                Self::Undecidable => sum = Self::Undecidable,
-                Self::True => {}
-            }
-        }
-        sum
+    /// Joined with one more, where one that is `enough` settles it.
+    #[inline]
+    fn with(self, other: Self, enough: Self) -> Self {
+        if self != enough && (other == enough || other == Self::Undecidable) { other } else { self }
     }
 }
 
@@ -197,22 +202,14 @@ impl Test {
         if !self.path.has_each() {
             return self.truth_of(self.path.resolve(facts), operand, stance);
         }
-        // Of many values, `require` wants every one and the others any; one value is both.
-        let (mut sum, enough) = match stance {
-            Stance::Require => (Truth::True, Truth::False),
-            Stance::Match => (Truth::False, Truth::True),
+        // Of many values, `require` wants every one and the others any.
+        let enough = match stance {
+            Stance::Require => Truth::False,
+            Stance::Match => Truth::True,
         };
-        let mut first = true;
+        let mut sum = enough.not();
         let _ = self.path.each(facts, &mut |found| {
-            let truth = self.truth_of(found, operand, stance);
-            // The path itself, or the first element, sets the sum; an empty array leaves it as it was.
-            sum = match (first, sum, truth) {
-                (true, _, truth) => truth,
-                (false, sum, truth) if truth == enough || sum == enough => enough,
-                (false, Truth::Undecidable, _) | (false, _, Truth::Undecidable) => Truth::Undecidable,
-                (false, sum, _) => sum,
-            };
-            first = false;
+            sum = sum.with(self.truth_of(found, operand, stance), enough);
             if sum == enough { Visit::Stop } else { Visit::Next }
         });
         sum

@@ -238,7 +238,7 @@ impl<'p> Evaluation<'p> {
                 Err(_) if limit.shadow => None,
                 Err(code @ Code::ScopeMissing) => Some(Uncountable { limit: found, code }),
                 Err(code) => {
-                    no_amount = no_amount.take().or(Some(Uncountable { limit: found, code }));
+                    no_amount.get_or_insert(Uncountable { limit: found, code });
                     None
                 }
                 Ok(()) => None,
@@ -285,7 +285,9 @@ impl Plan {
                 found.charge = u32::try_from(index).unwrap_or(u32::MAX);
                 self.limits.push(found);
             }
-            Err(_) => self.charges.truncate(known.map_or(index, |_| self.charges.len())),
+            // Only one that was made for this limit goes again.
+            Err(_) if known.is_none() => self.charges.truncate(index),
+            Err(_) => {}
         }
         added
     }
