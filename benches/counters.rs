@@ -3,9 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use toolgate::charge::{Charges, CounterId, Meter, Span, Subject};
-use toolgate::store::{CounterStore, MemoryStore, Outcome, Reservation, ReservationId, Reserve, StoreError, Tally};
-use toolgate::{Gate, Policy, Timestamp, Total};
+use smallvec::SmallVec;
+use toolgate::charge::{Charges, CounterId, Subject};
+use toolgate::store::{CounterStore, MemoryStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tally};
+use toolgate::{Amount, Gate, Policy, Timestamp};
 
 use crate::workload::{self, Caller, ENTRIES, Limits, Order, Ring};
 
@@ -78,11 +79,14 @@ impl Stored {
         assert!(self.requests.next().reserve(&self.store));
     }
 
-    /// Reserves and gives back, with a copy of the charges in between: a reservation owns its own.
-    pub(crate) fn reserve_and_release(&mut self) {
+    /// Reserves, and settles at nothing, so that the counters never fill.
+    pub(crate) fn reserve_and_settle(&mut self) {
         let request = self.requests.next();
         let Ok(Outcome::Granted(tallies)) = self.store.reserve(&request.ask()) else { panic!("there is room") };
-        self.store.release(Reservation::new(request.id, request.charges.clone(), &tallies)).unwrap();
+        let charges = request.charges.iter().zip(&tallies);
+        let settled: SmallVec<[_; 4]> =
+            charges.map(|(charge, tally)| Settled::new(charge, tally.charged_at, Amount::ZERO)).collect();
+        self.store.settle(&Settle::new(request.id, 1, request.now, &settled)).unwrap();
     }
 }
 
@@ -122,18 +126,14 @@ impl CounterStore for Recorder {
     fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         let kept = Request { id: request.id, now: request.now, charges: request.charges.into() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-        let window = |meter| match meter {
-            Meter::Fixed(window) => window,
-            _ => Span { start: Timestamp::MIN, end: Timestamp::MAX },
-        };
-        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::new(Total::ZERO, window(c.meter))).collect()))
+        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
     }
 
     fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
         self.reserve(request)
     }
 
-    fn release(&self, _: Reservation) -> Result<(), StoreError> {
+    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -34,7 +34,7 @@ criterion_group!(
     evaluate::conditions,
     evaluate::many_entries,
     store::reserve,
-    store::reserve_and_release,
+    store::reserve_and_settle,
     decide::one_thread,
     decide::released,
     decide::two_threads,

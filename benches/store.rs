@@ -22,14 +22,14 @@ pub(crate) fn reserve(c: &mut Criterion) {
     }
 }
 
-/// What does it cost to reserve and then to give back?
-pub(crate) fn reserve_and_release(c: &mut Criterion) {
-    let mut group = c.benchmark_group(format!("reserve and release {}", callers_name(1_000)));
+/// What does it cost to reserve and then to settle?
+pub(crate) fn reserve_and_settle(c: &mut Criterion) {
+    let mut group = c.benchmark_group(format!("reserve and settle {}", callers_name(1_000)));
     for limits in [Limits::One, Limits::ThreeOfOneScope, Limits::ThreeOfThreeScopes] {
         let mut stored = None;
         group.bench_function(limits.name(), |b| {
             let stored = stored.get_or_insert_with(|| Stored::new(limits, callers(1_000)));
-            b.iter(|| stored.reserve_and_release());
+            b.iter(|| stored.reserve_and_settle());
         });
     }
     group.finish();

@@ -166,10 +166,22 @@ impl Total {
         Self(self.0.saturating_add(amount.0))
     }
 
+    /// The sum with millionths added.
+    pub(crate) const fn plus_micros(self, micros: u64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+
     /// The sum with `amount` given back; never below zero, and a sum that has reached its end stays there.
     #[must_use = "the sum itself stays as it is"]
     pub const fn minus(self, amount: Amount) -> Self {
         if self.0 == u64::MAX { self } else { Self(self.0.saturating_sub(amount.0)) }
+    }
+
+    /// The sum with `from` in it replaced by `to`.
+    #[must_use = "the sum itself stays as it is"]
+    pub(crate) const fn replace(self, from: Amount, to: Amount) -> Self {
+        // One step, so that a sum that has reached its end stays there.
+        if to.0 >= from.0 { self.plus(Amount(to.0 - from.0)) } else { self.minus(Amount(from.0 - to.0)) }
     }
 
     /// What is left up to `max`.

@@ -8,7 +8,6 @@ use smallvec::SmallVec;
 use crate::amount::Amount;
 use crate::call::Identity;
 use crate::number::Exact;
-use crate::time::Timestamp;
 
 pub use crate::limit::Span;
 
@@ -157,7 +156,7 @@ pub struct Charge {
     /// What is charged.
     pub amount: Amount,
     /// The most that the counter may hold with the charge in it. `None` for one that only shadow limits charge: it
-    /// counts and never refuses. [`Amount::ZERO`] refuses every charge.
+    /// counts and never refuses. [`Amount::ZERO`] refuses every charge. (Of a token bucket it is the burst.)
     pub max: Option<Amount>,
     /// How it counts.
     pub meter: Meter,
@@ -171,20 +170,20 @@ pub enum Meter {
     Fixed(Span),
     /// At most `max` in every interval of so many seconds.
     Sliding {
-        /// The interval's length in seconds.
+        /// The interval's length in seconds. Never zero.
         seconds: u32,
     },
-    /// `max` refilled over so many seconds, at most `burst` at once.
+    /// `refill` comes back over so many seconds, continuously; what can be taken at once is the charge's `max`.
     TokenBucket {
-        /// The time in which `max` is refilled, in seconds.
+        /// What comes back in `seconds`.
+        refill: Amount,
+        /// The time in which `refill` comes back. Never zero.
         seconds: u32,
-        /// The most that can be taken at once.
-        burst: Amount,
     },
     /// Held until the call has ended.
     InFlight {
-        /// When the unit comes back if nobody reports the end.
-        until: Timestamp,
+        /// After so many seconds a unit comes back though nobody has reported the end.
+        lease: u32,
     },
 }
 

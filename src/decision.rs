@@ -1,26 +1,21 @@
 //! What a gate answers, and what each answer carries.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::amount::{Amount, Total};
-use crate::policy::{Code, Digest, LimitRef, Plan, Policy};
-use crate::store::{Reservation, ReservationId, StoreError, Tallies};
-use crate::time::Timestamp;
+use crate::limit_state::LimitState;
+use crate::permit::{Leave, Permit};
+use crate::policy::{Code, Digest};
 
 /// What becomes of a call.
 ///
 /// Exhaustive on purpose: match on all four, without a `_` arm that could let something through.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, clippy::large_enum_variant, reason = "no arm may be forgotten, nothing allocated")]
+#[expect(clippy::exhaustive_enums, reason = "no arm may be forgotten")]
 #[must_use = "a decision that is not enforced stops nothing"]
-pub enum Decision {
+pub enum Decision<P = Permit> {
     /// It may be made. Its quota is spent; keep the permit until the call has ended.
-    Allow(Permit),
+    Allow(P),
     /// It may not be made.
     Deny(Denial),
     /// It may be made later.
@@ -29,7 +24,7 @@ pub enum Decision {
     RequireApproval(ApprovalRequest),
 }
 
-impl Decision {
+impl<P: Leave> Decision<P> {
     /// `allow`, `deny`, `rate_limited` or `approval_required`.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -168,110 +163,6 @@ impl ApprovalRequest {
     /// How the limits that apply to the call stand, in document order. Nothing was charged.
     pub fn limits(&self) -> &[LimitState] {
         &self.limits
-    }
-}
-
-/// How one limit stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LimitState {
-    counter: Box<str>,
-    used: Total,
-    remaining: Amount,
-    max: Amount,
-    resets_at: Timestamp,
-}
-
-impl LimitState {
-    /// The name of its counter.
-    pub fn counter(&self) -> &str {
-        &self.counter
-    }
-
-    /// What the counter holds.
-    pub fn used(&self) -> Total {
-        self.used
-    }
-
-    /// What is left up to `max`.
-    pub fn remaining(&self) -> Amount {
-        self.remaining
-    }
-
-    /// The most that the counter may hold.
-    pub fn max(&self) -> Amount {
-        self.max
-    }
-
-    /// When the counter's window ends.
-    pub fn resets_at(&self) -> Timestamp {
-        self.resets_at
-    }
-
-    pub(crate) fn all(policy: &Policy, limits: &[LimitRef], tallies: &Tallies) -> Vec<Self> {
-        let state = |found: &LimitRef| {
-            let (limit, tally) = (policy.limit(*found)?, tallies.get(found.charge())?);
-            Some(Self {
-                counter: limit.counter.clone(),
-                used: tally.used,
-                remaining: tally.used.remaining(limit.max),
-                max: limit.max,
-                resets_at: tally.window.end,
-            })
-        };
-        limits.iter().filter_map(state).collect()
-    }
-}
-
-/// Leave to make one call, whose quota is already spent.
-///
-/// Keep it until the call has ended. Dropping it leaves the quota spent, which errs on the safe side: a call that failed
-/// half-way may have done its work. [`release`](Self::release) it when it certainly did not.
-#[must_use = "keep the permit until the call has ended; dropping it leaves its quota spent"]
-pub struct Permit(pub(crate) Option<Held>);
-
-/// What a permit has charged.
-pub(crate) struct Held {
-    pub(crate) granter: Arc<dyn Granter>,
-    pub(crate) id: ReservationId,
-    pub(crate) plan: Plan,
-    pub(crate) tallies: Tallies,
-}
-
-/// What granted a permit, as far as the permit knows it: the policy that was in force, and the store.
-pub(crate) trait Granter: Send + Sync {
-    fn policy(&self) -> Option<&Policy>;
-    fn release(&self, reservation: Reservation) -> Result<(), StoreError>;
-}
-
-impl Permit {
-    /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. If the
-    /// store cannot be reached the quota stays spent; [`try_release`](Self::try_release) says so.
-    pub fn release(self) {
-        // Spent is the safe side.
-        let _ = self.try_release();
-    }
-
-    /// Gives the quota back, and says whether the store could do it.
-    ///
-    /// # Errors
-    /// The store failed; the quota stays spent until its windows end.
-    pub fn try_release(self) -> Result<(), StoreError> {
-        match self.0 {
-            Some(Held { granter, id, plan, tallies }) => granter.release(Reservation::new(id, plan.charges, &tallies)),
-            None => Ok(()),
-        }
-    }
-
-    /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
-    pub fn limits(&self) -> Vec<LimitState> {
-        let held = self.0.as_ref().and_then(|held| Some((held.granter.policy()?, held)));
-        held.map_or_else(Vec::new, |(policy, held)| LimitState::all(policy, &held.plan.limits, &held.tallies))
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("limits", &self.limits()).finish_non_exhaustive()
     }
 }
 

@@ -1,23 +1,26 @@
 //! The hall that joins policy and store: it decides.
 
+mod foresee;
+mod question;
+
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use crate::amount::Amount;
 use crate::call::ToolCall;
-use crate::decision::{
-    ApprovalRequest, Decision, Denial, Granter, Held, LimitState, Permit, RateLimited, Refusal, default_message,
-};
-use crate::limit::wait_millis;
-use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Uncountable};
-use crate::store::{CounterStore, MemoryStore, Outcome, Reservation, ReservationId, Reserve, StoreError, Tallies};
+use crate::charge::{CounterId, Subject};
+use crate::decision::Decision;
+use crate::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
+use crate::policy::{Plan, Policy};
+use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
+use question::Answered;
+
+pub use foresee::Obstacle;
 
 /// The policy decision point: a policy in force, the counters, a clock. Cheap to clone; clones are one gate.
 ///
@@ -57,18 +60,36 @@ struct InForce<S> {
 struct Parts<S> {
     store: S,
     clock: Box<dyn Clock>,
+    /// The counters whose limits let a call pass when the store fails.
+    pass_uncounted: Box<[Box<str>]>,
     /// The next reservation's number, in the lower half of its id; the upper half is this gate's, drawn at random.
     next: AtomicU64,
     origin: u64,
 }
 
-impl<S: CounterStore> Granter for InForce<S> {
+impl<S> Ground for InForce<S> {
     fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }
 
-    fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
-        self.parts.store.release(reservation)
+    fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+}
+
+impl<S: CounterStore> Granter for InForce<S> {
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        self.parts.store.settle(request)
+    }
+}
+
+impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
+    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+        self.parts.store.settle(request)
+    }
+
+    fn abandon(&self, request: &Settle<'_>) {
+        self.parts.store.abandon(request);
     }
 }
 
@@ -87,6 +108,7 @@ pub struct GateBuilder<S = MemoryStore> {
     policy: Option<Policy>,
     store: S,
     clock: Box<dyn Clock>,
+    pass_uncounted: Vec<Box<str>>,
 }
 
 impl Gate {
@@ -97,19 +119,21 @@ impl Gate {
 
     /// A gate from chosen parts. Without a policy it denies every call, `no_policy`.
     pub fn builder() -> GateBuilder {
-        GateBuilder { policy: None, store: MemoryStore::new(), clock: Box::new(SystemClock) }
+        let (store, clock) = (MemoryStore::new(), Box::new(SystemClock));
+        GateBuilder { policy: None, store, clock, pass_uncounted: Vec::new() }
     }
 }
 
-impl<S: CounterStore> GateBuilder<S> {
+impl<S> GateBuilder<S> {
     /// The policy in force from the start.
     pub fn policy(self, policy: impl Into<Option<Policy>>) -> Self {
         Self { policy: policy.into(), ..self }
     }
 
-    /// The counters. Gates that share a store need policies with [namespaces](Policy::with_namespace).
-    pub fn store<T: CounterStore>(self, store: T) -> GateBuilder<T> {
-        GateBuilder { policy: self.policy, store, clock: self.clock }
+    /// The counters: a [`CounterStore`] for [`Gate::check`], an [`AsyncCounterStore`] for [`Gate::check_async`]. Gates that
+    /// share a store need policies with [namespaces](Policy::with_namespace).
+    pub fn store<T>(self, store: T) -> GateBuilder<T> {
+        GateBuilder { policy: self.policy, store, clock: self.clock, pass_uncounted: self.pass_uncounted }
     }
 
     /// The clock.
@@ -117,11 +141,20 @@ impl<S: CounterStore> GateBuilder<S> {
         Self { clock: Box::new(clock), ..self }
     }
 
+    /// Lets calls pass uncounted when the store fails, as far as the limits of this counter are concerned: for a limit whose loss
+    /// is worth less than the calls. Without it, and for every limit of another counter, a call that cannot be
+    /// counted is denied, `store_unavailable`.
+    pub fn pass_uncounted(mut self, counter: &str) -> Self {
+        self.pass_uncounted.push(counter.into());
+        self
+    }
+
     /// The gate.
     pub fn build(self) -> Gate<S> {
-        let Self { policy, store, clock } = self;
+        let Self { policy, store, clock, pass_uncounted } = self;
         let origin = RandomState::new().build_hasher().finish();
-        let parts = Arc::new(Parts { store, clock, next: AtomicU64::new(0), origin });
+        let pass_uncounted = pass_uncounted.into();
+        let parts = Arc::new(Parts { store, clock, pass_uncounted, next: AtomicU64::new(0), origin });
         let in_force = RwLock::new(Arc::new(InForce { policy, parts: Arc::clone(&parts) }));
         Gate(Arc::new(Inner { in_force, parts }))
     }
@@ -133,45 +166,71 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Never fails, never blocks on I/O with a store in the process, and for an allowed call allocates nothing, unless a
     /// caller is counted for the first time, more than four limits apply, or a part of a key is long.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
-        let in_force = Arc::clone(&*self.0.in_force.read());
-        let Some(policy) = &in_force.policy else { return deny_without_policy(call) };
-        let now = if policy.reads_time() { self.0.parts.clock.now() } else { Timestamp::UNIX_EPOCH };
-        let evaluation = policy.evaluate(call, now);
-        if let Effect::Deny(code) = evaluation.effect() {
-            return Decision::Deny(Denial(rule_refusal(policy, &evaluation, code, call)));
-        }
+        let in_force = self.in_force();
         let mut plan = Plan::default();
-        if let Err(uncountable) = evaluation.plan(call, now, &mut plan) {
-            return deny_uncountable(policy, &uncountable, call);
-        }
-        if plan.charges.is_empty() {
-            return match evaluation.effect() {
-                Effect::RequireApproval => require_approval(policy, &evaluation, Vec::new(), call),
-                _ => Decision::Allow(Permit(None)),
-            };
-        }
+        let question = match in_force.ask(call, &mut plan) {
+            Ok(question) => question,
+            Err(decided) => return decided,
+        };
+        let request = question.request(self.next_id(), &plan);
         let store = &self.0.parts.store;
-        let request = Reserve::new(self.next_id(), now, &plan.charges);
-        let approval = evaluation.effect() == Effect::RequireApproval;
-        let outcome = if approval { store.peek(&request) } else { store.reserve(&request) };
-        match outcome {
-            // A store that leaves a counter out cannot be believed.
-            Ok(outcome) if outcome.tallies().len() != plan.charges.len() => {
-                deny_without_store(policy, &evaluation, &plan.limits, call)
+        let outcome = if question.only_looks() { store.peek(&request) } else { store.reserve(&request) };
+        let id = request.id;
+        match question.answered(&plan, outcome) {
+            Answered::Granted(tallies) => {
+                Decision::Allow(Permit(Some(Held { granter: in_force, id, plan, tallies, settled: false })))
             }
-            Ok(Outcome::Granted(tallies)) if approval => {
-                let limits = LimitState::all(policy, &plan.limits, &tallies);
-                require_approval(policy, &evaluation, limits, call)
-            }
-            Ok(Outcome::Granted(tallies)) => {
-                let id = request.id;
-                Decision::Allow(Permit(Some(Held { granter: in_force, id, plan, tallies })))
-            }
-            Ok(Outcome::Refused(tallies)) => rate_limit(policy, &plan.limits, &request, &tallies, call),
-            Err(_) => deny_without_store(policy, &evaluation, &plan.limits, call),
+            Answered::Decided(decision) => decision,
         }
     }
 
+    /// Forgets what the caller of `call` has used of a counter, after a clock that ran years ahead, say. Says whether the
+    /// policy has such a counter and the call all parts of its scope.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub fn reset_counter(&self, counter: &str, call: &ToolCall<'_>) -> Result<bool, StoreError> {
+        let Some((counters, subject)) = self.counted_as(counter, call) else { return Ok(false) };
+        counters.into_iter().try_for_each(|counter| self.0.parts.store.reset(counter, &subject)).map(|()| true)
+    }
+}
+
+impl<S: AsyncCounterStore + 'static> Gate<S> {
+    /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
+    /// limit applies to. If it is allowed, its quota is spent.
+    pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
+        let in_force = self.in_force();
+        let mut plan = Plan::default();
+        let question = match in_force.ask(call, &mut plan) {
+            Ok(question) => question,
+            Err(decided) => return decided,
+        };
+        let request = question.request(self.next_id(), &plan);
+        let store = &self.0.parts.store;
+        let outcome = if question.only_looks() { store.peek(&request).await } else { store.reserve(&request).await };
+        let id = request.id;
+        match question.answered(&plan, outcome) {
+            Answered::Granted(tallies) => {
+                Decision::Allow(AsyncPermit(Some(Held { granter: in_force, id, plan, tallies, settled: false })))
+            }
+            Answered::Decided(decision) => decision,
+        }
+    }
+
+    /// Forgets what the caller of `call` has used of a counter, as [`Gate::reset_counter`] does.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn reset_counter_async(&self, counter: &str, call: &ToolCall<'_>) -> Result<bool, StoreError> {
+        let Some((counters, subject)) = self.counted_as(counter, call) else { return Ok(false) };
+        for counter in counters {
+            self.0.parts.store.reset(counter, &subject).await?;
+        }
+        Ok(true)
+    }
+}
+
+impl<S> Gate<S> {
     /// The policy in force.
     pub fn policy(&self) -> Option<Policy> {
         self.0.in_force.read().policy.clone()
@@ -191,16 +250,12 @@ impl<S: CounterStore + 'static> Gate<S> {
         &self.0.parts.store
     }
 
-    /// Forgets what the caller of `call` has used of a counter, after a clock that ran years ahead, say. Says whether the
-    /// policy has such a counter and the call all parts of its scope.
-    ///
-    /// # Errors
-    /// The store cannot be reached.
-    pub fn reset_counter(&self, counter: &str, call: &ToolCall<'_>) -> Result<bool, StoreError> {
-        let now = self.0.parts.clock.now();
-        let Some(policy) = self.policy() else { return Ok(false) };
-        let Some((counter, subject)) = policy.counted_as(counter, call, now) else { return Ok(false) };
-        self.0.parts.store.reset(counter, &subject).map(|()| true)
+    fn in_force(&self) -> Arc<InForce<S>> {
+        Arc::clone(&*self.0.in_force.read())
+    }
+
+    fn counted_as(&self, counter: &str, call: &ToolCall<'_>) -> Option<(Vec<CounterId>, Subject)> {
+        self.policy()?.counted_as(counter, call, self.0.parts.clock.now())
     }
 
     fn next_id(&self) -> ReservationId {
@@ -219,90 +274,4 @@ impl<S> fmt::Debug for Gate<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate").field("policy", &self.0.in_force.read().policy).finish_non_exhaustive()
     }
-}
-
-fn deny_without_policy(call: &ToolCall<'_>) -> Decision {
-    // What cannot be read is said first, with a policy and without.
-    let (code, rule) = match call.is_malformed() {
-        true => (Code::MalformedCall, None),
-        false => (Code::NoPolicy, Some("(no policy)".into())),
-    };
-    let message = default_message(code, call.tool()).into();
-    Decision::Deny(Denial(Refusal { code, rule, message, policy: None }))
-}
-
-/// What a rule says to a call that it stops.
-fn rule_refusal(policy: &Policy, evaluation: &Evaluation<'_>, code: Code, call: &ToolCall<'_>) -> Refusal {
-    let message = evaluation.message().map_or_else(|| default_message(code, call.tool()).into(), Into::into);
-    Refusal { code, rule: evaluation.rule(), message, policy: Some(policy.digest()) }
-}
-
-/// What a limit says to a call that it stops; its own text is for one that it has no room for.
-fn limit_refusal(policy: &Policy, limit: LimitRef, code: Code, call: &ToolCall<'_>) -> Refusal {
-    let own = policy.limit(limit).and_then(|limit| limit.on_exceed.clone()).filter(|_| code == Code::Limit);
-    let message = own.unwrap_or_else(|| default_message(code, call.tool()).into());
-    Refusal { code, rule: Some(policy.limit_pointer(limit).into()), message, policy: Some(policy.digest()) }
-}
-
-fn deny_uncountable(policy: &Policy, uncountable: &Uncountable, call: &ToolCall<'_>) -> Decision {
-    Decision::Deny(Denial(limit_refusal(policy, uncountable.limit, uncountable.code, call)))
-}
-
-fn require_approval(
-    policy: &Policy,
-    evaluation: &Evaluation<'_>,
-    limits: Vec<LimitState>,
-    call: &ToolCall<'_>,
-) -> Decision {
-    let refusal = rule_refusal(policy, evaluation, Code::Approval, call);
-    Decision::RequireApproval(ApprovalRequest { refusal, limits })
-}
-
-/// The store cannot tell. A call that some limit could refuse is denied; shadow limits alone refuse nothing, so a call that
-/// only they would count passes uncounted.
-fn deny_without_store(
-    policy: &Policy,
-    evaluation: &Evaluation<'_>,
-    limits: &[LimitRef],
-    call: &ToolCall<'_>,
-) -> Decision {
-    let refuses = |found: &&LimitRef| policy.limit(**found).is_some_and(|limit| !limit.shadow);
-    match (limits.iter().find(refuses), evaluation.effect()) {
-        (Some(limit), _) => Decision::Deny(Denial(limit_refusal(policy, *limit, Code::StoreUnavailable, call))),
-        (None, Effect::RequireApproval) => require_approval(policy, evaluation, Vec::new(), call),
-        (None, _) => Decision::Allow(Permit(None)),
-    }
-}
-
-/// Names the first limit without room, and works out how long the call has to wait for all that have none.
-fn rate_limit(
-    policy: &Policy,
-    limits: &[LimitRef],
-    request: &Reserve<'_>,
-    tallies: &Tallies,
-    call: &ToolCall<'_>,
-) -> Decision {
-    let mut first = None;
-    let mut wait = Some(0);
-    for found in limits {
-        let (Some(limit), Some(charge), Some(tally)) =
-            (policy.limit(*found), request.charges.get(found.charge()), tallies.get(found.charge()))
-        else {
-            continue;
-        };
-        if limit.shadow || tally.used.has_room(charge.amount, limit.max) {
-            continue;
-        }
-        first = first.or(Some(*found));
-        let never = limit.max == Amount::ZERO || charge.amount > limit.max;
-        let end = (!never).then(|| wait_millis(request.now, tally.window.end));
-        wait = wait.zip(end).map(|(longest, end)| longest.max(end));
-    }
-    // A store that refuses although every counter has room is believed: no is the safe side.
-    let Some(named) = first.or_else(|| limits.first().copied()) else { return deny_without_policy(call) };
-    Decision::RateLimit(RateLimited {
-        refusal: limit_refusal(policy, named, Code::Limit, call),
-        retry_after: wait.filter(|_| first.is_some()).map(Duration::from_millis),
-        limits: LimitState::all(policy, limits, tallies),
-    })
 }

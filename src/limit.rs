@@ -21,8 +21,22 @@ pub(crate) struct Limit {
     pub(crate) on_exceed: Option<Box<str>>,
     /// Which of the policy's counters it charges; limits that name one counter share the number.
     pub(crate) slot: u32,
+    /// The other token buckets of its counter, those of limits with another `max`: each runs full at its own rate, so each is
+    /// charged whenever the counter is.
+    pub(crate) buckets: Box<[u32]>,
     /// Whether it is an entry's `rate_limit`, and no element of its `limits`.
     pub(crate) is_rate_limit: bool,
+}
+
+impl Limit {
+    /// The most that its counter may hold: `max`, but what is taken out of a token bucket at once is bounded by its burst.
+    #[inline]
+    pub(crate) fn room(&self) -> Amount {
+        match self.algorithm {
+            Algorithm::TokenBucket { burst: Some(burst) } if self.max > Amount::ZERO => burst,
+            _ => self.max,
+        }
+    }
 }
 
 /// The time over which a limit counts.

@@ -13,9 +13,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value, json};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::mcp::{self, Message};
-use toolgate::store::{CounterStore, MemoryStore, Outcome, Reservation, Reserve, StoreError};
+use toolgate::store::{CounterStore, MemoryStore, Outcome, Reserve, Settle, StoreError};
 use toolgate::{
-    Clock, Decision, Denial, Gate, LimitState, ManualClock, Permit, Policy, PolicyError, Timestamp, ToolCall,
+    Amount, Clock, Decision, Denial, Gate, LimitState, ManualClock, Permit, Policy, PolicyError, SettleError,
+    Timestamp, ToolCall,
 };
 
 /// When a trace begins: 2026-01-15T10:30:00Z, a Thursday.
@@ -59,8 +60,8 @@ impl CounterStore for SwitchStore {
         self.reach()?.peek(request)
     }
 
-    fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
-        self.reach()?.release(reservation)
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        self.reach()?.settle(request)
     }
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
@@ -80,6 +81,10 @@ struct Line {
     message: Option<String>,
     caller: Option<Caller>,
     release: Option<String>,
+    settle: Option<String>,
+    /// What the call of `settle` has really cost.
+    #[serde(default, deserialize_with = "present")]
+    amount: Option<Value>,
     end: Option<String>,
     /// `null` is a step of its own: it takes the policy away.
     #[serde(default, deserialize_with = "present")]
@@ -236,6 +241,13 @@ impl Runner {
         let steps =
             (line.call, line.message, line.caller, line.release, line.end, line.policy, line.store, line.tools_list);
         self.clock.set(now);
+        if let Some(of) = line.settle {
+            let alone = line.approval.is_none() && matches!(steps, (None, None, None, None, None, None, None, None));
+            return if alone { self.settle(id, &of, line.amount.as_ref()) } else { self.unreadable(id) };
+        }
+        if line.amount.is_some() {
+            return self.unreadable(id);
+        }
         match steps {
             (Some(call), None, None, None, None, None, None, None) => self.call(id, &call),
             _ if line.approval.is_some() => self.unreadable(id),
@@ -244,7 +256,10 @@ impl Runner {
                 self.caller = caller;
                 Answer::Done { id, ok: true }
             }
-            (None, None, None, Some(of), None, None, None, None) => self.finish(id, &of, Permit::try_release),
+            (None, None, None, Some(of), None, None, None, None) => match self.permits.get(&of) {
+                Some(Some(permit)) if permit.is_settled() => Answer::Failed { id, error: "already_done" },
+                _ => self.finish(id, &of, Permit::try_release),
+            },
             (None, None, None, None, Some(of), None, None, None) => self.finish(id, &of, |permit| {
                 drop(permit);
                 Ok(())
@@ -320,6 +335,23 @@ impl Runner {
                 Ok(()) => return Answer::Done { id, ok: true },
                 Err(_) => "store_unavailable",
             },
+        };
+        Answer::Failed { id, error }
+    }
+
+    fn settle(&mut self, id: String, of: &str, amount: Option<&Value>) -> Answer {
+        let permit = match self.permits.get_mut(of) {
+            None => return Answer::Failed { id, error: "unknown_call" },
+            Some(None) => return Answer::Failed { id, error: "already_done" },
+            Some(Some(permit)) => permit,
+        };
+        let real = amount.and_then(Value::as_number).and_then(|number| Amount::from_number(number).ok());
+        let error = match real.map(|real| permit.settle(real)) {
+            Some(Ok(())) => return Answer::Done { id, ok: true },
+            Some(Err(SettleError::AlreadySettled)) => "already_done",
+            Some(Err(_)) => "store_unavailable",
+            None if permit.is_settled() => "already_done",
+            None => "amount_invalid",
         };
         Answer::Failed { id, error }
     }

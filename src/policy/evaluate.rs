@@ -233,7 +233,7 @@ impl<'p> Evaluation<'p> {
         let facts = Facts::new(call, now);
         let mut no_amount = None;
         let no_scope = self.policy.compiled().each_limit(call, &self.matching, |found, limit| {
-            match plan.add(found, limit, self.policy.counter_id(limit), &facts) {
+            match plan.add(self.policy, found, limit, &facts) {
                 // A shadow limit passes what it cannot count.
                 Err(_) if limit.shadow => None,
                 Err(code @ Code::ScopeMissing) => Some(Uncountable { limit: found, code }),
@@ -254,42 +254,74 @@ impl Plan {
     /// # Errors
     /// The call lacks a part of the limit's scope, or has no valid amount.
     #[inline]
-    fn add(
-        &mut self,
-        mut found: LimitRef,
-        limit: &Limit,
-        counter: Option<CounterId>,
-        facts: &Facts<'_>,
-    ) -> Result<(), Code> {
-        let counter = counter.ok_or(Code::ScopeMissing)?;
-        let known = self.charges.iter().position(|charge| charge.counter == counter);
-        let index = known.unwrap_or(self.charges.len());
-        if known.is_none() {
-            // Made where it stays: a charge is large, and its subject is written into it.
-            let meter = meter(limit, facts.now);
-            self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
-        }
-        let added = self.charges.get_mut(index).ok_or(Code::ScopeMissing).and_then(|charge| {
-            if known.is_none() {
-                write_subject(&mut charge.subject, &limit.scope, facts).ok_or(Code::ScopeMissing)?;
-            }
+    fn add(&mut self, policy: &Policy, mut found: LimitRef, limit: &Limit, facts: &Facts<'_>) -> Result<(), Code> {
+        let before = self.charges.len();
+        let added = self.charge(policy, limit.slot, limit, facts).and_then(|index| {
             let amount = amount(limit, facts).ok_or(Code::AmountInvalid)?;
+            let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
             charge.amount = charge.amount.max(amount);
             if !limit.shadow {
-                charge.max = Some(charge.max.map_or(limit.max, |max| max.min(limit.max)));
+                let room = limit.room();
+                charge.max = Some(charge.max.map_or(room, |max| max.min(room)));
+            }
+            found.charge = u32::try_from(index).unwrap_or(u32::MAX);
+            for bucket in &limit.buckets {
+                let other = self.charge(policy, *bucket, limit, facts)?;
+                if let Some(charge) = self.charges.get_mut(other) {
+                    charge.amount = charge.amount.max(amount);
+                }
             }
             Ok(())
         });
         match added {
-            Ok(()) => {
-                found.charge = u32::try_from(index).unwrap_or(u32::MAX);
-                self.limits.push(found);
-            }
-            // Only one that was made for this limit goes again.
-            Err(_) if known.is_none() => self.charges.truncate(index),
-            Err(_) => {}
+            Ok(()) => self.limits.push(found),
+            // Only those that were made for this limit go again.
+            Err(_) => self.charges.truncate(before),
         }
         added
+    }
+
+    /// The index of the charge of a counter, which is added if it is not there.
+    #[inline]
+    fn charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
+        let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
+        if let Some(known) = self.charges.iter().position(|charge| charge.counter == counter) {
+            return Ok(known);
+        }
+        let index = self.charges.len();
+        let meter = policy.meter(slot, limit, facts.now);
+        // Made where it stays: a charge is large, and its subject is written into it.
+        self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
+        let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
+        if write_subject(&mut charge.subject, &limit.scope, facts).is_none() {
+            self.charges.truncate(index);
+            return Err(Code::ScopeMissing);
+        }
+        Ok(index)
+    }
+
+    /// What each charge is when the call has really cost `real`: only limits that read their amount from the call change.
+    pub(crate) fn settled(&self, policy: &Policy, real: Amount) -> SmallVec<[Amount; 4]> {
+        let mut amounts: SmallVec<[_; 4]> = self.charges.iter().map(|charge| (charge.amount, None)).collect();
+        for limit in self.limits.iter().filter_map(|found| policy.limit(*found)) {
+            let (cost, reads) = match limit.cost {
+                Cost::Constant(amount) => (amount, false),
+                Cost::From(_) => (real, true),
+            };
+            for slot in limit.buckets.iter().copied().chain([limit.slot]) {
+                let counter = policy.counter_id(slot);
+                let index = self.charges.iter().position(|charge| Some(charge.counter) == counter);
+                if let Some((_, settled)) = index.and_then(|index| amounts.get_mut(index)) {
+                    let (known, known_reads) = settled.unwrap_or_default();
+                    *settled = Some((cost.max(known), reads || known_reads));
+                }
+            }
+        }
+        let settled = |(before, settled): (Amount, Option<(Amount, bool)>)| match settled {
+            Some((amount, true)) => amount,
+            _ => before,
+        };
+        amounts.into_iter().map(settled).collect()
     }
 }
 
@@ -317,18 +349,56 @@ impl Policy {
         self.compiled().limit(found)
     }
 
-    /// The counter of that name, and whom it counts when `call` is made; nothing if there is none, or the call lacks a part of
-    /// its scope.
+    /// The counters of that name (several, if they are token buckets), and whom they count when `call` is made; nothing if there
+    /// is none, or the call lacks a part of their scope.
     pub(crate) fn counted_as(
         &self,
         counter: &str,
         call: &ToolCall<'_>,
         now: Timestamp,
-    ) -> Option<(CounterId, Subject)> {
+    ) -> Option<(Vec<CounterId>, Subject)> {
+        let named =
+            || self.compiled().counters.iter().zip(&self.0.counters).filter(|(known, _)| &*known.name == counter);
+        let (first, _) = named().next()?;
+        let subject = subject(&first.scope, &Facts::new(call, now))?;
+        Some((named().map(|(_, id)| *id).collect(), subject))
+    }
+
+    /// What a call of this caller's would charge if every limit of the policy applied to it, with amounts of nothing: those
+    /// limits whose scope it has all parts of.
+    pub(crate) fn every_limit(&self, caller: &ToolCall<'_>, now: Timestamp) -> Plan {
         let compiled = self.compiled();
-        let slot = compiled.counters.iter().position(|known| &*known.name == counter)?;
-        let subject = subject(&compiled.counters.get(slot)?.scope, &Facts::new(call, now))?;
-        Some((*self.0.counters.get(slot)?, subject))
+        let facts = Facts::new(caller, now);
+        let mut plan = Plan::default();
+        let entries = (0..).map_while(|entry| Some((Some(entry), compiled.entries.get(entry)?)));
+        for (entry, rules) in entries.chain([(None, &compiled.all_tools)]) {
+            for (index, limit) in (0u32..).zip(&rules.limits) {
+                if let Ok(charge) = plan.charge(self, limit.slot, limit, &facts) {
+                    let charge = u32::try_from(charge).unwrap_or(u32::MAX);
+                    plan.limits.push(LimitRef { entry, index, charge });
+                }
+            }
+        }
+        plan
+    }
+
+    #[inline]
+    fn counter_id(&self, slot: u32) -> Option<CounterId> {
+        self.0.counters.get(slot as usize).copied()
+    }
+
+    /// How the counter counts now. `limit` is one of its own, or, for a token bucket, of its name.
+    #[inline]
+    fn meter(&self, slot: u32, limit: &Limit, now: Timestamp) -> Meter {
+        match limit.algorithm {
+            Algorithm::Fixed => Meter::Fixed(limit.window.around(now, limit.utc_offset)),
+            Algorithm::Sliding => Meter::Sliding { seconds: limit.window.seconds() },
+            Algorithm::TokenBucket { .. } => {
+                let refill = self.compiled().counters.get(slot as usize).map_or(limit.max, |counter| counter.max);
+                Meter::TokenBucket { refill, seconds: limit.window.seconds() }
+            }
+            Algorithm::InFlight { lease } => Meter::InFlight { lease },
+        }
     }
 
     /// The limit's place in the document.
@@ -398,20 +468,6 @@ fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
             Found::Value(Datum::Number(number)) => Amount::from_exact(number).ok(),
             _ => None,
         },
-    }
-}
-
-#[inline]
-fn meter(limit: &Limit, now: Timestamp) -> Meter {
-    match limit.algorithm {
-        Algorithm::Fixed => Meter::Fixed(limit.window.around(now, limit.utc_offset)),
-        Algorithm::Sliding => Meter::Sliding { seconds: limit.window.seconds() },
-        Algorithm::TokenBucket { burst } => {
-            Meter::TokenBucket { seconds: limit.window.seconds(), burst: burst.unwrap_or(limit.max) }
-        }
-        Algorithm::InFlight { lease } => {
-            Meter::InFlight { until: now.saturating_add(std::time::Duration::from_secs(lease.into())) }
-        }
     }
 }
 

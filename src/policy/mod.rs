@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::amount::Amount;
 use crate::charge::CounterId;
 use crate::limit::{Algorithm, Limit, Scope, Window};
 use crate::pointer;
@@ -136,6 +137,10 @@ struct Counter {
     utc_offset: i32,
     scope: Scope,
     algorithm: Algorithm,
+    /// The maximum of the limit that names it first.
+    max: Amount,
+    /// Which of the name's token buckets it is: each runs full at the rate of its own maximum.
+    bucket: usize,
 }
 
 /// What identifies a policy: a SHA-256 over its document without blanks, in the order in which it is written.
@@ -261,16 +266,15 @@ impl Policy {
     pub(crate) fn reads_time(&self) -> bool {
         self.compiled().reads_time
     }
-
-    pub(crate) fn counter_id(&self, limit: &Limit) -> Option<CounterId> {
-        self.0.counters.get(limit.slot as usize).copied()
-    }
 }
 
 fn counters_in(namespace: &str, counters: &[Counter]) -> Box<[CounterId]> {
     let id = |counter: &Counter| {
         let (window, offset) = (counter.window.canonical(), counter.utc_offset.to_string());
-        let algorithm = counter.algorithm.canonical();
+        let algorithm = match counter.bucket {
+            0 => counter.algorithm.canonical(),
+            other => format!("{} #{other}", counter.algorithm.canonical()),
+        };
         let scope: Vec<_> = counter.scope.0.iter().map(crate::limit::ScopePart::canonical).collect();
         let parts = [namespace, &counter.name, &window, &offset, &algorithm];
         CounterId::of(parts.into_iter().chain(scope.iter().map(String::as_str)))

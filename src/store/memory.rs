@@ -10,9 +10,8 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::{CounterStore, Outcome, Reservation, Reserve, StoreError, Tallies, Tally};
-use crate::amount::Total;
-use crate::charge::{Charge, CounterId, Meter, Span, Subject};
+use super::{Counter, CounterStore, Outcome, Reserve, Settle, Settled, StoreError, Tallies, Tally};
+use crate::charge::{Charge, CounterId, Subject};
 use crate::time::Timestamp;
 
 /// Counters kept in the memory of the process: the embedded default.
@@ -66,35 +65,21 @@ struct Row {
 
 struct Cell {
     counter: CounterId,
-    window: Span,
-    used: Total,
+    state: Counter,
 }
 
 impl Row {
-    /// Gives a charge back in the window that was charged; a later one owes nothing.
-    fn give_back(&mut self, charge: &Charge) -> Result<(), StoreError> {
-        let charged = asked(charge)?;
-        match self.cells.iter_mut().find(|cell| cell.counter == charge.counter) {
-            Some(cell) if cell.window == charged => cell.used = cell.used.minus(charge.amount),
-            _ => {}
+    fn settle(&mut self, settled: &Settled<'_>, now: Timestamp) -> Result<(), StoreError> {
+        match self.cells.iter_mut().find(|cell| cell.counter == settled.charge.counter) {
+            Some(cell) => cell.state.settle(settled.charge, settled.at, settled.to, now),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl Cell {
-    /// How the counter stands in the window that is asked for, or in a later one where the clock has stepped back.
-    #[inline]
-    fn at(&self, asked: Span) -> Tally {
-        if self.window.start >= asked.start {
-            Tally { used: self.used, window: self.window }
-        } else {
-            Tally { used: Total::ZERO, window: asked }
-        }
-    }
-
     fn expired(&self, now: Timestamp) -> bool {
-        self.window.end.saturating_add(GRACE) <= now
+        self.state.expires_at().saturating_add(GRACE) <= now
     }
 }
 
@@ -140,47 +125,9 @@ impl MemoryStore {
         hasher.finish()
     }
 
-    /// The common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
-    fn run_in_one_row(&self, request: &Reserve<'_>, commit: bool) -> Result<Option<Outcome>, StoreError> {
-        let Some(mut row) = self.lock_row(request.charges) else { return Ok(None) };
-        let Some(row) = row.get() else { return Ok(None) };
-        let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
-        for charge in request.charges {
-            let Some(cell) = row.cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
-            look.add(charge, cell.at(asked(charge)?));
-        }
-        if !look.room {
-            return Ok(Some(Outcome::Refused(look.tallies)));
-        }
-        if commit {
-            for (charge, tally) in request.charges.iter().zip(&mut look.tallies) {
-                tally.used = tally.used.plus(charge.amount);
-                if let Some(cell) = row.cells.iter_mut().find(|cell| cell.counter == charge.counter) {
-                    (cell.window, cell.used) = (tally.window, tally.used);
-                }
-            }
-        }
-        Ok(Some(Outcome::Granted(look.tallies)))
-    }
-
-    /// The row that all charges are counted in, locked; nothing where they have several subjects or none.
-    #[inline]
-    fn lock_row<'s>(&'s self, charges: &'s [Charge]) -> Option<LockedRow<'s>> {
-        let (first, others) = charges.split_first()?;
-        if !others.iter().all(|charge| charge.subject == first.subject) {
-            return None;
-        }
-        let hash = self.hash_of(&first.subject);
-        let shard = self.shards.get(shard_of(hash))?.lock();
-        Some(LockedRow { shard, hash, subject: &first.subject })
-    }
-
     /// Looks at all counters of the request with their shards locked; if there is room in each, charges all of them.
     fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
-        if let Some(outcome) = self.run_in_one_row(request, commit)? {
-            return Ok(outcome);
-        }
-        let mut locked = self.lock(request.charges);
+        let mut locked = self.lock(request.charges.iter().map(|charge| &charge.subject));
         let mut look = locked.look(request)?;
         if look.missing > 0 && look.room {
             if commit && self.len() > self.keep {
@@ -197,10 +144,7 @@ impl MemoryStore {
             return Ok(Outcome::Refused(look.tallies));
         }
         if commit {
-            for (charge, tally) in request.charges.iter().zip(&mut look.tallies) {
-                tally.used = tally.used.plus(charge.amount);
-            }
-            locked.write(request, &look.tallies);
+            look.tallies = locked.write(request)?;
         }
         Ok(Outcome::Granted(look.tallies))
     }
@@ -216,12 +160,12 @@ impl MemoryStore {
     }
 
     /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
-    fn lock(&self, charges: &[Charge]) -> Locked<'_> {
+    fn lock<'c>(&self, subjects: impl Iterator<Item = &'c Subject>) -> Locked<'_> {
         let mut locked = Locked { guards: SmallVec::new(), places: SmallVec::new() };
         // The shards as the bits of one word: in order, each once.
         let mut wanted = 0u64;
-        for charge in charges {
-            let hash = self.hash_of(&charge.subject);
+        for subject in subjects {
+            let hash = self.hash_of(subject);
             let shard = shard_of(hash);
             wanted |= 1 << shard;
             locked.places.push(Place { hash, guard: shard, row: None });
@@ -243,21 +187,6 @@ impl MemoryStore {
 fn shard_of(hash: u64) -> usize {
     // Neither the low bits, by which a table finds the bucket, nor the top seven, which it keeps as a tag.
     (hash >> 40) as usize % SHARDS
-}
-
-/// One subject's row, if it is there, in its locked shard.
-struct LockedRow<'s> {
-    shard: MutexGuard<'s, Shard>,
-    hash: u64,
-    subject: &'s Subject,
-}
-
-impl LockedRow<'_> {
-    #[inline]
-    fn get(&mut self) -> Option<&mut Row> {
-        let subject = self.subject;
-        self.shard.rows.find_mut(self.hash, |row| row.subject == *subject)
-    }
 }
 
 /// The shards that a request needs, locked.
@@ -288,17 +217,8 @@ struct Look {
 
 impl Look {
     fn add(&mut self, charge: &Charge, tally: Tally) {
-        self.room &= charge.max.is_none_or(|max| tally.used.has_room(charge.amount, max));
+        self.room &= tally.has_room(charge);
         self.tallies.push(tally);
-    }
-}
-
-/// The window that a charge asks for.
-#[inline]
-fn asked(charge: &Charge) -> Result<Span, StoreError> {
-    match charge.meter {
-        Meter::Fixed(span) => Ok(span),
-        _ => Err(StoreError::Unsupported),
     }
 }
 
@@ -306,19 +226,18 @@ impl Locked<'_> {
     fn look(&mut self, request: &Reserve<'_>) -> Result<Look, StoreError> {
         let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
         for (charge, place) in request.charges.iter().zip(&mut self.places) {
-            let asked = asked(charge)?;
             let Some(shard) = self.guards.get(place.guard) else { return Err(StoreError::Unavailable(None)) };
             place.row = shard.rows.find_bucket_index(place.hash, |row| row.subject == charge.subject);
             let row = place.row.and_then(|bucket| shard.rows.get_bucket(bucket));
             let cell = row.and_then(|row| row.cells.iter().find(|cell| cell.counter == charge.counter));
             let tally = match cell {
-                Some(cell) => cell.at(asked),
+                Some(cell) => cell.state.tally(charge, request.now)?,
                 None => {
-                    if let Some(horizon) = shard.horizon.filter(|horizon| asked.end <= *horizon) {
+                    if let Some(horizon) = shard.horizon.filter(|horizon| request.now < *horizon) {
                         return Err(StoreError::ClockSteppedBack { horizon });
                     }
                     look.missing += 1;
-                    Tally { used: Total::ZERO, window: asked }
+                    Counter::new(&charge.meter).tally(charge, request.now)?
                 }
             };
             look.add(charge, tally);
@@ -326,9 +245,10 @@ impl Locked<'_> {
         Ok(look)
     }
 
-    fn write(&mut self, request: &Reserve<'_>, tallies: &[Tally]) {
+    fn write(&mut self, request: &Reserve<'_>) -> Result<Tallies, StoreError> {
+        let mut tallies = Tallies::new();
         let mut added = false;
-        for ((charge, place), tally) in request.charges.iter().zip(&self.places).zip(tallies) {
+        for (charge, place) in request.charges.iter().zip(&self.places) {
             let Some(shard) = self.guards.get_mut(place.guard) else { continue };
             let row = match place.row {
                 Some(bucket) if !added => shard.rows.get_bucket_mut(bucket),
@@ -340,12 +260,16 @@ impl Locked<'_> {
                 }
             };
             let Some(row) = row else { continue };
-            let cell = Cell { counter: charge.counter, window: tally.window, used: tally.used };
-            match row.cells.iter_mut().find(|cell| cell.counter == charge.counter) {
-                Some(there) => *there = cell,
-                None => row.cells.push(cell),
+            let index = row.cells.iter().position(|cell| cell.counter == charge.counter);
+            let index = index.unwrap_or_else(|| {
+                row.cells.push(Cell { counter: charge.counter, state: Counter::new(&charge.meter) });
+                row.cells.len() - 1
+            });
+            if let Some(cell) = row.cells.get_mut(index) {
+                tallies.push(cell.state.charge(charge, request.now)?);
             }
         }
+        Ok(tallies)
     }
 
     /// Reclaims expired rows among the next `buckets` of each locked shard.
@@ -368,7 +292,7 @@ impl Shard {
             if let Ok(entry) = self.rows.get_bucket_entry(self.hand) {
                 let (row, _) = entry.remove();
                 held.fetch_sub(row.cells.len(), Ordering::Relaxed);
-                self.horizon = self.horizon.max(row.cells.iter().map(|cell| cell.window.end).max());
+                self.horizon = self.horizon.max(row.cells.iter().map(|cell| cell.state.expires_at()).max());
             }
         }
     }
@@ -383,19 +307,14 @@ impl CounterStore for MemoryStore {
         self.run(request, false)
     }
 
-    fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
-        if let Some(mut row) = self.lock_row(&reservation.charges) {
-            if let Some(row) = row.get() {
-                reservation.charges.iter().try_for_each(|charge| row.give_back(charge))?;
-            }
-            return Ok(());
-        }
-        let mut locked = self.lock(&reservation.charges);
-        for (charge, place) in reservation.charges.iter().zip(&locked.places) {
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        let mut locked = self.lock(request.charges.iter().map(|settled| &settled.charge.subject));
+        for (settled, place) in request.charges.iter().zip(&locked.places) {
             let shard = locked.guards.get_mut(place.guard);
-            let row = shard.and_then(|shard| shard.rows.find_mut(place.hash, |row| row.subject == charge.subject));
+            let subject = &settled.charge.subject;
+            let row = shard.and_then(|shard| shard.rows.find_mut(place.hash, |row| row.subject == *subject));
             if let Some(row) = row {
-                row.give_back(charge)?;
+                row.settle(settled, request.now)?;
             }
         }
         Ok(())

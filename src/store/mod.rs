@@ -1,24 +1,29 @@
 //! Where counters are kept.
 //!
-//! A [`CounterStore`] counts; it knows no rules. [`MemoryStore`] keeps the counters in the process.
+//! A [`CounterStore`] counts; it knows no rules. [`MemoryStore`] keeps the counters in the process; an [`AsyncCounterStore`]
+//! keeps them across a network.
 
+mod counter;
 mod memory;
 
 use std::error::Error;
+use std::future::{Future, ready};
+use std::pin::Pin;
 
 use smallvec::SmallVec;
 
-use crate::amount::Total;
-use crate::charge::{Charge, Charges, CounterId, Meter, Span, Subject};
+use crate::amount::{Amount, Total};
+use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
+pub use counter::Counter;
 pub use memory::MemoryStore;
 
-/// A store of counters.
+/// A store of counters in the process.
 ///
 /// # Contract
-/// * **All or none.** [`reserve`](Self::reserve) is one atomic step over all charges of the call: no other reservation,
-///   release or reset comes between its checks and its charges. A refused reservation changes no counter.
+/// * **All or none.** [`reserve`](Self::reserve) is one atomic step over all charges of the call: no other request comes
+///   between its checks and its charges. A refused reservation changes no counter.
 /// * **Data.** Everything a decision needs is in the request: the store reads no clock and knows no calendar.
 /// * **Never more.** A charge is made only if the counter then holds no more than [`Charge::max`]. A charge without a
 ///   `max` is made whatever the counter holds, if all the others of the call have room.
@@ -26,10 +31,12 @@ pub use memory::MemoryStore;
 ///   for a window earlier than the latest that this counter was charged in goes to that latest one.
 /// * **Amounts are exact**, and never wrap.
 /// * **A live counter is never forgotten** to make room for another; a store that is full refuses.
-/// * **Once.** A [`Reservation`] is released at most once, in the very windows that were charged, and never takes a
-///   counter below zero. A store that hears of a reservation twice, because a reply was lost, knows it by its id.
+/// * **Once.** The gate gives each reservation an id of its own, and each of its settlements a number; it asks each of them once. A
+///   store that sends a request again, because a reply was lost, knows by them what it has done already.
 ///
 /// What a wrong answer costs: a false refusal costs a retry. A false reservation is somebody's money. When in doubt, fail.
+///
+/// The arithmetic of every way to count is [`Counter`]: a store need only keep one for each counter and subject, under a lock.
 ///
 /// [`Charge::max`]: crate::charge::Charge::max
 pub trait CounterStore: Send + Sync {
@@ -45,11 +52,12 @@ pub trait CounterStore: Send + Sync {
     /// As for `reserve`.
     fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError>;
 
-    /// Gives a reservation back, in the windows that were charged. What has passed since is not changed.
+    /// Changes what was charged, in the windows that were charged: to less, to nothing (a release, or the end of what was in
+    /// flight), or to more, which is recorded whatever the maximum. What has passed since is not changed.
     ///
     /// # Errors
-    /// The store cannot tell; the units stay spent until their windows end.
-    fn release(&self, reservation: Reservation) -> Result<(), StoreError>;
+    /// The store cannot tell; as far as it knows nothing has changed.
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError>;
 
     /// Forgets what `subject` has used of `counter`, after a clock that ran years ahead, say.
     ///
@@ -67,12 +75,102 @@ impl<S: CounterStore + ?Sized, P: std::ops::Deref<Target = S> + Send + Sync> Cou
         (**self).peek(request)
     }
 
-    fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
-        (**self).release(reservation)
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        (**self).settle(request)
     }
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
         (**self).reset(counter, subject)
+    }
+}
+
+/// What a store across a network gives back: the answer, when it comes.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A store of counters across a network. The contract is that of [`CounterStore`]; one in the process serves here too, as
+/// [`InProcess`].
+///
+/// It names no runtime; what its futures need is the store's own affair. A future that is dropped before it has
+/// answered leaves open whether the request was carried out: what it charged stays spent, which is the safe side.
+pub trait AsyncCounterStore: Send + Sync {
+    /// Charges all counters, or none.
+    ///
+    /// # Errors
+    /// As for [`CounterStore::reserve`].
+    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome>;
+
+    /// Whether [`reserve`](Self::reserve) would grant the charges; nothing is charged.
+    ///
+    /// # Errors
+    /// As for [`CounterStore::peek`].
+    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome>;
+
+    /// Changes what was charged, in the windows that were charged.
+    ///
+    /// # Errors
+    /// As for [`CounterStore::settle`].
+    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()>;
+
+    /// Forgets what `subject` has used of `counter`.
+    ///
+    /// # Errors
+    /// As for [`CounterStore::reset`].
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()>;
+
+    /// A permit was dropped, and nobody has said that its call has ended: a store in the process gives free what was in flight.
+    /// Called from `drop`: one across a network does nothing (the default), its leases run out.
+    fn abandon(&self, request: &Settle<'_>) {
+        let _ = request;
+    }
+}
+
+impl<S: AsyncCounterStore + ?Sized + 'static, P: std::ops::Deref<Target = S> + Send + Sync> AsyncCounterStore for P {
+    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        (**self).reserve(request)
+    }
+
+    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        (**self).peek(request)
+    }
+
+    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+        (**self).settle(request)
+    }
+
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+        (**self).reset(counter, subject)
+    }
+
+    fn abandon(&self, request: &Settle<'_>) {
+        (**self).abandon(request);
+    }
+}
+
+/// A store in the process where one across a network is asked for. Its answers are there at once.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it is the store that it holds")]
+pub struct InProcess<S>(pub S);
+
+impl<S: CounterStore> AsyncCounterStore for InProcess<S> {
+    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        Box::pin(ready(self.0.reserve(request)))
+    }
+
+    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        Box::pin(ready(self.0.peek(request)))
+    }
+
+    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+        Box::pin(ready(self.0.settle(request)))
+    }
+
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+        Box::pin(ready(self.0.reset(counter, subject)))
+    }
+
+    fn abandon(&self, request: &Settle<'_>) {
+        // A lease frees what this cannot.
+        let _ = self.0.settle(request);
     }
 }
 
@@ -100,7 +198,7 @@ pub struct Reserve<'c> {
     pub id: ReservationId,
     /// The present, as the host's clock has it.
     pub now: Timestamp,
-    /// The charges. No two of them have the same counter.
+    /// The charges. No two of them have the same counter and subject.
     pub charges: &'c [Charge],
 }
 
@@ -111,25 +209,43 @@ impl<'c> Reserve<'c> {
     }
 }
 
-/// What is held since a [`Reserve`] was granted.
-#[derive(Debug, PartialEq, Eq)]
+/// A request to change what a reservation has charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reservation {
-    /// Which reservation it is.
+pub struct Settle<'c> {
+    /// Which reservation it was.
     pub id: ReservationId,
-    /// What was charged, in the windows that were charged.
-    pub charges: Charges,
+    /// Which of its settlements this is, from 1.
+    pub step: u32,
+    /// The present, as the host's clock has it.
+    pub now: Timestamp,
+    /// The charges that change; not necessarily all that were made. No two of them have the same counter.
+    pub charges: &'c [Settled<'c>],
 }
 
-impl Reservation {
-    /// What is held after the store granted `charges` with `tallies`.
-    pub fn new(id: ReservationId, mut charges: Charges, tallies: &Tallies) -> Self {
-        for (charge, tally) in charges.iter_mut().zip(tallies) {
-            if let Meter::Fixed(span) = &mut charge.meter {
-                *span = tally.window;
-            }
-        }
-        Self { id, charges }
+impl<'c> Settle<'c> {
+    /// Settles `charges` of a reservation.
+    pub fn new(id: ReservationId, step: u32, now: Timestamp, charges: &'c [Settled<'c>]) -> Self {
+        Self { id, step, now, charges }
+    }
+}
+
+/// One charge that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settled<'c> {
+    /// The charge as it stands, with the amount of an earlier settlement if there was one.
+    pub charge: &'c Charge,
+    /// Where it was made: [`Tally::charged_at`].
+    pub at: Timestamp,
+    /// What it is to be.
+    pub to: Amount,
+}
+
+impl<'c> Settled<'c> {
+    /// Makes the charge that was made at `at` one of `to`.
+    pub fn new(charge: &'c Charge, at: Timestamp, to: Amount) -> Self {
+        Self { charge, at, to }
     }
 }
 
@@ -161,14 +277,30 @@ pub type Tallies = SmallVec<[Tally; 4]>;
 pub struct Tally {
     /// What it holds.
     pub used: Total,
-    /// The window it counts in, which is a later one than the charge asked for where the clock has stepped back.
-    pub window: Span,
+    /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the end of a fixed window,
+    /// the present for a counter of another kind that holds nothing.
+    pub resets_at: Timestamp,
+    /// Of a charge that has no room: the first instant at which it has, if nothing else is charged meanwhile and no call in flight
+    /// ends. None if it can never have room. Of a charge that has room it means nothing.
+    pub retry_at: Option<Timestamp>,
+    /// Of a charge that was made: where, for [`Settled::at`]. The start of a fixed window, the instant in a sliding one, the
+    /// end of a lease.
+    pub charged_at: Timestamp,
 }
 
 impl Tally {
-    /// A counter that holds `used` in `window`.
-    pub fn new(used: Total, window: Span) -> Self {
-        Self { used, window }
+    /// Of a counter that nothing was charged to.
+    pub fn unused(meter: &Meter, now: Timestamp) -> Self {
+        match *meter {
+            Meter::Fixed(window) => counter::Fixed::new(window).tally(window),
+            _ => Self { used: Total::ZERO, resets_at: now, retry_at: None, charged_at: now },
+        }
+    }
+
+    /// Whether the counter has room for the charge.
+    #[inline]
+    pub fn has_room(&self, charge: &Charge) -> bool {
+        charge.max.is_none_or(|max| self.used.has_room(charge.amount, max))
     }
 }
 
@@ -191,7 +323,17 @@ pub enum StoreError {
         /// The instant up to which counters are gone.
         horizon: Timestamp,
     },
-    /// It does not count in this way.
-    #[error("the counter store does not implement the limit's algorithm")]
-    Unsupported,
+    /// What it holds of the counter is nothing that could have been charged: the state of another kind of counter, say.
+    #[error("the counter store holds something else under the counter's name")]
+    Corrupt,
+    /// The host's clock and the server's are further apart than the store was told to bear.
+    #[error(
+        "the host's clock is {skew_millis} ms away from the store's, more than the {bound_millis} ms that are allowed"
+    )]
+    ClockSkew {
+        /// How far the host's clock is ahead; negative if it is behind.
+        skew_millis: i64,
+        /// How far it may be away.
+        bound_millis: u64,
+    },
 }

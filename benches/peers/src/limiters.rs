@@ -38,7 +38,7 @@ pub(crate) fn reserve(asked: &Asked) {
             Contender::new("toolgate, one limit", || stored_one.reserve()),
             Contender::new("toolgate, three limits of one scope", || stored_scope.reserve()),
             Contender::new("toolgate, three limits of three scopes", || stored_scopes.reserve()),
-            Contender::new("toolgate, three of one scope, given back", || settled.reserve_and_release()),
+            Contender::new("toolgate, three of one scope, settled", || settled.reserve_and_settle()),
         ];
         let claims: &[Claim] = match many {
             1_000 => &[claim(3, 0, 0.7), claim(4, 1, 0.4), claim(5, 2, 0.8), claim(6, 1, 0.8)],

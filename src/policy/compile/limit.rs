@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use smallvec::SmallVec;
+
 use super::super::document::{LIMIT, RATE};
 use super::super::error::IssueCode;
 use super::super::pattern::Names;
@@ -21,7 +23,8 @@ pub(super) struct LimitPlaces {
     /// For each rules object with limits, in the order they were read: whose it is, and where its limits begin.
     owners: Vec<(Option<u32>, Vec<LimitPlace>)>,
     pub(super) counters: Vec<Counter>,
-    by_name: HashMap<Box<str>, (u32, String)>,
+    /// The counters of a name, more than one only where it is that of several token buckets; and where it stands first.
+    by_name: HashMap<Box<str>, (SmallVec<[u32; 1]>, String)>,
 }
 
 struct LimitPlace {
@@ -84,46 +87,80 @@ impl LimitPlaces {
     ) {
         let mut owners = std::mem::take(&mut self.owners);
         owners.sort_by_key(|(owner, _)| owner.unwrap_or(u32::MAX));
-        for (owner, places) in owners {
-            let (rules, base) = match owner {
+        for (owner, places) in &owners {
+            let Some(rules) = rules_of(entries, all_tools, *owner) else { continue };
+            let mut base = String::new();
+            match owner {
                 Some(entry) => {
-                    let Some(rules) = entries.get_mut(entry) else { continue };
-                    let mut base = "/tools".to_owned();
-                    crate::pointer::push_key(&mut base, names.name(entry));
-                    (rules, base)
+                    base.push_str("/tools");
+                    crate::pointer::push_key(&mut base, names.name(*entry));
                 }
-                None => (&mut *all_tools, "/all_tools".to_owned()),
-            };
+                None => base.push_str("/all_tools"),
+            }
             for (limit, LimitPlace { index, at }) in rules.limits.iter_mut().zip(places) {
                 let pointer =
                     if limit.is_rate_limit { format!("{base}/rate_limit") } else { format!("{base}/limits/{index}") };
                 reader.pointer = pointer;
-                limit.slot = self.slot(reader, limit, at);
+                limit.slot = self.slot(reader, limit, *at);
             }
         }
         reader.pointer.clear();
+        if self.by_name.values().all(|(slots, _)| slots.len() == 1) {
+            return;
+        }
+        for (owner, _) in owners {
+            for limit in rules_of(entries, all_tools, owner).into_iter().flat_map(|rules| &mut rules.limits) {
+                let slots = self.by_name.get(&limit.counter).into_iter().flat_map(|(slots, _)| slots);
+                limit.buckets = slots.copied().filter(|slot| *slot != limit.slot).collect();
+            }
+        }
     }
 
     fn slot(&mut self, reader: &mut Reader<'_>, limit: &Limit, at: usize) -> u32 {
-        if let Some((slot, first)) = self.by_name.get(&limit.counter) {
-            let known = self.counters.get(*slot as usize);
-            if let Some(what) = known.and_then(|known| known.disagrees(limit)) {
-                let message = format!("the counter {} has another {what} in {first}", quote(&limit.counter));
-                let help = format!("use the same {what} in both, or another counter");
-                reader.issue(IssueCode::CounterDisagrees, at, message, help);
+        let new = u32::try_from(self.counters.len()).unwrap_or(u32::MAX);
+        let mut bucket = 0;
+        match self.by_name.get_mut(&limit.counter) {
+            Some((slots, first)) => {
+                let one = slots.first().copied().unwrap_or(new);
+                let known = self.counters.get(one as usize);
+                if let Some(what) = known.and_then(|known| known.disagrees(limit)) {
+                    let message = format!("the counter {} has another {what} in {first}", quote(&limit.counter));
+                    let help = format!("use the same {what} in both, or another counter");
+                    reader.issue(IssueCode::CounterDisagrees, at, message, help);
+                }
+                // Only a token bucket's state depends on the maximum.
+                let runs = |slot: &&u32| self.counters.get(**slot as usize).is_some_and(|known| known.max == limit.max);
+                match limit.algorithm {
+                    Algorithm::TokenBucket { .. } => match slots.iter().find(runs) {
+                        Some(slot) => return *slot,
+                        None => bucket = slots.len(),
+                    },
+                    _ => return one,
+                }
+                slots.push(new);
             }
-            return *slot;
+            None => {
+                let place = (SmallVec::from_slice(&[new]), reader.pointer.clone());
+                self.by_name.insert(limit.counter.clone(), place);
+            }
         }
-        let slot = u32::try_from(self.counters.len()).unwrap_or(u32::MAX);
         self.counters.push(Counter {
             name: limit.counter.clone(),
             window: limit.window,
             utc_offset: limit.utc_offset,
             scope: limit.scope.clone(),
             algorithm: limit.algorithm,
+            max: limit.max,
+            bucket,
         });
-        self.by_name.insert(limit.counter.clone(), (slot, reader.pointer.clone()));
-        slot
+        new
+    }
+}
+
+fn rules_of<'r>(entries: &'r mut Entries, all_tools: &'r mut Rules, owner: Option<u32>) -> Option<&'r mut Rules> {
+    match owner {
+        Some(entry) => entries.get_mut(entry),
+        None => Some(all_tools),
     }
 }
 
@@ -177,6 +214,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Limit> {
         shadow: shadow.unwrap_or(false),
         on_exceed,
         slot: 0,
+        buckets: Box::default(),
         is_rate_limit: false,
     })
 }
@@ -206,6 +244,7 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<L
         shadow: false,
         on_exceed: None,
         slot: 0,
+        buckets: Box::default(),
         is_rate_limit: true,
     })
 }

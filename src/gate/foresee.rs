@@ -1,0 +1,278 @@
+//! Looking ahead, and looking around: what calls would meet, and how a caller's counters stand. Nothing is charged.
+
+use super::question::{Question, Uncounted, deny_without_policy};
+use super::{Gate, InForce};
+use crate::amount::Amount;
+use crate::call::ToolCall;
+use crate::charge::{Charge, Charges};
+use crate::decision::Decision;
+use crate::limit_state::LimitState;
+use crate::permit::Permit;
+use crate::policy::{Plan, Policy};
+use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, Reserve, StoreError, Tallies, Tally};
+use crate::time::Timestamp;
+
+/// The first of several calls that would not pass.
+#[derive(Debug)]
+pub struct Obstacle {
+    index: usize,
+    decision: Decision,
+}
+
+impl Obstacle {
+    /// Which of the calls it is, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What the gate would answer it, after the calls before it. Its [`retry_after`](Decision::retry_after) is the wait after which
+    /// all calls up to this one could pass.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+}
+
+impl<S: CounterStore + 'static> Gate<S> {
+    /// Would these calls all pass, in this order, one after the other at this instant, budgets included? Nothing is charged, and
+    /// nothing is promised: another call may come first. O(calls × limits).
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use toolgate::{Gate, Policy, ToolCall};
+    ///
+    /// let policy: Policy = r#"{
+    ///     "version": "1", "default": "allow",
+    ///     "all_tools": { "limits": [{ "counter": "calls", "window": "hour", "max": 2, "scope": "global" }] }
+    /// }"#.parse()?;
+    /// let gate = Gate::new(policy);
+    /// let arguments = json!({});
+    /// let call = ToolCall::new("search", &arguments);
+    /// assert!(gate.would_allow(&[call, call]).is_ok());
+    /// let obstacle = gate.would_allow(&[call, call, call]).unwrap_err();
+    /// assert_eq!((obstacle.index(), obstacle.decision().as_str()), (2, "rate_limited"));
+    /// # Ok::<(), toolgate::PolicyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first call that would not be allowed.
+    pub fn would_allow(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<Obstacle>> {
+        let in_force = self.in_force();
+        let foresight = Foresight::of(&in_force, calls)?;
+        let look = |request: &Reserve<'_>| self.0.parts.store.peek(request);
+        let outcome = look(&foresight.request(self.next_id()));
+        match foresight.obstacle(outcome) {
+            None => Ok(()),
+            Some(found) => {
+                let waits = found.waits.as_ref().map(|charges| look(&foresight.request_for(self.next_id(), charges)));
+                Err(foresight.name(found, waits))
+            }
+        }
+    }
+
+    /// How every counter of a caller stands: each limit of the policy whose scope `caller`, a call of any tool, has all parts of.
+    /// Limits that share a counter and agree in `max` are one. Nothing is charged.
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    pub fn usage(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
+        let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
+        usage.states(self.0.parts.store.peek(&usage.request(self.next_id()))?)
+    }
+}
+
+impl<S: AsyncCounterStore + 'static> Gate<S> {
+    /// Would these calls all pass? As [`Gate::would_allow`].
+    ///
+    /// # Errors
+    /// The first call that would not be allowed.
+    pub async fn would_allow_async(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<Obstacle>> {
+        let in_force = self.in_force();
+        let foresight = Foresight::of(&in_force, calls)?;
+        let store = &self.0.parts.store;
+        let outcome = store.peek(&foresight.request(self.next_id())).await;
+        match foresight.obstacle(outcome) {
+            None => Ok(()),
+            Some(found) => {
+                let waits = match &found.waits {
+                    Some(charges) => Some(store.peek(&foresight.request_for(self.next_id(), charges)).await),
+                    None => None,
+                };
+                Err(foresight.name(found, waits))
+            }
+        }
+    }
+
+    /// How every counter of a caller stands. As [`Gate::usage`].
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    pub async fn usage_async(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
+        let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
+        let request = usage.request(self.next_id());
+        usage.states(self.0.parts.store.peek(&request).await?)
+    }
+}
+
+/// Calls in their order, and every counter that they would charge.
+struct Foresight<'p> {
+    now: Timestamp,
+    calls: Vec<(Question<'p>, Plan)>,
+    /// The first call that the policy stops whatever the counters hold.
+    stopped: Option<Decision>,
+    /// Each counter and subject once, with nothing charged: to see how they stand.
+    counters: Vec<Charge>,
+}
+
+struct Found {
+    index: usize,
+    tallies: Option<Tallies>,
+    /// What all calls up to this one charge of its counters, to ask how long that has to wait.
+    waits: Option<Charges>,
+}
+
+impl<'p> Foresight<'p> {
+    fn of<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<Obstacle>> {
+        let now = in_force.parts.clock.now();
+        let mut foresight = Self { now, calls: Vec::with_capacity(calls.len()), stopped: None, counters: Vec::new() };
+        for call in calls {
+            let Some(policy) = &in_force.policy else {
+                return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call) }));
+            };
+            let mut plan = Plan::default();
+            match in_force.judge(policy, call, now, &mut plan) {
+                Ok(question) => {
+                    foresight.count(&plan);
+                    let asks = question.only_looks();
+                    foresight.calls.push((question, plan));
+                    if asks {
+                        break;
+                    }
+                }
+                Err(decision) => {
+                    foresight.stopped = Some(decision);
+                    break;
+                }
+            }
+        }
+        Ok(foresight)
+    }
+
+    fn count(&mut self, plan: &Plan) {
+        for charge in &plan.charges {
+            if self.position(charge).is_none() {
+                self.counters.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
+            }
+        }
+    }
+
+    fn position(&self, charge: &Charge) -> Option<usize> {
+        let same = |known: &Charge| known.counter == charge.counter && known.subject == charge.subject;
+        self.counters.iter().position(same)
+    }
+
+    fn request(&self, id: ReservationId) -> Reserve<'_> {
+        Reserve::new(id, self.now, &self.counters)
+    }
+
+    fn request_for<'c>(&self, id: ReservationId, charges: &'c Charges) -> Reserve<'c> {
+        Reserve::new(id, self.now, charges)
+    }
+
+    /// The first call without room, or that a person has to approve, or that the policy stops.
+    fn obstacle(&self, outcome: Result<Outcome, StoreError>) -> Option<Found> {
+        let mut tallies = match outcome {
+            Ok(outcome) if outcome.tallies().len() == self.counters.len() => Some(outcome.tallies().clone()),
+            _ => None,
+        };
+        let mut charged = vec![0u64; self.counters.len()];
+        for (index, (question, plan)) in self.calls.iter().enumerate() {
+            let Some(known) = &mut tallies else {
+                let passes = question.without_store::<Permit>(&plan.limits).is_allowed();
+                if passes {
+                    continue;
+                }
+                return Some(Found { index, tallies: None, waits: None });
+            };
+            let places = plan.charges.iter().filter_map(|charge| self.position(charge));
+            let places: Vec<usize> = places.collect();
+            let own: Tallies = places.iter().filter_map(|place| known.get(*place).copied()).collect();
+            let room = plan.charges.iter().zip(&own).all(|(charge, tally)| tally.has_room(charge));
+            if !room || question.only_looks() {
+                let sums = plan.charges.iter().zip(&places).map(|(charge, place)| {
+                    let before = charged.get(*place).copied().unwrap_or(0);
+                    let amount = Amount::from_micros(charge.amount.micros().saturating_add(before))?;
+                    Some(Charge { amount, ..charge.clone() })
+                });
+                let waits = if room { None } else { sums.collect() };
+                return Some(Found { index, tallies: Some(own), waits });
+            }
+            for (charge, place) in plan.charges.iter().zip(&places) {
+                if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {
+                    tally.used = tally.used.plus(charge.amount);
+                    *sum = sum.saturating_add(charge.amount.micros());
+                }
+            }
+        }
+        self.stopped.as_ref().map(|_| Found { index: self.calls.len(), tallies: None, waits: None })
+    }
+
+    fn name(self, found: Found, waits: Option<Result<Outcome, StoreError>>) -> Box<Obstacle> {
+        let Found { index, tallies, .. } = found;
+        let Some((question, plan)) = self.calls.get(index) else {
+            let stopped = self.stopped.unwrap_or(Decision::Allow(Uncounted.into()));
+            return Box::new(Obstacle { index, decision: stopped });
+        };
+        let decision = match tallies {
+            None => question.without_store(&plan.limits),
+            Some(tallies) if plan.charges.iter().zip(&tallies).all(|(charge, tally)| tally.has_room(charge)) => {
+                question.require_approval(question.states(plan, &tallies))
+            }
+            Some(mut tallies) => {
+                let instants = waits.and_then(Result::ok);
+                for (index, tally) in tallies.iter_mut().enumerate() {
+                    let known = instants.as_ref().and_then(|outcome| outcome.tallies().get(index));
+                    tally.retry_at = known.and_then(|known| known.retry_at);
+                }
+                question.rate_limit(plan, &tallies)
+            }
+        };
+        Box::new(Obstacle { index, decision })
+    }
+}
+
+/// The counters of one caller.
+struct Usage {
+    policy: Policy,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl Usage {
+    fn of<S>(gate: &Gate<S>, caller: &ToolCall<'_>) -> Option<Self> {
+        let now = gate.0.parts.clock.now();
+        let policy = gate.policy()?;
+        let plan = policy.every_limit(caller, now);
+        Some(Self { policy, now, plan })
+    }
+
+    fn request(&self, id: ReservationId) -> Reserve<'_> {
+        Reserve::new(id, self.now, &self.plan.charges)
+    }
+
+    fn states(&self, outcome: Outcome) -> Result<Vec<LimitState>, StoreError> {
+        let tallies: &[Tally] = outcome.tallies();
+        if tallies.len() != self.plan.charges.len() {
+            return Err(StoreError::Unavailable(None));
+        }
+        let mut states = LimitState::all(&self.policy, &self.plan.limits, outcome.tallies());
+        let mut seen = Vec::new();
+        states.retain(|state| {
+            let new = !seen.contains(&(state.counter().to_owned(), state.max()));
+            if new {
+                seen.push((state.counter().to_owned(), state.max()));
+            }
+            new
+        });
+        Ok(states)
+    }
+}

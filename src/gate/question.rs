@@ -1,0 +1,182 @@
+//! What a gate asks its store about a call, and what it makes of the answer: all that a decision is, but for the asking.
+
+use std::time::Duration;
+
+use super::InForce;
+use crate::amount::Amount;
+use crate::call::ToolCall;
+use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited, Refusal, default_message};
+use crate::limit::wait_millis;
+use crate::limit_state::LimitState;
+use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Uncountable};
+use crate::store::{Outcome, ReservationId, Reserve, StoreError, Tallies};
+use crate::time::Timestamp;
+
+/// A call that no rule stops, and that a store has to count.
+pub(super) struct Question<'p> {
+    policy: &'p Policy,
+    pass_uncounted: &'p [Box<str>],
+    evaluation: Evaluation<'p>,
+    call: &'p ToolCall<'p>,
+    now: Timestamp,
+}
+
+pub(super) enum Answered<P> {
+    /// The call is allowed; this is how its counters stand.
+    Granted(Tallies),
+    /// Another decision.
+    Decided(Decision<P>),
+}
+
+impl<S> InForce<S> {
+    /// What the store has to be asked; the costs of the call go into `plan`, an empty one. Or the decision, if nothing has to
+    /// be asked.
+    pub(super) fn ask<'p, P>(&'p self, call: &'p ToolCall<'p>, plan: &mut Plan) -> Result<Question<'p>, Decision<P>>
+    where
+        P: From<Uncounted>,
+    {
+        let Some(policy) = &self.policy else { return Err(deny_without_policy(call)) };
+        let now = if policy.reads_time() { self.parts.clock.now() } else { Timestamp::UNIX_EPOCH };
+        let question = self.judge(policy, call, now, plan)?;
+        if !plan.charges.is_empty() {
+            return Ok(question);
+        }
+        Err(match question.evaluation.effect() {
+            Effect::RequireApproval => question.require_approval(Vec::new()),
+            _ => Decision::Allow(Uncounted.into()),
+        })
+    }
+
+    /// What the policy says of the call, with the costs of one that no rule stops.
+    pub(super) fn judge<'p, P>(
+        &'p self,
+        policy: &'p Policy,
+        call: &'p ToolCall<'p>,
+        now: Timestamp,
+        plan: &mut Plan,
+    ) -> Result<Question<'p>, Decision<P>> {
+        let evaluation = policy.evaluate(call, now);
+        let question = Question { policy, pass_uncounted: &self.parts.pass_uncounted, evaluation, call, now };
+        if let Effect::Deny(code) = question.evaluation.effect() {
+            return Err(Decision::Deny(Denial(question.rule_refusal(code))));
+        }
+        match question.evaluation.plan(call, now, plan) {
+            Ok(()) => Ok(question),
+            Err(Uncountable { limit, code }) => Err(Decision::Deny(Denial(question.limit_refusal(limit, code)))),
+        }
+    }
+}
+
+/// A call that nothing counts: what a permit for it is made of.
+pub(super) struct Uncounted;
+
+impl From<Uncounted> for crate::permit::Permit {
+    fn from(_: Uncounted) -> Self {
+        Self(None)
+    }
+}
+
+impl From<Uncounted> for crate::permit::AsyncPermit {
+    fn from(_: Uncounted) -> Self {
+        Self(None)
+    }
+}
+
+impl Question<'_> {
+    pub(super) fn request<'c>(&self, id: ReservationId, plan: &'c Plan) -> Reserve<'c> {
+        Reserve::new(id, self.now, &plan.charges)
+    }
+
+    /// Whether the call needs an approval, so that nothing may be charged yet.
+    pub(super) fn only_looks(&self) -> bool {
+        self.evaluation.effect() == Effect::RequireApproval
+    }
+
+    /// What becomes of the call after the store's answer.
+    pub(super) fn answered<P: From<Uncounted>>(self, plan: &Plan, outcome: Result<Outcome, StoreError>) -> Answered<P> {
+        Answered::Decided(match outcome {
+            // A store that leaves a counter out cannot be believed.
+            Ok(outcome) if outcome.tallies().len() != plan.charges.len() => self.without_store(&plan.limits),
+            Ok(Outcome::Granted(tallies)) if self.only_looks() => self.require_approval(self.states(plan, &tallies)),
+            Ok(Outcome::Granted(tallies)) => return Answered::Granted(tallies),
+            Ok(Outcome::Refused(tallies)) => self.rate_limit(plan, &tallies),
+            Err(_) => self.without_store(&plan.limits),
+        })
+    }
+
+    /// The store cannot tell. A call that some limit could refuse is denied, unless the host chose otherwise for each of
+    /// them; shadow limits alone refuse nothing, so a call that only they would count passes uncounted.
+    pub(super) fn without_store<P: From<Uncounted>>(&self, limits: &[LimitRef]) -> Decision<P> {
+        let refuses = |found: &&LimitRef| {
+            let passes = |limit: &crate::limit::Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
+            self.policy.limit(**found).is_some_and(|limit| !passes(limit))
+        };
+        match (limits.iter().find(refuses), self.evaluation.effect()) {
+            (Some(limit), _) => Decision::Deny(Denial(self.limit_refusal(*limit, Code::StoreUnavailable))),
+            (None, Effect::RequireApproval) => self.require_approval(Vec::new()),
+            (None, _) => Decision::Allow(Uncounted.into()),
+        }
+    }
+
+    /// Names the first limit without room, and works out how long the call has to wait for all that have none.
+    pub(super) fn rate_limit<P>(&self, plan: &Plan, tallies: &Tallies) -> Decision<P> {
+        let mut first = None;
+        let mut wait = Some(0);
+        for found in &plan.limits {
+            let (Some(limit), Some(charge), Some(tally)) =
+                (self.policy.limit(*found), plan.charges.get(found.charge()), tallies.get(found.charge()))
+            else {
+                continue;
+            };
+            let room = limit.room();
+            if limit.shadow || tally.used.has_room(charge.amount, room) {
+                continue;
+            }
+            first = first.or(Some(*found));
+            let ever = room > Amount::ZERO && charge.amount <= room;
+            let until = tally.retry_at.filter(|_| ever).map(|at| wait_millis(self.now, at));
+            wait = wait.zip(until).map(|(longest, until)| longest.max(until));
+        }
+        // A store that refuses although every counter has room is believed: no is the safe side.
+        let Some(named) = first.or_else(|| plan.limits.first().copied()) else { return deny_without_policy(self.call) };
+        Decision::RateLimit(RateLimited {
+            refusal: self.limit_refusal(named, Code::Limit),
+            retry_after: wait.filter(|_| first.is_some()).map(Duration::from_millis),
+            limits: self.states(plan, tallies),
+        })
+    }
+
+    /// How the limits of the call stand.
+    pub(super) fn states(&self, plan: &Plan, tallies: &Tallies) -> Vec<LimitState> {
+        LimitState::all(self.policy, &plan.limits, tallies)
+    }
+
+    pub(super) fn require_approval<P>(&self, limits: Vec<LimitState>) -> Decision<P> {
+        Decision::RequireApproval(ApprovalRequest { refusal: self.rule_refusal(Code::Approval), limits })
+    }
+
+    /// What a rule says to a call that it stops.
+    fn rule_refusal(&self, code: Code) -> Refusal {
+        let own = self.evaluation.message().map(Into::into);
+        let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
+        Refusal { code, rule: self.evaluation.rule(), message, policy: Some(self.policy.digest()) }
+    }
+
+    /// What a limit says to a call that it stops; its own text is for one that it has no room for.
+    fn limit_refusal(&self, limit: LimitRef, code: Code) -> Refusal {
+        let own = self.policy.limit(limit).and_then(|limit| limit.on_exceed.clone()).filter(|_| code == Code::Limit);
+        let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
+        let rule = Some(self.policy.limit_pointer(limit).into());
+        Refusal { code, rule, message, policy: Some(self.policy.digest()) }
+    }
+}
+
+pub(super) fn deny_without_policy<P>(call: &ToolCall<'_>) -> Decision<P> {
+    // What cannot be read is said first, with a policy and without.
+    let (code, rule) = match call.is_malformed() {
+        true => (Code::MalformedCall, None),
+        false => (Code::NoPolicy, Some("(no policy)".into())),
+    };
+    let message = default_message(code, call.tool()).into();
+    Decision::Deny(Denial(Refusal { code, rule, message, policy: None }))
+}

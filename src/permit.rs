@@ -1,0 +1,282 @@
+//! Leave to make one call, and what becomes of its quota.
+
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::amount::Amount;
+use crate::charge::Meter;
+use crate::limit_state::LimitState;
+use crate::policy::{Plan, Policy};
+use crate::store::{Answer, ReservationId, Settle, Settled, StoreError, Tallies};
+use crate::time::Timestamp;
+
+/// Leave to make one call, whose quota is already spent.
+///
+/// Keep it until the call has ended. Dropping it leaves the quota spent, which errs on the safe side: a call that failed
+/// half-way may have done its work. [`release`](Self::release) it when it certainly did not; [`settle`](Self::settle) it when
+/// the call turned out to cost more or less. What limits `in_flight` hold is free when the permit is dropped or released.
+#[must_use = "keep the permit until the call has ended; dropping it leaves its quota spent"]
+pub struct Permit(pub(crate) Option<Held<dyn Granter>>);
+
+/// Leave to make one call, whose quota is already spent, in a store across a network.
+///
+/// As a [`Permit`], but its verbs are answered later. Dropping it does no I/O: what limits `in_flight` hold in a store across
+/// a network stays held until the lease ends, so [`end`](Self::end) it. (A store [in the
+/// process](crate::store::InProcess) gives it free at once.)
+#[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
+pub struct AsyncPermit(pub(crate) Option<Held<dyn AsyncGranter>>);
+
+/// A permit could not be settled. It stays as it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettleError {
+    /// It was settled before: a call has one real amount.
+    #[error("the permit has been settled already")]
+    AlreadySettled,
+    /// The store cannot tell. Settle it again, at the same amount: a store that had heard of it counts it once.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a permit has charged.
+pub(crate) struct Held<G: ?Sized> {
+    pub(crate) granter: Arc<G>,
+    pub(crate) id: ReservationId,
+    pub(crate) plan: Plan,
+    pub(crate) tallies: Tallies,
+    pub(crate) settled: bool,
+}
+
+/// What every granter knows: the policy that was in force, and the time.
+pub(crate) trait Ground {
+    fn policy(&self) -> Option<&Policy>;
+    fn now(&self) -> Timestamp;
+}
+
+/// What granted a permit, as far as the permit knows it.
+pub(crate) trait Granter: Ground + Send + Sync {
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError>;
+}
+
+pub(crate) trait AsyncGranter: Ground + Send + Sync {
+    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()>;
+    fn abandon(&self, request: &Settle<'_>);
+}
+
+/// Leave of either kind, to ask how its limits stand.
+pub trait Leave: sealed::Sealed {
+    /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
+    fn limits(&self) -> Vec<LimitState>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Permit {}
+    impl Sealed for super::AsyncPermit {}
+}
+
+type Changes<'h> = SmallVec<[Settled<'h>; 4]>;
+
+impl<G: Ground + ?Sized> Held<G> {
+    fn limits(&self) -> Vec<LimitState> {
+        let policy = self.granter.policy();
+        policy.map_or_else(Vec::new, |policy| LimitState::all(policy, &self.plan.limits, &self.tallies))
+    }
+
+    /// The charges that change, with what they become.
+    fn changes(&self, to: impl Fn(usize) -> Option<Amount>) -> Changes<'_> {
+        let charges = self.plan.charges.iter().zip(&self.tallies).enumerate();
+        charges
+            .filter_map(|(index, (charge, tally))| Some(Settled::new(charge, tally.charged_at, to(index)?)))
+            .collect()
+    }
+
+    /// Gives everything back, or after a settlement what is in flight.
+    fn given_back(&self) -> Changes<'_> {
+        if self.settled { self.ended() } else { self.changes(|_| Some(Amount::ZERO)) }
+    }
+
+    /// Gives back what is in flight.
+    fn ended(&self) -> Changes<'_> {
+        let in_flight =
+            |index: usize| matches!(self.plan.charges.get(index)?.meter, Meter::InFlight { .. }).then_some(());
+        self.changes(|index| in_flight(index).map(|()| Amount::ZERO))
+    }
+
+    fn has_in_flight(&self) -> bool {
+        self.plan.charges.iter().any(|charge| matches!(charge.meter, Meter::InFlight { .. }))
+    }
+
+    /// What each charge is at the real amount.
+    fn settled(&self, real: Amount) -> SmallVec<[Amount; 4]> {
+        self.granter.policy().map_or_else(SmallVec::new, |policy| self.plan.settled(policy, real))
+    }
+
+    fn at_amounts(&self, amounts: &[Amount]) -> Changes<'_> {
+        let before = |index: usize| self.plan.charges.get(index).map(|charge| charge.amount);
+        self.changes(|index| amounts.get(index).copied().filter(|amount| before(index) != Some(*amount)))
+    }
+
+    fn request<'c>(&self, charges: &'c [Settled<'c>]) -> Settle<'c> {
+        Settle::new(self.id, 1 + u32::from(self.settled), self.granter.now(), charges)
+    }
+
+    /// Notes that the store has settled the charges.
+    fn note(&mut self, amounts: &[Amount]) {
+        self.settled = true;
+        for (charge, amount) in self.plan.charges.iter_mut().zip(amounts) {
+            charge.amount = *amount;
+        }
+    }
+}
+
+impl Permit {
+    /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. If the
+    /// store cannot be reached the quota stays spent; [`try_release`](Self::try_release) says so.
+    pub fn release(self) {
+        // Spent is the safe side.
+        let _ = self.try_release();
+    }
+
+    /// Gives the quota back, and says whether the store could do it. A permit that was settled keeps its real amount; only
+    /// what is in flight is given free.
+    ///
+    /// # Errors
+    /// The store failed; the quota stays spent until its windows end.
+    pub fn try_release(mut self) -> Result<(), StoreError> {
+        let Some(held) = self.0.take() else { return Ok(()) };
+        settle(&held, &held.given_back())
+    }
+
+    /// Puts the real amount, now that it is known, in place of what limits with `amount_from` charged, in the very windows
+    /// that were charged. More than was left is recorded whole, and refuses later calls. Other limits stay, and so does what
+    /// is in flight.
+    ///
+    /// # Errors
+    /// It was settled before, or the store failed; nothing is changed then.
+    pub fn settle(&mut self, real: Amount) -> Result<(), SettleError> {
+        let Some(held) = &mut self.0 else { return Ok(()) };
+        if held.settled {
+            return Err(SettleError::AlreadySettled);
+        }
+        let amounts = held.settled(real);
+        settle(held, &held.at_amounts(&amounts))?;
+        held.note(&amounts);
+        Ok(())
+    }
+
+    /// Whether it was settled.
+    pub fn is_settled(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| held.settled)
+    }
+
+    /// The call has ended, and its quota stays spent; what limits `in_flight` hold is free. The same as dropping the permit.
+    pub fn end(self) {
+        drop(self);
+    }
+
+    /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
+    pub fn limits(&self) -> Vec<LimitState> {
+        self.0.as_ref().map_or_else(Vec::new, Held::limits)
+    }
+}
+
+fn settle(held: &Held<dyn Granter>, changes: &[Settled<'_>]) -> Result<(), StoreError> {
+    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(changes)) }
+}
+
+/// Gives free what is in flight.
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.as_ref().filter(|held| held.has_in_flight()) {
+            // A lease frees what this cannot.
+            let _ = settle(held, &held.ended());
+        }
+    }
+}
+
+impl AsyncPermit {
+    /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. A permit
+    /// that was settled keeps its real amount; only what is in flight is given free.
+    ///
+    /// # Errors
+    /// The store failed; the quota stays spent until its windows end.
+    pub async fn release(mut self) -> Result<(), StoreError> {
+        let Some(held) = self.0.take() else { return Ok(()) };
+        settle_async(&held, &held.given_back()).await
+    }
+
+    /// Puts the real amount in place of what was charged, as [`Permit::settle`] does.
+    ///
+    /// # Errors
+    /// It was settled before, or the store failed; nothing is changed then, as far as the store knows.
+    pub async fn settle(&mut self, real: Amount) -> Result<(), SettleError> {
+        let Some(held) = &mut self.0 else { return Ok(()) };
+        if held.settled {
+            return Err(SettleError::AlreadySettled);
+        }
+        let amounts = held.settled(real);
+        settle_async(held, &held.at_amounts(&amounts)).await?;
+        held.note(&amounts);
+        Ok(())
+    }
+
+    /// Whether it was settled.
+    pub fn is_settled(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| held.settled)
+    }
+
+    /// The call has ended, and its quota stays spent; what limits `in_flight` hold is free.
+    ///
+    /// # Errors
+    /// The store failed; what is in flight is free when its lease ends.
+    pub async fn end(mut self) -> Result<(), StoreError> {
+        let Some(held) = self.0.take() else { return Ok(()) };
+        settle_async(&held, &held.ended()).await
+    }
+
+    /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
+    pub fn limits(&self) -> Vec<LimitState> {
+        self.0.as_ref().map_or_else(Vec::new, Held::limits)
+    }
+}
+
+async fn settle_async(held: &Held<dyn AsyncGranter>, changes: &[Settled<'_>]) -> Result<(), StoreError> {
+    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(changes)).await }
+}
+
+/// Gives free what is in flight, if the store is in the process.
+impl Drop for AsyncPermit {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.as_ref().filter(|held| held.has_in_flight()) {
+            let ended = held.ended();
+            held.granter.abandon(&held.request(&ended));
+        }
+    }
+}
+
+impl Leave for Permit {
+    fn limits(&self) -> Vec<LimitState> {
+        Self::limits(self)
+    }
+}
+
+impl Leave for AsyncPermit {
+    fn limits(&self) -> Vec<LimitState> {
+        Self::limits(self)
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("limits", &self.limits()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AsyncPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncPermit").field("limits", &self.limits()).finish_non_exhaustive()
+    }
+}
