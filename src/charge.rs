@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
@@ -40,11 +41,41 @@ impl CounterId {
     }
 }
 
+/// As 32 hexadecimal digits.
+impl Serialize for CounterId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for CounterId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = unhex(deserializer)?;
+        bytes.try_into().map(Self).map_err(|_| de::Error::custom("a counter has 16 bytes"))
+    }
+}
+
+/// Bytes as hexadecimal digits.
+struct Hex<'b>(&'b [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn unhex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len().is_multiple_of(2));
+    let digits = digits.ok_or_else(|| de::Error::custom("not a row of bytes in hexadecimal digits"))?;
+    let byte = |pair: &[u32]| pair.iter().fold(0, |byte, digit| byte << 4 | u8::try_from(*digit).unwrap_or(0));
+    Ok(digits.chunks(2).map(byte).collect())
+}
+
 impl fmt::Debug for CounterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CounterId(")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
+        write!(f, "CounterId({})", Hex(&self.0))
     }
 }
 
@@ -82,6 +113,11 @@ impl Subject {
     /// The encoded parts.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// A subject from the bytes that another one had.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
     }
 
     #[inline]
@@ -136,6 +172,23 @@ impl Subject {
             }
         }
         self.0.extend_from_slice(part);
+    }
+}
+
+/// As hexadecimal digits.
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Subject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = unhex(deserializer)?;
+        if bytes.len() > SUBJECT_BYTES {
+            return Err(de::Error::custom("a subject has at most 128 bytes"));
+        }
+        Ok(Self::of_bytes(&bytes))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One counter: its state, and the arithmetic of every way to count. Pure: no lock, no clock.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +115,11 @@ impl Counter {
         Ok(())
     }
 
+    /// The state of a fixed window, which some stores keep in less space; or the counter itself.
+    pub(in crate::store) fn into_fixed(self) -> Result<Fixed, Self> {
+        if let State::Fixed(fixed) = self.0 { Ok(fixed) } else { Err(self) }
+    }
+
     /// When it holds nothing any more, if nothing else is charged.
     pub fn expires_at(&self) -> Timestamp {
         match &self.0 {
@@ -125,21 +131,29 @@ impl Counter {
     }
 }
 
+impl From<Fixed> for Counter {
+    fn from(fixed: Fixed) -> Self {
+        Self(State::Fixed(fixed))
+    }
+}
+
 impl State {
     /// Whether the state is one that charges can lead to.
     fn is_sound(&self) -> bool {
         match self {
-            State::Fixed(fixed) => fixed.seconds > 0,
+            State::Fixed(_) => true,
+            State::Sliding(Sliding { seconds: 0, .. }) | State::TokenBucket(TokenBucket { seconds: 0, .. }) => false,
             State::Sliding(sliding) => {
                 let grid = |slot: &Slot| sliding.cell(slot.last);
                 let ordered = sliding.slots.iter().zip(sliding.slots.iter().skip(1)).all(|(a, b)| grid(a) < grid(b));
-                sliding.seconds > 0 && ordered && sliding.slots.len() <= SLOTS + 1
+                ordered && sliding.slots.len() <= SLOTS + 1
             }
-            State::TokenBucket(bucket) => bucket.seconds > 0 && bucket.level <= bucket.brim(),
+            State::TokenBucket(bucket) => bucket.level <= bucket.brim(),
             State::InFlight(InFlight { held, units }) => {
                 let ordered = units.iter().zip(units.iter().skip(1)).all(|(a, b)| a.until < b.until);
                 let sum = units.iter().fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros()));
-                ordered && sum == *held
+                // A sum that has reached its end stays there.
+                ordered && (sum == *held || held.micros() == u64::MAX)
             }
         }
     }
@@ -148,25 +162,24 @@ impl State {
 /// The aligned window that was charged last, and what it has used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Fixed {
+pub(in crate::store) struct Fixed {
     start: i64,
-    /// Never zero.
-    seconds: u32,
+    seconds: NonZeroU32,
     #[serde(with = "millionths")]
     used: Total,
 }
 
 impl Fixed {
-    pub(super) fn new(window: Span) -> Self {
+    pub(in crate::store) fn new(window: Span) -> Self {
         let micros = window.end.unix_micros().saturating_sub(window.start.unix_micros());
         let seconds = micros.max(1).unsigned_abs().div_ceil(MICROS_PER_SECOND.unsigned_abs());
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(seconds).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
         Self { start: window.start.unix_micros(), seconds, used: Total::ZERO }
     }
 
     #[inline]
-    pub(super) fn window(&self) -> Span {
-        let end = self.start.saturating_add(i64::from(self.seconds).saturating_mul(MICROS_PER_SECOND));
+    pub(in crate::store) fn window(&self) -> Span {
+        let end = self.start.saturating_add(i64::from(self.seconds.get()).saturating_mul(MICROS_PER_SECOND));
         Span { start: Timestamp::from_unix_micros(self.start), end: Timestamp::from_unix_micros(end) }
     }
 
@@ -178,21 +191,21 @@ impl Fixed {
 
     /// How it stands, with the window's end as the instant of a retry.
     #[inline]
-    pub(super) fn tally(self, asked: Span) -> Tally {
+    pub(in crate::store) fn tally(self, asked: Span) -> Tally {
         let found = self.at(asked);
         let window = found.window();
         Tally { used: found.used, resets_at: window.end, retry_at: Some(window.end), charged_at: window.start }
     }
 
     #[inline]
-    pub(super) fn charge(&mut self, asked: Span, amount: Amount) -> Tally {
+    pub(in crate::store) fn charge(&mut self, asked: Span, amount: Amount) -> Tally {
         *self = self.at(asked);
         self.used = self.used.plus(amount);
         self.tally(asked)
     }
 
     #[inline]
-    pub(super) fn settle(&mut self, at: Timestamp, from: Amount, to: Amount) {
+    pub(in crate::store) fn settle(&mut self, at: Timestamp, from: Amount, to: Amount) {
         if self.start == at.unix_micros() {
             self.used = self.used.replace(from, to);
         }
@@ -474,11 +487,11 @@ mod millionths {
 
     use crate::amount::Total;
 
-    pub(super) fn serialize<S: Serializer>(total: &Total, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(total: &Total, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(total.micros())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Total, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Total, D::Error> {
         u64::deserialize(deserializer).map(Total::from_micros)
     }
 }
@@ -489,11 +502,11 @@ mod micros {
 
     use crate::time::Timestamp;
 
-    pub(super) fn serialize<S: Serializer>(instant: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(instant: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(instant.unix_micros())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         i64::deserialize(deserializer).map(Timestamp::from_unix_micros)
     }
 }
@@ -502,11 +515,11 @@ mod micros {
 mod digits {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(number)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(|_| de::Error::custom("not a whole number"))
     }
 }

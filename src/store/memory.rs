@@ -1,31 +1,43 @@
 //! Counters in the process.
 
+mod row;
+mod snapshot;
+mod table;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use foldhash::quality::RandomState;
-use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::{Counter, CounterStore, Outcome, Reserve, Settle, Settled, StoreError, Tallies, Tally};
+use super::{CounterStore, Outcome, Reserve, Settle, StoreError, Tallies, Tally};
 use crate::charge::{Charge, CounterId, Subject};
-use crate::time::Timestamp;
+use row::Cell;
+use table::{At, Table};
+
+pub use snapshot::{RestoreError, Snapshot};
 
 /// Counters kept in the memory of the process: the embedded default.
 ///
-/// A reservation takes one short lock for each different subject of its charges (mostly one), out of 64, and allocates
-/// only when a subject is counted for the first time. Each takes O(charges), whatever the number of counters.
+/// A reservation takes one short lock for each different subject of its charges (mostly one), out of many, and allocates
+/// only when a subject is counted for the first time, or a sliding window or the calls in flight need more room. Each takes
+/// O(charges), whatever the number of counters.
 ///
 /// Memory is bounded: at most [`capacity`](Self::with_capacity) counters are live, and a store that is full of live
-/// ones refuses new ones, it never evicts. Beyond 65,536 counters (or half of the capacity), those whose window has ended are
-/// reclaimed, a few at a time whenever a new subject is counted; there is no background thread. Once some are gone, a clock
-/// that steps back to their windows, by more than two seconds, finds new subjects refused
-/// ([`StoreError::ClockSteppedBack`]) until it has caught up: what they had used is not known any more. Subjects are hashed with a key drawn at random for each store.
+/// ones refuses new ones, it never evicts. A live counter of a fixed window takes some 85 bytes where it is the only one of its
+/// subject, 60 where there are three, and as many bytes as the subject has beyond 26 (`cargo bench --bench memory`
+/// measures it); a sliding window takes up to 65 times 16 bytes more, a token bucket some 70, and each call in flight 16.
+///
+/// Beyond 65,536 counters (or half of the capacity), those whose window has ended are reclaimed, a few at a time whenever a
+/// new one is counted; there is no background thread, and no call does work that grows with the number of counters. Once some
+/// are gone, a clock that steps back to their windows, by more than two seconds, finds new subjects refused
+/// ([`StoreError::ClockSteppedBack`]) until it has caught up: what they had used is not known any more. Subjects are hashed
+/// with a key drawn at random for each store.
 pub struct MemoryStore {
-    shards: Box<[Mutex<Shard>]>,
+    /// A power of two of them.
+    shards: Box<[Shard]>,
     hash: RandomState,
     capacity: usize,
     /// Up to so many counters nothing is reclaimed.
@@ -34,54 +46,24 @@ pub struct MemoryStore {
     held: AtomicUsize,
 }
 
-/// As many as a word has bits.
-const SHARDS: usize = u64::BITS as usize;
-/// How many buckets are looked at for expired rows when a row is added. Above one, so that reclaiming outruns growth.
-const SWEEP: usize = 6;
-/// How many when the store is full.
-const SWEEP_WHEN_FULL: usize = 1024;
-/// Up to so many counters, some ten megabytes, or half of the capacity, expired ones are kept too: then even a clock that steps
-/// back finds what was spent in every window that it comes to.
-const KEEP: usize = 65_536;
-/// A counter is reclaimed this long after its window has ended, so that threads which read the clock at slightly
-/// different times, and small corrections of the clock, never meet a window that has been forgotten.
-const GRACE: Duration = Duration::from_secs(2);
-
+/// On cache lines of its own, so that threads which count different subjects do not take them from each other.
 #[derive(Default)]
-struct Shard {
-    rows: HashTable<Row>,
-    /// Where the next sweep begins.
-    hand: usize,
-    /// The latest end of a window whose counter was reclaimed. What was used in windows up to here is not known.
-    horizon: Option<Timestamp>,
-}
+#[repr(align(128))]
+struct Shard(Mutex<Table>);
 
-/// All counters of one subject: they stand side by side, and under one lock.
-struct Row {
-    hash: u64,
-    subject: Subject,
-    cells: SmallVec<[Cell; 1]>,
-}
-
-struct Cell {
-    counter: CounterId,
-    state: Counter,
-}
-
-impl Row {
-    fn settle(&mut self, settled: &Settled<'_>, now: Timestamp) -> Result<(), StoreError> {
-        match self.cells.iter_mut().find(|cell| cell.counter == settled.charge.counter) {
-            Some(cell) => cell.state.settle(settled.charge, settled.at, settled.to, now),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Cell {
-    fn expired(&self, now: Timestamp) -> bool {
-        self.state.expires_at().saturating_add(GRACE) <= now
-    }
-}
+/// How many counters a shard has room for, about: what a call may have to walk over when the shard grows.
+const SHARD: usize = 1024;
+/// At least so many shards, so that threads seldom meet.
+const FEWEST: usize = 64;
+/// At most so many, eight megabytes.
+const MOST: usize = 65_536;
+/// How many rows are looked at for expired ones when a counter is added. Above one, so that reclaiming outruns growth.
+const SWEEP: usize = 4;
+/// How many when the store is full.
+const SWEEP_WHEN_FULL: usize = SHARD;
+/// Up to so many counters, some six megabytes, or half of the capacity, expired ones are kept too: then even a clock that
+/// steps back finds what was spent in every window that it comes to.
+const KEEP: usize = 65_536;
 
 impl Default for MemoryStore {
     /// A store of up to a million live counters.
@@ -96,11 +78,12 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// A store of up to `counters` live counters. They take some 220 bytes each, or 130 where three count one
-    /// subject, as they come (`cargo bench --bench memory` measures it); nothing is allocated in advance.
+    /// A store of up to `counters` live counters. An empty one takes an eighth of a byte for each; the counters take their memory
+    /// as they come.
     pub fn with_capacity(counters: usize) -> Self {
+        let shards = counters.div_ceil(SHARD).clamp(FEWEST, MOST).next_power_of_two();
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(|_| Shard::default()).collect(),
             hash: RandomState::default(),
             capacity: counters,
             keep: KEEP.min(counters / 2),
@@ -118,24 +101,35 @@ impl MemoryStore {
         self.len() == 0
     }
 
+    /// Where a subject is counted.
     #[inline]
-    fn hash_of(&self, subject: &Subject) -> u64 {
+    fn spot(&self, subject: &Subject) -> Spot {
         let mut hasher = self.hash.build_hasher();
         hasher.write(subject.as_bytes());
-        hasher.finish()
+        let hash = hasher.finish();
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves are used apart")]
+        Spot { shard: (hash >> 32) as usize & (self.shards.len() - 1), hash: hash as u32 }
+    }
+
+    #[inline]
+    fn lock(&self, shard: usize) -> Result<MutexGuard<'_, Table>, StoreError> {
+        self.shards.get(shard).map(|shard| shard.0.lock()).ok_or(StoreError::Unavailable(None))
     }
 
     /// Looks at all counters of the request with their shards locked; if there is room in each, charges all of them.
     fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
-        let mut locked = self.lock(request.charges.iter().map(|charge| &charge.subject));
+        if let Some(outcome) = self.run_in_one_row(request, commit)? {
+            return Ok(outcome);
+        }
+        let mut locked = self.lock_all(request.charges)?;
         let mut look = locked.look(request)?;
         if look.missing > 0 && look.room {
             if commit && self.len() > self.keep {
-                locked.sweep(SWEEP, request.now, &self.held);
+                locked.sweep(SWEEP, request, &self.held);
                 look = locked.look(request)?;
             }
-            if self.held.load(Ordering::Relaxed).saturating_add(look.missing) > self.capacity {
-                locked.sweep(SWEEP_WHEN_FULL, request.now, &self.held);
+            if self.len().saturating_add(look.missing) > self.capacity {
+                locked.sweep(SWEEP_WHEN_FULL, request, &self.held);
                 look = locked.look(request)?;
             }
             self.claim(look.missing, commit)?;
@@ -144,9 +138,41 @@ impl MemoryStore {
             return Ok(Outcome::Refused(look.tallies));
         }
         if commit {
-            look.tallies = locked.write(request)?;
+            look.tallies = locked.write(request, &self.held)?;
         }
         Ok(Outcome::Granted(look.tallies))
+    }
+
+    /// The common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
+    #[inline]
+    fn run_in_one_row(&self, request: &Reserve<'_>, commit: bool) -> Result<Option<Outcome>, StoreError> {
+        let Some((first, others)) = request.charges.split_first() else { return Ok(None) };
+        if !others.iter().all(|charge| charge.subject == first.subject) {
+            return Ok(None);
+        }
+        let spot = self.spot(&first.subject);
+        let mut table = self.lock(spot.shard)?;
+        let Some(at) = table.find(spot.hash, &first.subject) else { return Ok(None) };
+        let cells = table.cells_mut(at);
+        let mut tallies = Tallies::new();
+        let mut room = true;
+        for charge in request.charges {
+            let Some(cell) = cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
+            let tally = cell.tally(charge, request.now)?;
+            room &= tally.has_room(charge);
+            tallies.push(tally);
+        }
+        if !room {
+            return Ok(Some(Outcome::Refused(tallies)));
+        }
+        if commit {
+            for (charge, tally) in request.charges.iter().zip(&mut tallies) {
+                if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) {
+                    *tally = cell.charge(charge, request.now)?;
+                }
+            }
+        }
+        Ok(Some(Outcome::Granted(tallies)))
     }
 
     /// Counts `missing` new counters, if there is place for them.
@@ -160,38 +186,34 @@ impl MemoryStore {
     }
 
     /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
-    fn lock<'c>(&self, subjects: impl Iterator<Item = &'c Subject>) -> Locked<'_> {
-        let mut locked = Locked { guards: SmallVec::new(), places: SmallVec::new() };
-        // The shards as the bits of one word: in order, each once.
-        let mut wanted = 0u64;
-        for subject in subjects {
-            let hash = self.hash_of(subject);
-            let shard = shard_of(hash);
-            wanted |= 1 << shard;
-            locked.places.push(Place { hash, guard: shard, row: None });
-        }
-        for place in &mut locked.places {
-            place.guard = (wanted & ((1 << place.guard) - 1)).count_ones() as usize;
-        }
-        while wanted != 0 {
-            if let Some(shard) = self.shards.get(wanted.trailing_zeros() as usize) {
-                locked.guards.push(shard.lock());
+    fn lock_all(&self, charges: &[Charge]) -> Result<Locked<'_>, StoreError> {
+        let mut places: SmallVec<[Place; 4]> = SmallVec::new();
+        let mut wanted: SmallVec<[usize; 4]> = SmallVec::new();
+        for charge in charges {
+            let spot = self.spot(&charge.subject);
+            if let Err(order) = wanted.binary_search(&spot.shard) {
+                wanted.insert(order, spot.shard);
             }
-            wanted &= wanted - 1;
+            places.push(Place { spot, guard: 0, found: None });
         }
-        locked
+        for place in &mut places {
+            place.guard = wanted.binary_search(&place.spot.shard).unwrap_or(usize::MAX);
+        }
+        let guards = wanted.into_iter().map(|shard| self.lock(shard)).collect::<Result<_, _>>()?;
+        Ok(Locked { guards, places })
     }
 }
 
-#[inline]
-fn shard_of(hash: u64) -> usize {
-    // Neither the low bits, by which a table finds the bucket, nor the top seven, which it keeps as a tag.
-    (hash >> 40) as usize % SHARDS
+/// A shard, and the part of the hash by which a subject is found in it.
+#[derive(Clone, Copy)]
+struct Spot {
+    shard: usize,
+    hash: u32,
 }
 
 /// The shards that a request needs, locked.
 struct Locked<'s> {
-    guards: SmallVec<[MutexGuard<'s, Shard>; 4]>,
+    guards: SmallVec<[MutexGuard<'s, Table>; 4]>,
     /// One for each charge.
     places: SmallVec<[Place; 4]>,
 }
@@ -199,11 +221,11 @@ struct Locked<'s> {
 /// Where a charge is counted.
 #[derive(Clone, Copy)]
 struct Place {
-    hash: u64,
+    spot: Spot,
     /// Which of the guards has its shard.
     guard: usize,
-    /// The bucket of the subject's row, until a row is added or removed.
-    row: Option<usize>,
+    /// The row and the cell, until something is added or removed.
+    found: Option<(At, usize)>,
 }
 
 struct Look {
@@ -215,85 +237,67 @@ struct Look {
     missing: usize,
 }
 
-impl Look {
-    fn add(&mut self, charge: &Charge, tally: Tally) {
-        self.room &= tally.has_room(charge);
-        self.tallies.push(tally);
-    }
-}
-
 impl Locked<'_> {
+    #[inline]
     fn look(&mut self, request: &Reserve<'_>) -> Result<Look, StoreError> {
         let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
         for (charge, place) in request.charges.iter().zip(&mut self.places) {
-            let Some(shard) = self.guards.get(place.guard) else { return Err(StoreError::Unavailable(None)) };
-            place.row = shard.rows.find_bucket_index(place.hash, |row| row.subject == charge.subject);
-            let row = place.row.and_then(|bucket| shard.rows.get_bucket(bucket));
-            let cell = row.and_then(|row| row.cells.iter().find(|cell| cell.counter == charge.counter));
+            let Some(table) = self.guards.get(place.guard) else { return Err(StoreError::Unavailable(None)) };
+            let at = table.find(place.spot.hash, &charge.subject);
+            let cells = at.map_or(&[][..], |at| table.cells(at));
+            let cell = cells.iter().enumerate().find(|(_, cell)| cell.counter == charge.counter);
+            place.found = at.zip(cell.map(|(index, _)| index));
             let tally = match cell {
-                Some(cell) => cell.state.tally(charge, request.now)?,
+                Some((_, cell)) => cell.tally(charge, request.now)?,
                 None => {
-                    if let Some(horizon) = shard.horizon.filter(|horizon| request.now < *horizon) {
+                    if let Some(horizon) = table.has_forgotten(charge, request.now) {
                         return Err(StoreError::ClockSteppedBack { horizon });
                     }
                     look.missing += 1;
-                    Counter::new(&charge.meter).tally(charge, request.now)?
+                    Tally::unused(&charge.meter, request.now)
                 }
             };
-            look.add(charge, tally);
+            look.room &= tally.has_room(charge);
+            look.tallies.push(tally);
         }
         Ok(look)
     }
 
-    fn write(&mut self, request: &Reserve<'_>) -> Result<Tallies, StoreError> {
+    #[inline]
+    fn write(&mut self, request: &Reserve<'_>, held: &AtomicUsize) -> Result<Tallies, StoreError> {
         let mut tallies = Tallies::new();
         let mut added = false;
         for (charge, place) in request.charges.iter().zip(&self.places) {
-            let Some(shard) = self.guards.get_mut(place.guard) else { continue };
-            let row = match place.row {
-                Some(bucket) if !added => shard.rows.get_bucket_mut(bucket),
-                _ => {
-                    added = true;
-                    let entry = shard.rows.entry(place.hash, |row| row.subject == charge.subject, |row| row.hash);
-                    let subject = || Row { hash: place.hash, subject: charge.subject.clone(), cells: SmallVec::new() };
-                    Some(entry.or_insert_with(subject).into_mut())
-                }
+            let Some(table) = self.guards.get_mut(place.guard) else { return Err(StoreError::Unavailable(None)) };
+            // What was found stays where it is until something is added.
+            let found = match place.found {
+                Some(found) if !added => Some(found),
+                _ => table.find(place.spot.hash, &charge.subject).and_then(|at| {
+                    let cell = table.cells(at).iter().position(|cell| cell.counter == charge.counter)?;
+                    Some((at, cell))
+                }),
             };
-            let Some(row) = row else { continue };
-            let index = row.cells.iter().position(|cell| cell.counter == charge.counter);
-            let index = index.unwrap_or_else(|| {
-                row.cells.push(Cell { counter: charge.counter, state: Counter::new(&charge.meter) });
-                row.cells.len() - 1
+            let cell = found.and_then(|(at, cell)| table.cells_mut(at).get_mut(cell));
+            tallies.push(match cell {
+                Some(cell) => cell.charge(charge, request.now)?,
+                None => {
+                    added = true;
+                    let mut cell = Cell::new(charge);
+                    let tally = cell.charge(charge, request.now)?;
+                    // A shard of two million rows of one kind takes no more: a store of a hundred thousand million counters.
+                    let gone = table.add(place.spot.hash, &charge.subject, cell, request.now);
+                    held.fetch_sub(gone.ok_or(StoreError::Unavailable(None))?, Ordering::Relaxed);
+                    tally
+                }
             });
-            if let Some(cell) = row.cells.get_mut(index) {
-                tallies.push(cell.state.charge(charge, request.now)?);
-            }
         }
         Ok(tallies)
     }
 
-    /// Reclaims expired rows among the next `buckets` of each locked shard.
-    fn sweep(&mut self, buckets: usize, now: Timestamp, held: &AtomicUsize) {
-        for shard in &mut self.guards {
-            shard.sweep(buckets, now, held);
-        }
-    }
-}
-
-impl Shard {
-    fn sweep(&mut self, buckets: usize, now: Timestamp, held: &AtomicUsize) {
-        let all = self.rows.num_buckets();
-        for _ in 0..buckets.min(all) {
-            self.hand = if self.hand + 1 < all { self.hand + 1 } else { 0 };
-            let expired = |row: &Row| row.cells.iter().all(|cell| cell.expired(now));
-            if !self.rows.get_bucket(self.hand).is_some_and(expired) {
-                continue;
-            }
-            if let Ok(entry) = self.rows.get_bucket_entry(self.hand) {
-                let (row, _) = entry.remove();
-                held.fetch_sub(row.cells.len(), Ordering::Relaxed);
-                self.horizon = self.horizon.max(row.cells.iter().map(|cell| cell.state.expires_at()).max());
-            }
+    /// Reclaims expired counters among the next `rows` of each locked shard.
+    fn sweep(&mut self, rows: usize, request: &Reserve<'_>, held: &AtomicUsize) {
+        for table in &mut self.guards {
+            held.fetch_sub(table.sweep(rows, request.now), Ordering::Relaxed);
         }
     }
 }
@@ -308,29 +312,30 @@ impl CounterStore for MemoryStore {
     }
 
     fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
-        let mut locked = self.lock(request.charges.iter().map(|settled| &settled.charge.subject));
-        for (settled, place) in request.charges.iter().zip(&locked.places) {
-            let shard = locked.guards.get_mut(place.guard);
-            let subject = &settled.charge.subject;
-            let row = shard.and_then(|shard| shard.rows.find_mut(place.hash, |row| row.subject == *subject));
-            if let Some(row) = row {
-                row.settle(settled, request.now)?;
+        // One subject after the other: no decision hangs on two of them at once.
+        let mut charges = request.charges;
+        while let Some(first) = charges.first() {
+            let subject = &first.charge.subject;
+            let same = charges.iter().take_while(|settled| settled.charge.subject == *subject).count();
+            let Some((own, rest)) = charges.split_at_checked(same) else { break };
+            charges = rest;
+            let spot = self.spot(subject);
+            let mut table = self.lock(spot.shard)?;
+            let Some(at) = table.find(spot.hash, subject) else { continue };
+            let cells = table.cells_mut(at);
+            for settled in own {
+                if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == settled.charge.counter) {
+                    cell.settle(settled, request.now)?;
+                }
             }
         }
         Ok(())
     }
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        let hash = self.hash_of(subject);
-        let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return Ok(()) };
-        if let Ok(mut entry) = shard.rows.find_entry(hash, |row| row.subject == *subject) {
-            let cells = &mut entry.get_mut().cells;
-            let before = cells.len();
-            cells.retain(|cell| cell.counter != counter);
-            self.held.fetch_sub(before - cells.len(), Ordering::Relaxed);
-            if cells.is_empty() {
-                entry.remove();
-            }
+        let spot = self.spot(subject);
+        if self.lock(spot.shard)?.remove_counter(spot.hash, subject, counter) {
+            self.held.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
     }

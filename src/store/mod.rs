@@ -17,7 +17,7 @@ use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
 pub use counter::Counter;
-pub use memory::MemoryStore;
+pub use memory::{MemoryStore, RestoreError, Snapshot};
 
 /// A store of counters in the process.
 ///

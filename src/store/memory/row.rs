@@ -1,0 +1,134 @@
+//! What is kept of one subject.
+
+use smallvec::SmallVec;
+
+use super::super::counter::{Counter, Fixed};
+use super::super::{Settled, StoreError, Tally};
+use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::time::Timestamp;
+
+/// A subject and a part of its hash, in as many bytes as half a cache line. Longer subjects are on the heap.
+pub(super) enum Key {
+    Short { hash: u32, length: u8, bytes: [u8; SHORT] },
+    Long { hash: u32, bytes: Box<[u8]> },
+}
+
+const SHORT: usize = 26;
+
+/// All counters of one subject, side by side. Most subjects have one (`C` is a [`Cell`]), some a few ([`Cells`]).
+pub(super) struct Row<C> {
+    pub(super) key: Key,
+    pub(super) cells: C,
+}
+
+/// One counter of a subject.
+pub(super) struct Cell {
+    pub(super) counter: CounterId,
+    pub(super) state: State,
+}
+
+/// Up to three counters stay out of the heap.
+pub(super) type Cells = SmallVec<[Cell; 3]>;
+
+/// The state of a counter. The commonest is kept in place.
+pub(super) enum State {
+    Fixed(Fixed),
+    Other(Box<Counter>),
+}
+
+// What a live counter takes hangs on these.
+const _: () = assert!(size_of::<Key>() == 32 && size_of::<Cell>() == 40);
+const _: () = assert!(size_of::<Row<Cell>>() == 72 && size_of::<Row<Cells>>() == 160);
+
+impl Key {
+    pub(super) fn new(hash: u32, subject: &[u8]) -> Self {
+        let mut bytes = [0; SHORT];
+        match (bytes.get_mut(..subject.len()), u8::try_from(subject.len())) {
+            (Some(place), Ok(length)) => {
+                place.copy_from_slice(subject);
+                Self::Short { hash, length, bytes }
+            }
+            _ => Self::Long { hash, bytes: subject.into() },
+        }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self) -> u32 {
+        match self {
+            Self::Short { hash, .. } | Self::Long { hash, .. } => *hash,
+        }
+    }
+
+    #[inline]
+    pub(super) fn subject(&self) -> &[u8] {
+        match self {
+            Self::Short { length, bytes, .. } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Self::Long { bytes, .. } => bytes,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is(&self, hash: u32, subject: &Subject) -> bool {
+        self.hash() == hash && self.subject() == subject.as_bytes()
+    }
+}
+
+impl Cell {
+    pub(super) fn new(charge: &Charge) -> Self {
+        let state = match charge.meter {
+            Meter::Fixed(window) => State::Fixed(Fixed::new(window)),
+            _ => State::Other(Box::new(Counter::new(&charge.meter))),
+        };
+        Self { counter: charge.counter, state }
+    }
+
+    pub(super) fn restored(counter: CounterId, state: Counter) -> Self {
+        let state = state.into_fixed().map_or_else(|other| State::Other(Box::new(other)), State::Fixed);
+        Self { counter, state }
+    }
+
+    pub(super) fn to_counter(&self) -> Counter {
+        match &self.state {
+            State::Fixed(fixed) => (*fixed).into(),
+            State::Other(counter) => (**counter).clone(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn tally(&self, charge: &Charge, now: Timestamp) -> Result<Tally, StoreError> {
+        match (&self.state, charge.meter) {
+            (State::Fixed(fixed), Meter::Fixed(asked)) => Ok(fixed.tally(asked)),
+            (State::Other(counter), _) => counter.tally(charge, now),
+            (State::Fixed(_), _) => Err(StoreError::Corrupt),
+        }
+    }
+
+    #[inline]
+    pub(super) fn charge(&mut self, charge: &Charge, now: Timestamp) -> Result<Tally, StoreError> {
+        match (&mut self.state, charge.meter) {
+            (State::Fixed(fixed), Meter::Fixed(asked)) => Ok(fixed.charge(asked, charge.amount)),
+            (State::Other(counter), _) => counter.charge(charge, now),
+            (State::Fixed(_), _) => Err(StoreError::Corrupt),
+        }
+    }
+
+    #[inline]
+    pub(super) fn settle(&mut self, settled: &Settled<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let Settled { charge, at, to } = *settled;
+        match (&mut self.state, charge.meter) {
+            (State::Fixed(fixed), Meter::Fixed(_)) => {
+                fixed.settle(at, charge.amount, to);
+                Ok(())
+            }
+            (State::Other(counter), _) => counter.settle(charge, at, to, now),
+            (State::Fixed(_), _) => Err(StoreError::Corrupt),
+        }
+    }
+
+    pub(super) fn expires_at(&self) -> Timestamp {
+        match &self.state {
+            State::Fixed(fixed) => fixed.window().end,
+            State::Other(counter) => counter.expires_at(),
+        }
+    }
+}

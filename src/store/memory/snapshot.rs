@@ -1,0 +1,131 @@
+//! Counters over a restart of the process.
+
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::counter::Counter;
+use super::MemoryStore;
+use super::row::Cell;
+use crate::charge::{CounterId, Subject};
+use crate::time::Timestamp;
+
+/// What a [`MemoryStore`] holds, for a host that keeps its budgets over a restart: any serde format takes it.
+///
+/// ```
+/// use toolgate::store::{MemoryStore, Snapshot};
+///
+/// let store = MemoryStore::with_capacity(1_000);
+/// let text = serde_json::to_string(&store.snapshot())?;
+/// // The process ends, and another one begins.
+/// let snapshot: Snapshot = serde_json::from_str(&text)?;
+/// let store = MemoryStore::restore(snapshot, 1_000)?;
+/// # assert!(store.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    version: Version,
+    /// Microseconds since the Unix epoch: counters that ended up to here have been reclaimed.
+    horizon: Option<i64>,
+    counters: Vec<Kept>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Version {
+    #[serde(rename = "1")]
+    One,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    counter: CounterId,
+    subject: Subject,
+    state: Counter,
+}
+
+/// A snapshot does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// It has more counters than the store is to hold.
+    #[error("the snapshot has {counters} counters, and the store a capacity of {capacity}: give it a larger one")]
+    Full {
+        /// How many it has.
+        counters: usize,
+        /// How many fit.
+        capacity: usize,
+    },
+    /// It has one counter of one subject twice, so that it is not known what was used.
+    #[error("the snapshot has {counter:?} of one subject twice")]
+    Duplicate {
+        /// The counter.
+        counter: CounterId,
+    },
+}
+
+impl Snapshot {
+    /// How many counters it has.
+    pub fn len(&self) -> usize {
+        self.counters.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.counters.is_empty()
+    }
+}
+
+impl MemoryStore {
+    /// What the store holds. Shards are locked one after the other, so other threads go on; a call that they count meanwhile is
+    /// in it, or not, or in one of its subjects only: take it when calls have stopped where that matters. O(counters).
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot { version: Version::One, horizon: None, counters: Vec::new() };
+        for shard in &self.shards {
+            let table = shard.0.lock();
+            snapshot.horizon = snapshot.horizon.max(table.horizon().map(Timestamp::unix_micros));
+            for (key, cells) in table.rows() {
+                let subject = Subject::of_bytes(key.subject());
+                let kept =
+                    |cell: &Cell| Kept { counter: cell.counter, subject: subject.clone(), state: cell.to_counter() };
+                snapshot.counters.extend(cells.iter().map(kept));
+            }
+        }
+        snapshot
+    }
+
+    /// A store of up to `capacity` counters that goes on where another one stood. What was in flight then stays held until its
+    /// lease ends. O(counters).
+    ///
+    /// # Errors
+    /// More counters than `capacity`; one counter of one subject twice.
+    pub fn restore(snapshot: Snapshot, capacity: usize) -> Result<Self, RestoreError> {
+        let counters = snapshot.counters.len();
+        let full = RestoreError::Full { counters, capacity };
+        if counters > capacity {
+            return Err(full);
+        }
+        let store = Self::with_capacity(capacity);
+        for shard in &store.shards {
+            shard.0.lock().set_horizon(snapshot.horizon.map(Timestamp::from_unix_micros));
+        }
+        for Kept { counter, subject, state } in snapshot.counters {
+            let spot = store.spot(&subject);
+            let Ok(mut table) = store.lock(spot.shard) else { continue };
+            let known = table
+                .find(spot.hash, &subject)
+                .is_some_and(|at| table.cells(at).iter().any(|cell| cell.counter == counter));
+            if known {
+                return Err(RestoreError::Duplicate { counter });
+            }
+            // No counter has expired at the beginning of time.
+            if table.add(spot.hash, &subject, Cell::restored(counter, state), Timestamp::MIN).is_none() {
+                return Err(full);
+            }
+            store.held.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(store)
+    }
+}

@@ -1,0 +1,336 @@
+//! The rows of one shard: found by an open-addressed index of four bytes a place, kept side by side without gaps.
+//!
+//! Rows do not move when the index grows, and the index is built anew from the parts of the hashes that the rows keep, so
+//! growing costs a walk over one shard and hashes nothing.
+
+use std::time::Duration;
+
+use super::row::{Cell, Cells, Key, Row};
+use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::time::Timestamp;
+
+#[derive(Default)]
+pub(super) struct Table {
+    /// A power of two of places, or none.
+    index: Vec<Place>,
+    single: Vec<Row<Cell>>,
+    several: Vec<Row<Cells>>,
+    /// Where the next sweep begins, in each of the two.
+    hands: [usize; 2],
+    /// The latest end of a counter that was reclaimed. What was charged up to here is not known.
+    horizon: Option<Timestamp>,
+}
+
+/// A place of the index: zero if it is free, else which row it leads to and ten bits of its hash.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Place(u32);
+
+/// Which row. Valid until a row is removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum At {
+    Single(usize),
+    Several(usize),
+}
+
+/// So many rows of one kind can be told apart by a place.
+const MOST: usize = (1 << 21) - 1;
+
+/// A counter is reclaimed this long after it holds nothing any more, so that threads which read the clock at slightly
+/// different times, and small corrections of the clock, never meet a window that has been forgotten.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Place {
+    const FREE: Self = Self(0);
+
+    #[inline]
+    fn new(hash: u32, at: At) -> Self {
+        let (kind, index) = match at {
+            At::Single(index) => (0, index),
+            At::Several(index) => (1, index),
+        };
+        // The index is below MOST, so one more fits into 21 bits and is not zero.
+        Self(tag(hash) | kind << 21 | u32::try_from(index + 1).unwrap_or(0))
+    }
+
+    #[inline]
+    fn at(self) -> At {
+        let index = (self.0 & 0x1f_ffff) as usize;
+        let index = index.saturating_sub(1);
+        if self.0 & 1 << 21 == 0 { At::Single(index) } else { At::Several(index) }
+    }
+}
+
+/// The ten bits of a hash by which most other rows are told from the right one without a look at them.
+#[inline]
+fn tag(hash: u32) -> u32 {
+    hash & 0xffc0_0000
+}
+
+fn has_expired(cells: &[Cell], now: Timestamp) -> bool {
+    cells.iter().all(|cell| cell.expires_at().saturating_add(GRACE) <= now)
+}
+
+impl Table {
+    /// The row of a subject.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, subject: &Subject) -> Option<At> {
+        let mask = self.index.len().checked_sub(1)?;
+        let mut place = hash as usize & mask;
+        // There is always a free place.
+        loop {
+            let found = *self.index.get(place)?;
+            if found == Place::FREE {
+                return None;
+            }
+            if tag(found.0) == tag(hash) {
+                let at = found.at();
+                if self.key(at).is_some_and(|key| key.is(hash, subject)) {
+                    return Some(at);
+                }
+            }
+            place = (place + 1) & mask;
+        }
+    }
+
+    #[inline]
+    fn key(&self, at: At) -> Option<&Key> {
+        match at {
+            At::Single(index) => self.single.get(index).map(|row| &row.key),
+            At::Several(index) => self.several.get(index).map(|row| &row.key),
+        }
+    }
+
+    #[inline]
+    pub(super) fn cells(&self, at: At) -> &[Cell] {
+        match at {
+            At::Single(index) => self.single.get(index).map_or(&[], |row| std::slice::from_ref(&row.cells)),
+            At::Several(index) => self.several.get(index).map_or(&[], |row| &row.cells),
+        }
+    }
+
+    #[inline]
+    pub(super) fn cells_mut(&mut self, at: At) -> &mut [Cell] {
+        match at {
+            At::Single(index) => self.single.get_mut(index).map_or(&mut [], |row| std::slice::from_mut(&mut row.cells)),
+            At::Several(index) => self.several.get_mut(index).map_or(&mut [], |row| &mut row.cells),
+        }
+    }
+
+    /// Whether a counter that is not there may have been reclaimed with something in it that a charge would have to know.
+    pub(super) fn has_forgotten(&self, charge: &Charge, now: Timestamp) -> Option<Timestamp> {
+        self.horizon.filter(|horizon| match charge.meter {
+            Meter::Fixed(asked) => asked.end <= *horizon,
+            _ => now < *horizon,
+        })
+    }
+
+    /// Adds a counter that is not there, and gives the number of those of its subject that went because they have expired; or
+    /// nothing, if the table can take no more.
+    pub(super) fn add(&mut self, hash: u32, subject: &Subject, cell: Cell, now: Timestamp) -> Option<usize> {
+        match self.find(hash, subject) {
+            None => {
+                let at = self.push_single(Row { key: Key::new(hash, subject.as_bytes()), cells: cell })?;
+                self.link(hash, at);
+                Some(0)
+            }
+            Some(At::Several(index)) => {
+                let mut gone = 0;
+                let mut horizon = self.horizon;
+                if let Some(row) = self.several.get_mut(index) {
+                    row.cells.retain(|cell| {
+                        let expired = has_expired(std::slice::from_ref(cell), now);
+                        if expired {
+                            gone += 1;
+                            horizon = horizon.max(Some(cell.expires_at()));
+                        }
+                        !expired
+                    });
+                    row.cells.push(cell);
+                }
+                self.horizon = horizon;
+                Some(gone)
+            }
+            Some(At::Single(index)) => {
+                if self.several.len() >= MOST {
+                    return None;
+                }
+                let before = self.remove(At::Single(index))?;
+                let gone = usize::from(has_expired(&before, now));
+                let mut cells = before;
+                if gone > 0 {
+                    self.horizon = self.horizon.max(cells.iter().map(Cell::expires_at).max());
+                    cells.clear();
+                }
+                cells.push(cell);
+                reserve_a_little(&mut self.several);
+                self.several.push(Row { key: Key::new(hash, subject.as_bytes()), cells });
+                self.link(hash, At::Several(self.several.len() - 1));
+                Some(gone)
+            }
+        }
+    }
+
+    /// Removes a counter, and says whether it was there.
+    pub(super) fn remove_counter(&mut self, hash: u32, subject: &Subject, counter: CounterId) -> bool {
+        let Some(at) = self.find(hash, subject) else { return false };
+        let cells = self.cells(at);
+        let Some(cell) = cells.iter().position(|cell| cell.counter == counter) else { return false };
+        if cells.len() == 1 {
+            self.remove(at);
+        } else if let At::Several(index) = at
+            && let Some(row) = self.several.get_mut(index)
+        {
+            row.cells.remove(cell);
+        }
+        true
+    }
+
+    /// Reclaims expired rows among the next `count` of each kind, and says how many counters they were.
+    pub(super) fn sweep(&mut self, count: usize, now: Timestamp) -> usize {
+        let mut reclaimed = 0;
+        for kind in 0..self.hands.len() {
+            for _ in 0..count {
+                let rows = if kind == 0 { self.single.len() } else { self.several.len() };
+                let Some(hand) = self.hands.get_mut(kind).filter(|_| rows > 0) else { break };
+                *hand = if *hand < rows { *hand } else { 0 };
+                let at = if kind == 0 { At::Single(*hand) } else { At::Several(*hand) };
+                if has_expired(self.cells(at), now) {
+                    // The last row takes its place, and is looked at next.
+                    let cells = self.remove(at).unwrap_or_default();
+                    self.horizon = self.horizon.max(cells.iter().map(Cell::expires_at).max());
+                    reclaimed += cells.len();
+                } else if let Some(hand) = self.hands.get_mut(kind) {
+                    *hand += 1;
+                }
+            }
+        }
+        reclaimed
+    }
+
+    /// Every subject and its counters.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Key, &[Cell])> {
+        let single = self.single.iter().map(|row| (&row.key, std::slice::from_ref(&row.cells)));
+        single.chain(self.several.iter().map(|row| (&row.key, &*row.cells)))
+    }
+
+    pub(super) fn horizon(&self) -> Option<Timestamp> {
+        self.horizon
+    }
+
+    pub(super) fn set_horizon(&mut self, horizon: Option<Timestamp>) {
+        self.horizon = self.horizon.max(horizon);
+    }
+
+    fn push_single(&mut self, row: Row<Cell>) -> Option<At> {
+        if self.single.len() >= MOST {
+            return None;
+        }
+        reserve_a_little(&mut self.single);
+        self.single.push(row);
+        Some(At::Single(self.single.len() - 1))
+    }
+
+    /// Enters a row into the index, which grows before it is three quarters full.
+    fn link(&mut self, hash: u32, at: At) {
+        let rows = self.single.len() + self.several.len();
+        if rows * 4 > self.index.len() * 3 {
+            let places = (self.index.len() * 2).max(8);
+            self.index = Vec::new();
+            self.index.resize(places, Place::FREE);
+            let single = self.single.iter().enumerate().map(|(index, row)| (row.key.hash(), At::Single(index)));
+            let several = self.several.iter().enumerate().map(|(index, row)| (row.key.hash(), At::Several(index)));
+            // The new row is among them.
+            for (hash, at) in single.chain(several) {
+                enter(&mut self.index, hash, at);
+            }
+        } else {
+            enter(&mut self.index, hash, at);
+        }
+    }
+
+    /// The place of the index that leads to a row.
+    fn place_of(&self, hash: u32, at: At) -> Option<usize> {
+        let mask = self.index.len().checked_sub(1)?;
+        let wanted = Place::new(hash, at);
+        let mut place = hash as usize & mask;
+        loop {
+            match *self.index.get(place)? {
+                Place::FREE => return None,
+                found if found == wanted => return Some(place),
+                _ => place = (place + 1) & mask,
+            }
+        }
+    }
+
+    /// Takes a row out; the last one of its kind moves to its place.
+    fn remove(&mut self, at: At) -> Option<Cells> {
+        let hash = self.key(at)?.hash();
+        let place = self.place_of(hash, at)?;
+        self.unlink(place);
+        let (last, cells) = match at {
+            At::Single(index) => {
+                let last = At::Single(self.single.len() - 1);
+                self.relink(last, at);
+                (last, Cells::from_iter([self.single.swap_remove(index).cells]))
+            }
+            At::Several(index) => {
+                let last = At::Several(self.several.len() - 1);
+                self.relink(last, at);
+                (last, self.several.swap_remove(index).cells)
+            }
+        };
+        debug_assert!(self.place_of(hash, last).is_none() || last != at);
+        Some(cells)
+    }
+
+    /// Has the place that leads to `from` lead to `to`.
+    fn relink(&mut self, from: At, to: At) {
+        if from == to {
+            return;
+        }
+        let Some(hash) = self.key(from).map(Key::hash) else { return };
+        if let Some(place) = self.place_of(hash, from).and_then(|place| self.index.get_mut(place)) {
+            *place = Place::new(hash, to);
+        }
+    }
+
+    /// Frees a place, and moves those behind it that would not be found any more.
+    fn unlink(&mut self, mut free: usize) {
+        let Some(mask) = self.index.len().checked_sub(1) else { return };
+        let mut place = free;
+        loop {
+            place = (place + 1) & mask;
+            let Some(found) = self.index.get(place).copied().filter(|found| *found != Place::FREE) else { break };
+            let Some(home) = self.key(found.at()).map(|key| key.hash() as usize & mask) else { break };
+            // It may move if its way from home leads over the free place.
+            if place.wrapping_sub(home) & mask >= place.wrapping_sub(free) & mask {
+                if let Some(to) = self.index.get_mut(free) {
+                    *to = found;
+                }
+                free = place;
+            }
+        }
+        if let Some(place) = self.index.get_mut(free) {
+            *place = Place::FREE;
+        }
+    }
+}
+
+fn enter(index: &mut [Place], hash: u32, at: At) {
+    let Some(mask) = index.len().checked_sub(1) else { return };
+    let mut place = hash as usize & mask;
+    while let Some(found) = index.get_mut(place) {
+        if *found == Place::FREE {
+            *found = Place::new(hash, at);
+            return;
+        }
+        place = (place + 1) & mask;
+    }
+}
+
+/// Room for an eighth more: what a vector grows by is memory that no counter is in.
+fn reserve_a_little<T>(rows: &mut Vec<T>) {
+    if rows.len() == rows.capacity() {
+        rows.reserve_exact(rows.len() / 8 + 4);
+    }
+}
