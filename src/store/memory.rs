@@ -5,7 +5,6 @@ mod snapshot;
 mod table;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
@@ -27,7 +26,7 @@ pub use snapshot::{RestoreError, Snapshot};
 ///
 /// Memory is bounded: at most [`capacity`](Self::with_capacity) counters are live, and a store that is full of live
 /// ones refuses new ones, it never evicts. A live counter of a fixed window takes some 85 bytes where it is the only one of its
-/// subject, 60 where there are three, and as many bytes as the subject has beyond 26 (`cargo bench --bench memory`
+/// subject, 60 where there are three, and the subject's own bytes where they are more than 30 (`cargo bench --bench memory`
 /// measures it); a sliding window takes up to 65 times 16 bytes more, a token bucket some 70, and each call in flight 16.
 ///
 /// Beyond 65,536 counters (or half of the capacity), those whose window has ended are reclaimed, a few at a time whenever a
@@ -47,9 +46,10 @@ pub struct MemoryStore {
 }
 
 /// On cache lines of its own, so that threads which count different subjects do not take them from each other.
-#[derive(Default)]
 #[repr(align(128))]
 struct Shard(Mutex<Table>);
+
+const _: () = assert!(size_of::<Shard>() == 128);
 
 /// How many counters a shard has room for, about: what a call may have to walk over when the shard grows.
 const SHARD: usize = 1024;
@@ -82,9 +82,11 @@ impl MemoryStore {
     /// as they come.
     pub fn with_capacity(counters: usize) -> Self {
         let shards = counters.div_ceil(SHARD).clamp(FEWEST, MOST).next_power_of_two();
+        let hash = RandomState::default();
+        let shard = |_| Shard(Mutex::new(Table::new(hash.clone())));
         Self {
-            shards: (0..shards).map(|_| Shard::default()).collect(),
-            hash: RandomState::default(),
+            shards: (0..shards).map(shard).collect(),
+            hash,
             capacity: counters,
             keep: KEEP.min(counters / 2),
             held: AtomicUsize::new(0),
@@ -104,11 +106,8 @@ impl MemoryStore {
     /// Where a subject is counted.
     #[inline]
     fn spot(&self, subject: &Subject) -> Spot {
-        let mut hasher = self.hash.build_hasher();
-        hasher.write(subject.as_bytes());
-        let hash = hasher.finish();
-        #[expect(clippy::cast_possible_truncation, reason = "the two halves are used apart")]
-        Spot { shard: (hash >> 32) as usize & (self.shards.len() - 1), hash: hash as u32 }
+        let (hash, shard) = table::halves(&self.hash, subject.as_bytes());
+        Spot { shard: shard as usize & (self.shards.len() - 1), hash }
     }
 
     #[inline]

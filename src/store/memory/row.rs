@@ -4,16 +4,16 @@ use smallvec::SmallVec;
 
 use super::super::counter::{Counter, Fixed};
 use super::super::{Settled, StoreError, Tally};
-use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::charge::{Charge, CounterId, Meter};
 use crate::time::Timestamp;
 
-/// A subject and a part of its hash, in as many bytes as half a cache line. Longer subjects are on the heap.
+/// The bytes of a subject, in half a cache line. Longer ones are on the heap.
 pub(super) enum Key {
-    Short { hash: u32, length: u8, bytes: [u8; SHORT] },
-    Long { hash: u32, bytes: Box<[u8]> },
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(Box<[u8]>),
 }
 
-const SHORT: usize = 26;
+const SHORT: usize = 30;
 
 /// All counters of one subject, side by side. Most subjects have one (`C` is a [`Cell`]), some a few ([`Cells`]).
 pub(super) struct Row<C> {
@@ -41,35 +41,23 @@ const _: () = assert!(size_of::<Key>() == 32 && size_of::<Cell>() == 40);
 const _: () = assert!(size_of::<Row<Cell>>() == 72 && size_of::<Row<Cells>>() == 160);
 
 impl Key {
-    pub(super) fn new(hash: u32, subject: &[u8]) -> Self {
+    pub(super) fn new(subject: &[u8]) -> Self {
         let mut bytes = [0; SHORT];
         match (bytes.get_mut(..subject.len()), u8::try_from(subject.len())) {
             (Some(place), Ok(length)) => {
                 place.copy_from_slice(subject);
-                Self::Short { hash, length, bytes }
+                Self::Short { length, bytes }
             }
-            _ => Self::Long { hash, bytes: subject.into() },
-        }
-    }
-
-    #[inline]
-    pub(super) fn hash(&self) -> u32 {
-        match self {
-            Self::Short { hash, .. } | Self::Long { hash, .. } => *hash,
+            _ => Self::Long(subject.into()),
         }
     }
 
     #[inline]
     pub(super) fn subject(&self) -> &[u8] {
         match self {
-            Self::Short { length, bytes, .. } => bytes.get(..usize::from(*length)).unwrap_or_default(),
-            Self::Long { bytes, .. } => bytes,
+            Self::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
         }
-    }
-
-    #[inline]
-    pub(super) fn is(&self, hash: u32, subject: &Subject) -> bool {
-        self.hash() == hash && self.subject() == subject.as_bytes()
     }
 }
 

@@ -1,16 +1,19 @@
 //! The rows of one shard: found by an open-addressed index of four bytes a place, kept side by side without gaps.
 //!
-//! Rows do not move when the index grows, and the index is built anew from the parts of the hashes that the rows keep, so
-//! growing costs a walk over one shard and hashes nothing.
+//! Rows do not move when the index grows; it is built anew from them, a walk over one shard.
 
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
+
+use foldhash::quality::RandomState;
 
 use super::row::{Cell, Cells, Key, Row};
 use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
-#[derive(Default)]
 pub(super) struct Table {
+    /// The key that all shards of a store share.
+    hash: RandomState,
     /// A power of two of places, or none.
     index: Vec<Place>,
     single: Vec<Row<Cell>>,
@@ -70,7 +73,26 @@ fn has_expired(cells: &[Cell], now: Timestamp) -> bool {
     cells.iter().all(|cell| cell.expires_at().saturating_add(GRACE) <= now)
 }
 
+/// The half of a hash by which a row is found in its shard, and the other half, which says in which shard.
+#[inline]
+pub(super) fn halves(hash: &RandomState, subject: &[u8]) -> (u32, u32) {
+    let mut hasher = hash.build_hasher();
+    hasher.write(subject);
+    let hash = hasher.finish();
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves are used apart")]
+    (hash as u32, (hash >> 32) as u32)
+}
+
 impl Table {
+    pub(super) fn new(hash: RandomState) -> Self {
+        let (index, single, several) = (Vec::new(), Vec::new(), Vec::new());
+        Self { hash, index, single, several, hands: [0; 2], horizon: None }
+    }
+
+    fn hash_of(&self, key: &Key) -> u32 {
+        halves(&self.hash, key.subject()).0
+    }
+
     /// The row of a subject.
     #[inline]
     pub(super) fn find(&self, hash: u32, subject: &Subject) -> Option<At> {
@@ -84,7 +106,7 @@ impl Table {
             }
             if tag(found.0) == tag(hash) {
                 let at = found.at();
-                if self.key(at).is_some_and(|key| key.is(hash, subject)) {
+                if self.key(at).is_some_and(|key| key.subject() == subject.as_bytes()) {
                     return Some(at);
                 }
             }
@@ -129,7 +151,7 @@ impl Table {
     pub(super) fn add(&mut self, hash: u32, subject: &Subject, cell: Cell, now: Timestamp) -> Option<usize> {
         match self.find(hash, subject) {
             None => {
-                let at = self.push_single(Row { key: Key::new(hash, subject.as_bytes()), cells: cell })?;
+                let at = self.push_single(Row { key: Key::new(subject.as_bytes()), cells: cell })?;
                 self.link(hash, at);
                 Some(0)
             }
@@ -163,7 +185,7 @@ impl Table {
                 }
                 cells.push(cell);
                 reserve_a_little(&mut self.several);
-                self.several.push(Row { key: Key::new(hash, subject.as_bytes()), cells });
+                self.several.push(Row { key: Key::new(subject.as_bytes()), cells });
                 self.link(hash, At::Several(self.several.len() - 1));
                 Some(gone)
             }
@@ -237,11 +259,11 @@ impl Table {
             let places = (self.index.len() * 2).max(8);
             self.index = Vec::new();
             self.index.resize(places, Place::FREE);
-            let single = self.single.iter().enumerate().map(|(index, row)| (row.key.hash(), At::Single(index)));
-            let several = self.several.iter().enumerate().map(|(index, row)| (row.key.hash(), At::Several(index)));
+            let single = self.single.iter().enumerate().map(|(index, row)| (&row.key, At::Single(index)));
+            let several = self.several.iter().enumerate().map(|(index, row)| (&row.key, At::Several(index)));
             // The new row is among them.
-            for (hash, at) in single.chain(several) {
-                enter(&mut self.index, hash, at);
+            for (key, at) in single.chain(several) {
+                enter(&mut self.index, halves(&self.hash, key.subject()).0, at);
             }
         } else {
             enter(&mut self.index, hash, at);
@@ -264,7 +286,7 @@ impl Table {
 
     /// Takes a row out; the last one of its kind moves to its place.
     fn remove(&mut self, at: At) -> Option<Cells> {
-        let hash = self.key(at)?.hash();
+        let hash = self.hash_of(self.key(at)?);
         let place = self.place_of(hash, at)?;
         self.unlink(place);
         let (last, cells) = match at {
@@ -288,7 +310,7 @@ impl Table {
         if from == to {
             return;
         }
-        let Some(hash) = self.key(from).map(Key::hash) else { return };
+        let Some(hash) = self.key(from).map(|key| self.hash_of(key)) else { return };
         if let Some(place) = self.place_of(hash, from).and_then(|place| self.index.get_mut(place)) {
             *place = Place::new(hash, to);
         }
@@ -301,7 +323,7 @@ impl Table {
         loop {
             place = (place + 1) & mask;
             let Some(found) = self.index.get(place).copied().filter(|found| *found != Place::FREE) else { break };
-            let Some(home) = self.key(found.at()).map(|key| key.hash() as usize & mask) else { break };
+            let Some(home) = self.key(found.at()).map(|key| self.hash_of(key) as usize & mask) else { break };
             // It may move if its way from home leads over the free place.
             if place.wrapping_sub(home) & mask >= place.wrapping_sub(free) & mask {
                 if let Some(to) = self.index.get_mut(free) {
