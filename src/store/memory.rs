@@ -115,11 +115,115 @@ impl MemoryStore {
         self.shards.get(shard).map(|shard| shard.0.lock()).ok_or(StoreError::Unavailable(None))
     }
 
-    /// Looks at all counters of the request with their shards locked; if there is room in each, charges all of them.
+    #[inline]
     fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
-        if let Some(outcome) = self.run_in_one_row(request, commit)? {
-            return Ok(outcome);
+        let mut tallies = Tallies::new();
+        let one_subject = match request.charges.split_first() {
+            Some((first, others)) => others.iter().all(|charge| charge.subject == first.subject),
+            None => return Ok(Outcome::Granted(tallies)),
+        };
+        let known = match request.charges.len() {
+            _ if one_subject => self.run_in_one_row(request, commit, &mut tallies),
+            0..=FEW => self.run_in_few_rows(request, commit, &mut tallies),
+            _ => Ok(None),
+        };
+        let room = match known? {
+            Some(room) => room,
+            None => self.run_in_all(request, commit, &mut tallies)?,
+        };
+        Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
+    }
+
+    /// The common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
+    #[inline]
+    fn run_in_one_row(
+        &self,
+        request: &Reserve<'_>,
+        commit: bool,
+        tallies: &mut Tallies,
+    ) -> Result<Option<bool>, StoreError> {
+        let Some(first) = request.charges.first() else { return Ok(None) };
+        let spot = self.spot(&first.subject);
+        let mut table = self.lock(spot.shard)?;
+        let Some(at) = table.find(spot.hash, &first.subject) else { return Ok(None) };
+        let cells = table.cells_mut(at);
+        let mut room = true;
+        for charge in request.charges {
+            let Some(cell) = cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
+            let tally = cell.tally(charge, request.now)?;
+            room &= tally.has_room(charge);
+            tallies.push(tally);
         }
+        if room && commit {
+            for (charge, tally) in request.charges.iter().zip(tallies) {
+                if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) {
+                    *tally = cell.charge(charge, request.now)?;
+                }
+            }
+        }
+        Ok(Some(room))
+    }
+
+    /// The next common one: a few subjects, all of whose counters are there.
+    #[inline]
+    fn run_in_few_rows(
+        &self,
+        request: &Reserve<'_>,
+        commit: bool,
+        tallies: &mut Tallies,
+    ) -> Result<Option<bool>, StoreError> {
+        // By shard, in ascending order, so that no two calls wait for each other.
+        let mut order = [(usize::MAX, 0); FEW];
+        let mut spots = [Spot::default(); FEW];
+        for (index, (charge, (spot, turn))) in request.charges.iter().zip(spots.iter_mut().zip(&mut order)).enumerate()
+        {
+            *spot = self.spot(&charge.subject);
+            *turn = (spot.shard, index);
+        }
+        sort_few(&mut order);
+        let mut tables: [Option<MutexGuard<'_, Table>>; FEW] = [const { None }; FEW];
+        let mut guards = [0; FEW];
+        let mut last = usize::MAX;
+        let mut holder = 0;
+        for (turn, (shard, index)) in order.iter().take(request.charges.len()).enumerate() {
+            if *shard != last {
+                (last, holder) = (*shard, turn);
+                if let Some(table) = tables.get_mut(turn) {
+                    *table = Some(self.lock(*shard)?);
+                }
+            }
+            if let Some(guard) = guards.get_mut(*index) {
+                *guard = holder;
+            }
+        }
+        let mut found = [(At::Single(0), 0); FEW];
+        let mut room = true;
+        let places = spots.iter().zip(&guards).zip(&mut found);
+        for (charge, ((spot, guard), found)) in request.charges.iter().zip(places) {
+            let Some(Some(table)) = tables.get(*guard) else { return Ok(None) };
+            let Some(at) = table.find(spot.hash, &charge.subject) else { return Ok(None) };
+            let mut cells = table.cells(at).iter().enumerate();
+            let Some((index, cell)) = cells.find(|(_, cell)| cell.counter == charge.counter) else { return Ok(None) };
+            *found = (at, index);
+            let tally = cell.tally(charge, request.now)?;
+            room &= tally.has_room(charge);
+            tallies.push(tally);
+        }
+        if room && commit {
+            let places = guards.iter().zip(&found);
+            for ((charge, tally), (guard, (at, index))) in request.charges.iter().zip(tallies).zip(places) {
+                let table = tables.get_mut(*guard).and_then(Option::as_mut);
+                if let Some(cell) = table.and_then(|table| table.cells_mut(*at).get_mut(*index)) {
+                    *tally = cell.charge(charge, request.now)?;
+                }
+            }
+        }
+        Ok(Some(room))
+    }
+
+    /// Any number of subjects, whose counters may be new.
+    #[cold]
+    fn run_in_all(&self, request: &Reserve<'_>, commit: bool, tallies: &mut Tallies) -> Result<bool, StoreError> {
         let mut locked = self.lock_all(request.charges)?;
         let mut look = locked.look(request)?;
         if look.missing > 0 && look.room {
@@ -133,45 +237,9 @@ impl MemoryStore {
             }
             self.claim(look.missing, commit)?;
         }
-        if !look.room {
-            return Ok(Outcome::Refused(look.tallies));
-        }
-        if commit {
-            look.tallies = locked.write(request, &self.held)?;
-        }
-        Ok(Outcome::Granted(look.tallies))
-    }
-
-    /// The common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
-    #[inline]
-    fn run_in_one_row(&self, request: &Reserve<'_>, commit: bool) -> Result<Option<Outcome>, StoreError> {
-        let Some((first, others)) = request.charges.split_first() else { return Ok(None) };
-        if !others.iter().all(|charge| charge.subject == first.subject) {
-            return Ok(None);
-        }
-        let spot = self.spot(&first.subject);
-        let mut table = self.lock(spot.shard)?;
-        let Some(at) = table.find(spot.hash, &first.subject) else { return Ok(None) };
-        let cells = table.cells_mut(at);
-        let mut tallies = Tallies::new();
-        let mut room = true;
-        for charge in request.charges {
-            let Some(cell) = cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
-            let tally = cell.tally(charge, request.now)?;
-            room &= tally.has_room(charge);
-            tallies.push(tally);
-        }
-        if !room {
-            return Ok(Some(Outcome::Refused(tallies)));
-        }
-        if commit {
-            for (charge, tally) in request.charges.iter().zip(&mut tallies) {
-                if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) {
-                    *tally = cell.charge(charge, request.now)?;
-                }
-            }
-        }
-        Ok(Some(Outcome::Granted(tallies)))
+        let room = look.room;
+        *tallies = if room && commit { locked.write(request, &self.held)? } else { look.tallies };
+        Ok(room)
     }
 
     /// Counts `missing` new counters, if there is place for them.
@@ -203,8 +271,26 @@ impl MemoryStore {
     }
 }
 
+/// So many charges are reserved without a list on the heap.
+const FEW: usize = 4;
+
+/// A sorting network.
+#[inline]
+fn sort_few([a, b, c, d]: &mut [(usize, usize); FEW]) {
+    let sort = |low: &mut (usize, usize), high: &mut (usize, usize)| {
+        if *low > *high {
+            std::mem::swap(low, high);
+        }
+    };
+    sort(a, b);
+    sort(c, d);
+    sort(a, c);
+    sort(b, d);
+    sort(b, c);
+}
+
 /// A shard, and the part of the hash by which a subject is found in it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Spot {
     shard: usize,
     hash: u32,
