@@ -3,11 +3,8 @@
 mod foresee;
 mod question;
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -62,9 +59,6 @@ struct Parts<S> {
     clock: Box<dyn Clock>,
     /// The counters whose limits let a call pass when the store fails.
     pass_uncounted: Box<[Box<str>]>,
-    /// The next reservation's number, in the lower half of its id; the upper half is this gate's, drawn at random.
-    next: AtomicU64,
-    origin: u64,
 }
 
 impl<S> Ground for InForce<S> {
@@ -152,9 +146,7 @@ impl<S> GateBuilder<S> {
     /// The gate.
     pub fn build(self) -> Gate<S> {
         let Self { policy, store, clock, pass_uncounted } = self;
-        let origin = RandomState::new().build_hasher().finish();
-        let pass_uncounted = pass_uncounted.into();
-        let parts = Arc::new(Parts { store, clock, pass_uncounted, next: AtomicU64::new(0), origin });
+        let parts = Arc::new(Parts { store, clock, pass_uncounted: pass_uncounted.into() });
         let in_force = RwLock::new(Arc::new(InForce { policy, parts: Arc::clone(&parts) }));
         Gate(Arc::new(Inner { in_force, parts }))
     }
@@ -172,7 +164,7 @@ impl<S: CounterStore + 'static> Gate<S> {
             Ok(question) => question,
             Err(decided) => return decided,
         };
-        let request = question.request(self.next_id(), &plan);
+        let request = question.request(ReservationId::next(), &plan);
         let store = &self.0.parts.store;
         let outcome = if question.only_looks() { store.peek(&request) } else { store.reserve(&request) };
         let id = request.id;
@@ -205,7 +197,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
             Ok(question) => question,
             Err(decided) => return decided,
         };
-        let request = question.request(self.next_id(), &plan);
+        let request = question.request(ReservationId::next(), &plan);
         let store = &self.0.parts.store;
         let outcome = if question.only_looks() { store.peek(&request).await } else { store.reserve(&request).await };
         let id = request.id;
@@ -256,11 +248,6 @@ impl<S> Gate<S> {
 
     fn counted_as(&self, counter: &str, call: &ToolCall<'_>) -> Option<(Vec<CounterId>, Subject)> {
         self.policy()?.counted_as(counter, call, self.0.parts.clock.now())
-    }
-
-    fn next_id(&self) -> ReservationId {
-        let number = self.0.parts.next.fetch_add(1, Ordering::Relaxed);
-        ReservationId::new(u128::from(self.0.parts.origin) << 64 | u128::from(number))
     }
 }
 

@@ -59,11 +59,12 @@ impl<S: CounterStore + 'static> Gate<S> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
         let look = |request: &Reserve<'_>| self.0.parts.store.peek(request);
-        let outcome = look(&foresight.request(self.next_id()));
+        let outcome = look(&foresight.request(ReservationId::next()));
         match foresight.obstacle(outcome) {
             None => Ok(()),
             Some(found) => {
-                let waits = found.waits.as_ref().map(|charges| look(&foresight.request_for(self.next_id(), charges)));
+                let waits =
+                    found.waits.as_ref().map(|charges| look(&foresight.request_for(ReservationId::next(), charges)));
                 Err(foresight.name(found, waits))
             }
         }
@@ -76,7 +77,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// The store cannot tell.
     pub fn usage(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
         let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
-        usage.states(self.0.parts.store.peek(&usage.request(self.next_id()))?)
+        usage.states(self.0.parts.store.peek(&usage.request(ReservationId::next()))?)
     }
 }
 
@@ -89,12 +90,12 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
         let store = &self.0.parts.store;
-        let outcome = store.peek(&foresight.request(self.next_id())).await;
+        let outcome = store.peek(&foresight.request(ReservationId::next())).await;
         match foresight.obstacle(outcome) {
             None => Ok(()),
             Some(found) => {
                 let waits = match &found.waits {
-                    Some(charges) => Some(store.peek(&foresight.request_for(self.next_id(), charges)).await),
+                    Some(charges) => Some(store.peek(&foresight.request_for(ReservationId::next(), charges)).await),
                     None => None,
                 };
                 Err(foresight.name(found, waits))
@@ -108,7 +109,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// The store cannot tell.
     pub async fn usage_async(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
         let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
-        let request = usage.request(self.next_id());
+        let request = usage.request(ReservationId::next());
         usage.states(self.0.parts.store.peek(&request).await?)
     }
 }

@@ -6,8 +6,11 @@
 mod counter;
 mod memory;
 
+use std::cell::Cell;
+use std::collections::hash_map::RandomState;
 use std::error::Error;
 use std::future::{Future, ready};
+use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
 
 use smallvec::SmallVec;
@@ -182,6 +185,20 @@ impl ReservationId {
     /// The reservation of this number.
     pub const fn new(id: u128) -> Self {
         Self(id)
+    }
+
+    /// A reservation that no other has: half of its number counts those of the thread, the other half is the thread's own,
+    /// drawn at random. (A count that threads share costs as much as a look into a table.)
+    #[inline]
+    pub(crate) fn next() -> Self {
+        thread_local!(static LAST: Cell<(u64, u64)> = const { Cell::new((0, u64::MAX)) });
+        let (origin, last) = LAST.get();
+        let (origin, number) = match last.checked_add(1) {
+            Some(number) => (origin, number),
+            None => (RandomState::new().build_hasher().finish(), 0),
+        };
+        LAST.set((origin, number));
+        Self(u128::from(origin) << 64 | u128::from(number))
     }
 
     /// The number.
