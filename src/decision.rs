@@ -85,6 +85,24 @@ impl<P: Leave> Decision<P> {
     }
 }
 
+/// Every decision but leave. (A [`Decision`] is as large as a permit: this is what is handed around.)
+#[derive(Debug, Clone)]
+pub(crate) enum Refused {
+    Deny(Denial),
+    RateLimit(RateLimited),
+    RequireApproval(ApprovalRequest),
+}
+
+impl<P> From<Refused> for Decision<P> {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Deny(denial) => Self::Deny(denial),
+            Refused::RateLimit(limited) => Self::RateLimit(limited),
+            Refused::RequireApproval(request) => Self::RequireApproval(request),
+        }
+    }
+}
+
 /// What every refusal says.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {

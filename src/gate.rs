@@ -6,7 +6,7 @@ mod question;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::call::ToolCall;
 use crate::charge::{CounterId, Subject};
@@ -15,7 +15,6 @@ use crate::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
 use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
-use question::Answered;
 
 pub use foresee::Obstacle;
 
@@ -43,7 +42,7 @@ pub use foresee::Obstacle;
 pub struct Gate<S = MemoryStore>(Arc<Inner<S>>);
 
 struct Inner<S> {
-    in_force: RwLock<Arc<InForce<S>>>,
+    in_force: ArcSwap<InForce<S>>,
     parts: Arc<Parts<S>>,
 }
 
@@ -147,7 +146,7 @@ impl<S> GateBuilder<S> {
     pub fn build(self) -> Gate<S> {
         let Self { policy, store, clock, pass_uncounted } = self;
         let parts = Arc::new(Parts { store, clock, pass_uncounted: pass_uncounted.into() });
-        let in_force = RwLock::new(Arc::new(InForce { policy, parts: Arc::clone(&parts) }));
+        let in_force = ArcSwap::from_pointee(InForce { policy, parts: Arc::clone(&parts) });
         Gate(Arc::new(Inner { in_force, parts }))
     }
 }
@@ -161,18 +160,21 @@ impl<S: CounterStore + 'static> Gate<S> {
         let in_force = self.in_force();
         let mut plan = Plan::default();
         let question = match in_force.ask(call, &mut plan) {
-            Ok(question) => question,
-            Err(decided) => return decided,
+            Ok(Some(question)) => question,
+            Ok(None) => return Decision::Allow(Permit(None)),
+            Err(refused) => return refused.into(),
         };
         let request = question.request(ReservationId::next(), &plan);
         let store = &self.0.parts.store;
         let outcome = if question.only_looks() { store.peek(&request) } else { store.reserve(&request) };
         let id = request.id;
         match question.answered(&plan, outcome) {
-            Answered::Granted(tallies) => {
-                Decision::Allow(Permit(Some(Held { granter: in_force, id, plan, tallies, settled: false })))
+            Ok(Some(tallies)) => {
+                let granter: Arc<InForce<S>> = Guard::into_inner(in_force);
+                Decision::Allow(Permit(Some(Held { granter, id, plan, tallies, settled: false })))
             }
-            Answered::Decided(decision) => decision,
+            Ok(None) => Decision::Allow(Permit(None)),
+            Err(refused) => refused.into(),
         }
     }
 
@@ -191,21 +193,23 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
     /// limit applies to. If it is allowed, its quota is spent.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        let in_force = self.in_force();
+        let in_force = self.0.in_force.load_full();
         let mut plan = Plan::default();
         let question = match in_force.ask(call, &mut plan) {
-            Ok(question) => question,
-            Err(decided) => return decided,
+            Ok(Some(question)) => question,
+            Ok(None) => return Decision::Allow(AsyncPermit(None)),
+            Err(refused) => return refused.into(),
         };
         let request = question.request(ReservationId::next(), &plan);
         let store = &self.0.parts.store;
         let outcome = if question.only_looks() { store.peek(&request).await } else { store.reserve(&request).await };
         let id = request.id;
         match question.answered(&plan, outcome) {
-            Answered::Granted(tallies) => {
+            Ok(Some(tallies)) => {
                 Decision::Allow(AsyncPermit(Some(Held { granter: in_force, id, plan, tallies, settled: false })))
             }
-            Answered::Decided(decision) => decision,
+            Ok(None) => Decision::Allow(AsyncPermit(None)),
+            Err(refused) => refused.into(),
         }
     }
 
@@ -225,7 +229,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
 impl<S> Gate<S> {
     /// The policy in force.
     pub fn policy(&self) -> Option<Policy> {
-        self.0.in_force.read().policy.clone()
+        self.0.in_force.load().policy.clone()
     }
 
     /// Puts another policy in force, or none, and gives back the former one. Calls that are being decided go on with the
@@ -233,8 +237,7 @@ impl<S> Gate<S> {
     /// stood.
     pub fn replace_policy(&self, policy: impl Into<Option<Policy>>) -> Option<Policy> {
         let next = Arc::new(InForce { policy: policy.into(), parts: Arc::clone(&self.0.parts) });
-        let former = std::mem::replace(&mut *self.0.in_force.write(), next);
-        former.policy.clone()
+        self.0.in_force.swap(next).policy.clone()
     }
 
     /// The counters.
@@ -242,8 +245,8 @@ impl<S> Gate<S> {
         &self.0.parts.store
     }
 
-    fn in_force(&self) -> Arc<InForce<S>> {
-        Arc::clone(&*self.0.in_force.read())
+    fn in_force(&self) -> Guard<Arc<InForce<S>>> {
+        self.0.in_force.load()
     }
 
     fn counted_as(&self, counter: &str, call: &ToolCall<'_>) -> Option<(Vec<CounterId>, Subject)> {
@@ -259,6 +262,6 @@ impl<S> Clone for Gate<S> {
 
 impl<S> fmt::Debug for Gate<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("policy", &self.0.in_force.read().policy).finish_non_exhaustive()
+        f.debug_struct("Gate").field("policy", &self.0.in_force.load().policy).finish_non_exhaustive()
     }
 }

@@ -1,13 +1,12 @@
 //! Looking ahead, and looking around: what calls would meet, and how a caller's counters stand. Nothing is charged.
 
-use super::question::{Question, Uncounted, deny_without_policy};
+use super::question::{Question, deny_without_policy};
 use super::{Gate, InForce};
 use crate::amount::Amount;
 use crate::call::ToolCall;
-use crate::charge::{Charge, Charges};
-use crate::decision::Decision;
+use crate::charge::Charge;
+use crate::decision::{Decision, Refused};
 use crate::limit_state::LimitState;
-use crate::permit::Permit;
 use crate::policy::{Plan, Policy};
 use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, Reserve, StoreError, Tallies, Tally};
 use crate::time::Timestamp;
@@ -58,14 +57,12 @@ impl<S: CounterStore + 'static> Gate<S> {
     pub fn would_allow(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<Obstacle>> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
-        let look = |request: &Reserve<'_>| self.0.parts.store.peek(request);
-        let outcome = look(&foresight.request(ReservationId::next()));
-        match foresight.obstacle(outcome) {
+        let store = &self.0.parts.store;
+        match foresight.obstacle(store.peek(&foresight.request())) {
             None => Ok(()),
             Some(found) => {
-                let waits =
-                    found.waits.as_ref().map(|charges| look(&foresight.request_for(ReservationId::next(), charges)));
-                Err(foresight.name(found, waits))
+                let waits = found.sums(foresight.now).map(|request| store.peek(&request));
+                Err(found.named(waits))
             }
         }
     }
@@ -77,7 +74,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// The store cannot tell.
     pub fn usage(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
         let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
-        usage.states(self.0.parts.store.peek(&usage.request(ReservationId::next()))?)
+        usage.states(self.0.parts.store.peek(&usage.request())?)
     }
 }
 
@@ -90,15 +87,14 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
         let store = &self.0.parts.store;
-        let outcome = store.peek(&foresight.request(ReservationId::next())).await;
-        match foresight.obstacle(outcome) {
+        match foresight.obstacle(store.peek(&foresight.request()).await) {
             None => Ok(()),
             Some(found) => {
-                let waits = match &found.waits {
-                    Some(charges) => Some(store.peek(&foresight.request_for(ReservationId::next(), charges)).await),
+                let waits = match found.sums(foresight.now) {
+                    Some(request) => Some(store.peek(&request).await),
                     None => None,
                 };
-                Err(foresight.name(found, waits))
+                Err(found.named(waits))
             }
         }
     }
@@ -109,7 +105,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// The store cannot tell.
     pub async fn usage_async(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
         let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
-        let request = usage.request(ReservationId::next());
+        let request = usage.request();
         usage.states(self.0.parts.store.peek(&request).await?)
     }
 }
@@ -119,16 +115,23 @@ struct Foresight<'p> {
     now: Timestamp,
     calls: Vec<(Question<'p>, Plan)>,
     /// The first call that the policy stops whatever the counters hold.
-    stopped: Option<Decision>,
+    stopped: Option<Refused>,
     /// Each counter and subject once, with nothing charged: to see how they stand.
     counters: Vec<Charge>,
 }
 
-struct Found {
-    index: usize,
-    tallies: Option<Tallies>,
-    /// What all calls up to this one charge of its counters, to ask how long that has to wait.
-    waits: Option<Charges>,
+/// The first call that would not pass.
+enum Found<'f> {
+    /// For this reason.
+    Refused(usize, Refused),
+    /// It has no room.
+    Full {
+        index: usize,
+        call: &'f (Question<'f>, Plan),
+        tallies: Tallies,
+        /// What all calls up to this one charge its counters, to ask how long that has to wait.
+        sums: Vec<Charge>,
+    },
 }
 
 impl<'p> Foresight<'p> {
@@ -137,7 +140,7 @@ impl<'p> Foresight<'p> {
         let mut foresight = Self { now, calls: Vec::with_capacity(calls.len()), stopped: None, counters: Vec::new() };
         for call in calls {
             let Some(policy) = &in_force.policy else {
-                return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call) }));
+                return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call).into() }));
             };
             let mut plan = Plan::default();
             match in_force.judge(policy, call, now, &mut plan) {
@@ -149,8 +152,8 @@ impl<'p> Foresight<'p> {
                         break;
                     }
                 }
-                Err(decision) => {
-                    foresight.stopped = Some(decision);
+                Err(refused) => {
+                    foresight.stopped = Some(refused);
                     break;
                 }
             }
@@ -171,41 +174,39 @@ impl<'p> Foresight<'p> {
         self.counters.iter().position(same)
     }
 
-    fn request(&self, id: ReservationId) -> Reserve<'_> {
-        Reserve::new(id, self.now, &self.counters)
-    }
-
-    fn request_for<'c>(&self, id: ReservationId, charges: &'c Charges) -> Reserve<'c> {
-        Reserve::new(id, self.now, charges)
+    fn request(&self) -> Reserve<'_> {
+        Reserve::new(ReservationId::next(), self.now, &self.counters)
     }
 
     /// The first call without room, or that a person has to approve, or that the policy stops.
-    fn obstacle(&self, outcome: Result<Outcome, StoreError>) -> Option<Found> {
+    fn obstacle(&self, outcome: Result<Outcome, StoreError>) -> Option<Found<'_>> {
         let mut tallies = match outcome {
             Ok(outcome) if outcome.tallies().len() == self.counters.len() => Some(outcome.tallies().clone()),
             _ => None,
         };
         let mut charged = vec![0u64; self.counters.len()];
-        for (index, (question, plan)) in self.calls.iter().enumerate() {
+        for (index, call) in self.calls.iter().enumerate() {
+            let (question, plan) = call;
             let Some(known) = &mut tallies else {
-                let passes = question.without_store::<Permit>(&plan.limits).is_allowed();
-                if passes {
-                    continue;
+                match question.without_store(&plan.limits) {
+                    Ok(()) => continue,
+                    Err(refused) => return Some(Found::Refused(index, refused)),
                 }
-                return Some(Found { index, tallies: None, waits: None });
             };
-            let places = plan.charges.iter().filter_map(|charge| self.position(charge));
-            let places: Vec<usize> = places.collect();
+            let places: Vec<usize> = plan.charges.iter().filter_map(|charge| self.position(charge)).collect();
             let own: Tallies = places.iter().filter_map(|place| known.get(*place).copied()).collect();
-            let room = plan.charges.iter().zip(&own).all(|(charge, tally)| tally.has_room(charge));
-            if !room || question.only_looks() {
-                let sums = plan.charges.iter().zip(&places).map(|(charge, place)| {
+            if !plan.charges.iter().zip(&own).all(|(charge, tally)| tally.has_room(charge)) {
+                let sum = |(charge, place): (&Charge, &usize)| {
                     let before = charged.get(*place).copied().unwrap_or(0);
                     let amount = Amount::from_micros(charge.amount.micros().saturating_add(before))?;
                     Some(Charge { amount, ..charge.clone() })
-                });
-                let waits = if room { None } else { sums.collect() };
-                return Some(Found { index, tallies: Some(own), waits });
+                };
+                // A sum that is no amount can never have room.
+                let sums: Option<_> = plan.charges.iter().zip(&places).map(sum).collect();
+                return Some(Found::Full { index, call, tallies: own, sums: sums.unwrap_or_default() });
+            }
+            if question.only_looks() {
+                return Some(Found::Refused(index, question.require_approval(question.states(plan, &own))));
             }
             for (charge, place) in plan.charges.iter().zip(&places) {
                 if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {
@@ -214,30 +215,33 @@ impl<'p> Foresight<'p> {
                 }
             }
         }
-        self.stopped.as_ref().map(|_| Found { index: self.calls.len(), tallies: None, waits: None })
+        self.stopped.clone().map(|refused| Found::Refused(self.calls.len(), refused))
+    }
+}
+
+impl Found<'_> {
+    /// What to ask the store yet.
+    fn sums(&self, now: Timestamp) -> Option<Reserve<'_>> {
+        match self {
+            Self::Full { sums, .. } if !sums.is_empty() => Some(Reserve::new(ReservationId::next(), now, sums)),
+            _ => None,
+        }
     }
 
-    fn name(self, found: Found, waits: Option<Result<Outcome, StoreError>>) -> Box<Obstacle> {
-        let Found { index, tallies, .. } = found;
-        let Some((question, plan)) = self.calls.get(index) else {
-            let stopped = self.stopped.unwrap_or(Decision::Allow(Uncounted.into()));
-            return Box::new(Obstacle { index, decision: stopped });
-        };
-        let decision = match tallies {
-            None => question.without_store(&plan.limits),
-            Some(tallies) if plan.charges.iter().zip(&tallies).all(|(charge, tally)| tally.has_room(charge)) => {
-                question.require_approval(question.states(plan, &tallies))
-            }
-            Some(mut tallies) => {
-                let instants = waits.and_then(Result::ok);
-                for (index, tally) in tallies.iter_mut().enumerate() {
-                    let known = instants.as_ref().and_then(|outcome| outcome.tallies().get(index));
-                    tally.retry_at = known.and_then(|known| known.retry_at);
+    /// The obstacle, given what the store says to the sums.
+    fn named(self, waits: Option<Result<Outcome, StoreError>>) -> Box<Obstacle> {
+        let (index, refused) = match self {
+            Self::Refused(index, refused) => (index, refused),
+            Self::Full { index, call: (question, plan), mut tallies, .. } => {
+                let waits = waits.and_then(Result::ok);
+                for (at, tally) in tallies.iter_mut().enumerate() {
+                    let wait = waits.as_ref().and_then(|outcome| outcome.tallies().get(at));
+                    tally.retry_at = wait.and_then(|wait| wait.retry_at);
                 }
-                question.rate_limit(plan, &tallies)
+                (index, question.rate_limit(plan, &tallies))
             }
         };
-        Box::new(Obstacle { index, decision })
+        Box::new(Obstacle { index, decision: refused.into() })
     }
 }
 
@@ -256,8 +260,8 @@ impl Usage {
         Some(Self { policy, now, plan })
     }
 
-    fn request(&self, id: ReservationId) -> Reserve<'_> {
-        Reserve::new(id, self.now, &self.plan.charges)
+    fn request(&self) -> Reserve<'_> {
+        Reserve::new(ReservationId::next(), self.now, &self.plan.charges)
     }
 
     fn states(&self, outcome: Outcome) -> Result<Vec<LimitState>, StoreError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::InForce;
 use crate::amount::Amount;
 use crate::call::ToolCall;
-use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited, Refusal, default_message};
+use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message};
 use crate::limit::wait_millis;
 use crate::limit_state::LimitState;
 use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Uncountable};
@@ -21,64 +21,39 @@ pub(super) struct Question<'p> {
     now: Timestamp,
 }
 
-pub(super) enum Answered<P> {
-    /// The call is allowed; this is how its counters stand.
-    Granted(Tallies),
-    /// Another decision.
-    Decided(Decision<P>),
-}
-
 impl<S> InForce<S> {
-    /// What the store has to be asked; the costs of the call go into `plan`, an empty one. Or the decision, if nothing has to
-    /// be asked.
-    pub(super) fn ask<'p, P>(&'p self, call: &'p ToolCall<'p>, plan: &mut Plan) -> Result<Question<'p>, Decision<P>>
-    where
-        P: From<Uncounted>,
-    {
+    /// What the store has to be asked, with the costs of the call in `plan`, an empty one; nothing for a call that is allowed
+    /// uncounted.
+    #[inline]
+    pub(super) fn ask<'p>(&'p self, call: &'p ToolCall<'p>, plan: &mut Plan) -> Result<Option<Question<'p>>, Refused> {
         let Some(policy) = &self.policy else { return Err(deny_without_policy(call)) };
         let now = if policy.reads_time() { self.parts.clock.now() } else { Timestamp::UNIX_EPOCH };
         let question = self.judge(policy, call, now, plan)?;
-        if !plan.charges.is_empty() {
-            return Ok(question);
+        match question.evaluation.effect() {
+            _ if !plan.charges.is_empty() => Ok(Some(question)),
+            Effect::RequireApproval => Err(question.require_approval(Vec::new())),
+            _ => Ok(None),
         }
-        Err(match question.evaluation.effect() {
-            Effect::RequireApproval => question.require_approval(Vec::new()),
-            _ => Decision::Allow(Uncounted.into()),
-        })
     }
 
     /// What the policy says of the call, with the costs of one that no rule stops.
-    pub(super) fn judge<'p, P>(
+    #[inline]
+    pub(super) fn judge<'p>(
         &'p self,
         policy: &'p Policy,
         call: &'p ToolCall<'p>,
         now: Timestamp,
         plan: &mut Plan,
-    ) -> Result<Question<'p>, Decision<P>> {
+    ) -> Result<Question<'p>, Refused> {
         let evaluation = policy.evaluate(call, now);
         let question = Question { policy, pass_uncounted: &self.parts.pass_uncounted, evaluation, call, now };
         if let Effect::Deny(code) = question.evaluation.effect() {
-            return Err(Decision::Deny(Denial(question.rule_refusal(code))));
+            return Err(Refused::Deny(Denial(question.rule_refusal(code))));
         }
         match question.evaluation.plan(call, now, plan) {
             Ok(()) => Ok(question),
-            Err(Uncountable { limit, code }) => Err(Decision::Deny(Denial(question.limit_refusal(limit, code)))),
+            Err(Uncountable { limit, code }) => Err(Refused::Deny(Denial(question.limit_refusal(limit, code)))),
         }
-    }
-}
-
-/// A call that nothing counts: what a permit for it is made of.
-pub(super) struct Uncounted;
-
-impl From<Uncounted> for crate::permit::Permit {
-    fn from(_: Uncounted) -> Self {
-        Self(None)
-    }
-}
-
-impl From<Uncounted> for crate::permit::AsyncPermit {
-    fn from(_: Uncounted) -> Self {
-        Self(None)
     }
 }
 
@@ -92,34 +67,44 @@ impl Question<'_> {
         self.evaluation.effect() == Effect::RequireApproval
     }
 
-    /// What becomes of the call after the store's answer.
-    pub(super) fn answered<P: From<Uncounted>>(self, plan: &Plan, outcome: Result<Outcome, StoreError>) -> Answered<P> {
-        Answered::Decided(match outcome {
+    /// What becomes of the call after the store's answer: it is allowed, with its counters as they stand, or without any if the
+    /// store failed and the call may pass uncounted.
+    #[inline]
+    pub(super) fn answered(
+        &self,
+        plan: &Plan,
+        outcome: Result<Outcome, StoreError>,
+    ) -> Result<Option<Tallies>, Refused> {
+        match outcome {
             // A store that leaves a counter out cannot be believed.
-            Ok(outcome) if outcome.tallies().len() != plan.charges.len() => self.without_store(&plan.limits),
-            Ok(Outcome::Granted(tallies)) if self.only_looks() => self.require_approval(self.states(plan, &tallies)),
-            Ok(Outcome::Granted(tallies)) => return Answered::Granted(tallies),
-            Ok(Outcome::Refused(tallies)) => self.rate_limit(plan, &tallies),
-            Err(_) => self.without_store(&plan.limits),
-        })
+            Ok(outcome) if outcome.tallies().len() != plan.charges.len() => {
+                self.without_store(&plan.limits).map(|()| None)
+            }
+            Ok(Outcome::Granted(tallies)) if self.only_looks() => {
+                Err(self.require_approval(self.states(plan, &tallies)))
+            }
+            Ok(Outcome::Granted(tallies)) => Ok(Some(tallies)),
+            Ok(Outcome::Refused(tallies)) => Err(self.rate_limit(plan, &tallies)),
+            Err(_) => self.without_store(&plan.limits).map(|()| None),
+        }
     }
 
     /// The store cannot tell. A call that some limit could refuse is denied, unless the host chose otherwise for each of
     /// them; shadow limits alone refuse nothing, so a call that only they would count passes uncounted.
-    pub(super) fn without_store<P: From<Uncounted>>(&self, limits: &[LimitRef]) -> Decision<P> {
+    pub(super) fn without_store(&self, limits: &[LimitRef]) -> Result<(), Refused> {
         let refuses = |found: &&LimitRef| {
             let passes = |limit: &crate::limit::Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
             self.policy.limit(**found).is_some_and(|limit| !passes(limit))
         };
         match (limits.iter().find(refuses), self.evaluation.effect()) {
-            (Some(limit), _) => Decision::Deny(Denial(self.limit_refusal(*limit, Code::StoreUnavailable))),
-            (None, Effect::RequireApproval) => self.require_approval(Vec::new()),
-            (None, _) => Decision::Allow(Uncounted.into()),
+            (Some(limit), _) => Err(Refused::Deny(Denial(self.limit_refusal(*limit, Code::StoreUnavailable)))),
+            (None, Effect::RequireApproval) => Err(self.require_approval(Vec::new())),
+            (None, _) => Ok(()),
         }
     }
 
     /// Names the first limit without room, and works out how long the call has to wait for all that have none.
-    pub(super) fn rate_limit<P>(&self, plan: &Plan, tallies: &Tallies) -> Decision<P> {
+    pub(super) fn rate_limit(&self, plan: &Plan, tallies: &Tallies) -> Refused {
         let mut first = None;
         let mut wait = Some(0);
         for found in &plan.limits {
@@ -139,7 +124,7 @@ impl Question<'_> {
         }
         // A store that refuses although every counter has room is believed: no is the safe side.
         let Some(named) = first.or_else(|| plan.limits.first().copied()) else { return deny_without_policy(self.call) };
-        Decision::RateLimit(RateLimited {
+        Refused::RateLimit(RateLimited {
             refusal: self.limit_refusal(named, Code::Limit),
             retry_after: wait.filter(|_| first.is_some()).map(Duration::from_millis),
             limits: self.states(plan, tallies),
@@ -151,8 +136,8 @@ impl Question<'_> {
         LimitState::all(self.policy, &plan.limits, tallies)
     }
 
-    pub(super) fn require_approval<P>(&self, limits: Vec<LimitState>) -> Decision<P> {
-        Decision::RequireApproval(ApprovalRequest { refusal: self.rule_refusal(Code::Approval), limits })
+    pub(super) fn require_approval(&self, limits: Vec<LimitState>) -> Refused {
+        Refused::RequireApproval(ApprovalRequest { refusal: self.rule_refusal(Code::Approval), limits })
     }
 
     /// What a rule says to a call that it stops.
@@ -171,12 +156,13 @@ impl Question<'_> {
     }
 }
 
-pub(super) fn deny_without_policy<P>(call: &ToolCall<'_>) -> Decision<P> {
+#[cold]
+pub(super) fn deny_without_policy(call: &ToolCall<'_>) -> Refused {
     // What cannot be read is said first, with a policy and without.
     let (code, rule) = match call.is_malformed() {
         true => (Code::MalformedCall, None),
         false => (Code::NoPolicy, Some("(no policy)".into())),
     };
     let message = default_message(code, call.tool()).into();
-    Decision::Deny(Denial(Refusal { code, rule, message, policy: None }))
+    Refused::Deny(Denial(Refusal { code, rule, message, policy: None }))
 }

@@ -129,3 +129,88 @@ impl MemoryStore {
         Ok(store)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amount::Amount;
+    use crate::charge::{Charge, Meter, Span};
+    use crate::store::{CounterStore, Outcome, ReservationId, Reserve};
+
+    const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
+
+    fn charges() -> Vec<Charge> {
+        let minute = Span { start: NOW, end: NOW.saturating_add(std::time::Duration::from_secs(60)) };
+        let refill = Amount::ONE;
+        let meters = [
+            Meter::Fixed(minute),
+            Meter::Sliding { seconds: 60 },
+            Meter::TokenBucket { refill, seconds: 60 },
+            Meter::InFlight { lease: 60 },
+        ];
+        let charge = |(index, meter): (u8, Meter)| Charge {
+            counter: CounterId::of([&*index.to_string()]),
+            subject: Subject::of_bytes(b"\x00anyone{}"),
+            amount: Amount::MAX,
+            max: Some(Amount::MAX),
+            meter,
+        };
+        (0..).zip(meters).map(charge).collect()
+    }
+
+    fn granted(store: &MemoryStore) -> bool {
+        let charges = charges();
+        matches!(store.reserve(&Reserve::new(ReservationId::next(), NOW, &charges)), Ok(Outcome::Granted(_)))
+    }
+
+    #[test]
+    fn counters_of_every_kind_go_on_after_a_restart() {
+        let store = MemoryStore::with_capacity(10);
+        assert!(granted(&store) && !granted(&store));
+        let text = serde_json::to_string(&store.snapshot()).unwrap();
+        let snapshot: Snapshot = serde_json::from_str(&text).unwrap();
+        assert_eq!(snapshot.len(), 4);
+        let restored = MemoryStore::restore(snapshot.clone(), 4).unwrap();
+        assert_eq!(restored.len(), 4);
+        assert!(!granted(&restored));
+        assert_eq!(restored.snapshot().horizon, snapshot.horizon);
+        let sorted = |mut snapshot: Snapshot| {
+            snapshot.counters.sort_by_key(|kept| kept.counter);
+            snapshot
+        };
+        assert_eq!(sorted(restored.snapshot()), sorted(snapshot));
+    }
+
+    #[test]
+    fn a_snapshot_that_does_not_fit_is_refused() {
+        let store = MemoryStore::with_capacity(10);
+        assert!(granted(&store));
+        let mut snapshot = store.snapshot();
+        let full = MemoryStore::restore(snapshot.clone(), 3).unwrap_err();
+        assert_eq!(full, RestoreError::Full { counters: 4, capacity: 3 });
+        snapshot.counters.extend_from_within(..1);
+        assert!(matches!(MemoryStore::restore(snapshot, 10), Err(RestoreError::Duplicate { .. })));
+    }
+
+    #[test]
+    fn what_no_charges_lead_to_is_no_snapshot() {
+        let store = MemoryStore::with_capacity(10);
+        assert!(granted(&store));
+        let text = serde_json::to_string(&store.snapshot()).unwrap();
+        for (from, to) in [
+            ("\"version\":\"1\"", "\"version\":\"2\""),
+            ("\"seconds\":60", "\"seconds\":0"),
+            ("\"held\":", "\"held\":1"),
+            ("\"subject\":\"00", "\"subject\":\"0"),
+            ("\"subject\":\"00", "\"subject\":\"é"),
+            ("\"level\":\"", "\"level\":\"-"),
+            ("\"level\":\"", "\"level\":\"340282366920938463463"),
+            ("\"counter\":\"", "\"counter\":\"00"),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_ne!(changed, text, "{from}");
+            let error = serde_json::from_str::<Snapshot>(&changed).unwrap_err();
+            assert!(!error.to_string().is_empty());
+        }
+    }
+}

@@ -356,3 +356,130 @@ fn reserve_a_little<T>(rows: &mut Vec<T>) {
         rows.reserve_exact(rows.len() / 8 + 4);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::amount::Amount;
+    use crate::charge::Span;
+
+    /// The end of a window of one second.
+    fn cell(counter: u8, end: i64) -> Cell {
+        let window = Span { start: Timestamp::from_unix_seconds(end - 1), end: Timestamp::from_unix_seconds(end) };
+        let (counter, subject) = (CounterId::of([&*counter.to_string()]), Subject::default());
+        Cell::new(&Charge { counter, subject, amount: Amount::ONE, max: None, meter: Meter::Fixed(window) })
+    }
+
+    fn subject(number: u16) -> Subject {
+        // Some are longer than what a row has room for.
+        Subject::of_bytes(format!("{number}{}", "x".repeat(usize::from(number % 40))).as_bytes())
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Add { subject: u16, counter: u8, end: i64 },
+        Remove { subject: u16, counter: u8 },
+        Sweep { rows: usize, now: i64 },
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let act = prop_oneof![
+            4 => (0..60u16, 0..5u8, 10..100i64).prop_map(|(subject, counter, end)| Act::Add { subject, counter, end }),
+            1 => (0..60u16, 0..5u8).prop_map(|(subject, counter)| Act::Remove { subject, counter }),
+            1 => (0..40usize, 0..110i64).prop_map(|(rows, now)| Act::Sweep { rows, now }),
+        ];
+        prop::collection::vec(act, 0..400)
+    }
+
+    proptest! {
+        /// A map of maps says what must be there. (Nothing expires at the instant of an addition.)
+        #[test]
+        fn a_table_holds_what_a_map_would(acts in acts()) {
+            let mut table = Table::new(RandomState::default());
+            let mut model: BTreeMap<u16, BTreeMap<u8, i64>> = BTreeMap::new();
+            let hash = |table: &Table, subject: &Subject| halves(&table.hash, subject.as_bytes()).0;
+            for act in acts {
+                match act {
+                    Act::Add { subject: number, counter, end } => {
+                        let known = model.entry(number).or_default();
+                        if known.contains_key(&counter) {
+                            continue;
+                        }
+                        known.insert(counter, end);
+                        let subject = subject(number);
+                        let hash = hash(&table, &subject);
+                        prop_assert_eq!(table.add(hash, &subject, cell(counter, end), Timestamp::MIN), Some(0));
+                    }
+                    Act::Remove { subject: number, counter } => {
+                        let known = model.get_mut(&number).is_some_and(|known| known.remove(&counter).is_some());
+                        model.retain(|_, known| !known.is_empty());
+                        let (subject, id) = (subject(number), CounterId::of([&*counter.to_string()]));
+                        let hash = hash(&table, &subject);
+                        prop_assert_eq!(table.remove_counter(hash, &subject, id), known);
+                    }
+                    Act::Sweep { rows, now } => {
+                        let before: usize = model.values().map(BTreeMap::len).sum();
+                        let reclaimed = table.sweep(rows, Timestamp::from_unix_seconds(now));
+                        // Only those go whose counters have all expired, grace included; which of them is the hand's affair.
+                        model.retain(|number, known| {
+                            let there = table.find(hash(&table, &subject(*number)), &subject(*number)).is_some();
+                            assert!(there || known.values().all(|end| *end + 2 <= now), "a live one is gone");
+                            there
+                        });
+                        let after: usize = model.values().map(BTreeMap::len).sum();
+                        prop_assert_eq!(reclaimed, before - after);
+                        if rows >= 60 {
+                            prop_assert!(model.values().all(|known| known.values().any(|end| *end + 2 > now)));
+                        }
+                    }
+                }
+                model.retain(|_, known| !known.is_empty());
+                for (number, known) in &model {
+                    let subject = subject(*number);
+                    let at = table.find(hash(&table, &subject), &subject).unwrap();
+                    let mut ends: Vec<_> = table.cells(at).iter().map(|cell| cell.expires_at().unix_seconds()).collect();
+                    ends.sort_unstable();
+                    let mut wanted: Vec<_> = known.values().copied().collect();
+                    wanted.sort_unstable();
+                    prop_assert_eq!(ends, wanted);
+                }
+                prop_assert_eq!(table.rows().count(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn expired_counters_of_a_subject_make_room_for_its_next() {
+        let mut table = Table::new(RandomState::default());
+        let subject = subject(1);
+        let hash = halves(&table.hash, subject.as_bytes()).0;
+        let at = Timestamp::from_unix_seconds;
+        assert_eq!(table.add(hash, &subject, cell(0, 10), at(9)), Some(0));
+        assert_eq!(table.add(hash, &subject, cell(1, 20), at(11)), Some(0), "within the grace");
+        assert_eq!(table.add(hash, &subject, cell(2, 30), at(12)), Some(1));
+        assert_eq!(table.add(hash, &subject, cell(3, 40), at(50)), Some(2));
+        let charge = |end| {
+            let window = Span { start: at(end - 1), end: at(end) };
+            let counter = CounterId::of(["a new one"]);
+            Charge { counter, subject: subject.clone(), amount: Amount::ONE, max: None, meter: Meter::Fixed(window) }
+        };
+        assert_eq!(table.has_forgotten(&charge(30), at(29)), Some(at(30)));
+        assert_eq!(table.has_forgotten(&charge(31), at(30)), None);
+    }
+
+    #[test]
+    fn a_place_says_which_row() {
+        for index in [0, 1, 1000, MOST - 1] {
+            for at in [At::Single(index), At::Several(index)] {
+                for hash in [0, 1, u32::MAX] {
+                    let place = Place::new(hash, at);
+                    assert!(place.at() == at && place != Place::FREE && tag(place.0) == tag(hash));
+                }
+            }
+        }
+    }
+}
