@@ -178,7 +178,7 @@ impl<S: CounterStore + 'static> Gate<S> {
         let id = request.id;
         match question.answered(&plan, outcome) {
             Answered::Granted(tallies) => {
-                Decision::Allow(Permit(Some(Held { granter: in_force, id, plan, tallies, settled: false })))
+                Decision::Allow(Permit::counted(Held { granter: in_force, id, plan, tallies }))
             }
             Answered::Decided(decision) => decision,
         }
@@ -211,7 +211,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let id = request.id;
         match question.answered(&plan, outcome) {
             Answered::Granted(tallies) => {
-                Decision::Allow(AsyncPermit(Some(Held { granter: in_force, id, plan, tallies, settled: false })))
+                Decision::Allow(AsyncPermit::counted(Held { granter: in_force, id, plan, tallies }))
             }
             Answered::Decided(decision) => decision,
         }

@@ -72,13 +72,13 @@ pub(super) struct Uncounted;
 
 impl From<Uncounted> for crate::permit::Permit {
     fn from(_: Uncounted) -> Self {
-        Self(None)
+        Self::uncounted()
     }
 }
 
 impl From<Uncounted> for crate::permit::AsyncPermit {
     fn from(_: Uncounted) -> Self {
-        Self(None)
+        Self::uncounted()
     }
 }
 
