@@ -1,10 +1,14 @@
 //! Looking ahead, and looking around: what calls would meet, and how a caller's counters stand. Nothing is charged.
 
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
 use super::question::{Question, Uncounted, deny_without_policy};
 use super::{Gate, InForce};
 use crate::amount::Amount;
 use crate::call::ToolCall;
-use crate::charge::{Charge, Charges};
+use crate::charge::{Charge, Charges, CounterId, Subject};
 use crate::decision::Decision;
 use crate::limit_state::LimitState;
 use crate::permit::Permit;
@@ -25,8 +29,9 @@ impl Obstacle {
         self.index
     }
 
-    /// What the gate would answer it, after the calls before it. Its [`retry_after`](Decision::retry_after) is the wait after which
-    /// all calls up to this one could pass.
+    /// What the gate would answer it, after the calls before it; but its limits' [`resets_at`](LimitState::resets_at) is that of
+    /// the counters as they stand, and its [`retry_after`](Decision::retry_after) the wait after which all calls up to this one
+    /// could pass.
     pub fn decision(&self) -> &Decision {
         &self.decision
     }
@@ -116,11 +121,20 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
 /// Calls in their order, and every counter that they would charge.
 struct Foresight<'p> {
     now: Timestamp,
-    calls: Vec<(Question<'p>, Plan)>,
+    calls: Vec<Foreseen<'p>>,
     /// The first call that the policy stops whatever the counters hold.
     stopped: Option<Decision>,
     /// Each counter and subject once, with nothing charged: to see how they stand.
     counters: Vec<Charge>,
+    /// Which of them it is.
+    known: HashMap<(CounterId, Subject), usize>,
+}
+
+struct Foreseen<'p> {
+    question: Question<'p>,
+    plan: Plan,
+    /// Which counter each charge of the plan is made to.
+    places: SmallVec<[usize; 4]>,
 }
 
 struct Found {
@@ -133,7 +147,8 @@ struct Found {
 impl<'p> Foresight<'p> {
     fn of<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<Obstacle>> {
         let now = in_force.parts.clock.now();
-        let mut foresight = Self { now, calls: Vec::with_capacity(calls.len()), stopped: None, counters: Vec::new() };
+        let foreseen = Vec::with_capacity(calls.len());
+        let mut foresight = Self { now, calls: foreseen, stopped: None, counters: Vec::new(), known: HashMap::new() };
         for call in calls {
             let Some(policy) = &in_force.policy else {
                 return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call) }));
@@ -141,9 +156,9 @@ impl<'p> Foresight<'p> {
             let mut plan = Plan::default();
             match in_force.judge(policy, call, now, &mut plan) {
                 Ok(question) => {
-                    foresight.count(&plan);
+                    let places = foresight.count(&plan);
                     let asks = question.only_looks();
-                    foresight.calls.push((question, plan));
+                    foresight.calls.push(Foreseen { question, plan, places });
                     if asks {
                         break;
                     }
@@ -157,17 +172,16 @@ impl<'p> Foresight<'p> {
         Ok(foresight)
     }
 
-    fn count(&mut self, plan: &Plan) {
-        for charge in &plan.charges {
-            if self.position(charge).is_none() {
-                self.counters.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
-            }
-        }
-    }
-
-    fn position(&self, charge: &Charge) -> Option<usize> {
-        let same = |known: &Charge| known.counter == charge.counter && known.subject == charge.subject;
-        self.counters.iter().position(same)
+    /// Notes the counters of a call, and says which they are.
+    fn count(&mut self, plan: &Plan) -> SmallVec<[usize; 4]> {
+        let Self { counters, known, .. } = self;
+        let place = |charge: &Charge| {
+            *known.entry((charge.counter, charge.subject.clone())).or_insert_with(|| {
+                counters.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
+                counters.len() - 1
+            })
+        };
+        plan.charges.iter().map(place).collect()
     }
 
     fn request(&self, id: ReservationId) -> Reserve<'_> {
@@ -185,7 +199,7 @@ impl<'p> Foresight<'p> {
             _ => None,
         };
         let mut charged = vec![0u64; self.counters.len()];
-        for (index, (question, plan)) in self.calls.iter().enumerate() {
+        for (index, Foreseen { question, plan, places }) in self.calls.iter().enumerate() {
             let Some(known) = &mut tallies else {
                 let passes = question.without_store::<Permit>(&plan.limits).is_allowed();
                 if passes {
@@ -193,12 +207,10 @@ impl<'p> Foresight<'p> {
                 }
                 return Some(Found { index, tallies: None, waits: None });
             };
-            let places = plan.charges.iter().filter_map(|charge| self.position(charge));
-            let places: Vec<usize> = places.collect();
             let own: Tallies = places.iter().filter_map(|place| known.get(*place).copied()).collect();
             let room = plan.charges.iter().zip(&own).all(|(charge, tally)| tally.has_room(charge));
             if !room || question.only_looks() {
-                let sums = plan.charges.iter().zip(&places).map(|(charge, place)| {
+                let sums = plan.charges.iter().zip(places).map(|(charge, place)| {
                     let before = charged.get(*place).copied().unwrap_or(0);
                     let amount = Amount::from_micros(charge.amount.micros().saturating_add(before))?;
                     Some(Charge { amount, ..charge.clone() })
@@ -206,7 +218,7 @@ impl<'p> Foresight<'p> {
                 let waits = if room { None } else { sums.collect() };
                 return Some(Found { index, tallies: Some(own), waits });
             }
-            for (charge, place) in plan.charges.iter().zip(&places) {
+            for (charge, place) in plan.charges.iter().zip(places) {
                 if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {
                     tally.used = tally.used.plus(charge.amount);
                     *sum = sum.saturating_add(charge.amount.micros());
@@ -217,8 +229,8 @@ impl<'p> Foresight<'p> {
     }
 
     fn name(self, found: Found, waits: Option<Result<Outcome, StoreError>>) -> Box<Obstacle> {
-        let Found { index, tallies, .. } = found;
-        let Some((question, plan)) = self.calls.get(index) else {
+        let Found { index, tallies, waits: sums } = found;
+        let Some(Foreseen { question, plan, .. }) = self.calls.get(index) else {
             let stopped = self.stopped.unwrap_or(Decision::Allow(Uncounted.into()));
             return Box::new(Obstacle { index, decision: stopped });
         };
@@ -231,7 +243,10 @@ impl<'p> Foresight<'p> {
                 let instants = waits.and_then(Result::ok);
                 for (index, tally) in tallies.iter_mut().enumerate() {
                     let known = instants.as_ref().and_then(|outcome| outcome.tallies().get(index));
-                    tally.retry_at = known.and_then(|known| known.retry_at);
+                    // What all calls come to may be more than there ever is room for, where one of them alone is not.
+                    let sum = sums.as_ref().and_then(|sums| sums.get(index));
+                    let ever = sum.is_some_and(|sum| sum.max.is_none_or(|max| sum.amount <= max));
+                    tally.retry_at = known.filter(|_| ever).and_then(|known| known.retry_at);
                 }
                 question.rate_limit(plan, &tallies)
             }
@@ -252,7 +267,8 @@ impl Usage {
         let now = gate.0.parts.clock.now();
         let policy = gate.policy()?;
         let plan = policy.every_limit(caller, now);
-        Some(Self { policy, now, plan })
+        // Where nothing is counted, no store need be asked.
+        (!plan.charges.is_empty()).then_some(Self { policy, now, plan })
     }
 
     fn request(&self, id: ReservationId) -> Reserve<'_> {
@@ -264,15 +280,6 @@ impl Usage {
         if tallies.len() != self.plan.charges.len() {
             return Err(StoreError::Unavailable(None));
         }
-        let mut states = LimitState::all(&self.policy, &self.plan.limits, outcome.tallies());
-        let mut seen = Vec::new();
-        states.retain(|state| {
-            let new = !seen.contains(&(state.counter().to_owned(), state.max()));
-            if new {
-                seen.push((state.counter().to_owned(), state.max()));
-            }
-            new
-        });
-        Ok(states)
+        Ok(LimitState::all(&self.policy, &self.plan.limits, outcome.tallies()))
     }
 }
