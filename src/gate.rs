@@ -164,7 +164,8 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Decides a call. If it is allowed, its quota is spent.
     ///
     /// Never fails, never blocks on I/O with a store in the process, and for an allowed call allocates nothing, unless a
-    /// caller is counted for the first time, more than four limits apply, or a part of a key is long.
+    /// caller is counted for the first time, more than four counters are charged, or a part of a key is long. (The queue of a
+    /// sliding window, or of the calls in flight, grows to the longest that it has been.)
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
         let in_force = self.in_force();
         let mut plan = Plan::default();
