@@ -314,7 +314,7 @@ fn calls_pass_uncounted_where_the_host_says_so() {
     assert_eq!(gate.check(&call("cheap")).code(), Some(Code::Limit));
 }
 
-fn found<'d>(found: &'d Result<(), Box<toolgate::Obstacle>>) -> (usize, &'d str, Option<&'d str>) {
+fn found(found: &Result<(), Box<toolgate::Obstacle>>) -> (usize, &str, Option<&str>) {
     let found = found.as_ref().unwrap_err();
     (found.index(), found.decision().as_str(), found.decision().rule())
 }

@@ -245,13 +245,13 @@ struct World {
 
 enum Made {
     Refused,
-    Open(Permit),
+    Open(Box<Permit>),
     Done,
 }
 
 /// What came of an event.
 enum Came {
-    Decided(Decision),
+    Decided(Box<Decision>),
     Answered(Result<(), &'static str>),
     Nothing,
 }
@@ -274,7 +274,7 @@ impl World {
     fn live(&mut self, history: &[Event]) {
         for event in history {
             if let Came::Decided(decision) = self.happen(event) {
-                self.keep(decision);
+                self.keep(*decision);
             }
         }
     }
@@ -286,7 +286,7 @@ impl World {
                 self.pass(*pause);
                 let decision = self.gate.check(&tool_call(call));
                 self.calls.push(Made::Refused);
-                return Came::Decided(decision);
+                return Came::Decided(Box::new(decision));
             }
             Event::Store { down } => self.store.set_down(*down),
             Event::Swap => {
@@ -320,7 +320,7 @@ impl World {
 
     fn keep(&mut self, decision: Decision) {
         if let (Decision::Allow(permit), Some(last)) = (decision, self.calls.last_mut()) {
-            *last = Made::Open(permit);
+            *last = Made::Open(Box::new(permit));
         }
     }
 
@@ -345,7 +345,7 @@ impl World {
 
     fn finish(&mut self, at: usize, how: impl FnOnce(Permit) -> Result<(), &'static str>) -> Result<(), &'static str> {
         match std::mem::replace(&mut self.calls[at], Made::Done) {
-            Made::Open(permit) => how(permit),
+            Made::Open(permit) => how(*permit),
             Made::Done => Err("already_done"),
             Made::Refused => {
                 self.calls[at] = Made::Refused;
@@ -399,7 +399,7 @@ fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseEr
                 if let Some(message) = &want.message {
                     prop_assert_eq!(decision.message(), Some(&**message));
                 }
-                world.keep(decision);
+                world.keep(*decision);
                 usage_agrees(&world, &model, call)?;
                 continue;
             }
