@@ -335,11 +335,11 @@ impl TokenBucket {
         Tally { used, resets_at, retry_at: None, charged_at: Timestamp::from_unix_micros(present) }
     }
 
-    /// When no more than `room` is missing.
+    /// When no more than `room` is missing; never, if that is past the end of time.
     fn falls_to(&self, room: u64, now: Timestamp, refill: Amount) -> Option<Timestamp> {
         let present = self.present(now);
         let above = self.level_at(present, refill).checked_sub(u128::from(room) * self.parts_per_micro())?;
-        Some(drained_at(above, present, refill))
+        Some(drained_at(above, present, refill)).filter(|instant| *instant < Timestamp::MAX)
     }
 
     fn charge(&mut self, now: Timestamp, refill: Amount, amount: Amount) -> Tally {
