@@ -155,13 +155,14 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Decides a call. If it is allowed, its quota is spent.
     ///
     /// Never fails, never blocks on I/O with a store in the process, and for an allowed call allocates nothing, unless a
-    /// caller is counted for the first time, more than four limits apply, or a part of a key is long.
+    /// caller is counted for the first time, more than four counters are charged, or a part of a key is long. (The queue of a
+    /// sliding window, or of the calls in flight, grows to the longest that it has been.)
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
         let in_force = self.in_force();
         let mut plan = Plan::default();
         let question = match in_force.ask(call, &mut plan) {
             Ok(Some(question)) => question,
-            Ok(None) => return Decision::Allow(Permit(None)),
+            Ok(None) => return Decision::Allow(Permit::uncounted()),
             Err(refused) => return refused.into(),
         };
         let request = question.request(ReservationId::next(), &plan);
@@ -171,9 +172,9 @@ impl<S: CounterStore + 'static> Gate<S> {
         match question.answered(&plan, outcome) {
             Ok(Some(tallies)) => {
                 let granter: Arc<InForce<S>> = Guard::into_inner(in_force);
-                Decision::Allow(Permit(Some(Held { granter, id, plan, tallies, settled: false })))
+                Decision::Allow(Permit::counted(Held { granter, id, plan, tallies }))
             }
-            Ok(None) => Decision::Allow(Permit(None)),
+            Ok(None) => Decision::Allow(Permit::uncounted()),
             Err(refused) => refused.into(),
         }
     }
@@ -197,7 +198,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let mut plan = Plan::default();
         let question = match in_force.ask(call, &mut plan) {
             Ok(Some(question)) => question,
-            Ok(None) => return Decision::Allow(AsyncPermit(None)),
+            Ok(None) => return Decision::Allow(AsyncPermit::uncounted()),
             Err(refused) => return refused.into(),
         };
         let request = question.request(ReservationId::next(), &plan);
@@ -205,10 +206,8 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let outcome = if question.only_looks() { store.peek(&request).await } else { store.reserve(&request).await };
         let id = request.id;
         match question.answered(&plan, outcome) {
-            Ok(Some(tallies)) => {
-                Decision::Allow(AsyncPermit(Some(Held { granter: in_force, id, plan, tallies, settled: false })))
-            }
-            Ok(None) => Decision::Allow(AsyncPermit(None)),
+            Ok(Some(tallies)) => Decision::Allow(AsyncPermit::counted(Held { granter: in_force, id, plan, tallies })),
+            Ok(None) => Decision::Allow(AsyncPermit::uncounted()),
             Err(refused) => refused.into(),
         }
     }

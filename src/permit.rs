@@ -18,7 +18,11 @@ use crate::time::Timestamp;
 /// half-way may have done its work. [`release`](Self::release) it when it certainly did not; [`settle`](Self::settle) it when
 /// the call turned out to cost more or less. What limits `in_flight` hold is free when the permit is dropped or released.
 #[must_use = "keep the permit until the call has ended; dropping it leaves its quota spent"]
-pub struct Permit(pub(crate) Option<Held<dyn Granter>>);
+pub struct Permit {
+    /// None for a call that nothing counts.
+    held: Option<Held<dyn Granter>>,
+    settled: bool,
+}
 
 /// Leave to make one call, whose quota is already spent, in a store across a network.
 ///
@@ -26,7 +30,11 @@ pub struct Permit(pub(crate) Option<Held<dyn Granter>>);
 /// a network stays held until the lease ends, so [`end`](Self::end) it. (A store [in the
 /// process](crate::store::InProcess) gives it free at once.)
 #[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
-pub struct AsyncPermit(pub(crate) Option<Held<dyn AsyncGranter>>);
+pub struct AsyncPermit {
+    /// None for a call that nothing counts.
+    held: Option<Held<dyn AsyncGranter>>,
+    settled: bool,
+}
 
 /// A permit could not be settled. It stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +54,15 @@ pub(crate) struct Held<G: ?Sized> {
     pub(crate) id: ReservationId,
     pub(crate) plan: Plan,
     pub(crate) tallies: Tallies,
-    pub(crate) settled: bool,
+}
+
+/// Which of a reservation's settlements a request is. Giving back and settling share one number, as only one of them may be
+/// done: a store that has settled, though its reply was lost, gives nothing back after that. The end of a call has its own, so
+/// that it is done whatever became of a settlement.
+#[derive(Clone, Copy)]
+enum Step {
+    Settle = 1,
+    End = 2,
 }
 
 /// What every granter knows: the policy that was in force, and the time.
@@ -94,8 +110,8 @@ impl<G: Ground + ?Sized> Held<G> {
     }
 
     /// Gives everything back, or after a settlement what is in flight.
-    fn given_back(&self) -> Changes<'_> {
-        if self.settled { self.ended() } else { self.changes(|_| Some(Amount::ZERO)) }
+    fn given_back(&self, settled: bool) -> (Step, Changes<'_>) {
+        if settled { (Step::End, self.ended()) } else { (Step::Settle, self.changes(|_| Some(Amount::ZERO))) }
     }
 
     /// Gives back what is in flight.
@@ -119,13 +135,12 @@ impl<G: Ground + ?Sized> Held<G> {
         self.changes(|index| amounts.get(index).copied().filter(|amount| before(index) != Some(*amount)))
     }
 
-    fn request<'c>(&self, charges: &'c [Settled<'c>]) -> Settle<'c> {
-        Settle::new(self.id, 1 + u32::from(self.settled), self.granter.now(), charges)
+    fn request<'c>(&self, step: Step, charges: &'c [Settled<'c>]) -> Settle<'c> {
+        Settle::new(self.id, step as u32, self.granter.now(), charges)
     }
 
     /// Notes that the store has settled the charges.
     fn note(&mut self, amounts: &[Amount]) {
-        self.settled = true;
         for (charge, amount) in self.plan.charges.iter_mut().zip(amounts) {
             charge.amount = *amount;
         }
@@ -133,6 +148,14 @@ impl<G: Ground + ?Sized> Held<G> {
 }
 
 impl Permit {
+    pub(crate) fn counted(held: Held<dyn Granter>) -> Self {
+        Self { held: Some(held), settled: false }
+    }
+
+    pub(crate) fn uncounted() -> Self {
+        Self { held: None, settled: false }
+    }
+
     /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. If the
     /// store cannot be reached the quota stays spent; [`try_release`](Self::try_release) says so.
     pub fn release(self) {
@@ -146,8 +169,9 @@ impl Permit {
     /// # Errors
     /// The store failed; the quota stays spent until its windows end.
     pub fn try_release(mut self) -> Result<(), StoreError> {
-        let Some(held) = self.0.take() else { return Ok(()) };
-        settle(&held, &held.given_back())
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let (step, changes) = held.given_back(self.settled);
+        settle(&held, step, &changes)
     }
 
     /// Puts the real amount, now that it is known, in place of what limits with `amount_from` charged, in the very windows
@@ -157,19 +181,21 @@ impl Permit {
     /// # Errors
     /// It was settled before, or the store failed; nothing is changed then.
     pub fn settle(&mut self, real: Amount) -> Result<(), SettleError> {
-        let Some(held) = &mut self.0 else { return Ok(()) };
-        if held.settled {
+        if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        let amounts = held.settled(real);
-        settle(held, &held.at_amounts(&amounts))?;
-        held.note(&amounts);
+        if let Some(held) = &mut self.held {
+            let amounts = held.settled(real);
+            settle(held, Step::Settle, &held.at_amounts(&amounts))?;
+            held.note(&amounts);
+        }
+        self.settled = true;
         Ok(())
     }
 
     /// Whether it was settled.
     pub fn is_settled(&self) -> bool {
-        self.0.as_ref().is_some_and(|held| held.settled)
+        self.settled
     }
 
     /// The call has ended, and its quota stays spent; what limits `in_flight` hold is free. The same as dropping the permit.
@@ -179,33 +205,42 @@ impl Permit {
 
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
-        self.0.as_ref().map_or_else(Vec::new, Held::limits)
+        self.held.as_ref().map_or_else(Vec::new, Held::limits)
     }
 }
 
-fn settle(held: &Held<dyn Granter>, changes: &[Settled<'_>]) -> Result<(), StoreError> {
-    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(changes)) }
+fn settle(held: &Held<dyn Granter>, step: Step, changes: &[Settled<'_>]) -> Result<(), StoreError> {
+    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(step, changes)) }
 }
 
 /// Gives free what is in flight.
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(held) = self.0.as_ref().filter(|held| held.has_in_flight()) {
+        if let Some(held) = self.held.as_ref().filter(|held| held.has_in_flight()) {
             // A lease frees what this cannot.
-            let _ = settle(held, &held.ended());
+            let _ = settle(held, Step::End, &held.ended());
         }
     }
 }
 
 impl AsyncPermit {
+    pub(crate) fn counted(held: Held<dyn AsyncGranter>) -> Self {
+        Self { held: Some(held), settled: false }
+    }
+
+    pub(crate) fn uncounted() -> Self {
+        Self { held: None, settled: false }
+    }
+
     /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. A permit
     /// that was settled keeps its real amount; only what is in flight is given free.
     ///
     /// # Errors
     /// The store failed; the quota stays spent until its windows end.
     pub async fn release(mut self) -> Result<(), StoreError> {
-        let Some(held) = self.0.take() else { return Ok(()) };
-        settle_async(&held, &held.given_back()).await
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let (step, changes) = held.given_back(self.settled);
+        settle_async(&held, step, &changes).await
     }
 
     /// Puts the real amount in place of what was charged, as [`Permit::settle`] does.
@@ -213,19 +248,21 @@ impl AsyncPermit {
     /// # Errors
     /// It was settled before, or the store failed; nothing is changed then, as far as the store knows.
     pub async fn settle(&mut self, real: Amount) -> Result<(), SettleError> {
-        let Some(held) = &mut self.0 else { return Ok(()) };
-        if held.settled {
+        if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        let amounts = held.settled(real);
-        settle_async(held, &held.at_amounts(&amounts)).await?;
-        held.note(&amounts);
+        if let Some(held) = &mut self.held {
+            let amounts = held.settled(real);
+            settle_async(held, Step::Settle, &held.at_amounts(&amounts)).await?;
+            held.note(&amounts);
+        }
+        self.settled = true;
         Ok(())
     }
 
     /// Whether it was settled.
     pub fn is_settled(&self) -> bool {
-        self.0.as_ref().is_some_and(|held| held.settled)
+        self.settled
     }
 
     /// The call has ended, and its quota stays spent; what limits `in_flight` hold is free.
@@ -233,26 +270,26 @@ impl AsyncPermit {
     /// # Errors
     /// The store failed; what is in flight is free when its lease ends.
     pub async fn end(mut self) -> Result<(), StoreError> {
-        let Some(held) = self.0.take() else { return Ok(()) };
-        settle_async(&held, &held.ended()).await
+        let Some(held) = self.held.take() else { return Ok(()) };
+        settle_async(&held, Step::End, &held.ended()).await
     }
 
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
-        self.0.as_ref().map_or_else(Vec::new, Held::limits)
+        self.held.as_ref().map_or_else(Vec::new, Held::limits)
     }
 }
 
-async fn settle_async(held: &Held<dyn AsyncGranter>, changes: &[Settled<'_>]) -> Result<(), StoreError> {
-    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(changes)).await }
+async fn settle_async(held: &Held<dyn AsyncGranter>, step: Step, changes: &[Settled<'_>]) -> Result<(), StoreError> {
+    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(step, changes)).await }
 }
 
 /// Gives free what is in flight, if the store is in the process.
 impl Drop for AsyncPermit {
     fn drop(&mut self) {
-        if let Some(held) = self.0.as_ref().filter(|held| held.has_in_flight()) {
+        if let Some(held) = self.held.as_ref().filter(|held| held.has_in_flight()) {
             let ended = held.ended();
-            held.granter.abandon(&held.request(&ended));
+            held.granter.abandon(&held.request(Step::End, &ended));
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Looking ahead, and looking around: what calls would meet, and how a caller's counters stand. Nothing is charged.
 
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
 use super::question::{Question, deny_without_policy};
 use super::{Gate, InForce};
 use crate::amount::Amount;
 use crate::call::ToolCall;
-use crate::charge::Charge;
+use crate::charge::{Charge, CounterId, Subject};
 use crate::decision::{Decision, Refused};
 use crate::limit_state::LimitState;
 use crate::policy::{Plan, Policy};
@@ -24,8 +28,9 @@ impl Obstacle {
         self.index
     }
 
-    /// What the gate would answer it, after the calls before it. Its [`retry_after`](Decision::retry_after) is the wait after which
-    /// all calls up to this one could pass.
+    /// What the gate would answer it, after the calls before it; but its limits' [`resets_at`](LimitState::resets_at) is that of
+    /// the counters as they stand, and its [`retry_after`](Decision::retry_after) the wait after which all calls up to this one
+    /// could pass.
     pub fn decision(&self) -> &Decision {
         &self.decision
     }
@@ -58,7 +63,11 @@ impl<S: CounterStore + 'static> Gate<S> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
         let store = &self.0.parts.store;
-        match foresight.obstacle(store.peek(&foresight.request())) {
+        let outcome = match foresight.counters.is_empty() {
+            true => Ok(Outcome::Granted(Tallies::new())),
+            false => store.peek(&foresight.request()),
+        };
+        match foresight.obstacle(outcome) {
             None => Ok(()),
             Some(found) => {
                 let waits = found.sums(foresight.now).map(|request| store.peek(&request));
@@ -87,7 +96,11 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
         let store = &self.0.parts.store;
-        match foresight.obstacle(store.peek(&foresight.request()).await) {
+        let outcome = match foresight.counters.is_empty() {
+            true => Ok(Outcome::Granted(Tallies::new())),
+            false => store.peek(&foresight.request()).await,
+        };
+        match foresight.obstacle(outcome) {
             None => Ok(()),
             Some(found) => {
                 let waits = match found.sums(foresight.now) {
@@ -113,11 +126,20 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
 /// Calls in their order, and every counter that they would charge.
 struct Foresight<'p> {
     now: Timestamp,
-    calls: Vec<(Question<'p>, Plan)>,
+    calls: Vec<Foreseen<'p>>,
     /// The first call that the policy stops whatever the counters hold.
     stopped: Option<Refused>,
     /// Each counter and subject once, with nothing charged: to see how they stand.
     counters: Vec<Charge>,
+    /// Which of them it is.
+    known: HashMap<(CounterId, Subject), usize>,
+}
+
+struct Foreseen<'p> {
+    question: Question<'p>,
+    plan: Plan,
+    /// Which counter each charge of the plan is made to.
+    places: SmallVec<[usize; 4]>,
 }
 
 /// The first call that would not pass.
@@ -127,7 +149,7 @@ enum Found<'f> {
     /// It has no room.
     Full {
         index: usize,
-        call: &'f (Question<'f>, Plan),
+        call: &'f Foreseen<'f>,
         tallies: Tallies,
         /// What all calls up to this one charge its counters, to ask how long that has to wait.
         sums: Vec<Charge>,
@@ -137,7 +159,8 @@ enum Found<'f> {
 impl<'p> Foresight<'p> {
     fn of<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<Obstacle>> {
         let now = in_force.parts.clock.now();
-        let mut foresight = Self { now, calls: Vec::with_capacity(calls.len()), stopped: None, counters: Vec::new() };
+        let foreseen = Vec::with_capacity(calls.len());
+        let mut foresight = Self { now, calls: foreseen, stopped: None, counters: Vec::new(), known: HashMap::new() };
         for call in calls {
             let Some(policy) = &in_force.policy else {
                 return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call).into() }));
@@ -145,9 +168,9 @@ impl<'p> Foresight<'p> {
             let mut plan = Plan::default();
             match in_force.judge(policy, call, now, &mut plan) {
                 Ok(question) => {
-                    foresight.count(&plan);
+                    let places = foresight.count(&plan);
                     let asks = question.only_looks();
-                    foresight.calls.push((question, plan));
+                    foresight.calls.push(Foreseen { question, plan, places });
                     if asks {
                         break;
                     }
@@ -161,17 +184,16 @@ impl<'p> Foresight<'p> {
         Ok(foresight)
     }
 
-    fn count(&mut self, plan: &Plan) {
-        for charge in &plan.charges {
-            if self.position(charge).is_none() {
-                self.counters.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
-            }
-        }
-    }
-
-    fn position(&self, charge: &Charge) -> Option<usize> {
-        let same = |known: &Charge| known.counter == charge.counter && known.subject == charge.subject;
-        self.counters.iter().position(same)
+    /// Notes the counters of a call, and says which they are.
+    fn count(&mut self, plan: &Plan) -> SmallVec<[usize; 4]> {
+        let Self { counters, known, .. } = self;
+        let place = |charge: &Charge| {
+            *known.entry((charge.counter, charge.subject.clone())).or_insert_with(|| {
+                counters.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
+                counters.len() - 1
+            })
+        };
+        plan.charges.iter().map(place).collect()
     }
 
     fn request(&self) -> Reserve<'_> {
@@ -186,14 +208,13 @@ impl<'p> Foresight<'p> {
         };
         let mut charged = vec![0u64; self.counters.len()];
         for (index, call) in self.calls.iter().enumerate() {
-            let (question, plan) = call;
+            let Foreseen { question, plan, places } = call;
             let Some(known) = &mut tallies else {
                 match question.without_store(&plan.limits) {
                     Ok(()) => continue,
                     Err(refused) => return Some(Found::Refused(index, refused)),
                 }
             };
-            let places: Vec<usize> = plan.charges.iter().filter_map(|charge| self.position(charge)).collect();
             let own: Tallies = places.iter().filter_map(|place| known.get(*place).copied()).collect();
             if !plan.charges.iter().zip(&own).all(|(charge, tally)| tally.has_room(charge)) {
                 let sum = |(charge, place): (&Charge, &usize)| {
@@ -202,13 +223,13 @@ impl<'p> Foresight<'p> {
                     Some(Charge { amount, ..charge.clone() })
                 };
                 // A sum that is no amount can never have room.
-                let sums: Option<_> = plan.charges.iter().zip(&places).map(sum).collect();
+                let sums: Option<_> = plan.charges.iter().zip(places).map(sum).collect();
                 return Some(Found::Full { index, call, tallies: own, sums: sums.unwrap_or_default() });
             }
             if question.only_looks() {
                 return Some(Found::Refused(index, question.require_approval(question.states(plan, &own))));
             }
-            for (charge, place) in plan.charges.iter().zip(&places) {
+            for (charge, place) in plan.charges.iter().zip(places) {
                 if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {
                     tally.used = tally.used.plus(charge.amount);
                     *sum = sum.saturating_add(charge.amount.micros());
@@ -232,7 +253,7 @@ impl Found<'_> {
     fn named(self, waits: Option<Result<Outcome, StoreError>>) -> Box<Obstacle> {
         let (index, refused) = match self {
             Self::Refused(index, refused) => (index, refused),
-            Self::Full { index, call: (question, plan), mut tallies, .. } => {
+            Self::Full { index, call: Foreseen { question, plan, .. }, mut tallies, .. } => {
                 let waits = waits.and_then(Result::ok);
                 for (at, tally) in tallies.iter_mut().enumerate() {
                     let wait = waits.as_ref().and_then(|outcome| outcome.tallies().get(at));
@@ -257,7 +278,8 @@ impl Usage {
         let now = gate.0.parts.clock.now();
         let policy = gate.policy()?;
         let plan = policy.every_limit(caller, now);
-        Some(Self { policy, now, plan })
+        // Where nothing is counted, no store need be asked.
+        (!plan.charges.is_empty()).then_some(Self { policy, now, plan })
     }
 
     fn request(&self) -> Reserve<'_> {
@@ -269,15 +291,6 @@ impl Usage {
         if tallies.len() != self.plan.charges.len() {
             return Err(StoreError::Unavailable(None));
         }
-        let mut states = LimitState::all(&self.policy, &self.plan.limits, outcome.tallies());
-        let mut seen = Vec::new();
-        states.retain(|state| {
-            let new = !seen.contains(&(state.counter().to_owned(), state.max()));
-            if new {
-                seen.push((state.counter().to_owned(), state.max()));
-            }
-            new
-        });
-        Ok(states)
+        Ok(LimitState::all(&self.policy, &self.plan.limits, outcome.tallies()))
     }
 }

@@ -111,6 +111,11 @@ impl Entries {
         self.rules.get(index as usize)
     }
 
+    /// Those that have any, in document order.
+    pub(super) fn with_rules(&self) -> impl Iterator<Item = (u32, &Rules)> {
+        (0u32..).zip(&self.index).filter_map(|(entry, _)| Some((entry, self.get(entry)?)))
+    }
+
     fn get_mut(&mut self, entry: u32) -> Option<&mut Rules> {
         let index = self.index.get(entry as usize)?.checked_sub(1)?;
         self.rules.get_mut(index as usize)

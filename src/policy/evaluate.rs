@@ -1,6 +1,7 @@
 //! What a policy says of a call: pure, total, without an allocation.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use smallvec::SmallVec;
@@ -285,9 +286,16 @@ impl Plan {
     #[inline]
     fn charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
         let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
-        if let Some(known) = self.charges.iter().position(|charge| charge.counter == counter) {
-            return Ok(known);
+        match self.charges.iter().position(|charge| charge.counter == counter) {
+            Some(known) => Ok(known),
+            None => self.new_charge(policy, slot, limit, facts),
         }
+    }
+
+    /// Adds a charge of nothing to a counter that has none.
+    #[inline]
+    fn new_charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
+        let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
         let index = self.charges.len();
         let meter = policy.meter(slot, limit, facts.now);
         // Made where it stays: a charge is large, and its subject is written into it.
@@ -365,16 +373,20 @@ impl Policy {
     }
 
     /// What a call of this caller's would charge if every limit of the policy applied to it, with amounts of nothing: those
-    /// limits whose scope it has all parts of.
+    /// limits whose scope it has all parts of, of those that agree in counter and maximum the first. O(limits).
     pub(crate) fn every_limit(&self, caller: &ToolCall<'_>, now: Timestamp) -> Plan {
         let compiled = self.compiled();
         let facts = Facts::new(caller, now);
         let mut plan = Plan::default();
-        let entries = (0..).map_while(|entry| Some((Some(entry), compiled.entries.get(entry)?)));
+        let (mut seen, mut charges) = (HashSet::new(), HashMap::new());
+        let entries = compiled.entries.with_rules().map(|(entry, rules)| (Some(entry), rules));
         for (entry, rules) in entries.chain([(None, &compiled.all_tools)]) {
-            for (index, limit) in (0u32..).zip(&rules.limits) {
-                if let Ok(charge) = plan.charge(self, limit.slot, limit, &facts) {
-                    let charge = u32::try_from(charge).unwrap_or(u32::MAX);
+            for (index, limit) in (0u32..).zip(&rules.limits).filter(|(_, limit)| seen.insert((limit.slot, limit.max)))
+            {
+                let charge = charges.entry(limit.slot).or_insert_with(|| {
+                    plan.new_charge(self, limit.slot, limit, &facts).ok().and_then(|charge| u32::try_from(charge).ok())
+                });
+                if let Some(charge) = *charge {
                     plan.limits.push(LimitRef { entry, index, charge });
                 }
             }

@@ -109,7 +109,7 @@ impl Counter {
             (State::Fixed(fixed), Meter::Fixed(_)) => fixed.settle(at, from, to),
             (State::Sliding(sliding), Meter::Sliding { .. }) => sliding.settle(at, from, to),
             (State::TokenBucket(bucket), Meter::TokenBucket { refill, .. }) => bucket.settle(now, refill, from, to),
-            (State::InFlight(units), Meter::InFlight { .. }) => units.settle(at, from, to),
+            (State::InFlight(units), Meter::InFlight { .. }) => units.settle(at, from, to, now),
             _ => return Err(StoreError::Corrupt),
         }
         Ok(())
@@ -258,7 +258,9 @@ impl Sliding {
     fn tally(&self, now: Timestamp) -> Tally {
         let present = self.present(now);
         let used = self.live(present).fold(Total::ZERO, |sum, slot| sum.plus_micros(slot.used.micros()));
-        let resets_at = self.live(present).next().map_or(now, |newest| self.leaves(newest));
+        // A slot that was given back, or charged nothing, holds nothing that could leave.
+        let newest = self.live(present).find(|slot| slot.used > Total::ZERO);
+        let resets_at = newest.map_or(now, |newest| self.leaves(newest));
         Tally { used, resets_at, retry_at: None, charged_at: present }
     }
 
@@ -337,35 +339,26 @@ impl TokenBucket {
         self.level.saturating_sub(u128::from(refill.micros()).saturating_mul(passed))
     }
 
-    /// How it stands with a level at an instant.
-    fn stands(&self, level: u128, present: i64, refill: Amount) -> Tally {
-        let used = Total::from_micros(u64::try_from(level.div_ceil(self.parts_per_micro())).unwrap_or(u64::MAX));
-        let at = Timestamp::from_unix_micros(present);
-        Tally { used, resets_at: drained_at(level, present, refill), retry_at: None, charged_at: at }
-    }
-
     fn tally(&self, now: Timestamp, refill: Amount) -> Tally {
         let present = self.present(now);
         let level = self.level_at(present, refill);
+        let used = Total::from_micros(u64::try_from(level.div_ceil(self.parts_per_micro())).unwrap_or(u64::MAX));
         // A bucket that is full is so now, whatever it has seen.
-        let mut tally = self.stands(level, present, refill);
-        if level == 0 {
-            tally.resets_at = now;
-        }
-        tally
+        let resets_at = if level == 0 { now } else { drained_at(level, present, refill) };
+        Tally { used, resets_at, retry_at: None, charged_at: Timestamp::from_unix_micros(present) }
     }
 
-    /// When no more than `room` is missing.
+    /// When no more than `room` is missing; never, if that is past the end of time.
     fn falls_to(&self, room: u64, now: Timestamp, refill: Amount) -> Option<Timestamp> {
         let present = self.present(now);
         let above = self.level_at(present, refill).checked_sub(u128::from(room) * self.parts_per_micro())?;
-        Some(drained_at(above, present, refill))
+        Some(drained_at(above, present, refill)).filter(|instant| *instant < Timestamp::MAX)
     }
 
     fn charge(&mut self, now: Timestamp, refill: Amount, amount: Amount) -> Tally {
         let present = self.present(now);
         self.put(present, self.level_at(present, refill), amount, refill);
-        self.stands(self.level, present, refill)
+        self.tally(now, refill)
     }
 
     fn settle(&mut self, now: Timestamp, refill: Amount, from: Amount, to: Amount) {
@@ -469,14 +462,23 @@ impl InFlight {
         Tally { charged_at: until, ..self.tally(now) }
     }
 
-    fn settle(&mut self, at: Timestamp, from: Amount, to: Amount) {
-        let Ok(index) = self.units.binary_search_by_key(&at, |unit| unit.until) else { return };
-        if let Some(unit) = self.units.get_mut(index) {
-            unit.amount = unit.amount.replace(from, to);
-            self.held = self.held.replace(from, to);
-            if unit.amount == Total::ZERO {
-                self.units.remove(index);
+    fn settle(&mut self, at: Timestamp, from: Amount, to: Amount, now: Timestamp) {
+        match self.units.binary_search_by_key(&at, |unit| unit.until) {
+            Ok(index) => {
+                if let Some(unit) = self.units.get_mut(index) {
+                    unit.amount = unit.amount.replace(from, to);
+                    self.held = self.held.replace(from, to);
+                    if unit.amount == Total::ZERO {
+                        self.units.remove(index);
+                    }
+                }
             }
+            // A unit of nothing is not kept: it is one from now on. Any other that is not there has run out.
+            Err(index) if from == Amount::ZERO && to > Amount::ZERO && at > now => {
+                self.units.insert(index, Unit { until: at, amount: Total::ZERO.plus(to) });
+                self.held = self.held.plus(to);
+            }
+            Err(_) => {}
         }
     }
 }

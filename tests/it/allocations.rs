@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use serde_json::{Map, Value, json};
-use toolgate::{Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
+use toolgate::{Amount, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 /// A Thursday morning.
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
@@ -234,6 +234,27 @@ fn limits() -> Vec<(Value, usize)> {
                                 { "path": "time.weekday", "op": "lte", "value": 5 }] }] } } }),
             1,
         ),
+        (tool(json!([with(one.clone(), "algorithm", json!("sliding"))])), 1),
+        (tool(json!([with(one.clone(), "algorithm", json!("token_bucket"))])), 1),
+        // Two buckets, each with its own charge.
+        (
+            tool(json!([
+                with(one.clone(), "algorithm", json!("token_bucket")),
+                with(with(one.clone(), "algorithm", json!("token_bucket")), "max", json!(900)),
+            ])),
+            2,
+        ),
+        (tool(json!([limit("running", "in_flight", json!("grant"))])), 1),
+        (tool(json!([with(limit("bytes", "in_flight", json!("user")), "amount_from", json!("args.amount"))])), 1),
+        (
+            tool(json!([
+                with(limit("slides", "hour", json!("grant")), "algorithm", json!("sliding")),
+                with(limit("bucket", "hour", json!("user")), "algorithm", json!("token_bucket")),
+                with(limit("spend", "month", json!("grant")), "amount_from", json!("args.amount")),
+                limit("running", "in_flight", json!("global")),
+            ])),
+            4,
+        ),
     ]
 }
 
@@ -267,6 +288,46 @@ fn an_allowed_call_allocates_nothing() {
             refused => panic!("{document} {refused:?}"),
         });
         assert_eq!(released, 0, "{document}, released");
+        let settled = allocations(|| match gate.check(&call) {
+            Decision::Allow(mut permit) => permit.settle(Amount::ONE).unwrap(),
+            refused => panic!("{document} {refused:?}"),
+        });
+        assert_eq!(settled, 0, "{document}, settled");
+        let ended = allocations(|| match gate.check(&call) {
+            Decision::Allow(permit) => permit.end(),
+            refused => panic!("{document} {refused:?}"),
+        });
+        assert_eq!(ended, 0, "{document}, ended");
+    }
+}
+
+/// A queue grows with what it holds, and then no more: 65 steps of a sliding window, or the ends of the leases of all calls
+/// in flight at once.
+#[test]
+fn a_queue_that_has_grown_allocates_nothing() {
+    let arguments = arguments();
+    let documents = [
+        json!({ "counter": "slides", "window": "minute", "max": 1_000, "scope": "grant", "algorithm": "sliding" }),
+        json!({ "counter": "running", "window": "in_flight", "max": 1_000, "scope": "grant" }),
+    ];
+    for limit in documents {
+        let clock = ManualClock::new(NOW);
+        let gate = gate(json!({ "tools": { "charge": { "limits": [limit] } } }), clock.clone());
+        let call = call(&arguments);
+        let held = Vec::with_capacity(100);
+        let held = std::cell::RefCell::new(held);
+        // A step of the window apart: as many calls at once as before.
+        let counted = allocations(|| {
+            for _ in 0..100 {
+                clock.advance(Duration::from_micros(937_500));
+                match gate.check(&call) {
+                    Decision::Allow(permit) => held.borrow_mut().push(permit),
+                    refused => panic!("{limit} {refused:?}"),
+                }
+            }
+            held.borrow_mut().clear();
+        });
+        assert_eq!(counted, 0, "{limit}");
     }
 }
 

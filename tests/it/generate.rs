@@ -2,7 +2,7 @@
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 /// A valid document: its members in some order.
@@ -271,20 +271,27 @@ fn members() -> impl Strategy<Value = Value> {
 
 /// A limit. Those of one counter agree, as the name decides all but the maximum and the amount.
 fn limit() -> impl Strategy<Value = Value> {
-    let counters = select(vec![
+    limit_of(&[
         ("grants", json!({ "window": "minute", "scope": "grant" })),
         ("days", json!({ "window": "day", "scope": ["grant", "args.x"], "utc_offset": "+02:00" })),
         ("sevens", json!({ "window": 7, "scope": "global" })),
         ("months", json!({ "window": "month", "scope": ["user", "context.x"] })),
-    ]);
+        ("slides", json!({ "window": "90s", "scope": "grant", "algorithm": "sliding" })),
+        ("buckets", json!({ "window": 30, "scope": "grant", "algorithm": "token_bucket" })),
+        ("flights", json!({ "window": "in_flight", "scope": "global", "lease": "45s" })),
+    ])
+}
+
+fn limit_of(counters: &[(&'static str, Value)]) -> BoxedStrategy<Value> {
+    let counters = select(counters.to_vec());
     let cost = prop_oneof![
         3 => Just(None),
         1 => select(vec![json!(0), json!(0.5), json!(2)]).prop_map(|amount| Some(("amount", amount))),
         2 => select(vec!["args.x", "args.y", "context.x"]).prop_map(|path| Some(("amount_from", json!(path)))),
     ];
     let max = prop_oneof![5 => (1u32..5).prop_map(|max| json!(max)), 1 => Just(json!(0)), 1 => Just(json!(2.5))];
-    (counters, cost, max, proptest::bool::weighted(0.2), any::<bool>()).prop_map(
-        |((counter, mut limit), cost, max, shadow, text)| {
+    (counters, cost, max, proptest::bool::weighted(0.2), any::<bool>())
+        .prop_map(|((counter, mut limit), cost, max, shadow, text)| {
             limit["counter"] = json!(counter);
             limit["max"] = max;
             if let Some((key, value)) = cost {
@@ -297,8 +304,58 @@ fn limit() -> impl Strategy<Value = Value> {
                 limit["on_exceed"] = json!("slow down");
             }
             limit
-        },
-    )
+        })
+        .boxed()
+}
+
+/// Two policies that do little but count, in every way, over the same names: in the second some counters count in
+/// another way.
+pub(crate) fn counting_documents() -> impl Strategy<Value = [Document; 2]> {
+    let counters = [
+        ("plain", json!({ "window": "minute", "scope": "global" })),
+        ("weeks", json!({ "window": "week", "scope": "grant", "utc_offset": "-05:30" })),
+        ("slides", json!({ "window": 64, "scope": "global", "algorithm": "sliding" })),
+        ("second", json!({ "window": "second", "scope": "grant", "algorithm": "sliding" })),
+        ("bucket", json!({ "window": "minute", "scope": "global", "algorithm": "token_bucket" })),
+        ("burst", json!({ "window": 7, "scope": "grant", "algorithm": "token_bucket", "burst": 3.5 })),
+        ("flight", json!({ "window": "in_flight", "scope": "global" })),
+        ("lease", json!({ "window": "in_flight", "scope": ["grant", "args.x"], "lease": 20 })),
+        ("other", json!({ "window": "hour", "scope": "global" })),
+    ];
+    let mut others = counters.clone();
+    others[0].1 = json!({ "window": "minute", "scope": "global", "algorithm": "sliding" });
+    others[2].1 = json!({ "window": 64, "scope": "global", "algorithm": "token_bucket" });
+    others[6].1 = json!({ "window": "in_flight", "scope": "global", "lease": "1m" });
+    (counting_document(&counters), counting_document(&others)).prop_map(|(one, two)| [one, two])
+}
+
+fn counting_document(counters: &[(&'static str, Value)]) -> impl Strategy<Value = Document> + use<> {
+    let rules = |limits: BoxedStrategy<Vec<Value>>| {
+        let action = prop_oneof![12 => Just("allow"), 1 => Just("require_approval")];
+        let rate = prop_oneof![
+            6 => Just(None),
+            1 => (0u32..4).prop_map(|max| Some(json!({ "max": max, "window": "in_flight", "scope": "grant" }))),
+            1 => (1u32..4).prop_map(|max| Some(json!({ "max": max, "window": 60, "scope": "global" }))),
+        ];
+        (limits, action, rate).prop_map(|(limits, action, rate)| {
+            let mut rules = json!({ "limits": limits, "action": action });
+            if let Some(rate) = rate {
+                rules["rate_limit"] = rate;
+            }
+            rules
+        })
+    };
+    let some = |most: usize| vec(limit_of(counters), 0..most).boxed();
+    let names = select(vec!["a", "b", "a*", "*b"]);
+    let tools =
+        btree_map(names, rules(some(4)), 1..4).prop_map(|map| map.into_iter().collect::<Vec<_>>()).prop_shuffle();
+    let all_tools = proptest::option::weighted(0.4, some(3).prop_map(|limits| json!({ "limits": limits })));
+    (select(vec!["allow", "deny"]), all_tools, tools).prop_map(|(default, all_tools, tools)| Document {
+        default,
+        hide: Vec::new(),
+        all_tools,
+        tools: tools.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect(),
+    })
 }
 
 /// What happens.
@@ -306,11 +363,17 @@ fn limit() -> impl Strategy<Value = Value> {
 pub(crate) enum Event {
     /// A call, by its trace step, so many microseconds after the one before (or before it).
     Call(Value, i64),
-    /// The release of the call with this number.
-    Release(usize),
+    /// The release of one of the calls so far.
+    Release(Index),
+    /// The real amount of one of the calls so far, so many microseconds later.
+    Settle(Index, Value, i64),
+    /// The end of one of the calls so far.
+    End(Index),
     Store {
         down: bool,
     },
+    /// The other policy comes into force.
+    Swap,
 }
 
 pub(crate) fn call() -> impl Strategy<Value = Value> {
@@ -332,15 +395,72 @@ pub(crate) fn call() -> impl Strategy<Value = Value> {
     )
 }
 
+/// Time that passes, in microseconds.
+fn pause() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        6 => Just(0i64),
+        3 => 0i64..90_000_000,
+        2 => 0i64..1_100_000,
+        2 => select(vec![1, 15_624, 15_625, 250_000, 999_999, 1_000_000]),
+        1 => select(vec![7_000_000, 60_000_000, 64_000_000, 300_000_000]),
+        1 => -90_000_000i64..0,
+        1 => 0i64..4_000_000_000_000,
+    ]
+}
+
 pub(crate) fn history() -> impl Strategy<Value = Vec<Event>> {
-    let pause =
-        prop_oneof![6 => Just(0i64), 3 => 0i64..90_000_000, 1 => -90_000_000i64..0, 1 => 0i64..4_000_000_000_000];
+    history_of(call().boxed(), 14)
+}
+
+/// Calls that are mostly counted.
+pub(crate) fn counted_history() -> impl Strategy<Value = Vec<Event>> {
+    history_of(counted_call().boxed(), 24)
+}
+
+fn history_of(call: BoxedStrategy<Value>, most: usize) -> impl Strategy<Value = Vec<Event>> {
     vec(
         prop_oneof![
-            12 => (call(), pause).prop_map(|(call, pause)| Event::Call(call, pause)),
-            2 => (0usize..12).prop_map(Event::Release),
-            1 => any::<bool>().prop_map(|down| Event::Store { down }),
+            12 => (call, pause()).prop_map(|(call, pause)| Event::Call(call, pause)),
+            2 => any::<Index>().prop_map(Event::Release),
+            3 => (any::<Index>(), real_amount(), pause()).prop_map(|(of, real, pause)| Event::Settle(of, real, pause)),
+            2 => any::<Index>().prop_map(Event::End),
+            1 => proptest::bool::weighted(0.3).prop_map(|down| Event::Store { down }),
+            1 => Just(Event::Swap),
         ],
-        1..14,
+        1..most,
     )
+}
+
+fn real_amount() -> impl Strategy<Value = Value> {
+    select(vec![
+        json!(0),
+        json!(0.000_001),
+        json!(0.5),
+        json!(1),
+        json!(1.75),
+        json!(3),
+        json!(40),
+        json!(-1),
+        json!(1e-7),
+        json!("2"),
+        json!(1e13),
+    ])
+}
+
+pub(crate) fn counted_call() -> impl Strategy<Value = Value> {
+    let number = || {
+        prop_oneof![
+            4 => select(vec![json!(0), json!(1), json!(1), json!(2), json!(0.5), json!(0.000_001), json!(3.25)]),
+            1 => argument(),
+        ]
+    };
+    let tool = select(vec!["a", "b", "ab"]);
+    let grant = select(vec![Some("g1"), Some("g1"), Some("g1"), Some("g2"), None]);
+    (tool, number(), number(), grant).prop_map(|(tool, x, y, grant)| {
+        let mut call = json!({ "tool": tool, "arguments": { "x": x, "y": y }, "context": { "x": 1 } });
+        if let Some(grant) = grant {
+            call["grant"] = json!(grant);
+        }
+        call
+    })
 }

@@ -13,6 +13,7 @@ mod decide;
 mod gate;
 mod generate;
 mod model;
+mod permits;
 mod properties;
 mod samples;
 mod schema;

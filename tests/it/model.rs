@@ -1,11 +1,12 @@
 //! A second, naive implementation of the policy language: the judge of the real one.
 //!
 //! It reads a policy document straight from its JSON at every call, scans lists from end to end, clones freely
-//! and keeps its counters in one map from text to numbers. It shares no code and no data structure with the
-//! crate, so where both agree on random policies and calls, a mistake would have to be made twice.
+//! and keeps no counters: one log of all that was ever charged or given back, from which it works out anew what a
+//! counter holds whenever somebody asks. It shares no code and no data structure with the crate, so where both agree
+//! on random policies and calls, a mistake would have to be made twice.
 //!
-//! It does not validate: it may be given only documents that the real reader accepted. It knows limits with
-//! the `fixed` algorithm alone and panics on a document with another one; approvals are asked for, never given.
+//! It does not validate: it may be given only documents that the real reader accepted. Approvals are asked for,
+//! never given. A sum past the largest number that the crate holds is not modelled.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -25,11 +26,12 @@ const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// A policy, the counters it has charged, and the calls that were allowed.
+/// A policy, all that was charged, and the calls that were allowed.
 pub(crate) struct Model {
     policy: Option<Policy>,
     store_down: bool,
-    counters: BTreeMap<String, Counted>,
+    /// What happened to any counter, in order.
+    log: Vec<Event>,
     permits: BTreeMap<String, Permit>,
 }
 
@@ -55,32 +57,28 @@ pub(crate) struct Answer {
 pub(crate) struct LimitState {
     /// The counter's name.
     pub(crate) counter: String,
-    /// What the window has used, in micro-units.
+    /// What the counter holds, in micro-units, rounded up.
     pub(crate) used: u128,
-    /// What the window has left under this limit's `max`, in micro-units.
+    /// What is left under this limit's `max`, or under its burst, in micro-units.
     pub(crate) remaining: u128,
     /// The limit's `max`, in micro-units.
     pub(crate) max: u128,
-    /// The end of the window, in microseconds since the Unix epoch.
+    /// The end of the window, or when the counter holds nothing, in microseconds since the Unix epoch.
     pub(crate) resets_at: i64,
 }
 
 impl Model {
     /// A model under `policy`, a valid document whose `tools` has the keys `entries`, in document order.
     pub(crate) fn new(policy: &Value, entries: &[String]) -> Model {
-        let mut model = Model { policy: None, store_down: false, counters: BTreeMap::new(), permits: BTreeMap::new() };
+        let mut model = Model { policy: None, store_down: false, log: Vec::new(), permits: BTreeMap::new() };
         model.set_policy(Some((policy, entries)));
         model
     }
 
-    /// Swaps the policy, or takes it away; the counters stay.
+    /// Swaps the policy, or takes it away; what was charged stays.
     pub(crate) fn set_policy(&mut self, policy: Option<(&Value, &[String])>) {
         self.policy =
             policy.map(|(document, entries)| Policy { document: document.clone(), entries: entries.to_vec() });
-        if let Some(policy) = &self.policy {
-            // Reads every limit once, so that one that the model does not know panics here.
-            limits(&policy.places(|_| true));
-        }
     }
 
     /// Makes the counter store fail from here on, or answer again.
@@ -89,9 +87,8 @@ impl Model {
     }
 
     /// Decides `call` (the object of a trace's `call` step) at `now`, in microseconds since the Unix epoch;
-    /// `id` names it for `release` and no longer names an earlier call.
+    /// `id`, which no earlier call has, names it for `release`, `settle` and `end`.
     pub(crate) fn decide(&mut self, id: &str, call: &Value, now: i64) -> Answer {
-        self.permits.remove(id);
         let arguments = match &call["arguments"] {
             Value::Null => serde_json::json!({}),
             Value::Object(members) => Value::Object(members.clone()),
@@ -129,7 +126,7 @@ impl Model {
             }
         }
 
-        let mut counting = match counting(limits(&places), &roots) {
+        let mut counting = match counting(limits(&places), &policy, &roots) {
             Ok(counting) => counting,
             Err(answer) => return answer,
         };
@@ -149,23 +146,79 @@ impl Model {
         }
 
         let charges = self.charge(&counting, now);
-        self.permits.insert(id.to_string(), Permit { charges, released: false });
+        self.permits.insert(id.to_string(), Permit { charges, settled: false, done: false });
         let mut allowed = answer("allow", None, None, None);
         allowed.limits = self.states(&counting, now);
         allowed
     }
 
+    /// Each limit of the policy that can count the caller of `call`, whatever the tool, as it stands; one line for
+    /// those of one counter with one `max`.
+    pub(crate) fn usage(&self, call: &Value, now: i64) -> Vec<LimitState> {
+        let Some(policy) = &self.policy else { return Vec::new() };
+        let roots = roots(call, call["arguments"].clone(), now);
+        let mut states: Vec<LimitState> = Vec::new();
+        for limit in limits(&policy.places(|_| true)) {
+            if let Some(group) = key(&limit, &roots) {
+                let one = Counting { charged: policy.charged(&group, &limit), group, limit, amount: 0, constant: None };
+                let state = self.states(&[one], now).remove(0);
+                if !states.iter().any(|known| known.counter == state.counter && known.max == state.max) {
+                    states.push(state);
+                }
+            }
+        }
+        states
+    }
+
     /// Gives back what the call `id` was charged, in the very windows that were charged, once.
-    pub(crate) fn release(&mut self, id: &str) -> Result<(), &'static str> {
+    pub(crate) fn release(&mut self, id: &str, now: i64) -> Result<(), &'static str> {
         let permit = self.permits.get_mut(id).ok_or("unknown_call")?;
-        if permit.released {
+        if permit.done || permit.settled {
             return Err("already_done");
         }
-        permit.released = true;
-        for (key, start, amount) in permit.charges.clone() {
-            let counted = self.counters.get_mut(&key).expect("a charge has its counter");
-            if counted.start == start {
-                counted.used = counted.used.saturating_sub(amount);
+        permit.done = true;
+        let charges = permit.charges.clone();
+        if self.store_down && !charges.is_empty() {
+            return Err("store_unavailable");
+        }
+        for charge in charges {
+            self.change(&charge, 0, now);
+        }
+        Ok(())
+    }
+
+    /// Puts the real amount in place of what was read from the call `id`, once.
+    pub(crate) fn settle(&mut self, id: &str, real: &Value, now: i64) -> Result<(), &'static str> {
+        let permit = self.permits.get(id).ok_or("unknown_call")?;
+        if permit.done || permit.settled {
+            return Err("already_done");
+        }
+        let real = amount(real).ok_or("amount_invalid")?;
+        let mut after = permit.charges.clone();
+        for charge in after.iter_mut().filter(|charge| charge.reads) {
+            charge.amount = charge.constant.unwrap_or(0).max(real);
+        }
+        let before = permit.charges.clone();
+        if self.store_down && before != after {
+            return Err("store_unavailable");
+        }
+        for (before, after) in before.iter().zip(&after).filter(|(before, after)| before != after) {
+            self.change(before, after.amount, now);
+        }
+        self.permits.insert(id.to_string(), Permit { charges: after, settled: true, done: false });
+        Ok(())
+    }
+
+    /// The call `id` has ended: frees what it held in flight. If the store is down, only a lease does.
+    pub(crate) fn end(&mut self, id: &str, now: i64) -> Result<(), &'static str> {
+        let permit = self.permits.get_mut(id).ok_or("unknown_call")?;
+        if permit.done {
+            return Err("already_done");
+        }
+        permit.done = true;
+        for charge in permit.charges.clone() {
+            if !self.store_down && matches!(self.log[charge.event].how, How::InFlight(_)) {
+                self.change(&charge, 0, now);
             }
         }
         Ok(())
@@ -173,14 +226,15 @@ impl Model {
 
     /// The refusal of a call for which some limit has no room.
     fn refusal(&self, counting: &[Counting], now: i64) -> Option<Answer> {
-        let has_room = |one: &Counting| one.limit.max > 0 && self.counted(one, now).used + one.amount <= one.limit.max;
+        let has_room =
+            |one: &Counting| one.limit.room() > 0 && self.holds(one, now).used() + one.amount <= one.limit.room();
         let refusing: Vec<&Counting> = counting.iter().filter(|one| !one.limit.shadow && !has_room(one)).collect();
         let first = refusing.first()?.limit.clone();
         let message = optional_text(&first.members["on_exceed"]);
         let mut refused = answer("rate_limited", Some("limit"), Some(first.pointer), message);
-        if refusing.iter().all(|one| one.limit.max > 0 && one.amount <= one.limit.max) {
-            let waits = refusing.iter().map(|one| self.counted(one, now).end - now);
-            let longest = waits.max().expect("a limit that refuses");
+        if refusing.iter().all(|one| one.limit.room() > 0 && one.amount <= one.limit.room()) {
+            let until = |one: &&Counting| self.holds(one, now).falls_to(one.limit.room() - one.amount);
+            let longest = refusing.iter().map(until).max().expect("a limit that refuses") - now;
             refused.retry_after_ms = Some(longest.unsigned_abs().div_ceil(1000));
         }
         refused.limits = self.states(counting, now);
@@ -188,42 +242,164 @@ impl Model {
     }
 
     /// Charges each counter once.
-    fn charge(&mut self, counting: &[Counting], now: i64) -> Vec<(String, i64, u128)> {
-        let mut charges: Vec<(String, i64, u128)> = Vec::new();
+    fn charge(&mut self, counting: &[Counting], now: i64) -> Vec<Charge> {
+        let mut charges: Vec<Charge> = Vec::new();
         for one in counting {
-            if charges.iter().all(|(key, ..)| *key != one.key) {
-                let mut counted = self.counted(one, now);
-                counted.used += one.amount;
-                charges.push((one.key.clone(), counted.start, one.amount));
-                self.counters.insert(one.key.clone(), counted);
+            let of_group = || counting.iter().filter(|other| other.group == one.group);
+            let constant = of_group().filter_map(|other| other.constant).max();
+            let reads = of_group().any(|other| other.constant.is_none());
+            for (key, how) in one.charged.clone() {
+                if charges.iter().all(|charge| self.log[charge.event].key != key) {
+                    let (event, amount) = (self.log.len(), one.amount);
+                    self.log.push(Event { key, how, now, amount, taken: true });
+                    charges.push(Charge { event, amount, constant, reads });
+                }
             }
         }
         charges
     }
 
+    /// Makes a charge one of `to`.
+    fn change(&mut self, charge: &Charge, to: u128, now: i64) {
+        let Event { key, how, .. } = self.log[charge.event].clone();
+        match how {
+            // What comes back by itself cannot be told from what was there: the bucket is filled up, or emptied, now.
+            How::Bucket(..) => {
+                let (less, more) = (charge.amount.saturating_sub(to), to.saturating_sub(charge.amount));
+                self.log.push(Event { key: key.clone(), how: how.clone(), now, amount: less, taken: false });
+                self.log.push(Event { key, how, now, amount: more, taken: true });
+            }
+            // What began as nothing is nothing in flight once its lease has run out.
+            How::InFlight(lease) if charge.amount == 0 && self.log[charge.event].now + lease <= now => {}
+            _ => self.log[charge.event].amount = to,
+        }
+    }
+
     fn states(&self, counting: &[Counting], now: i64) -> Vec<LimitState> {
         let state = |one: &Counting| {
-            let counted = self.counted(one, now);
+            let holds = self.holds(one, now);
             LimitState {
                 counter: text(&one.limit.members["counter"]),
-                used: counted.used,
-                remaining: one.limit.max.saturating_sub(counted.used),
+                used: holds.used(),
+                remaining: one.limit.room().saturating_sub(holds.used()),
                 max: one.limit.max,
-                resets_at: counted.end,
+                resets_at: holds.resets_at(),
             }
         };
         counting.iter().map(state).collect()
     }
 
-    /// The window that a charge at `now` falls into, with what it has used: never one before the latest
-    /// window that this counter was charged in.
-    fn counted(&self, one: &Counting, now: i64) -> Counted {
-        let (start, end) = window_at(&one.limit.window, now);
-        match self.counters.get(&one.key) {
-            Some(latest) if latest.start >= start => latest.clone(),
-            _ => Counted { start, end, used: 0 },
+    /// What the limit's counter holds at `now`, worked out from the log.
+    fn holds(&self, one: &Counting, now: i64) -> Holds {
+        let (key, how) = &one.charged[0];
+        let events: Vec<&Event> = self.log.iter().filter(|event| event.key == *key).collect();
+        // An earlier time is charged where the latest charge was.
+        let present = events.iter().map(|event| event.now).max().unwrap_or(now).max(now);
+        let took = |index: usize| events[..=index].iter().map(|event| event.now).max().expect("at least its own");
+        let numbered = || events.iter().enumerate();
+        match how {
+            How::Fixed(window) => {
+                let span = window_at(window, present);
+                let of_span = numbered().filter(|(index, _)| window_at(window, took(*index)) == span);
+                Holds::Window { used: of_span.map(|(_, event)| event.amount).sum(), end: span.1 }
+            }
+            How::Sliding(length) => {
+                // Charges of one 64th of the window leave with the last of them.
+                let cell = |at: i64| (i128::from(at) * 64).div_euclid(i128::from(*length));
+                let last = |index: usize| {
+                    let same = (0..events.len()).map(took).filter(|at| cell(*at) == cell(took(index)));
+                    same.max().expect("at least its own")
+                };
+                let leaving = numbered().map(|(index, event)| (last(index) + length, event.amount));
+                Holds::Pieces { pieces: leaving.filter(|(until, _)| *until > present).collect(), now }
+            }
+            How::InFlight(lease) => {
+                // A charge sweeps out what has run out, also if the clock steps back after it.
+                let swept =
+                    |index: usize| events[index + 1..].iter().any(|event| event.now >= events[index].now + lease);
+                let units = numbered().filter(|(index, _)| !swept(*index));
+                let units = units.map(|(_, event)| (event.now + lease, event.amount));
+                Holds::Pieces { pieces: units.filter(|(until, _)| *until > now).collect(), now }
+            }
+            How::Bucket(rate, length) => {
+                // What is missing, in micro-units times the microseconds of the window.
+                let (mut missing, mut at) = (0i128, i64::MIN);
+                for event in events {
+                    let (How::Bucket(rate, _), amount) = (&event.how, signed(event.amount) * i128::from(*length))
+                    else {
+                        panic!("a counter counts in one way")
+                    };
+                    let then = at.max(event.now);
+                    if at > i64::MIN {
+                        missing -= signed(*rate) * (i128::from(then) - i128::from(at));
+                    }
+                    missing = missing.max(0) + if event.taken { amount } else { -amount };
+                    missing = missing.max(0);
+                    at = then;
+                }
+                let since = if at > i64::MIN { i128::from(present) - i128::from(at) } else { 0 };
+                let missing = (missing - signed(*rate) * since).max(0);
+                Holds::Missing { missing, rate: signed(*rate), length: i128::from(*length), present, now }
+            }
         }
     }
+}
+
+fn signed(number: u128) -> i128 {
+    i128::try_from(number).expect("far below the end of an i128")
+}
+
+/// What a counter holds.
+enum Holds {
+    /// Until the end of a window.
+    Window { used: u128, end: i64 },
+    /// Pieces, each with the instant at which it goes.
+    Pieces { pieces: Vec<(i64, u128)>, now: i64 },
+    /// What is missing from a bucket, in parts of which one unit has `length`, and `rate` come back in a microsecond.
+    Missing { missing: i128, rate: i128, length: i128, present: i64, now: i64 },
+}
+
+impl Holds {
+    fn used(&self) -> u128 {
+        match self {
+            Holds::Window { used, .. } => *used,
+            Holds::Pieces { pieces, .. } => pieces.iter().map(|(_, amount)| amount).sum(),
+            Holds::Missing { missing, length, .. } => up(*missing, *length).unsigned_abs(),
+        }
+    }
+
+    fn resets_at(&self) -> i64 {
+        match self {
+            Holds::Window { end, .. } => *end,
+            Holds::Pieces { now, .. } | Holds::Missing { now, .. } if self.used() == 0 => *now,
+            _ => self.falls_to(0),
+        }
+    }
+
+    /// The first instant at which it holds no more than `room`, which it does not now.
+    fn falls_to(&self, room: u128) -> i64 {
+        match self {
+            Holds::Window { end, .. } => *end,
+            Holds::Pieces { pieces, .. } => {
+                let left =
+                    |at: i64| pieces.iter().filter(|(until, _)| *until > at).map(|(_, amount)| amount).sum::<u128>();
+                let instants = pieces.iter().map(|(until, _)| *until).filter(|at| left(*at) <= room);
+                instants.min().expect("all are gone in the end")
+            }
+            Holds::Missing { missing, rate, length, present, .. } => {
+                let wait = match rate {
+                    0 => i128::from(i64::MAX),
+                    rate => up(missing - signed(room) * length, *rate),
+                };
+                i64::try_from(i128::from(*present) + wait).unwrap_or(i64::MAX)
+            }
+        }
+    }
+}
+
+/// A quotient rounded up.
+fn up(number: i128, by: i128) -> i128 {
+    -(-number).div_euclid(by)
 }
 
 #[derive(Clone)]
@@ -251,19 +427,65 @@ impl Policy {
         places.push(Place { pointer, name, rules: self.document["all_tools"].clone() });
         places
     }
+
+    /// Under which names, and how, a call is charged that `limit` counts; the limit's own first. They are several where
+    /// token buckets of one name differ in `max`: each runs full at its own rate.
+    fn charged(&self, group: &str, limit: &Limit) -> Vec<(String, How)> {
+        let How::Bucket(own, length) = limit.how else { return vec![(group.to_string(), limit.how.clone())] };
+        let mut rates = Vec::new();
+        for other in limits(&self.places(|_| true)) {
+            if other.members["counter"] == limit.members["counter"] && !rates.contains(&other.max) {
+                rates.push(other.max);
+            }
+        }
+        let mut charged: Vec<(u128, String)> = Vec::new();
+        for (number, rate) in rates.into_iter().enumerate() {
+            charged.push((rate, format!("bucket {number} of {group}")));
+        }
+        charged.sort_by_key(|(rate, _)| *rate != own);
+        charged.into_iter().map(|(rate, name)| (name, How::Bucket(rate, length))).collect()
+    }
+}
+
+/// Something that was charged to a counter, or put back into a bucket.
+#[derive(Clone, Debug)]
+struct Event {
+    key: String,
+    how: How,
+    /// What the clock said.
+    now: i64,
+    /// Of a charge, what it is now: what is settled or released is written into it. Of a bucket, what it was.
+    amount: u128,
+    taken: bool,
+}
+
+/// How a counter counts, with lengths in microseconds.
+#[derive(Clone, Debug)]
+enum How {
+    Fixed(Window),
+    Sliding(i64),
+    /// So much comes back in such a time.
+    Bucket(u128, i64),
+    InFlight(i64),
 }
 
 #[derive(Clone)]
-struct Counted {
-    start: i64,
-    end: i64,
-    used: u128,
+struct Permit {
+    charges: Vec<Charge>,
+    settled: bool,
+    done: bool,
 }
 
-struct Permit {
-    /// The key, the start of the window and the amount of each charge.
-    charges: Vec<(String, i64, u128)>,
-    released: bool,
+/// What a call was charged in one counter.
+#[derive(Clone, Debug, PartialEq)]
+struct Charge {
+    /// Which of the log it is.
+    event: usize,
+    amount: u128,
+    /// The largest amount of those limits that name a constant one.
+    constant: Option<u128>,
+    /// Whether a limit reads its amount from the call.
+    reads: bool,
 }
 
 fn deny(code: &'static str, rule: &str, message: Option<String>) -> Answer {
@@ -745,9 +967,20 @@ fn amount(value: &Value) -> Option<u128> {
 struct Limit {
     pointer: String,
     members: Value,
-    window: Window,
+    how: How,
     max: u128,
+    burst: Option<u128>,
     shadow: bool,
+}
+
+impl Limit {
+    /// What the counter may hold at most.
+    fn room(&self) -> u128 {
+        match (self.max, self.burst) {
+            (1.., Some(burst)) => burst,
+            (max, _) => max,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -758,11 +991,17 @@ enum Window {
     Every(i64),
 }
 
-/// A limit that counts the call, under which key, and the amount that the call charges to that key.
+/// A limit that counts the call.
 struct Counting {
     limit: Limit,
-    key: String,
+    /// The counter and whom it counts: limits that agree in it are charged together.
+    group: String,
+    /// What is charged; the limit's own first.
+    charged: Vec<(String, How)>,
+    /// What the call costs there.
     amount: u128,
+    /// What the limit says it costs, unless it reads that from the call.
+    constant: Option<u128>,
 }
 
 /// All limits of `places`: of each its `limits`, then its `rate_limit`.
@@ -785,41 +1024,51 @@ fn limits(places: &[Place]) -> Vec<Limit> {
 }
 
 fn limit(members: Value, pointer: String) -> Limit {
-    let fixed = members["algorithm"].is_null() || members["algorithm"] == "fixed";
-    assert!(fixed, "the model knows no algorithm but `fixed` ({pointer})");
-    assert!(members["window"] != "in_flight", "the model counts nothing in flight ({pointer})");
-    let window = window(&members["window"], &members["utc_offset"]);
     let max = amount(&members["max"]).expect("a valid max");
+    let window_of = || window(&members["window"], &members["utc_offset"]);
+    let how = match members["algorithm"].as_str() {
+        _ if members["window"] == "in_flight" => How::InFlight(match &members["lease"] {
+            Value::Null => 5 * MINUTE,
+            lease => length(&window(lease, &Value::Null)),
+        }),
+        Some("sliding") => How::Sliding(length(&window_of())),
+        Some("token_bucket") => How::Bucket(max, length(&window_of())),
+        _ => How::Fixed(window_of()),
+    };
+    let burst = amount(&members["burst"]);
     let shadow = members["shadow"] == true;
-    Limit { pointer, members, window, max, shadow }
+    Limit { pointer, members, how, max, burst, shadow }
 }
 
 /// The limits that count the call: all scopes are read, then all amounts.
-fn counting(limits: Vec<Limit>, roots: &Value) -> Result<Vec<Counting>, Answer> {
+fn counting(limits: Vec<Limit>, policy: &Policy, roots: &Value) -> Result<Vec<Counting>, Answer> {
     let mut scoped = Vec::new();
     for limit in limits {
         match key(&limit, roots) {
-            Some(key) => scoped.push((limit, key)),
+            Some(group) => scoped.push((limit, group)),
             None if limit.shadow => {}
             None => return Err(deny("scope_missing", &limit.pointer, None)),
         }
     }
     let mut counting = Vec::new();
-    for (limit, key) in scoped {
-        let cost = match (&limit.members["amount"], &limit.members["amount_from"]) {
-            (Value::Null, Value::Null) => Some(UNIT),
-            (constant, Value::Null) => amount(constant),
-            (_, path) => value_at(path, roots).and_then(|value| amount(&value)),
+    for (limit, group) in scoped {
+        let (constant, cost) = match (&limit.members["amount"], &limit.members["amount_from"]) {
+            (Value::Null, Value::Null) => (Some(UNIT), Some(UNIT)),
+            (constant, Value::Null) => (amount(constant), amount(constant)),
+            (_, path) => (None, value_at(path, roots).and_then(|value| amount(&value))),
         };
         match cost {
-            Some(amount) => counting.push(Counting { limit, key, amount }),
+            Some(amount) => {
+                let charged = policy.charged(&group, &limit);
+                counting.push(Counting { limit, group, charged, amount, constant });
+            }
             None if limit.shadow => {}
             None => return Err(deny("amount_invalid", &limit.pointer, None)),
         }
     }
     // A counter is charged once, by the largest amount of the limits that count in it.
-    let same = |key: &str| counting.iter().filter(|one| one.key == key).map(|one| one.amount).max();
-    let largest: Vec<u128> = counting.iter().map(|one| same(&one.key).expect("at least its own")).collect();
+    let same = |group: &str| counting.iter().filter(|one| one.group == group).map(|one| one.amount).max();
+    let largest: Vec<u128> = counting.iter().map(|one| same(&one.group).expect("at least its own")).collect();
     for (one, amount) in counting.iter_mut().zip(largest) {
         one.amount = amount;
     }
@@ -848,7 +1097,16 @@ fn key(limit: &Limit, roots: &Value) -> Option<String> {
             }
         }
     }
-    Some(format!("{:?}", (&limit.members["counter"], &limit.window, scope, parts)))
+    let how = match &limit.how {
+        // Buckets of one name may run full at different rates.
+        How::Bucket(_, length) => format!("a bucket in {length} of {:?}", limit.burst),
+        how => format!("{how:?}"),
+    };
+    let window = match limit.how {
+        How::InFlight(_) => None,
+        _ => Some(window(&limit.members["window"], &limit.members["utc_offset"])),
+    };
+    Some(format!("{:?}", (&limit.members["counter"], window, how, scope, parts)))
 }
 
 // ---- Time
@@ -868,6 +1126,17 @@ fn window(window: &Value, offset: &Value) -> Window {
         _ => return Window::Calendar(name, offset_from(offset)),
     };
     Window::Every(digits.parse::<i64>().expect("a duration") * unit)
+}
+
+/// The length of a window that is aligned to nothing; a month has 30 days.
+fn length(window: &Window) -> i64 {
+    match window {
+        Window::Every(length) => *length,
+        Window::Calendar(name, _) => match name.as_str() {
+            "month" => 30 * DAY,
+            _ => window_at(window, 0).1 - window_at(window, 0).0,
+        },
+    }
 }
 
 /// `+02:00` in microseconds.

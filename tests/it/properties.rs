@@ -2,12 +2,14 @@
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
 use std::sync::Arc;
-use toolgate::{Code, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
+use std::time::Duration;
+use toolgate::{
+    Amount, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, Timestamp, ToolCall,
+};
 
 use crate::generate::{self, Document, Event};
-use crate::model::Model;
+use crate::model::{self, Model};
 use crate::trace::SwitchStore;
 
 /// 2026-01-15T10:30:00Z
@@ -84,7 +86,115 @@ proptest! {
     /// The independent model gives the same answers to the same history.
     #[test]
     fn the_model_agrees(document in generate::document(), history in generate::history()) {
-        agrees(&document, &history)?;
+        agrees(&[document.clone(), document], &history)?;
+    }
+
+    /// So it does where much is counted, in every way, under two policies in turn.
+    #[test]
+    fn the_model_counts_alike(documents in generate::counting_documents(), history in generate::counted_history()) {
+        agrees(&documents, &history)?;
+    }
+
+    /// If nothing else is counted, a call that has to wait is refused until the instant that it was told, and not then; one that
+    /// was told none is refused for ever.
+    #[test]
+    fn a_wait_is_exact(
+        documents in generate::counting_documents(),
+        history in generate::counted_history(),
+        call in generate::counted_call(),
+    ) {
+        let mut world = World::of(&documents);
+        world.live(&history);
+        world.store.set_down(false);
+        let tool_call = tool_call(&call);
+        let refused = world.gate.check(&tool_call);
+        let Decision::RateLimit(limited) = &refused else { return Ok(()) };
+        let refused_at = |wait: Duration| {
+            world.clock.set(Timestamp::from_unix_micros(world.now).saturating_add(wait));
+            world.gate.would_allow(&[tool_call]).is_err_and(|found| found.decision().code() == Some(Code::Limit))
+        };
+        match limited.retry_after() {
+            Some(wait) => {
+                prop_assert!(wait > Duration::ZERO && wait.subsec_micros() % 1000 == 0);
+                prop_assert!(refused_at(wait - Duration::from_millis(1)), "a millisecond before {:?}: {:?}", wait, refused);
+                prop_assert!(!refused_at(wait), "after {:?}: {:?}", wait, refused);
+                // And really so.
+                let again = world.gate.check(&tool_call);
+                prop_assert!(again.code() != Some(Code::Limit), "{:?}", again);
+            }
+            None => {
+                for days in [0, 1, 40, 4_000, 40_000] {
+                    prop_assert!(refused_at(Duration::from_secs(days * 86_400)), "after {} days: {:?}", days, refused);
+                }
+            }
+        }
+    }
+
+    /// Looking ahead finds what making the calls finds, and charges nothing.
+    #[test]
+    fn foresight_is_true(
+        documents in generate::counting_documents(),
+        history in generate::counted_history(),
+        calls in prop::collection::vec(generate::counted_call(), 0..8),
+    ) {
+        let [foresees, makes] = [(); 2].map(|()| {
+            let mut world = World::of(&documents);
+            world.live(&history);
+            world
+        });
+        let calls: Vec<_> = calls.iter().map(tool_call).collect();
+        let foreseen = foresees.gate.would_allow(&calls);
+        let mut permits = Vec::new();
+        let mut met = None;
+        for (index, call) in calls.iter().enumerate() {
+            match makes.gate.check(call) {
+                Decision::Allow(permit) => permits.push(permit),
+                refused => {
+                    met = Some((index, refused));
+                    break;
+                }
+            }
+        }
+        match (&foreseen, &met) {
+            (Ok(()), None) => {}
+            (Err(found), Some((index, met))) => {
+                prop_assert_eq!(found.index(), *index);
+                let found = found.decision();
+                prop_assert_eq!(
+                    (found.as_str(), found.code(), found.rule(), found.message()),
+                    (met.as_str(), met.code(), met.rule(), met.message())
+                );
+                let counted = |decision: &Decision| -> Vec<_> {
+                    let states = decision.limits().into_iter();
+                    states.map(|state| (state.counter().to_owned(), state.used(), state.remaining(), state.max())).collect()
+                };
+                prop_assert_eq!(counted(found), counted(met));
+                if *index == 0 {
+                    prop_assert_eq!((found.retry_after(), found.limits()), (met.retry_after(), met.limits()));
+                }
+            }
+            _ => prop_assert!(false, "foreseen: {:?}, met: {:?}", foreseen, met),
+        }
+        // All calls up to the obstacle pass after its wait, if nothing else is counted, and not before.
+        if let Some((index, wait)) = foreseen.err().and_then(|found| Some((found.index(), found.decision().retry_after()?))) {
+            let limited_at = |wait: Duration| {
+                foresees.clock.set(Timestamp::from_unix_micros(foresees.now).saturating_add(wait));
+                let found = foresees.gate.would_allow(&calls[..=index]);
+                found.err().filter(|found| found.decision().code() == Some(Code::Limit)).map(|found| found.index())
+            };
+            prop_assert_eq!(limited_at(wait - Duration::from_millis(1)), Some(index));
+            prop_assert_eq!(limited_at(wait), None);
+            foresees.clock.set(Timestamp::from_unix_micros(foresees.now));
+        }
+        drop((permits, met));
+        // Nothing was charged: the same calls meet the same on a gate that nobody has asked.
+        let mut fresh = World::of(&documents);
+        fresh.live(&history);
+        for call in &calls {
+            let (one, other) = (foresees.gate.check(call), fresh.gate.check(call));
+            prop_assert_eq!(shown(&one), shown(&other));
+            std::mem::forget((one, other));
+        }
     }
 
     /// A rule more in an entry, or a lower maximum, lets no call through that was stopped in the same state.
@@ -121,69 +231,208 @@ proptest! {
     }
 }
 
-fn agrees(document: &Document, history: &[Event]) -> Result<(), TestCaseError> {
-    let text = document.to_json();
-    let policy = Policy::from_json(&text).unwrap();
-    let mut model = Model::new(&serde_json::from_str(&text).unwrap(), &document.entries());
-    let clock = ManualClock::new(Timestamp::from_unix_micros(START));
-    let (store, mut is_down) = (Arc::new(SwitchStore::default()), false);
-    let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone()).build();
-    let (mut now, mut permits) = (START, HashMap::new());
-    for (number, event) in history.iter().enumerate() {
+/// A gate, and what has become of its calls.
+struct World {
+    policies: [Policy; 2],
+    in_force: usize,
+    clock: ManualClock,
+    store: Arc<SwitchStore>,
+    gate: Gate<Arc<SwitchStore>>,
+    now: i64,
+    /// Of each call: its permit, if it was allowed and has not been released or ended.
+    calls: Vec<Made>,
+}
+
+enum Made {
+    Refused,
+    Open(Box<Permit>),
+    Done,
+}
+
+/// What came of an event.
+enum Came {
+    Decided(Box<Decision>),
+    Answered(Result<(), &'static str>),
+    Nothing,
+}
+
+impl World {
+    fn of(documents: &[Document; 2]) -> Self {
+        let policies = documents.each_ref().map(|document| Policy::from_json(&document.to_json()).unwrap());
+        let clock = ManualClock::new(Timestamp::from_unix_micros(START));
+        let store = Arc::new(SwitchStore::default());
+        let builder = Gate::builder().policy(policies[0].clone()).store(Arc::clone(&store));
+        let gate = builder.clock(clock.clone()).build();
+        Self { policies, in_force: 0, clock, store, gate, now: START, calls: Vec::new() }
+    }
+
+    fn pass(&mut self, pause: i64) {
+        self.now += pause;
+        self.clock.set(Timestamp::from_unix_micros(self.now));
+    }
+
+    fn live(&mut self, history: &[Event]) {
+        for event in history {
+            if let Came::Decided(decision) = self.happen(event) {
+                self.keep(*decision);
+            }
+        }
+    }
+
+    /// Lets an event happen. Of a call, the decision is then [kept](Self::keep).
+    fn happen(&mut self, event: &Event) -> Came {
         match event {
             Event::Call(call, pause) => {
-                now += pause;
-                clock.set(Timestamp::from_unix_micros(now));
-                let want = model.decide(&number.to_string(), call, now);
-                let decision = gate.check(&tool_call(call));
-                let states = decision.limits();
-                let limits: Vec<_> = states
-                    .iter()
-                    .map(|state| {
-                        let (used, remaining) = (state.used().micros(), state.remaining().micros());
-                        (
-                            state.counter(),
-                            u128::from(used),
-                            u128::from(remaining),
-                            u128::from(state.max().micros()),
-                            state.resets_at().unix_micros(),
-                        )
-                    })
-                    .collect();
-                let want_limits: Vec<_> = want
-                    .limits
-                    .iter()
-                    .map(|state| (&*state.counter, state.used, state.remaining, state.max, state.resets_at))
-                    .collect();
+                self.pass(*pause);
+                let decision = self.gate.check(&tool_call(call));
+                self.calls.push(Made::Refused);
+                return Came::Decided(Box::new(decision));
+            }
+            Event::Store { down } => self.store.set_down(*down),
+            Event::Swap => {
+                self.in_force = 1 - self.in_force;
+                self.gate.replace_policy(self.policies[self.in_force].clone());
+            }
+            Event::Settle(of, real, pause) => {
+                self.pass(*pause);
+                if let Some(at) = self.one(of) {
+                    return Came::Answered(self.settle(at, real));
+                }
+            }
+            Event::Release(of) => {
+                if let Some(at) = self.one(of) {
+                    let settled = matches!(&self.calls[at], Made::Open(permit) if permit.is_settled());
+                    let released = |permit: Permit| permit.try_release().map_err(|_| "store_unavailable");
+                    return Came::Answered(if settled { Err("already_done") } else { self.finish(at, released) });
+                }
+            }
+            Event::End(of) => {
+                if let Some(at) = self.one(of) {
+                    return Came::Answered(self.finish(at, |permit| {
+                        permit.end();
+                        Ok(())
+                    }));
+                }
+            }
+        }
+        Came::Nothing
+    }
+
+    fn keep(&mut self, decision: Decision) {
+        if let (Decision::Allow(permit), Some(last)) = (decision, self.calls.last_mut()) {
+            *last = Made::Open(Box::new(permit));
+        }
+    }
+
+    /// Which of the calls so far an event is about.
+    fn one(&self, of: &prop::sample::Index) -> Option<usize> {
+        (!self.calls.is_empty()).then(|| of.index(self.calls.len()))
+    }
+
+    fn settle(&mut self, at: usize, real: &Value) -> Result<(), &'static str> {
+        let permit = match &mut self.calls[at] {
+            Made::Refused => return Err("unknown_call"),
+            Made::Done => return Err("already_done"),
+            Made::Open(permit) if permit.is_settled() => return Err("already_done"),
+            Made::Open(permit) => permit,
+        };
+        let real = real.as_number().and_then(|number| Amount::from_number(number).ok()).ok_or("amount_invalid")?;
+        permit.settle(real).map_err(|error| match error {
+            SettleError::AlreadySettled => "already_done",
+            _ => "store_unavailable",
+        })
+    }
+
+    fn finish(&mut self, at: usize, how: impl FnOnce(Permit) -> Result<(), &'static str>) -> Result<(), &'static str> {
+        match std::mem::replace(&mut self.calls[at], Made::Done) {
+            Made::Open(permit) => how(*permit),
+            Made::Done => Err("already_done"),
+            Made::Refused => {
+                self.calls[at] = Made::Refused;
+                Err("unknown_call")
+            }
+        }
+    }
+}
+
+type Shown = (String, u128, u128, u128, i64);
+
+fn states(states: &[LimitState]) -> Vec<Shown> {
+    let numbers = |state: &LimitState| {
+        let (used, remaining, max) = (state.used().micros(), state.remaining().micros(), state.max().micros());
+        let resets_at = state.resets_at().unix_micros();
+        (state.counter().to_owned(), used.into(), remaining.into(), max.into(), resets_at)
+    };
+    states.iter().map(numbers).collect()
+}
+
+fn wanted(states: &[model::LimitState]) -> Vec<Shown> {
+    let numbers =
+        |state: &model::LimitState| (state.counter.clone(), state.used, state.remaining, state.max, state.resets_at);
+    states.iter().map(numbers).collect()
+}
+
+/// All that a decision says.
+fn shown(decision: &Decision) -> impl PartialEq + std::fmt::Debug + use<> {
+    let (rule, message) = (decision.rule().map(str::to_owned), decision.message().map(str::to_owned));
+    (decision.as_str(), decision.code(), rule, message, decision.retry_after(), states(&decision.limits()))
+}
+
+fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let parsed = documents.each_ref().map(|document| serde_json::from_str::<Value>(&document.to_json()).unwrap());
+    let mut model = Model::new(&parsed[0], &documents[0].entries());
+    let mut world = World::of(documents);
+    for event in history {
+        let came = world.happen(event);
+        let now = world.now;
+        let number = |of| world.one(of).map(|at| at.to_string()).unwrap_or_default();
+        let want = match event {
+            Event::Call(call, _) => {
+                let want = model.decide(&(world.calls.len() - 1).to_string(), call, now);
+                let Came::Decided(decision) = came else { panic!("a call is decided") };
                 prop_assert_eq!(decision.as_str(), want.decision, "{} {:?}", call, decision);
                 prop_assert_eq!(decision.code().map(Code::as_str), want.code, "{}", call);
                 prop_assert_eq!(decision.rule(), want.rule.as_deref(), "{}", call);
-                prop_assert_eq!(
-                    decision.retry_after().map(|wait| u64::try_from(wait.as_millis()).unwrap()),
-                    want.retry_after_ms
-                );
-                prop_assert_eq!(limits, want_limits, "{}", call);
+                let wait = decision.retry_after().map(|wait| u64::try_from(wait.as_millis()).unwrap());
+                prop_assert_eq!(wait, want.retry_after_ms, "{}", call);
+                prop_assert_eq!(states(&decision.limits()), wanted(&want.limits), "{}", call);
                 if let Some(message) = &want.message {
                     prop_assert_eq!(decision.message(), Some(&**message));
                 }
-                if let Decision::Allow(permit) = decision {
-                    permits.insert(number, permit);
-                }
+                world.keep(*decision);
+                usage_agrees(&world, &model, call)?;
+                continue;
             }
-            Event::Release(number) => {
-                // With the store down a release is lost; the model has no such thing.
-                if is_down {
-                    continue;
-                }
-                let done = permits.remove(number).map(|permit| permit.try_release().unwrap());
-                prop_assert_eq!(model.release(&number.to_string()).ok(), done);
-            }
+            Event::Release(of) => model.release(&number(of), now),
+            Event::Settle(of, real, _) => model.settle(&number(of), real, now),
+            Event::End(of) => model.end(&number(of), now),
             Event::Store { down } => {
-                is_down = *down;
-                store.set_down(is_down);
                 model.set_store_down(*down);
+                continue;
             }
+            Event::Swap => {
+                let at = world.in_force;
+                model.set_policy(Some((&parsed[at], &documents[at].entries())));
+                continue;
+            }
+        };
+        match came {
+            Came::Answered(answer) => prop_assert_eq!(answer, want, "{:?}", event),
+            _ => prop_assert_eq!(Err("unknown_call"), want, "{:?}", event),
         }
+    }
+    Ok(())
+}
+
+/// What a caller's counters hold, whatever the call: all that calls report, and nothing else.
+fn usage_agrees(world: &World, model: &Model, call: &Value) -> Result<(), TestCaseError> {
+    let tool_call = tool_call(call);
+    // A call with odd arguments has none that a scope could name.
+    if !matches!(call["arguments"], Value::Object(_)) {
+        return Ok(());
+    }
+    if let Ok(usage) = world.gate.usage(&tool_call) {
+        prop_assert_eq!(states(&usage), wanted(&model.usage(call, world.now)), "{}", call);
     }
     Ok(())
 }

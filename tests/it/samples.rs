@@ -40,3 +40,8 @@ fn code_generator() {
 fn payments() {
     assert!(run("payments") > 190);
 }
+
+#[test]
+fn search_budget() {
+    assert!(run("search-budget") > 45);
+}
