@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
-use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{Counter, CounterStore, Outcome, Reserve, Settle, Settled, StoreError, Tallies, Tally};
 use crate::charge::{Charge, CounterId, Subject};
 use crate::time::Timestamp;

@@ -3,8 +3,11 @@
 //! A [`CounterStore`] counts; it knows no rules. [`MemoryStore`] keeps the counters in the process; an [`AsyncCounterStore`]
 //! keeps them across a network.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod counter;
 mod memory;
+mod sync;
 
 use std::error::Error;
 use std::future::{Future, ready};

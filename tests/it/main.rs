@@ -16,6 +16,8 @@ mod model;
 mod properties;
 mod samples;
 mod schema;
+#[cfg(feature = "conformance")]
+mod stores;
 mod vectors;
 mod walls;
 
