@@ -59,7 +59,7 @@ impl Counter {
     /// [`StoreError::Corrupt`]: the counter counts in another way than the charge.
     pub fn tally(&self, charge: &Charge, now: Timestamp) -> Result<Tally, StoreError> {
         let mut tally = match (&self.0, charge.meter) {
-            (State::Fixed(fixed), Meter::Fixed(asked)) => return Ok(fixed.tally(asked)),
+            (State::Fixed(fixed), Meter::Fixed(asked)) => fixed.tally(asked),
             (State::Sliding(sliding), Meter::Sliding { .. }) => sliding.tally(now),
             (State::TokenBucket(bucket), Meter::TokenBucket { refill, .. }) => bucket.tally(now, refill),
             (State::InFlight(units), Meter::InFlight { .. }) => units.tally(now),
@@ -72,6 +72,7 @@ impl Counter {
             // What it may hold at most before the charge.
             let room = max.micros() - charge.amount.micros();
             match (&self.0, charge.meter) {
+                (State::Fixed(_), _) => Some(tally.resets_at),
                 (State::Sliding(sliding), _) => sliding.falls_to(room, now),
                 (State::TokenBucket(bucket), Meter::TokenBucket { refill, .. }) => bucket.falls_to(room, now, refill),
                 (State::InFlight(units), _) => units.falls_to(room, now),
@@ -346,7 +347,7 @@ impl TokenBucket {
     fn falls_to(&self, room: u64, now: Timestamp, refill: Amount) -> Option<Timestamp> {
         let present = self.present(now);
         let above = self.level_at(present, refill).checked_sub(u128::from(room) * self.parts_per_micro())?;
-        Some(drained_at(above, present, refill))
+        Some(drained_at(above, present, refill)).filter(|at| *at < Timestamp::MAX)
     }
 
     fn charge(&mut self, now: Timestamp, refill: Amount, amount: Amount) -> Tally {
@@ -458,13 +459,18 @@ impl InFlight {
 
     fn settle(&mut self, at: Timestamp, from: Amount, to: Amount) {
         let Ok(index) = self.units.binary_search_by_key(&at, |unit| unit.until) else { return };
-        if let Some(unit) = self.units.get_mut(index) {
-            unit.amount = unit.amount.replace(from, to);
-            self.held = self.held.replace(from, to);
-            if unit.amount == Total::ZERO {
-                self.units.remove(index);
-            }
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let before = unit.amount.micros();
+        unit.amount = unit.amount.replace(from, to);
+        let after = unit.amount.micros();
+        if after == 0 {
+            self.units.remove(index);
         }
+        // By what the unit has changed, which may be less than was asked: the sum is that of the units, always.
+        self.held = match self.held.micros() {
+            u64::MAX => self.units.iter().fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros())),
+            held => Total::from_micros(held.saturating_sub(before).saturating_add(after)),
+        };
     }
 }
 
