@@ -13,6 +13,8 @@ mod decide;
 mod gate;
 mod generate;
 mod model;
+#[cfg(feature = "conformance")]
+mod naive;
 mod properties;
 mod samples;
 mod schema;

@@ -5,6 +5,8 @@ use toolgate::store::conformance;
 use toolgate::store::{Counter, CounterStore, MemoryStore};
 use toolgate::{Amount, Timestamp};
 
+use crate::naive::Naive;
+
 fn passes<S: CounterStore>(store: S) {
     if let Err(failures) = conformance::check(store) {
         panic!("{failures}");
@@ -14,6 +16,20 @@ fn passes<S: CounterStore>(store: S) {
 #[test]
 fn the_memory_store_passes_the_suite() {
     passes(MemoryStore::new());
+}
+
+#[test]
+fn the_naive_store_passes_the_suite() {
+    passes(Naive::default());
+}
+
+#[test]
+fn equal_histories_have_equal_answers() {
+    for seed in 0..40 {
+        if let Err(failure) = conformance::compare(MemoryStore::new(), Naive::default(), seed, 400) {
+            panic!("{failure}");
+        }
+    }
 }
 
 fn units(units: u64) -> Amount {

@@ -75,13 +75,13 @@ fn granted(
 
 fn exactly_max(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
     for meter in case.meters() {
-        let charge = case.charge(meter).up_to(1000);
-        let granted = granted(case, store, 500, |_| vec![charge.clone()]);
-        if granted.iter().sum::<u64>() != 1000 {
-            let asked = format!("500 times by each of {THREADS} threads: {}", case.asking("reserve", 0, &[charge]));
-            return Err(Mismatch::new(asked, "1000 granted in all", format!("{granted:?} granted")));
+        let charge = case.charge(meter).up_to(400);
+        let granted = granted(case, store, 200, |_| vec![charge.clone()]);
+        if granted.iter().sum::<u64>() != 400 {
+            let asked = format!("200 times by each of {THREADS} threads: {}", case.asking("reserve", 0, &[charge]));
+            return Err(Mismatch::new(asked, "400 granted in all", format!("{granted:?} granted")));
         }
-        block_on(case.holds(0, &charge, 1_000_000_000))?;
+        block_on(case.holds(0, &charge, 400_000_000))?;
     }
     Ok(())
 }
@@ -89,10 +89,10 @@ fn exactly_max(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch
 fn crossing(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|name| case.charge(meter).by(subject(name)));
-        let (a, b, c) = (a.up_to(600), b.up_to(400), c.up_to(500));
+        let (a, b, c) = (a.up_to(300), b.up_to(200), c.up_to(250));
         let lists = [vec![a.clone(), b.clone(), c.clone()], vec![c.clone(), b.clone()], vec![b.clone(), a.clone()]];
         let lists = [lists.to_vec(), vec![vec![a.clone(), c.clone()]]].concat();
-        let granted = granted(case, store, 300, |thread| lists.get(thread % lists.len()).cloned().unwrap_or_default());
+        let granted = granted(case, store, 150, |thread| lists.get(thread % lists.len()).cloned().unwrap_or_default());
         for charge in [&a, &b, &c] {
             let with = lists.iter().zip(&granted).filter(|(list, _)| list.contains(charge));
             block_on(case.holds(0, charge, with.map(|(_, granted)| granted * 1_000_000).sum()))?;
@@ -106,7 +106,7 @@ fn give_back(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> 
     for meter in case.meters() {
         let charge = case.charge(meter).of(units(2)).up_to(2 * THREADS as u64);
         let refused: usize =
-            race(|_| (0..200).filter(|_| !taken_and_given_back(case, store, &charge)).count()).into_iter().sum();
+            race(|_| (0..100).filter(|_| !taken_and_given_back(case, store, &charge)).count()).into_iter().sum();
         if refused > 0 {
             let asked = format!(
                 "by each of {THREADS} threads, who give back at once: {}",
