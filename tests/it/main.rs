@@ -9,7 +9,11 @@
 )]
 
 mod allocations;
+#[cfg(feature = "conformance")]
+mod counting;
 mod decide;
+#[cfg(feature = "conformance")]
+mod faults;
 mod gate;
 mod generate;
 mod model;

@@ -1,10 +1,18 @@
 //! The suite that every store must pass, over all stores; and what the counters promise, held against a judge.
 
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
-use toolgate::store::conformance;
-use toolgate::store::{Counter, CounterStore, MemoryStore};
+use toolgate::store::conformance::{self, Suite};
+use toolgate::store::{
+    AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve,
+};
 use toolgate::{Amount, Timestamp};
 
+use crate::faults::block_on;
 use crate::naive::Naive;
 
 fn passes<S: CounterStore>(store: S) {
@@ -16,6 +24,82 @@ fn passes<S: CounterStore>(store: S) {
 #[test]
 fn the_memory_store_passes_the_suite() {
     passes(MemoryStore::new());
+}
+
+/// Itself, shared, or as a trait object, of either trait.
+#[test]
+fn a_store_passes_the_suite_through_pointers() {
+    passes(&MemoryStore::new());
+    passes(Box::new(MemoryStore::new()));
+    passes(Box::new(MemoryStore::new()) as Box<dyn CounterStore>);
+    let shared: Arc<dyn CounterStore> = Arc::new(MemoryStore::new());
+    passes(Arc::clone(&shared));
+    passes(shared);
+    // It begins where the caller says, and a store that has seen one run is ready for the next.
+    let suite = Suite::new("2031-05-05T05:05:05.000001Z".parse().unwrap());
+    let boxed: Box<dyn AsyncCounterStore> = Box::new(InProcess(MemoryStore::new()));
+    let arced: Arc<dyn AsyncCounterStore> = Arc::new(InProcess(Box::new(MemoryStore::new()) as Box<dyn CounterStore>));
+    for suite in [suite, suite.years(false), suite.flood(10)] {
+        for store in [&boxed as &dyn AsyncCounterStore, &arced] {
+            let passed = block_on(suite.run(store)).unwrap_or_else(|failures| panic!("{failures}"));
+            assert_eq!(passed, suite.cases());
+        }
+    }
+    for seed in 0..5 {
+        block_on(suite.compare(&boxed, &arced, seed, 300)).unwrap();
+    }
+}
+
+/// Threads on one counter, grant by grant: what a grant has counted is its place in the order of all.
+#[test]
+fn threads_that_meet_on_one_counter_are_counted_one_by_one() {
+    const THREADS: usize = 4;
+    const MAX: u64 = 2000;
+    let meters = [
+        Meter::Fixed(Span { start: at(0), end: at(60) }),
+        Meter::Sliding { seconds: 60 },
+        Meter::TokenBucket { refill: Amount::ONE, seconds: 60 },
+        Meter::InFlight { lease: 60 },
+    ];
+    let mut changed_hands = 0;
+    // As often as it takes to see them meet; a round in which they do not shows nothing.
+    for round in 0..400 {
+        let store = MemoryStore::new();
+        let charges = [charge(meters[round % 4], Amount::ONE, Some(units(MAX)))];
+        let start = Barrier::new(THREADS);
+        let places = |thread: usize| {
+            start.wait();
+            let calls = (0..MAX).map(|call| ReservationId::new(u128::from(call) << 8 | thread as u128));
+            let outcomes = calls.map(|id| store.reserve(&Reserve::new(id, at(1), &charges)).unwrap());
+            let granted = outcomes.filter_map(|outcome| match outcome {
+                Outcome::Granted(tallies) => Some(tallies[0].used.micros() / 1_000_000),
+                Outcome::Refused(_) => None,
+            });
+            granted.map(|place| (place, thread)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<(u64, usize)> = thread::scope(|scope| {
+            let places = &places;
+            let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || places(thread))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort_unstable();
+        assert!(all.iter().map(|(place, _)| *place).eq(1..=MAX), "each place is given once, and none above max");
+        changed_hands += all.windows(2).filter(|pair| pair[0].1 != pair[1].1).count();
+        if round >= 8 && changed_hands > 100 {
+            return;
+        }
+    }
+    panic!("the counter changed hands {changed_hands} times only: the test shows nothing");
+}
+
+/// The example is what a stranger begins with.
+#[test]
+fn a_store_of_ones_own_takes_under_sixty_lines() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/custom_store.rs");
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    let lines = code.count();
+    assert!(lines < 60, "{lines} lines");
 }
 
 #[test]
