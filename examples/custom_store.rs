@@ -56,8 +56,11 @@ impl CounterStore for MapStore {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     conformance::check(MapStore::default())?.iter().for_each(|case| println!("passed: {case}"));
-    let policy: Policy = include_str!("data/code-generator.json").parse()?;
+    let policy: Policy = r#"{ "version": "1", "default": "allow", "all_tools": { "limits": [
+        { "counter": "calls", "window": "hour", "max": 1, "scope": "global" }] } }"#
+        .parse()?;
     let gate = Gate::builder().policy(policy).store(MapStore::default()).build();
-    println!("{}", gate.check(&ToolCall::new("search", None::<&serde_json::Value>)).as_str());
+    let call = ToolCall::new("search", None::<&serde_json::Value>);
+    println!("{}, {}", gate.check(&call).as_str(), gate.check(&call).as_str());
     Ok(())
 }

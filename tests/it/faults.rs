@@ -169,7 +169,7 @@ impl CounterStore for Faulty {
 #[test]
 fn the_suite_finds_every_fault() {
     for (fault, case) in [
-        (Fault::ChecksThenUpdates, "threads_are_admitted_exactly_max_times"),
+        (Fault::ChecksThenUpdates, "threads_do_not_share_the_last_unit"),
         (Fault::CountsCallsNotAmounts, "weighs_every_charge"),
         (Fault::ChargesWhenAsked, "peek_charges_nothing"),
         (Fault::ChargesUpToTheRefusal, "all_or_none_in_any_order"),

@@ -29,7 +29,8 @@ fn the_memory_store_passes_the_suite() {
 /// Itself, shared, or as a trait object, of either trait.
 #[test]
 fn a_store_passes_the_suite_through_pointers() {
-    passes(&MemoryStore::new());
+    let own = MemoryStore::new();
+    passes(&own);
     passes(Box::new(MemoryStore::new()));
     passes(Box::new(MemoryStore::new()) as Box<dyn CounterStore>);
     let shared: Arc<dyn CounterStore> = Arc::new(MemoryStore::new());

@@ -1,5 +1,6 @@
 //! Threads that come to a store in the process at once.
 
+use std::slice::from_ref;
 use std::sync::Barrier;
 use std::thread;
 
@@ -19,8 +20,13 @@ pub(super) struct Threaded {
 pub(super) const CASES: &[Threaded] = &[
     Threaded {
         name: "threads_are_admitted_exactly_max_times",
-        why: "check, then update: two threads see the same room, and both take it",
+        why: "a lost update admits calls that nobody has counted",
         body: exactly_max,
+    },
+    Threaded {
+        name: "threads_do_not_share_the_last_unit",
+        why: "check, then update: two threads see the same room, and both take it",
+        body: last_unit,
     },
     Threaded {
         name: "threads_over_crossing_counters_charge_all_or_none",
@@ -86,6 +92,26 @@ fn exactly_max(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch
     Ok(())
 }
 
+/// Many counters with room for two, to each of which all threads come once, side by side: the last unit is where they meet.
+fn last_unit(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
+    for meter in case.meters() {
+        let charges: Vec<Charge> = (0..100).map(|_| case.charge(meter).up_to(2)).collect();
+        let granted = race(|_| {
+            let call = |charge| reserve(case, store, case.id(), from_ref(charge));
+            charges.iter().map(|charge| matches!(call(charge), Ok(Outcome::Granted(_)))).collect::<Vec<_>>()
+        });
+        for (index, charge) in charges.iter().enumerate() {
+            let of = granted.iter().filter(|granted| granted.get(index) == Some(&true)).count();
+            if of != 2 {
+                let asked =
+                    format!("once by each of {THREADS} threads: {}", case.asking("reserve", 0, from_ref(charge)));
+                return Err(Mismatch::new(asked, "2 granted in all", format!("{of} granted")));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn crossing(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|name| case.charge(meter).by(subject(name)));
@@ -125,7 +151,7 @@ fn give_back(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> 
 
 fn taken_and_given_back(case: &Case<'_>, store: &dyn CounterStore, charge: &Charge) -> bool {
     let id = case.id();
-    let Ok(Outcome::Granted(tallies)) = reserve(case, store, id, std::slice::from_ref(charge)) else { return false };
+    let Ok(Outcome::Granted(tallies)) = reserve(case, store, id, from_ref(charge)) else { return false };
     let settled: Vec<_> = tallies.iter().map(|tally| Settled::new(charge, tally.charged_at, Amount::ZERO)).collect();
     store.settle(&Settle::new(id, 1, case.at(0), &settled)).is_ok()
 }
