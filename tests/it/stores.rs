@@ -168,3 +168,11 @@ fn a_counter_that_was_full_to_the_brim_is_read_back() {
     assert_eq!(serde_json::from_str::<Counter>(&text).unwrap(), counter);
     assert_eq!(counter.tally(&largest, at(3)).unwrap().used.micros(), 2 * Amount::MAX.micros());
 }
+
+#[test]
+fn a_subject_of_any_bytes_is_as_long_as_those_of_policies_at_most() {
+    let of = |length: usize| Subject::from_bytes(&vec![b'x'; length]);
+    assert_eq!(of(128).as_bytes(), [b'x'; 128]);
+    assert!(of(129).as_bytes().len() <= 128);
+    assert_ne!(of(129), of(130));
+}

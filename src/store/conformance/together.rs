@@ -2,7 +2,7 @@
 
 use std::slice::from_ref;
 
-use super::case::{Case, Mismatch, shown, subject, units};
+use super::case::{Case, DAY, Mismatch, SECOND, WINDOW, shown, subject, units};
 use super::{Answered, cases, join};
 use crate::amount::Amount;
 use crate::charge::Charge;
@@ -18,6 +18,7 @@ cases! { CASES:
     reset_forgets_one_counter_of_one_subject: "mending one counter would give everybody a new budget",
     settling_what_was_reset_makes_no_room: "what is given back twice is above the limit",
     a_flood_of_subjects_evicts_nobody: "whoever invents names would push out what was counted",
+    many_that_have_expired_change_no_answer: "cleaning up would take what is live along, or bring back what is spent",
     calls_at_once_are_admitted_exactly_max_times: "check, then update: two calls see the same room, and both take it",
     calls_at_once_over_crossing_counters: "calls that lock one after the other wait for ever, or charge in part",
     releases_at_once_give_back_each: "a lost update leaves budget spent, or gives it twice",
@@ -176,7 +177,7 @@ async fn settling_what_was_reset_makes_no_room(case: &Case<'_>) -> Result<(), Mi
 async fn a_flood_of_subjects_evicts_nobody(case: &Case<'_>) -> Result<(), Mismatch> {
     let live = case.meters().map(|meter| case.charge(meter).up_to(1));
     case.grant(0, &live).await?;
-    let flood = case.charge(case.fixed(super::case::WINDOW)).up_to(1);
+    let flood = case.charge(case.fixed(WINDOW)).up_to(1);
     let names: Vec<u32> = (0..case.flood).collect();
     for names in names.chunks(100) {
         let calls: Vec<Answered<'_>> =
@@ -189,6 +190,33 @@ async fn a_flood_of_subjects_evicts_nobody(case: &Case<'_>) -> Result<(), Mismat
         case.refuse(0, &[charge]).await?;
     }
     Ok(())
+}
+
+async fn many_that_have_expired_change_no_answer(case: &Case<'_>) -> Result<(), Mismatch> {
+    let live = case.charge(case.fixed(DAY)).up_to(1);
+    case.grant(0, from_ref(&live)).await?;
+    let short = case.charge(case.fixed(SECOND)).up_to(1);
+    let names: Vec<u32> = (0..case.flood / 2).collect();
+    let come = async |at: i64| {
+        for name in &names {
+            let charge = short.by(subject(&name.to_le_bytes()));
+            match case.reserve_as(case.id(), at, from_ref(&charge)).await? {
+                Outcome::Granted(_) => {}
+                refused => {
+                    let asked = case.asking("reserve", at, &case.aimed(at, &[charge]));
+                    return Err(Mismatch::new(asked, "granted: the window is a new one", shown(&refused)));
+                }
+            }
+        }
+        Ok(())
+    };
+    come(0).await?;
+    come(DAY / 2).await?;
+    case.refuse(DAY / 2, from_ref(&live)).await?;
+    for name in names.iter().step_by(97) {
+        case.refuse(DAY / 2, &[short.by(subject(&name.to_le_bytes()))]).await?;
+    }
+    case.grant(DAY, from_ref(&live)).await.map(drop)
 }
 
 /// A call with one charge, or several, in flight among others.
