@@ -187,7 +187,13 @@ async fn sliding_weighs_every_charge(case: &Case<'_>) -> Result<(), Mismatch> {
     case.holds(later, &charge, 4_000_000).await?;
     case.refuse(later, &[charge.of(units(7))]).await?;
     case.grant(later, &[charge.of(units(6))]).await?;
-    case.refuse(later, from_ref(&charge)).await.map(drop)
+    case.refuse(later, from_ref(&charge)).await?;
+    // Two of one step: the later one is counted to its own end.
+    let close = case.charge(sliding).up_to(2);
+    case.grant(0, from_ref(&close)).await?;
+    case.grant(SECOND - 1, from_ref(&close)).await?;
+    case.refuse(WINDOW + SECOND - 2, &[close.of(units(2))]).await?;
+    case.grant(WINDOW + SECOND - 1, &[close.of(units(2))]).await.map(drop)
 }
 
 async fn a_bucket_refills_at_its_exact_rate(case: &Case<'_>) -> Result<(), Mismatch> {
@@ -224,6 +230,11 @@ async fn a_bucket_holds_no_more_than_its_burst(case: &Case<'_>) -> Result<(), Mi
     case.holds(10 * SECOND, &charge, 0).await?;
     case.grant(10 * SECOND, &[charge.of(units(5))]).await?;
     case.refuse(10 * SECOND, from_ref(&charge)).await?;
+    // What has flowed back meanwhile, and what is given back: both.
+    let part = case.charge(meter).up_to(5);
+    let mut held = case.grant(0, &[part.of(units(5))]).await?;
+    case.settle(2 * SECOND, &mut held, &[units(3)]).await?;
+    case.holds(2 * SECOND, &part, 1_000_000).await?;
     let quiet = 2 * DAY;
     case.refuse(quiet, &[charge.of(units(6))]).await?;
     case.grant(quiet, &[charge.of(units(5))]).await?;
@@ -242,7 +253,14 @@ async fn a_lease_ends_on_time(case: &Case<'_>) -> Result<(), Mismatch> {
     case.holds(WINDOW, &charge, 0).await?;
     case.grant(WINDOW, &[charge.of(units(2))]).await?;
     case.refuse(2 * WINDOW - 1, from_ref(&charge)).await?;
-    case.grant(2 * WINDOW, from_ref(&charge)).await.map(drop)
+    case.grant(2 * WINDOW, from_ref(&charge)).await?;
+    // The smallest there are, one after the other: two have to go.
+    let [one, two, three] = [1, 2, 3].map(|micros| Amount::from_micros(micros).unwrap_or(Amount::ONE));
+    let small = Charge { max: Some(three), ..case.charge(in_flight).of(one) };
+    for second in 0..3 {
+        case.grant(second * SECOND, from_ref(&small)).await?;
+    }
+    waits_exactly(case, 3 * SECOND, &small.of(two)).await
 }
 
 async fn ends_that_come_late_free_nobody_else(case: &Case<'_>) -> Result<(), Mismatch> {
@@ -264,6 +282,15 @@ async fn a_clock_back_by_a_day_opens_nothing(case: &Case<'_>) -> Result<(), Mism
         case.grant(SECOND - 1, from_ref(&charge)).await?;
         case.refuse(SECOND - DAY, from_ref(&charge)).await?;
         case.refuse(SECOND, from_ref(&charge)).await?;
+    }
+    // What is charged a day back counts with what was charged last. (In flight it has its lease from there.)
+    let [fixed, sliding, bucket, _] = case.meters();
+    for meter in [fixed, sliding, bucket] {
+        let charge = case.charge(meter).up_to(3);
+        case.grant(SECOND, &[charge.of(units(2))]).await?;
+        case.grant(SECOND - DAY, from_ref(&charge)).await?;
+        case.refuse(SECOND, from_ref(&charge)).await?;
+        case.holds(SECOND, &charge, 3_000_000).await?;
     }
     Ok(())
 }
