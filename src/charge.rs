@@ -37,6 +37,12 @@ impl CounterId {
         Self(id)
     }
 
+    /// A counter of this name, which no policy has: for tests of stores.
+    #[cfg(feature = "conformance")]
+    pub fn named(name: &str) -> Self {
+        Self::of(["(conformance)", name])
+    }
+
     /// The 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -122,6 +128,15 @@ const LONG: u8 = u8::MAX;
 const SUBJECT_BYTES: usize = 128;
 
 impl Subject {
+    /// A subject of these bytes, or of their digest where there are more than 128, whether parts encode to them or not: for
+    /// tests of stores.
+    #[cfg(feature = "conformance")]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut subject = Self::of_bytes(bytes);
+        subject.bound();
+        subject
+    }
+
     /// The encoded parts.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
@@ -293,6 +308,13 @@ pub struct Charge {
     pub max: Option<Amount>,
     /// How it counts.
     pub meter: Meter,
+}
+
+impl Charge {
+    /// Charges `subject` with `amount` in `counter`, if it then holds at most `max`.
+    pub fn new(counter: CounterId, subject: Subject, amount: Amount, max: Option<Amount>, meter: Meter) -> Self {
+        Self { counter, subject, amount, max, meter }
+    }
 }
 
 /// How a counter counts, in integers: a store needs no calendar.

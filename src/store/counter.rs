@@ -60,7 +60,7 @@ impl Counter {
     /// [`StoreError::Corrupt`]: the counter counts in another way than the charge.
     pub fn tally(&self, charge: &Charge, now: Timestamp) -> Result<Tally, StoreError> {
         let mut tally = match (&self.0, charge.meter) {
-            (State::Fixed(fixed), Meter::Fixed(asked)) => return Ok(fixed.tally(asked)),
+            (State::Fixed(fixed), Meter::Fixed(asked)) => return Ok(fixed.tally_for(charge, asked)),
             (State::Sliding(sliding), Meter::Sliding { .. }) => sliding.tally(now),
             (State::TokenBucket(bucket), Meter::TokenBucket { refill, .. }) => bucket.tally(now, refill),
             (State::InFlight(units), Meter::InFlight { .. }) => units.tally(now),
@@ -69,7 +69,7 @@ impl Counter {
         if tally.has_room(charge) {
             return Ok(tally);
         }
-        tally.retry_at = charge.max.filter(|max| *max > Amount::ZERO && charge.amount <= *max).and_then(|max| {
+        tally.retry_at = charge.max.filter(|max| Total::ZERO.has_room(charge.amount, *max)).and_then(|max| {
             // What it may hold at most before the charge.
             let room = max.micros() - charge.amount.micros();
             match (&self.0, charge.meter) {
@@ -195,6 +195,16 @@ impl Fixed {
         let found = self.at(asked);
         let window = found.window();
         Tally { used: found.used, resets_at: window.end, retry_at: Some(window.end), charged_at: window.start }
+    }
+
+    /// As [`tally`](Self::tally), for one charge: no window has room for some.
+    #[inline]
+    pub(in crate::store) fn tally_for(self, charge: &Charge, asked: Span) -> Tally {
+        let mut tally = self.tally(asked);
+        if charge.max.is_some_and(|max| !Total::ZERO.has_room(charge.amount, max)) {
+            tally.retry_at = None;
+        }
+        tally
     }
 
     #[inline]
@@ -463,23 +473,29 @@ impl InFlight {
     }
 
     fn settle(&mut self, at: Timestamp, from: Amount, to: Amount, now: Timestamp) {
-        match self.units.binary_search_by_key(&at, |unit| unit.until) {
+        let (before, after) = match self.units.binary_search_by_key(&at, |unit| unit.until) {
             Ok(index) => {
-                if let Some(unit) = self.units.get_mut(index) {
-                    unit.amount = unit.amount.replace(from, to);
-                    self.held = self.held.replace(from, to);
-                    if unit.amount == Total::ZERO {
-                        self.units.remove(index);
-                    }
+                let Some(unit) = self.units.get_mut(index) else { return };
+                let before = unit.amount.micros();
+                unit.amount = unit.amount.replace(from, to);
+                let after = unit.amount.micros();
+                if after == 0 {
+                    self.units.remove(index);
                 }
+                (before, after)
             }
             // A unit of nothing is not kept: it is one from now on. Any other that is not there has run out.
             Err(index) if from == Amount::ZERO && to > Amount::ZERO && at > now => {
                 self.units.insert(index, Unit { until: at, amount: Total::ZERO.plus(to) });
-                self.held = self.held.plus(to);
+                (0, to.micros())
             }
-            Err(_) => {}
-        }
+            Err(_) => return,
+        };
+        // By what the unit has changed, which may be less than was asked: the sum is that of the units, always.
+        self.held = match self.held.micros() {
+            u64::MAX => self.units.iter().fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros())),
+            held => Total::from_micros(held.saturating_sub(before).saturating_add(after)),
+        };
     }
 }
 

@@ -5,12 +5,11 @@ mod snapshot;
 mod table;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::RandomState;
-use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{CounterStore, Outcome, Reserve, Settle, StoreError, Tallies, Tally};
 use crate::charge::{Charge, CounterId, Subject};
 use row::Cell;
@@ -238,7 +237,7 @@ impl MemoryStore {
             self.claim(look.missing, commit)?;
         }
         let room = look.room;
-        *tallies = if room && commit { locked.write(request, &self.held)? } else { look.tallies };
+        *tallies = if room && commit { locked.write(request, self)? } else { look.tallies };
         Ok(room)
     }
 
@@ -349,8 +348,9 @@ impl Locked<'_> {
     }
 
     #[inline]
-    fn write(&mut self, request: &Reserve<'_>, held: &AtomicUsize) -> Result<Tallies, StoreError> {
+    fn write(&mut self, request: &Reserve<'_>, store: &MemoryStore) -> Result<Tallies, StoreError> {
         let mut tallies = Tallies::new();
+        let reclaim = (store.len() > store.keep).then_some(request.now);
         let mut added = false;
         for (charge, place) in request.charges.iter().zip(&self.places) {
             let Some(table) = self.guards.get_mut(place.guard) else { return Err(StoreError::Unavailable(None)) };
@@ -370,8 +370,8 @@ impl Locked<'_> {
                     let mut cell = Cell::new(charge);
                     let tally = cell.charge(charge, request.now)?;
                     // A shard of two million rows of one kind takes no more: a store of a hundred thousand million counters.
-                    let gone = table.add(place.spot.hash, &charge.subject, cell, request.now);
-                    held.fetch_sub(gone.ok_or(StoreError::Unavailable(None))?, Ordering::Relaxed);
+                    let gone = table.add(place.spot.hash, &charge.subject, cell, reclaim);
+                    store.held.fetch_sub(gone.ok_or(StoreError::Unavailable(None))?, Ordering::Relaxed);
                     tally
                 }
             });

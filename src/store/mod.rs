@@ -3,8 +3,11 @@
 //! A [`CounterStore`] counts; it knows no rules. [`MemoryStore`] keeps the counters in the process; an [`AsyncCounterStore`]
 //! keeps them across a network.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod counter;
 mod memory;
+mod sync;
 
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
@@ -309,7 +312,8 @@ impl Tally {
     /// Of a counter that nothing was charged to.
     pub fn unused(meter: &Meter, now: Timestamp) -> Self {
         match *meter {
-            Meter::Fixed(window) => counter::Fixed::new(window).tally(window),
+            // A charge that finds no room here never will.
+            Meter::Fixed(window) => Self { retry_at: None, ..counter::Fixed::new(window).tally(window) },
             _ => Self { used: Total::ZERO, resets_at: now, retry_at: None, charged_at: now },
         }
     }

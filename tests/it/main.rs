@@ -9,14 +9,22 @@
 )]
 
 mod allocations;
+#[cfg(feature = "conformance")]
+mod counting;
 mod decide;
+#[cfg(feature = "conformance")]
+mod faults;
 mod gate;
 mod generate;
 mod model;
+#[cfg(feature = "conformance")]
+mod naive;
 mod permits;
 mod properties;
 mod samples;
 mod schema;
+#[cfg(feature = "conformance")]
+mod stores;
 mod vectors;
 mod walls;
 

@@ -85,7 +85,7 @@ impl Cell {
     #[inline]
     pub(super) fn tally(&self, charge: &Charge, now: Timestamp) -> Result<Tally, StoreError> {
         match (&self.state, charge.meter) {
-            (State::Fixed(fixed), Meter::Fixed(asked)) => Ok(fixed.tally(asked)),
+            (State::Fixed(fixed), Meter::Fixed(asked)) => Ok(fixed.tally_for(charge, asked)),
             (State::Other(counter), _) => counter.tally(charge, now),
             (State::Fixed(_), _) => Err(StoreError::Corrupt),
         }

@@ -1,10 +1,9 @@
 //! Counters over a restart of the process.
 
-use std::sync::atomic::Ordering;
-
 use serde::{Deserialize, Serialize};
 
 use super::super::counter::Counter;
+use super::super::sync::Ordering;
 use super::MemoryStore;
 use super::row::Cell;
 use crate::charge::{CounterId, Subject};
@@ -120,8 +119,7 @@ impl MemoryStore {
             if known {
                 return Err(RestoreError::Duplicate { counter });
             }
-            // No counter has expired at the beginning of time.
-            if table.add(spot.hash, &subject, Cell::restored(counter, state), Timestamp::MIN).is_none() {
+            if table.add(spot.hash, &subject, Cell::restored(counter, state), None).is_none() {
                 return Err(full);
             }
             store.held.fetch_add(1, Ordering::Relaxed);

@@ -146,9 +146,16 @@ impl Table {
         })
     }
 
-    /// Adds a counter that is not there, and gives the number of those of its subject that went because they have expired; or
-    /// nothing, if the table can take no more.
-    pub(super) fn add(&mut self, hash: u32, subject: &Subject, cell: Cell, now: Timestamp) -> Option<usize> {
+    /// Adds a counter that is not there, and reclaims those of its subject that have expired at an instant, if there is one.
+    /// Gives the number of those; or nothing, if the table can take no more.
+    pub(super) fn add(
+        &mut self,
+        hash: u32,
+        subject: &Subject,
+        cell: Cell,
+        reclaim: Option<Timestamp>,
+    ) -> Option<usize> {
+        let expired = |cells: &[Cell]| reclaim.is_some_and(|now| has_expired(cells, now));
         match self.find(hash, subject) {
             None => {
                 let at = self.push_single(Row { key: Key::new(subject.as_bytes()), cells: cell })?;
@@ -160,7 +167,7 @@ impl Table {
                 let mut horizon = self.horizon;
                 if let Some(row) = self.several.get_mut(index) {
                     row.cells.retain(|cell| {
-                        let expired = has_expired(std::slice::from_ref(cell), now);
+                        let expired = expired(std::slice::from_ref(cell));
                         if expired {
                             gone += 1;
                             horizon = horizon.max(Some(cell.expires_at()));
@@ -176,9 +183,8 @@ impl Table {
                 if self.several.len() >= MOST {
                     return None;
                 }
-                let before = self.remove(At::Single(index))?;
-                let gone = usize::from(has_expired(&before, now));
-                let mut cells = before;
+                let mut cells = self.remove(At::Single(index))?;
+                let gone = usize::from(expired(&cells));
                 if gone > 0 {
                     self.horizon = self.horizon.max(cells.iter().map(Cell::expires_at).max());
                     cells.clear();
@@ -412,7 +418,7 @@ mod tests {
                         known.insert(counter, end);
                         let subject = subject(number);
                         let hash = hash(&table, &subject);
-                        prop_assert_eq!(table.add(hash, &subject, cell(counter, end), Timestamp::MIN), Some(0));
+                        prop_assert_eq!(table.add(hash, &subject, cell(counter, end), None), Some(0));
                     }
                     Act::Remove { subject: number, counter } => {
                         let known = model.get_mut(&number).is_some_and(|known| known.remove(&counter).is_some());
@@ -458,10 +464,10 @@ mod tests {
         let subject = subject(1);
         let hash = halves(&table.hash, subject.as_bytes()).0;
         let at = Timestamp::from_unix_seconds;
-        assert_eq!(table.add(hash, &subject, cell(0, 10), at(9)), Some(0));
-        assert_eq!(table.add(hash, &subject, cell(1, 20), at(11)), Some(0), "within the grace");
-        assert_eq!(table.add(hash, &subject, cell(2, 30), at(12)), Some(1));
-        assert_eq!(table.add(hash, &subject, cell(3, 40), at(50)), Some(2));
+        assert_eq!(table.add(hash, &subject, cell(0, 10), Some(at(9))), Some(0));
+        assert_eq!(table.add(hash, &subject, cell(1, 20), Some(at(11))), Some(0), "within the grace");
+        assert_eq!(table.add(hash, &subject, cell(2, 30), Some(at(12))), Some(1));
+        assert_eq!(table.add(hash, &subject, cell(3, 40), Some(at(50))), Some(2));
         let charge = |end| {
             let window = Span { start: at(end - 1), end: at(end) };
             let counter = CounterId::of(["a new one"]);

@@ -1,0 +1,66 @@
+//! A counter store of one's own: a map under a lock, with the crate's arithmetic. It passes the suite, and a gate uses it.
+//!
+//! `cargo run --example custom_store --features conformance`
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use toolgate::charge::{CounterId, Subject};
+use toolgate::store::{Counter, CounterStore, Outcome, Reserve, Settle, StoreError, Tallies, conformance};
+use toolgate::{Gate, Policy, ToolCall};
+
+/// Keeps every counter for ever. One for production forgets those whose `expires_at` has passed, and refuses when it is full.
+#[derive(Default)]
+struct MapStore(Mutex<BTreeMap<(CounterId, Subject), Counter>>);
+
+impl MapStore {
+    /// All or none, in one step: nobody else has the lock.
+    fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
+        let mut counters = self.0.lock().map_err(|_| StoreError::Unavailable(None))?;
+        let (mut tallies, mut room) = (Tallies::new(), true);
+        for charge in request.charges {
+            let fresh = Counter::new(&charge.meter);
+            let counter = counters.get(&(charge.counter, charge.subject.clone())).unwrap_or(&fresh);
+            tallies.push(counter.tally(charge, request.now)?);
+            room &= tallies.last().is_some_and(|tally| tally.has_room(charge));
+        }
+        for (charge, tally) in request.charges.iter().zip(&mut tallies).filter(|_| room && commit) {
+            let counter = counters.entry((charge.counter, charge.subject.clone()));
+            *tally = counter.or_insert_with(|| Counter::new(&charge.meter)).charge(charge, request.now)?;
+        }
+        Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
+    }
+}
+
+impl CounterStore for MapStore {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.run(request, true)
+    }
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.run(request, false)
+    }
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        let mut counters = self.0.lock().map_err(|_| StoreError::Unavailable(None))?;
+        for settled in request.charges {
+            if let Some(counter) = counters.get_mut(&(settled.charge.counter, settled.charge.subject.clone())) {
+                counter.settle(settled.charge, settled.at, settled.to, request.now)?;
+            }
+        }
+        Ok(())
+    }
+    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
+        self.0.lock().map_err(|_| StoreError::Unavailable(None))?.remove(&(counter, subject.clone()));
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    conformance::check(MapStore::default())?.iter().for_each(|case| println!("passed: {case}"));
+    let policy: Policy = r#"{ "version": "1", "default": "allow", "all_tools": { "limits": [
+        { "counter": "calls", "window": "hour", "max": 1, "scope": "global" }] } }"#
+        .parse()?;
+    let gate = Gate::builder().policy(policy).store(MapStore::default()).build();
+    let call = ToolCall::new("search", None::<&serde_json::Value>);
+    println!("{}, {}", gate.check(&call).as_str(), gate.check(&call).as_str());
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! What a case has in its hands: counters of its own, and questions to the store that say what they expect.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Suite;
+use crate::amount::{Amount, Total};
+use crate::charge::{Charge, CounterId, Meter, Span, Subject};
+use crate::store::{AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tallies, Tally};
+use crate::time::{MICROS_PER_SECOND, Timestamp};
+
+/// In microseconds, as all times of the cases.
+pub(super) const SECOND: i64 = MICROS_PER_SECOND;
+pub(super) const DAY: i64 = 86_400 * SECOND;
+/// How long the windows of most cases are.
+pub(super) const WINDOW: i64 = 64 * SECOND;
+const WINDOW_SECONDS: u32 = 64;
+
+/// A store did not do what a case expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    pub(super) asked: String,
+    pub(super) expected: String,
+    pub(super) came: String,
+}
+
+impl Mismatch {
+    pub(super) fn new(asked: impl fmt::Display, expected: impl fmt::Display, came: impl fmt::Display) -> Self {
+        Self { asked: asked.to_string(), expected: expected.to_string(), came: came.to_string() }
+    }
+}
+
+/// One case on its way. Times are microseconds from a start on a full hour.
+pub(super) struct Case<'s> {
+    pub(super) store: &'s dyn AsyncCounterStore,
+    pub(super) flood: u32,
+    start: i64,
+    run: u64,
+    name: &'static str,
+    drawn: AtomicU64,
+}
+
+/// A reservation that was granted.
+pub(super) struct Held {
+    id: ReservationId,
+    pub(super) charges: Vec<Charge>,
+    tallies: Tallies,
+    step: u32,
+}
+
+impl Held {
+    pub(super) fn new(id: ReservationId, charges: Vec<Charge>, tallies: Tallies) -> Self {
+        Self { id, charges, tallies, step: 0 }
+    }
+}
+
+impl<'s> Case<'s> {
+    pub(super) fn new(store: &'s dyn AsyncCounterStore, suite: &Suite, run: u64, name: &'static str) -> Self {
+        const HOUR: i64 = 3600 * SECOND;
+        let start = suite.start.unix_micros();
+        let start = start.saturating_add((-start).rem_euclid(HOUR));
+        Self { store, flood: suite.flood, start, run, name, drawn: AtomicU64::new(0) }
+    }
+
+    pub(super) fn at(&self, micros: i64) -> Timestamp {
+        Timestamp::from_unix_micros(self.start.saturating_add(micros))
+    }
+
+    fn draw(&self) -> u64 {
+        self.drawn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn id(&self) -> ReservationId {
+        let mut name = [0; 4];
+        name.iter_mut().zip(CounterId::of([self.name]).as_bytes()).for_each(|(to, from)| *to = *from);
+        let case = u128::from(u32::from_le_bytes(name));
+        ReservationId::new(u128::from(self.run) << 64 | case << 32 | u128::from(self.draw()))
+    }
+
+    /// One of each kind, with windows of 64 seconds. A whole unit comes back to the bucket in that time.
+    pub(super) fn meters(&self) -> [Meter; 4] {
+        [
+            self.fixed(WINDOW),
+            Meter::Sliding { seconds: WINDOW_SECONDS },
+            Meter::TokenBucket { refill: Amount::ONE, seconds: WINDOW_SECONDS },
+            Meter::InFlight { lease: WINDOW_SECONDS },
+        ]
+    }
+
+    /// Windows of a length, the first of which begins at the start.
+    pub(super) fn fixed(&self, length: i64) -> Meter {
+        Meter::Fixed(Span { start: self.at(0), end: self.at(length) })
+    }
+
+    /// A charge of one unit, of a counter that nothing was charged to, without a max.
+    pub(super) fn charge(&self, meter: Meter) -> Charge {
+        let counter = CounterId::of(["(conformance)", self.name, &self.run.to_string(), &self.draw().to_string()]);
+        Charge::new(counter, subject(b"somebody"), Amount::ONE, None, meter)
+    }
+
+    /// The charges with their fixed windows where a gate would put them at that time.
+    pub(super) fn aimed(&self, at: i64, charges: &[Charge]) -> Vec<Charge> {
+        let aim = |charge: &Charge| {
+            let Meter::Fixed(span) = charge.meter else { return charge.clone() };
+            let length = span.end.unix_micros().saturating_sub(span.start.unix_micros()).max(1);
+            let start = at.div_euclid(length) * length;
+            let span = Span { start: self.at(start), end: self.at(start.saturating_add(length)) };
+            Charge { meter: Meter::Fixed(span), ..charge.clone() }
+        };
+        charges.iter().map(aim).collect()
+    }
+
+    /// Asks without a charge.
+    pub(super) async fn peek(&self, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
+        let charges = self.aimed(at, charges);
+        let outcome = self.store.peek(&Reserve::new(self.id(), self.at(at), &charges)).await;
+        let asked = || self.asking("peek", at, &charges);
+        let outcome = answered(&asked, outcome)?;
+        sound(&asked, self.at(at), &charges, &outcome)?;
+        let room = outcome.tallies().iter().zip(&charges).all(|(tally, charge)| tally.has_room(charge));
+        if room == matches!(outcome, Outcome::Granted(_)) {
+            return Ok(outcome);
+        }
+        Err(Mismatch::new(asked(), "granted if every charge has room by its tally, else refused", shown(&outcome)))
+    }
+
+    /// Reserves without a look before.
+    pub(super) async fn reserve_as(&self, id: ReservationId, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
+        let charges = self.aimed(at, charges);
+        let outcome = self.store.reserve(&Reserve::new(id, self.at(at), &charges)).await;
+        let asked = || self.asking("reserve", at, &charges);
+        let outcome = answered(&asked, outcome)?;
+        sound(&asked, self.at(at), &charges, &outcome)?;
+        Ok(outcome)
+    }
+
+    /// Peeks and then reserves: what a look promises must come, and only that.
+    pub(super) async fn reserve(&self, at: i64, charges: &[Charge]) -> Result<(ReservationId, Outcome), Mismatch> {
+        let foreseen = self.peek(at, charges).await?;
+        let id = self.id();
+        let outcome = self.reserve_as(id, at, charges).await?;
+        let expected: Option<Vec<Total>> = match (&foreseen, &outcome) {
+            (Outcome::Granted(before), Outcome::Granted(_)) => {
+                Some(before.iter().zip(charges).map(|(tally, charge)| tally.used.plus(charge.amount)).collect())
+            }
+            (Outcome::Refused(before), Outcome::Refused(_)) => Some(before.iter().map(|tally| tally.used).collect()),
+            _ => None,
+        };
+        let used: Vec<Total> = outcome.tallies().iter().map(|tally| tally.used).collect();
+        if expected.as_ref() == Some(&used) {
+            return Ok((id, outcome));
+        }
+        let expected = match expected {
+            Some(used) => format!("what `peek` says just before, with the charges that are made: used {used:?}"),
+            None => format!("what `peek` says just before: {}", shown(&foreseen)),
+        };
+        Err(Mismatch::new(self.asking("reserve", at, &self.aimed(at, charges)), expected, shown(&outcome)))
+    }
+
+    /// Reserves what must be granted.
+    pub(super) async fn grant(&self, at: i64, charges: &[Charge]) -> Result<Held, Mismatch> {
+        match self.reserve(at, charges).await? {
+            (id, Outcome::Granted(tallies)) => Ok(Held::new(id, self.aimed(at, charges), tallies)),
+            (_, refused) => {
+                Err(Mismatch::new(self.asking("reserve", at, &self.aimed(at, charges)), "granted", shown(&refused)))
+            }
+        }
+    }
+
+    /// Reserves what must be refused.
+    pub(super) async fn refuse(&self, at: i64, charges: &[Charge]) -> Result<Tallies, Mismatch> {
+        match self.reserve(at, charges).await? {
+            (_, Outcome::Refused(tallies)) => Ok(tallies),
+            (_, granted) => {
+                Err(Mismatch::new(self.asking("reserve", at, &self.aimed(at, charges)), "refused", shown(&granted)))
+            }
+        }
+    }
+
+    /// What the counter of a charge must hold, in millionths.
+    pub(super) async fn holds(&self, at: i64, charge: &Charge, micros: u64) -> Result<(), Mismatch> {
+        let charges = [Charge { max: None, amount: Amount::ZERO, ..charge.clone() }];
+        let outcome = self.peek(at, &charges).await?;
+        let used = outcome.tallies().first().map(|tally| tally.used);
+        if used == Some(Total::from_micros(micros)) {
+            return Ok(());
+        }
+        let asked = self.asking("peek", at, &self.aimed(at, &charges));
+        Err(Mismatch::new(asked, format!("used {}", Total::from_micros(micros)), shown(&outcome)))
+    }
+
+    /// Makes the charges of a reservation what `to` says, each in its place.
+    pub(super) async fn settle(&self, at: i64, held: &mut Held, to: &[Amount]) -> Result<(), Mismatch> {
+        held.step = held.step.saturating_add(1);
+        self.settle_again(at, held, to).await?;
+        held.charges.iter_mut().zip(to).for_each(|(charge, to)| charge.amount = *to);
+        Ok(())
+    }
+
+    /// Sends the settlement of a step, as if it were not known whether it was sent before.
+    pub(super) async fn settle_again(&self, at: i64, held: &Held, to: &[Amount]) -> Result<(), Mismatch> {
+        let settled: Vec<_> = held
+            .charges
+            .iter()
+            .zip(&held.tallies)
+            .zip(to)
+            .map(|((charge, tally), to)| Settled::new(charge, tally.charged_at, *to))
+            .collect();
+        let request = Settle::new(held.id, held.step, self.at(at), &settled);
+        let answer = self.store.settle(&request).await;
+        answered(&|| format!("{} to {to:?}", self.asking("settle", at, &held.charges)), answer)
+    }
+
+    pub(super) async fn reset(&self, charge: &Charge) -> Result<(), Mismatch> {
+        let answer = self.store.reset(charge.counter, &charge.subject).await;
+        answered(&|| format!("reset counter {:?} of {:?}", charge.counter, charge.subject), answer)
+    }
+
+    /// A request in words.
+    pub(super) fn asking(&self, verb: &str, at: i64, charges: &[Charge]) -> String {
+        let mut text = format!("{verb} at {}", self.at(at));
+        for (index, charge) in charges.iter().enumerate() {
+            text.push_str(if index == 0 { ": " } else { "; " });
+            text.push_str(&told(charge));
+        }
+        text
+    }
+}
+
+impl Charge {
+    pub(super) fn of(&self, amount: Amount) -> Self {
+        Self { amount, ..self.clone() }
+    }
+
+    pub(super) fn up_to(&self, max: u64) -> Self {
+        Self { max: Some(units(max)), ..self.clone() }
+    }
+
+    pub(super) fn by(&self, subject: Subject) -> Self {
+        Self { subject, ..self.clone() }
+    }
+
+    /// Whether it has no room in any state of the counter.
+    pub(super) fn never_fits(&self) -> bool {
+        let rate = !matches!(self.meter, Meter::TokenBucket { refill: Amount::ZERO, .. });
+        self.max.is_some_and(|max| max == Amount::ZERO || self.amount > max || !rate)
+    }
+}
+
+pub(super) fn units(units: u64) -> Amount {
+    Amount::from_micros(units.saturating_mul(Amount::ONE.micros())).unwrap_or(Amount::MAX)
+}
+
+/// A subject of any bytes, few enough.
+pub(super) fn subject(bytes: &[u8]) -> Subject {
+    Subject::from_bytes(bytes)
+}
+
+fn answered<T>(asked: &dyn Fn() -> String, answer: Result<T, StoreError>) -> Result<T, Mismatch> {
+    answer.map_err(|error| Mismatch::new(asked(), "an answer", format!("an error: {error} ({error:?})")))
+}
+
+/// What must hold of every answer, whatever was asked.
+fn sound(asked: &dyn Fn() -> String, now: Timestamp, charges: &[Charge], outcome: &Outcome) -> Result<(), Mismatch> {
+    let differs = |expected: &str| Err(Mismatch::new(asked(), expected, shown(outcome)));
+    if outcome.tallies().len() != charges.len() {
+        return differs("one tally for each charge, in order");
+    }
+    let Outcome::Refused(tallies) = outcome else { return Ok(()) };
+    let without_room: Vec<_> = tallies.iter().zip(charges).filter(|(tally, charge)| !tally.has_room(charge)).collect();
+    if without_room.is_empty() {
+        return differs("a refusal only where some charge has no room by its tally");
+    }
+    if without_room.iter().any(|(tally, charge)| charge.never_fits() && tally.retry_at.is_some()) {
+        return differs("no `retry_at` for a charge that can never have room");
+    }
+    if without_room.iter().any(|(tally, _)| tally.retry_at.is_some_and(|at| at <= now)) {
+        return differs("a `retry_at` after the present: a caller that need not wait would try for ever");
+    }
+    Ok(())
+}
+
+/// An answer in words.
+pub(super) fn shown(outcome: &Outcome) -> String {
+    let kind = if matches!(outcome, Outcome::Granted(_)) { "granted" } else { "refused" };
+    let mut text = kind.to_owned();
+    for tally in outcome.tallies() {
+        let retry = tally.retry_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+        let Tally { used, resets_at, charged_at, .. } = tally;
+        text.push_str(&format!("; used {used}, resets at {resets_at}, retry at {retry}, charged at {charged_at}"));
+    }
+    text
+}
+
+fn told(charge: &Charge) -> String {
+    let meter = match charge.meter {
+        Meter::Fixed(Span { start, end }) => format!("in the window from {start} to {end}"),
+        Meter::Sliding { seconds } => format!("in any {seconds} s"),
+        Meter::TokenBucket { refill, seconds } => format!("from a bucket that {refill} per {seconds} s flow into"),
+        Meter::InFlight { lease } => format!("in flight, leased for {lease} s"),
+    };
+    let max = charge.max.map_or_else(|| "without a max".to_owned(), |max| format!("of at most {max}"));
+    let [a, b, c, d, ..] = charge.counter.as_bytes();
+    let counter = format!("{a:02x}{b:02x}{c:02x}{d:02x}");
+    format!("{} {max} {meter} (counter {counter}…, {:?})", charge.amount, charge.subject)
+}

@@ -1,0 +1,343 @@
+//! Stores with the faults that others had: the suite must find each of them, or it proves nothing.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use toolgate::charge::{Charge, CounterId, Meter, Subject};
+use toolgate::store::conformance::{self, Failures, Suite};
+use toolgate::store::{
+    Answer, AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, Reserve, Settle, StoreError,
+    Tallies,
+};
+use toolgate::{Amount, Timestamp};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    ChecksThenUpdates,
+    CountsCallsNotAmounts,
+    ChargesWhenAsked,
+    ChargesUpToTheRefusal,
+    CreditsThePresentWindow,
+    DropsWhatIsAboveTheEstimate,
+    OpensWindowsAgain,
+    ForgetsTheWholeSubject,
+    EvictsTheOldest,
+    EndsSubjectsAtZeroBytes,
+    WaitsForNothing,
+    WaitsTooLong,
+    WaitsForWhatNeverComes,
+    NeverExpires,
+    LooksAtFourCharges,
+    MixesTheOrder,
+    RefusesWithoutMax,
+    LetsFreeCallsThrough,
+}
+
+struct Faulty {
+    fault: Fault,
+    /// With the number of each in the order in which they came.
+    counters: Mutex<BTreeMap<(CounterId, Subject), (usize, Counter)>>,
+    drawn: AtomicUsize,
+    turn: Mutex<()>,
+}
+
+impl Faulty {
+    fn new(fault: Fault) -> Self {
+        Self { fault, counters: Mutex::default(), drawn: AtomicUsize::new(0), turn: Mutex::default() }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn key(&self, charge: &Charge) -> (CounterId, Subject) {
+        let bytes = charge.subject.as_bytes();
+        let end = bytes.iter().position(|byte| *byte == 0 && self.has(Fault::EndsSubjectsAtZeroBytes));
+        (charge.counter, Subject::from_bytes(&bytes[..end.unwrap_or(bytes.len())]))
+    }
+
+    /// The time as the store takes it.
+    fn now(&self, request: &Reserve<'_>) -> Timestamp {
+        let never = self.has(Fault::NeverExpires);
+        if never { request.now.min("2026-01-15T12:30:00Z".parse().unwrap()) } else { request.now }
+    }
+
+    fn look(&self, request: &Reserve<'_>) -> Result<(Tallies, bool), StoreError> {
+        let mut counters = self.counters.lock().unwrap();
+        let (mut tallies, mut room) = (Tallies::new(), true);
+        for (index, charge) in request.charges.iter().enumerate() {
+            if let (true, Meter::Fixed(span)) = (self.has(Fault::OpensWindowsAgain), charge.meter) {
+                let earlier = |counter: &Counter| counter.expires_at() > span.end;
+                if counters.get(&self.key(charge)).is_some_and(|(_, counter)| earlier(counter)) {
+                    counters.remove(&self.key(charge));
+                }
+            }
+            let fresh = (0, Counter::new(&charge.meter));
+            let (_, counter) = counters.get(&self.key(charge)).unwrap_or(&fresh);
+            let mut tally = counter.tally(charge, self.now(request))?;
+            let mut fits = tally.has_room(charge) || (self.has(Fault::LooksAtFourCharges) && index >= 4);
+            fits |= self.has(Fault::LetsFreeCallsThrough) && charge.amount == Amount::ZERO;
+            fits &= !(self.has(Fault::RefusesWithoutMax) && charge.max.is_none() && tally.used.micros() > 5_000_000);
+            tally.retry_at = match (self.fault, tally.retry_at) {
+                (Fault::WaitsForNothing, Some(_)) => Some(request.now),
+                (Fault::WaitsTooLong, Some(at)) => Some(Timestamp::from_unix_micros(at.unix_micros() + 1)),
+                (Fault::WaitsForWhatNeverComes, None) => Some(tally.resets_at),
+                (_, at) => at,
+            };
+            room &= fits;
+            tallies.push(tally);
+        }
+        Ok((tallies, room))
+    }
+
+    fn charge(&self, request: &Reserve<'_>, tallies: &mut Tallies) -> Result<(), StoreError> {
+        let mut counters = self.counters.lock().unwrap();
+        for (charge, tally) in request.charges.iter().zip(tallies) {
+            let drawn = self.drawn.fetch_add(1, Ordering::Relaxed);
+            let one = Charge::new(charge.counter, charge.subject.clone(), Amount::ONE, charge.max, charge.meter);
+            let charge = if self.has(Fault::CountsCallsNotAmounts) { &one } else { charge };
+            let entry = counters.entry(self.key(charge)).or_insert_with(|| (drawn, Counter::new(&charge.meter)));
+            *tally = entry.1.charge(charge, self.now(request))?;
+        }
+        while self.has(Fault::EvictsTheOldest) && counters.len() > 500 {
+            let oldest = counters.iter().min_by_key(|(_, (drawn, _))| *drawn).unwrap().0.clone();
+            counters.remove(&oldest);
+        }
+        Ok(())
+    }
+}
+
+impl CounterStore for Faulty {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        let turn = (!self.has(Fault::ChecksThenUpdates)).then(|| self.turn.lock().unwrap());
+        let (mut tallies, room) = self.look(request)?;
+        if turn.is_none() {
+            std::thread::yield_now();
+        }
+        if room {
+            self.charge(request, &mut tallies)?;
+        } else if self.has(Fault::ChargesUpToTheRefusal) {
+            let fit = request.charges.iter().zip(&tallies).take_while(|(charge, tally)| tally.has_room(charge)).count();
+            let first = Reserve::new(request.id, request.now, &request.charges[..fit]);
+            self.charge(&first, &mut tallies.clone())?;
+        }
+        if self.has(Fault::MixesTheOrder) {
+            tallies.sort_by_key(|tally| tally.used);
+        }
+        Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
+    }
+
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        let (mut tallies, room) = self.look(request)?;
+        if room && self.has(Fault::ChargesWhenAsked) {
+            self.charge(request, &mut tallies.clone())?;
+        }
+        if self.has(Fault::MixesTheOrder) {
+            tallies.sort_by_key(|tally| tally.used);
+        }
+        Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
+    }
+
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        let mut counters = self.counters.lock().unwrap();
+        for settled in request.charges {
+            let Some((_, counter)) = counters.get_mut(&self.key(settled.charge)) else { continue };
+            let (mut at, mut to) = (settled.at, settled.to);
+            if let (true, Meter::Fixed(_)) = (self.has(Fault::CreditsThePresentWindow), settled.charge.meter) {
+                at = Timestamp::from_unix_seconds(counter.expires_at().unix_seconds() - 64);
+            }
+            if self.has(Fault::DropsWhatIsAboveTheEstimate) {
+                to = to.min(settled.charge.amount);
+            }
+            counter.settle(settled.charge, at, to, request.now)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
+        let whole = self.has(Fault::ForgetsTheWholeSubject);
+        self.counters.lock().unwrap().retain(|(id, of), _| of != subject || (*id != counter && !whole));
+        Ok(())
+    }
+}
+
+#[test]
+fn the_suite_finds_every_fault() {
+    for (fault, case) in [
+        (Fault::ChecksThenUpdates, "threads_do_not_share_the_last_unit"),
+        (Fault::CountsCallsNotAmounts, "weighs_every_charge"),
+        (Fault::ChargesWhenAsked, "peek_charges_nothing"),
+        (Fault::ChargesUpToTheRefusal, "all_or_none_in_any_order"),
+        (Fault::CreditsThePresentWindow, "a_release_credits_its_own_window_alone"),
+        (Fault::DropsWhatIsAboveTheEstimate, "settle_to_more_is_recorded_whole"),
+        (Fault::OpensWindowsAgain, "clocks_that_disagree_share_the_later_window"),
+        (Fault::OpensWindowsAgain, "a_clock_back_by_a_day_opens_nothing"),
+        (Fault::ForgetsTheWholeSubject, "reset_forgets_one_counter_of_one_subject"),
+        (Fault::EvictsTheOldest, "a_flood_of_subjects_evicts_nobody"),
+        (Fault::EndsSubjectsAtZeroBytes, "subjects_are_told_apart"),
+        (Fault::WaitsForNothing, "retry_is_the_first_instant_with_room"),
+        (Fault::WaitsTooLong, "retry_is_the_first_instant_with_room"),
+        (Fault::WaitsForWhatNeverComes, "never_is_told_as_never"),
+        (Fault::NeverExpires, "long_after_its_end_a_counter_is_empty"),
+        (Fault::LooksAtFourCharges, "many_charges_in_one_call"),
+        (Fault::MixesTheOrder, "tallies_stand_in_the_order_of_charges"),
+        (Fault::RefusesWithoutMax, "without_max_counts_and_never_refuses"),
+        (Fault::LetsFreeCallsThrough, "max_of_zero_refuses_all"),
+    ] {
+        let failures = conformance::check(Faulty::new(fault)).expect_err("a store with a fault passes");
+        let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();
+        assert!(found.contains(&case), "{fault:?} fails {found:?}, and not `{case}`");
+        assert!(!failures.passed().is_empty() && !failures.passed().contains(&case));
+    }
+    conformance::check(Faulty::new(Fault::None)).unwrap_or_else(|failures| panic!("{failures}"));
+}
+
+#[test]
+fn a_failure_tells_what_was_asked_and_what_came() {
+    let failures = conformance::check(Faulty::new(Fault::DropsWhatIsAboveTheEstimate)).unwrap_err();
+    let failure =
+        failures.failed().iter().find(|failure| failure.case() == "settle_to_more_is_recorded_whole").unwrap();
+    assert!(failure.asked().starts_with("peek at 2026-01-15T11:00:00Z: 0 without a max in the window from"));
+    assert_eq!(failure.expected(), "used 9");
+    assert!(failure.came().starts_with("granted; used 1, resets at 2026-01-15T11:01:04Z"), "{}", failure.came());
+    let text = failures.to_string();
+    for part in ["cases failed\n", "settle_to_more_is_recorded_whole\n", "expected: used 9\n", failure.why()] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+/// A history finds what is wrong as well.
+#[test]
+fn random_histories_tell_stores_with_faults_apart() {
+    for fault in
+        [Fault::CountsCallsNotAmounts, Fault::CreditsThePresentWindow, Fault::WaitsTooLong, Fault::MixesTheOrder]
+    {
+        let found =
+            (0..20).find_map(|seed| conformance::compare(MemoryStore::new(), Faulty::new(fault), seed, 400).err());
+        let failure = found.unwrap_or_else(|| panic!("{fault:?} is not found"));
+        assert!(failure.asked().contains("of the history of seed"), "{failure}");
+    }
+    conformance::compare(MemoryStore::new(), Faulty::new(Fault::None), 1, 400).unwrap();
+}
+
+/// A store across a network, as far as its caller can tell: every answer takes its time. With a fault, others come between
+/// its check and its update.
+struct Slow {
+    store: Faulty,
+    torn: bool,
+}
+
+/// Lets all others have their turn.
+async fn wait(mut turns: u32) {
+    poll_fn(|context| {
+        context.waker().wake_by_ref();
+        turns = turns.saturating_sub(1);
+        if turns > 0 { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+}
+
+impl AsyncCounterStore for Slow {
+    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            wait(request.id.get() as u32 % 3 + 1).await;
+            if self.torn {
+                let (mut tallies, room) = self.store.look(request)?;
+                wait(2).await;
+                if room {
+                    self.store.charge(request, &mut tallies)?;
+                }
+                return Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) });
+            }
+            let outcome = self.store.reserve(request);
+            wait(2).await;
+            outcome
+        })
+    }
+
+    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        Box::pin(async move { self.store.peek(request) })
+    }
+
+    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            wait(request.id.get() as u32 % 3 + 1).await;
+            self.store.settle(request)
+        })
+    }
+
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+        Box::pin(async move { self.store.reset(counter, subject) })
+    }
+}
+
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+    }
+}
+
+fn run(suite: Suite, store: &dyn AsyncCounterStore) -> Result<Vec<&'static str>, Failures> {
+    block_on(suite.run(store))
+}
+
+#[test]
+fn calls_at_once_find_a_torn_reservation() {
+    let suite = Suite::new("2026-01-15T10:30:00Z".parse().unwrap());
+    run(suite, &Slow { store: Faulty::new(Fault::None), torn: false }).unwrap_or_else(|failures| panic!("{failures}"));
+    let failures = run(suite, &Slow { store: Faulty::new(Fault::None), torn: true }).unwrap_err();
+    let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();
+    assert_eq!(found, ["calls_at_once_are_admitted_exactly_max_times", "calls_at_once_over_crossing_counters"]);
+}
+
+/// Knows by a reservation's id, and a settlement's step, what it has done already.
+#[derive(Default)]
+struct Remembering {
+    store: MemoryStore,
+    reserved: Mutex<BTreeMap<u128, Outcome>>,
+    settled: Mutex<BTreeMap<(u128, u32), ()>>,
+}
+
+impl CounterStore for Remembering {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        let mut reserved = self.reserved.lock().unwrap();
+        if let Some(outcome) = reserved.get(&request.id.get()) {
+            return Ok(outcome.clone());
+        }
+        let outcome = self.store.reserve(request)?;
+        reserved.insert(request.id.get(), outcome.clone());
+        Ok(outcome)
+    }
+
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.store.peek(request)
+    }
+
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        match self.settled.lock().unwrap().insert((request.id.get(), request.step), ()) {
+            Some(()) => Ok(()),
+            None => self.store.settle(request),
+        }
+    }
+
+    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
+        self.store.reset(counter, subject)
+    }
+}
+
+#[test]
+fn requests_sent_twice_are_a_part_that_is_switched_on() {
+    let suite = Suite::new("2026-01-15T10:30:00Z".parse().unwrap()).resends(true);
+    run(suite, &InProcess(Remembering::default())).unwrap_or_else(|failures| panic!("{failures}"));
+    let failures = run(suite, &InProcess(MemoryStore::new())).unwrap_err();
+    let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();
+    assert_eq!(found, ["a_reservation_sent_twice_counts_once", "a_settlement_sent_twice_counts_once"]);
+}

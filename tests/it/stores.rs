@@ -1,0 +1,178 @@
+//! The suite that every store must pass, over all stores; and what the counters promise, held against a judge.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
+use toolgate::store::conformance::{self, Suite};
+use toolgate::store::{
+    AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve,
+};
+use toolgate::{Amount, Timestamp};
+
+use crate::faults::block_on;
+use crate::naive::Naive;
+
+fn passes<S: CounterStore>(store: S) {
+    if let Err(failures) = conformance::check(store) {
+        panic!("{failures}");
+    }
+}
+
+#[test]
+fn the_memory_store_passes_the_suite() {
+    passes(MemoryStore::new());
+}
+
+/// Itself, shared, or as a trait object, of either trait.
+#[test]
+fn a_store_passes_the_suite_through_pointers() {
+    let own = MemoryStore::new();
+    passes(&own);
+    passes(Box::new(MemoryStore::new()));
+    passes(Box::new(MemoryStore::new()) as Box<dyn CounterStore>);
+    let shared: Arc<dyn CounterStore> = Arc::new(MemoryStore::new());
+    passes(Arc::clone(&shared));
+    passes(shared);
+    // It begins where the caller says, and a store that has seen one run is ready for the next.
+    let suite = Suite::new("2031-05-05T05:05:05.000001Z".parse().unwrap());
+    let boxed: Box<dyn AsyncCounterStore> = Box::new(InProcess(MemoryStore::new()));
+    let arced: Arc<dyn AsyncCounterStore> = Arc::new(InProcess(Box::new(MemoryStore::new()) as Box<dyn CounterStore>));
+    for suite in [suite, suite.years(false), suite.flood(10)] {
+        for store in [&boxed as &dyn AsyncCounterStore, &arced] {
+            let passed = block_on(suite.run(store)).unwrap_or_else(|failures| panic!("{failures}"));
+            assert_eq!(passed, suite.cases());
+        }
+    }
+    for seed in 0..5 {
+        block_on(suite.compare(&boxed, &arced, seed, 300)).unwrap();
+    }
+}
+
+/// Threads on one counter, grant by grant: what a grant has counted is its place in the order of all.
+#[test]
+fn threads_that_meet_on_one_counter_are_counted_one_by_one() {
+    const THREADS: usize = 4;
+    const MAX: u64 = 2000;
+    let meters = [
+        Meter::Fixed(Span { start: at(0), end: at(60) }),
+        Meter::Sliding { seconds: 60 },
+        Meter::TokenBucket { refill: Amount::ONE, seconds: 60 },
+        Meter::InFlight { lease: 60 },
+    ];
+    let mut changed_hands = 0;
+    // As often as it takes to see them meet; a round in which they do not shows nothing.
+    for round in 0..400 {
+        let store = MemoryStore::new();
+        let charges = [charge(meters[round % 4], Amount::ONE, Some(units(MAX)))];
+        let start = Barrier::new(THREADS);
+        let places = |thread: usize| {
+            start.wait();
+            let calls = (0..MAX).map(|call| ReservationId::new(u128::from(call) << 8 | thread as u128));
+            let outcomes = calls.map(|id| store.reserve(&Reserve::new(id, at(1), &charges)).unwrap());
+            let granted = outcomes.filter_map(|outcome| match outcome {
+                Outcome::Granted(tallies) => Some(tallies[0].used.micros() / 1_000_000),
+                Outcome::Refused(_) => None,
+            });
+            granted.map(|place| (place, thread)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<(u64, usize)> = thread::scope(|scope| {
+            let places = &places;
+            let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || places(thread))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort_unstable();
+        assert!(all.iter().map(|(place, _)| *place).eq(1..=MAX), "each place is given once, and none above max");
+        changed_hands += all.windows(2).filter(|pair| pair[0].1 != pair[1].1).count();
+        if round >= 8 && changed_hands > 100 {
+            return;
+        }
+    }
+    panic!("the counter changed hands {changed_hands} times only: the test shows nothing");
+}
+
+/// The example is what a stranger begins with.
+#[test]
+fn a_store_of_ones_own_takes_under_sixty_lines() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/custom_store.rs");
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    let lines = code.count();
+    assert!(lines < 60, "{lines} lines");
+}
+
+#[test]
+fn the_naive_store_passes_the_suite() {
+    passes(Naive::default());
+}
+
+#[test]
+fn equal_histories_have_equal_answers() {
+    for seed in 0..40 {
+        if let Err(failure) = conformance::compare(MemoryStore::new(), Naive::default(), seed, 400) {
+            panic!("{failure}");
+        }
+    }
+}
+
+fn units(units: u64) -> Amount {
+    Amount::from_micros(units * 1_000_000).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_seconds(seconds)
+}
+
+fn charge(meter: Meter, amount: Amount, max: Option<Amount>) -> Charge {
+    Charge::new(CounterId::named("c"), Subject::default(), amount, max, meter)
+}
+
+#[test]
+fn what_never_fits_is_told_to_wait_for_nothing() {
+    let minute = Meter::Fixed(Span { start: at(0), end: at(60) });
+    let dry = Meter::TokenBucket { refill: Amount::ZERO, seconds: 1 };
+    for (meter, amount, max) in [(minute, 2, 1), (minute, 0, 0), (dry, 2, 2)] {
+        let charge = charge(meter, units(amount), Some(units(max)));
+        let mut counter = Counter::new(&meter);
+        counter.charge(&self::charge(meter, Amount::ONE, None), at(1)).unwrap();
+        assert_eq!(counter.tally(&charge, at(1)).unwrap().retry_at, None, "{charge:?}");
+    }
+}
+
+/// An end that is told twice frees what its own unit holds at most, and nothing of the others.
+#[test]
+fn ends_told_twice_free_nothing_that_others_hold() {
+    let meter = Meter::InFlight { lease: 60 };
+    let of = |amount: u64| charge(meter, units(amount), Some(units(100)));
+    let mut counter = Counter::new(&meter);
+    counter.charge(&of(10), at(0)).unwrap();
+    let together = counter.charge(&of(5), at(1)).unwrap().charged_at;
+    counter.charge(&of(1), at(1)).unwrap();
+    for _ in 0..2 {
+        counter.settle(&of(5), together, Amount::ZERO, at(2)).unwrap();
+    }
+    assert_eq!(counter.tally(&of(1), at(2)).unwrap().used.micros(), units(10).micros());
+}
+
+/// A store that keeps counters as text must be able to read what it wrote.
+#[test]
+fn a_counter_that_was_full_to_the_brim_is_read_back() {
+    let meter = Meter::InFlight { lease: 60 };
+    let largest = charge(meter, Amount::MAX, None);
+    let mut counter = Counter::new(&meter);
+    let places: Vec<_> = (0..3).map(|second| counter.charge(&largest, at(second)).unwrap().charged_at).collect();
+    counter.settle(&largest, places[0], Amount::ZERO, at(3)).unwrap();
+    let text = serde_json::to_string(&counter).unwrap();
+    assert_eq!(serde_json::from_str::<Counter>(&text).unwrap(), counter);
+    assert_eq!(counter.tally(&largest, at(3)).unwrap().used.micros(), 2 * Amount::MAX.micros());
+}
+
+#[test]
+fn a_subject_of_any_bytes_is_as_long_as_those_of_policies_at_most() {
+    let of = |length: usize| Subject::from_bytes(&vec![b'x'; length]);
+    assert_eq!(of(128).as_bytes(), [b'x'; 128]);
+    assert!(of(129).as_bytes().len() <= 128);
+    assert_ne!(of(129), of(130));
+}
