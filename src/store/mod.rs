@@ -4,6 +4,7 @@
 //! keeps them across a network.
 
 mod counter;
+mod leased;
 mod memory;
 
 use std::error::Error;
@@ -17,6 +18,7 @@ use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
 pub use counter::Counter;
+pub use leased::LeasedStore;
 pub use memory::MemoryStore;
 
 /// A store of counters in the process.

@@ -12,6 +12,7 @@ mod allocations;
 mod decide;
 mod gate;
 mod generate;
+mod leased;
 mod model;
 mod properties;
 mod samples;
