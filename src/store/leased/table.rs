@@ -162,24 +162,25 @@ impl Table {
         self.with(charge.counter, &charge.subject, |holding| holding.take(most(holding), charge))
     }
 
-    /// Looks at a few rows of the subject's shard: forgets those whose window has ended, and such as are idle and hold nothing if
-    /// the table is full; takes out what one of the others has not used for long.
+    /// Looks at a few rows of the subject's shard: takes out what one of them has not used for long. Past half of the capacity it
+    /// forgets those whose window has ended, and in a full table such as are idle and hold nothing. (Below that a clock that steps
+    /// back finds what was held.)
     pub(super) fn sweep(&self, subject: &Subject, now: Timestamp, terms: &Terms) -> SmallVec<[Returned; 2]> {
         let Some(mut shard) = self.shards.get(shard_of(self.hash_of(subject))).map(Mutex::lock) else {
             return SmallVec::new();
         };
-        let full = self.len() >= self.capacity;
+        let (crowded, full) = (self.len() > self.capacity / 2, self.len() >= self.capacity);
         let all = shard.rows.num_buckets();
         for _ in 0..SWEEP.min(all) {
             shard.hand = if shard.hand + 1 < all { shard.hand + 1 } else { 0 };
             let hand = shard.hand;
             let Ok(mut entry) = shard.rows.get_bucket_entry(hand) else { continue };
             let row = entry.get_mut();
-            let idle = row.holding.is_idle(now, terms.idle);
-            if row.holding.expired(now, GRACE) || (full && idle && row.holding.room() == 0) {
+            let (idle, expired) = (row.holding.is_idle(now, terms.idle), row.holding.expired(now, GRACE));
+            if (crowded && expired) || (full && idle && row.holding.room() == 0) {
                 entry.remove();
                 self.held.fetch_sub(1, Ordering::Relaxed);
-            } else if idle && row.holding.room() > 0 {
+            } else if idle && !expired && row.holding.room() > 0 {
                 let name = row.name();
                 return row.holding.take(u64::MAX, &name);
             }
