@@ -246,6 +246,8 @@ impl Holding {
             self.known = Total::from_micros(self.known).replace(from, to).micros().max(self.room);
             // Less was used, but others may have taken it since the last word: what may be served stays as it was.
             self.ceiling = self.ceiling.max(self.known);
+            // An answer that is on its way may not know of it.
+            self.words += 1;
         }
     }
 
