@@ -13,6 +13,7 @@ mod counters;
 mod decide;
 mod evaluate;
 mod floor;
+mod leased;
 mod store;
 mod workload;
 
@@ -35,6 +36,7 @@ criterion_group!(
     evaluate::many_entries,
     store::reserve,
     store::reserve_and_settle,
+    leased::reserve,
     decide::one_thread,
     decide::released,
     decide::two_threads,

@@ -6,6 +6,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod counter;
+mod leased;
 mod memory;
 mod sync;
 
@@ -23,6 +24,7 @@ use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
 pub use counter::Counter;
+pub use leased::LeasedStore;
 pub use memory::{MemoryStore, RestoreError, Snapshot};
 
 /// A store of counters in the process.

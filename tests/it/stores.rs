@@ -8,7 +8,7 @@ use std::thread;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::conformance::{self, Suite};
 use toolgate::store::{
-    AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve,
+    AsyncCounterStore, Counter, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId, Reserve,
 };
 use toolgate::{Amount, Timestamp};
 
@@ -49,6 +49,15 @@ fn a_store_passes_the_suite_through_pointers() {
     for seed in 0..5 {
         block_on(suite.compare(&boxed, &arced, seed, 300)).unwrap();
     }
+}
+
+/// A node that takes slices of counters in advance is a store like any other.
+#[test]
+fn a_leased_store_passes_the_suite() {
+    let suite = Suite::new("2026-01-15T10:30:00Z".parse().unwrap());
+    let leased = LeasedStore::new(InProcess(MemoryStore::new()));
+    let passed = block_on(suite.run(&leased)).unwrap_or_else(|failures| panic!("{failures}"));
+    assert_eq!(passed, suite.cases());
 }
 
 /// Threads on one counter, grant by grant: what a grant has counted is its place in the order of all.

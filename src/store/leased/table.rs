@@ -1,0 +1,234 @@
+//! What a node holds of all counters, in shards with a short lock each.
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use super::holding::{Holding, Returned, Terms};
+use crate::amount::Amount;
+use crate::charge::{Charge, CounterId, Meter, Span, Subject};
+use crate::time::Timestamp;
+
+/// As many as a word has bits.
+const SHARDS: usize = u64::BITS as usize;
+/// How many rows are looked at, at each call that is not served from slices, for expired and idle ones.
+const SWEEP: usize = 4;
+/// A holding is forgotten so long after its window has ended: threads read the clock at slightly different times.
+const GRACE: Duration = Duration::from_secs(2);
+
+pub(super) struct Table {
+    shards: Box<[Mutex<Shard>]>,
+    hash: RandomState,
+    pub(super) capacity: usize,
+    held: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Shard {
+    rows: HashTable<Row>,
+    /// Where the next sweep begins.
+    hand: usize,
+}
+
+struct Row {
+    hash: u64,
+    counter: CounterId,
+    subject: Subject,
+    holding: Holding,
+}
+
+impl Row {
+    fn is(&self, counter: CounterId, subject: &Subject) -> bool {
+        self.counter == counter && self.subject == *subject
+    }
+
+    /// A charge of nothing that names the counter and the subject.
+    fn name(&self) -> Charge {
+        let window = Span { start: self.holding.window_start(), end: self.holding.window_start() };
+        let (counter, subject, meter) = (self.counter, self.subject.clone(), Meter::Fixed(window));
+        Charge { counter, subject, amount: Amount::ZERO, max: None, meter }
+    }
+}
+
+/// Where a charge is held.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    /// Which of the guards has its shard.
+    guard: usize,
+    /// The bucket of its row, once it was looked for.
+    bucket: Option<usize>,
+}
+
+/// The shards of several charges, locked.
+pub(super) struct Locked<'t> {
+    guards: SmallVec<[MutexGuard<'t, Shard>; 4]>,
+    places: SmallVec<[Place; 4]>,
+}
+
+impl Table {
+    pub(super) fn new(capacity: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, hash: RandomState::default(), capacity, held: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn hash_of(&self, subject: &Subject) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        hasher.write(subject.as_bytes());
+        hasher.finish()
+    }
+
+    /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
+    #[inline]
+    pub(super) fn lock<'c>(&self, charges: impl Iterator<Item = &'c Charge>) -> Locked<'_> {
+        let mut locked = Locked { guards: SmallVec::new(), places: SmallVec::new() };
+        let mut wanted = 0u64;
+        for charge in charges {
+            let hash = self.hash_of(&charge.subject);
+            let shard = shard_of(hash);
+            wanted |= 1 << shard;
+            locked.places.push(Place { hash: row_hash(hash, charge.counter), guard: shard, bucket: None });
+        }
+        for place in &mut locked.places {
+            place.guard = (wanted & ((1 << place.guard) - 1)).count_ones() as usize;
+        }
+        while wanted != 0 {
+            if let Some(shard) = self.shards.get(wanted.trailing_zeros() as usize) {
+                locked.guards.push(shard.lock());
+            }
+            wanted &= wanted - 1;
+        }
+        locked
+    }
+
+    /// Does something to a holding, if there is one, with its shard locked.
+    pub(super) fn with<T>(
+        &self,
+        counter: CounterId,
+        subject: &Subject,
+        change: impl FnOnce(&mut Holding) -> T,
+    ) -> Option<T> {
+        let hash = self.hash_of(subject);
+        let mut shard = self.shards.get(shard_of(hash))?.lock();
+        let row = shard.rows.find_mut(row_hash(hash, counter), |row| row.is(counter, subject));
+        row.map(|row| change(&mut row.holding))
+    }
+
+    /// The same to one that begins if there is none, and the table is not full.
+    pub(super) fn with_new<T>(
+        &self,
+        charge: &Charge,
+        window: Span,
+        now: Timestamp,
+        change: impl FnOnce(&mut Holding) -> T,
+    ) -> Option<T> {
+        let hash = self.hash_of(&charge.subject);
+        let mut shard = self.shards.get(shard_of(hash))?.lock();
+        let hash = row_hash(hash, charge.counter);
+        if let Some(row) = shard.rows.find_mut(hash, |row| row.is(charge.counter, &charge.subject)) {
+            return Some(change(&mut row.holding));
+        }
+        if self.held.fetch_add(1, Ordering::Relaxed) >= self.capacity {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let (counter, subject, holding) = (charge.counter, charge.subject.clone(), Holding::new(window, now));
+        let row = Row { hash, counter, subject, holding };
+        Some(change(&mut shard.rows.insert_unique(hash, row, |row| row.hash).into_mut().holding))
+    }
+
+    /// Drops a holding with all that is in it.
+    pub(super) fn remove(&self, counter: CounterId, subject: &Subject) {
+        let hash = self.hash_of(subject);
+        let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return };
+        if let Ok(entry) = shard.rows.find_entry(row_hash(hash, counter), |row| row.is(counter, subject)) {
+            entry.remove();
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes up to `most` out of a holding, to be given back.
+    pub(super) fn take(&self, charge: &Charge, most: impl FnOnce(&Holding) -> u64) -> Option<SmallVec<[Returned; 2]>> {
+        self.with(charge.counter, &charge.subject, |holding| holding.take(most(holding), charge))
+    }
+
+    /// Looks at a few rows of the subject's shard: takes out what one of them has not used for long. Past half of the capacity it
+    /// forgets those whose window has ended, and in a full table such as are idle and hold nothing. (Below that a clock that steps
+    /// back finds what was held.)
+    pub(super) fn sweep(&self, subject: &Subject, now: Timestamp, terms: &Terms) -> SmallVec<[Returned; 2]> {
+        let Some(mut shard) = self.shards.get(shard_of(self.hash_of(subject))).map(Mutex::lock) else {
+            return SmallVec::new();
+        };
+        let (crowded, full) = (self.len() > self.capacity / 2, self.len() >= self.capacity);
+        let all = shard.rows.num_buckets();
+        for _ in 0..SWEEP.min(all) {
+            shard.hand = if shard.hand + 1 < all { shard.hand + 1 } else { 0 };
+            let hand = shard.hand;
+            let Ok(mut entry) = shard.rows.get_bucket_entry(hand) else { continue };
+            let row = entry.get_mut();
+            let (idle, expired) = (row.holding.is_idle(now, terms.idle), row.holding.expired(now, GRACE));
+            if (crowded && expired) || (full && idle && row.holding.room() == 0) {
+                entry.remove();
+                self.held.fetch_sub(1, Ordering::Relaxed);
+            } else if idle && !expired && row.holding.room() > 0 {
+                let name = row.name();
+                return row.holding.take(u64::MAX, &name);
+            }
+        }
+        SmallVec::new()
+    }
+
+    /// The counters and subjects of one shard that hold something, as charges of nothing.
+    pub(super) fn holders(&self, shard: usize) -> Vec<Charge> {
+        let rows = self.shards.get(shard).map(Mutex::lock);
+        rows.map_or_else(Vec::new, |shard| {
+            shard.rows.iter().filter(|row| row.holding.room() > 0).map(Row::name).collect()
+        })
+    }
+
+    pub(super) fn shards(&self) -> std::ops::Range<usize> {
+        0..self.shards.len()
+    }
+}
+
+#[inline]
+fn shard_of(hash: u64) -> usize {
+    // Neither the low bits, by which a table finds the bucket, nor the top seven, which it keeps as a tag.
+    (hash >> 40) as usize % SHARDS
+}
+
+/// A counter's name is the beginning of a digest: as good as hashed.
+#[inline]
+fn row_hash(subject: u64, counter: CounterId) -> u64 {
+    let half = counter.as_bytes().first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
+    subject ^ half
+}
+
+impl Locked<'_> {
+    /// Finds the holding of a charge, by its place in the order in which they were locked.
+    #[inline]
+    pub(super) fn find(&mut self, index: usize, charge: &Charge) -> Option<&mut Holding> {
+        let place = self.places.get_mut(index)?;
+        let shard = self.guards.get_mut(place.guard)?;
+        place.bucket = shard.rows.find_bucket_index(place.hash, |row| row.is(charge.counter, &charge.subject));
+        shard.rows.get_bucket_mut(place.bucket?).map(|row| &mut row.holding)
+    }
+
+    /// The holding that was found.
+    #[inline]
+    pub(super) fn found(&mut self, index: usize) -> Option<&mut Holding> {
+        let place = self.places.get(index)?;
+        let shard = self.guards.get_mut(place.guard)?;
+        shard.rows.get_bucket_mut(place.bucket?).map(|row| &mut row.holding)
+    }
+}
