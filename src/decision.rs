@@ -1,11 +1,13 @@
 //! What a gate answers, and what each answer carries.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limit_state::LimitState;
 use crate::permit::{Leave, Permit};
 use crate::policy::{Code, Digest};
+use crate::store::StoreError;
 
 /// What becomes of a call.
 ///
@@ -78,7 +80,7 @@ impl<P: Leave> Decision<P> {
     fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Allow(_) => None,
-            Self::Deny(Denial(refusal)) => Some(refusal),
+            Self::Deny(denial) => Some(&denial.refusal),
             Self::RateLimit(limited) => Some(&limited.refusal),
             Self::RequireApproval(request) => Some(&request.refusal),
         }
@@ -139,10 +141,25 @@ macro_rules! refusal_accessors {
 
 /// A call is denied.
 #[derive(Debug, Clone)]
-pub struct Denial(pub(crate) Refusal);
+pub struct Denial {
+    pub(crate) refusal: Refusal,
+    /// What the store failed with.
+    pub(crate) cause: Option<Arc<StoreError>>,
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, cause: None }
+    }
+}
 
 impl Denial {
-    refusal_accessors!(0);
+    refusal_accessors!(refusal);
+
+    /// What the store failed with, where the code is [`Code::StoreUnavailable`]: for the host's log, not for the agent.
+    pub fn store_error(&self) -> Option<&StoreError> {
+        self.cause.as_deref()
+    }
 }
 
 /// A call finds no room in a limit.

@@ -62,7 +62,7 @@ impl MalformedMessage {
 impl From<MalformedMessage> for Denial {
     fn from(error: MalformedMessage) -> Self {
         let message = format!("This call could not be read: {}.", error.why).into();
-        Self(Refusal { code: Code::MalformedCall, rule: None, message, policy: None })
+        Refusal { code: Code::MalformedCall, rule: None, message, policy: None }.into()
     }
 }
 

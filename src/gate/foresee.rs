@@ -1,6 +1,7 @@
 //! Looking ahead, and looking around: what calls would meet, and how a caller's counters stand. Nothing is charged.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -203,17 +204,19 @@ impl<'p> Foresight<'p> {
     /// The first call without room, or that a person has to approve, or that the policy stops.
     fn obstacle(&self, outcome: Result<Outcome, StoreError>) -> Option<Found<'_>> {
         let mut tallies = match outcome {
-            Ok(outcome) if outcome.tallies().len() == self.counters.len() => Some(outcome.tallies().clone()),
-            _ => None,
+            Ok(outcome) if outcome.tallies().len() == self.counters.len() => Ok(outcome.tallies().clone()),
+            Ok(_) => Err(Arc::new(StoreError::Corrupt)),
+            Err(error) => Err(Arc::new(error)),
         };
         let mut charged = vec![0u64; self.counters.len()];
         for (index, call) in self.calls.iter().enumerate() {
             let Foreseen { question, plan, places } = call;
-            let Some(known) = &mut tallies else {
-                match question.without_store(&plan.limits) {
+            let known = match &mut tallies {
+                Ok(known) => known,
+                Err(error) => match question.without_store(&plan.limits, Arc::clone(error)) {
                     Ok(()) => continue,
                     Err(refused) => return Some(Found::Refused(index, refused)),
-                }
+                },
             };
             let own: Tallies = places.iter().filter_map(|place| known.get(*place).copied()).collect();
             if !plan.charges.iter().zip(&own).all(|(charge, tally)| tally.has_room(charge)) {

@@ -1,5 +1,6 @@
 //! What a gate asks its store about a call, and what it makes of the answer: all that a decision is, but for the asking.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::InForce;
@@ -48,11 +49,11 @@ impl<S> InForce<S> {
         let evaluation = policy.evaluate(call, now);
         let question = Question { policy, pass_uncounted: &self.parts.pass_uncounted, evaluation, call, now };
         if let Effect::Deny(code) = question.evaluation.effect() {
-            return Err(Refused::Deny(Denial(question.rule_refusal(code))));
+            return Err(Refused::Deny(question.rule_refusal(code).into()));
         }
         match question.evaluation.plan(call, now, plan) {
             Ok(()) => Ok(question),
-            Err(Uncountable { limit, code }) => Err(Refused::Deny(Denial(question.limit_refusal(limit, code)))),
+            Err(Uncountable { limit, code }) => Err(Refused::Deny(question.limit_refusal(limit, code).into())),
         }
     }
 }
@@ -78,26 +79,29 @@ impl Question<'_> {
         match outcome {
             // A store that leaves a counter out cannot be believed.
             Ok(outcome) if outcome.tallies().len() != plan.charges.len() => {
-                self.without_store(&plan.limits).map(|()| None)
+                self.without_store(&plan.limits, Arc::new(StoreError::Corrupt)).map(|()| None)
             }
             Ok(Outcome::Granted(tallies)) if self.only_looks() => {
                 Err(self.require_approval(self.states(plan, &tallies)))
             }
             Ok(Outcome::Granted(tallies)) => Ok(Some(tallies)),
             Ok(Outcome::Refused(tallies)) => Err(self.rate_limit(plan, &tallies)),
-            Err(_) => self.without_store(&plan.limits).map(|()| None),
+            Err(error) => self.without_store(&plan.limits, Arc::new(error)).map(|()| None),
         }
     }
 
     /// The store cannot tell. A call that some limit could refuse is denied, unless the host chose otherwise for each of
     /// them; shadow limits alone refuse nothing, so a call that only they would count passes uncounted.
-    pub(super) fn without_store(&self, limits: &[LimitRef]) -> Result<(), Refused> {
+    pub(super) fn without_store(&self, limits: &[LimitRef], error: Arc<StoreError>) -> Result<(), Refused> {
         let refuses = |found: &&LimitRef| {
             let passes = |limit: &crate::limit::Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
             self.policy.limit(**found).is_some_and(|limit| !passes(limit))
         };
         match (limits.iter().find(refuses), self.evaluation.effect()) {
-            (Some(limit), _) => Err(Refused::Deny(Denial(self.limit_refusal(*limit, Code::StoreUnavailable)))),
+            (Some(limit), _) => {
+                let refusal = self.limit_refusal(*limit, Code::StoreUnavailable);
+                Err(Refused::Deny(Denial { refusal, cause: Some(error) }))
+            }
             (None, Effect::RequireApproval) => Err(self.require_approval(Vec::new())),
             (None, _) => Ok(()),
         }
@@ -164,5 +168,5 @@ pub(super) fn deny_without_policy(call: &ToolCall<'_>) -> Refused {
         false => (Code::NoPolicy, Some("(no policy)".into())),
     };
     let message = default_message(code, call.tool()).into();
-    Refused::Deny(Denial(Refusal { code, rule, message, policy: None }))
+    Refused::Deny(Refusal { code, rule, message, policy: None }.into())
 }
