@@ -5,6 +5,8 @@
 
 mod counter;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::error::Error;
 use std::future::{Future, ready};

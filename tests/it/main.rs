@@ -14,6 +14,8 @@ mod gate;
 mod generate;
 mod model;
 mod properties;
+#[cfg(feature = "redis")]
+mod redis;
 mod samples;
 mod schema;
 mod vectors;
