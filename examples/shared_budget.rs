@@ -106,7 +106,9 @@ impl Server {
             .args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|_| "there is no redis-server on the PATH: install one, or give the URL of a server as argument")?;
+            .map_err(
+                |_| "there is no redis-server on the PATH: install one, or give the URL of a server as argument",
+            )?;
         let server = Self { child, url: format!("redis://{address}") };
         for _ in 0..500 {
             if TcpStream::connect(address).is_ok() {

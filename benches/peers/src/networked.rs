@@ -247,19 +247,21 @@ impl Bare {
 impl Calls {
     fn new(hashes: &[String], now: Timestamp, charges: &Charges) -> Self {
         let numbers = |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let text = |these: &[f64], more: u64| [numbers(these), more.to_string().into_bytes()].concat();
         let (now, day) = (now.unix_micros() as f64, 86_400e6);
         let keys: Vec<_> = charges
             .iter()
             .map(|charge| [b"{bare}:c:", &charge.counter.as_bytes()[..], charge.subject.as_bytes()].concat())
             .collect();
         let (mut reserve, mut settle) =
-            (vec![numbers(&[1.0, now, 1e3 * day, 1e3 * day, 60e3])], vec![numbers(&[now, 1e3 * day, 1e3 * day, 60e3])]);
+            (vec![text(&[1.0, now, 1e3 * day, 1e3 * day], 60_000)], vec![text(&[now, 1e3 * day, 1e3 * day], 60_000)]);
         for charge in charges {
             let toolgate::charge::Meter::Fixed(window) = charge.meter else { panic!("a fixed window") };
             let (start, seconds) =
                 (window.start.unix_micros() as f64, (window.end.unix_seconds() - window.start.unix_seconds()) as f64);
             let max = charge.max.unwrap().micros() as f64 / 1e6;
-            reserve.push(numbers(&[0.0, 1.0, 0.0, max, 0.0, start, seconds, 0.0, 0.0]));
+            let expires = ((start + 1e3 * day) / 1e3 + seconds * 1e3) as u64;
+            reserve.push(text(&[0.0, 1.0, 0.0, max, 0.0, start, seconds, 0.0, 0.0], expires));
             settle.push(numbers(&[0.0, start, seconds, 0.0, 1.0, 0.0, 0.0, 0.0]));
         }
         let call = |hash: &String, step: u32, arguments| {

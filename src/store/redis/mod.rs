@@ -11,7 +11,7 @@ use redis::{Cmd, Value};
 use crate::charge::{CounterId, Subject};
 use crate::store::{Answer, AsyncCounterStore, Outcome, Reserve, Settle, StoreError, Tallies};
 use link::{Known, Link};
-use wire::{Bound, Keys, Numbers};
+use wire::{Bound, Keys};
 
 pub use builder::{BuildError, RedisStoreBuilder};
 
@@ -117,10 +117,10 @@ impl RedisStore {
         if charging {
             cmd.arg(self.keys.record(request.id, 0));
         }
-        let head = [i64::from(charging), now, self.skew_micros, self.late_micros, self.remember_millis];
-        cmd.arg(Numbers::new(head).as_bytes());
+        let head = wire::numbers(&[i64::from(charging), now, self.skew_micros, self.late_micros]);
+        cmd.arg(&*wire::with_text(head, self.remember_millis));
         for charge in request.charges {
-            cmd.arg(wire::charged(charge)?.as_bytes());
+            cmd.arg(&*wire::charged(charge, now, self.late_micros)?);
         }
         Ok(cmd)
     }
@@ -142,9 +142,10 @@ impl RedisStore {
             cmd.arg(self.keys.counter(settled.charge.counter, &settled.charge.subject));
         }
         cmd.arg(self.keys.record(request.id, request.step.max(1)));
-        cmd.arg(Numbers::new([now, self.skew_micros, self.late_micros, self.remember_millis]).as_bytes());
+        let head = wire::numbers(&[now, self.skew_micros, self.late_micros]);
+        cmd.arg(&*wire::with_text(head, self.remember_millis));
         for settled in request.charges {
-            cmd.arg(wire::settled(settled)?.as_bytes());
+            cmd.arg(&*wire::settled(settled)?);
         }
         Ok(cmd)
     }

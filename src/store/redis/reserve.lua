@@ -4,19 +4,21 @@
 --        n + 1: the record of the reservation; not for a look.
 -- ARGV   Doubles in little-endian order, eight bytes each, one text for all of these:
 --        1: 1 to charge, 0 to look; the host's present; how far the clocks may be apart; how long a counter is kept after its
---           end (all in microseconds); how long the record is kept (milliseconds).
+--           end (all in microseconds); and as a text behind them how long the record is kept (milliseconds).
 --        1 + i: of charge i, its kind; its amount in units and millionths; the most that the counter may hold in units and
 --           millionths, or -1 and 0 if it never refuses; then by kind
 --           0, an aligned window: its start in microseconds, its seconds;
 --           1, a sliding window: 0, its seconds;
 --           2, a token bucket: 0, its seconds, and what comes back in a microsecond, in parts of a millionth, of which the
 --              seconds times a million make a whole one: whole ones and the parts beside them;
---           3, in flight: 0, the lease's seconds.
+--           3, in flight: 0, the lease's seconds;
+--           and but for a token bucket, as a text behind them, when the counter expires if the charge is the last that it counts
+--           (milliseconds). Texts, since to make one of a number takes as long as to store a counter.
 --
--- Answers a text if all charges are made: four doubles for each, the instant of the charge and another number, and what the
---         counter then holds, in units and millionths. They are
---           0: the start of the window, its seconds;      1: the instant, 0;
---           2: the instant, the parts beside;             3: the end of the last lease or -1, 0.
+-- Answers a text if all charges are made: for each the letter of its state and four doubles, an instant and another number, and
+--         what the counter then holds, in units and millionths. They are
+--           F: the start of the window, its seconds;      S: that of the charge, 0;
+--           B: that of the charge, the parts beside;      I: the end of the last lease or -1, 0.
 --         Else a list: 0, and the state of each counter, empty for one that there is none of; or 1 and the milliseconds that the host's
 --         clock is ahead of the server's; 2 if a key holds what no charges lead to; 3 and a number if so many units are in
 --         flight in one counter that no more are kept.
@@ -28,43 +30,54 @@
 --         I sum unit*                 a unit is when its lease ends, and its amount; the first to end first
 -- Sums are two doubles: units, millionths.
 
-local charging, now, bound, late, remember = struct.unpack('<ddddd', ARGV[1])
-local time = redis.call('TIME')
+local pack, read, call = struct.pack, struct.unpack, redis.call
+local charging, now, bound, late = read('<dddd', ARGV[1])
+local time = call('TIME')
 local skew = now - (time[1] * 1e6 + time[2])
 if skew > bound or skew < -bound then return {1, floor(skew / 1000)} end
 
 local n = #ARGV - 1
-local states = redis.call('MGET', unpack(KEYS))
+local states = call('MGET', unpack(KEYS))
 local record = charging == 1 and states[n + 1]
 if record then return record end
 
 -- MGET does not tell a key of another type from none.
-local missing = {}
+local missing
 for i = 1, n do
-  if not states[i] then missing[#missing + 1] = KEYS[i] end
+  if not states[i] then
+    missing = missing or {}
+    missing[#missing + 1] = KEYS[i]
+  end
 end
-if missing[1] and redis.call('EXISTS', unpack(missing)) > 0 then return {2} end
+if missing and call('EXISTS', unpack(missing)) > 0 then return {2} end
 
 local MOST_UNITS = 65536
 local room = true
 local changed, ends, answers = {}, {}, {}
 
 for i = 1, n do
-  local kind, ah, al, mh, ml, start, seconds, a, b = struct.unpack('<ddddddddd', ARGV[i + 1])
+  local kind, ah, al, mh, ml, start, seconds, a, b = read('<ddddddddd', ARGV[i + 1])
   local state = states[i]
-  local letter = state and string.byte(state)
-  local size = state and #state
   local h, l = 0, 0
-  -- What the charge puts after the sum.
-  local head, tail
+  local size, letter, head, tail
+  if kind ~= 0 then
+    if not plus then plus, minus, odd, broken, drain, drained_after, expiry = limbs() end
+    if state then size, letter = #state, string.byte(state) end
+  end
 
   if kind == 0 then
     if state then
-      if letter ~= 70 or size ~= 33 then return {2} end
-      local held, long, uh, ul = struct.unpack('<dddd', state, 2)
-      if broken(held) or broken(long) or long < 1 or odd(uh, ul) then return {2} end
+      if #state ~= 33 then return {2} end
+      local its, held, long, uh, ul = read('<Bdddd', state)
+      -- Not even a number that is none, or endless, is equal to anything here.
+      if its ~= 70 or held % 1 ~= 0 or held > 9007199254740992 or held < -9007199254740992 or long % 1 ~= 0 or long < 1
+        or long > 4294967295 or uh % 1 ~= 0 or ul % 1 ~= 0 or uh < 0 or ul < 0 or ul >= 1e6 or uh > END_H
+        or (uh == END_H and ul > END_L) then
+        return {2}
+      end
       -- A later window stays where the clock has stepped back.
-      if held >= start then start, seconds, h, l = held, long, uh, ul end
+      if held > start then tail, start, seconds, h, l = true, held, long, uh, ul
+      elseif held == start then seconds, h, l = long, uh, ul end
     end
 
   elseif kind == 1 then
@@ -74,14 +87,14 @@ for i = 1, n do
       slots = (size - 25) / 24
       if letter ~= 83 or slots % 1 ~= 0 or slots < 1 or slots > 65 then return {2} end
       local its
-      its, h, l = struct.unpack('<ddd', state, 2)
-      newest, nh, nl = struct.unpack('<ddd', state, size - 23)
+      its, h, l = read('<ddd', state, 2)
+      newest, nh, nl = read('<ddd', state, size - 23)
       if its ~= seconds or odd(h, l) or broken(newest) or odd(nh, nl) then return {2} end
       if newest > now then present = newest end
       -- Slots that have left, and the sum without them. A sum that has reached its end is counted anew.
       local whole = h < END_H or l < END_L
       while first <= slots do
-        local last, sh, sl = struct.unpack('<ddd', state, 2 + 24 * first)
+        local last, sh, sl = read('<ddd', state, 2 + 24 * first)
         if broken(last) or odd(sh, sl) then return {2} end
         if last + long > present then break end
         if whole then h, l = minus(h, l, sh, sl) end
@@ -90,7 +103,7 @@ for i = 1, n do
       if not whole then
         h, l = 0, 0
         for j = first, slots do
-          local _, sh, sl = struct.unpack('<ddd', state, 2 + 24 * j)
+          local _, sh, sl = read('<ddd', state, 2 + 24 * j)
           if odd(sh, sl) then return {2} end
           h, l = plus(h, l, sh, sl)
         end
@@ -106,14 +119,14 @@ for i = 1, n do
       nh, nl = ah, al
     end
     start = present
-    tail = (state and string.sub(state, 2 + 24 * first, upto) or '') .. struct.pack('<ddd', present, nh, nl)
+    tail = (state and string.sub(state, 2 + 24 * first, upto) or '') .. pack('<ddd', present, nh, nl)
 
   elseif kind == 2 then
     local w, at, r = seconds * 1e6, now, 0
     if state then
       if letter ~= 66 or size ~= 41 then return {2} end
       local its, seen
-      its, seen, h, l, r = struct.unpack('<ddddd', state, 2)
+      its, seen, h, l, r = read('<ddddd', state, 2)
       if its ~= seconds or broken(seen) or odd(h, l) or broken(r) or r < 0 or r >= w then return {2} end
       if seen > now then
         at = seen
@@ -138,11 +151,11 @@ for i = 1, n do
     if state then
       units = (size - 17) / 24
       if letter ~= 73 or units % 1 ~= 0 or units < 1 then return {2} end
-      h, l = struct.unpack('<dd', state, 2)
+      h, l = read('<dd', state, 2)
       if odd(h, l) then return {2} end
       local whole = h < END_H or l < END_L
       while first <= units do
-        local ends_at, uh, ul = struct.unpack('<ddd', state, 24 * first - 6)
+        local ends_at, uh, ul = read('<ddd', state, 24 * first - 6)
         if broken(ends_at) or odd(uh, ul) then return {2} end
         if ends_at > now then break end
         if whole then h, l = minus(h, l, uh, ul) end
@@ -151,7 +164,7 @@ for i = 1, n do
       if not whole then
         h, l = 0, 0
         for j = first, units do
-          local _, uh, ul = struct.unpack('<ddd', state, 24 * j - 6)
+          local _, uh, ul = read('<ddd', state, 24 * j - 6)
           if odd(uh, ul) then return {2} end
           h, l = plus(h, l, uh, ul)
         end
@@ -159,14 +172,14 @@ for i = 1, n do
     end
     local lease_ends = now + seconds * 1e6
     local last = -1
-    if first <= units then last = struct.unpack('<d', state, 24 * units - 6) end
+    if first <= units then last = read('<d', state, 24 * units - 6) end
     tail = ''
     if ah > 0 or al > 0 then
       if units - first + 1 >= MOST_UNITS then return {3, MOST_UNITS} end
       -- From the last back: where the unit goes.
       local at, uh, ul, after = units, ah, al, units + 1
       while at >= first do
-        local ends_at, eh, el = struct.unpack('<ddd', state, 24 * at - 6)
+        local ends_at, eh, el = read('<ddd', state, 24 * at - 6)
         if ends_at < lease_ends then break end
         after = at
         if ends_at == lease_ends then
@@ -176,7 +189,7 @@ for i = 1, n do
         end
         at = at - 1
       end
-      local unit = struct.pack('<ddd', lease_ends, uh, ul)
+      local unit = pack('<ddd', lease_ends, uh, ul)
       if state then
         tail = string.sub(state, 24 * first - 6, 24 * at + 17) .. unit .. string.sub(state, 24 * after - 6)
       else
@@ -189,28 +202,37 @@ for i = 1, n do
     start = last
   end
 
-  local th, tl = plus(h, l, ah, al)
+  local th, tl = h + ah, l + al
+  if tl >= 1e6 then th, tl = th + 1, tl - 1e6 end
+  if th > END_H or (th == END_H and tl > END_L) then th, tl = END_H, END_L end
   if mh >= 0 and ((mh == 0 and ml == 0) or th > mh or (th == mh and tl > ml)) then room = false end
 
   if charging == 1 and room then
+    local expires
     if kind == 0 then
-      local sums = struct.pack('<dddd', start, seconds, th, tl)
-      changed[i], answers[i] = 'F' .. sums, sums
-      ends[i] = start + seconds * 1e6
+      local new = pack('<Bdddd', 70, start, seconds, th, tl)
+      changed[i], answers[i] = new, new
+      if tail then expires = start + seconds * 1e6 end
     elseif kind == 1 then
-      changed[i] = 'S' .. struct.pack('<ddd', seconds, th, tl) .. tail
-      ends[i] = start + seconds * 1e6
-      answers[i] = struct.pack('<dddd', start, 0, th, tl)
+      changed[i] = pack('<Bddd', 83, seconds, th, tl) .. tail
+      answers[i] = pack('<Bdddd', 83, start, 0, th, tl)
+      if start > now then expires = start + seconds * 1e6 end
     elseif kind == 2 then
       -- At the brim no parts are beside.
       if th == END_H and tl == END_L then head = 0 end
-      changed[i] = 'B' .. struct.pack('<ddddd', seconds, start, th, tl, head)
-      ends[i] = start + drained_after(th, tl, head, seconds * 1e6, a, b)
-      answers[i] = struct.pack('<dddd', start, head, th, tl)
+      changed[i] = pack('<Bddddd', 66, seconds, start, th, tl, head)
+      answers[i] = pack('<Bdddd', 66, start, head, th, tl)
+      expires = start + drained_after(th, tl, head, seconds * 1e6, a, b)
     else
-      changed[i] = tail ~= '' and 'I' .. struct.pack('<dd', th, tl) .. tail
-      ends[i] = start
-      answers[i] = struct.pack('<dddd', start, 0, th, tl)
+      changed[i] = tail ~= '' and pack('<Bdd', 73, th, tl) .. tail
+      answers[i] = pack('<Bdddd', 73, start, 0, th, tl)
+      if start ~= now + seconds * 1e6 then expires = start end
+    end
+    if expires then
+      if not expiry then plus, minus, odd, broken, drain, drained_after, expiry = limbs() end
+      ends[i] = expiry(expires, late)
+    else
+      ends[i] = string.sub(ARGV[i + 1], 73)
     end
   end
 end
@@ -221,14 +243,14 @@ if charging ~= 1 or not room then
   return answer
 end
 
-local answer = table.concat(answers)
+local answer = n == 1 and answers[1] or table.concat(answers)
 -- The first to be written: a server that takes no more refuses here, before anything is charged.
-if not redis.call('SET', KEYS[n + 1], answer, 'NX', 'PX', remember) then return {2} end
+if not call('SET', KEYS[n + 1], answer, 'NX', 'PX', string.sub(ARGV[1], 33)) then return {2} end
 for i = 1, n do
   if changed[i] then
-    redis.call('SET', KEYS[i], changed[i], 'PXAT', expiry(ends[i], late))
+    call('SET', KEYS[i], changed[i], 'PXAT', ends[i])
   elseif states[i] then
-    redis.call('DEL', KEYS[i])
+    call('DEL', KEYS[i])
   end
 end
 return answer

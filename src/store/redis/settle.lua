@@ -4,14 +4,15 @@
 --        n + 1: the record of the settlement.
 -- ARGV   Doubles in little-endian order, eight bytes each, one text for all of these:
 --        1: the host's present; how far the clocks may be apart; how long a counter is kept after its end (all in
---           microseconds); how long the record is kept (milliseconds).
+--           microseconds); and as a text behind them how long the record is kept (milliseconds).
 --        1 + i: of charge i, its kind, where it was made (microseconds), its seconds, 1 if it becomes more or 0 if less, by how
 --           much (units and millionths), and of a token bucket what comes back in a microsecond. Kinds and the rest as in
 --           `reserve.lua`, and so are the states.
 --
 -- Answers a list: 0 if it is done, now or earlier; else as `reserve.lua`.
 
-local now, bound, late, remember = struct.unpack('<dddd', ARGV[1])
+plus, minus, odd, broken, drain, drained_after, expiry = limbs()
+local now, bound, late = struct.unpack('<ddd', ARGV[1])
 local time = redis.call('TIME')
 local skew = now - (time[1] * 1e6 + time[2])
 if skew > bound or skew < -bound then return {1, floor(skew / 1000)} end
@@ -132,7 +133,7 @@ for i = 1, n do
 end
 
 -- The first to be written: a server that takes no more refuses here, before anything is changed.
-if not redis.call('SET', KEYS[n + 1], 's', 'NX', 'PX', remember) then return {2} end
+if not redis.call('SET', KEYS[n + 1], 's', 'NX', 'PX', string.sub(ARGV[1], 25)) then return {2} end
 for i = 1, n do
   if changed[i] == '' then
     redis.call('DEL', KEYS[i])

@@ -1,13 +1,14 @@
 //! What is sent to the scripts, and what they answer: `reserve.lua` and `settle.lua` say how it is written.
 
 use std::fmt;
+use std::io::Write;
 
 use redis::Value;
 
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::store::{Counter, Outcome, ReservationId, Settled, StoreError, Tallies, Tally};
-use crate::time::Timestamp;
+use crate::time::{MICROS_PER_SECOND, Timestamp};
 
 /// The largest whole number up to which a double tells all apart.
 const EXACT: i64 = 1 << 53;
@@ -60,18 +61,22 @@ impl Keys {
     }
 }
 
-/// Numbers as the scripts read them.
-pub(super) struct Numbers<const N: usize>([[u8; 8]; N]);
+/// An argument as the scripts read it: numbers, and perhaps the text of another one behind them.
+pub(super) type Argument = Vec<u8>;
 
-impl<const N: usize> Numbers<N> {
-    #[expect(clippy::cast_precision_loss, reason = "none is above 2^53")]
-    pub(super) fn new(numbers: [i64; N]) -> Self {
-        Self(numbers.map(|number| (number as f64).to_le_bytes()))
+#[expect(clippy::cast_precision_loss, reason = "none is above 2^53")]
+pub(super) fn numbers(numbers: &[i64]) -> Argument {
+    let mut argument = Vec::with_capacity(96);
+    for number in numbers {
+        argument.extend_from_slice(&(*number as f64).to_le_bytes());
     }
+    argument
+}
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.0.as_flattened()
-    }
+pub(super) fn with_text(mut argument: Argument, number: i64) -> Argument {
+    // Nothing that is written to memory fails.
+    let _ = write!(argument, "{number}");
+    argument
 }
 
 /// The present in microseconds, if the scripts can hold it.
@@ -124,16 +129,24 @@ impl Measure {
 }
 
 /// A charge as `reserve.lua` reads it.
-pub(super) fn charged(charge: &Charge) -> Result<Numbers<9>, StoreError> {
+pub(super) fn charged(charge: &Charge, now: i64, late: i64) -> Result<Argument, StoreError> {
     let Measure { kind, start, seconds, rate: [whole, parts] } = Measure::of(&charge.meter)?;
     let [units, millionths] = limbs(charge.amount.micros());
     let [max_units, max_millionths] = charge.max.map_or([-1, 0], |max| limbs(max.micros()));
     let seconds = i64::from(seconds);
-    Ok(Numbers::new([kind, units, millionths, max_units, max_millionths, start, seconds, whole, parts]))
+    let argument = numbers(&[kind, units, millionths, max_units, max_millionths, start, seconds, whole, parts]);
+    // Of a bucket it hangs on what is in it.
+    let from = match charge.meter {
+        Meter::Fixed(_) => start,
+        Meter::TokenBucket { .. } => return Ok(argument),
+        _ => now,
+    };
+    let end = from.saturating_add(seconds * MICROS_PER_SECOND).saturating_add(late).min(EXACT);
+    Ok(with_text(argument, end / 1_000 + 1))
 }
 
 /// A charge that changes, as `settle.lua` reads it.
-pub(super) fn settled(settled: &Settled<'_>) -> Result<Numbers<8>, StoreError> {
+pub(super) fn settled(settled: &Settled<'_>) -> Result<Argument, StoreError> {
     let Measure { kind, seconds, rate: [whole, parts], .. } = Measure::of(&settled.charge.meter)?;
     let (from, to) = (settled.charge.amount, settled.to);
     let [units, millionths] = limbs(from.micros().abs_diff(to.micros()));
@@ -141,7 +154,7 @@ pub(super) fn settled(settled: &Settled<'_>) -> Result<Numbers<8>, StoreError> {
     if !(-EXACT..=EXACT).contains(&at) {
         return Err(beyond("no charge was made at such an instant"));
     }
-    Ok(Numbers::new([kind, at, i64::from(seconds), i64::from(to >= from), units, millionths, whole, parts]))
+    Ok(numbers(&[kind, at, i64::from(seconds), i64::from(to >= from), units, millionths, whole, parts]))
 }
 
 /// What the clocks may differ by, to say so in an error.
@@ -203,7 +216,7 @@ impl Bound {
                 Outcome::Granted(_) => Err(StoreError::Corrupt),
             };
         };
-        let (parts, []) = sums.as_chunks::<{ 4 * 8 }>() else { return Err(nonsense()) };
+        let (parts, []) = sums.as_chunks::<{ 1 + 4 * 8 }>() else { return Err(nonsense()) };
         if parts.len() != charges.len() {
             return Err(nonsense());
         }
@@ -214,25 +227,26 @@ impl Bound {
 
 /// How a counter stands after a charge; none if no charge leads there.
 fn made(charge: &Charge, part: &[u8], now: Timestamp) -> Option<Tally> {
+    let (letter, part) = part.split_first()?;
     let mut numbers = Doubles(part);
     let (at, other, sum) = (numbers.whole()?, numbers.whole()?, numbers.total()?);
     let at_most_now = at >= now.unix_micros();
     let instant = Timestamp::from_unix_micros(at);
-    let mut tally = match charge.meter {
-        Meter::Fixed(window) if at >= window.start.unix_micros() => {
+    let mut tally = match (letter, charge.meter) {
+        (b'F', Meter::Fixed(window)) if at >= window.start.unix_micros() => {
             Counter::of_fixed(at, u32::try_from(other).ok()?, sum)?.tally(charge, now).ok()?
         }
-        Meter::Sliding { seconds } if at_most_now => {
+        (b'S', Meter::Sliding { seconds }) if at_most_now => {
             let resets_at = instant.saturating_add(std::time::Duration::from_secs(seconds.max(1).into()));
             Tally { used: sum, resets_at, retry_at: None, charged_at: instant }
         }
-        Meter::TokenBucket { refill, seconds } if at_most_now => {
+        (b'B', Meter::TokenBucket { refill, seconds }) if at_most_now => {
             let level = level(sum, other, seconds.max(1))?;
             let tally = Counter::of_bucket(seconds.max(1), refill, level, at)?.tally(charge, now).ok()?;
             let resets_at = if level == 0 { instant } else { tally.resets_at };
             Tally { resets_at, retry_at: None, ..tally }
         }
-        Meter::InFlight { lease } => {
+        (b'I', Meter::InFlight { lease }) => {
             let until = now.saturating_add(std::time::Duration::from_secs(lease.into()));
             if charge.amount > Amount::ZERO && instant < until {
                 return None;

@@ -325,7 +325,10 @@ fn parrot(answer: Vec<u8>) -> SocketAddr {
 #[test]
 fn nonsense_is_no_grant() {
     let bulk = |body: &[u8]| [format!("${}\r\n", body.len()).as_bytes(), body, b"\r\n"].concat();
-    let doubles = |numbers: [f64; 8]| bulk(&numbers.map(f64::to_le_bytes).concat());
+    let granted = |numbers: [f64; 8]| {
+        let numbers = numbers.map(f64::to_le_bytes).concat();
+        bulk(&[b"F", &numbers[..32], b"S", &numbers[32..]].concat())
+    };
     let large = 8e15;
     let answers: Vec<Vec<u8>> = vec![
         // Closes at once.
@@ -353,12 +356,12 @@ fn nonsense_is_no_grant() {
         b"-MOVED 1 127.0.0.1:1\r\n".to_vec(),
         bulk(b""),
         bulk(b"hello"),
-        bulk(&[0; 64]),
-        bulk(&[0xff; 64]),
+        bulk(&[0; 66]),
+        bulk(&[0xff; 66]),
         // Grants of other calls: of nothing, of too much, of long ago.
-        doubles([large, 86_400.0, 0.0, 0.0, large, 0.0, 0.0, 0.0]),
-        doubles([large, 86_400.0, 4.0, 0.0, large, 0.0, 1.0, 0.0]),
-        doubles([0.0, 86_400.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
+        granted([large, 86_400.0, 0.0, 0.0, large, 0.0, 0.0, 0.0]),
+        granted([large, 86_400.0, 4.0, 0.0, large, 0.0, 1.0, 0.0]),
+        granted([0.0, 86_400.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
     ];
     run(async {
         for answer in answers {
