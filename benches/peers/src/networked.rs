@@ -49,13 +49,15 @@ pub(crate) fn redis(asked: &Asked) {
     let Some(server) = Server::start() else { return };
     // One core for the tasks, one for the server.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let [one, three] = [Limits::One, Limits::ThreeOfOneScope].map(|limits| Setup::new(&server, &runtime, limits));
+    let runtime = &runtime;
+    let [one, three] = [Limits::One, Limits::ThreeOfOneScope].map(|limits| Setup::new(&server, runtime, limits));
     for (title, tasks, settles) in titles {
         if !asked.wants(title) {
             continue;
         }
-        let contender =
-            |name: &str, work: Work| Contender::timed(name, |units| runtime.block_on(at_once(tasks, units, &work)));
+        let contender = |name: &str, work: Work| {
+            Contender::timed(name, move |units| runtime.block_on(at_once(tasks, units, &work)))
+        };
         let (contenders, claims): (Vec<_>, Vec<Claim>) = if settles {
             let contenders = vec![
                 contender("three limits: bare pair of scripts", three.bare(true)),

@@ -15,8 +15,8 @@
 --           and but for a token bucket, as a text behind them, when the counter expires if the charge is the last that it counts
 --           (milliseconds). Texts, since to make one of a number takes as long as to store a counter.
 --
--- Answers a text if all charges are made: for each the letter of its state and four doubles, an instant and another number, and
---         what the counter then holds, in units and millionths. They are
+-- Answers a text if all charges are made: for each the letter of its state and five doubles, an instant and another number, what
+--         the counter then holds, in units and millionths, and one that says nothing. They are
 --           F: the start of the window, its seconds;      S: that of the charge, 0;
 --           B: that of the charge, the parts beside;      I: the end of the last lease or -1, 0.
 --         Else a list: 0, and the state of each counter, empty for one that there is none of; or 1 and the milliseconds that the host's
@@ -24,7 +24,7 @@
 --         flight in one counter that no more are kept.
 --
 -- States begin with a letter, then doubles:
---         F start seconds used        the window that was charged last
+--         F start seconds used late   the window that was charged last, and how long after its end it is kept at least
 --         S seconds sum slot*         a slot is when it was charged last, and used; the oldest first
 --         B seconds at level parts    what was missing at an instant
 --         I sum unit*                 a unit is when its lease ends, and its amount; the first to end first
@@ -67,17 +67,21 @@ for i = 1, n do
 
   if kind == 0 then
     if state then
-      if #state ~= 33 then return {2} end
-      local its, held, long, uh, ul = read('<Bdddd', state)
+      if #state ~= 41 then return {2} end
+      local its, held, long, uh, ul, kept = read('<Bddddd', state)
       -- Not even a number that is none, or endless, is equal to anything here.
       if its ~= 70 or held % 1 ~= 0 or held > 9007199254740992 or held < -9007199254740992 or long % 1 ~= 0 or long < 1
         or long > 4294967295 or uh % 1 ~= 0 or ul % 1 ~= 0 or uh < 0 or ul < 0 or ul >= 1e6 or uh > END_H
-        or (uh == END_H and ul > END_L) then
+        or (uh == END_H and ul > END_L) or kept % 1 ~= 0 or kept < 0 or kept > 9007199254740992 then
         return {2}
       end
       -- A later window stays where the clock has stepped back.
-      if held > start then tail, start, seconds, h, l = true, held, long, uh, ul
-      elseif held == start then seconds, h, l = long, uh, ul end
+      if held >= start then
+        -- To give a key its time again takes half as long as to write it.
+        head = kept >= late and kept
+        tail = held > start
+        start, seconds, h, l = held, long, uh, ul
+      end
     end
 
   elseif kind == 1 then
@@ -210,28 +214,28 @@ for i = 1, n do
   if charging == 1 and room then
     local expires
     if kind == 0 then
-      local new = pack('<Bdddd', 70, start, seconds, th, tl)
+      local new = pack('<Bddddd', 70, start, seconds, th, tl, head or late)
       changed[i], answers[i] = new, new
-      if tail then expires = start + seconds * 1e6 end
+      if tail and not head then expires = start + seconds * 1e6 end
     elseif kind == 1 then
       changed[i] = pack('<Bddd', 83, seconds, th, tl) .. tail
-      answers[i] = pack('<Bdddd', 83, start, 0, th, tl)
+      answers[i] = pack('<Bddddd', 83, start, 0, th, tl, 0)
       if start > now then expires = start + seconds * 1e6 end
     elseif kind == 2 then
       -- At the brim no parts are beside.
       if th == END_H and tl == END_L then head = 0 end
       changed[i] = pack('<Bddddd', 66, seconds, start, th, tl, head)
-      answers[i] = pack('<Bdddd', 66, start, head, th, tl)
+      answers[i] = pack('<Bddddd', 66, start, head, th, tl, 0)
       expires = start + drained_after(th, tl, head, seconds * 1e6, a, b)
     else
       changed[i] = tail ~= '' and pack('<Bdd', 73, th, tl) .. tail
-      answers[i] = pack('<Bdddd', 73, start, 0, th, tl)
-      if start ~= now + seconds * 1e6 then expires = start end
+      answers[i] = pack('<Bddddd', 73, start, 0, th, tl, 0)
+      if changed[i] and start ~= now + seconds * 1e6 then expires = start end
     end
     if expires then
       if not expiry then plus, minus, odd, broken, drain, drained_after, expiry = limbs() end
       ends[i] = expiry(expires, late)
-    else
+    elseif changed[i] and (kind ~= 0 or not head) then
       ends[i] = string.sub(ARGV[i + 1], 73)
     end
   end
@@ -247,8 +251,10 @@ local answer = n == 1 and answers[1] or table.concat(answers)
 -- The first to be written: a server that takes no more refuses here, before anything is charged.
 if not call('SET', KEYS[n + 1], answer, 'NX', 'PX', string.sub(ARGV[1], 33)) then return {2} end
 for i = 1, n do
-  if changed[i] then
+  if ends[i] then
     call('SET', KEYS[i], changed[i], 'PXAT', ends[i])
+  elseif changed[i] then
+    call('SET', KEYS[i], changed[i], 'KEEPTTL')
   elseif states[i] then
     call('DEL', KEYS[i])
   end

@@ -46,10 +46,13 @@ for i = 1, n do
     -- It has been forgotten, and the charge with it.
 
   elseif kind == 0 then
-    if letter ~= 70 or size ~= 33 then return {2} end
-    local start, long, h, l = struct.unpack('<dddd', state, 2)
+    if letter ~= 70 or size ~= 41 then return {2} end
+    local start, long, h, l, kept = struct.unpack('<ddddd', state, 2)
     if broken(start) or broken(long) or long < 1 or odd(h, l) then return {2} end
-    if start == at then changed[i] = 'F' .. struct.pack('<dddd', start, long, replaced(h, l)) end
+    if start == at then
+      h, l = replaced(h, l)
+      changed[i] = 'F' .. struct.pack('<ddddd', start, long, h, l, kept)
+    end
 
   elseif kind == 1 then
     local slots = (size - 25) / 24

@@ -216,7 +216,7 @@ impl Bound {
                 Outcome::Granted(_) => Err(StoreError::Corrupt),
             };
         };
-        let (parts, []) = sums.as_chunks::<{ 1 + 4 * 8 }>() else { return Err(nonsense()) };
+        let (parts, []) = sums.as_chunks::<{ 1 + 5 * 8 }>() else { return Err(nonsense()) };
         if parts.len() != charges.len() {
             return Err(nonsense());
         }
@@ -275,7 +275,10 @@ fn counter(state: &[u8], charge: &Charge) -> Option<Counter> {
     let (letter, rest) = state.split_first()?;
     let mut numbers = Doubles(rest);
     let counter = match (letter, charge.meter) {
-        (b'F', Meter::Fixed(_)) => Counter::of_fixed(numbers.whole()?, numbers.seconds()?, numbers.total()?),
+        (b'F', Meter::Fixed(_)) => {
+            let (start, seconds, used, _) = (numbers.whole()?, numbers.seconds()?, numbers.total()?, numbers.whole()?);
+            Counter::of_fixed(start, seconds, used)
+        }
         (b'S', Meter::Sliding { .. }) => {
             let (seconds, _) = (numbers.seconds()?, numbers.total()?);
             Counter::of_sliding(seconds, numbers.timed()?.into_iter())

@@ -327,7 +327,7 @@ fn nonsense_is_no_grant() {
     let bulk = |body: &[u8]| [format!("${}\r\n", body.len()).as_bytes(), body, b"\r\n"].concat();
     let granted = |numbers: [f64; 8]| {
         let numbers = numbers.map(f64::to_le_bytes).concat();
-        bulk(&[b"F", &numbers[..32], b"S", &numbers[32..]].concat())
+        bulk(&[b"F", &numbers[..32], &[0; 8], b"S", &numbers[32..], &[0; 8]].concat())
     };
     let large = 8e15;
     let answers: Vec<Vec<u8>> = vec![
@@ -356,8 +356,8 @@ fn nonsense_is_no_grant() {
         b"-MOVED 1 127.0.0.1:1\r\n".to_vec(),
         bulk(b""),
         bulk(b"hello"),
-        bulk(&[0; 66]),
-        bulk(&[0xff; 66]),
+        bulk(&[0; 82]),
+        bulk(&[0xff; 82]),
         // Grants of other calls: of nothing, of too much, of long ago.
         granted([large, 86_400.0, 0.0, 0.0, large, 0.0, 0.0, 0.0]),
         granted([large, 86_400.0, 4.0, 0.0, large, 0.0, 1.0, 0.0]),
