@@ -97,8 +97,13 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
         let kinds: Vec<_> = (0..8).map(|_| Kind::draw(&mut draw, size)).collect();
         let mut now: i64 = 1_790_000_000_000_000;
         let (mut made, mut granted, mut refused): (Vec<Made>, _, _) = (Vec::new(), 0, 0);
+        // Those that were refused, and when they could pass: a microsecond before they cannot.
+        let mut again: Vec<(usize, Vec<Charge>, i64)> = Vec::new();
         for step in 0..steps {
+            let retried = again.pop();
+            now = retried.as_ref().map_or(now, |(.., at)| *at);
             now += match draw.below(20) {
+                _ if retried.is_some() => 0,
                 0 => -(draw.below(1 << 37) as i64),
                 1 => -(draw.below(1 << 21) as i64),
                 2 => draw.below(1 << 42) as i64,
@@ -108,7 +113,7 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 _ => draw.below(1 << 20) as i64,
             };
             let present = Timestamp::from_unix_micros(now);
-            if draw.below(4) == 0 && !made.is_empty() {
+            if retried.is_none() && draw.below(4) == 0 && !made.is_empty() {
                 let at = draw.below(made.len() as u64) as usize;
                 let from = &mut made[at];
                 from.step += 1;
@@ -143,6 +148,14 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 charge.amount = draw.amount(size);
                 charge.max = (draw.below(5) > 0).then(|| draw.amount(size + 2));
             }
+            let skip = match retried {
+                Some((skip, charges, _)) => {
+                    asked = charges;
+                    asked.iter_mut().zip(&kinds[skip..]).for_each(|(charge, kind)| charge.meter = kind.meter(now));
+                    skip
+                }
+                None => skip,
+            };
             if draw.below(60) == 0 {
                 memory.reset(asked[0].counter, &asked[0].subject).unwrap();
                 AsyncCounterStore::reset(&redis, asked[0].counter, &asked[0].subject).await.unwrap();
@@ -169,6 +182,13 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 }
             } else {
                 refused += 1;
+                // The latest of those of all that refuse.
+                let instant = outcome.tallies().iter().zip(&asked).filter(|(tally, charge)| !tally.has_room(charge));
+                let instant = instant.map(|(tally, _)| tally.retry_at).collect::<Option<Vec<_>>>();
+                let instant = instant.and_then(|instants| instants.into_iter().max()).map(Timestamp::unix_micros);
+                if let Some(at) = instant.filter(|at| *at > now + 1 && *at - now < 1 << 42 && draw.below(3) == 0) {
+                    again = vec![(skip, asked.clone(), at), (skip, asked.clone(), at - 1)];
+                }
             }
         }
         assert!(granted > steps / 10 && refused > steps / 10, "{granted} granted, {refused} refused");
