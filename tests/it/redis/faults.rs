@@ -188,6 +188,24 @@ fn a_replica_denies() {
     });
 }
 
+/// A node of a cluster runs no script whose keys are in several slots.
+#[test]
+fn all_keys_of_a_call_are_in_one_slot() {
+    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let options = ["--cluster-enabled", "yes", "--port", &port(), "--cluster-port", &port(), "--bind", "127.0.0.1"];
+    let Some(server) = Server::start(&options) else { return };
+    run(async {
+        let gate = gate(builder(&server.url()).prefix("a:b").build().unwrap(), 2);
+        // Its slots are nobody's yet.
+        assert_eq!(prompt(&gate).await, UNAVAILABLE);
+        server.tell::<()>(&[b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383"]);
+        resumes(&gate).await;
+        let Decision::Allow(permit) = decide(&gate).await else { panic!("there is room") };
+        permit.release().await.unwrap();
+        assert_eq!([code(&gate).await, code(&gate).await], ["allow", "rate_limited"]);
+    });
+}
+
 /// Stands before a server, and cuts the connection where a script's answer is on its way, so many times.
 struct Proxy {
     address: SocketAddr,

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 
 pub(super) struct Server {
     folder: PathBuf,
-    options: Vec<&'static str>,
+    options: Vec<String>,
     child: Option<Child>,
 }
 
 impl Server {
     /// One that keeps nothing on disk; none where no server is installed, which only a developer's machine may lack.
-    pub(super) fn start(options: &[&'static str]) -> Option<Self> {
+    pub(super) fn start(options: &[&str]) -> Option<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("toolgate-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let mut server = Self { folder, options: options.to_vec(), child: None };
+        let mut server =
+            Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None };
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server must be on the PATH");
             eprintln!("skipped: there is no redis-server on the PATH");
