@@ -129,6 +129,8 @@ impl RedisStoreBuilder {
 
     /// The store. It connects when it is first used, so the server need not be up.
     ///
+    /// For `rediss://`, if the process has no default provider of cryptography for `rustls`, this makes `ring` that.
+    ///
     /// # Errors
     /// `localhost:6379` (no scheme), an empty prefix, a timeout of zero.
     pub fn build(self) -> Result<RedisStore, BuildError> {
@@ -156,6 +158,10 @@ impl RedisStoreBuilder {
         if cfg!(not(feature = "redis-tls")) && url.trim_start().starts_with("rediss:") {
             return Err(BuildError::NoTls);
         }
+        #[cfg(feature = "redis-tls")]
+        if url.trim_start().starts_with("rediss:") {
+            have_cryptography();
+        }
         let info: ConnectionInfo = url.as_str().into_connection_info().map_err(BuildError::Url)?;
         // One small packet each way: waiting for more to send would only cost time.
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -172,6 +178,15 @@ impl RedisStoreBuilder {
             late_micros: micros(max_skew + GRACE),
             remember_millis: micros(remember) / 1_000,
         })
+    }
+}
+
+/// The client takes the process's default, and panics where there is none. A host that has chosen one keeps it.
+#[cfg(feature = "redis-tls")]
+fn have_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Another thread may have been faster, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 

@@ -63,11 +63,11 @@ pub use builder::{BuildError, RedisStoreBuilder};
 /// window that has begun for the first host has begun for all, no host ever opens one again, and each window admits `max`
 /// at most, by any clock. What stretches is the time between two windows: in any interval as long as the window a fixed window admits up to
 /// twice `max` as ever; a sliding window or a token bucket admits `max` in each interval of its length by the clock that was ahead, so up to
-/// that much more as the bound is part of the length.
+/// that much more as the bound is part of the length. A lease may end as much too early for a host whose clock is ahead.
 ///
 /// # Memory
-/// A counter takes one key: some 200 bytes on the server for a fixed window or a token bucket of one subject, 130 and 24 for each slot
-/// (1,700 at most) for a sliding window, 130 and 24 for each call in flight. A counter with 65,536 units in flight takes no more,
+/// A counter takes one key: some 200 bytes on the server for a fixed window or a token bucket of one subject, 150 and 24 for each slot
+/// (1,700 at most) for a sliding window, 150 and 24 for each call in flight. A counter with 65,536 units in flight takes no more,
 /// [`StoreError::Full`]; each charge rewrites the counter, so limits in flight should be thousands at most. Every key expires
 /// by itself, when the counter holds nothing any more and the bound on clocks has passed. Each reservation and each settlement
 /// takes another 150 bytes for the time that it is remembered.

@@ -230,17 +230,17 @@ fn made(charge: &Charge, part: &[u8], now: Timestamp) -> Option<Tally> {
     let (letter, part) = part.split_first()?;
     let mut numbers = Doubles(part);
     let (at, other, sum) = (numbers.whole()?, numbers.whole()?, numbers.total()?);
-    let at_most_now = at >= now.unix_micros();
+    let not_before = at >= now.unix_micros();
     let instant = Timestamp::from_unix_micros(at);
     let mut tally = match (letter, charge.meter) {
         (b'F', Meter::Fixed(window)) if at >= window.start.unix_micros() => {
             Counter::of_fixed(at, u32::try_from(other).ok()?, sum)?.tally(charge, now).ok()?
         }
-        (b'S', Meter::Sliding { seconds }) if at_most_now => {
+        (b'S', Meter::Sliding { seconds }) if not_before => {
             let resets_at = instant.saturating_add(std::time::Duration::from_secs(seconds.max(1).into()));
             Tally { used: sum, resets_at, retry_at: None, charged_at: instant }
         }
-        (b'B', Meter::TokenBucket { refill, seconds }) if at_most_now => {
+        (b'B', Meter::TokenBucket { refill, seconds }) if not_before => {
             let level = level(sum, other, seconds.max(1))?;
             let tally = Counter::of_bucket(seconds.max(1), refill, level, at)?.tally(charge, now).ok()?;
             let resets_at = if level == 0 { instant } else { tally.resets_at };

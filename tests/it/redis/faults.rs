@@ -392,6 +392,15 @@ fn nonsense_is_no_grant() {
     });
 }
 
+#[cfg(feature = "redis-tls")]
+#[test]
+fn a_server_without_tls_denies_who_asks_for_it() {
+    run(async {
+        let gate = gate(impatient(&format!("rediss://{}", parrot(b"garbage\r\n".to_vec()))).build().unwrap(), 3);
+        assert_eq!(prompt(&gate).await, UNAVAILABLE);
+    });
+}
+
 /// It accepts and never says a word.
 #[test]
 fn silence_is_no_grant_and_no_hang() {
