@@ -137,6 +137,35 @@ impl From<Fixed> for Counter {
     }
 }
 
+/// States that a store across a network has kept in a form of its own. None for one that no charges lead to.
+#[cfg(feature = "redis")]
+impl Counter {
+    pub(super) fn of_fixed(start: i64, seconds: u32, used: Total) -> Option<Self> {
+        Some(Self(State::Fixed(Fixed { start, seconds: NonZeroU32::new(seconds)?, used })))
+    }
+
+    /// `slots` are the last instant and the sum of each, the oldest first.
+    pub(super) fn of_sliding(seconds: u32, slots: impl Iterator<Item = (i64, Total)>) -> Option<Self> {
+        let slots = slots.map(|(last, used)| Slot { last, used }).collect();
+        // The width of the grid's steps must not be zero, whatever is asked of the slots.
+        Self::try_from(State::Sliding(Sliding { seconds: Some(seconds).filter(|seconds| *seconds > 0)?, slots })).ok()
+    }
+
+    /// `level` is what was missing at `at`, in millionths times `seconds` times a million.
+    pub(super) fn of_bucket(seconds: u32, refill: Amount, level: u128, at: i64) -> Option<Self> {
+        let full_at = drained_at(level, at, refill).unix_micros();
+        Self::try_from(State::TokenBucket(TokenBucket { seconds, level, at, full_at })).ok()
+    }
+
+    /// `units` are the end of the lease and the sum of each, the first to end first.
+    pub(super) fn of_in_flight(held: Total, units: impl Iterator<Item = (i64, Total)>) -> Option<Self> {
+        let units: VecDeque<_> =
+            units.map(|(until, amount)| Unit { until: Timestamp::from_unix_micros(until), amount }).collect();
+        let ordered = units.iter().zip(units.iter().skip(1)).all(|(a, b)| a.until < b.until);
+        ordered.then_some(Self(State::InFlight(InFlight { held, units })))
+    }
+}
+
 impl State {
     /// Whether the state is one that charges can lead to.
     fn is_sound(&self) -> bool {

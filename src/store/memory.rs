@@ -408,11 +408,19 @@ impl CounterStore for MemoryStore {
             charges = rest;
             let spot = self.spot(subject);
             let mut table = self.lock(spot.shard)?;
-            let Some(at) = table.find(spot.hash, subject) else { continue };
-            let cells = table.cells_mut(at);
+            let mut at = table.find(spot.hash, subject);
             for settled in own {
-                if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == settled.charge.counter) {
-                    cell.settle(settled, request.now)?;
+                let cells = at.map_or(&mut [][..], |at| table.cells_mut(at));
+                match cells.iter_mut().find(|cell| cell.counter == settled.charge.counter) {
+                    Some(cell) => cell.settle(settled, request.now)?,
+                    None if settled.is_first(request.now) => {
+                        self.claim(1, true)?;
+                        let mut cell = Cell::new(settled.charge);
+                        cell.settle(settled, request.now)?;
+                        table.add(spot.hash, subject, cell, None).ok_or(StoreError::Unavailable(None))?;
+                        at = table.find(spot.hash, subject);
+                    }
+                    None => {}
                 }
             }
         }

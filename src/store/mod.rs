@@ -8,6 +8,8 @@ pub mod conformance;
 mod counter;
 mod leased;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod sync;
 
 use std::cell::Cell;
@@ -268,6 +270,13 @@ impl<'c> Settled<'c> {
     /// Makes the charge that was made at `at` one of `to`.
     pub fn new(charge: &'c Charge, at: Timestamp, to: Amount) -> Self {
         Self { charge, at, to }
+    }
+
+    /// Whether it puts the first unit in flight, so that a counter that is not there begins with it: one that was charged
+    /// nothing need not have been kept.
+    fn is_first(&self, now: Timestamp) -> bool {
+        let in_flight = matches!(self.charge.meter, Meter::InFlight { .. });
+        in_flight && self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now
     }
 }
 

@@ -22,6 +22,8 @@ mod model;
 mod naive;
 mod permits;
 mod properties;
+#[cfg(feature = "redis")]
+mod redis;
 mod samples;
 mod schema;
 #[cfg(feature = "conformance")]

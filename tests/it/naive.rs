@@ -36,7 +36,11 @@ impl History {
         for event in log.get(&(counter, subject.clone())).into_iter().flatten() {
             match event {
                 Event::Reset => events.clear(),
-                // Of a counter that was not charged there is nothing to settle.
+                // The first unit in flight, of a call that was charged nothing.
+                event @ Event::Settled { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now } if at > now => {
+                    events.push(event.clone());
+                }
+                // Of a counter that was not charged there is nothing else to settle.
                 Event::Settled { .. } if events.is_empty() => {}
                 event => events.push(event.clone()),
             }

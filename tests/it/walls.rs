@@ -59,7 +59,7 @@ fn policy_and_store_do_not_know_each_other() {
     let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
     assert_eq!(
         sees_both,
-        ["gate", "limit_state", "permit"],
+        ["decision", "gate", "limit_state", "permit"],
         "the gate joins the wings, and a permit carries what both gave"
     );
 }

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use limitador::RateLimiter as Limitador;
 
-use crate::Asked;
 use crate::counters::{Counted, Stored};
 use crate::race::{Claim, Contender, claim, race, shown};
 use crate::workload::{self, Caller, ENTRIES, Limits, Ring};
+use crate::{Asked, peer};
 
 const THREE: [Limits; 2] = [Limits::ThreeOfOneScope, Limits::ThreeOfThreeScopes];
 
@@ -31,7 +32,9 @@ pub(crate) fn reserve(asked: &Asked) {
         let [mut stored_one, mut stored_scope, mut stored_scopes] =
             [Limits::One, THREE[0], THREE[1]].map(|limits| Stored::new(limits, callers));
         let mut settled = Stored::new(THREE[0], callers);
-        let contenders = vec![
+        let [limitador_one, limitador_three] = [1, 3].map(limitador);
+        let (mut of_limitador_one, mut of_limitador_three) = (checks.ring(), checks.ring());
+        let mut contenders = vec![
             Contender::new("governor, one check", || checks.one(one.next())),
             Contender::new("governor, three checks of one key", || checks.three_of_one_key(of_one_scope.next())),
             Contender::new("governor, three checks of three keys", || checks.three(of_three_scopes.next())),
@@ -40,8 +43,24 @@ pub(crate) fn reserve(asked: &Asked) {
             Contender::new("toolgate, three limits of three scopes", || stored_scopes.reserve()),
             Contender::new("toolgate, three of one scope, settled", || settled.reserve_and_settle()),
         ];
+        // It takes some 900 bytes for each counter: not for as many as the others.
+        if many == 1_000 {
+            let checks = [
+                ("limitador, one limit", &limitador_one, &mut of_limitador_one),
+                ("limitador, three limits of one scope", &limitador_three, &mut of_limitador_three),
+            ];
+            contenders.extend(checks.map(|(name, limiter, callers)| {
+                Contender::new(name, || {
+                    let context = peer::context(&callers.next().grant);
+                    let answer = limiter.check_rate_limited_and_update(&peer::namespace(), &context, 1);
+                    assert!(!answer.unwrap().limited);
+                })
+            }));
+        }
         let claims: &[Claim] = match many {
-            1_000 => &[claim(3, 0, 0.7), claim(4, 1, 0.4), claim(5, 2, 0.8), claim(6, 1, 0.8)],
+            1_000 => {
+                &[claim(3, 0, 0.7), claim(4, 1, 0.4), claim(5, 2, 0.8), claim(6, 1, 0.8), shown(3, 7), shown(4, 8)]
+            }
             _ => &[claim(3, 0, 0.75), claim(4, 0, 0.9), claim(5, 2, 0.8), shown(6, 1)],
         };
         race(title, pace, contenders, claims);
@@ -139,6 +158,15 @@ fn on_two_threads<T: Sync>(items: &[T], shared: bool, units: u64, work: &(impl F
         let [a, b] = handles.map(|handle| handle.join().unwrap());
         a.1.max(b.1) - a.0.min(b.0)
     })
+}
+
+/// One that counts in memory, with so many limits of one scope.
+fn limitador(limits: usize) -> Limitador {
+    let limiter = Limitador::new(10_000);
+    for limit in peer::limits(limits) {
+        limiter.add_limit(limit);
+    }
+    limiter
 }
 
 /// Three keyed limiters, in which so many callers are known already.

@@ -10,6 +10,8 @@ mod counters;
 #[path = "../../floor.rs"]
 mod floor;
 mod limiters;
+mod networked;
+mod peer;
 mod race;
 mod rules;
 #[path = "../../workload.rs"]
@@ -55,4 +57,5 @@ fn main() {
     limiters::reserve(&asked);
     limiters::decide(&asked);
     limiters::threads(&asked);
+    networked::redis(&asked);
 }

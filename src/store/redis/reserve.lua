@@ -1,0 +1,274 @@
+-- Charges all counters or none, or only looks at them. `limbs.lua` stands before it.
+--
+-- KEYS   1 to n: the counters, one for each charge.
+--        n + 1: the record of the reservation; not for a look.
+-- ARGV   Doubles in little-endian order, eight bytes each, one text for all of these:
+--        1: 1 to charge, 0 to look; the host's present; how far the clocks may be apart; how long a counter is kept after its
+--           end (all in microseconds); and as a text behind them how long the record is kept (milliseconds).
+--        1 + i: of charge i, its kind; its amount in units and millionths; the most that the counter may hold in units and
+--           millionths, or -1 and 0 if it never refuses; then by kind
+--           0, an aligned window: its start in microseconds, its seconds;
+--           1, a sliding window: 0, its seconds;
+--           2, a token bucket: 0, its seconds, and what comes back in a microsecond, in parts of a millionth, of which the
+--              seconds times a million make a whole one: whole ones and the parts beside them;
+--           3, in flight: 0, the lease's seconds;
+--           and but for a token bucket, as a text behind them, when the counter expires if the charge is the last that it counts
+--           (milliseconds). Texts, since to make one of a number takes as long as to store a counter.
+--
+-- Answers a text if all charges are made: for each the letter of its state and five doubles, an instant and another number, what
+--         the counter then holds, in units and millionths, and one that says nothing. They are
+--           F: the start of the window, its seconds;      S: that of the charge, when a slot that holds something was charged last, or -1;
+--           B: that of the charge, the parts beside;      I: the end of the last lease or -1, 0.
+--         Else a list: 0, and the state of each counter, empty for one that there is none of; or 1 and the milliseconds that the host's
+--         clock is ahead of the server's; 2 if a key holds what no charges lead to; 3 and a number if so many units are in
+--         flight in one counter that no more are kept.
+--
+-- States begin with a letter, then doubles:
+--         F start seconds used late   the window that was charged last, and how long after its end it is kept at least
+--         S seconds sum slot*         a slot is when it was charged last, and used; the oldest first
+--         B seconds at level parts    what was missing at an instant
+--         I sum unit*                 a unit is when its lease ends, and its amount; the first to end first
+-- Sums are two doubles: units, millionths.
+
+local pack, read, call = struct.pack, struct.unpack, redis.call
+local charging, now, bound, late = read('<dddd', ARGV[1])
+local time = call('TIME')
+local skew = now - (time[1] * 1e6 + time[2])
+if skew > bound or skew < -bound then return {1, floor(skew / 1000)} end
+
+local n = #ARGV - 1
+local states = call('MGET', unpack(KEYS))
+local record = charging == 1 and states[n + 1]
+if record then return record end
+
+-- MGET does not tell a key of another type from none.
+local missing
+for i = 1, n do
+  if not states[i] then
+    missing = missing or {}
+    missing[#missing + 1] = KEYS[i]
+  end
+end
+if missing and call('EXISTS', unpack(missing)) > 0 then return {2} end
+
+local MOST_UNITS = 65536
+local room = true
+local changed, ends, answers = {}, {}, {}
+
+for i = 1, n do
+  local kind, ah, al, mh, ml, start, seconds, a, b = read('<ddddddddd', ARGV[i + 1])
+  local state = states[i]
+  local h, l = 0, 0
+  local size, letter, head, tail
+  if kind ~= 0 then
+    if not plus then plus, minus, odd, broken, drain, drained_after, expiry = limbs() end
+    if state then size, letter = #state, string.byte(state) end
+  end
+
+  if kind == 0 then
+    if state then
+      if #state ~= 41 then return {2} end
+      local its, held, long, uh, ul, kept = read('<Bddddd', state)
+      -- Not even a number that is none, or endless, is equal to anything here.
+      if its ~= 70 or held % 1 ~= 0 or held > 9007199254740992 or held < -9007199254740992 or long % 1 ~= 0 or long < 1
+        or long > 4294967295 or uh % 1 ~= 0 or ul % 1 ~= 0 or uh < 0 or ul < 0 or ul >= 1e6 or uh > END_H
+        or (uh == END_H and ul > END_L) or kept % 1 ~= 0 or kept < 0 or kept > 9007199254740992 then
+        return {2}
+      end
+      -- A later window stays where the clock has stepped back.
+      if held >= start then
+        -- To give a key its time again takes half as long as to write it.
+        head = kept >= late and kept
+        tail = held > start
+        start, seconds, h, l = held, long, uh, ul
+      end
+    end
+
+  elseif kind == 1 then
+    local slots, first, present, long = 0, 1, now, seconds * 1e6
+    local newest, nh, nl
+    if state then
+      slots = (size - 25) / 24
+      if letter ~= 83 or slots % 1 ~= 0 or slots < 1 or slots > 65 then return {2} end
+      local its
+      its, h, l = read('<ddd', state, 2)
+      newest, nh, nl = read('<ddd', state, size - 23)
+      if its ~= seconds or odd(h, l) or broken(newest) or odd(nh, nl) then return {2} end
+      if newest > now then present = newest end
+      -- Slots that have left, and the sum without them. A sum that has reached its end is counted anew.
+      local whole = h < END_H or l < END_L
+      while first <= slots do
+        local last, sh, sl = read('<ddd', state, 2 + 24 * first)
+        if broken(last) or odd(sh, sl) then return {2} end
+        if last + long > present then break end
+        if whole then h, l = minus(h, l, sh, sl) end
+        first = first + 1
+      end
+      if not whole then
+        h, l = 0, 0
+        for j = first, slots do
+          local _, sh, sl = read('<ddd', state, 2 + 24 * j)
+          if odd(sh, sl) then return {2} end
+          h, l = plus(h, l, sh, sl)
+        end
+      end
+    end
+    local width = seconds * 15625
+    local upto = size
+    if first <= slots and floor(newest / width) == floor(present / width) then
+      -- The newest slot takes the charge in.
+      upto = size - 24
+      nh, nl = plus(nh, nl, ah, al)
+    else
+      nh, nl = ah, al
+    end
+    start = present
+    tail = (state and string.sub(state, 2 + 24 * first, upto) or '') .. pack('<ddd', present, nh, nl)
+    -- What was given back, or was nothing, has nothing that could leave.
+    head = present
+    if nh == 0 and nl == 0 then
+      head = -1
+      for j = state and (upto - 25) / 24 or 0, first, -1 do
+        local last, sh, sl = read('<ddd', state, 2 + 24 * j)
+        if sh > 0 or sl > 0 then
+          head = last
+          break
+        end
+      end
+    end
+
+  elseif kind == 2 then
+    local w, at, r = seconds * 1e6, now, 0
+    if state then
+      if letter ~= 66 or size ~= 41 then return {2} end
+      local its, seen
+      its, seen, h, l, r = read('<ddddd', state, 2)
+      if its ~= seconds or broken(seen) or odd(h, l) or broken(r) or r < 0 or r >= w then return {2} end
+      if seen > now then
+        at = seen
+      else
+        h, l, r = drain(h, l, r, w, a, b, now - seen)
+      end
+    end
+    start, head = at, r
+    -- Rounded up, for the check; the parts go with the state.
+    if r > 0 then
+      local uh, ul = plus(h, l, 0, 1)
+      if mh >= 0 then
+        local th, tl = plus(uh, ul, ah, al)
+        if (mh == 0 and ml == 0) or th > mh or (th == mh and tl > ml) then room = false end
+      end
+      -- It is checked.
+      mh = -1
+    end
+
+  else
+    local units, first = 0, 1
+    if state then
+      units = (size - 17) / 24
+      if letter ~= 73 or units % 1 ~= 0 or units < 1 then return {2} end
+      h, l = read('<dd', state, 2)
+      if odd(h, l) then return {2} end
+      local whole = h < END_H or l < END_L
+      while first <= units do
+        local ends_at, uh, ul = read('<ddd', state, 24 * first - 6)
+        if broken(ends_at) or odd(uh, ul) then return {2} end
+        if ends_at > now then break end
+        if whole then h, l = minus(h, l, uh, ul) end
+        first = first + 1
+      end
+      if not whole then
+        h, l = 0, 0
+        for j = first, units do
+          local _, uh, ul = read('<ddd', state, 24 * j - 6)
+          if odd(uh, ul) then return {2} end
+          h, l = plus(h, l, uh, ul)
+        end
+      end
+    end
+    local lease_ends = now + seconds * 1e6
+    local last = -1
+    if first <= units then last = read('<d', state, 24 * units - 6) end
+    tail = ''
+    if ah > 0 or al > 0 then
+      if units - first + 1 >= MOST_UNITS then return {3, MOST_UNITS} end
+      -- From the last back: where the unit goes.
+      local at, uh, ul, after = units, ah, al, units + 1
+      while at >= first do
+        local ends_at, eh, el = read('<ddd', state, 24 * at - 6)
+        if ends_at < lease_ends then break end
+        after = at
+        if ends_at == lease_ends then
+          uh, ul = plus(eh, el, ah, al)
+          after, at = at + 1, at - 1
+          break
+        end
+        at = at - 1
+      end
+      local unit = pack('<ddd', lease_ends, uh, ul)
+      if state then
+        tail = string.sub(state, 24 * first - 6, 24 * at + 17) .. unit .. string.sub(state, 24 * after - 6)
+      else
+        tail = unit
+      end
+      if lease_ends > last then last = lease_ends end
+    elseif first <= units then
+      tail = string.sub(state, 24 * first - 6)
+    end
+    start = last
+  end
+
+  local th, tl = h + ah, l + al
+  if tl >= 1e6 then th, tl = th + 1, tl - 1e6 end
+  if th > END_H or (th == END_H and tl > END_L) then th, tl = END_H, END_L end
+  if mh >= 0 and ((mh == 0 and ml == 0) or th > mh or (th == mh and tl > ml)) then room = false end
+
+  if charging == 1 and room then
+    local expires
+    if kind == 0 then
+      local new = pack('<Bddddd', 70, start, seconds, th, tl, head or late)
+      changed[i], answers[i] = new, new
+      if tail and not head then expires = start + seconds * 1e6 end
+    elseif kind == 1 then
+      changed[i] = pack('<Bddd', 83, seconds, th, tl) .. tail
+      answers[i] = pack('<Bddddd', 83, start, head, th, tl, 0)
+      if start > now then expires = start + seconds * 1e6 end
+    elseif kind == 2 then
+      -- At the brim no parts are beside.
+      if th == END_H and tl == END_L then head = 0 end
+      changed[i] = pack('<Bddddd', 66, seconds, start, th, tl, head)
+      answers[i] = pack('<Bddddd', 66, start, head, th, tl, 0)
+      expires = start + drained_after(th, tl, head, seconds * 1e6, a, b)
+    else
+      changed[i] = tail ~= '' and pack('<Bdd', 73, th, tl) .. tail
+      answers[i] = pack('<Bddddd', 73, start, 0, th, tl, 0)
+      if changed[i] and start ~= now + seconds * 1e6 then expires = start end
+    end
+    if expires then
+      if not expiry then plus, minus, odd, broken, drain, drained_after, expiry = limbs() end
+      ends[i] = expiry(expires, late)
+    elseif changed[i] and (kind ~= 0 or not head) then
+      ends[i] = string.sub(ARGV[i + 1], 73)
+    end
+  end
+end
+
+if charging ~= 1 or not room then
+  local answer = {0}
+  for i = 1, n do answer[i + 1] = states[i] or '' end
+  return answer
+end
+
+local answer = n == 1 and answers[1] or table.concat(answers)
+-- The first to be written: a server that takes no more refuses here, before anything is charged.
+if not call('SET', KEYS[n + 1], answer, 'NX', 'PX', string.sub(ARGV[1], 33)) then return {2} end
+for i = 1, n do
+  if ends[i] then
+    call('SET', KEYS[i], changed[i], 'PXAT', ends[i])
+  elseif changed[i] then
+    call('SET', KEYS[i], changed[i], 'KEEPTTL')
+  elseif states[i] then
+    call('DEL', KEYS[i])
+  end
+end
+return answer

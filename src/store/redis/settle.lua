@@ -1,0 +1,170 @@
+-- Changes what was charged, in the windows that were charged. `limbs.lua` stands before it.
+--
+-- KEYS   1 to n: the counters, one for each charge that changes.
+--        n + 1: the record of the settlement.
+-- ARGV   Doubles in little-endian order, eight bytes each, one text for all of these:
+--        1: the host's present; how far the clocks may be apart; how long a counter is kept after its end (all in
+--           microseconds); and as a text behind them how long the record is kept (milliseconds).
+--        1 + i: of charge i, its kind, where it was made (microseconds), its seconds, 0 if it becomes less, 1 if more, 2 if something
+--           out of nothing, by how much (units and millionths), and of a token bucket what comes back in a microsecond. Kinds and
+--           the rest as in `reserve.lua`, and so are the states.
+--
+-- Answers a list: 0 if it is done, now or earlier; else as `reserve.lua`.
+
+plus, minus, odd, broken, drain, drained_after, expiry = limbs()
+local now, bound, late = struct.unpack('<ddd', ARGV[1])
+local time = redis.call('TIME')
+local skew = now - (time[1] * 1e6 + time[2])
+if skew > bound or skew < -bound then return {1, floor(skew / 1000)} end
+
+local n = #ARGV - 1
+local states = redis.call('MGET', unpack(KEYS))
+if states[n + 1] then return {0} end
+
+local missing = {}
+for i = 1, n do
+  if not states[i] then missing[#missing + 1] = KEYS[i] end
+end
+if missing[1] and redis.call('EXISTS', unpack(missing)) > 0 then return {2} end
+
+local changed, ends = {}, {}
+
+for i = 1, n do
+  local kind, at, seconds, more, dh, dl, a, b = struct.unpack('<dddddddd', ARGV[i + 1])
+  local state = states[i]
+  local letter = state and string.byte(state)
+  local size = state and #state
+
+  -- A sum with the change in it. One that has reached its end stays there.
+  local function replaced(h, l)
+    if more > 0 then return plus(h, l, dh, dl) end
+    if h == END_H and l == END_L then return h, l end
+    return minus(h, l, dh, dl)
+  end
+
+  if not state and kind ~= 3 then
+    -- It has been forgotten, and the charge with it.
+
+  elseif kind == 0 then
+    if letter ~= 70 or size ~= 41 then return {2} end
+    local start, long, h, l, kept = struct.unpack('<ddddd', state, 2)
+    if broken(start) or broken(long) or long < 1 or odd(h, l) then return {2} end
+    if start == at then
+      h, l = replaced(h, l)
+      changed[i] = 'F' .. struct.pack('<ddddd', start, long, h, l, kept)
+    end
+
+  elseif kind == 1 then
+    local slots = (size - 25) / 24
+    if letter ~= 83 or slots % 1 ~= 0 or slots < 1 or slots > 65 then return {2} end
+    local its, h, l = struct.unpack('<ddd', state, 2)
+    if its ~= seconds or odd(h, l) then return {2} end
+    local width = seconds * 15625
+    local cell = floor(at / width)
+    for j = slots, 1, -1 do
+      local last, sh, sl = struct.unpack('<ddd', state, 2 + 24 * j)
+      if broken(last) or odd(sh, sl) then return {2} end
+      local its_cell = floor(last / width)
+      if its_cell <= cell then
+        if its_cell == cell then
+          local th, tl = replaced(sh, sl)
+          local new = string.sub(state, 26, 1 + 24 * j) .. struct.pack('<ddd', last, th, tl) .. string.sub(state, 26 + 24 * j)
+          if h == END_H and l == END_L then
+            -- A sum that has reached its end is counted anew.
+            h, l = 0, 0
+            for k = 1, slots do
+              local _, uh, ul = struct.unpack('<ddd', new, 24 * k - 23)
+              h, l = plus(h, l, uh, ul)
+            end
+          else
+            h, l = minus(h, l, sh, sl)
+            h, l = plus(h, l, th, tl)
+          end
+          changed[i] = 'S' .. struct.pack('<ddd', its, h, l) .. new
+        end
+        break
+      end
+    end
+
+  elseif kind == 2 then
+    if letter ~= 66 or size ~= 41 then return {2} end
+    local its, seen, h, l, r = struct.unpack('<ddddd', state, 2)
+    local w = seconds * 1e6
+    if its ~= seconds or broken(seen) or odd(h, l) or broken(r) or r < 0 or r >= w then return {2} end
+    local present = seen
+    if now > seen then
+      present = now
+      h, l, r = drain(h, l, r, w, a, b, now - seen)
+    end
+    if more > 0 then
+      h, l = plus(h, l, dh, dl)
+      -- At the brim no parts are beside.
+      if h == END_H and l == END_L then r = 0 end
+    elseif h < dh or (h == dh and l < dl) then
+      h, l, r = 0, 0, 0
+    else
+      h, l = minus(h, l, dh, dl)
+    end
+    changed[i] = 'B' .. struct.pack('<ddddd', its, present, h, l, r)
+    ends[i] = present + drained_after(h, l, r, w, a, b)
+
+  else
+    local units, h, l, all = 0, 0, 0, ''
+    if state then
+      units = (size - 17) / 24
+      if letter ~= 73 or units % 1 ~= 0 or units < 1 then return {2} end
+      h, l = struct.unpack('<dd', state, 2)
+      if odd(h, l) then return {2} end
+      all = string.sub(state, 18)
+    end
+    local low, high, found, uh, ul = 1, units
+    while low <= high and not found do
+      local middle = floor((low + high) / 2)
+      local ends_at, eh, el = struct.unpack('<ddd', all, 24 * middle - 23)
+      if broken(ends_at) or odd(eh, el) then return {2} end
+      if ends_at == at then
+        low, found, uh, ul = middle, true, eh, el
+      elseif ends_at < at then
+        low = middle + 1
+      else
+        high = middle - 1
+      end
+    end
+    -- A unit of nothing is not kept: it is one from now on. Any other that is not there has run out.
+    if found or (more == 2 and at > now) then
+      local whole = h < END_H or l < END_L
+      local th, tl = dh, dl
+      if found then
+        th, tl = replaced(uh, ul)
+        if whole then h, l = minus(h, l, uh, ul) end
+      end
+      local unit = (th > 0 or tl > 0) and struct.pack('<ddd', at, th, tl) or ''
+      all = string.sub(all, 1, 24 * low - 24) .. unit .. string.sub(all, 24 * (found and low + 1 or low) - 23)
+      if whole then
+        h, l = plus(h, l, th, tl)
+      else
+        -- A sum that has reached its end is counted anew.
+        h, l = 0, 0
+        for k = 1, #all / 24 do
+          local _, eh, el = struct.unpack('<ddd', all, 24 * k - 23)
+          h, l = plus(h, l, eh, el)
+        end
+      end
+      changed[i] = all ~= '' and 'I' .. struct.pack('<dd', h, l) .. all or ''
+      if not found then ends[i] = struct.unpack('<d', all, #all - 23) end
+    end
+  end
+end
+
+-- The first to be written: a server that takes no more refuses here, before anything is changed.
+if not redis.call('SET', KEYS[n + 1], 's', 'NX', 'PX', string.sub(ARGV[1], 25)) then return {2} end
+for i = 1, n do
+  if changed[i] == '' then
+    if states[i] then redis.call('DEL', KEYS[i]) end
+  elseif ends[i] then
+    redis.call('SET', KEYS[i], changed[i], 'PXAT', expiry(ends[i], late))
+  elseif changed[i] then
+    redis.call('SET', KEYS[i], changed[i], 'KEEPTTL')
+  end
+end
+return {0}

@@ -1,0 +1,112 @@
+//! A server of the test's own, on a socket in a folder of its own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+pub(super) struct Server {
+    folder: PathBuf,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// One that keeps nothing on disk; none where no server is installed, which only a developer's machine may lack.
+    pub(super) fn start(options: &[&str]) -> Option<Self> {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("toolgate-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut server =
+            Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None };
+        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server must be on the PATH");
+            eprintln!("skipped: there is no redis-server on the PATH");
+            return None;
+        }
+        server.revive();
+        Some(server)
+    }
+
+    /// Starts it, or starts it again, empty.
+    pub(super) fn revive(&mut self) {
+        let _ = std::fs::remove_file(self.socket());
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(self.socket())
+            .arg("--dir")
+            .arg(&self.folder)
+            .args(&self.options)
+            .stdout(Stdio::null())
+            .spawn();
+        self.child = Some(child.unwrap());
+        let began = Instant::now();
+        while ::redis::Client::open(self.url()).unwrap().get_connection().is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "redis-server does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(super) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(super) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.join("s")
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// Sends a command by a connection of its own.
+    pub(super) fn tell<T: ::redis::FromRedisValue>(&self, command: &[&[u8]]) -> T {
+        let mut connection = ::redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        let mut cmd = ::redis::Cmd::new();
+        for part in command {
+            cmd.arg(*part);
+        }
+        cmd.query(&mut connection).unwrap()
+    }
+
+    /// The names of all counters.
+    pub(super) fn counters(&self) -> Vec<Vec<u8>> {
+        self.tell(&[b"KEYS", b"{*}:c:*"])
+    }
+
+    /// Nothing is ever kept for ever.
+    pub(super) fn everything_expires(&self) {
+        let keys: Vec<Vec<u8>> = self.tell(&[b"KEYS", b"*"]);
+        for key in keys {
+            let left: i64 = self.tell(&[b"PTTL", &key]);
+            assert!(left > 0 || left == -2, "{} stays for {left}", key.escape_ascii());
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

@@ -1,0 +1,229 @@
+//! What is kept, under which names, and what is not taken for a counter.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use toolgate::charge::{Charge, Meter, Span};
+use toolgate::store::redis::{BuildError, RedisStore};
+use toolgate::store::{AsyncCounterStore, Outcome, Reserve, Settle, Settled, StoreError};
+use toolgate::{Amount, Timestamp};
+
+use super::server::Server;
+use super::{ANY_CLOCK, Ids, builder, charges, gate, run};
+
+fn now() -> Timestamp {
+    let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    Timestamp::from_unix_micros(micros.try_into().unwrap())
+}
+
+/// One charge of each kind.
+fn one_of_each(now: Timestamp) -> Vec<Charge> {
+    let mut charges = charges(4, "g");
+    let start = now.unix_micros().div_euclid(3_600_000_000) * 3_600_000_000;
+    let [start, end] = [start, start + 3_600_000_000].map(Timestamp::from_unix_micros);
+    let meters = [
+        Meter::Fixed(Span { start, end }),
+        Meter::Sliding { seconds: 60 },
+        Meter::TokenBucket { refill: Amount::ONE, seconds: 3_600 },
+        Meter::InFlight { lease: 60 },
+    ];
+    charges.iter_mut().zip(meters).for_each(|(charge, meter)| charge.meter = meter);
+    charges
+}
+
+#[test]
+fn stores_of_different_prefixes_share_nothing() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(async {
+        let of = |prefix: &str| gate(builder(&server.url()).prefix(prefix).build().unwrap(), 1);
+        for prefix in ["a", "b", "a:c:"] {
+            assert!(super::decide(&of(prefix)).await.is_allowed(), "{prefix}");
+            assert_eq!(super::code(&of(prefix)).await, "rate_limited", "{prefix}");
+        }
+    });
+    assert_eq!(server.counters().len(), 6);
+    server.everything_expires();
+}
+
+#[test]
+fn a_builder_says_what_is_wrong() {
+    let said = |url: &str| RedisStore::builder(url).build().unwrap_err().to_string();
+    for url in ["localhost:6379", "", "http://localhost", "redis//localhost", "user:secret@host"] {
+        let said = said(url);
+        assert!(said.contains("redis://") && !said.contains("secret"), "{url}: {said}");
+    }
+    if cfg!(not(feature = "redis-tls")) {
+        assert!(said("rediss://localhost").contains("redis-tls"));
+    }
+    let url = "redis://localhost";
+    for prefix in ["", "a{b", "a}b", "with space", "tab\t", &"x".repeat(65)] {
+        assert!(matches!(RedisStore::builder(url).prefix(prefix).build(), Err(BuildError::Prefix)), "{prefix}");
+    }
+    let zero = RedisStore::builder(url).response_timeout(Duration::ZERO).build();
+    assert!(zero.unwrap_err().to_string().contains("response_timeout"));
+    let forgetful = RedisStore::builder(url).remember(Duration::from_secs(1)).build();
+    assert!(matches!(forgetful, Err(BuildError::Remember)));
+    // Nobody listens there, and nobody needs to yet.
+    assert!(RedisStore::builder("redis://127.0.0.1:1").build().is_ok());
+}
+
+#[test]
+fn outside_of_a_runtime_a_store_refuses() {
+    let store = RedisStore::builder("redis://127.0.0.1:1").build().unwrap();
+    let charges = charges(1, "g");
+    let request = Reserve::new(Ids::default().next(), now(), &charges);
+    let mut answer = pin!(AsyncCounterStore::reserve(&store, &request));
+    let answer = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(answer, Poll::Ready(Err(StoreError::Unavailable(Some(_))))), "{answer:?}");
+}
+
+/// Whatever stands under a counter's name and is not its state.
+#[test]
+fn odd_states_refuse_and_stay_as_they_are() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = builder(&server.url()).build().unwrap();
+    let mut ids = Ids::default();
+    let mut odd = 0;
+    for index in 0..4 {
+        server.tell::<()>(&[b"FLUSHALL"]);
+        let charge = one_of_each(now())[index].clone();
+        let charges = [charge.clone()];
+        let mut ask = || {
+            let (id, now) = (ids.next(), now());
+            let request = Reserve::new(id, now, &charges);
+            run(async {
+                let peek = AsyncCounterStore::peek(&store, &request).await;
+                let reserve = AsyncCounterStore::reserve(&store, &request).await;
+                let at = reserve.as_ref().map_or(now, |outcome| outcome.tallies()[0].charged_at);
+                let settled = [Settled::new(&charge, at, Amount::ZERO)];
+                let settle = AsyncCounterStore::settle(&store, &Settle::new(id, 1, now, &settled)).await;
+                (peek, reserve, settle)
+            })
+        };
+        assert!(matches!(ask(), (Ok(_), Ok(Outcome::Granted(_)), Ok(()))));
+        let key = if index == 3 {
+            // Nothing is in flight any more, and nothing is kept.
+            assert!(server.counters().is_empty());
+            let request = Reserve::new(ids.next(), now(), &charges);
+            run(async { AsyncCounterStore::reserve(&store, &request).await }).unwrap();
+            server.counters().remove(0)
+        } else {
+            server.counters().remove(0)
+        };
+        let mut ask = || {
+            let (id, now) = (ids.next(), now());
+            let request = Reserve::new(id, now, &charges);
+            run(async {
+                (AsyncCounterStore::peek(&store, &request).await, AsyncCounterStore::reserve(&store, &request).await)
+            })
+        };
+        let good: Vec<u8> = server.tell(&[b"GET", &key]);
+        let with = |at: usize, number: f64| {
+            let mut state = good.clone();
+            state[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            state
+        };
+        let mut states =
+            vec![vec![], b"x".to_vec(), b"17".to_vec(), good[1..].to_vec(), good[..good.len() - 1].to_vec()];
+        states.push([&*good, b"x"].concat());
+        for at in (1..good.len()).step_by(8) {
+            states.extend([f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.5, 1e300].map(|number| with(at, number)));
+        }
+        for letter in b"FSBI" {
+            if *letter != good[0] {
+                states.push([&[*letter], &good[1..]].concat());
+            }
+        }
+        for state in states {
+            server.tell::<()>(&[b"SET", &key, &state, b"EX", b"100"]);
+            let (peek, reserve) = ask();
+            let refused = |answer: &Result<Outcome, StoreError>| matches!(answer, Err(StoreError::Corrupt));
+            assert!(refused(&reserve), "{index}: {} gives {reserve:?}", state.escape_ascii());
+            assert!(refused(&peek), "{index}: {} gives {peek:?}", state.escape_ascii());
+            assert_eq!(server.tell::<Vec<u8>>(&[b"GET", &key]), state);
+            odd += 1;
+        }
+        for command in [vec![&b"HSET"[..], &key, b"a", b"b"], vec![b"RPUSH", &key, b"a"], vec![b"SADD", &key, b"a"]] {
+            server.tell::<()>(&[b"DEL", &key]);
+            server.tell::<()>(&command);
+            assert!(matches!(ask(), (Err(StoreError::Corrupt), Err(StoreError::Corrupt))));
+        }
+    }
+    assert!(odd > 60, "{odd}");
+}
+
+/// One odd counter, and none of the others is charged.
+#[test]
+fn all_or_none_where_one_is_odd() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = builder(&server.url()).build().unwrap();
+    let mut ids = Ids::default();
+    let charges = charges(3, "g");
+    let mut ask = |charges: &[Charge]| {
+        let request = Reserve::new(ids.next(), now(), charges);
+        run(async { AsyncCounterStore::reserve(&store, &request).await })
+    };
+    ask(&charges[2..]).unwrap();
+    let key = server.counters().remove(0);
+    server.tell::<()>(&[b"SET", &key, b"odd", b"EX", b"100"]);
+    assert!(matches!(ask(&charges), Err(StoreError::Corrupt)));
+    assert_eq!(server.counters(), [key]);
+}
+
+#[test]
+fn clocks_that_are_apart_refuse() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(async {
+        let (strict, lenient) = (builder(&server.url()), builder(&server.url()).max_skew(ANY_CLOCK));
+        let (strict, lenient) = (strict.build().unwrap(), lenient.build().unwrap());
+        let charges = charges(1, "g");
+        let mut ids = Ids::default();
+        for away in [-3_000_000, -10_000_000_000, 3_000_000, 10_000_000_000] {
+            let then = Timestamp::from_unix_micros(now().unix_micros() + away);
+            let request = Reserve::new(ids.next(), then, &charges);
+            let refused = AsyncCounterStore::reserve(&strict, &request).await;
+            let Err(StoreError::ClockSkew { skew_millis, bound_millis: 2_000 }) = refused else {
+                panic!("{refused:?}")
+            };
+            assert!((skew_millis - away / 1_000).abs() < 1_500, "{skew_millis}");
+            let settled = [Settled::new(&charges[0], then, Amount::ZERO)];
+            let refused = AsyncCounterStore::settle(&strict, &Settle::new(request.id, 1, then, &settled)).await;
+            assert!(matches!(refused, Err(StoreError::ClockSkew { .. })));
+            assert!(AsyncCounterStore::reserve(&lenient, &request).await.is_ok());
+        }
+        let at = Timestamp::from_unix_micros(now().unix_micros() - 1_000_000);
+        assert!(AsyncCounterStore::reserve(&strict, &Reserve::new(ids.next(), at, &charges)).await.is_ok());
+        for outside in
+            [Timestamp::MIN, Timestamp::from_unix_micros(-1), Timestamp::from_unix_micros(1 << 53), Timestamp::MAX]
+        {
+            let refused = AsyncCounterStore::reserve(&lenient, &Reserve::new(ids.next(), outside, &charges)).await;
+            assert!(matches!(refused, Err(StoreError::Unavailable(Some(_)))), "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn more_in_flight_than_are_kept_refuse() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = builder(&server.url()).build().unwrap();
+    let mut charge = charges(1, "g").remove(0);
+    (charge.meter, charge.max) = (Meter::InFlight { lease: 86_400 }, None);
+    let charges = [charge];
+    let mut ids = Ids::default();
+    let mut ask = || {
+        let request = Reserve::new(ids.next(), now(), &charges);
+        run(async { AsyncCounterStore::reserve(&store, &request).await })
+    };
+    ask().unwrap();
+    let key = server.counters().remove(0);
+    let state = |units: u32| {
+        let soon = now().unix_micros() as f64 + 1e9;
+        let units = (0..units).flat_map(|index| [soon + f64::from(index), 1.0, 0.0]).collect::<Vec<_>>();
+        let numbers = [f64::from(u32::try_from(units.len() / 3).unwrap()), 0.0].into_iter().chain(units);
+        [b"I".to_vec(), numbers.flat_map(f64::to_le_bytes).collect()].concat()
+    };
+    server.tell::<()>(&[b"SET", &key, &state(65_535), b"EX", b"100"]);
+    assert_eq!(ask().unwrap().tallies()[0].used.micros(), 65_536_000_000);
+    assert!(matches!(ask(), Err(StoreError::Full { capacity: 65_536 })));
+}
