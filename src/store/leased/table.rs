@@ -71,6 +71,27 @@ pub(super) struct Locked<'t> {
     places: SmallVec<[Place; 4]>,
 }
 
+/// The shard of one subject, locked.
+pub(super) struct LockedOne<'t> {
+    hash: u64,
+    shard: MutexGuard<'t, Shard>,
+}
+
+impl LockedOne<'_> {
+    /// Where the holding of a charge is.
+    #[inline]
+    pub(super) fn find(&self, charge: &Charge) -> Option<usize> {
+        let hash = row_hash(self.hash, charge.counter);
+        self.shard.rows.find_bucket_index(hash, |row| row.is(charge.counter, &charge.subject))
+    }
+
+    /// The holding that was found.
+    #[inline]
+    pub(super) fn found(&mut self, place: usize) -> Option<&mut Holding> {
+        self.shard.rows.get_bucket_mut(place).map(|row| &mut row.holding)
+    }
+}
+
 impl Table {
     pub(super) fn new(capacity: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
@@ -109,6 +130,13 @@ impl Table {
             wanted &= wanted - 1;
         }
         locked
+    }
+
+    /// Locks the shard of one subject.
+    #[inline]
+    pub(super) fn lock_one(&self, subject: &Subject) -> Option<LockedOne<'_>> {
+        let hash = self.hash_of(subject);
+        Some(LockedOne { hash, shard: self.shards.get(shard_of(hash))?.lock() })
     }
 
     /// Does something to a holding, if there is one, with its shard locked.
