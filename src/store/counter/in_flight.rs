@@ -1,0 +1,130 @@
+//! Calls that have not ended.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Tally;
+use super::written::{micros, millionths};
+use crate::amount::{Amount, Total};
+use crate::time::Timestamp;
+
+/// What is held, until when at most.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InFlight {
+    /// The sum of all units.
+    #[serde(with = "millionths")]
+    held: Total,
+    /// In the order of `until`. Those that run out at one instant are one.
+    units: VecDeque<Unit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unit {
+    #[serde(with = "micros")]
+    until: Timestamp,
+    #[serde(with = "millionths")]
+    amount: Total,
+}
+
+impl InFlight {
+    /// `units` are the end of the lease and the sum of each.
+    #[cfg(feature = "redis")]
+    pub(super) fn of_parts(held: Total, units: impl Iterator<Item = (i64, Total)>) -> Self {
+        let unit = |(until, amount)| Unit { until: Timestamp::from_unix_micros(until), amount };
+        Self { held, units: units.map(unit).collect() }
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        let ordered = self.units.iter().zip(self.units.iter().skip(1)).all(|(a, b)| a.until < b.until);
+        let sum = self.units.iter().fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros()));
+        // A sum that has reached its end stays there.
+        ordered && (sum == self.held || self.held.micros() == u64::MAX)
+    }
+
+    pub(super) fn expires_at(&self) -> Timestamp {
+        self.last().unwrap_or(Timestamp::MIN)
+    }
+
+    fn last(&self) -> Option<Timestamp> {
+        self.units.back().map(|unit| unit.until)
+    }
+
+    /// The units whose lease has not run out, and their sum.
+    fn live(&self, now: Timestamp) -> (impl Iterator<Item = &Unit>, Total) {
+        let gone = self.units.iter().take_while(|unit| unit.until <= now);
+        let (count, sum) =
+            gone.fold((0, 0u64), |(count, sum), unit| (count + 1, unit.amount.micros().saturating_add(sum)));
+        // A sum that has reached its end is counted anew.
+        let used = match self.held.micros() {
+            u64::MAX => {
+                self.units.iter().skip(count).fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros()))
+            }
+            held => Total::from_micros(held.saturating_sub(sum)),
+        };
+        (self.units.iter().skip(count), used)
+    }
+
+    pub(super) fn tally(&self, now: Timestamp) -> Tally {
+        let (_, used) = self.live(now);
+        Tally { used, resets_at: self.last().map_or(now, |last| last.max(now)), retry_at: None, charged_at: now }
+    }
+
+    /// When it holds no more than `room`, if nobody reports an end.
+    pub(super) fn falls_to(&self, room: u64, now: Timestamp) -> Option<Timestamp> {
+        let (mut live, used) = self.live(now);
+        let mut over = used.micros().saturating_sub(room);
+        live.find_map(|unit| {
+            over = over.saturating_sub(unit.amount.micros());
+            (over == 0).then_some(unit.until)
+        })
+    }
+
+    pub(super) fn charge(&mut self, now: Timestamp, lease: u32, amount: Amount) -> Tally {
+        let (live, used) = self.live(now);
+        let live = live.count();
+        self.units.drain(..self.units.len() - live);
+        self.held = used;
+        let until = now.saturating_add(std::time::Duration::from_secs(lease.into()));
+        if amount > Amount::ZERO {
+            match self.units.binary_search_by_key(&until, |unit| unit.until) {
+                Ok(index) => {
+                    if let Some(unit) = self.units.get_mut(index) {
+                        unit.amount = unit.amount.plus(amount);
+                    }
+                }
+                Err(index) => self.units.insert(index, Unit { until, amount: Total::ZERO.plus(amount) }),
+            }
+            self.held = self.held.plus(amount);
+        }
+        Tally { charged_at: until, ..self.tally(now) }
+    }
+
+    pub(super) fn settle(&mut self, at: Timestamp, from: Amount, to: Amount, now: Timestamp) {
+        let (before, after) = match self.units.binary_search_by_key(&at, |unit| unit.until) {
+            Ok(index) => {
+                let Some(unit) = self.units.get_mut(index) else { return };
+                let before = unit.amount.micros();
+                unit.amount = unit.amount.replace(from, to);
+                let after = unit.amount.micros();
+                if after == 0 {
+                    self.units.remove(index);
+                }
+                (before, after)
+            }
+            // A unit of nothing is not kept: it is one from now on. Any other that is not there has run out.
+            Err(index) if from == Amount::ZERO && to > Amount::ZERO && at > now => {
+                self.units.insert(index, Unit { until: at, amount: Total::ZERO.plus(to) });
+                (0, to.micros())
+            }
+            Err(_) => return,
+        };
+        // By what the unit has changed, which may be less than was asked: the sum is that of the units, always.
+        self.held = match self.held.micros() {
+            u64::MAX => self.units.iter().fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros())),
+            held => Total::from_micros(held.saturating_sub(before).saturating_add(after)),
+        };
+    }
+}
