@@ -53,7 +53,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    fn ask(&self) -> Reserve<'_> {
+    pub(crate) fn ask(&self) -> Reserve<'_> {
         Reserve::new(self.id, self.now, &self.charges)
     }
 
@@ -100,19 +100,19 @@ fn each_caller(callers: usize, mut count: impl FnMut(&Caller)) {
 }
 
 /// Makes the requests that a gate would make. Charges come from policies alone, so a gate writes them down.
-struct Requests {
+pub(crate) struct Requests {
     gate: Gate<Recorder>,
     arguments: Value,
 }
 
 impl Requests {
-    fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let policy = Policy::from_json(&limits.document()).unwrap();
         let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
         Self { gate, arguments: workload::arguments() }
     }
 
-    fn of(&self, caller: &Caller) -> Request {
+    pub(crate) fn of(&self, caller: &Caller) -> Request {
         assert!(self.gate.check(&caller.call(&workload::tool_name(0), &self.arguments)).is_allowed());
         self.gate.store().0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap()
     }

@@ -2,17 +2,12 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use criterion::Criterion;
-use toolgate::charge::{Charges, CounterId, Subject};
-use toolgate::store::{
-    AsyncCounterStore, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId, Reserve, Settle,
-    StoreError, Tally,
-};
-use toolgate::{Gate, Policy, Timestamp};
+use toolgate::store::{AsyncCounterStore, InProcess, LeasedStore, MemoryStore, Outcome, Reserve};
 
+use crate::counters::{Request, Requests};
 use crate::workload::{self, Limits, Ring};
 use crate::{callers, callers_name};
 
@@ -25,24 +20,20 @@ pub(crate) fn reserve(c: &mut Criterion) {
         let memory = MemoryStore::new();
         group.bench_function("in memory", |b| {
             b.iter(|| {
-                let (now, charges) = requests.next();
-                let outcome = memory.reserve(&Reserve::new(ReservationId::new(1), *now, charges));
-                assert!(matches!(outcome, Ok(Outcome::Granted(_))));
+                assert!(requests.next().reserve(&memory));
             });
         });
         let leased = LeasedStore::new(InProcess(MemoryStore::new())).with_calls(u32::MAX);
         group.bench_function("from a slice", |b| {
             b.iter(|| {
-                let (now, charges) = requests.next();
-                let request = Reserve::new(ReservationId::new(1), *now, charges);
+                let request = requests.next().ask();
                 let outcome = leased.try_reserve(&request).or_else(|| ask(&leased, &request));
                 assert!(matches!(outcome, Some(Outcome::Granted(_))));
             });
         });
         group.bench_function("from a slice, awaited", |b| {
             b.iter(|| {
-                let (now, charges) = requests.next();
-                let outcome = ask(&leased, &Reserve::new(ReservationId::new(1), *now, charges));
+                let outcome = ask(&leased, &requests.next().ask());
                 assert!(matches!(outcome, Some(Outcome::Granted(_))));
             });
         });
@@ -57,37 +48,8 @@ fn ask<S: AsyncCounterStore>(store: &S, request: &Reserve<'_>) -> Option<Outcome
     }
 }
 
-/// The requests that a gate would make. Charges come from policies alone, so a gate writes them down.
-fn requests(limits: Limits) -> Ring<(Timestamp, Charges)> {
-    let policy = Policy::from_json(&limits.document()).unwrap();
-    let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
-    let arguments = workload::arguments();
-    let request = |caller: &workload::Caller| {
-        assert!(gate.check(&caller.call(&workload::tool_name(0), &arguments)).is_allowed());
-        gate.store().0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap()
-    };
-    Ring::new(workload::callers(callers(1_000)).items().iter().map(request).collect())
-}
-
-/// A store that counts nothing and keeps the last request.
-#[derive(Default)]
-struct Recorder(Mutex<Option<(Timestamp, Charges)>>);
-
-impl CounterStore for Recorder {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((request.now, request.charges.into()));
-        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
-    }
-
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        self.reserve(request)
-    }
-
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
-        Ok(())
-    }
+/// The requests of a thousand callers, or of a few where nothing is measured.
+fn requests(limits: Limits) -> Ring<Request> {
+    let requests = Requests::new(limits);
+    Ring::new(workload::callers(callers(1_000)).items().iter().map(|caller| requests.of(caller)).collect())
 }

@@ -15,7 +15,7 @@ use toolgate::store::{
     Answer, AsyncCounterStore, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId, Reserve,
     Settle, Settled, StoreError, Tallies, Tally,
 };
-use toolgate::{Amount, Gate, Policy, Timestamp, ToolCall};
+use toolgate::{Amount, Policy, Timestamp, ToolCall};
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -106,29 +106,6 @@ impl AsyncCounterStore for Remote {
     }
 }
 
-/// Writes down what a gate would charge: charges come from policies alone.
-#[derive(Default)]
-struct Recorder(Mutex<Charges>);
-
-impl CounterStore for Recorder {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        *self.0.lock().unwrap() = request.charges.into();
-        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
-    }
-
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        self.reserve(request)
-    }
-
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 /// Charges of one to three counters of fixed windows, and one of another kind, for a caller.
 fn templates(caller: &str) -> Charges {
     let limit = |name: &str, more: serde_json::Value| {
@@ -144,10 +121,7 @@ fn templates(caller: &str) -> Charges {
     ];
     let document = json!({ "version": "1", "default": "deny", "tools": { "t": { "limits": limits } } });
     let policy = Policy::from_json(&document.to_string()).unwrap();
-    let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
-    let arguments = json!({});
-    assert!(gate.check(&ToolCall::new("t", &arguments).session(caller)).is_allowed());
-    gate.store().0.lock().unwrap().clone()
+    crate::recorder::charges(policy, &ToolCall::new("t", &json!({})).session(caller))
 }
 
 fn at(micros: i64) -> Timestamp {

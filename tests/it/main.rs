@@ -22,6 +22,7 @@ mod model;
 mod naive;
 mod permits;
 mod properties;
+mod recorder;
 #[cfg(feature = "redis")]
 mod redis;
 mod samples;

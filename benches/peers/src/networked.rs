@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use limitador::AsyncRateLimiter;
@@ -12,15 +12,13 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, Cmd, IntoConnectionInfo, Script, Value};
 use tokio::runtime::Runtime;
-use toolgate::charge::{Charges, CounterId, Subject};
+use toolgate::Amount;
 use toolgate::store::redis::RedisStore;
-use toolgate::store::{
-    AsyncCounterStore, CounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tally,
-};
-use toolgate::{Amount, Gate, Policy, Timestamp};
+use toolgate::store::{AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled};
 
+use crate::counters::{Request, Requests};
 use crate::race::{Claim, Contender, claim, race, shown};
-use crate::workload::{self, Caller, Limits};
+use crate::workload::{Caller, Limits};
 use crate::{Asked, peer};
 
 const LIMBS: &str = include_str!("../../../src/store/redis/limbs.lua");
@@ -114,22 +112,17 @@ struct Setup {
     store: Arc<RedisStore>,
     bare: Arc<Bare>,
     limiter: Arc<AsyncRateLimiter>,
-    charges: Arc<Vec<(Timestamp, Charges)>>,
+    requests: Arc<Vec<Request>>,
     grants: Arc<Vec<String>>,
 }
 
 impl Setup {
     fn new(server: &Server, runtime: &Runtime, limits: Limits) -> Self {
         let store = Arc::new(RedisStore::builder(server.url()).max_skew(ANY_CLOCK).build().unwrap());
-        let (mut charges, mut grants) = (Vec::new(), Vec::new());
-        let gate = Gate::builder().policy(Policy::from_json(&limits.document()).unwrap());
-        let gate = gate.store(Recorder::default()).build();
-        let arguments = workload::arguments();
-        for caller in (0..CALLERS).map(Caller::new) {
-            assert!(gate.check(&caller.call(&workload::tool_name(0), &arguments)).is_allowed());
-            charges.push(gate.store().0.lock().unwrap().take().unwrap());
-            grants.push(caller.grant);
-        }
+        let callers: Vec<_> = (0..CALLERS).map(Caller::new).collect();
+        let of = Requests::new(limits);
+        let requests: Vec<_> = callers.iter().map(|caller| of.of(caller)).collect();
+        let grants = callers.into_iter().map(|caller| caller.grant).collect();
         let limiter = runtime.block_on(async {
             let storage = AsyncRedisStorage::new(&server.url()).await.unwrap();
             let limiter = AsyncRateLimiter::new_with_storage(Box::new(storage));
@@ -138,24 +131,24 @@ impl Setup {
             }
             limiter
         });
-        let bare = runtime.block_on(Bare::new(server, &charges));
+        let bare = runtime.block_on(Bare::new(server, &requests));
         Self {
             store,
             bare: Arc::new(bare),
             limiter: Arc::new(limiter),
-            charges: Arc::new(charges),
+            requests: Arc::new(requests),
             grants: Arc::new(grants),
         }
     }
 
     fn toolgate(&self, settles: bool) -> Work {
-        let (store, charges) = (Arc::clone(&self.store), Arc::clone(&self.charges));
+        let (store, requests) = (Arc::clone(&self.store), Arc::clone(&self.requests));
         work(move |index| {
-            let (store, charges) = (Arc::clone(&store), Arc::clone(&charges));
+            let (store, requests) = (Arc::clone(&store), Arc::clone(&requests));
             async move {
-                let (now, charges) = &charges[index];
+                let Reserve { now, charges, .. } = requests[index].ask();
                 let id = next_id();
-                let outcome = store.reserve(&Reserve::new(id, *now, charges)).await.unwrap();
+                let outcome = store.reserve(&Reserve::new(id, now, charges)).await.unwrap();
                 let Outcome::Granted(tallies) = outcome else { panic!("there is room") };
                 if settles {
                     let settled: Vec<_> = charges
@@ -163,7 +156,7 @@ impl Setup {
                         .zip(&tallies)
                         .map(|(c, t)| Settled::new(c, t.charged_at, Amount::ZERO))
                         .collect();
-                    store.settle(&Settle::new(id, 1, *now, &settled)).await.unwrap();
+                    store.settle(&Settle::new(id, 1, now, &settled)).await.unwrap();
                 }
             }
         })
@@ -225,7 +218,7 @@ struct Call {
 }
 
 impl Bare {
-    async fn new(server: &Server, charges: &[(Timestamp, Charges)]) -> Self {
+    async fn new(server: &Server, requests: &[Request]) -> Self {
         let info = server.url().into_connection_info().unwrap();
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let mut connection = Client::open(info).unwrap().get_multiplexed_async_connection().await.unwrap();
@@ -235,7 +228,7 @@ impl Bare {
             script.prepare_invoke().load_async(&mut connection).await.unwrap();
             hashes.push(script.get_hash().to_owned());
         }
-        let calls = charges.iter().map(|(now, charges)| Calls::new(&hashes, *now, charges)).collect();
+        let calls = requests.iter().map(|request| Calls::new(&hashes, &request.ask())).collect();
         Self { connection, calls }
     }
 
@@ -249,7 +242,8 @@ impl Bare {
 }
 
 impl Calls {
-    fn new(hashes: &[String], now: Timestamp, charges: &Charges) -> Self {
+    fn new(hashes: &[String], request: &Reserve<'_>) -> Self {
+        let Reserve { now, charges, .. } = *request;
         let numbers = |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
         let text = |these: &[f64], more: u64| [numbers(these), more.to_string().into_bytes()].concat();
         let (now, day) = (now.unix_micros() as f64, 86_400e6);
@@ -273,29 +267,6 @@ impl Calls {
             Call { hash, keys, step: step.to_be_bytes(), arguments }
         };
         Self { reserve: call(&hashes[0], 0, reserve), settle: call(&hashes[1], 1, settle) }
-    }
-}
-
-/// Keeps the charges that a gate makes: they come from policies alone.
-#[derive(Default)]
-struct Recorder(Mutex<Option<(Timestamp, Charges)>>);
-
-impl CounterStore for Recorder {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        *self.0.lock().unwrap() = Some((request.now, request.charges.into()));
-        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
-    }
-
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        self.reserve(request)
-    }
-
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
-        Ok(())
     }
 }
 

@@ -8,13 +8,12 @@ mod stored;
 #[cfg(feature = "conformance")]
 mod suite;
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use toolgate::charge::{Charge, CounterId, Subject};
+use toolgate::charge::Charge;
+use toolgate::store::ReservationId;
 use toolgate::store::redis::{RedisStore, RedisStoreBuilder};
-use toolgate::store::{CounterStore, Outcome, ReservationId, Reserve, Settle, StoreError, Tally};
 use toolgate::{AsyncPermit, Decision, Gate, Policy, ToolCall};
 
 /// Longer than any clock here is away from the server's.
@@ -81,38 +80,13 @@ async fn resumes(gate: &Gate<RedisStore>) {
     panic!("the store does not find the server again");
 }
 
-/// Keeps the charges that a gate makes: they come from policies alone.
-#[derive(Default)]
-struct Recorder(Mutex<Vec<Charge>>);
-
-impl CounterStore for Recorder {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        *self.0.lock().unwrap() = request.charges.to_vec();
-        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
-    }
-
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
-        self.reserve(request)
-    }
-
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 /// A charge for so many counters of a caller.
 fn charges(counters: usize, grant: &str) -> Vec<Charge> {
     let limit = |index| json!({ "counter": format!("c{index}"), "window": "day", "max": 10, "scope": "grant" });
     let limits: Vec<_> = (0..counters).map(limit).collect();
     let document = json!({ "version": "1", "default": "deny", "tools": { "t": { "limits": limits } } });
     let policy: Policy = document.to_string().parse().unwrap();
-    let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
-    assert!(gate.check(&ToolCall::new("t", None::<&Value>).grant(grant)).is_allowed());
-    gate.store().0.lock().unwrap().clone()
+    crate::recorder::charges(policy, &ToolCall::new("t", None::<&Value>).grant(grant)).into_vec()
 }
 
 /// Numbers reservations.

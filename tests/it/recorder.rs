@@ -1,0 +1,37 @@
+//! What a gate would charge: charges come from policies alone, so a gate writes them down.
+
+use std::sync::Mutex;
+
+use toolgate::charge::{Charges, CounterId, Subject};
+use toolgate::store::{CounterStore, Outcome, Reserve, Settle, StoreError, Tally};
+use toolgate::{Gate, Policy, ToolCall};
+
+/// The charges of a call that the policy allows.
+pub(crate) fn charges(policy: Policy, call: &ToolCall<'_>) -> Charges {
+    let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
+    assert!(gate.check(call).is_allowed());
+    gate.store().0.lock().unwrap().clone()
+}
+
+/// A store that counts nothing and keeps the last request.
+#[derive(Default)]
+struct Recorder(Mutex<Charges>);
+
+impl CounterStore for Recorder {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        *self.0.lock().unwrap() = request.charges.into();
+        Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
+    }
+
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.reserve(request)
+    }
+
+    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
