@@ -43,7 +43,8 @@ pub enum SettleError {
     /// It was settled before: a call has one real amount.
     #[error("the permit has been settled already")]
     AlreadySettled,
-    /// The store cannot tell. Settle it again, at the same amount: a store that had heard of it counts it once.
+    /// The store cannot tell. Settle it again, at the same amount and soon: a store that had heard of it counts it once, as long
+    /// as it remembers.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
