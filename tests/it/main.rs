@@ -16,6 +16,7 @@ mod decide;
 mod faults;
 mod gate;
 mod generate;
+mod grants;
 mod leased;
 mod model;
 #[cfg(feature = "conformance")]
