@@ -18,6 +18,7 @@ mod gate;
 mod generate;
 mod grants;
 mod leased;
+mod mcp;
 mod model;
 #[cfg(feature = "conformance")]
 mod naive;
