@@ -16,15 +16,18 @@ use crate::policy::{Code, Digest};
 /// use toolgate::mcp::{Form, Message, Refusal};
 /// use toolgate::{Gate, Policy};
 ///
-/// let policy: Policy = r#"{ "version": "1", "default": "allow", "tools": { "drop_*": { "action": "deny", "reason": "Ask an owner." } } }"#.parse()?;
+/// let policy: Policy = r#"{
+///     "version": "1", "default": "allow",
+///     "tools": { "drop_*": { "action": "deny", "reason": "Ask an owner." } }
+/// }"#.parse()?;
 /// let gate = Gate::new(policy);
 /// let text = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"drop_all"}}"#;
 /// let Message::Call(call) = Message::read(text)? else { panic!("a call") };
 /// let refusal = Refusal::of(&gate.check(&call.tool_call())).unwrap();
-/// assert_eq!(
-///     call.answer(&refusal, Form::Text).unwrap(),
-///     r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"text":"[POLICY DENIED] Ask an owner.","type":"text"}],"isError":true}}"#
-/// );
+/// assert_eq!(refusal.text(), "[POLICY DENIED] Ask an owner.");
+/// assert_eq!(refusal.facts()["code"], "action_deny");
+/// let answer = call.answer(&refusal, Form::of_version("2025-06-18")).unwrap();
+/// assert!(answer.starts_with(r#"{"jsonrpc":"2.0","id":7,"result":{"#));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]

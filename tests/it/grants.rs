@@ -250,6 +250,40 @@ fn every_decision_is_by_the_old_policy_or_the_new_one_whole() {
     assert_eq!(grants.grants().len(), 301);
 }
 
+/// What begins after a revocation has returned is denied, on every thread.
+#[test]
+fn a_revocation_holds_from_its_return_on() {
+    const ROUNDS: usize = 200;
+    let (grants, _) = registry();
+    grants.put_policy("p", &counting(1_000_000_000)).unwrap();
+    let ids: Vec<_> = (0..ROUNDS).map(|round| format!("g{round}")).collect();
+    ids.iter().for_each(|id| grants.grant(id, None, "p", None).unwrap());
+    let (revoked, before) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for (round, id) in ids.iter().enumerate() {
+                    loop {
+                        let late = revoked.load(Ordering::SeqCst) > round;
+                        let decision = grants.check(&call(id));
+                        if late {
+                            assert_eq!(answer(&decision), REVOKED);
+                            break;
+                        }
+                        before.fetch_add(usize::from(decision.is_allowed()), Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        for id in &ids {
+            thread::sleep(Duration::from_micros(50));
+            assert!(grants.revoke(id));
+            revoked.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    assert!(before.into_inner() > 0, "no call came before its revocation: the test shows nothing");
+}
+
 #[test]
 fn ten_thousand_grants_share_one_policy() {
     const GRANTS: usize = 10_000;
