@@ -272,6 +272,16 @@ impl<S> Gate<S> {
         &self.0.parts.store
     }
 
+    /// Another gate over the same counters and clock, with a policy of its own in force.
+    pub(crate) fn beside(&self, policy: Option<&Policy>) -> Self {
+        let in_force = ArcSwap::from_pointee(Copies::new(policy, &self.0.parts));
+        Self(Arc::new(Inner { in_force, parts: Arc::clone(&self.0.parts) }))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.parts.clock.now()
+    }
+
     fn in_force(&self) -> Arc<InForce<S>> {
         Arc::clone(self.0.in_force.load().own())
     }

@@ -1,12 +1,20 @@
-//! MCP at the edge: `tools/call` in, `tools/list` filtered.
+//! MCP at the edge: `tools/call` in, `tools/list` filtered, refusals out, and what became of a call.
+
+mod answer;
+mod ending;
+mod pins;
 
 use serde_json::{Map, Value};
 
 use crate::call::ToolCall;
-use crate::decision::{Denial, Refusal};
+use crate::decision::{Denial, Refusal as Refused};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 use crate::number::Exact;
 use crate::policy::{Code, Policy};
+
+pub use answer::{Form, Refusal};
+pub use ending::Ending;
+pub use pins::{OnChange, Pin, PinError, PinSnapshot, ToolChange, ToolDigest, ToolPins};
 
 /// A JSON-RPC message that can be read in one way only.
 ///
@@ -36,7 +44,11 @@ pub enum Message {
 
 /// A `tools/call` request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Call(Value);
+pub struct Call {
+    message: Value,
+    /// The id as it was written; none for a notification.
+    id: Option<Box<str>>,
+}
 
 /// A message that calls no tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +74,7 @@ impl MalformedMessage {
 impl From<MalformedMessage> for Denial {
     fn from(error: MalformedMessage) -> Self {
         let message = format!("This call could not be read: {}.", error.why).into();
-        Refusal { code: Code::MalformedCall, rule: None, message, policy: None }.into()
+        Refused { code: Code::MalformedCall, rule: None, message, policy: None }.into()
     }
 }
 
@@ -120,7 +132,12 @@ impl Message {
             }
         }
         let value = root.to_value().ok_or_else(|| malformed(&root, "a number is not held exactly"))?;
-        Ok(if is_call { Self::Call(Call(value)) } else { Self::Other(Other(value)) })
+        Ok(if is_call {
+            let id = field(members, "id").map(|id| written(id, text).into());
+            Self::Call(Call { message: value, id })
+        } else {
+            Self::Other(Other(value))
+        })
     }
 }
 
@@ -142,16 +159,20 @@ impl Call {
 
     /// The request's id; none for a notification.
     pub fn id(&self) -> Option<&Value> {
-        self.0.get("id")
+        self.message.get("id")
     }
 
     /// The message to forward.
     pub fn to_json(&self) -> String {
-        self.0.to_string()
+        self.message.to_string()
+    }
+
+    fn id_text(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     fn params(&self) -> Option<&Value> {
-        self.0.get("params")
+        self.message.get("params")
     }
 }
 
@@ -195,6 +216,24 @@ fn malformed(node: &Node<'_>, why: &str) -> MalformedMessage {
 
 fn field<'n, 't>(members: &'n [Member<'t>], key: &str) -> Option<&'n Node<'t>> {
     members.iter().find(|member| member.key == key).map(|member| &member.value)
+}
+
+/// A string, a number or `null` as `text` has it.
+fn written<'t>(node: &Node<'t>, text: &'t str) -> &'t str {
+    match node.json {
+        Json::Number(number) => number,
+        Json::String(_) => {
+            let rest = text.get(node.at..).unwrap_or_default();
+            let mut escaped = false;
+            let end = rest.bytes().skip(1).position(|byte| {
+                let ends = byte == b'"' && !escaped;
+                escaped = byte == b'\\' && !escaped;
+                ends
+            });
+            end.and_then(|end| rest.get(..end + 2)).unwrap_or("null")
+        }
+        _ => "null",
+    }
 }
 
 /// No duplicate key and no inexact number, at any depth.

@@ -44,6 +44,12 @@ pub enum Code {
     StoreUnavailable,
     /// The call could not be read in one way only, or its arguments are no object.
     MalformedCall,
+    /// The caller's grant has expired.
+    GrantExpired,
+    /// The caller's grant has been revoked.
+    GrantRevoked,
+    /// The tool's definition is not the one that was pinned.
+    ToolChanged,
 }
 
 impl Code {
@@ -62,6 +68,9 @@ impl Code {
             Self::AmountInvalid => "amount_invalid",
             Self::StoreUnavailable => "store_unavailable",
             Self::MalformedCall => "malformed_call",
+            Self::GrantExpired => "grant_expired",
+            Self::GrantRevoked => "grant_revoked",
+            Self::ToolChanged => "tool_changed",
         }
     }
 }

@@ -16,7 +16,9 @@ mod decide;
 mod faults;
 mod gate;
 mod generate;
+mod grants;
 mod leased;
+mod mcp;
 mod model;
 #[cfg(feature = "conformance")]
 mod naive;

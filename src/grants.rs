@@ -1,0 +1,377 @@
+//! Which grant, on which server, has which policy.
+
+mod table;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::call::{Identity, ToolCall};
+use crate::decision::{Decision, Denial, Refusal, default_message};
+use crate::gate::Gate;
+use crate::permit::AsyncPermit;
+use crate::policy::{Code, Policy, PolicyError};
+use crate::store::{AsyncCounterStore, CounterStore, MemoryStore};
+use crate::time::Timestamp;
+use table::{Keyed, Table};
+
+/// Named policies, and the grants that have them: it decides each call by the policy of the call's grant. Cheap to clone;
+/// clones are one registry.
+///
+/// All grants that name a policy share the one compiled form of it, so that replacing it replaces it for all of them in one
+/// step. A decision is made by one policy whole, the former or the new one. All policies count in one store, each in a
+/// namespace of its own, its name: their counters never mix, and they go on when a policy is replaced.
+///
+/// ```
+/// use serde_json::json;
+/// use toolgate::{Grants, ToolCall};
+///
+/// let grants = Grants::new();
+/// grants.put_policy("reader", r#"{ "version": "1", "default": "deny", "tools": { "get_*": {} } }"#)?;
+/// grants.grant("g-42", "github", "reader", None)?;
+///
+/// let arguments = json!({});
+/// let call = ToolCall::new("get_issue", &arguments).server("github").grant("g-42");
+/// assert!(grants.check(&call).is_allowed());
+/// assert_eq!(grants.check(&call.server("mail")).rule(), Some("(no policy)"));
+/// grants.revoke("g-42");
+/// assert_eq!(grants.check(&call).rule(), Some("(grant revoked)"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A check never waits for an update. Finding a grant, and each update of one, take O(log n) in the number of grants;
+/// replacing a policy costs nothing for each grant that names it. Updates wait for each other.
+pub struct Grants<S = MemoryStore>(Arc<Inner<S>>);
+
+struct Inner<S> {
+    /// Without a policy: it lends its counters and its clock to the gates of the policies, and denies whoever has none.
+    nobody: Gate<S>,
+    records: ArcSwap<Table<Record<S>>>,
+    /// The policies by name. It is locked throughout each update.
+    policies: Mutex<HashMap<Box<str>, Arc<Named<S>>>>,
+}
+
+/// A policy's name, and the gate at which it is in force; a name that grants use before there is a policy has a gate without.
+struct Named<S> {
+    name: Box<str>,
+    gate: Gate<S>,
+}
+
+struct Record<S> {
+    id: Box<str>,
+    revoked: bool,
+    /// One for each server, and one for all others. There are few.
+    places: Vec<Place<S>>,
+}
+
+struct Place<S> {
+    /// None is any server that has no place of its own.
+    server: Option<Box<str>>,
+    policy: Arc<Named<S>>,
+    expires_at: Option<Timestamp>,
+}
+
+/// What a grant is, at the moment of asking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grant {
+    id: Box<str>,
+    revoked: bool,
+    access: Vec<Access>,
+}
+
+/// What a grant gives on one server, or on any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Access {
+    server: Option<Box<str>>,
+    policy: Box<str>,
+    expires_at: Option<Timestamp>,
+}
+
+/// A grant cannot be made. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrantError {
+    /// It has been revoked: [`Grants::forget`] it first, if it is really to be given again.
+    #[error("the grant has been revoked: forget it first, if it is to be given again")]
+    Revoked,
+    /// The grant or the server has an empty name, which no call can name.
+    #[error("a grant and a server have names that are not empty")]
+    Unnamed,
+}
+
+impl Grants {
+    /// No grants and no policies, with counters in memory and the system's clock.
+    pub fn new() -> Self {
+        Self::over(&Gate::builder().build())
+    }
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Grants<S> {
+    /// No grants and no policies, with the counters, the clock and whatever else `gate` was built from. A policy of the gate
+    /// itself decides nothing here.
+    pub fn over(gate: &Gate<S>) -> Self {
+        let records = ArcSwap::from_pointee(Table::new());
+        Self(Arc::new(Inner { nobody: gate.beside(None), records, policies: Mutex::default() }))
+    }
+
+    /// Reads a document and puts it in force under a name, for all grants that name it, in place of the former one, which it
+    /// gives back.
+    ///
+    /// The name is also the namespace of the policy's counters: they go on where they stood.
+    ///
+    /// # Errors
+    /// Every issue of the document, as for [`Policy::from_json`]. The former policy stays in force, if there is one.
+    pub fn put_policy(&self, name: &str, document: &str) -> Result<Option<Policy>, PolicyError> {
+        Ok(self.replace_policy(name, Policy::from_json(document)?))
+    }
+
+    /// Takes a policy away, and gives it back: its grants are denied, `no_policy`, until there is one of that name again.
+    pub fn remove_policy(&self, name: &str) -> Option<Policy> {
+        let mut policies = self.0.policies.lock();
+        let named = policies.get(name)?;
+        let former = named.gate.replace_policy(None);
+        // A name that no grant uses is not kept.
+        if Arc::strong_count(named) == 1 {
+            policies.remove(name);
+        }
+        former
+    }
+
+    /// Puts a policy that has been read already in force under a name, as [`put_policy`](Self::put_policy) does.
+    pub fn replace_policy(&self, name: &str, policy: Policy) -> Option<Policy> {
+        let policy = policy.with_namespace(name);
+        self.0.named(&mut self.0.policies.lock(), name).gate.replace_policy(policy)
+    }
+
+    /// The policy in force under a name.
+    pub fn policy(&self, name: &str) -> Option<Policy> {
+        self.0.policies.lock().get(name)?.gate.policy()
+    }
+
+    /// Gives the grant `id` a policy on a server, or with `None` on every server that it has no policy of its own for. It takes
+    /// the place of what the grant had there.
+    ///
+    /// At the instant `expires_at` itself it has expired; without one it stays until it is revoked. The policy may come
+    /// later: until then calls are denied, `no_policy`.
+    ///
+    /// # Errors
+    /// [`GrantError::Revoked`] for a grant that was revoked, [`GrantError::Unnamed`] for `""` as a grant or a server.
+    pub fn grant<'s>(
+        &self,
+        id: &str,
+        server: impl Into<Option<&'s str>>,
+        policy: &str,
+        expires_at: impl Into<Option<Timestamp>>,
+    ) -> Result<(), GrantError> {
+        let server = server.into();
+        if id.is_empty() || server == Some("") {
+            return Err(GrantError::Unnamed);
+        }
+        let mut policies = self.0.policies.lock();
+        let records = self.0.records.load();
+        let former = records.get(id);
+        if former.is_some_and(|record| record.revoked) {
+            return Err(GrantError::Revoked);
+        }
+        let mut places = former.map_or_else(Vec::new, |record| record.places.clone());
+        places.retain(|place| place.server.as_deref() != server);
+        let policy = self.0.named(&mut policies, policy);
+        places.push(Place { server: server.map(Into::into), policy, expires_at: expires_at.into() });
+        let record = Record { id: id.into(), revoked: false, places };
+        self.0.records.store(Arc::new(records.with(record)));
+        Ok(())
+    }
+
+    /// Revokes a grant, on all servers: every check that begins after this has returned denies, `grant_revoked`. Says whether the
+    /// grant was known and not yet revoked.
+    ///
+    /// A grant that is not known is revoked too, so that it cannot be given by a message that comes late. Permits that were
+    /// given before stay.
+    pub fn revoke(&self, id: &str) -> bool {
+        let _updating = self.0.policies.lock();
+        let records = self.0.records.load();
+        let former = records.get(id);
+        if former.is_some_and(|record| record.revoked) {
+            return false;
+        }
+        let places = former.map_or_else(Vec::new, |record| record.places.clone());
+        self.0.records.store(Arc::new(records.with(Record { id: id.into(), revoked: true, places })));
+        former.is_some()
+    }
+
+    /// Forgets all about a grant, also that it was revoked: its calls are denied, `no_policy`, and it may be given again. Says
+    /// whether it was known.
+    ///
+    /// Revoked and expired grants are kept until then, to tell them from unknown ones. What it has used stays counted.
+    pub fn forget(&self, id: &str) -> bool {
+        let _updating = self.0.policies.lock();
+        let records = self.0.records.load();
+        let known = records.get(id).is_some();
+        if known {
+            self.0.records.store(Arc::new(records.without(id)));
+        }
+        known
+    }
+
+    /// What is known of a grant.
+    pub fn get(&self, id: &str) -> Option<Grant> {
+        self.0.records.load().get(id).map(|record| Grant::of(record))
+    }
+
+    /// All grants as they stand at one moment, in the order of their ids. O(n log n); checks and updates go on meanwhile.
+    pub fn grants(&self) -> Vec<Grant> {
+        let mut grants = Vec::new();
+        self.0.records.load().for_each(|record| grants.push(Grant::of(record)));
+        grants.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        grants
+    }
+}
+
+impl<S: CounterStore + 'static> Grants<S> {
+    /// Decides a call by the policy that its grant has on its server, as [`Gate::check`] does.
+    ///
+    /// In this order: a call that cannot be read is denied, `malformed_call`; one of a revoked grant, `grant_revoked`; one of no
+    /// grant, of an unknown one, or of one that has nothing on this server, `no_policy`; one of a grant that has expired there,
+    /// `grant_expired`, also if it has another policy for any server; one whose policy is not there, `no_policy`.
+    ///
+    /// Expiry goes by the gate's clock as it is: a clock that steps back lets an expired grant pass again. Revoke it to be sure.
+    pub fn check(&self, call: &ToolCall<'_>) -> Decision {
+        let records = self.0.records.load();
+        match self.0.gate(&records, call) {
+            Ok(gate) => gate.check(call),
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+}
+
+impl<S: AsyncCounterStore + 'static> Grants<S> {
+    /// Decides a call by the policy of its grant, as [`check`](Self::check) does, with counters across a network.
+    pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
+        let found = {
+            let records = self.0.records.load();
+            self.0.gate(&records, call).cloned()
+        };
+        match found {
+            Ok(gate) => gate.check_async(call).await,
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+}
+
+impl<S> Inner<S> {
+    /// The gate that decides a call.
+    fn gate<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Denial> {
+        let record = call.identity(Identity::Grant).and_then(|id| records.get(id));
+        let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.nobody) };
+        if record.revoked {
+            return Err(denied(Code::GrantRevoked, "(grant revoked)", call));
+        }
+        let Some(place) = record.place(call.identity(Identity::Server)) else { return Ok(&self.nobody) };
+        // At the instant itself it has expired.
+        if place.expires_at.is_some_and(|end| self.nobody.now() >= end) {
+            return Err(denied(Code::GrantExpired, "(grant expired)", call));
+        }
+        Ok(&place.policy.gate)
+    }
+
+    fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S>>>, name: &str) -> Arc<Named<S>> {
+        if let Some(named) = policies.get(name) {
+            return Arc::clone(named);
+        }
+        let named = Arc::new(Named { name: name.into(), gate: self.nobody.beside(None) });
+        policies.insert(name.into(), Arc::clone(&named));
+        named
+    }
+}
+
+#[cold]
+fn denied(code: Code, rule: &'static str, call: &ToolCall<'_>) -> Denial {
+    let message = default_message(code, call.tool()).into();
+    Refusal { code, rule: Some(rule.into()), message, policy: None }.into()
+}
+
+impl<S> Record<S> {
+    /// The place for a server, else the one for any.
+    fn place(&self, server: Option<&str>) -> Option<&Place<S>> {
+        let of = |server: Option<&str>| self.places.iter().find(|place| place.server.as_deref() == server);
+        server.and_then(|server| of(Some(server))).or_else(|| of(None))
+    }
+}
+
+impl<S> Keyed for Record<S> {
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Grant {
+    fn of<S>(record: &Record<S>) -> Self {
+        let access = |place: &Place<S>| Access {
+            server: place.server.clone(),
+            policy: place.policy.name.clone(),
+            expires_at: place.expires_at,
+        };
+        let access = record.places.iter().map(access).collect();
+        Self { id: record.id.clone(), revoked: record.revoked, access }
+    }
+
+    /// Its name, as calls [name it](ToolCall::grant).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it has been revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked
+    }
+
+    /// What it gives, or gave before it was revoked, in the order in which it was granted.
+    pub fn access(&self) -> &[Access] {
+        &self.access
+    }
+}
+
+impl Access {
+    /// The server; none for any that the grant has no policy of its own for.
+    pub fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// The name of the policy.
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// When it expires; never, if there is none.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+}
+
+impl<S> Clone for Grants<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> Clone for Place<S> {
+    fn clone(&self) -> Self {
+        Self { server: self.server.clone(), policy: Arc::clone(&self.policy), expires_at: self.expires_at }
+    }
+}
+
+impl<S> fmt::Debug for Grants<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grants").field("policies", &self.0.policies.lock().len()).finish_non_exhaustive()
+    }
+}

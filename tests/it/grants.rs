@@ -1,0 +1,333 @@
+//! Which grant has which policy, while calls run.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toolgate::store::InProcess;
+use toolgate::store::MemoryStore;
+use toolgate::{Code, Decision, Gate, GrantError, Grants, IssueCode, Leave, ManualClock, Policy, Timestamp, ToolCall};
+
+const START: &str = "2026-01-15T10:30:00Z";
+
+fn registry() -> (Grants, ManualClock) {
+    let clock = ManualClock::new(START.parse().unwrap());
+    (Grants::over(&Gate::builder().clock(clock.clone()).build()), clock)
+}
+
+fn counting(max: u64) -> String {
+    json!({
+        "version": "1", "default": "deny",
+        "tools": { "t": { "limits": [{ "counter": "c", "window": "day", "max": max, "scope": "grant" }] } }
+    })
+    .to_string()
+}
+
+fn call(grant: &str) -> ToolCall<'_> {
+    ToolCall::new("t", None::<&Value>).grant(grant)
+}
+
+fn answer<P: Leave>(decision: &Decision<P>) -> (&'static str, Option<&'static str>, Option<&str>) {
+    (decision.as_str(), decision.code().map(Code::as_str), decision.rule())
+}
+
+const NO_POLICY: (&str, Option<&str>, Option<&str>) = ("deny", Some("no_policy"), Some("(no policy)"));
+const EXPIRED: (&str, Option<&str>, Option<&str>) = ("deny", Some("grant_expired"), Some("(grant expired)"));
+const REVOKED: (&str, Option<&str>, Option<&str>) = ("deny", Some("grant_revoked"), Some("(grant revoked)"));
+const ALLOWED: (&str, Option<&str>, Option<&str>) = ("allow", None, None);
+
+fn used<P: Leave>(decision: &Decision<P>) -> u128 {
+    u128::from(decision.limits()[0].used().micros()) / 1_000_000
+}
+
+#[test]
+fn who_has_no_policy_is_denied() {
+    let (grants, _) = registry();
+    assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY, "an unknown grant");
+    grants.put_policy("p", &counting(9)).unwrap();
+    assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY, "a policy that the grant does not have");
+    grants.grant("g", "github", "p", None).unwrap();
+    assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY, "a call that names no server");
+    assert_eq!(answer(&grants.check(&call("g").server("mail"))), NO_POLICY, "another server");
+    assert_eq!(answer(&grants.check(&call("g").server("github"))), ALLOWED);
+    assert_eq!(answer(&grants.check(&call("").server("github"))), NO_POLICY, "no grant");
+    assert_eq!(answer(&grants.check(&call("G").server("github"))), NO_POLICY, "names compare byte by byte");
+    grants.grant("h", None, "later", None).unwrap();
+    assert_eq!(answer(&grants.check(&call("h"))), NO_POLICY, "a policy that is not there yet");
+    grants.put_policy("later", &counting(9)).unwrap();
+    assert_eq!(answer(&grants.check(&call("h"))), ALLOWED);
+    assert_eq!(grants.remove_policy("later").map(|policy| policy.digest()), Some(digest(&counting(9))));
+    assert_eq!(answer(&grants.check(&call("h"))), NO_POLICY);
+    assert_eq!(grants.remove_policy("never"), None);
+}
+
+fn digest(document: &str) -> toolgate::Digest {
+    document.parse::<Policy>().unwrap().digest()
+}
+
+#[test]
+fn what_cannot_be_read_is_said_first() {
+    let (grants, _) = registry();
+    grants.grant("g", None, "p", None).unwrap();
+    grants.revoke("g");
+    let odd = json!([1]);
+    for grant in [None, Some("g"), Some("unknown")] {
+        let decision = grants.check(&ToolCall::new("t", &odd).grant(grant));
+        assert_eq!(answer(&decision), ("deny", Some("malformed_call"), None));
+    }
+}
+
+#[test]
+fn a_server_of_its_own_goes_before_any() {
+    let (grants, clock) = registry();
+    grants.put_policy("few", &counting(1)).unwrap();
+    grants.put_policy("many", &counting(9)).unwrap();
+    grants.grant("g", None, "many", None).unwrap();
+    let end = clock_at(60);
+    grants.grant("g", "github", "few", end).unwrap();
+    let max = |server: Option<&str>| grants.check(&call("g").server(server)).limits()[0].max().to_string();
+    assert_eq!([max(None), max(Some("mail")), max(Some("github"))], ["9", "9", "1"]);
+    clock.set(end);
+    let decision = grants.check(&call("g").server("github"));
+    assert_eq!(answer(&decision), EXPIRED, "what has expired is not replaced by what is wider");
+    assert_eq!(answer(&grants.check(&call("g").server("mail"))), ALLOWED);
+}
+
+fn clock_at(seconds: u64) -> Timestamp {
+    START.parse::<Timestamp>().unwrap().saturating_add(Duration::from_secs(seconds))
+}
+
+#[test]
+fn at_the_instant_itself_it_has_expired() {
+    let (grants, clock) = registry();
+    grants.put_policy("p", &counting(9)).unwrap();
+    grants.grant("g", None, "p", clock_at(60)).unwrap();
+    clock.set(Timestamp::from_unix_micros(clock_at(60).unix_micros() - 1));
+    assert_eq!(answer(&grants.check(&call("g"))), ALLOWED);
+    clock.set(clock_at(60));
+    let decision = grants.check(&call("g"));
+    assert_eq!(answer(&decision), EXPIRED);
+    assert_eq!(decision.message(), Some("The grant for this call of `t` has expired."));
+    grants.grant("g", None, "p", clock_at(120)).unwrap();
+    assert_eq!(used(&grants.check(&call("g"))), 2, "a longer life, and the counters go on");
+}
+
+#[test]
+fn a_revoked_grant_stays_revoked_until_it_is_forgotten() {
+    let (grants, _) = registry();
+    grants.put_policy("p", &counting(9)).unwrap();
+    grants.grant("g", "a", "p", None).unwrap();
+    grants.grant("g", None, "p", None).unwrap();
+    assert!(grants.revoke("g") && !grants.revoke("g"));
+    for server in [None, Some("a"), Some("b")] {
+        assert_eq!(answer(&grants.check(&call("g").server(server))), REVOKED);
+    }
+    assert_eq!(grants.grant("g", None, "p", None), Err(GrantError::Revoked));
+    assert_eq!(answer(&grants.check(&call("g"))), REVOKED);
+    let known = grants.get("g").unwrap();
+    assert!(known.is_revoked() && known.access().len() == 2);
+    assert!(grants.forget("g") && !grants.forget("g"));
+    assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY);
+    grants.grant("g", None, "p", None).unwrap();
+    assert_eq!(answer(&grants.check(&call("g"))), ALLOWED);
+
+    assert!(!grants.revoke("late"), "not known");
+    assert_eq!(grants.grant("late", None, "p", None), Err(GrantError::Revoked), "it was revoked before it was given");
+    assert_eq!(grants.grant("", None, "p", None), Err(GrantError::Unnamed));
+    assert_eq!(grants.grant("x", "", "p", None), Err(GrantError::Unnamed));
+}
+
+#[test]
+fn grants_are_listed() {
+    let (grants, _) = registry();
+    grants.grant("b", "s", "p", clock_at(0)).unwrap();
+    grants.grant("a", None, "q", None).unwrap();
+    grants.grant("b", "s", "r", clock_at(1)).unwrap();
+    assert_eq!(
+        serde_json::to_value(grants.grants()).unwrap(),
+        json!([
+            { "id": "a", "revoked": false, "access": [{ "server": null, "policy": "q", "expires_at": null }] },
+            { "id": "b", "revoked": false, "access": [{ "server": "s", "policy": "r", "expires_at": "2026-01-15T10:30:01Z" }] },
+        ])
+    );
+    assert_eq!(grants.get("c"), None);
+}
+
+#[test]
+fn a_broken_document_changes_nothing_and_counters_go_on() {
+    let (grants, _) = registry();
+    assert_eq!(grants.put_policy("p", &counting(2)), Ok(None));
+    grants.grant("g", None, "p", None).unwrap();
+    assert_eq!(used(&grants.check(&call("g"))), 1);
+    let error = grants.put_policy("p", &counting(5).replace("deny", "dney")).unwrap_err();
+    assert_eq!(error.issues()[0].code(), IssueCode::UnknownValue);
+    assert_eq!(grants.policy("p").map(|policy| policy.digest()), Some(digest(&counting(2))));
+    assert_eq!(used(&grants.check(&call("g"))), 2);
+    assert_eq!(grants.check(&call("g")).as_str(), "rate_limited");
+    assert!(grants.put_policy("p", &counting(3)).unwrap().is_some());
+    assert_eq!(used(&grants.check(&call("g"))), 3, "the counter of the former policy goes on");
+    // Also over a time without any policy.
+    grants.remove_policy("p");
+    grants.put_policy("p", &counting(3)).unwrap();
+    assert_eq!(grants.check(&call("g")).as_str(), "rate_limited");
+}
+
+#[test]
+fn policies_that_share_a_store_do_not_share_counters() {
+    let (grants, _) = registry();
+    for name in ["p", "q"] {
+        grants.put_policy(name, &counting(1)).unwrap();
+        grants.grant("g", name, name, None).unwrap();
+    }
+    let check = |server: &str| grants.check(&call("g").server(server)).as_str();
+    assert_eq!([check("p"), check("q"), check("p"), check("q")], ["allow", "allow", "rate_limited", "rate_limited"]);
+}
+
+#[test]
+fn a_permit_is_of_the_policy_that_gave_it() {
+    let (grants, _) = registry();
+    grants.put_policy("p", &counting(1)).unwrap();
+    grants.grant("g", None, "p", None).unwrap();
+    let Decision::Allow(permit) = grants.check(&call("g")) else { panic!("the first call passes") };
+    grants.put_policy("p", r#"{ "version": "1", "default": "deny" }"#).unwrap();
+    grants.revoke("g");
+    assert_eq!(permit.limits()[0].counter(), "c");
+    permit.release();
+    grants.put_policy("p", &counting(1)).unwrap();
+    grants.forget("g");
+    grants.grant("g", None, "p", None).unwrap();
+    assert!(grants.check(&call("g")).is_allowed(), "what was given back is there again");
+}
+
+/// Calls run while the policy is swapped and a bystander's grants come and go.
+#[test]
+fn every_decision_is_by_the_old_policy_or_the_new_one_whole() {
+    let by = |text: &str| {
+        json!({
+            "version": "1", "default": "deny",
+            "tools": { "t": {
+                "require": [{ "conditions": [{ "path": "args.v", "op": "eq", "value": text }], "on_deny": text }],
+                "limits": [{ "counter": "c", "window": "day", "max": 1_000_000, "scope": "grant" }],
+            } }
+        })
+        .to_string()
+    };
+    let (one, two) = (by("one"), by("two"));
+    let (grants, _) = registry();
+    grants.put_policy("p", &one).unwrap();
+    grants.grant("g", None, "p", None).unwrap();
+    let (stop, allowed, denied) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let arguments = json!({ "v": "one" });
+                let call = ToolCall::new("t", &arguments).grant("g");
+                while !stop.load(Ordering::Relaxed) {
+                    match grants.check(&call) {
+                        Decision::Allow(_) => allowed.fetch_add(1, Ordering::Relaxed),
+                        Decision::Deny(denial) => {
+                            assert_eq!((denial.message(), denial.policy()), ("two", Some(digest(&two))));
+                            denied.fetch_add(1, Ordering::Relaxed)
+                        }
+                        other => panic!("{other:?}"),
+                    };
+                }
+            });
+        }
+        for round in 0..300 {
+            grants.put_policy("p", if round % 2 == 0 { &two } else { &one }).unwrap();
+            grants.grant(&format!("h{round}"), None, "p", None).unwrap();
+            thread::sleep(Duration::from_micros(50));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    grants.put_policy("p", &one).unwrap();
+    let arguments = json!({ "v": "one" });
+    let total = used(&grants.check(&ToolCall::new("t", &arguments).grant("g")));
+    assert_eq!(total, allowed.into_inner() as u128 + 1);
+    assert!(denied.into_inner() > 0, "no call met the other policy: the test shows nothing");
+    assert_eq!(grants.grants().len(), 301);
+}
+
+/// What begins after a revocation has returned is denied, on every thread.
+#[test]
+fn a_revocation_holds_from_its_return_on() {
+    const ROUNDS: usize = 200;
+    let (grants, _) = registry();
+    grants.put_policy("p", &counting(1_000_000_000)).unwrap();
+    let ids: Vec<_> = (0..ROUNDS).map(|round| format!("g{round}")).collect();
+    ids.iter().for_each(|id| grants.grant(id, None, "p", None).unwrap());
+    let (revoked, before) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for (round, id) in ids.iter().enumerate() {
+                    loop {
+                        let late = revoked.load(Ordering::SeqCst) > round;
+                        let decision = grants.check(&call(id));
+                        if late {
+                            assert_eq!(answer(&decision), REVOKED);
+                            break;
+                        }
+                        before.fetch_add(usize::from(decision.is_allowed()), Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        for id in &ids {
+            thread::sleep(Duration::from_micros(50));
+            assert!(grants.revoke(id));
+            revoked.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    assert!(before.into_inner() > 0, "no call came before its revocation: the test shows nothing");
+}
+
+#[test]
+fn ten_thousand_grants_share_one_policy() {
+    const GRANTS: usize = 10_000;
+    let (grants, _) = registry();
+    let ids: Vec<_> = (0..GRANTS).map(|number| format!("g-{number}")).collect();
+    let many = json!({
+        "version": "1", "default": "deny",
+        "tools": (0..2000).map(|n| (format!("tool_{n}"), json!({}))).collect::<serde_json::Map<_, _>>()
+    })
+    .to_string();
+    let spent = allocation_counter::measure(|| {
+        grants.put_policy("p", &many).unwrap();
+        ids.iter().for_each(|id| grants.grant(id, None, "p", None).unwrap());
+    });
+    // A compiled copy for each of them would take gigabytes.
+    assert!(spent.bytes_current < 20_000_000, "{spent:?}");
+    grants.put_policy("p", &counting(1)).unwrap();
+    for id in &ids {
+        let decision = grants.check(&call(id));
+        assert!(decision.is_allowed(), "one step has replaced it for all");
+        assert_eq!(used(&decision), 1, "each has a counter of its own");
+    }
+    assert_eq!(grants.grants().len(), GRANTS);
+}
+
+#[test]
+fn a_check_allocates_nothing() {
+    let (grants, _) = registry();
+    grants.put_policy("p", &counting(1000)).unwrap();
+    (0..1000).for_each(|n| grants.grant(&format!("g{n}"), None, "p", clock_at(9)).unwrap());
+    assert!(grants.check(&call("g7")).is_allowed());
+    let spent = allocation_counter::measure(|| assert!(grants.check(&call("g7")).is_allowed()));
+    assert_eq!(spent.count_total, 0);
+}
+
+#[tokio::test]
+async fn calls_are_decided_across_a_network() {
+    let clock = ManualClock::new(START.parse().unwrap());
+    let gate = Gate::builder().store(InProcess(MemoryStore::new())).clock(clock).build();
+    let grants = Grants::over(&gate);
+    grants.put_policy("p", &counting(1)).unwrap();
+    grants.grant("g", None, "p", None).unwrap();
+    assert_eq!(answer(&grants.check_async(&call("g")).await), ALLOWED);
+    assert_eq!(grants.check_async(&call("g")).await.as_str(), "rate_limited");
+    grants.revoke("g");
+    assert_eq!(answer(&grants.check_async(&call("g")).await), REVOKED);
+}

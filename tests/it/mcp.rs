@@ -1,0 +1,256 @@
+//! MCP at the edge: refusals, endings and the definitions of tools, with the cases as data.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use toolgate::mcp::{Call, Ending, Form, Message, OnChange, Pin, PinError, PinSnapshot, Refusal, ToolDigest, ToolPins};
+use toolgate::{Decision, Denial, Gate, ManualClock, Policy, ToolCall};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefusalCase {
+    description: String,
+    /// As it is written; none for a notification.
+    id: Option<String>,
+    tool: String,
+    /// How often it is called: the last answer counts.
+    calls: usize,
+    version: String,
+    answer: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndingCase {
+    description: String,
+    id: Option<String>,
+    answer: String,
+    ending: String,
+    code: Option<i64>,
+}
+
+fn cases<T: DeserializeOwned>(file: &str) -> Vec<T> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mcp").join(file);
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn call(id: Option<&str>, tool: &str) -> Call {
+    let id = id.map_or_else(String::new, |id| format!(r#""id": {id} ,"#));
+    let text = format!(r#"{{"jsonrpc":"2.0",{id}"method":"tools/call","params":{{"name":"{tool}"}}}}"#);
+    let Ok(Message::Call(call)) = Message::read(&text) else { panic!("{text}") };
+    call
+}
+
+const POLICY: &str = r#"{
+    "version": "1", "default": "deny",
+    "tools": {
+        "drop": { "action": "deny", "reason": "Ask an owner." },
+        "pay": { "action": "require_approval" },
+        "search": { "limits": [{ "counter": "c", "window": "hour", "max": 1, "scope": "global" }] },
+        "never": { "limits": [{ "counter": "n", "window": "hour", "max": 0, "scope": "global", "on_exceed": "Never." }] }
+    }
+}"#;
+
+#[test]
+fn refusals_are_written_as_the_client_reads_them() {
+    let policy: Policy = POLICY.parse().unwrap();
+    let digest = policy.digest().to_string();
+    for RefusalCase { description, id, tool, calls, version, answer } in cases("refusals.json") {
+        let clock = ManualClock::new("2026-01-15T10:30:00.5Z".parse().unwrap());
+        let gate = Gate::builder().policy(policy.clone()).clock(clock).build();
+        let call = call(id.as_deref(), &tool);
+        for _ in 1..calls {
+            assert!(gate.check(&call.tool_call()).is_allowed(), "{description}");
+        }
+        let decision = gate.check(&call.tool_call());
+        let form = if version == "error" { Form::Error } else { Form::of_version(&version) };
+        let written = Refusal::of(&decision).and_then(|refusal| call.answer(&refusal, form));
+        let Some(written) = written else {
+            assert_eq!(answer, Value::Null, "{description}");
+            continue;
+        };
+        let id = format!(r#"{{"jsonrpc":"2.0","id":{},"#, id.unwrap());
+        assert!(written.starts_with(&id), "{description}: {written}");
+        let mut read: Value = serde_json::from_str(&written).unwrap();
+        for facts in ["/result/structuredContent/policy", "/error/data/policy"] {
+            if let Some(policy) = read.pointer_mut(facts) {
+                assert_eq!(policy.as_str(), Some(&*digest), "{description}");
+                *policy = "*".into();
+            }
+        }
+        let mut answer = answer;
+        // Compared as texts above: whether 1E2 and 100.0 are equal depends on what the build enables in `serde_json`.
+        (read["id"], answer["id"]) = (Value::Null, Value::Null);
+        assert_eq!(read, answer, "{description}");
+    }
+}
+
+#[test]
+fn what_could_not_be_read_is_answered_without_an_id() {
+    let error = Message::read(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/call"}"#).unwrap_err();
+    let refusal = Refusal::from(&Denial::from(error));
+    let answer: Value = serde_json::from_str(&refusal.to_answer_without_id(Form::Structured)).unwrap();
+    assert_eq!(answer["id"], Value::Null);
+    let facts = &answer["result"]["structuredContent"];
+    assert_eq!(facts["code"], "malformed_call");
+    assert_eq!((facts.get("rule"), facts.get("policy"), facts.get("limits")), (None, None, None));
+    assert!(refusal.text().starts_with("[POLICY DENIED] This call could not be read"), "{}", refusal.text());
+}
+
+#[test]
+fn endings_are_told_apart() {
+    for EndingCase { description, id, answer, ending, code } in cases("endings.json") {
+        let expected = match &*ending {
+            "succeeded" => Ending::Succeeded,
+            "tool_failed" => Ending::ToolFailed,
+            "not_run" => Ending::NotRun,
+            "unclear" => Ending::Unclear(code),
+            other => panic!("{other}"),
+        };
+        assert_eq!(call(id.as_deref(), "t").ending(&answer), expected, "{description}");
+    }
+}
+
+#[test]
+fn quota_is_given_back_for_a_call_that_was_not_run() {
+    let gate = Gate::new(POLICY.parse().unwrap());
+    let call = call(Some("1"), "search");
+    let answers = [
+        (r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":""}}"#, true),
+        (r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#, false),
+    ];
+    for (answer, again) in answers {
+        let Decision::Allow(permit) = gate.check(&call.tool_call()) else { panic!("there is room") };
+        match call.ending(answer) {
+            Ending::NotRun => permit.release(),
+            Ending::Succeeded | Ending::ToolFailed | Ending::Unclear(_) => drop(permit),
+        }
+        assert_eq!(gate.would_allow(&[call.tool_call()]).is_ok(), again, "{answer}");
+    }
+}
+
+fn tool(name: &str, description: &str) -> Value {
+    json!({ "name": name, "description": description, "inputSchema": { "type": "object", "maxProperties": 3 } })
+}
+
+fn list(tools: &[Value]) -> Value {
+    json!({ "tools": tools, "nextCursor": "2", "_meta": { "m": 1 } })
+}
+
+fn is_denied(pins: &ToolPins, server: &str, tool: &str) -> bool {
+    let denial = pins.denial(&ToolCall::new(tool, None::<&Value>).server(server));
+    if let Some(denial) = &denial {
+        assert_eq!((denial.code().as_str(), denial.rule()), ("tool_changed", Some("(tool changed)")));
+    }
+    denial.is_some()
+}
+
+#[test]
+fn a_changed_definition_is_dropped_or_reported_and_denied_until_it_is_accepted() {
+    let pins = ToolPins::new(10);
+    let (old, new, other) = (tool("a", "Reads."), tool("a", "Reads. And sends."), tool("b", "Writes."));
+    let mut first = list(&[old.clone(), other.clone()]);
+    assert_eq!(pins.check_list("s", &mut first, OnChange::Drop), []);
+    assert_eq!(first, list(&[old.clone(), other.clone()]));
+    // Another server's tool of the same name is another tool.
+    assert_eq!(pins.check_list("t", &mut list(std::slice::from_ref(&new)), OnChange::Drop), []);
+    assert!(!is_denied(&pins, "s", "a") && !is_denied(&pins, "t", "a") && !is_denied(&pins, "s", "unseen"));
+
+    let mut kept = list(&[new.clone(), other.clone()]);
+    let changes = pins.check_list("s", &mut kept, OnChange::Keep);
+    assert_eq!(kept, list(&[new.clone(), other.clone()]));
+    assert_eq!((changes.len(), changes[0].tool()), (1, "a"));
+    assert_eq!((changes[0].pinned(), changes[0].seen()), (Some(ToolDigest::of(&old)), ToolDigest::of(&new)));
+    let mut dropped = list(&[new.clone(), other.clone()]);
+    assert_eq!(pins.check_list("s", &mut dropped, OnChange::Drop), changes);
+    assert_eq!(dropped, list(std::slice::from_ref(&other)));
+    assert!(is_denied(&pins, "s", "a") && !is_denied(&pins, "s", "b"));
+
+    // Going back does not help.
+    assert_eq!(pins.check_list("s", &mut list(std::slice::from_ref(&old)), OnChange::Drop).len(), 1);
+    assert!(is_denied(&pins, "s", "a"));
+    // What was seen last must be what is accepted.
+    pins.accept("s", "a", ToolDigest::of(&new)).unwrap();
+    assert!(is_denied(&pins, "s", "a"));
+    pins.accept("s", "a", ToolDigest::of(&old)).unwrap();
+    assert_eq!(pins.get("s", "a"), Pin::Same(ToolDigest::of(&old)));
+    assert!(!is_denied(&pins, "s", "a"));
+}
+
+#[test]
+fn one_name_twice_in_a_list_is_a_change() {
+    let pins = ToolPins::new(10);
+    let (one, two) = (tool("a", "Reads."), tool("a", "Sends."));
+    let mut both = list(&[one.clone(), two, one]);
+    assert_eq!(pins.check_list("s", &mut both, OnChange::Drop).len(), 2);
+    assert!(is_denied(&pins, "s", "a"));
+}
+
+#[test]
+fn only_what_the_policy_lists_is_pinned() {
+    let policy: Policy = r#"{"version":"1","default":"allow","hide":["x*"]}"#.parse().unwrap();
+    let pins = ToolPins::new(10);
+    let mut result = list(&[tool("a", ""), tool("xa", ""), json!({ "description": "has no name" })]);
+    assert_eq!(pins.filter_tools_list("s", Some(&policy), &mut result, OnChange::Drop), []);
+    assert_eq!(result, list(&[tool("a", "")]));
+    assert_eq!((pins.get("s", "xa"), pins.get("s", "a")), (Pin::Unseen, Pin::Same(ToolDigest::of(&tool("a", "")))));
+    let mut odd = json!({ "tools": { "a": 1 } });
+    assert_eq!(pins.filter_tools_list("s", None, &mut odd, OnChange::Drop), []);
+}
+
+#[test]
+fn what_finds_no_room_cannot_be_told_from_what_has_changed() {
+    let pins = ToolPins::new(2);
+    let mut result = list(&[tool("a", ""), tool("b", ""), tool("c", "")]);
+    let changes = pins.check_list("s", &mut result, OnChange::Drop);
+    assert_eq!((changes.len(), changes[0].tool(), changes[0].pinned()), (1, "c", None));
+    assert_eq!(result, list(&[tool("a", ""), tool("b", "")]));
+    assert_eq!(pins.get("s", "c"), Pin::NoRoom);
+    assert!(is_denied(&pins, "s", "c") && !is_denied(&pins, "s", "a"));
+    let full = PinError::Full { server: "s".into(), tools_per_server: 2 };
+    assert_eq!(pins.accept("s", "c", changes[0].seen()), Err(full));
+    assert_eq!(pins.check_list("other", &mut list(&[tool("c", "")]), OnChange::Drop), [], "room is each server's own");
+    pins.forget_server("s");
+    assert_eq!(pins.get("s", "c"), Pin::Unseen);
+}
+
+#[test]
+fn pins_are_kept_over_a_restart() {
+    let pins = ToolPins::new(2);
+    for description in ["Reads.", "Sends."] {
+        pins.check_list("s", &mut list(&[tool("a", description), tool("b", "")]), OnChange::Drop);
+    }
+    let text = serde_json::to_string(&pins.snapshot()).unwrap();
+    let snapshot: PinSnapshot = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        ToolPins::restore(snapshot.clone(), 1).unwrap_err(),
+        PinError::Full { server: "s".into(), tools_per_server: 1 }
+    );
+    let pins = ToolPins::restore(snapshot.clone(), 2).unwrap();
+    assert_eq!(pins.snapshot(), snapshot);
+    assert!(is_denied(&pins, "s", "a") && !is_denied(&pins, "s", "b"));
+    let digest = ToolDigest::of(&tool("b", "")).to_string();
+    for broken in [text.replace("\"1\"", "\"2\""), text.replace(&digest, &digest[1..]), text.replace(&digest, "é")] {
+        assert!(serde_json::from_str::<PinSnapshot>(&broken).is_err(), "{broken}");
+    }
+}
+
+#[test]
+fn a_digest_is_of_what_a_definition_says() {
+    let digest = |text: &str| ToolDigest::of(&serde_json::from_str(text).unwrap());
+    let one = digest(r#"{"name":"a","inputSchema":{"x":1,"y":[1,2]}}"#);
+    assert_eq!(one, digest(r#" {"inputSchema":{"y":[1, 2],"x":1},"name":"\u0061"}"#));
+    for other in [
+        r#"{"name":"a","inputSchema":{"x":1,"y":[2,1]}}"#,
+        r#"{"name":"a","inputSchema":{"x":"1","y":[1,2]}}"#,
+        r#"{"name":"a","inputSchema":{"x":1,"y":[1,2]},"_meta":{}}"#,
+        r#"{"name":"a","inputSchema":{"x":1},"y":[1,2]}"#,
+        r#"{"name":"a","inputSchema":{"x\":1,\"y":[1,2]}}"#,
+    ] {
+        assert_ne!(one, digest(other), "{other}");
+    }
+    // Stable across builds: pins are kept.
+    assert_eq!(digest("{}").to_string(), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+}
