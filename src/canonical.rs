@@ -168,6 +168,21 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_double_reads_back_from_its_text(bits in proptest::prelude::any::<u64>()) {
+            let float = f64::from_bits(bits);
+            if float.is_finite() {
+                let text = text(&json!(float));
+                proptest::prop_assert_eq!(text.parse::<f64>().unwrap(), float, "{}", text);
+                let again: Value = serde_json::from_str(&text).unwrap();
+                let mut twice = String::new();
+                write(&mut twice, &again);
+                proptest::prop_assert_eq!(twice, text);
+            }
+        }
+    }
+
     #[test]
     fn texts_are_escaped_as_little_as_can_be() {
         let value = json!("\u{20ac}$\u{f}\u{a}A'\u{42}\u{22}\u{5c}\\\"/\u{7f}\u{8}\t\r\u{c}");

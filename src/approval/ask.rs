@@ -39,6 +39,12 @@ impl<'a> Ask<'a> {
         self.digest
     }
 
+    /// How long the names of tool and caller are together: what an approval keeps of the call.
+    pub fn name_bytes(&self) -> usize {
+        let caller = Identity::ALL.into_iter().filter_map(|identity| self.call.identity(identity));
+        caller.map(str::len).fold(self.call.tool().len(), usize::saturating_add)
+    }
+
     /// The approval that the call comes with, if it names one: no other lets it pass.
     pub fn named(&self) -> Option<&ApprovalId> {
         self.named
@@ -50,7 +56,7 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
     let mut text = String::from("{");
     let mut bounds = Vec::new();
     let bound = bind.and_then(|bind| bound_values(call, bind, &mut bounds));
-    // In the order of the keys: `arguments` or `bound` lies between `agent` and `grant`.
+    // The keys are in their canonical order, so that the whole text is canonical.
     let identity = |text: &mut String, identity: Identity| {
         canonical::write_text(text, identity.as_str());
         text.push(':');
@@ -131,4 +137,60 @@ fn write_datum(text: &mut String, datum: Datum<'_>) -> Option<()> {
         Datum::Object(members) => canonical::write_object(text, members),
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::policy::Policy;
+
+    /// The canonical text of a call is hashed, and `want` is it, with the policy's digest at `%`.
+    fn assert_hashes(rules: &Value, call: &ToolCall<'_>, want: &str, bounds: usize) {
+        let policy =
+            Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": { "pay": rules } })).unwrap();
+        let evaluation = policy.evaluate(call, Timestamp::UNIX_EPOCH);
+        let terms = evaluation.terms(call);
+        let ask = Ask::new(call, policy.digest(), &terms, "", None);
+        let want = want.replace('%', &policy.digest().to_string());
+        assert_eq!(ask.digest().as_bytes()[..], Sha256::digest(want.as_bytes())[..], "{want}");
+        assert_eq!(ask.bounds.len(), bounds);
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_canonical_text() {
+        let arguments = json!({ "to": "x", "n": 1e2, "é": [true], "b": { "d": 2, "c": null } });
+        let call = ToolCall::new("pay", &arguments).grant("g").user("u\"v");
+        assert_hashes(
+            &json!({}),
+            &call,
+            r#"{"agent":null,"arguments":{"b":{"c":null,"d":2},"n":100,"to":"x","é":[true]},"grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#,
+            0,
+        );
+        assert_hashes(
+            &json!({ "approval": { "bind": ["args.to", "args.n<=", "args.b[\"d\"]", "args.none", "args.to<="] } }),
+            &call,
+            r#"{"agent":null,"bound":[["args.to","x"],["args.n<="],["args.b.d",2],["args.none"],["args.to","x"]],"grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#,
+            1,
+        );
+        let none = ToolCall::new("pay", None::<&Value>).agent("a").server("s").session("t");
+        assert_hashes(
+            &json!({}),
+            &none,
+            r#"{"agent":"a","arguments":{},"grant":null,"policy":"%","server":"s","session":"t","tool":"pay","user":null}"#,
+            0,
+        );
+    }
+
+    #[test]
+    fn what_lies_inside_a_text_binds_all_arguments() {
+        let arguments = json!({ "n": 1, "o": "{}" });
+        assert_hashes(
+            &json!({ "approval": { "bind": ["args.n<=", "args.o.to"] } }),
+            &ToolCall::new("pay", &arguments),
+            r#"{"agent":null,"arguments":{"n":1,"o":"{}"},"grant":null,"policy":"%","server":null,"session":null,"tool":"pay","user":null}"#,
+            0,
+        );
+    }
 }

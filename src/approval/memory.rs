@@ -14,11 +14,14 @@ use crate::time::Timestamp;
 const CAPACITY: usize = 10_000;
 /// So many that have expired are reclaimed with each new request: more than one, so that they become fewer.
 const RECLAIMED_AT_ONCE: usize = 4;
+/// How many bytes the names of tool and caller may have together. The agent writes the tool's, and the store keeps it.
+const NAME_BYTES: usize = 4096;
 
 /// Approvals in memory, for one process. They are gone when it ends, which errs on the safe side.
 ///
 /// At most so many are kept as there is room for, 10,000 by default: those that wait, those that may be used, and those in use,
-/// until they expire. When it is full, new requests are refused and their calls denied; no live one makes room for another.
+/// until they expire. When it is full, new requests are refused and their calls denied; no live one makes room for another. The names
+/// of tool and caller may have 4 KiB together.
 pub struct MemoryApprovals {
     table: Mutex<Table>,
     capacity: usize,
@@ -139,6 +142,10 @@ impl Table {
 
 impl ApprovalStore for MemoryApprovals {
     fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
+        let bytes = ask.name_bytes();
+        if bytes > NAME_BYTES {
+            return Err(ApprovalError::TooLong { bytes, bound: NAME_BYTES });
+        }
         let mut table = self.table.lock();
         table.reclaim(now);
         if let Some(found) = table.find(ask, now) {

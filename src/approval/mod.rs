@@ -105,6 +105,14 @@ pub enum ApprovalError {
         /// How many it holds at most.
         capacity: usize,
     },
+    /// The names in the call are longer than it keeps: nobody could read them anyway.
+    #[error("the names in the call have {bytes} bytes, past the bound of {bound}")]
+    TooLong {
+        /// How long the names of tool and caller are together.
+        bytes: usize,
+        /// How long they may be.
+        bound: usize,
+    },
 }
 
 /// An approval could not be decided. It stays as it is.

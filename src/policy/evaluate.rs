@@ -41,7 +41,7 @@ pub enum Code {
     ScopeMissing,
     /// What the call says it costs is no amount.
     AmountInvalid,
-    /// The counter store cannot tell.
+    /// The counter store cannot tell, or the store of approvals.
     StoreUnavailable,
     /// The call could not be read in one way only, or its arguments are no object.
     MalformedCall,

@@ -194,6 +194,31 @@ fn a_full_store_takes_no_new_request_and_keeps_those_that_it_has() {
 }
 
 #[test]
+fn a_name_without_end_is_not_kept() {
+    let policy = r#"{ "version": "1", "default": "deny", "tools": { "pay*": { "action": "require_approval" } } }"#;
+    let gate = Gate::new(policy.parse().unwrap());
+    let arguments = json!({});
+    let name = format!("pay{}", "x".repeat(4093));
+    asked(gate.check(&ToolCall::new(&name, &arguments)));
+    assert_eq!(gate.check(&ToolCall::new(&name, &arguments).user("u")).code(), Some(Code::StoreUnavailable));
+}
+
+#[test]
+fn an_agent_that_asks_with_many_numbers_hinders_no_other() {
+    let (gate, _) = gate(&json!({ "approval": { "bind": ["args.amount<="] } }));
+    for amount in 0..300 {
+        asked(gate.check(&call(&json!({ "amount": amount }))));
+    }
+    let pending = gate.pending().unwrap();
+    assert_eq!(pending.len(), 300);
+    gate.approve(pending[200].id(), "ann").unwrap();
+    let (above, below) = (json!({ "amount": 201 }), json!({ "amount": 13 }));
+    assert_eq!(gate.check(&call(&above)).as_str(), "approval_required");
+    allowed(gate.check(&call(&below))).end();
+    assert_eq!(gate.check(&call(&below)).as_str(), "approval_required");
+}
+
+#[test]
 fn a_clock_that_ran_ahead_leaves_no_approval_that_lives_for_years() {
     let (gate, clock) = gate(&json!({ "approval": { "ttl": "10s" } }));
     let arguments = json!({});
@@ -322,7 +347,12 @@ async fn approvals_work_with_counters_across_a_network() {
     let store = InProcess(MemoryStore::new());
     let gate = Gate::builder().policy(policy(&json!({ "limits": limits }))).store(store).clock(clock.clone()).build();
     let arguments = json!({});
-    let Decision::RequireApproval(request) = gate.check_async(&call(&arguments)).await else { panic!("asks") };
+    fn spawnable<F: Future + Send>(future: F) -> F {
+        future
+    }
+    let Decision::RequireApproval(request) = spawnable(gate.check_async(&call(&arguments))).await else {
+        panic!("asks")
+    };
     let id = *request.approval().unwrap().id();
     gate.approve(&id, "ann").unwrap();
     let Decision::Allow(permit) = gate.check_async(&call(&arguments)).await else { panic!("approved") };
