@@ -205,7 +205,7 @@ impl<S: CounterStore + 'static> Gate<S> {
         self.decide(call, None)
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision {
         let copies = self.0.in_force.load();
         let in_force = copies.own();
@@ -216,7 +216,7 @@ impl<S: CounterStore + 'static> Gate<S> {
             Err(refused) => return refused.into(),
         };
         if question.needs_approval() {
-            return self.decide_asking(in_force, &question, plan, named);
+            return self.decide_asking(in_force, &question, &plan, named);
         }
         let request = question.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request);
@@ -258,7 +258,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         };
         if question.needs_approval() {
             // In a box, so that the futures of all other calls stay small.
-            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, plan, named)).await;
+            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, named)).await;
         }
         let request = question.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request).await;

@@ -35,32 +35,34 @@ impl<S: CounterStore + 'static> Gate<S> {
         self.decide(call, Some(approval))
     }
 
-    /// Decides a call that needs an approval, and that no rule stops.
+    /// Decides a call that needs an approval, and that no rule stops. (The plan is copied here, where it is rare, so that it need
+    /// not be moved where it is not.)
     #[cold]
+    #[inline(never)]
     pub(super) fn decide_asking(
         &self,
         in_force: &Arc<InForce<S>>,
         question: &Question<'_>,
-        plan: Plan,
+        plan: &Plan,
         named: Option<&ApprovalId>,
     ) -> Decision {
         let store = &self.0.parts.store;
         let counts = !plan.charges.is_empty();
-        let request = question.request(ReservationId::next(), &plan);
+        let request = question.request(ReservationId::next(), plan);
         let looked = if counts { store.peek(&request) } else { nothing_to_count() };
-        let usable = question.answered(&plan, looked).and_then(|seen| in_force.usable(question, &plan, seen, named));
+        let usable = question.answered(plan, looked).and_then(|seen| in_force.usable(question, plan, seen, named));
         let usable = match usable {
             Ok(usable) => usable,
             Err(refused) => return refused.into(),
         };
         let id = request.id;
         let outcome = if counts { store.reserve(&request) } else { nothing_to_count() };
-        let (plan, tallies) = match question.charged(plan, outcome) {
+        let (charged, tallies) = match question.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
-        let mut held = Held { granter: in_force.clone() as _, id, plan, tallies, claim: None };
-        match in_force.claim(question, &usable, named) {
+        let mut held = Held { granter: in_force.clone() as _, id, plan: charged, tallies, claim: None };
+        match in_force.claim(question, plan, &usable, named) {
             Ok(claim) => {
                 held.claim = Some(claim);
                 Decision::Allow(Permit::counted(held))
@@ -85,26 +87,26 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         &self,
         in_force: Arc<InForce<S>>,
         question: &Question<'_>,
-        plan: Plan,
+        plan: &Plan,
         named: Option<&ApprovalId>,
     ) -> Decision<AsyncPermit> {
         let store = &self.0.parts.store;
         let counts = !plan.charges.is_empty();
-        let request = question.request(ReservationId::next(), &plan);
+        let request = question.request(ReservationId::next(), plan);
         let looked = if counts { store.peek(&request).await } else { nothing_to_count() };
-        let usable = question.answered(&plan, looked).and_then(|seen| in_force.usable(question, &plan, seen, named));
+        let usable = question.answered(plan, looked).and_then(|seen| in_force.usable(question, plan, seen, named));
         let usable = match usable {
             Ok(usable) => usable,
             Err(refused) => return refused.into(),
         };
         let id = request.id;
         let outcome = if counts { store.reserve(&request).await } else { nothing_to_count() };
-        let (plan, tallies) = match question.charged(plan, outcome) {
+        let (charged, tallies) = match question.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
-        let mut held = Held { granter: Arc::clone(&in_force) as _, id, plan, tallies, claim: None };
-        match in_force.claim(question, &usable, named) {
+        let mut held = Held { granter: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
+        match in_force.claim(question, plan, &usable, named) {
             Ok(claim) => {
                 held.claim = Some(claim);
                 Decision::Allow(AsyncPermit::counted(held))
@@ -160,7 +162,6 @@ impl<S> Gate<S> {
 struct Usable {
     id: ApprovalId,
     tallies: Option<Tallies>,
-    plan: Plan,
 }
 
 impl<S> InForce<S> {
@@ -175,7 +176,7 @@ impl<S> InForce<S> {
         let approval = self.request(question, named)?;
         let is_usable = approval.state() == ApprovalState::Approved && named.is_none_or(|id| id == approval.id());
         if is_usable {
-            return Ok(Usable { id: *approval.id(), tallies, plan: plan.clone() });
+            return Ok(Usable { id: *approval.id(), tallies });
         }
         let states = tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies));
         Err(question.require_approval(states, Some(Box::new(approval))))
@@ -185,6 +186,7 @@ impl<S> InForce<S> {
     fn claim(
         &self,
         question: &Question<'_>,
+        plan: &Plan,
         usable: &Usable,
         named: Option<&ApprovalId>,
     ) -> Result<Box<Claim>, Refused> {
@@ -192,7 +194,7 @@ impl<S> InForce<S> {
             Ok(Some(claim)) => Ok(Box::new(claim)),
             Ok(None) => {
                 let approval = self.request(question, named)?;
-                let states = |tallies| question.states(&usable.plan, tallies);
+                let states = |tallies| question.states(plan, tallies);
                 let states = usable.tallies.as_ref().map_or_else(Vec::new, states);
                 Err(question.require_approval(states, Some(Box::new(approval))))
             }
@@ -211,8 +213,8 @@ impl<S> InForce<S> {
 
 impl Question<'_> {
     /// What was charged, and how it stands; nothing where the store failed and the call may pass uncounted.
-    fn charged(&self, plan: Plan, outcome: Result<Outcome, StoreError>) -> Result<(Plan, Tallies), Refused> {
-        Ok(self.answered(&plan, outcome)?.map_or_else(Default::default, |tallies| (plan, tallies)))
+    fn charged(&self, plan: &Plan, outcome: Result<Outcome, StoreError>) -> Result<(Plan, Tallies), Refused> {
+        Ok(self.answered(plan, outcome)?.map_or_else(Default::default, |tallies| (plan.clone(), tallies)))
     }
 
     /// The approvals cannot be asked.
