@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::approval::Approval;
 use crate::limit_state::LimitState;
 use crate::permit::{Leave, Permit};
 use crate::policy::{Code, Digest};
@@ -190,10 +191,21 @@ impl RateLimited {
 pub struct ApprovalRequest {
     pub(crate) refusal: Refusal,
     pub(crate) limits: Vec<LimitState>,
+    /// Boxed, for the size of a decision.
+    pub(crate) approval: Option<Box<Approval>>,
 }
 
 impl ApprovalRequest {
     refusal_accessors!(refusal);
+
+    /// What a person has to decide: hand its [id](Approval::id) to [`Gate::approve`](crate::Gate::approve) or
+    /// [`Gate::refuse`](crate::Gate::refuse). None where nothing was asked for: [`Gate::would_allow`](crate::Gate::would_allow)
+    /// makes no request.
+    ///
+    /// It is pending; or it has been approved already, but the call named another one, or lost a race for it.
+    pub fn approval(&self) -> Option<&Approval> {
+        self.approval.as_deref()
+    }
 
     /// How the limits that apply to the call stand, in document order. Nothing was charged.
     pub fn limits(&self) -> &[LimitState] {
@@ -201,9 +213,19 @@ impl ApprovalRequest {
     }
 }
 
+/// What the agent is told where the store of approvals cannot tell.
+pub(crate) fn no_approvals_message(tool: &str) -> String {
+    format!("The approvals of `{}` cannot be checked right now.", shown(tool))
+}
+
+/// As much of a tool's name as is told.
+fn shown(tool: &str) -> String {
+    tool.chars().take(128).collect()
+}
+
 /// What the agent is told where the policy's author has said nothing.
 pub(crate) fn default_message(code: Code, tool: &str) -> String {
-    let tool: String = tool.chars().take(128).collect();
+    let tool = shown(tool);
     match code {
         Code::NoPolicy => format!("No policy lets you call `{tool}`."),
         Code::Hidden | Code::DefaultDeny => format!("The tool `{tool}` is not available."),

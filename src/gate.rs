@@ -1,5 +1,6 @@
 //! The hall that joins policy and store: it decides.
 
+mod approving;
 mod foresee;
 mod question;
 
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::approval::{ApprovalError, ApprovalId, ApprovalStore, Claim, MemoryApprovals};
 use crate::call::ToolCall;
 use crate::charge::{CounterId, Subject};
 use crate::decision::Decision;
@@ -66,6 +68,7 @@ struct InForce<S> {
 /// What stays when the policy is replaced.
 struct Parts<S> {
     store: S,
+    approvals: Box<dyn ApprovalStore>,
     clock: Box<dyn Clock>,
     /// The counters whose limits let a call pass when the store fails.
     pass_uncounted: Box<[Box<str>]>,
@@ -95,6 +98,10 @@ impl<S> Ground for InForce<S> {
 
     fn now(&self) -> Timestamp {
         self.parts.clock.now()
+    }
+
+    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError> {
+        self.parts.approvals.hand_back(claim, self.parts.clock.now()).map(drop)
     }
 }
 
@@ -128,6 +135,7 @@ impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
 pub struct GateBuilder<S = MemoryStore> {
     policy: Option<Policy>,
     store: S,
+    approvals: Box<dyn ApprovalStore>,
     clock: Box<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
 }
@@ -141,7 +149,8 @@ impl Gate {
     /// A gate from chosen parts. Without a policy it denies every call, `no_policy`.
     pub fn builder() -> GateBuilder {
         let (store, clock) = (MemoryStore::new(), Box::new(SystemClock));
-        GateBuilder { policy: None, store, clock, pass_uncounted: Vec::new() }
+        let approvals = Box::new(MemoryApprovals::new());
+        GateBuilder { policy: None, store, approvals, clock, pass_uncounted: Vec::new() }
     }
 }
 
@@ -154,7 +163,13 @@ impl<S> GateBuilder<S> {
     /// The counters: a [`CounterStore`] for [`Gate::check`], an [`AsyncCounterStore`] for [`Gate::check_async`]. Gates that
     /// share a store need policies with [namespaces](Policy::with_namespace).
     pub fn store<T>(self, store: T) -> GateBuilder<T> {
-        GateBuilder { policy: self.policy, store, clock: self.clock, pass_uncounted: self.pass_uncounted }
+        let Self { policy, approvals, clock, pass_uncounted, .. } = self;
+        GateBuilder { policy, store, approvals, clock, pass_uncounted }
+    }
+
+    /// The approvals; [in memory](MemoryApprovals) without it. Gates may share a store.
+    pub fn approvals(self, approvals: impl ApprovalStore + 'static) -> Self {
+        Self { approvals: Box::new(approvals), ..self }
     }
 
     /// The clock.
@@ -172,8 +187,8 @@ impl<S> GateBuilder<S> {
 
     /// The gate.
     pub fn build(self) -> Gate<S> {
-        let Self { policy, store, clock, pass_uncounted } = self;
-        let parts = Arc::new(Parts { store, clock, pass_uncounted: pass_uncounted.into() });
+        let Self { policy, store, approvals, clock, pass_uncounted } = self;
+        let parts = Arc::new(Parts { store, approvals, clock, pass_uncounted: pass_uncounted.into() });
         let in_force = ArcSwap::from_pointee(Copies::new(policy.as_ref(), &parts));
         Gate(Arc::new(Inner { in_force, parts }))
     }
@@ -184,8 +199,14 @@ impl<S: CounterStore + 'static> Gate<S> {
     ///
     /// Never fails, never blocks on I/O with a store in the process, and for an allowed call allocates nothing, unless a
     /// caller is counted for the first time, more than four counters are charged, or a part of a key is long. (The queue of a
-    /// sliding window, or of the calls in flight, grows to the longest that it has been.)
+    /// sliding window, or of the calls in flight, grows to the longest that it has been.) A call that needs an approval takes some
+    /// microseconds more: it uses one that was given for it, or asks for one.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
+        self.decide(call, None)
+    }
+
+    #[inline(always)]
+    fn decide(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision {
         let copies = self.0.in_force.load();
         let in_force = copies.own();
         let mut plan = Plan::default();
@@ -194,13 +215,15 @@ impl<S: CounterStore + 'static> Gate<S> {
             Ok(None) => return Decision::Allow(Permit::uncounted()),
             Err(refused) => return refused.into(),
         };
+        if question.needs_approval() {
+            return self.decide_asking(in_force, &question, &plan, named);
+        }
         let request = question.request(ReservationId::next(), &plan);
-        let store = &self.0.parts.store;
-        let outcome = if question.only_looks() { store.peek(&request) } else { store.reserve(&request) };
+        let outcome = self.0.parts.store.reserve(&request);
         let id = request.id;
         match question.answered(&plan, outcome) {
             Ok(Some(tallies)) => {
-                Decision::Allow(Permit::counted(Held { granter: in_force.clone(), id, plan, tallies }))
+                Decision::Allow(Permit::counted(Held { granter: in_force.clone(), id, plan, tallies, claim: None }))
             }
             Ok(None) => Decision::Allow(Permit::uncounted()),
             Err(refused) => refused.into(),
@@ -220,8 +243,12 @@ impl<S: CounterStore + 'static> Gate<S> {
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
-    /// limit applies to. If it is allowed, its quota is spent.
+    /// limit applies to, and one more for a call with an approval. If it is allowed, its quota is spent.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
+        self.decide_async(call, None).await
+    }
+
+    async fn decide_async(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision<AsyncPermit> {
         let in_force = self.in_force();
         let mut plan = Plan::default();
         let question = match in_force.ask(call, &mut plan) {
@@ -229,12 +256,17 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
             Ok(None) => return Decision::Allow(AsyncPermit::uncounted()),
             Err(refused) => return refused.into(),
         };
+        if question.needs_approval() {
+            // In a box, so that the futures of all other calls stay small.
+            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, named)).await;
+        }
         let request = question.request(ReservationId::next(), &plan);
-        let store = &self.0.parts.store;
-        let outcome = if question.only_looks() { store.peek(&request).await } else { store.reserve(&request).await };
+        let outcome = self.0.parts.store.reserve(&request).await;
         let id = request.id;
         match question.answered(&plan, outcome) {
-            Ok(Some(tallies)) => Decision::Allow(AsyncPermit::counted(Held { granter: in_force, id, plan, tallies })),
+            Ok(Some(tallies)) => {
+                Decision::Allow(AsyncPermit::counted(Held { granter: in_force, id, plan, tallies, claim: None }))
+            }
             Ok(None) => Decision::Allow(AsyncPermit::uncounted()),
             Err(refused) => refused.into(),
         }

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod amount;
+pub mod approval;
 mod call;
+mod canonical;
 pub mod charge;
 mod decision;
 mod gate;
@@ -19,6 +21,7 @@ pub mod store;
 mod time;
 
 pub use amount::{Amount, AmountError, Total};
+pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};
 pub use call::{Arguments, Identity, ToolCall};
 pub use decision::{ApprovalRequest, Decision, Denial, RateLimited};
 pub use gate::{Gate, GateBuilder, Obstacle};

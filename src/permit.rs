@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
+use crate::approval::{ApprovalError, Claim};
 use crate::charge::Meter;
 use crate::limit_state::LimitState;
 use crate::policy::{Plan, Policy};
@@ -55,6 +56,8 @@ pub(crate) struct Held<G: ?Sized> {
     pub(crate) id: ReservationId,
     pub(crate) plan: Plan,
     pub(crate) tallies: Tallies,
+    /// The use that it makes of an approval. Boxed, as it is rare.
+    pub(crate) claim: Option<Box<Claim>>,
 }
 
 /// Which of a reservation's settlements a request is. Giving back and settling share one number, as only one of them may be
@@ -70,6 +73,7 @@ enum Step {
 pub(crate) trait Ground {
     fn policy(&self) -> Option<&Policy>;
     fn now(&self) -> Timestamp;
+    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError>;
 }
 
 /// What granted a permit, as far as the permit knows it.
@@ -113,6 +117,16 @@ impl<G: Ground + ?Sized> Held<G> {
     /// Gives everything back, or after a settlement what is in flight.
     fn given_back(&self, settled: bool) -> (Step, Changes<'_>) {
         if settled { (Step::End, self.ended()) } else { (Step::Settle, self.changes(|_| Some(Amount::ZERO))) }
+    }
+
+    /// Hands the approval back, because the call was certainly not made. One that was settled was made.
+    fn hand_back(&self, settled: bool) -> Result<(), StoreError> {
+        match &self.claim {
+            Some(claim) if !settled => {
+                self.granter.hand_back(claim).map_err(|error| StoreError::Unavailable(Some(Box::new(error))))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives back what is in flight.
@@ -165,14 +179,16 @@ impl Permit {
     }
 
     /// Gives the quota back, and says whether the store could do it. A permit that was settled keeps its real amount; only
-    /// what is in flight is given free.
+    /// what is in flight is given free. An approval that the call has used may be used again, if it has not expired.
     ///
     /// # Errors
-    /// The store failed; the quota stays spent until its windows end.
+    /// The store failed; the quota stays spent until its windows end, or the approval used.
     pub fn try_release(mut self) -> Result<(), StoreError> {
         let Some(held) = self.held.take() else { return Ok(()) };
         let (step, changes) = held.given_back(self.settled);
-        settle(&held, step, &changes)
+        let given_back = settle(&held, step, &changes);
+        // The one does not wait for the other: the call was not made, whether its quota can be given back or not.
+        given_back.and(held.hand_back(self.settled))
     }
 
     /// Puts the real amount, now that it is known, in place of what limits with `amount_from` charged, in the very windows
@@ -234,14 +250,16 @@ impl AsyncPermit {
     }
 
     /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. A permit
-    /// that was settled keeps its real amount; only what is in flight is given free.
+    /// that was settled keeps its real amount; only what is in flight is given free. An approval that the call has used may be
+    /// used again, if it has not expired.
     ///
     /// # Errors
-    /// The store failed; the quota stays spent until its windows end.
+    /// The store failed; the quota stays spent until its windows end, or the approval used.
     pub async fn release(mut self) -> Result<(), StoreError> {
         let Some(held) = self.held.take() else { return Ok(()) };
         let (step, changes) = held.given_back(self.settled);
-        settle_async(&held, step, &changes).await
+        let given_back = settle_async(&held, step, &changes).await;
+        given_back.and(held.hand_back(self.settled))
     }
 
     /// Puts the real amount in place of what was charged, as [`Permit::settle`] does.

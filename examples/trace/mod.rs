@@ -11,12 +11,13 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value, json};
+use toolgate::approval::CallDigest;
 use toolgate::charge::{CounterId, Subject};
 use toolgate::mcp::{self, Message};
 use toolgate::store::{CounterStore, MemoryStore, Outcome, Reserve, Settle, StoreError};
 use toolgate::{
-    Amount, Clock, Decision, Denial, Gate, LimitState, ManualClock, Permit, Policy, PolicyError, SettleError,
-    Timestamp, ToolCall,
+    Amount, Approval, ApprovalId, Clock, DecideError, Decision, Denial, Gate, LimitState, ManualClock, Permit, Policy,
+    PolicyError, SettleError, Timestamp, ToolCall,
 };
 
 /// When a trace begins: 2026-01-15T10:30:00Z, a Thursday.
@@ -30,6 +31,8 @@ pub(crate) struct Runner {
     caller: Caller,
     /// By the call's id; taken out when it was released or has ended.
     permits: HashMap<String, Option<Permit>>,
+    /// By the call's id: what it asked a person for, if it did.
+    requests: HashMap<String, Option<ApprovalId>>,
     line: usize,
     summary: Summary,
 }
@@ -76,8 +79,12 @@ struct Line {
     at: Option<At>,
     id: Option<String>,
     call: Option<Call>,
-    /// The call that asked for an approval. None can be given yet, so naming one changes nothing.
+    /// The call that asked for the approval which this call comes with.
     approval: Option<String>,
+    approve: Option<String>,
+    refuse: Option<String>,
+    /// Who approves or refuses.
+    by: Option<String>,
     message: Option<String>,
     caller: Option<Caller>,
     release: Option<String>,
@@ -181,13 +188,20 @@ pub(crate) enum Answer {
 /// Tells of a document that a `policy` step could not put in force.
 pub(crate) type Complain<'c> = &'c mut dyn FnMut(&str, Result<&PolicyError, &std::io::Error>);
 
+/// What a person says of a request.
+type Decide = fn(&Gate<Arc<SwitchStore>>, &ApprovalId, &str) -> Result<Approval, DecideError>;
+
+/// For a call that names an approval which was never asked for: an id that none has.
+const NO_APPROVAL: ApprovalId = ApprovalId::new(CallDigest::new([0; 32]), 0);
+
 impl Runner {
     pub(crate) fn new(policy: Policy) -> Self {
         let clock = ManualClock::new(START);
         let store = Arc::new(SwitchStore::default());
         let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone()).build();
-        let (caller, permits, summary) = (Caller::default(), HashMap::new(), Summary::default());
-        Self { gate, store, clock, caller, permits, line: 0, summary }
+        let (caller, summary) = (Caller::default(), Summary::default());
+        let (permits, requests) = (HashMap::new(), HashMap::new());
+        Self { gate, store, clock, caller, permits, requests, line: 0, summary }
     }
 
     /// Answers the next line; nothing to a blank one.
@@ -241,15 +255,23 @@ impl Runner {
         let steps =
             (line.call, line.message, line.caller, line.release, line.end, line.policy, line.store, line.tools_list);
         self.clock.set(now);
+        let alone = line.approval.is_none() && matches!(steps, (None, None, None, None, None, None, None, None));
+        if line.approve.is_some() || line.refuse.is_some() || line.by.is_some() {
+            let alone = alone && line.settle.is_none() && line.amount.is_none();
+            return match (line.approve, line.refuse, line.by) {
+                (Some(of), None, Some(by)) if alone => self.verdict(id, &of, &by, Gate::approve),
+                (None, Some(of), Some(by)) if alone => self.verdict(id, &of, &by, Gate::refuse),
+                _ => self.unreadable(id),
+            };
+        }
         if let Some(of) = line.settle {
-            let alone = line.approval.is_none() && matches!(steps, (None, None, None, None, None, None, None, None));
             return if alone { self.settle(id, &of, line.amount.as_ref()) } else { self.unreadable(id) };
         }
         if line.amount.is_some() {
             return self.unreadable(id);
         }
         match steps {
-            (Some(call), None, None, None, None, None, None, None) => self.call(id, &call),
+            (Some(call), None, None, None, None, None, None, None) => self.call(id, &call, line.approval),
             _ if line.approval.is_some() => self.unreadable(id),
             (None, Some(text), None, None, None, None, None, None) => self.message(id, &text),
             (None, None, Some(caller), None, None, None, None, None) => {
@@ -279,7 +301,7 @@ impl Runner {
         }
     }
 
-    fn call(&mut self, id: String, call: &Call) -> Answer {
+    fn call(&mut self, id: String, call: &Call, approval: Option<String>) -> Answer {
         let mut tool_call = self.caller.make(ToolCall::new(&call.tool, call.arguments.as_ref()));
         // What the call names itself stands in place of what the caller is.
         for (own, set) in [
@@ -296,7 +318,10 @@ impl Runner {
         if let Some(context) = &call.context {
             tool_call = tool_call.context(context);
         }
-        let decision = self.gate.check(&tool_call);
+        let decision = match approval.map(|of| self.requests.get(&of).copied().flatten()) {
+            None => self.gate.check(&tool_call),
+            Some(named) => self.gate.check_approved(&tool_call, &named.unwrap_or(NO_APPROVAL)),
+        };
         self.decided(id, decision)
     }
 
@@ -320,6 +345,11 @@ impl Runner {
             retry_after: decision.retry_after().map(seconds),
             limits: decision.limits(),
         };
+        let request = match &decision {
+            Decision::RequireApproval(request) => request.approval().map(|approval| *approval.id()),
+            Decision::Allow(_) | Decision::Deny(_) | Decision::RateLimit(_) => None,
+        };
+        self.requests.insert(id.clone(), request);
         match decision {
             Decision::Allow(permit) => self.permits.insert(id, Some(permit)),
             Decision::Deny(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => self.permits.remove(&id),
@@ -337,6 +367,17 @@ impl Runner {
             },
         };
         Answer::Failed { id, error }
+    }
+
+    fn verdict(&mut self, id: String, of: &str, by: &str, decide: Decide) -> Answer {
+        match self.requests.get(of) {
+            None => Answer::Failed { id, error: "unknown_call" },
+            Some(None) => Answer::Failed { id, error: "not_pending" },
+            Some(Some(request)) => match decide(&self.gate, request, by) {
+                Ok(_) => Answer::Done { id, ok: true },
+                Err(error) => Answer::Failed { id, error: error.as_str() },
+            },
+        }
     }
 
     fn settle(&mut self, id: String, of: &str, amount: Option<&Value>) -> Answer {

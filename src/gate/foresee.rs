@@ -39,7 +39,8 @@ impl Obstacle {
 
 impl<S: CounterStore + 'static> Gate<S> {
     /// Would these calls all pass, in this order, one after the other at this instant, budgets included? Nothing is charged, and
-    /// nothing is promised: another call may come first. O(calls × limits).
+    /// nothing is promised: another call may come first. A call that needs an approval does not pass, whether there is one or not;
+    /// none is asked for. O(calls × limits).
     ///
     /// ```
     /// use serde_json::json;
@@ -170,7 +171,7 @@ impl<'p> Foresight<'p> {
             match in_force.judge(policy, call, now, &mut plan) {
                 Ok(question) => {
                     let places = foresight.count(&plan);
-                    let asks = question.only_looks();
+                    let asks = question.needs_approval();
                     foresight.calls.push(Foreseen { question, plan, places });
                     if asks {
                         break;
@@ -214,6 +215,9 @@ impl<'p> Foresight<'p> {
             let known = match &mut tallies {
                 Ok(known) => known,
                 Err(error) => match question.without_store(&plan.limits, Arc::clone(error)) {
+                    Ok(()) if question.needs_approval() => {
+                        return Some(Found::Refused(index, question.require_approval(Vec::new(), None)));
+                    }
                     Ok(()) => continue,
                     Err(refused) => return Some(Found::Refused(index, refused)),
                 },
@@ -229,8 +233,8 @@ impl<'p> Foresight<'p> {
                 let sums: Option<_> = plan.charges.iter().zip(places).map(sum).collect();
                 return Some(Found::Full { index, call, tallies: own, sums: sums.unwrap_or_default() });
             }
-            if question.only_looks() {
-                return Some(Found::Refused(index, question.require_approval(question.states(plan, &own))));
+            if question.needs_approval() {
+                return Some(Found::Refused(index, question.require_approval(question.states(plan, &own), None)));
             }
             for (charge, place) in plan.charges.iter().zip(places) {
                 if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::InForce;
 use crate::amount::Amount;
+use crate::approval::Approval;
 use crate::call::ToolCall;
 use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message};
 use crate::limit::wait_millis;
@@ -15,26 +16,26 @@ use crate::time::Timestamp;
 
 /// A call that no rule stops, and that a store has to count.
 pub(super) struct Question<'p> {
-    policy: &'p Policy,
+    pub(super) policy: &'p Policy,
     pass_uncounted: &'p [Box<str>],
-    evaluation: Evaluation<'p>,
-    call: &'p ToolCall<'p>,
-    now: Timestamp,
+    pub(super) evaluation: Evaluation<'p>,
+    pub(super) call: &'p ToolCall<'p>,
+    pub(super) now: Timestamp,
 }
 
 impl<S> InForce<S> {
-    /// What the store has to be asked, with the costs of the call in `plan`, an empty one; nothing for a call that is allowed
+    /// What the stores have to be asked, with the costs of the call in `plan`, an empty one; nothing for a call that is allowed
     /// uncounted.
     #[inline]
     pub(super) fn ask<'p>(&'p self, call: &'p ToolCall<'p>, plan: &mut Plan) -> Result<Option<Question<'p>>, Refused> {
         let Some(policy) = &self.policy else { return Err(deny_without_policy(call)) };
         let now = if policy.reads_time() { self.parts.clock.now() } else { Timestamp::UNIX_EPOCH };
-        let question = self.judge(policy, call, now, plan)?;
-        match question.evaluation.effect() {
-            _ if !plan.charges.is_empty() => Ok(Some(question)),
-            Effect::RequireApproval => Err(question.require_approval(Vec::new())),
-            _ => Ok(None),
+        let mut question = self.judge(policy, call, now, plan)?;
+        if question.needs_approval() && !policy.reads_time() {
+            question.now = self.parts.clock.now();
         }
+        let asks = !plan.charges.is_empty() || question.needs_approval();
+        Ok(asks.then_some(question))
     }
 
     /// What the policy says of the call, with the costs of one that no rule stops.
@@ -63,8 +64,8 @@ impl Question<'_> {
         Reserve::new(id, self.now, &plan.charges)
     }
 
-    /// Whether the call needs an approval, so that nothing may be charged yet.
-    pub(super) fn only_looks(&self) -> bool {
+    /// Whether the call needs an approval, so that nothing may be charged before there is one.
+    pub(super) fn needs_approval(&self) -> bool {
         self.evaluation.effect() == Effect::RequireApproval
     }
 
@@ -81,9 +82,6 @@ impl Question<'_> {
             Ok(outcome) if outcome.tallies().len() != plan.charges.len() => {
                 self.without_store(&plan.limits, Arc::new(StoreError::Corrupt)).map(|()| None)
             }
-            Ok(Outcome::Granted(tallies)) if self.only_looks() => {
-                Err(self.require_approval(self.states(plan, &tallies)))
-            }
             Ok(Outcome::Granted(tallies)) => Ok(Some(tallies)),
             Ok(Outcome::Refused(tallies)) => Err(self.rate_limit(plan, &tallies)),
             Err(error) => self.without_store(&plan.limits, Arc::new(error)).map(|()| None),
@@ -97,13 +95,12 @@ impl Question<'_> {
             let passes = |limit: &crate::limit::Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
             self.policy.limit(**found).is_some_and(|limit| !passes(limit))
         };
-        match (limits.iter().find(refuses), self.evaluation.effect()) {
-            (Some(limit), _) => {
+        match limits.iter().find(refuses) {
+            Some(limit) => {
                 let refusal = self.limit_refusal(*limit, Code::StoreUnavailable);
                 Err(Refused::Deny(Denial { refusal, cause: Some(error) }))
             }
-            (None, Effect::RequireApproval) => Err(self.require_approval(Vec::new())),
-            (None, _) => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -140,12 +137,12 @@ impl Question<'_> {
         LimitState::all(self.policy, &plan.limits, tallies)
     }
 
-    pub(super) fn require_approval(&self, limits: Vec<LimitState>) -> Refused {
-        Refused::RequireApproval(ApprovalRequest { refusal: self.rule_refusal(Code::Approval), limits })
+    pub(super) fn require_approval(&self, limits: Vec<LimitState>, approval: Option<Box<Approval>>) -> Refused {
+        Refused::RequireApproval(ApprovalRequest { refusal: self.rule_refusal(Code::Approval), limits, approval })
     }
 
     /// What a rule says to a call that it stops.
-    fn rule_refusal(&self, code: Code) -> Refusal {
+    pub(super) fn rule_refusal(&self, code: Code) -> Refusal {
         let own = self.evaluation.message().map(Into::into);
         let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
         Refusal { code, rule: self.evaluation.rule(), message, policy: Some(self.policy.digest()) }

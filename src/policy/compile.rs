@@ -1,5 +1,6 @@
 //! Document to policy: every issue at once.
 
+mod approval;
 mod condition;
 mod limit;
 
@@ -9,7 +10,7 @@ use std::collections::HashSet;
 use sha2::{Digest as _, Sha256};
 
 use super::bounds::Bounds;
-use super::document::{ACTIONS, ALL_TOOLS, APPROVAL_RULE, APPROVAL_TERMS, DEFAULTS, DOCUMENT, ENTRY, RULE, Shape};
+use super::document::{ACTIONS, ALL_TOOLS, APPROVAL_RULE, DEFAULTS, DOCUMENT, ENTRY, RULE, Shape};
 use super::error::{IssueCode, PolicyError};
 use super::pattern::Names;
 use super::reader::{Fields, Reader, quote};
@@ -302,7 +303,7 @@ impl Draft {
         reader.field(fields, "description", |reader, node| reader.string(node, "`description`").map(drop));
         let action = reader.field(fields, "action", |reader, node| reader.word(node, "an action", &ACTIONS));
         let reason = reader.field(fields, "reason", |reader, node| reader.text(node, "`reason`"));
-        reader.field(fields, "approval", approval_terms);
+        let approval = reader.field(fields, "approval", approval::read);
         let mut list = |reader: &mut Reader<'_>, key: &str, shape, polarity| {
             let rules = reader.field(fields, key, |reader, node| {
                 let rules = reader.list(node, "a section of rules")?;
@@ -325,6 +326,7 @@ impl Draft {
             require,
             deny_if,
             require_approval_if,
+            approval,
             limits,
         }
     }
@@ -365,45 +367,6 @@ fn name_fits(reader: &mut Reader<'_>, at: usize, name: &str) -> bool {
         reader.issue(IssueCode::TooLong, at, message, "use a shorter pattern with `*`".to_owned());
     }
     name.len() <= bound && !name.is_empty()
-}
-
-/// How approvals are given: read now, so that a mistake is found, and used when approvals are.
-fn approval_terms(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<()> {
-    let fields = reader.object(node, &APPROVAL_TERMS)?;
-    reader.field(fields, "ttl", |reader, node| reader.duration(node, "`ttl`"));
-    reader.field(fields, "approvers", |reader, node| {
-        let approvers = reader.list(node, "`approvers`")?;
-        Some(reader.each(approvers, |reader, node| reader.string(node, "an approver").map(drop)))
-    });
-    reader.field(fields, "min_approvers", |reader, node| {
-        let count = reader.count(node, "`min_approvers`")?;
-        if count == 0 {
-            let help = "write 1 or above; a call that needs no approval has no rule that asks for one".to_owned();
-            reader.issue(IssueCode::InvalidValue, node.at, "`min_approvers` cannot be 0", help);
-        }
-        Some(())
-    });
-    reader.field(fields, "bind", |reader, node| {
-        let paths = reader.list(node, "`bind`")?;
-        if paths.is_empty() {
-            reader.empty_list(
-                node.at,
-                "an approval bound to nothing would allow any arguments",
-                "leave `bind` out to bind them all",
-            );
-        }
-        Some(reader.each(paths, |reader, node| {
-            let text = reader.string(node, "a path")?;
-            let path = reader.path_text(node.at, text.strip_suffix("<=").unwrap_or(text))?;
-            if !path.is_in_arguments() || path.has_each() {
-                let help = "write a path such as `args.customer` or `args.amount<=`".to_owned();
-                let message = format!("{} is not one argument of the call", quote(text));
-                reader.issue(IssueCode::InvalidPath, node.at, message, help);
-            }
-            Some(())
-        }))
-    });
-    Some(())
 }
 
 /// Writes a value without blanks; numbers in one spelling where a double holds them, so that a policy that went through

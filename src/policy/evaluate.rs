@@ -6,6 +6,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+use super::approval::Approving;
 use super::condition::{Condition, Stance, Truth};
 use super::pattern::Matching;
 use super::{Action, Compiled, DefaultEffect, Policy, Rule, RuleRef, Rules, Section};
@@ -40,7 +41,7 @@ pub enum Code {
     ScopeMissing,
     /// What the call says it costs is no amount.
     AmountInvalid,
-    /// The counter store cannot tell.
+    /// The counter store cannot tell, or the store of approvals.
     StoreUnavailable,
     /// The call could not be read in one way only, or its arguments are no object.
     MalformedCall,
@@ -232,6 +233,14 @@ impl<'p> Evaluation<'p> {
     /// The text that the policy's author has for a call that this rule stops.
     pub fn message(&self) -> Option<&'p str> {
         self.policy.compiled().message(self.rule?)
+    }
+
+    /// Calls `visit` for `approval` of every rules object that matches the call, in document order.
+    pub(super) fn each_approving(&self, call: &ToolCall<'_>, mut visit: impl FnMut(&'p Approving)) {
+        self.policy.compiled().first(call, &self.matching, |_, rules| {
+            rules.approval.as_deref().map(&mut visit);
+            None::<()>
+        });
     }
 
     /// Adds to `plan`, an empty one, what the call costs in all limits that apply. (A plan is large: it is filled where it

@@ -2,6 +2,7 @@
 //!
 //! Pure: nothing in here keeps state, reads a clock, or does I/O.
 
+mod approval;
 mod bounds;
 mod compile;
 mod condition;
@@ -32,6 +33,7 @@ pub use bounds::Bounds;
 pub use error::{Issue, IssueCode, PolicyError};
 pub use evaluate::{Code, Effect, Evaluation};
 
+pub(crate) use approval::{Binding, Terms};
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
 
 #[cfg(test)]
@@ -108,6 +110,8 @@ struct Rules {
     require: Box<[Rule]>,
     deny_if: Box<[Rule]>,
     require_approval_if: Box<[Rule]>,
+    /// Boxed, as it is rare.
+    approval: Option<Box<approval::Approving>>,
     /// `rate_limit` is the last of them.
     limits: Box<[Limit]>,
 }
@@ -119,9 +123,9 @@ impl Rules {
             || !(self.require.is_empty() && self.deny_if.is_empty() && self.require_approval_if.is_empty())
     }
 
-    /// Whether they stop nothing and count nothing.
+    /// Whether they stop nothing, count nothing, and say nothing of approvals.
     fn is_empty(&self) -> bool {
-        !self.can_stop() && self.limits.is_empty()
+        !self.can_stop() && self.approval.is_none() && self.limits.is_empty()
     }
 }
 

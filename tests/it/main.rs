@@ -9,6 +9,7 @@
 )]
 
 mod allocations;
+mod approvals;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;

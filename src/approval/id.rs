@@ -1,0 +1,110 @@
+//! What an approval is for, and which one it is.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A SHA-256 over all that an approval is bound to: tool, server, arguments, grant, session, agent, user and policy.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallDigest([u8; 32]);
+
+impl CallDigest {
+    /// The digest of these bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// 64 hexadecimal digits.
+impl fmt::Display for CallDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CallDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallDigest({self})")
+    }
+}
+
+/// Which approval it is: the call's digest, and a number. A call that asks again after a refusal has another number, so that
+/// an answer to the old question is none to the new one.
+///
+/// It is no secret, and knowing it is no leave to decide: the host says who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApprovalId {
+    digest: CallDigest,
+    number: u64,
+}
+
+impl ApprovalId {
+    /// The approval of this number for calls of this digest. A store gives no number twice for one digest.
+    pub const fn new(digest: CallDigest, number: u64) -> Self {
+        Self { digest, number }
+    }
+
+    /// What calls it is for.
+    pub fn digest(&self) -> CallDigest {
+        self.digest
+    }
+
+    /// The number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// The digest, a dash, and the number in hexadecimal digits.
+impl fmt::Display for ApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:x}", self.digest, self.number)
+    }
+}
+
+/// A text is no id of an approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of an approval: 64 hexadecimal digits, a dash and a number")]
+pub struct ParseApprovalIdError;
+
+/// Reads what was written, and no other spelling.
+impl FromStr for ApprovalId {
+    type Err = ParseApprovalIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseApprovalIdError> {
+        let (digits, number) = text.split_once('-').ok_or(ParseApprovalIdError)?;
+        let mut bytes = [0; 32];
+        let (pairs, _) = digits.as_bytes().as_chunks::<2>();
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            let pair = std::str::from_utf8(pair).map_err(|_| ParseApprovalIdError)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| ParseApprovalIdError)?;
+        }
+        let number = u64::from_str_radix(number, 16).map_err(|_| ParseApprovalIdError)?;
+        let id = Self { digest: CallDigest(bytes), number };
+        if id.to_string() == text { Ok(id) } else { Err(ParseApprovalIdError) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_and_nothing_else_does() {
+        let id = ApprovalId::new(CallDigest([0xab; 32]), 0x1f);
+        let text = id.to_string();
+        assert_eq!(text.parse(), Ok(id));
+        let digest = "ab".repeat(32);
+        for wrong in
+            ["", "-", "ab-1f", &digest, &text.to_uppercase(), &format!("{digest}-01f"), &format!("{digest}-+1f")]
+        {
+            assert!(wrong.parse::<ApprovalId>().is_err(), "{wrong}");
+        }
+        assert!(format!("{digest}ab-1f").parse::<ApprovalId>().is_err());
+        assert!(format!("{}-1f", "é".repeat(32)).parse::<ApprovalId>().is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! What a policy says of approvals: how long they hold, who gives them, what they are bound to.
+
+use std::time::Duration;
+
+use super::evaluate::Evaluation;
+use crate::call::ToolCall;
+use crate::path::Path;
+
+/// How long an approval holds where `approval` does not say.
+const DEFAULT_TTL: Duration = Duration::from_secs(600);
+
+/// `approval` of one rules object.
+#[derive(Default)]
+pub(super) struct Approving {
+    /// In seconds.
+    pub(super) ttl: Option<u32>,
+    pub(super) approvers: Option<Box<[Box<str>]>>,
+    pub(super) min_approvers: Option<u32>,
+    pub(super) bind: Option<Box<[Binding]>>,
+}
+
+/// An argument that an approval is bound to.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    pub(crate) path: Path,
+    /// A smaller number will do as well.
+    pub(crate) at_most: bool,
+}
+
+/// The terms of one call: those of every rules object that matches it and has `approval`, the strictest of each.
+///
+/// An object that leaves a key of its `approval` out says its default: `ttl` is `10m` then, and without `bind` all
+/// arguments are bound, whatever the others name. Objects without `approval` say nothing of it.
+pub(crate) struct Terms<'p> {
+    /// The shortest.
+    pub(crate) ttl: Duration,
+    /// Lists of each of which an approver must be; none lets anyone approve whom the host lets.
+    pub(crate) approvers: Vec<&'p [Box<str>]>,
+    /// The largest; at least 1.
+    pub(crate) min_approvers: u32,
+    /// What is bound in place of all arguments: all that any object names.
+    pub(crate) bind: Option<Vec<&'p Binding>>,
+}
+
+impl<'p> Evaluation<'p> {
+    /// The terms on which the call may be approved.
+    pub(crate) fn terms(&self, call: &ToolCall<'_>) -> Terms<'p> {
+        let mut ttl: Option<Duration> = None;
+        let mut terms = Terms { ttl: DEFAULT_TTL, approvers: Vec::new(), min_approvers: 1, bind: None };
+        let mut binds_all = false;
+        self.each_approving(call, |approving| {
+            let own = approving.ttl.map_or(DEFAULT_TTL, |seconds| Duration::from_secs(seconds.into()));
+            ttl = Some(ttl.map_or(own, |known| known.min(own)));
+            terms.approvers.extend(approving.approvers.as_deref());
+            terms.min_approvers = terms.min_approvers.max(approving.min_approvers.unwrap_or(1));
+            match &approving.bind {
+                Some(bind) => terms.bind.get_or_insert_default().extend(bind),
+                None => binds_all = true,
+            }
+        });
+        terms.ttl = ttl.unwrap_or(DEFAULT_TTL);
+        terms.bind = terms.bind.filter(|_| !binds_all);
+        terms
+    }
+}

@@ -1,0 +1,49 @@
+//! `approval`: how approvals are given.
+
+use super::super::approval::{Approving, Binding};
+use super::super::document::APPROVAL_TERMS;
+use super::super::error::IssueCode;
+use super::super::reader::{Reader, quote};
+use crate::json::Node;
+
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Box<Approving>> {
+    let fields = reader.object(node, &APPROVAL_TERMS)?;
+    let ttl = reader.field(fields, "ttl", |reader, node| reader.duration(node, "`ttl`"));
+    let approvers = reader.field(fields, "approvers", |reader, node| {
+        let approvers = reader.list(node, "`approvers`")?;
+        Some(reader.each(approvers, |reader, node| reader.string(node, "an approver").map(Box::from)).into())
+    });
+    let min_approvers = reader.field(fields, "min_approvers", |reader, node| {
+        let count = reader.count(node, "`min_approvers`")?;
+        if count == 0 {
+            let help = "write 1 or above; a call that needs no approval has no rule that asks for one".to_owned();
+            reader.issue(IssueCode::InvalidValue, node.at, "`min_approvers` cannot be 0", help);
+        }
+        // More people than there are: nobody can give such an approval, and so it stays.
+        Some(u32::try_from(count).unwrap_or(u32::MAX))
+    });
+    let bind = reader.field(fields, "bind", |reader, node| {
+        let paths = reader.list(node, "`bind`")?;
+        if paths.is_empty() {
+            reader.empty_list(
+                node.at,
+                "an approval bound to nothing would allow any arguments",
+                "leave `bind` out to bind them all",
+            );
+        }
+        Some(reader.each(paths, binding).into())
+    });
+    Some(Box::new(Approving { ttl, approvers, min_approvers, bind }))
+}
+
+fn binding(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Binding> {
+    let text = reader.string(node, "a path")?;
+    let (at_most, path) = text.strip_suffix("<=").map_or((false, text), |path| (true, path));
+    let path = reader.path_text(node.at, path)?;
+    if !path.is_in_arguments() || path.has_each() {
+        let help = "write a path such as `args.customer` or `args.amount<=`".to_owned();
+        let message = format!("{} is not one argument of the call", quote(text));
+        reader.issue(IssueCode::InvalidPath, node.at, message, help);
+    }
+    Some(Binding { path, at_most })
+}

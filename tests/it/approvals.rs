@@ -1,0 +1,363 @@
+//! Approvals through the gate: given once, used once, whoever meets whom.
+
+use std::sync::Arc;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toolgate::approval::{ApprovalError, Ask, Claim, Verdict};
+use toolgate::{
+    Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, Gate, GateBuilder, Identity,
+    ManualClock, MemoryApprovals, Permit, Policy, Timestamp, ToolCall,
+};
+
+/// A Thursday morning.
+const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
+
+fn policy(rules: &Value) -> Policy {
+    let mut rules = rules.clone();
+    rules["action"] = json!("require_approval");
+    Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": { "pay": rules } })).unwrap()
+}
+
+fn builder(rules: &Value) -> (GateBuilder, ManualClock) {
+    let clock = ManualClock::new(START);
+    (Gate::builder().policy(policy(rules)).clock(clock.clone()), clock)
+}
+
+fn gate(rules: &Value) -> (Gate, ManualClock) {
+    let (builder, clock) = builder(rules);
+    (builder.build(), clock)
+}
+
+fn call(arguments: &Value) -> ToolCall<'_> {
+    ToolCall::new("pay", arguments).grant("g").agent("robot").user("ben").session("s").server("bank")
+}
+
+/// The request that a call makes.
+fn asked(decision: Decision) -> Approval {
+    match decision {
+        Decision::RequireApproval(request) => request.approval().expect("a request").clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn allowed(decision: Decision) -> Permit {
+    match decision {
+        Decision::Allow(permit) => permit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_request_says_what_a_person_has_to_know() {
+    let (gate, clock) = gate(&json!({ "reason": "Money.", "approval": { "ttl": "30s", "min_approvers": 2 } }));
+    let arguments = json!({ "amount": 5 });
+    let request = asked(gate.check(&call(&arguments)));
+    assert_eq!((request.tool(), request.reason(), request.min_approvers()), ("pay", "Money.", 2));
+    assert_eq!(request.state(), ApprovalState::Pending);
+    assert_eq!((request.made_at(), request.expires_at()), (START, START.saturating_add(Duration::from_secs(30))));
+    let all = [Identity::Grant, Identity::Session, Identity::Agent, Identity::User, Identity::Server];
+    let identities = all.map(|identity| request.identity(identity).unwrap_or_default().to_owned());
+    assert_eq!(identities, ["g", "s", "robot", "ben", "bank"]);
+    assert_eq!(request.id().to_string().parse(), Ok(*request.id()));
+
+    clock.advance(Duration::from_secs(20));
+    let half = gate.approve(request.id(), "ann").unwrap();
+    assert_eq!((half.state(), half.approved_by().collect::<Vec<_>>()), (ApprovalState::Pending, vec!["ann"]));
+    assert!(matches!(gate.approve(request.id(), "ann"), Err(DecideError::AlreadyApproved)));
+    assert_eq!(gate.pending().unwrap().len(), 1);
+    let whole = gate.approve(request.id(), "eve").unwrap();
+    assert_eq!(
+        (whole.state(), whole.expires_at()),
+        (ApprovalState::Approved, START.saturating_add(Duration::from_secs(50)))
+    );
+    assert!(gate.pending().unwrap().is_empty());
+    let permit = allowed(gate.check(&call(&arguments)));
+    assert!(matches!(gate.approve(request.id(), "joe"), Err(DecideError::NotPending)));
+    permit.end();
+    let again = asked(gate.check(&call(&arguments)));
+    assert_ne!(again.id(), request.id(), "a new question has another number");
+    assert_eq!(again.id().digest(), request.id().digest());
+}
+
+#[test]
+fn requests_are_listed_with_the_oldest_first() {
+    let (gate, clock) = gate(&json!({}));
+    let mut made = Vec::new();
+    for amount in 0..20 {
+        made.push(*asked(gate.check(&call(&json!({ "amount": amount })))).id());
+        clock.advance(Duration::from_secs(1));
+    }
+    let listed: Vec<_> = gate.pending().unwrap().iter().map(|approval| *approval.id()).collect();
+    assert_eq!(listed, made);
+    clock.set(START.saturating_add(Duration::from_secs(610)));
+    assert_eq!(gate.pending().unwrap().len(), 9, "eleven have expired, the last at this very instant");
+    gate.refuse(&made[15], "ann").unwrap();
+    assert_eq!(gate.pending().unwrap().len(), 8);
+}
+
+#[test]
+fn of_many_threads_one_uses_an_approval() {
+    const THREADS: usize = 8;
+    let (gate, _) = gate(&json!({
+        "limits": [{ "counter": "n", "window": "day", "max": 1000, "scope": "grant" }],
+    }));
+    let arguments = json!({ "amount": 5 });
+    let mut collided = 0;
+    for round in 1..=100 {
+        let request = asked(gate.check(&call(&arguments)));
+        gate.approve(request.id(), "ann").unwrap();
+        let (barrier, passed, lost) = (Barrier::new(THREADS), AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    barrier.wait();
+                    match gate.check(&call(&arguments)) {
+                        Decision::Allow(permit) => {
+                            passed.fetch_add(1, Ordering::Relaxed);
+                            permit.end();
+                        }
+                        Decision::RequireApproval(_) => {
+                            lost.fetch_add(1, Ordering::Relaxed);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                });
+            }
+        });
+        assert_eq!(passed.into_inner(), 1);
+        collided += lost.into_inner();
+        // All losers gave their charge back.
+        let used = gate.usage(&call(&arguments)).unwrap()[0].used().to_string();
+        assert_eq!(used, round.to_string());
+        let left = gate.pending().unwrap();
+        assert_eq!(left.len(), 1, "they share one new request");
+        gate.refuse(left[0].id(), "ann").unwrap();
+    }
+    assert_eq!(collided, 100 * (THREADS - 1));
+}
+
+#[test]
+fn an_approval_that_is_handed_back_and_taken_again_is_used_once_at_a_time() {
+    let (gate, _) = gate(&json!({}));
+    let arguments = json!({});
+    gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
+    let running = AtomicUsize::new(0);
+    let passed = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    if let Decision::Allow(permit) = gate.check(&call(&arguments)) {
+                        assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
+                        passed.fetch_add(1, Ordering::Relaxed);
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        permit.release();
+                    }
+                }
+            });
+        }
+    });
+    assert!(passed.into_inner() > 0);
+    allowed(gate.check(&call(&arguments))).end();
+}
+
+#[test]
+fn a_full_store_takes_no_new_request_and_keeps_those_that_it_has() {
+    let approvals = Arc::new(MemoryApprovals::with_capacity(2));
+    let (builder, clock) = builder(&json!({ "approval": { "ttl": "10s" } }));
+    let gate = builder.approvals(Arc::clone(&approvals)).build();
+    let arguments: Vec<_> = (0..3).map(|amount| json!({ "amount": amount })).collect();
+    let first = asked(gate.check(&call(&arguments[0])));
+    let second = asked(gate.check(&call(&arguments[1])));
+    let Decision::Deny(denial) = gate.check(&call(&arguments[2])) else { panic!("there is no room") };
+    assert_eq!((denial.code(), denial.rule()), (Code::StoreUnavailable, Some("/tools/pay/action")));
+    assert_eq!(denial.message(), "The approvals of `pay` cannot be checked right now.");
+    let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
+    assert_eq!(cause.to_string(), "the store of approvals is full: 2 are live");
+    assert_eq!(asked(gate.check(&call(&arguments[0]))).id(), first.id());
+    // What was refused is gone; what is in use is not.
+    gate.refuse(second.id(), "ann").unwrap();
+    gate.approve(first.id(), "ann").unwrap();
+    let permit = allowed(gate.check(&call(&arguments[0])));
+    asked(gate.check(&call(&arguments[2])));
+    assert_eq!(gate.check(&call(&arguments[1])).code(), Some(Code::StoreUnavailable));
+    assert_eq!(approvals.len(), 2);
+    permit.release();
+    allowed(gate.check(&call(&arguments[0]))).end();
+    clock.advance(Duration::from_secs(10));
+    asked(gate.check(&call(&arguments[1])));
+    assert_eq!(approvals.len(), 1, "the expired made room");
+}
+
+#[test]
+fn a_name_without_end_is_not_kept() {
+    let policy = r#"{ "version": "1", "default": "deny", "tools": { "pay*": { "action": "require_approval" } } }"#;
+    let gate = Gate::new(policy.parse().unwrap());
+    let arguments = json!({});
+    let name = format!("pay{}", "x".repeat(4093));
+    asked(gate.check(&ToolCall::new(&name, &arguments)));
+    assert_eq!(gate.check(&ToolCall::new(&name, &arguments).user("u")).code(), Some(Code::StoreUnavailable));
+}
+
+#[test]
+fn an_agent_that_asks_with_many_numbers_hinders_no_other() {
+    let (gate, _) = gate(&json!({ "approval": { "bind": ["args.amount<="] } }));
+    for amount in 0..300 {
+        asked(gate.check(&call(&json!({ "amount": amount }))));
+    }
+    let pending = gate.pending().unwrap();
+    assert_eq!(pending.len(), 300);
+    gate.approve(pending[200].id(), "ann").unwrap();
+    let (above, below) = (json!({ "amount": 201 }), json!({ "amount": 13 }));
+    assert_eq!(gate.check(&call(&above)).as_str(), "approval_required");
+    allowed(gate.check(&call(&below))).end();
+    assert_eq!(gate.check(&call(&below)).as_str(), "approval_required");
+}
+
+#[test]
+fn a_clock_that_ran_ahead_leaves_no_approval_that_lives_for_years() {
+    let (gate, clock) = gate(&json!({ "approval": { "ttl": "10s" } }));
+    let arguments = json!({});
+    clock.advance(Duration::from_secs(100_000_000));
+    let request = asked(gate.check(&call(&arguments)));
+    gate.approve(request.id(), "ann").unwrap();
+    clock.set(START);
+    let permit = allowed(gate.check(&call(&arguments)));
+    clock.set(START.saturating_add(Duration::from_secs(10)));
+    permit.release();
+    let again = asked(gate.check(&call(&arguments)));
+    assert_eq!(again.state(), ApprovalState::Pending, "its ttl ran from when it was seen");
+    clock.set(START);
+    assert_eq!(asked(gate.check(&call(&arguments))).state(), ApprovalState::Pending, "and it does not come back");
+}
+
+#[test]
+fn gates_that_share_a_store_share_approvals() {
+    let approvals = Arc::new(MemoryApprovals::new());
+    let gates: Vec<_> = (0..2).map(|_| builder(&json!({})).0.approvals(Arc::clone(&approvals)).build()).collect();
+    let arguments = json!({});
+    let request = asked(gates[0].check(&call(&arguments)));
+    gates[1].approve(request.id(), "ann").unwrap();
+    allowed(gates[1].check(&call(&arguments))).end();
+    assert_eq!(gates[0].check(&call(&arguments)).code(), Some(Code::Approval));
+}
+
+#[test]
+fn a_named_approval_is_the_only_one_that_counts() {
+    let (gate, _) = gate(&json!({ "approval": { "bind": ["args.amount<="] } }));
+    let (large, small) = (json!({ "amount": 100 }), json!({ "amount": 50 }));
+    let for_large = *asked(gate.check(&call(&large))).id();
+    let for_small = *asked(gate.check(&call(&small))).id();
+    assert_ne!(for_large, for_small, "a person who is shown 50 must not approve 100");
+    gate.approve(&for_large, "ann").unwrap();
+    assert_eq!(gate.check_approved(&call(&small), &for_small).as_str(), "approval_required");
+    gate.approve(&for_small, "ann").unwrap();
+    assert_eq!(gate.check_approved(&call(&large), &for_small).as_str(), "approval_required");
+    // The nearest is used first, and the other is left for a larger call.
+    allowed(gate.check(&call(&small))).end();
+    allowed(gate.check_approved(&call(&large), &for_large)).end();
+    assert_eq!(gate.check(&call(&small)).as_str(), "approval_required");
+}
+
+/// Approvals that can be made to fail, or to lose a race.
+#[derive(Default)]
+struct Failing {
+    approvals: MemoryApprovals,
+    claims_fail: AtomicBool,
+    claims_lose: AtomicBool,
+}
+
+impl ApprovalStore for Failing {
+    fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
+        self.approvals.request(ask, now)
+    }
+
+    fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError> {
+        self.approvals.decide(id, verdict, by, now)
+    }
+
+    fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        if self.claims_fail.load(Ordering::Relaxed) {
+            return Err(ApprovalError::Unavailable(None));
+        }
+        if self.claims_lose.load(Ordering::Relaxed) { Ok(None) } else { self.approvals.claim(id, now) }
+    }
+
+    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        self.approvals.hand_back(claim, now)
+    }
+
+    fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
+        self.approvals.pending(now)
+    }
+}
+
+#[test]
+fn a_claim_that_fails_lets_nothing_pass_and_counts_nothing() {
+    let approvals = Arc::new(Failing::default());
+    let limits = json!([
+        { "counter": "n", "window": "day", "max": 1, "scope": "grant" },
+        { "counter": "runs", "window": "in_flight", "max": 1, "scope": "grant" },
+    ]);
+    let gate = builder(&json!({ "limits": limits })).0.approvals(Arc::clone(&approvals)).build();
+    let arguments = json!({});
+    gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
+    approvals.claims_fail.store(true, Ordering::Relaxed);
+    assert_eq!(gate.check(&call(&arguments)).code(), Some(Code::StoreUnavailable));
+    approvals.claims_fail.store(false, Ordering::Relaxed);
+    approvals.claims_lose.store(true, Ordering::Relaxed);
+    assert_eq!(asked(gate.check(&call(&arguments))).state(), ApprovalState::Approved);
+    approvals.claims_lose.store(false, Ordering::Relaxed);
+    for state in gate.usage(&call(&arguments)).unwrap() {
+        assert_eq!(state.used().to_string(), "0", "{}", state.counter());
+    }
+    allowed(gate.check(&call(&arguments))).end();
+}
+
+#[test]
+fn a_settled_call_was_made_and_hands_no_approval_back() {
+    let (gate, _) = gate(&json!({}));
+    let arguments = json!({});
+    gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
+    let mut permit = allowed(gate.check(&call(&arguments)));
+    permit.settle("3".parse().unwrap()).unwrap();
+    permit.release();
+    assert_eq!(gate.check(&call(&arguments)).as_str(), "approval_required");
+}
+
+#[test]
+fn looking_ahead_asks_nobody() {
+    let (gate, _) = gate(&json!({}));
+    let arguments = json!({});
+    let obstacle = gate.would_allow(&[call(&arguments)]).unwrap_err();
+    let Decision::RequireApproval(request) = obstacle.decision() else { panic!("{obstacle:?}") };
+    assert!(request.approval().is_none());
+    assert!(gate.pending().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn approvals_work_with_counters_across_a_network() {
+    use toolgate::store::{InProcess, MemoryStore};
+    let limits = json!([{ "counter": "n", "window": "day", "max": 1, "scope": "grant" }]);
+    let clock = ManualClock::new(START);
+    let store = InProcess(MemoryStore::new());
+    let gate = Gate::builder().policy(policy(&json!({ "limits": limits }))).store(store).clock(clock.clone()).build();
+    let arguments = json!({});
+    fn spawnable<F: Future + Send>(future: F) -> F {
+        future
+    }
+    let Decision::RequireApproval(request) = spawnable(gate.check_async(&call(&arguments))).await else {
+        panic!("asks")
+    };
+    let id = *request.approval().unwrap().id();
+    gate.approve(&id, "ann").unwrap();
+    let Decision::Allow(permit) = gate.check_async(&call(&arguments)).await else { panic!("approved") };
+    permit.release().await.unwrap();
+    let Decision::Allow(permit) = gate.check_approved_async(&call(&arguments), &id).await else { panic!("given back") };
+    permit.end().await.unwrap();
+    assert_eq!(gate.check_async(&call(&arguments)).await.as_str(), "rate_limited");
+}
