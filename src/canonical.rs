@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 use crate::number::{Exact, ShortText};
 
 /// Writes a value.
-fn write(to: &mut String, value: &Value) {
+pub(crate) fn write(to: &mut String, value: &Value) {
     match value {
         Value::Null => to.push_str("null"),
         Value::Bool(true) => to.push_str("true"),

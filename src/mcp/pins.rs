@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::filter_tools_list;
 use crate::call::{Identity, ToolCall};
+use crate::canonical;
 use crate::decision::{Denial, Refusal, default_message};
 use crate::policy::{Code, Policy};
 
@@ -285,41 +286,8 @@ impl ToolDigest {
     /// The digest of a definition, an element of `tools` in a `tools/list` result.
     pub fn of(definition: &Value) -> Self {
         let mut text = String::new();
-        write_sorted(definition, &mut text);
+        canonical::write(&mut text, definition);
         Self(Sha256::digest(text).into())
-    }
-}
-
-/// JSON without blanks, with the keys of each object sorted by their bytes, and numbers as they are written.
-fn write_sorted(value: &Value, text: &mut String) {
-    let between = |text: &mut String, index: usize| {
-        if index > 0 {
-            text.push(',');
-        }
-    };
-    match value {
-        Value::Array(elements) => {
-            text.push('[');
-            for (index, element) in elements.iter().enumerate() {
-                between(text, index);
-                write_sorted(element, text);
-            }
-            text.push(']');
-        }
-        Value::Object(members) => {
-            // The map's own order depends on what the build enables in `serde_json`.
-            let mut members: Vec<_> = members.iter().collect();
-            members.sort_unstable_by_key(|(key, _)| *key);
-            text.push('{');
-            for (index, (key, value)) in members.into_iter().enumerate() {
-                between(text, index);
-                text.push_str(&Value::from(key.as_str()).to_string());
-                text.push(':');
-                write_sorted(value, text);
-            }
-            text.push('}');
-        }
-        plain => text.push_str(&plain.to_string()),
     }
 }
 
