@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::amount::Amount;
 use crate::call::Identity;
+use crate::hex::{Hex, unhex};
 use crate::number::Exact;
 
 pub use crate::limit::Span;
@@ -58,27 +59,14 @@ impl Serialize for CounterId {
 
 impl<'de> Deserialize<'de> for CounterId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = unhex(deserializer)?;
+        let bytes = bytes_of_hex(deserializer)?;
         bytes.try_into().map(Self).map_err(|_| de::Error::custom("a counter has 16 bytes"))
     }
 }
 
-/// Bytes as hexadecimal digits.
-struct Hex<'b>(&'b [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-fn unhex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
-    let digits = digits.filter(|digits| digits.len().is_multiple_of(2));
-    let digits = digits.ok_or_else(|| de::Error::custom("not a row of bytes in hexadecimal digits"))?;
-    let byte = |pair: &[u32]| pair.iter().fold(0, |byte, digit| byte << 4 | u8::try_from(*digit).unwrap_or(0));
-    Ok(digits.chunks(2).map(byte).collect())
+fn bytes_of_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let bytes = unhex(&String::deserialize(deserializer)?);
+    bytes.ok_or_else(|| de::Error::custom("not a row of bytes in hexadecimal digits"))
 }
 
 impl fmt::Debug for CounterId {
@@ -279,7 +267,7 @@ impl Serialize for Subject {
 
 impl<'de> Deserialize<'de> for Subject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = unhex(deserializer)?;
+        let bytes = bytes_of_hex(deserializer)?;
         if bytes.len() > SUBJECT_BYTES {
             return Err(de::Error::custom("a subject has at most 128 bytes"));
         }

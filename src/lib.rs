@@ -8,6 +8,7 @@ pub mod charge;
 mod decision;
 mod gate;
 mod grants;
+mod hex;
 mod json;
 mod limit;
 mod limit_state;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::hex::{Hex, unhex};
+
 /// A SHA-256 over all that an approval is bound to: tool, server, arguments, grant, session, agent, user and policy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallDigest([u8; 32]);
@@ -22,7 +24,7 @@ impl CallDigest {
 /// 64 hexadecimal digits.
 impl fmt::Display for CallDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -77,12 +79,7 @@ impl FromStr for ApprovalId {
 
     fn from_str(text: &str) -> Result<Self, ParseApprovalIdError> {
         let (digits, number) = text.split_once('-').ok_or(ParseApprovalIdError)?;
-        let mut bytes = [0; 32];
-        let (pairs, _) = digits.as_bytes().as_chunks::<2>();
-        for (byte, pair) in bytes.iter_mut().zip(pairs) {
-            let pair = std::str::from_utf8(pair).map_err(|_| ParseApprovalIdError)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| ParseApprovalIdError)?;
-        }
+        let bytes = unhex(digits).and_then(|bytes| bytes.try_into().ok()).ok_or(ParseApprovalIdError)?;
         let number = u64::from_str_radix(number, 16).map_err(|_| ParseApprovalIdError)?;
         let id = Self { digest: CallDigest(bytes), number };
         if id.to_string() == text { Ok(id) } else { Err(ParseApprovalIdError) }

@@ -13,6 +13,7 @@ use super::filter_tools_list;
 use crate::call::{Identity, ToolCall};
 use crate::canonical;
 use crate::decision::{Denial, Refusal, default_message};
+use crate::hex::{Hex, unhex};
 use crate::policy::{Code, Policy};
 
 /// The definitions of servers' tools as they were first seen, so that a tool which turns into another one under its old name is
@@ -293,7 +294,7 @@ impl ToolDigest {
 
 impl fmt::Display for ToolDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -311,17 +312,7 @@ impl Serialize for ToolDigest {
 
 impl<'de> Deserialize<'de> for ToolDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let bytes: Option<Vec<u8>> = text
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| match pair {
-                [high, low] => Some(digit(high)? << 4 | digit(low)?),
-                _ => None,
-            })
-            .collect();
-        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        let bytes = unhex(&String::deserialize(deserializer)?).and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| de::Error::custom("a digest is 64 hexadecimal digits"))
     }
 }

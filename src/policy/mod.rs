@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::amount::Amount;
 use crate::charge::CounterId;
+use crate::hex::Hex;
 use crate::limit::{Algorithm, Limit, Scope, Window};
 use crate::pointer;
 use condition::Condition;
@@ -161,7 +162,7 @@ impl Digest {
 /// 64 hexadecimal digits.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

@@ -5,10 +5,8 @@ mod holding;
 mod settling;
 mod table;
 
-use std::collections::hash_map;
 use std::fmt;
 use std::future::ready;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -79,9 +77,6 @@ pub struct LeasedStore<S> {
     terms: Terms,
     /// How often a counter was reset. What was asked before a reset is not held after it.
     resets: AtomicU64,
-    /// The reservations of slices: numbers that go up from one drawn at random.
-    origin: (u64, u64),
-    next_id: AtomicU64,
     /// The settlements of slices. One sequence for all, for several counters may share a reservation.
     next_step: AtomicU32,
 }
@@ -95,14 +90,11 @@ type Returns = SmallVec<[Returned; 2]>;
 impl<S> LeasedStore<S> {
     /// Leases the counters of `inner`.
     pub fn new(inner: S) -> Self {
-        let draw = || hash_map::RandomState::new().build_hasher().finish();
         Self {
             inner,
             table: Table::new(65_536),
             terms: Terms { share: 16, calls: 1_024, idle: Duration::from_secs(5) },
             resets: AtomicU64::new(0),
-            origin: (draw(), draw()),
-            next_id: AtomicU64::new(0),
             next_step: AtomicU32::new(1),
         }
     }
@@ -207,12 +199,6 @@ impl<S> LeasedStore<S> {
         Some(tallies)
     }
 
-    fn next_id(&self) -> ReservationId {
-        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (high, low) = self.origin;
-        ReservationId::new(u128::from(high) << 64 | u128::from(low.wrapping_add(number)))
-    }
-
     fn epoch(&self) -> Epoch {
         Epoch(self.resets.load(Ordering::SeqCst))
     }
@@ -303,7 +289,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         }
         let mut call = Call::begin(self, request);
         if let Some(slices) = call.slices() {
-            let id = self.next_id();
+            let id = ReservationId::next();
             let slice = Reserve::new(id, request.now, &slices);
             match self.inner.reserve(&slice).await.and_then(|outcome| complete(outcome, &slices)) {
                 Ok(Outcome::Granted(tallies)) => return Ok(call.sliced(id, &slices, &tallies)),

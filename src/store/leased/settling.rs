@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
-use super::super::{AsyncCounterStore, Outcome, Reserve, Settle, Settled, StoreError};
+use super::super::{AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError};
 use super::call::{Served, complete};
 use super::holding::{Holding, served_in, window_of_served};
 use super::{Epoch, LeasedStore, Returns};
@@ -63,7 +63,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
 
     /// Records at the inner store what calls have cost beyond their estimates and beyond what is held.
     async fn record(&self, epoch: Epoch, now: Timestamp, charges: &[Charge]) -> Result<(), StoreError> {
-        let id = self.next_id();
+        let id = ReservationId::next();
         let outcome = self.inner.reserve(&Reserve::new(id, now, charges)).await?;
         let Outcome::Granted(tallies) = complete(outcome, charges)? else { return Err(StoreError::Unavailable(None)) };
         for (charge, tally) in charges.iter().zip(&tallies) {
