@@ -6,6 +6,7 @@ pub(crate) mod admin;
 pub(crate) mod admin_client;
 pub(crate) mod caller;
 pub(crate) mod options;
+pub(crate) mod output_schemas;
 pub(crate) mod pins;
 pub(crate) mod policy_file;
 pub(crate) mod text;
