@@ -223,6 +223,11 @@ impl<S> Grants<S> {
         known
     }
 
+    /// Records a denial that the host has made itself, as [`Gate::record_denial`] does.
+    pub fn record_denial(&self, call: &ToolCall<'_>, denial: &Denial) {
+        self.0.nobody.record_denial(call, denial);
+    }
+
     /// What is known of a grant.
     pub fn get(&self, id: &str) -> Option<Grant> {
         self.0.records.load().get(id).map(|record| Grant::of(record))
@@ -274,14 +279,25 @@ impl<S> Inner<S> {
         let record = call.identity(Identity::Grant).and_then(|id| records.get(id));
         let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.nobody) };
         if record.revoked {
-            return Err(denied(Code::GrantRevoked, "(grant revoked)", call));
+            return Err(self.denied(Code::GrantRevoked, "(grant revoked)", call, None));
         }
         let Some(place) = record.place(call.identity(Identity::Server)) else { return Ok(&self.nobody) };
-        // At the instant itself it has expired.
-        if place.expires_at.is_some_and(|end| self.nobody.now() >= end) {
-            return Err(denied(Code::GrantExpired, "(grant expired)", call));
+        if let Some(end) = place.expires_at {
+            let now = self.nobody.now();
+            // At the instant itself it has expired.
+            if now >= end {
+                return Err(self.denied(Code::GrantExpired, "(grant expired)", call, Some(now)));
+            }
         }
         Ok(&place.policy.gate)
+    }
+
+    #[cold]
+    fn denied(&self, code: Code, rule: &'static str, call: &ToolCall<'_>, now: Option<Timestamp>) -> Denial {
+        let message = default_message(code, call.tool()).into();
+        let denial = Refusal { code, rule: Some(rule.into()), message, policy: None }.into();
+        self.nobody.note_denial(call, &denial, now);
+        denial
     }
 
     fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S>>>, name: &str) -> Arc<Named<S>> {
@@ -292,12 +308,6 @@ impl<S> Inner<S> {
         policies.insert(name.into(), Arc::clone(&named));
         named
     }
-}
-
-#[cold]
-fn denied(code: Code, rule: &'static str, call: &ToolCall<'_>) -> Denial {
-    let message = default_message(code, call.tool()).into();
-    Refusal { code, rule: Some(rule.into()), message, policy: None }.into()
 }
 
 impl<S> Record<S> {

@@ -2,6 +2,7 @@
 
 mod amount;
 pub mod approval;
+pub mod audit;
 mod call;
 mod canonical;
 pub mod charge;
@@ -23,6 +24,7 @@ mod time;
 
 pub use amount::{Amount, AmountError, Total};
 pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};
+pub use audit::{AuditError, AuditRecord, AuditSink};
 pub use call::{Arguments, Identity, ToolCall};
 pub use decision::{ApprovalRequest, Decision, Denial, RateLimited};
 pub use gate::{Gate, GateBuilder, Obstacle};

@@ -10,6 +10,8 @@
 
 mod allocations;
 mod approvals;
+mod audit;
+mod audit_log;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;
@@ -32,6 +34,8 @@ mod samples;
 mod schema;
 #[cfg(feature = "conformance")]
 mod stores;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod vectors;
 mod walls;
 
