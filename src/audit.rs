@@ -33,7 +33,7 @@ pub use chain::{Fault, Head, LogError, ParseHeadError, Records, Verified, verify
 pub use json_lines::JsonLines;
 pub use record::{ArgumentsDigest, AuditRecord, DecisionId, Event, Outcome};
 
-pub(crate) use recorder::Recorder;
+pub(crate) use recorder::{Recorder, is_traced};
 
 /// Where records go.
 ///

@@ -3,6 +3,7 @@
 mod approving;
 mod foresee;
 mod question;
+mod trial;
 mod watch;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
 use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
+use trial::Trial;
 
 pub use foresee::Obstacle;
 
@@ -50,7 +52,7 @@ pub struct Gate<S = MemoryStore>(Arc<Inner<S>>);
 
 struct Inner<S> {
     in_force: ArcSwap<Copies<S>>,
-    /// Held while another policy is put in force, so that records of it stand in that order.
+    /// Held while another policy is put in force, or another trial on, so that neither undoes the other.
     replacing: Mutex<()>,
     parts: Arc<Parts<S>>,
 }
@@ -67,23 +69,33 @@ struct Copies<S> {
 #[repr(align(128))]
 struct InForce<S> {
     policy: Option<Policy>,
+    /// Whether decisions are recorded, or a candidate looks at them.
+    is_watched: bool,
+    trial: Option<Arc<Trial>>,
     parts: Arc<Parts<S>>,
+}
+
+impl<S> InForce<S> {
+    fn new(policy: Option<&Policy>, trial: Option<&Arc<Trial>>, parts: &Arc<Parts<S>>) -> Self {
+        let is_watched = parts.recorder.keeps() || trial.is_some();
+        Self { policy: policy.cloned(), is_watched, trial: trial.cloned(), parts: Arc::clone(parts) }
+    }
 }
 
 /// What stays when the policy is replaced.
 struct Parts<S> {
     store: S,
     approvals: Box<dyn ApprovalStore>,
-    clock: Box<dyn Clock>,
+    clock: Arc<dyn Clock>,
     /// The counters whose limits let a call pass when the store fails.
     pass_uncounted: Box<[Box<str>]>,
     recorder: Recorder,
 }
 
 impl<S> Copies<S> {
-    fn new(policy: Option<&Policy>, parts: &Arc<Parts<S>>) -> Self {
+    fn new(policy: Option<&Policy>, trial: Option<&Arc<Trial>>, parts: &Arc<Parts<S>>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(64);
-        let copy = || Arc::new(InForce { policy: policy.cloned(), parts: Arc::clone(parts) });
+        let copy = || Arc::new(InForce::new(policy, trial, parts));
         Self { first: copy(), others: (1..threads).map(|_| copy()).collect() }
     }
 
@@ -142,7 +154,7 @@ pub struct GateBuilder<S = MemoryStore> {
     policy: Option<Policy>,
     store: S,
     approvals: Box<dyn ApprovalStore>,
-    clock: Box<dyn Clock>,
+    clock: Arc<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
     recorder: Recorder,
 }
@@ -155,7 +167,7 @@ impl Gate {
 
     /// A gate from chosen parts. Without a policy it denies every call, `no_policy`.
     pub fn builder() -> GateBuilder {
-        let (store, clock) = (MemoryStore::new(), Box::new(SystemClock));
+        let (store, clock) = (MemoryStore::new(), Arc::new(SystemClock));
         let approvals = Box::new(MemoryApprovals::new());
         let (pass_uncounted, recorder) = (Vec::new(), Recorder::default());
         GateBuilder { policy: None, store, approvals, clock, pass_uncounted, recorder }
@@ -182,7 +194,7 @@ impl<S> GateBuilder<S> {
 
     /// The clock.
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
-        Self { clock: Box::new(clock), ..self }
+        Self { clock: Arc::new(clock), ..self }
     }
 
     /// Lets calls pass uncounted when the store fails, as far as the limits of this counter are concerned: for a limit whose loss
@@ -365,12 +377,25 @@ impl<S> Gate<S> {
     /// stood.
     pub fn replace_policy(&self, policy: impl Into<Option<Policy>>) -> Option<Policy> {
         let policy = policy.into();
-        let next = Arc::new(Copies::new(policy.as_ref(), &self.0.parts));
-        let _replacing = self.0.replacing.lock();
-        let former = self.0.in_force.swap(next).own().policy.clone();
-        if policy.is_some() || former.is_some() {
-            self.0.parts.note_policy(policy.as_ref(), former.as_ref());
+        let put = policy.clone();
+        let former = self.replace(|_, trial| (policy, trial)).own().policy.clone();
+        if put.is_some() || former.is_some() {
+            self.0.parts.note_policy(put.as_ref(), former.as_ref());
         }
+        former
+    }
+
+    /// Puts another policy in force, or another trial on. Gives back what was in force.
+    fn replace(
+        &self,
+        by: impl FnOnce(Option<Policy>, Option<Arc<Trial>>) -> (Option<Policy>, Option<Arc<Trial>>),
+    ) -> Arc<Copies<S>> {
+        let Inner { in_force, replacing, parts } = &*self.0;
+        let _replacing = replacing.lock();
+        let former = in_force.load_full();
+        let InForce { policy, trial, .. } = &**former.own();
+        let (policy, trial) = by(policy.clone(), trial.clone());
+        in_force.store(Arc::new(Copies::new(policy.as_ref(), trial.as_ref(), parts)));
         former
     }
 
@@ -385,7 +410,7 @@ impl<S> Gate<S> {
     }
 
     fn of(policy: Option<&Policy>, parts: Arc<Parts<S>>) -> Self {
-        let in_force = ArcSwap::from_pointee(Copies::new(policy, &parts));
+        let in_force = ArcSwap::from_pointee(Copies::new(policy, None, &parts));
         Self(Arc::new(Inner { in_force, replacing: Mutex::new(()), parts }))
     }
 

@@ -19,6 +19,7 @@ mod path;
 mod permit;
 mod pointer;
 mod policy;
+pub mod shadow;
 pub mod store;
 mod time;
 

@@ -18,10 +18,14 @@ pub(crate) struct Recorder {
 pub(crate) struct Unrecorded;
 
 impl Recorder {
+    /// Whether anything is recorded: it stays so.
+    pub(crate) fn keeps(&self) -> bool {
+        self.sink.is_some() || self.is_required
+    }
+
     /// Whether anything is recorded, or told of.
-    #[inline]
     pub(crate) fn is_on(&self) -> bool {
-        self.sink.is_some() || self.is_required || is_traced()
+        self.keeps() || is_traced()
     }
 
     /// Records it, and tells of it.

@@ -1,11 +1,11 @@
-//! Decisions that somebody watches: they are recorded, and what becomes of them.
+//! Decisions that somebody watches: they are recorded, with what becomes of them, and a candidate judges them too.
 
 use std::error::Error;
 use std::sync::Arc;
 
 use super::{Gate, InForce, Parts};
 use crate::approval::{Approval, ApprovalId, DecideError, Verdict};
-use crate::audit::{AuditRecord, DecisionId, Event};
+use crate::audit::{AuditRecord, DecisionId, Event, is_traced};
 use crate::call::ToolCall;
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::permit::{AsyncPermit, Fate, Leave, Watch, Witness};
@@ -16,34 +16,39 @@ use crate::time::Timestamp;
 impl<S> InForce<S> {
     #[inline]
     pub(super) fn is_watched(&self) -> bool {
-        self.parts.recorder.is_on()
+        self.is_watched || is_traced()
     }
 
-    /// Records a decision; gives back the record of one that is allowed, to go on from, or why it may not be.
-    fn note<P: Leave>(
-        &self,
-        call: &ToolCall<'_>,
-        now: Timestamp,
-        decision: &Decision<P>,
-    ) -> Result<AuditRecord, Denial> {
+    /// Records a decision, and has the candidate judge it. Gives back who follows a call that is allowed, or why it may not be
+    /// made after all.
+    fn note<P: Leave>(&self, call: &ToolCall<'_>, now: Timestamp, decision: &Decision<P>) -> Result<Watch, Denial>
+    where
+        S: Send + Sync + 'static,
+    {
         let recorder = &self.parts.recorder;
         let (id, policy) = (next_id(), self.policy.as_ref());
         let record = AuditRecord::of_decision(call, id, now, recorder.with_arguments, policy, decision);
-        if recorder.record(&record).is_err() && decision.is_allowed() {
+        let recorded = recorder.record(&record);
+        let mut shadow = self.trial.as_ref().and_then(|trial| trial.follow(call, &record, decision));
+        if !decision.is_allowed() {
+            return Ok(Watch(Vec::new()));
+        }
+        if recorded.is_err() {
+            // Under the candidate it would not have been made either.
+            if let Some(shadow) = &mut shadow {
+                shadow.begin(Fate::Release);
+                shadow.done(None);
+            }
             let (code, rule) = (Code::AuditUnavailable, Some("(audit unavailable)".into()));
             let message = default_message(code, call.tool()).into();
             return Err(Refusal { code, rule, message, policy: policy.map(Policy::digest) }.into());
         }
-        Ok(record)
-    }
-
-    fn watch(self: &Arc<Self>, decided: &AuditRecord) -> Watch
-    where
-        S: Send + Sync + 'static,
-    {
-        let parts = Arc::clone(&self.parts);
-        let record = decided.afterwards(Event::End, decided.time());
-        Watch(vec![Box::new(Follow { parts, record, begun: None, is_over: false })])
+        let mut watch: Vec<_> = shadow.into_iter().collect();
+        if recorder.is_on() {
+            let record = record.afterwards(Event::End, now);
+            watch.push(Box::new(Follow { parts: Arc::clone(&self.parts), record, begun: None, is_over: false }));
+        }
+        Ok(Watch(watch))
     }
 }
 
@@ -62,17 +67,16 @@ impl<S: CounterStore + 'static> Gate<S> {
     ) -> Decision {
         let now = self.now();
         let decision = self.decide_at(Some(now), in_force, call, named);
-        let noted = in_force.note(call, now, &decision);
-        match (decision, noted) {
-            (Decision::Allow(mut permit), Ok(record)) => {
-                permit.watch(in_force.watch(&record));
+        match (in_force.note(call, now, &decision), decision) {
+            (Ok(watch), Decision::Allow(mut permit)) => {
+                permit.watch(watch);
                 Decision::Allow(permit)
             }
-            (Decision::Allow(permit), Err(denial)) => {
+            (Err(denial), Decision::Allow(permit)) => {
                 permit.release();
                 Decision::Deny(denial)
             }
-            (stopped, _) => stopped,
+            (_, stopped) => stopped,
         }
     }
 }
@@ -86,18 +90,17 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     ) -> Decision<AsyncPermit> {
         let now = self.now();
         let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call, named).await;
-        let noted = in_force.note(call, now, &decision);
-        match (decision, noted) {
-            (Decision::Allow(mut permit), Ok(record)) => {
-                permit.watch(in_force.watch(&record));
+        match (in_force.note(call, now, &decision), decision) {
+            (Ok(watch), Decision::Allow(mut permit)) => {
+                permit.watch(watch);
                 Decision::Allow(permit)
             }
-            (Decision::Allow(permit), Err(denial)) => {
+            (Err(denial), Decision::Allow(permit)) => {
                 // If it can't be given back it stays spent, which is the safe side.
                 let _ = permit.release().await;
                 Decision::Deny(denial)
             }
-            (stopped, _) => stopped,
+            (_, stopped) => stopped,
         }
     }
 }
