@@ -10,6 +10,8 @@
 
 mod allocations;
 mod approvals;
+mod audit;
+mod audit_log;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;
@@ -30,8 +32,11 @@ mod recorder;
 mod redis;
 mod samples;
 mod schema;
+mod shadow;
 #[cfg(feature = "conformance")]
 mod stores;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod vectors;
 mod walls;
 
