@@ -32,6 +32,7 @@ mod recorder;
 mod redis;
 mod samples;
 mod schema;
+mod session;
 mod shadow;
 #[cfg(feature = "conformance")]
 mod stores;
