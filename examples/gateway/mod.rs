@@ -5,6 +5,7 @@
 pub(crate) mod admin;
 pub(crate) mod admin_client;
 pub(crate) mod caller;
+pub(crate) mod log;
 pub(crate) mod options;
 pub(crate) mod output_schemas;
 pub(crate) mod pins;
