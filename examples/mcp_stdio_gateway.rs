@@ -11,6 +11,8 @@
 //! | `--server NAME` | what the server is called; the command's name else |
 //! | `--grant G` `--agent A` `--user U` `--session S` | who calls; a session of its own else, and nobody |
 //! | `--admin SOCKET` | a Unix socket on which people approve calls, and look |
+//! | `--audit LOG.jsonl` | record every decision, what becomes of it, and what people answer |
+//! | `--require-audit` | deny what cannot be recorded |
 //! | `--pins FILE` | keep the definitions of tools over a restart, and deny tools that have changed |
 //! | `--on-changed-tool deny`, `report` | deny tools whose definition has changed since it was first seen, or only say so |
 //! | `--timeout SECONDS` | how long a request may be under way, 300 else; 0 is without end |

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::Value;
 use toolgate::mcp::{self, Call, Decided, Ended, Ending, Failed, FromClient, FromServer, RequestId, Session};
-use toolgate::{Decision, Gate, Permit};
+use toolgate::{Decision, Gate, Permit, ToolCall};
 
 use super::lines::{Line, Lines};
 use crate::gateway::caller::Caller;
@@ -73,6 +73,8 @@ impl Relay {
             FromClient::Forward { message, id } => self.tell_server(&message, id),
             FromClient::Answer { answer, denial } => {
                 say(format_args!("refused a message: {}", plain(denial.message())));
+                // Which tool it might have called nobody can tell.
+                self.gate.record_denial(&self.caller.names(ToolCall::new("", None::<&Value>)), &denial);
                 answer.map_or(Ok(()), |answer| self.tell_client(&answer))
             }
             FromClient::Decide(call) => {
@@ -90,7 +92,10 @@ impl Relay {
     fn decide(&self, call: &Call) -> Decision {
         let call = self.caller.names(call.tool_call());
         match self.pins.as_ref().and_then(|pins| pins.denial(&call)) {
-            Some(denial) => Decision::Deny(denial),
+            Some(denial) => {
+                self.gate.record_denial(&call, &denial);
+                Decision::Deny(denial)
+            }
             None => self.gate.check(&call),
         }
     }

@@ -270,6 +270,70 @@ fn pins_outlive_the_gateway() {
 }
 
 #[test]
+fn all_that_is_decided_is_in_the_audit_log() {
+    let mut gateway = Gateway::start(POLICY);
+    gateway.client.close();
+    gateway.client.ended();
+    let log = gateway.folder.path("audit.jsonl");
+    let options = ["--audit", &log, "--require-audit", "--on-changed-tool", "deny"];
+    let mut client = Running::start(&mut running::command(&gateway.folder, &options, &["--change-tools"]));
+    client.initialize();
+    client.tools();
+    client.tools();
+    for (tool, expected) in
+        [("add", "error -32602"), ("crash", "hidden: "), ("echo", "tool_changed: "), ("delete_file", "approval: ")]
+    {
+        let outcome = client.call(tool, &json!({}));
+        assert!(outcome.starts_with(expected), "{tool}: {outcome}");
+    }
+    client.send(&json!([]));
+    client.answer(&Value::Null);
+    let pending = gateway.admin(&["pending"]).unwrap();
+    gateway.admin(&["approve", pending.lines().next().unwrap(), "--by", "bob"]).unwrap();
+    client.call("delete_file", &json!({}));
+    gateway.put_policy(ALLOW_ALL);
+    gateway.admin(&["reload"]).unwrap();
+
+    let mut second = Running::start(&mut running::command(
+        &gateway.folder,
+        &["--admin", &gateway.folder.path("2"), "--audit", &log],
+        &[],
+    ));
+    assert_eq!(second.ended().code(), Some(2));
+    second.says("another gateway writes it");
+    client.close();
+    client.ended();
+
+    let records = toolgate::audit::verify(std::io::BufReader::new(std::fs::File::open(&log).unwrap())).unwrap();
+    assert_eq!(records.torn(), 0);
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let events: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            let record = &serde_json::from_str::<Value>(line).unwrap()["record"];
+            let word = |name: &str| record[name].as_str().map(|word| format!(" {word}")).unwrap_or_default();
+            format!("{}{}{}", record["event"].as_str().unwrap(), word("tool"), word("decision"))
+        })
+        .collect();
+    assert_eq!(
+        events,
+        [
+            "policy",
+            "decision add allow",
+            "end add",
+            "decision crash deny",
+            "decision echo deny",
+            "decision delete_file approval_required",
+            "decision deny",
+            "approve delete_file",
+            "decision delete_file allow",
+            "end delete_file",
+            "policy",
+        ]
+    );
+}
+
+#[test]
 fn refusals_can_be_errors() {
     let mut gateway = Gateway::with(POLICY, &["--errors"], &[]);
     gateway.client.initialize();

@@ -103,6 +103,23 @@ fn an_answer_past_the_bound_is_an_error() {
 }
 
 #[test]
+fn a_full_disk_under_the_audit_log_stops_what_must_be_recorded() {
+    let mut gateway = Gateway::with(ALLOW_ALL, &["--audit", "/dev/full", "--require-audit"], &[]);
+    gateway.client.initialize();
+    assert_eq!(gateway.client.tools().len(), 10);
+    assert!(gateway.client.call("echo", &json!({ "text": "x" })).starts_with("audit_unavailable: [POLICY DENIED] "));
+    gateway.client.says(
+        "the audit log cannot be written: No space left on device (os error 28): the decision of `echo` is not in it",
+    );
+    assert_eq!(gateway.reached(), [""; 0]);
+
+    let mut gateway = Gateway::with(ALLOW_ALL, &["--audit", "/dev/full"], &[]);
+    gateway.client.initialize();
+    assert_eq!(gateway.client.call("echo", &json!({ "text": "x" })), "ok: x");
+    gateway.client.says("is not in it");
+}
+
+#[test]
 fn what_the_server_says_beside_messages_is_dropped() {
     let mut gateway = Gateway::with(POLICY, &[], &["--junk"]);
     gateway.client.initialize();

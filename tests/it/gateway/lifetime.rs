@@ -243,6 +243,9 @@ fn what_cannot_begin_says_why() {
         (&["--policy", &good, "--max-message", "0", "--", "true"], "--max-message is too small or large"),
         (&["--policy", &good, "--on-changed-tool", "x", "--", "true"], "`deny` or `report`, not `x`"),
         (&["--policy", &good, "--pins", &bad, "--", "true"], "bad.json: "),
+        (&["--policy", &good, "--require-audit", "--", "true"], "--require-audit needs --audit LOG.jsonl"),
+        (&["--policy", &good, "--audit", &here, "--", "true"], "audit log "),
+        (&["--policy", &good, "--audit", &bad, "--", "true"], "the file does not end as an audit log does"),
         (&["--policy"], "--policy needs a value"),
     ] {
         let ran = Command::new(program("mcp_stdio_gateway")).args(words).output().unwrap();
