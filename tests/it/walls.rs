@@ -59,8 +59,8 @@ fn policy_and_store_do_not_know_each_other() {
     let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
     assert_eq!(
         sees_both,
-        ["decision", "gate", "grants", "limit_state", "permit"],
-        "the gate joins the wings, a permit carries what both gave, and grants choose among gates"
+        ["decision", "gate", "grants", "limit_state", "mcp", "permit"],
+        "the gate joins the wings, a permit carries what both gave, grants choose among gates, and a session ends permits"
     );
 }
 
