@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use toolgate::shadow::Candidate;
 use toolgate::{
     Amount, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, Timestamp, ToolCall,
 };
@@ -93,6 +94,29 @@ proptest! {
     #[test]
     fn the_model_counts_alike(documents in generate::counting_documents(), history in generate::counted_history()) {
         agrees(&documents, &history)?;
+    }
+
+    /// Neither a record nor a candidate changes a decision, or a counter.
+    #[test]
+    fn who_looks_on_disturbs_nothing(
+        documents in prop_oneof![
+            (generate::document(), generate::document()).prop_map(|(one, two)| [one, two]),
+            generate::counting_documents(),
+        ],
+        history in prop_oneof![generate::history().boxed(), generate::counted_history().boxed()],
+    ) {
+        is_undisturbed(&documents, &history)?;
+    }
+
+    #[test]
+    fn a_policy_beside_itself_agrees(
+        documents in generate::counting_documents(),
+        history in generate::counted_history(),
+        other in generate::document(),
+        calls in generate::history(),
+    ) {
+        agrees_with_itself(&documents, &history)?;
+        agrees_with_itself(&[other.clone(), other], &calls)?;
     }
 
     /// If nothing else is counted, a call that has to wait is refused until the instant that it was told, and not then; one that
@@ -353,6 +377,56 @@ impl World {
             }
         }
     }
+}
+
+/// Two gates live the same, one of them recorded and with a candidate beside: it decides and counts as the other does.
+fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let (mut quiet, mut watched) = (World::of(documents), World::of(documents));
+    let builder = Gate::builder().policy(watched.policies[0].clone()).store(Arc::clone(&watched.store));
+    watched.gate = builder.clock(watched.clock.clone()).audit(crate::audit::Kept::default()).build();
+    watched.gate.try_out(Candidate::new(watched.policies[1].clone()));
+    for event in history {
+        match (quiet.happen(event), watched.happen(event)) {
+            (Came::Decided(one), Came::Decided(two)) => {
+                prop_assert_eq!(shown(&one), shown(&two), "{:?}", event);
+                quiet.keep(*one);
+                watched.keep(*two);
+            }
+            (Came::Answered(one), Came::Answered(two)) => prop_assert_eq!(one, two, "{:?}", event),
+            (Came::Nothing, Came::Nothing) => {}
+            _ => prop_assert!(false, "{event:?} comes to the same"),
+        }
+        if let Event::Call(call, _) = event {
+            let usage = |world: &World| world.gate.usage(&tool_call(call)).ok().map(|used| states(&used));
+            prop_assert_eq!(usage(&quiet), usage(&watched));
+        }
+    }
+    Ok(())
+}
+
+/// A candidate that is the policy in force agrees with it in every call, and its counters hold the same.
+fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let mut world = World::of(documents);
+    let store = Arc::new(SwitchStore::default());
+    world.gate.try_out(Candidate::new(world.policies[0].clone()).store(Arc::clone(&store)));
+    let builder = Gate::builder().policy(world.policies[0].clone()).store(store);
+    let apart = builder.clock(world.clock.clone()).build();
+    let mut calls = 0;
+    // Its store does not fail when the other does.
+    let steps = history.iter().filter(|event| !matches!(event, Event::Store { .. } | Event::Swap));
+    for event in steps {
+        if let Came::Decided(decision) = world.happen(event) {
+            world.keep(*decision);
+            calls += 1;
+        }
+        if let Event::Call(call, _) = event {
+            let call = tool_call(call);
+            prop_assert_eq!(states(&world.gate.usage(&call).unwrap()), states(&apart.usage(&call).unwrap()));
+        }
+    }
+    let report = world.gate.end_trial().unwrap();
+    prop_assert_eq!((report.agreed(), report.differed()), (calls, 0), "{:?}", report);
+    Ok(())
 }
 
 type Shown = (String, u128, u128, u128, i64);
