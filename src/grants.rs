@@ -245,11 +245,6 @@ impl<S> Grants<S> {
         known
     }
 
-    /// Records a denial that the host has made itself, as [`Gate::record_denial`] does.
-    pub fn record_denial(&self, call: &ToolCall<'_>, denial: &Denial) {
-        self.0.nobody.record_denial(call, denial);
-    }
-
     /// The gate that decides the calls of a caller, a call of any tool: to ask it for the policy in force, what is used, or what
     /// would pass. It goes on deciding by that policy's name when the grant is changed: ask for it anew each time.
     ///
@@ -257,6 +252,11 @@ impl<S> Grants<S> {
     /// The grant was revoked or has expired. (A gate without a policy is no error: it denies.)
     pub fn gate(&self, caller: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
         self.0.gate(&self.0.records.load(), caller).cloned()
+    }
+
+    /// Records a denial that the host has made itself, as [`Gate::record_denial`] does.
+    pub fn record_denial(&self, call: &ToolCall<'_>, denial: &Denial) {
+        self.0.nobody.record_denial(call, denial);
     }
 
     /// What is known of a grant.

@@ -27,7 +27,8 @@ use crate::store::{CounterStore, MemoryStore};
 /// How many kinds of difference and rules are told apart in a report; the rest is counted together.
 const KEYS: usize = 1024;
 
-type Hear = dyn Fn(&Difference) + Send + Sync;
+/// Who hears of differences.
+pub(crate) type Hear = dyn Fn(&Difference) + Send + Sync;
 
 /// A policy to try out, with counters of its own.
 ///

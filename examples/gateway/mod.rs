@@ -8,7 +8,6 @@ pub(crate) mod audit;
 pub(crate) mod caller;
 pub(crate) mod log;
 pub(crate) mod options;
-pub(crate) mod output_schemas;
 pub(crate) mod pins;
 pub(crate) mod policy_file;
 pub(crate) mod text;

@@ -14,7 +14,6 @@ use super::lines::{Line, Lines};
 use crate::gateway::caller::Caller;
 use crate::gateway::log::say;
 use crate::gateway::options::Options;
-use crate::gateway::output_schemas::OutputSchemas;
 use crate::gateway::pins::Pins;
 use crate::gateway::text::plain;
 
@@ -23,8 +22,6 @@ pub(crate) struct Relay {
     gate: Gate,
     pins: Option<Pins>,
     caller: Caller,
-    /// None, if refusals have a form of their own.
-    schemas: Option<OutputSchemas>,
     session: Mutex<Session>,
     /// Until when each request that is under way must be answered.
     due: Mutex<HashMap<RequestId, Instant>>,
@@ -42,7 +39,6 @@ impl Relay {
             gate,
             pins,
             caller: options.caller.clone(),
-            schemas: options.form.is_none().then(OutputSchemas::default),
             session: Mutex::new(session),
             due: Mutex::default(),
             timeout: options.timeout,
@@ -79,11 +75,10 @@ impl Relay {
             }
             FromClient::Decide(call) => {
                 let decision = self.decide(&call);
-                let plain = self.schemas.as_ref().and_then(|schemas| schemas.plain_answer(&call, &decision));
                 let decided = self.session.lock().decided(call, decision);
                 match decided {
                     Decided::Forward { message, id } => self.tell_server(&message, Some(id)),
-                    Decided::Answer { answer } => self.tell_client(&plain.unwrap_or(answer)),
+                    Decided::Answer { answer } => self.tell_client(&answer),
                 }
             }
         }
@@ -153,9 +148,6 @@ impl Relay {
                 let server = self.caller.server.as_deref().unwrap_or_default();
                 pins.filter_tools_list(server, policy.as_ref(), result);
             }
-        }
-        if let Some(schemas) = &self.schemas {
-            schemas.note(result);
         }
     }
 

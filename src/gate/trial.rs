@@ -12,14 +12,14 @@ use crate::call::ToolCall;
 use crate::decision::{Decision, Denial, Refusal, Refused, default_message};
 use crate::permit::{Fate, Held, Leave, Permit, Witness};
 use crate::policy::{Code, Plan};
-use crate::shadow::{Candidate, Difference, DifferenceKind, Ledger, Report};
-use crate::store::{CounterStore, Outcome, ReservationId, StoreError};
+use crate::shadow::{Candidate, Difference, DifferenceKind, Hear, Ledger, Report};
+use crate::store::{CounterStore, Outcome, ReservationId, StoreError, Tallies};
 use crate::time::{Clock, Timestamp};
 
 /// A candidate that is being tried out.
 pub(super) struct Trial {
     candidate: Arc<InForce<Arc<dyn CounterStore>>>,
-    hear: Option<Box<dyn Fn(&Difference) + Send + Sync>>,
+    hear: Option<Box<Hear>>,
     ledger: Ledger,
 }
 
@@ -122,7 +122,7 @@ impl Trial {
     }
 }
 
-fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<crate::store::Tallies>) -> Refused {
+fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<Tallies>) -> Refused {
     question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None)
 }
 

@@ -59,8 +59,9 @@ fn policy_and_store_do_not_know_each_other() {
     let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
     assert_eq!(
         sees_both,
-        ["decision", "gate", "grants", "limit_state", "permit", "shadow"],
-        "the gate joins the wings, a permit carries what both gave, grants choose among gates, and a candidate has both"
+        ["decision", "gate", "grants", "limit_state", "mcp", "permit", "shadow"],
+        "the gate joins the wings, a permit carries what both gave, grants choose among gates, a session ends permits, and \
+         a candidate has both"
     );
 }
 
