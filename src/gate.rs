@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::approval::{ApprovalError, ApprovalId, ApprovalStore, Claim, MemoryApprovals};
+use crate::approval::{
+    Answer as ApprovalAnswer, ApprovalError, ApprovalId, ApprovalStore, AsyncApprovalStore, Claim, MemoryApprovals,
+};
 use crate::call::ToolCall;
 use crate::charge::{CounterId, Subject};
 use crate::decision::Decision;
@@ -19,6 +21,8 @@ use crate::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
 use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
+
+use approving::Approvals;
 
 pub use foresee::Obstacle;
 
@@ -68,7 +72,7 @@ struct InForce<S> {
 /// What stays when the policy is replaced.
 struct Parts<S> {
     store: S,
-    approvals: Box<dyn ApprovalStore>,
+    approvals: Approvals,
     clock: Box<dyn Clock>,
     /// The counters whose limits let a call pass when the store fails.
     pass_uncounted: Box<[Box<str>]>,
@@ -99,21 +103,25 @@ impl<S> Ground for InForce<S> {
     fn now(&self) -> Timestamp {
         self.parts.clock.now()
     }
-
-    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError> {
-        self.parts.approvals.hand_back(claim, self.parts.clock.now()).map(drop)
-    }
 }
 
 impl<S: CounterStore> Granter for InForce<S> {
     fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
         self.parts.store.settle(request)
     }
+
+    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError> {
+        self.parts.approvals.here()?.hand_back(claim, self.parts.clock.now()).map(drop)
+    }
 }
 
 impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
     fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
         self.parts.store.settle(request)
+    }
+
+    fn hand_back<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool> {
+        self.parts.approvals.anywhere().hand_back(claim, self.parts.clock.now())
     }
 
     fn abandon(&self, request: &Settle<'_>) {
@@ -135,7 +143,7 @@ impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
 pub struct GateBuilder<S = MemoryStore> {
     policy: Option<Policy>,
     store: S,
-    approvals: Box<dyn ApprovalStore>,
+    approvals: Approvals,
     clock: Box<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
 }
@@ -149,7 +157,7 @@ impl Gate {
     /// A gate from chosen parts. Without a policy it denies every call, `no_policy`.
     pub fn builder() -> GateBuilder {
         let (store, clock) = (MemoryStore::new(), Box::new(SystemClock));
-        let approvals = Box::new(MemoryApprovals::new());
+        let approvals = Approvals::here_in(MemoryApprovals::new());
         GateBuilder { policy: None, store, approvals, clock, pass_uncounted: Vec::new() }
     }
 }
@@ -169,7 +177,14 @@ impl<S> GateBuilder<S> {
 
     /// The approvals; [in memory](MemoryApprovals) without it. Gates may share a store.
     pub fn approvals(self, approvals: impl ApprovalStore + 'static) -> Self {
-        Self { approvals: Box::new(approvals), ..self }
+        Self { approvals: Approvals::here_in(approvals), ..self }
+    }
+
+    /// The approvals, across a network, for [`Gate::check_async`], [`Gate::approve_async`] and the other verbs that end so. A
+    /// verb that does not wait cannot ask them: [`Gate::check`] denies a call that needs an approval, `store_unavailable`,
+    /// with [`ApprovalError::AsyncOnly`] as the cause.
+    pub fn approvals_async(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
+        Self { approvals: Approvals::Remote(Box::new(approvals)), ..self }
     }
 
     /// The clock.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::approval::{Approval, ApprovalError, ApprovalId, DecideError};
 use crate::call::{Identity, ToolCall};
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::gate::Gate;
@@ -234,6 +235,57 @@ impl<S> Grants<S> {
         self.0.records.load().for_each(|record| grants.push(Grant::of(record)));
         grants.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         grants
+    }
+}
+
+/// The approvals of all policies, which are in one store.
+impl<S> Grants<S> {
+    /// Approves a request, as [`Gate::approve`] does.
+    ///
+    /// # Errors
+    /// As for `Gate::approve`.
+    pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.approve(id, by)
+    }
+
+    /// Refuses a request, as [`Gate::refuse`] does.
+    ///
+    /// # Errors
+    /// As for `Gate::refuse`.
+    pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.refuse(id, by)
+    }
+
+    /// What waits for a person, under whichever policy, the oldest first.
+    ///
+    /// # Errors
+    /// As for [`Gate::pending`].
+    pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.nobody.pending()
+    }
+
+    /// Approves a request, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::approve`].
+    pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.approve_async(id, by).await
+    }
+
+    /// Refuses a request, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::refuse`].
+    pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.refuse_async(id, by).await
+    }
+
+    /// What waits for a person, under whichever policy, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::pending_async`].
+    pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.nobody.pending_async().await
     }
 }
 

@@ -13,13 +13,42 @@ use std::sync::Arc;
 use super::question::Question;
 use super::{Gate, InForce};
 use crate::approval::{
-    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, Claim, DecideError, Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, InProcess,
+    Verdict,
 };
 use crate::call::ToolCall;
 use crate::decision::{Decision, Denial, Refusal, Refused, no_approvals_message};
 use crate::permit::{AsyncPermit, Held, Permit};
-use crate::policy::{Code, Plan};
+use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, StoreError, Tallies};
+
+/// Where the approvals are.
+pub(super) enum Approvals {
+    Here(InProcess<Box<dyn ApprovalStore>>),
+    Remote(Box<dyn AsyncApprovalStore>),
+}
+
+impl Approvals {
+    pub(super) fn here_in(store: impl ApprovalStore + 'static) -> Self {
+        Self::Here(InProcess(Box::new(store)))
+    }
+
+    /// For a verb that does not wait.
+    pub(super) fn here(&self) -> Result<&dyn ApprovalStore, ApprovalError> {
+        match self {
+            Self::Here(InProcess(store)) => Ok(store),
+            Self::Remote(_) => Err(ApprovalError::AsyncOnly),
+        }
+    }
+
+    /// For one that does.
+    pub(super) fn anywhere(&self) -> &dyn AsyncApprovalStore {
+        match self {
+            Self::Here(store) => store,
+            Self::Remote(store) => store,
+        }
+    }
+}
 
 /// What the answer of a store that need not be asked would be.
 fn nothing_to_count() -> Result<Outcome, StoreError> {
@@ -46,33 +75,42 @@ impl<S: CounterStore + 'static> Gate<S> {
         plan: &Plan,
         named: Option<&ApprovalId>,
     ) -> Decision {
-        let store = &self.0.parts.store;
+        let parts = &self.0.parts;
+        let approvals = match parts.approvals.here() {
+            Ok(approvals) => approvals,
+            Err(error) => return question.without_approvals(error).into(),
+        };
         let counts = !plan.charges.is_empty();
         let request = question.request(ReservationId::next(), plan);
-        let looked = if counts { store.peek(&request) } else { nothing_to_count() };
-        let usable = question.answered(plan, looked).and_then(|seen| in_force.usable(question, plan, seen, named));
-        let usable = match usable {
+        let looked = if counts { parts.store.peek(&request) } else { nothing_to_count() };
+        let seen = match question.answered(plan, looked) {
+            Ok(seen) => seen,
+            Err(refused) => return refused.into(),
+        };
+        let asking = Asking::new(question, plan, seen);
+        let ask = asking.ask(named);
+        let usable = match asking.usable(&ask, approvals.request(&ask, question.now)) {
             Ok(usable) => usable,
             Err(refused) => return refused.into(),
         };
         let id = request.id;
-        let outcome = if counts { store.reserve(&request) } else { nothing_to_count() };
+        let outcome = if counts { parts.store.reserve(&request) } else { nothing_to_count() };
         let (charged, tallies) = match question.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
         let mut held = Held { granter: in_force.clone() as _, id, plan: charged, tallies, claim: None };
-        match in_force.claim(question, plan, &usable, named) {
-            Ok(claim) => {
-                held.claim = Some(claim);
-                Decision::Allow(Permit::counted(held))
+        let refused = match approvals.claim(&usable, question.now) {
+            Ok(Some(claim)) => {
+                held.claim = Some(Box::new(claim));
+                return Decision::Allow(Permit::counted(held));
             }
-            Err(refused) => {
-                // If it can't be given back it stays spent, which is the safe side.
-                Permit::counted(held).release();
-                refused.into()
-            }
-        }
+            Ok(None) => asking.lost(approvals.request(&ask, question.now)),
+            Err(error) => question.without_approvals(error),
+        };
+        // If it can't be given back it stays spent, which is the safe side.
+        Permit::counted(held).release();
+        refused.into()
     }
 }
 
@@ -90,33 +128,39 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         plan: &Plan,
         named: Option<&ApprovalId>,
     ) -> Decision<AsyncPermit> {
-        let store = &self.0.parts.store;
+        let parts = &self.0.parts;
+        let approvals = parts.approvals.anywhere();
         let counts = !plan.charges.is_empty();
         let request = question.request(ReservationId::next(), plan);
-        let looked = if counts { store.peek(&request).await } else { nothing_to_count() };
-        let usable = question.answered(plan, looked).and_then(|seen| in_force.usable(question, plan, seen, named));
-        let usable = match usable {
+        let looked = if counts { parts.store.peek(&request).await } else { nothing_to_count() };
+        let seen = match question.answered(plan, looked) {
+            Ok(seen) => seen,
+            Err(refused) => return refused.into(),
+        };
+        let asking = Asking::new(question, plan, seen);
+        let ask = asking.ask(named);
+        let usable = match asking.usable(&ask, approvals.request(&ask, question.now).await) {
             Ok(usable) => usable,
             Err(refused) => return refused.into(),
         };
         let id = request.id;
-        let outcome = if counts { store.reserve(&request).await } else { nothing_to_count() };
+        let outcome = if counts { parts.store.reserve(&request).await } else { nothing_to_count() };
         let (charged, tallies) = match question.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
         let mut held = Held { granter: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
-        match in_force.claim(question, plan, &usable, named) {
-            Ok(claim) => {
-                held.claim = Some(claim);
-                Decision::Allow(AsyncPermit::counted(held))
+        let refused = match approvals.claim(&usable, question.now).await {
+            Ok(Some(claim)) => {
+                held.claim = Some(Box::new(claim));
+                return Decision::Allow(AsyncPermit::counted(held));
             }
-            Err(refused) => {
-                // If it can't be given back it stays spent, which is the safe side.
-                let _ = AsyncPermit::counted(held).release().await;
-                refused.into()
-            }
-        }
+            Ok(None) => asking.lost(approvals.request(&ask, question.now).await),
+            Err(error) => question.without_approvals(error),
+        };
+        // If it can't be given back it stays spent, which is the safe side.
+        let _ = AsyncPermit::counted(held).release().await;
+        refused.into()
     }
 }
 
@@ -131,7 +175,7 @@ impl<S> Gate<S> {
     /// or session), or has approved it already; or the store of approvals cannot tell.
     pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         let parts = &self.0.parts;
-        parts.approvals.decide(id, Verdict::Approve, by, parts.clock.now())
+        parts.approvals.here()?.decide(id, Verdict::Approve, by, parts.clock.now())
     }
 
     /// Refuses a request, in the name of `by`: for all calls that wait for it. A call that asks again makes a new request.
@@ -140,7 +184,7 @@ impl<S> Gate<S> {
     /// It is not pending; or `by` is not among the policy's `approvers`; or the store of approvals cannot tell.
     pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         let parts = &self.0.parts;
-        parts.approvals.decide(id, Verdict::Refuse, by, parts.clock.now())
+        parts.approvals.here()?.decide(id, Verdict::Refuse, by, parts.clock.now())
     }
 
     /// What waits for a person, the oldest first.
@@ -149,65 +193,82 @@ impl<S> Gate<S> {
     /// The store of approvals cannot tell.
     pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
         let parts = &self.0.parts;
-        parts.approvals.pending(parts.clock.now())
+        parts.approvals.here()?.pending(parts.clock.now())
     }
 
-    /// The approvals.
-    pub fn approvals(&self) -> &dyn ApprovalStore {
-        &*self.0.parts.approvals
+    /// Approves a request, as [`approve`](Self::approve) does, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for `approve`.
+    pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        let parts = &self.0.parts;
+        parts.approvals.anywhere().decide(id, Verdict::Approve, by, parts.clock.now()).await
+    }
+
+    /// Refuses a request, as [`refuse`](Self::refuse) does, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for `refuse`.
+    pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        let parts = &self.0.parts;
+        parts.approvals.anywhere().decide(id, Verdict::Refuse, by, parts.clock.now()).await
+    }
+
+    /// What waits for a person, the oldest first, wherever the approvals are. A store across a network may leave out what comes
+    /// after a thousand.
+    ///
+    /// # Errors
+    /// As for [`pending`](Self::pending).
+    pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
+        let parts = &self.0.parts;
+        parts.approvals.anywhere().pending(parts.clock.now()).await
+    }
+
+    /// The approvals, if they are in the process.
+    pub fn approvals(&self) -> Option<&dyn ApprovalStore> {
+        self.0.parts.approvals.here().ok()
     }
 }
 
-/// An approval that can be claimed, and how the limits stood when it was found.
-struct Usable {
-    id: ApprovalId,
-    tallies: Option<Tallies>,
+/// A call that asks, on what terms, and how the limits stood when it did.
+struct Asking<'q> {
+    question: &'q Question<'q>,
+    plan: &'q Plan,
+    seen: Option<Tallies>,
+    terms: Terms<'q>,
+    reason: Box<str>,
 }
 
-impl<S> InForce<S> {
+impl<'q> Asking<'q> {
+    fn new(question: &'q Question<'q>, plan: &'q Plan, seen: Option<Tallies>) -> Self {
+        let terms = question.evaluation.terms(question.call);
+        Self { question, plan, seen, terms, reason: question.rule_refusal(Code::Approval).message }
+    }
+
+    fn ask<'a>(&'a self, named: Option<&'a ApprovalId>) -> Ask<'a> {
+        Ask::new(self.question.call, self.question.policy.digest(), &self.terms, &self.reason, named)
+    }
+
     /// The approval that the call can use. Without one, what the call asks for is on record.
-    fn usable(
-        &self,
-        question: &Question<'_>,
-        plan: &Plan,
-        tallies: Option<Tallies>,
-        named: Option<&ApprovalId>,
-    ) -> Result<Usable, Refused> {
-        let approval = self.request(question, named)?;
-        let is_usable = approval.state() == ApprovalState::Approved && named.is_none_or(|id| id == approval.id());
-        if is_usable {
-            return Ok(Usable { id: *approval.id(), tallies });
-        }
-        let states = tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies));
-        Err(question.require_approval(states, Some(Box::new(approval))))
-    }
-
-    /// Claims it; asks again, if another call was first.
-    fn claim(
-        &self,
-        question: &Question<'_>,
-        plan: &Plan,
-        usable: &Usable,
-        named: Option<&ApprovalId>,
-    ) -> Result<Box<Claim>, Refused> {
-        match self.parts.approvals.claim(&usable.id, question.now) {
-            Ok(Some(claim)) => Ok(Box::new(claim)),
-            Ok(None) => {
-                let approval = self.request(question, named)?;
-                let states = |tallies| question.states(plan, tallies);
-                let states = usable.tallies.as_ref().map_or_else(Vec::new, states);
-                Err(question.require_approval(states, Some(Box::new(approval))))
-            }
-            Err(error) => Err(question.without_approvals(error)),
+    fn usable(&self, ask: &Ask<'_>, found: Result<Approval, ApprovalError>) -> Result<ApprovalId, Refused> {
+        let approval = found.map_err(|error| self.question.without_approvals(error))?;
+        let is_named = ask.named().is_none_or(|id| id == approval.id());
+        if approval.state() == ApprovalState::Approved && is_named {
+            Ok(*approval.id())
+        } else {
+            Err(self.asks(approval))
         }
     }
 
-    fn request(&self, question: &Question<'_>, named: Option<&ApprovalId>) -> Result<Approval, Refused> {
-        let Question { policy, call, .. } = question;
-        let terms = question.evaluation.terms(call);
-        let reason = question.rule_refusal(Code::Approval).message;
-        let ask = Ask::new(call, policy.digest(), &terms, &reason, named);
-        self.parts.approvals.request(&ask, question.now).map_err(|error| question.without_approvals(error))
+    /// Another call was first, so this one has asked again.
+    fn lost(&self, found: Result<Approval, ApprovalError>) -> Refused {
+        found.map_or_else(|error| self.question.without_approvals(error), |approval| self.asks(approval))
+    }
+
+    fn asks(&self, approval: Approval) -> Refused {
+        let states = |tallies| self.question.states(self.plan, tallies);
+        let states = self.seen.as_ref().map_or_else(Vec::new, states);
+        self.question.require_approval(states, Some(Box::new(approval)))
     }
 }
 
