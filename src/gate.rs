@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::approval::signed::ApprovalKeys;
 use crate::approval::{
-    Answer as ApprovalAnswer, ApprovalError, ApprovalId, ApprovalStore, AsyncApprovalStore, Claim, MemoryApprovals,
+    Answer as ApprovalAnswer, ApprovalError, ApprovalStore, AsyncApprovalStore, Claim, MemoryApprovals,
 };
 use crate::call::ToolCall;
 use crate::charge::{CounterId, Subject};
@@ -22,7 +23,7 @@ use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
 
-use approving::Approvals;
+use approving::{Approvals, Brought};
 
 pub use foresee::Obstacle;
 
@@ -73,6 +74,8 @@ struct InForce<S> {
 struct Parts<S> {
     store: S,
     approvals: Approvals,
+    /// What signed approvals are believed by.
+    keys: Option<ApprovalKeys>,
     clock: Box<dyn Clock>,
     /// The counters whose limits let a call pass when the store fails.
     pass_uncounted: Box<[Box<str>]>,
@@ -144,6 +147,7 @@ pub struct GateBuilder<S = MemoryStore> {
     policy: Option<Policy>,
     store: S,
     approvals: Approvals,
+    keys: Option<ApprovalKeys>,
     clock: Box<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
 }
@@ -158,7 +162,7 @@ impl Gate {
     pub fn builder() -> GateBuilder {
         let (store, clock) = (MemoryStore::new(), Box::new(SystemClock));
         let approvals = Approvals::here_in(MemoryApprovals::new());
-        GateBuilder { policy: None, store, approvals, clock, pass_uncounted: Vec::new() }
+        GateBuilder { policy: None, store, approvals, keys: None, clock, pass_uncounted: Vec::new() }
     }
 }
 
@@ -171,8 +175,8 @@ impl<S> GateBuilder<S> {
     /// The counters: a [`CounterStore`] for [`Gate::check`], an [`AsyncCounterStore`] for [`Gate::check_async`]. Gates that
     /// share a store need policies with [namespaces](Policy::with_namespace).
     pub fn store<T>(self, store: T) -> GateBuilder<T> {
-        let Self { policy, approvals, clock, pass_uncounted, .. } = self;
-        GateBuilder { policy, store, approvals, clock, pass_uncounted }
+        let Self { policy, approvals, keys, clock, pass_uncounted, .. } = self;
+        GateBuilder { policy, store, approvals, keys, clock, pass_uncounted }
     }
 
     /// The approvals; [in memory](MemoryApprovals) without it. Gates may share a store.
@@ -185,6 +189,12 @@ impl<S> GateBuilder<S> {
     /// with [`ApprovalError::AsyncOnly`] as the cause.
     pub fn approvals_async(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
         Self { approvals: Approvals::Remote(Box::new(approvals)), ..self }
+    }
+
+    /// The keys by which [`Gate::check_signed`] believes approvals that were [signed](crate::approval::signed) elsewhere; none, if
+    /// nothing is said.
+    pub fn approval_keys(self, keys: impl Into<Option<ApprovalKeys>>) -> Self {
+        Self { keys: keys.into(), ..self }
     }
 
     /// The clock.
@@ -202,8 +212,8 @@ impl<S> GateBuilder<S> {
 
     /// The gate.
     pub fn build(self) -> Gate<S> {
-        let Self { policy, store, approvals, clock, pass_uncounted } = self;
-        let parts = Arc::new(Parts { store, approvals, clock, pass_uncounted: pass_uncounted.into() });
+        let Self { policy, store, approvals, keys, clock, pass_uncounted } = self;
+        let parts = Arc::new(Parts { store, approvals, keys, clock, pass_uncounted: pass_uncounted.into() });
         let in_force = ArcSwap::from_pointee(Copies::new(policy.as_ref(), &parts));
         Gate(Arc::new(Inner { in_force, parts }))
     }
@@ -217,11 +227,11 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// sliding window, or of the calls in flight, grows to the longest that it has been.) A call that needs an approval takes some
     /// microseconds more: it uses one that was given for it, or asks for one.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
-        self.decide(call, None)
+        self.decide(call, Brought::Any)
     }
 
     #[inline(always)]
-    fn decide(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision {
+    fn decide(&self, call: &ToolCall<'_>, brought: Brought<'_>) -> Decision {
         let copies = self.0.in_force.load();
         let in_force = copies.own();
         let mut plan = Plan::default();
@@ -231,7 +241,7 @@ impl<S: CounterStore + 'static> Gate<S> {
             Err(refused) => return refused.into(),
         };
         if question.needs_approval() {
-            return self.decide_asking(in_force, &question, &plan, named);
+            return self.decide_asking(in_force, &question, &plan, brought);
         }
         let request = question.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request);
@@ -260,10 +270,10 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
     /// limit applies to, and one more for a call with an approval. If it is allowed, its quota is spent.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        self.decide_async(call, None).await
+        self.decide_async(call, Brought::Any).await
     }
 
-    async fn decide_async(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision<AsyncPermit> {
+    async fn decide_async(&self, call: &ToolCall<'_>, brought: Brought<'_>) -> Decision<AsyncPermit> {
         let in_force = self.in_force();
         let mut plan = Plan::default();
         let question = match in_force.ask(call, &mut plan) {
@@ -273,7 +283,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         };
         if question.needs_approval() {
             // In a box, so that the futures of all other calls stay small.
-            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, named)).await;
+            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, brought)).await;
         }
         let request = question.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request).await;

@@ -304,17 +304,41 @@ impl<S: CounterStore + 'static> Grants<S> {
             Err(denial) => Decision::Deny(denial),
         }
     }
+
+    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
+        let records = self.0.records.load();
+        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_approved(call, approval))
+    }
+
+    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
+        let records = self.0.records.load();
+        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_signed(call, signed))
+    }
 }
 
 impl<S: AsyncCounterStore + 'static> Grants<S> {
     /// Decides a call by the policy of its grant, as [`check`](Self::check) does, with counters across a network.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        let found = {
-            let records = self.0.records.load();
-            self.0.gate(&records, call).cloned()
-        };
-        match found {
+        match self.0.gate_now(call) {
             Ok(gate) => gate.check_async(call).await,
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
+        match self.0.gate_now(call) {
+            Ok(gate) => gate.check_approved_async(call, approval).await,
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
+        match self.0.gate_now(call) {
+            Ok(gate) => gate.check_signed_async(call, signed).await,
             Err(denial) => Decision::Deny(denial),
         }
     }
@@ -334,6 +358,11 @@ impl<S> Inner<S> {
             return Err(denied(Code::GrantExpired, "(grant expired)", call));
         }
         Ok(&place.policy.gate)
+    }
+
+    /// The same, for a decision that waits: it keeps nothing of the table.
+    fn gate_now(&self, call: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
+        self.gate(&self.records.load(), call).cloned()
     }
 
     fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S>>>, name: &str) -> Arc<Named<S>> {

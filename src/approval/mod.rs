@@ -13,6 +13,7 @@ mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod shelf;
+pub mod signed;
 mod store;
 mod written;
 

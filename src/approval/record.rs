@@ -200,9 +200,7 @@ impl Approval {
         if self.look(now) != ApprovalState::Pending {
             return Err(DecideError::NotPending);
         }
-        let is_listed = self.approvers.iter().all(|list| list.iter().any(|approver| **approver == *by));
-        // Nobody is no person.
-        if !is_listed || by.is_empty() {
+        if !self.is_listed(by) {
             return Err(DecideError::NotAnApprover);
         }
         match verdict {
@@ -222,7 +220,12 @@ impl Approval {
         Ok(())
     }
 
-    fn asked(&self, by: &str) -> bool {
+    /// Whether somebody is on every list of the policy. Nobody is no person.
+    pub(super) fn is_listed(&self, by: &str) -> bool {
+        !by.is_empty() && self.approvers.iter().all(|list| list.iter().any(|approver| **approver == *by))
+    }
+
+    pub(super) fn asked(&self, by: &str) -> bool {
         let askers = [Identity::Agent, Identity::User, Identity::Grant, Identity::Session];
         askers.into_iter().any(|asker| self.identity(asker) == Some(by))
     }

@@ -1,5 +1,4 @@
-//! A shelf of approvals as text, and read again: JSON, strictly, and nothing that no approval could be.
-#![cfg(feature = "redis")]
+//! Approvals as text, and read again: JSON, strictly, and nothing that no approval could be.
 
 use std::time::Duration;
 
@@ -7,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::Details;
 use super::record::{Approval, ApprovalState};
+#[cfg(feature = "redis")]
 use super::shelf::{Shelf, Spent};
 use super::{ApprovalId, CallDigest};
+use crate::call::Identity;
 use crate::canonical;
 use crate::number::Exact;
 use crate::time::Timestamp;
@@ -16,9 +17,10 @@ use crate::time::Timestamp;
 /// Of the text; another one is not read.
 const VERSION: u32 = 1;
 
+#[cfg(feature = "redis")]
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct Shelved {
     version: u32,
     approvals: Vec<Row>,
     spent: Vec<SpentRow>,
@@ -30,7 +32,7 @@ struct Row {
     number: u64,
     state: State,
     tool: Box<str>,
-    identities: [Option<Box<str>>; 5],
+    caller: Caller,
     reason: Box<str>,
     details: Option<Box<str>>,
     details_bytes: usize,
@@ -45,6 +47,16 @@ struct Row {
     turn: u32,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Caller {
+    grant: Option<Box<str>>,
+    session: Option<Box<str>>,
+    agent: Option<Box<str>>,
+    user: Option<Box<str>>,
+    server: Option<Box<str>>,
+}
+
 /// What is kept: the other states are ends.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,6 +66,7 @@ enum State {
     Consumed,
 }
 
+#[cfg(feature = "redis")]
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SpentRow {
@@ -63,6 +76,30 @@ struct SpentRow {
     in_use: bool,
 }
 
+/// One approval alone, with its whole id.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Alone {
+    version: u32,
+    id: String,
+    approval: Row,
+}
+
+/// One approval; none if it has been refused or has expired.
+pub(super) fn request(approval: &Approval) -> Option<String> {
+    let alone = Alone { version: VERSION, id: approval.id.to_string(), approval: Row::of(approval)? };
+    serde_json::to_string(&alone).ok()
+}
+
+/// Reads what [`request`] has written.
+pub(super) fn read_request(json: &str) -> Option<Approval> {
+    let alone: Alone = serde_json::from_str(json).ok()?;
+    let id: ApprovalId = alone.id.parse().ok()?;
+    let approval = alone.approval.approval(id.digest())?;
+    (alone.version == VERSION && approval.id == id).then_some(approval)
+}
+
+#[cfg(feature = "redis")]
 impl Shelf {
     /// Its text; none if nothing is on it.
     pub(super) fn write(&self) -> String {
@@ -75,7 +112,7 @@ impl Shelf {
             turn: spent.turn,
             in_use: spent.in_use,
         };
-        let written = Written {
+        let written = Shelved {
             version: VERSION,
             approvals: self.approvals.iter().filter_map(Row::of).collect(),
             spent: self.spent.iter().map(spent).collect(),
@@ -89,7 +126,7 @@ impl Shelf {
         if text.is_empty() {
             return Some(Self::default());
         }
-        let written: Written = serde_json::from_str(text).ok()?;
+        let written: Shelved = serde_json::from_str(text).ok()?;
         let approvals: Vec<_> = written.approvals.into_iter().map(|row| row.approval(digest)).collect::<Option<_>>()?;
         let spent = |row: SpentRow| Spent {
             number: row.number,
@@ -116,11 +153,18 @@ impl Row {
             canonical::write_exact(&mut text, *bound);
             text
         };
+        let name = |identity| approval.identity(identity).map(Box::from);
         Some(Self {
             number: approval.id.number(),
             state,
             tool: approval.tool.clone(),
-            identities: approval.identities.clone(),
+            caller: Caller {
+                grant: name(Identity::Grant),
+                session: name(Identity::Session),
+                agent: name(Identity::Agent),
+                user: name(Identity::User),
+                server: name(Identity::Server),
+            },
             reason: approval.reason.clone(),
             details: approval.details.text.clone(),
             details_bytes: approval.details.bytes,
@@ -142,6 +186,14 @@ impl Row {
             State::Consumed => ApprovalState::Consumed,
         };
         let bounds: Option<Box<[Exact]>> = self.bounds.iter().map(|text| Exact::of_text(text)).collect();
+        let Caller { grant, session, agent, user, server } = self.caller;
+        let identities = Identity::ALL.map(|identity| match identity {
+            Identity::Grant => grant.clone(),
+            Identity::Session => session.clone(),
+            Identity::Agent => agent.clone(),
+            Identity::User => user.clone(),
+            Identity::Server => server.clone(),
+        });
         let has_all = self.approved_by.len() >= self.min_approvers as usize;
         if has_all == (state == ApprovalState::Pending) {
             return None;
@@ -150,7 +202,7 @@ impl Row {
             id: ApprovalId::new(digest, self.number),
             state,
             tool: self.tool,
-            identities: self.identities,
+            identities,
             reason: self.reason,
             details: Details { text: self.details, bytes: self.details_bytes },
             bounds: bounds?,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::question::Question;
 use super::{Gate, InForce};
+use crate::approval::signed::{ApprovalKeys, Believed, SignedError};
 use crate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, InProcess,
     Verdict,
@@ -50,6 +51,42 @@ impl Approvals {
     }
 }
 
+/// What a call brings with it to be approved by.
+#[derive(Clone, Copy)]
+pub(super) enum Brought<'a> {
+    /// Nothing: whatever the store has will do.
+    Any,
+    /// The name of the only approval that will do.
+    Named(&'a ApprovalId),
+    /// A signed approval, and no other will do.
+    Signed(&'a str),
+}
+
+impl<'a> Brought<'a> {
+    fn name(self) -> Option<&'a ApprovalId> {
+        match self {
+            Self::Named(id) => Some(id),
+            Self::Any | Self::Signed(_) => None,
+        }
+    }
+}
+
+/// An approval that the call can use, if nobody else does before.
+enum Usable {
+    Kept(ApprovalId),
+    Signed(Believed),
+}
+
+impl Usable {
+    /// Why the call does not pass, if somebody else was first.
+    fn lost(&self) -> Option<SignedError> {
+        match self {
+            Self::Kept(_) => None,
+            Self::Signed(_) => Some(SignedError::Spent),
+        }
+    }
+}
+
 /// What the answer of a store that need not be asked would be.
 fn nothing_to_count() -> Result<Outcome, StoreError> {
     Ok(Outcome::Granted(Tallies::new()))
@@ -61,7 +98,16 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// [`check`](Self::check) finds an approval by itself. Name it where a call must not use what was approved for its
     /// like.
     pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
-        self.decide(call, Some(approval))
+        self.decide(call, Brought::Named(approval))
+    }
+
+    /// Decides a call that comes with an approval that was [signed](crate::approval::signed) elsewhere: no other lets it pass, if it
+    /// needs one. A call that needs none does not look at it.
+    ///
+    /// One that does not hold is no reason to deny: the answer is the same as without any, a request for an approval, and
+    /// [`signed_error`](crate::ApprovalRequest::signed_error) tells the host why.
+    pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
+        self.decide(call, Brought::Signed(signed))
     }
 
     /// Decides a call that needs an approval, and that no rule stops. (The plan is copied here, where it is rare, so that it need
@@ -73,7 +119,7 @@ impl<S: CounterStore + 'static> Gate<S> {
         in_force: &Arc<InForce<S>>,
         question: &Question<'_>,
         plan: &Plan,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision {
         let parts = &self.0.parts;
         let approvals = match parts.approvals.here() {
@@ -88,10 +134,14 @@ impl<S: CounterStore + 'static> Gate<S> {
             Err(refused) => return refused.into(),
         };
         let asking = Asking::new(question, plan, seen);
-        let ask = asking.ask(named);
-        let usable = match asking.usable(&ask, approvals.request(&ask, question.now)) {
-            Ok(usable) => usable,
-            Err(refused) => return refused.into(),
+        let ask = asking.ask(brought.name());
+        let usable = match asking.believed(&ask, brought, parts.keys.as_ref()) {
+            Some(Ok(believed)) => Usable::Signed(believed),
+            Some(Err(error)) => return asking.again(approvals.request(&ask, question.now), Some(error)).into(),
+            None => match asking.usable(&ask, approvals.request(&ask, question.now)) {
+                Ok(id) => Usable::Kept(id),
+                Err(refused) => return refused.into(),
+            },
         };
         let id = request.id;
         let outcome = if counts { parts.store.reserve(&request) } else { nothing_to_count() };
@@ -100,12 +150,16 @@ impl<S: CounterStore + 'static> Gate<S> {
             Err(refused) => return refused.into(),
         };
         let mut held = Held { granter: in_force.clone() as _, id, plan: charged, tallies, claim: None };
-        let refused = match approvals.claim(&usable, question.now) {
+        let claimed = match &usable {
+            Usable::Kept(id) => approvals.claim(id, question.now),
+            Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now),
+        };
+        let refused = match claimed {
             Ok(Some(claim)) => {
                 held.claim = Some(Box::new(claim));
                 return Decision::Allow(Permit::counted(held));
             }
-            Ok(None) => asking.lost(approvals.request(&ask, question.now)),
+            Ok(None) => asking.again(approvals.request(&ask, question.now), usable.lost()),
             Err(error) => question.without_approvals(error),
         };
         // If it can't be given back it stays spent, which is the safe side.
@@ -117,7 +171,12 @@ impl<S: CounterStore + 'static> Gate<S> {
 impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call that comes with an approval, as [`Gate::check_approved`] does.
     pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
-        self.decide_async(call, Some(approval)).await
+        self.decide_async(call, Brought::Named(approval)).await
+    }
+
+    /// Decides a call that comes with a signed approval, as [`Gate::check_signed`] does.
+    pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
+        self.decide_async(call, Brought::Signed(signed)).await
     }
 
     /// Decides a call that needs an approval, and that no rule stops.
@@ -126,7 +185,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         in_force: Arc<InForce<S>>,
         question: &Question<'_>,
         plan: &Plan,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision<AsyncPermit> {
         let parts = &self.0.parts;
         let approvals = parts.approvals.anywhere();
@@ -138,10 +197,14 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
             Err(refused) => return refused.into(),
         };
         let asking = Asking::new(question, plan, seen);
-        let ask = asking.ask(named);
-        let usable = match asking.usable(&ask, approvals.request(&ask, question.now).await) {
-            Ok(usable) => usable,
-            Err(refused) => return refused.into(),
+        let ask = asking.ask(brought.name());
+        let usable = match asking.believed(&ask, brought, parts.keys.as_ref()) {
+            Some(Ok(believed)) => Usable::Signed(believed),
+            Some(Err(error)) => return asking.again(approvals.request(&ask, question.now).await, Some(error)).into(),
+            None => match asking.usable(&ask, approvals.request(&ask, question.now).await) {
+                Ok(id) => Usable::Kept(id),
+                Err(refused) => return refused.into(),
+            },
         };
         let id = request.id;
         let outcome = if counts { parts.store.reserve(&request).await } else { nothing_to_count() };
@@ -150,12 +213,16 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
             Err(refused) => return refused.into(),
         };
         let mut held = Held { granter: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
-        let refused = match approvals.claim(&usable, question.now).await {
+        let claimed = match &usable {
+            Usable::Kept(id) => approvals.claim(id, question.now).await,
+            Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now).await,
+        };
+        let refused = match claimed {
             Ok(Some(claim)) => {
                 held.claim = Some(Box::new(claim));
                 return Decision::Allow(AsyncPermit::counted(held));
             }
-            Ok(None) => asking.lost(approvals.request(&ask, question.now).await),
+            Ok(None) => asking.again(approvals.request(&ask, question.now).await, usable.lost()),
             Err(error) => question.without_approvals(error),
         };
         // If it can't be given back it stays spent, which is the safe side.
@@ -249,26 +316,44 @@ impl<'q> Asking<'q> {
         Ask::new(self.question.call, self.question.policy.digest(), &self.terms, &self.reason, named)
     }
 
+    /// What a signed approval says, if the call brings one.
+    fn believed(
+        &self,
+        ask: &Ask<'_>,
+        brought: Brought<'_>,
+        keys: Option<&ApprovalKeys>,
+    ) -> Option<Result<Believed, SignedError>> {
+        match brought {
+            Brought::Any | Brought::Named(_) => None,
+            Brought::Signed(text) => {
+                let keys = keys.ok_or(SignedError::UnknownKey);
+                Some(keys.and_then(|keys| keys.believe(text, ask, self.question.now)))
+            }
+        }
+    }
+
     /// The approval that the call can use. Without one, what the call asks for is on record.
     fn usable(&self, ask: &Ask<'_>, found: Result<Approval, ApprovalError>) -> Result<ApprovalId, Refused> {
         let approval = found.map_err(|error| self.question.without_approvals(error))?;
         let is_named = ask.named().is_none_or(|id| id == approval.id());
-        if approval.state() == ApprovalState::Approved && is_named {
-            Ok(*approval.id())
-        } else {
-            Err(self.asks(approval))
+        match approval.state() == ApprovalState::Approved && is_named {
+            true => Ok(*approval.id()),
+            false => Err(self.asks(approval, None)),
         }
     }
 
-    /// Another call was first, so this one has asked again.
-    fn lost(&self, found: Result<Approval, ApprovalError>) -> Refused {
-        found.map_or_else(|error| self.question.without_approvals(error), |approval| self.asks(approval))
+    /// What the call brought does not let it pass, or another call was first, so it has asked again.
+    fn again(&self, found: Result<Approval, ApprovalError>, why: Option<SignedError>) -> Refused {
+        match found {
+            Ok(approval) => self.asks(approval, why),
+            Err(error) => self.question.without_approvals(error),
+        }
     }
 
-    fn asks(&self, approval: Approval) -> Refused {
+    fn asks(&self, approval: Approval, why: Option<SignedError>) -> Refused {
         let states = |tallies| self.question.states(self.plan, tallies);
         let states = self.seen.as_ref().map_or_else(Vec::new, states);
-        self.question.require_approval(states, Some(Box::new(approval)))
+        self.question.require_approval(states, Some(Box::new(approval)), why)
     }
 }
 

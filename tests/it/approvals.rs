@@ -74,6 +74,7 @@ macro_rules! suite {
             so_many_requests_of_one_asker_wait,
             a_person_reads_what_is_bound,
             what_was_approved_elsewhere_is_used_once,
+            a_signed_approval_is_used_once,
         }
     };
     ($with:path; $($case:ident,)*) => {
@@ -412,6 +413,8 @@ pub(crate) fn what_was_approved_elsewhere_is_used_once(make: Make<'_>) {
     assert!(store.spend(&other(9), at(1_000_000), at(999_999)).unwrap().is_some());
     assert!(store.spend(&first, at(10), at(0)).unwrap().is_none());
 }
+
+pub(crate) use crate::signed::a_signed_approval_is_used_once;
 
 /// Approvals that can be made to fail, or to lose a race.
 #[derive(Default)]

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use toolgate::approval::redis::{RedisApprovals, RedisApprovalsBuilder};
+use toolgate::approval::signed::{ApprovalKey, ApprovalKeys, SignedError};
 use toolgate::approval::{ApprovalError, Ask, AsyncApprovalStore, Claim, Verdict};
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{
-    Approval, ApprovalId, ApprovalStore, AsyncPermit, Code, DecideError, Decision, Gate, Policy, Timestamp, ToolCall,
+    Approval, ApprovalId, ApprovalState, ApprovalStore, AsyncPermit, Clock, Code, DecideError, Decision, Gate, Policy,
+    SystemClock, Timestamp, ToolCall,
 };
 
+use super::faults::{Proxy, parrot};
 use super::server::Server;
 use super::{ANY_CLOCK, run};
 use crate::approvals::{Make, Room, suite};
@@ -109,7 +112,8 @@ fn policy() -> Policy {
 }
 
 fn gate(approvals: RedisApprovals) -> Door {
-    Gate::builder().policy(policy()).store(InProcess(MemoryStore::new())).approvals_async(approvals).build()
+    let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new()));
+    builder.approvals_async(approvals).approval_keys(keys()).build()
 }
 
 fn call(arguments: &serde_json::Value) -> ToolCall<'_> {
@@ -176,19 +180,29 @@ fn a_verb_that_does_not_wait_says_what_to_mend() {
     assert!(matches!(gate.approve(&id.parse().unwrap(), "ann"), Err(DecideError::Store(ApprovalError::AsyncOnly))));
 }
 
-/// Says to the test's second process where the server is.
+/// Says to the test's second process where the server is, and what is signed.
 const URL: &str = "TOOLGATE_TEST_APPROVALS_URL";
+const SIGNED: &str = "TOOLGATE_TEST_APPROVALS_SIGNED";
 const ROUNDS: usize = 150;
 
-/// Claims approvals as fast as it can, those of one round after the other; how many calls pass in each round.
-async fn claims(gate: &Door) -> Vec<usize> {
+fn keys() -> ApprovalKeys {
+    ApprovalKeys::new(ApprovalKey::new("k", &[3; 32]).unwrap())
+}
+
+/// Claims approvals as fast as it can, those of one round after the other, with the signed texts of every other round; how many
+/// calls pass in each round.
+async fn claims(gate: &Door, signed: &[String]) -> Vec<usize> {
     let mut passed = Vec::new();
-    for round in 0..ROUNDS {
+    for (round, signed) in signed.iter().enumerate() {
         let tasks = (0..4).map(|_| {
-            let gate = gate.clone();
+            let (gate, signed) = (gate.clone(), signed.clone());
             tokio::spawn(async move {
                 let arguments = json!({ "round": round });
-                usize::from(gate.check_async(&call(&arguments)).await.is_allowed())
+                let decision = match signed.is_empty() {
+                    true => gate.check_async(&call(&arguments)).await,
+                    false => gate.check_signed_async(&call(&arguments), &signed).await,
+                };
+                usize::from(decision.is_allowed())
             })
         });
         let mut sum = 0;
@@ -205,12 +219,21 @@ fn of_two_processes_one_uses_an_approval() {
     let Some(server) = Server::start(&[]) else { return };
     let totals = run(async {
         let gate = gate(builder(&server.url()).pending_per_asker(2 * ROUNDS).build().unwrap());
+        let mut signed = Vec::new();
         for round in 0..ROUNDS {
-            let request = asked(&gate, &call(&json!({ "round": round }))).await;
-            gate.approve_async(request.id(), "ann").await.unwrap();
+            let mut request = asked(&gate, &call(&json!({ "round": round }))).await;
+            signed.push(String::new());
+            if round % 2 == 0 {
+                gate.approve_async(request.id(), "ann").await.unwrap();
+            } else {
+                let now = SystemClock.now();
+                request.decide(Verdict::Approve, "ann", now).unwrap();
+                signed[round] = keys().sign(&request, now).unwrap();
+            }
         }
         let mut second = Command::new(std::env::current_exe().unwrap());
         second.args(["--exact", "redis::approvals::a_second_process", "--nocapture"]).env(URL, server.url());
+        second.env(SIGNED, signed.join(","));
         let mut second = second.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         // It says when it is ready, and both begin.
         let output = tokio::task::spawn_blocking(move || {
@@ -230,7 +253,7 @@ fn of_two_processes_one_uses_an_approval() {
         });
         let (mut second, output, finish) = output.await.unwrap();
         drop(second.stdin.take());
-        let mine = claims(&gate).await;
+        let mine = claims(&gate, &signed).await;
         let rest = tokio::task::spawn_blocking(move || finish(second, output)).await.unwrap();
         let theirs = rest.split("passed ").nth(1).unwrap().split(';').next().unwrap();
         let theirs: Vec<usize> = theirs.split(',').map(|count| count.parse().unwrap()).collect();
@@ -251,7 +274,9 @@ fn a_second_process() {
         assert!(gate.pending_async().await.is_ok());
         println!("ready");
         std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new()).unwrap();
-        claims(&gate).await
+        let signed: Vec<_> = std::env::var(SIGNED).unwrap().split(',').map(str::to_owned).collect();
+        assert_eq!(signed.len(), ROUNDS);
+        claims(&gate, &signed).await
     });
     let passed: Vec<_> = passed.iter().map(usize::to_string).collect();
     println!("passed {};", passed.join(","));
@@ -324,6 +349,143 @@ fn a_dead_server_denies_and_nothing_passes_twice() {
             let again = usize::from(gate.check_async(&call(&arguments)).await.is_allowed());
             assert!(passed[amount].load(Ordering::Relaxed) + again <= 1, "{amount}");
         }
+    });
+}
+
+#[test]
+fn a_signed_approval_is_used_once_though_the_server_is_away_meanwhile() {
+    let Some(mut server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else { return };
+    run(async {
+        let gates: Vec<_> = (0..2).map(|_| gate(impatient(&server.url()).build().unwrap())).collect();
+        let arguments = json!({});
+        let request = asked(&gates[0], &call(&arguments)).await;
+        let mut shown = keys().read_request(&keys().write_request(&request).unwrap()).unwrap();
+        shown.decide(Verdict::Approve, "ann", SystemClock.now()).unwrap();
+        let signed = keys().sign(&shown, SystemClock.now()).unwrap();
+        server.kill();
+        cause(gates[0].check_signed_async(&call(&arguments), &signed).await);
+        server.revive();
+        let began = Instant::now();
+        let permit = loop {
+            match gates[0].check_signed_async(&call(&arguments), &signed).await {
+                Decision::Allow(permit) => break permit,
+                other => cause(other),
+            };
+            assert!(began.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        server.kill();
+        cause(gates[1].check_signed_async(&call(&arguments), &signed).await);
+        server.revive();
+        let began = Instant::now();
+        while gates[1].pending_async().await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let Decision::RequireApproval(again) = gates[1].check_signed_async(&call(&arguments), &signed).await else {
+            panic!("it was used")
+        };
+        assert_eq!(again.signed_error(), Some(SignedError::Spent));
+        // Given back, it is the other's.
+        while gates[0].pending_async().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        permit.release().await.unwrap();
+        assert!(gates[1].check_signed_async(&call(&arguments), &signed).await.is_allowed());
+        assert!(!gates[0].check_signed_async(&call(&arguments), &signed).await.is_allowed());
+    });
+    server.everything_expires();
+}
+
+#[test]
+fn an_answer_that_is_lost_claims_once() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(async {
+        let proxy = Proxy::start(&server).await;
+        let gate = gate(builder(&format!("redis://{}", proxy.address)).build().unwrap());
+        let arguments = json!({});
+        proxy.cut(1);
+        let request = asked(&gate, &call(&arguments)).await;
+        assert_eq!(gate.pending_async().await.unwrap().len(), 1);
+        proxy.cut(1);
+        let approved = gate.approve_async(request.id(), "ann").await.unwrap();
+        assert_eq!(approved.state(), ApprovalState::Approved);
+        proxy.cut(1);
+        let permit = allowed(&gate, &call(&arguments)).await;
+        proxy.cut(1);
+        permit.release().await.unwrap();
+        assert_eq!(proxy.left(), 0, "the answers were lost");
+        // Lost for good: nobody can tell, so nobody may go ahead, and it stays used.
+        let store = builder(&format!("redis://{}", proxy.address)).build().unwrap();
+        let now = SystemClock.now();
+        proxy.cut(4);
+        assert!(matches!(store.claim(request.id(), now).await, Err(ApprovalError::Unavailable(Some(_)))));
+        proxy.cut(0);
+        assert_eq!(gate.check_async(&call(&arguments)).await.as_str(), "approval_required");
+    });
+    server.everything_expires();
+}
+
+#[test]
+fn nonsense_from_a_server_is_no_approval() {
+    let bulk = |body: &str| format!("${}\r\n{body}\r\n", body.len()).into_bytes();
+    let answers: Vec<Vec<u8>> = vec![
+        vec![],
+        b"garbage\r\n".to_vec(),
+        b"+OK\r\n".to_vec(),
+        b":0\r\n".to_vec(),
+        b":1\r\n".to_vec(),
+        b"$-1\r\n".to_vec(),
+        b"*-1\r\n".to_vec(),
+        b"*0\r\n".to_vec(),
+        b"*1\r\n:0\r\n".to_vec(),
+        b"*1\r\n:3\r\n".to_vec(),
+        b"*2\r\n:6\r\n:-1\r\n".to_vec(),
+        b"-ERR unknown command\r\n".to_vec(),
+        b"-NOSCRIPT No matching script\r\n".to_vec(),
+        b"-OOM command not allowed\r\n".to_vec(),
+        bulk(""),
+        bulk("hello"),
+        bulk(&format!("{}{}", "0".repeat(32), r#"{"version":1,"approvals":[],"spent":[]}"#)),
+    ];
+    run(async {
+        for answer in answers {
+            let shown = answer.escape_ascii().to_string();
+            let gate = gate(impatient(&format!("redis://{}", parrot(answer))).build().unwrap());
+            let asked = tokio::time::timeout(Duration::from_secs(20), gate.check_async(&call(&json!({})))).await;
+            assert!(!cause(asked.expect("a decision hangs")).is_empty(), "{shown}");
+            let id = "0".repeat(64) + "-1";
+            assert!(gate.approve_async(&id.parse().unwrap(), "ann").await.is_err(), "{shown}");
+        }
+    });
+}
+
+/// The rights that the documentation names are enough.
+#[test]
+fn a_user_with_few_rights_will_do() {
+    let Some(server) = Server::start(&[]) else { return };
+    let rights = "~{toolgate}:* +eval +evalsha +script|load +get +mget +set +del +time +pttl +pexpireat +zadd +zrem +zcard \
+                  +zcount +zrange +zrangebyscore +zremrangebyscore";
+    let mut command: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"gate", b"on", b">secret"];
+    command.extend(rights.split_whitespace().map(str::as_bytes));
+    server.tell::<()>(&command);
+    run(async {
+        let url = format!("{}?user=gate&pass=secret", server.url());
+        let gate = gate(builder(&url).build().unwrap());
+        let arguments = json!({});
+        let request = asked(&gate, &call(&arguments)).await;
+        assert_eq!(gate.pending_async().await.unwrap().len(), 1);
+        gate.approve_async(request.id(), "ann").await.unwrap();
+        allowed(&gate, &call(&arguments)).await.release().await.unwrap();
+        allowed(&gate, &call(&arguments)).await.end().await.unwrap();
+        let again = asked(&gate, &call(&arguments)).await;
+        gate.refuse_async(again.id(), "ann").await.unwrap();
+        assert!(server.tell::<String>(&[b"CLIENT", b"LIST"]).contains("user=gate"));
+        // A request that is listed, and gone.
+        let listed = asked(&gate, &call(&json!({ "other": 1 }))).await;
+        let key = [b"{toolgate}:a:", &listed.id().digest().as_bytes()[..]].concat();
+        server.tell::<()>(&[b"DEL", &key]);
+        assert!(gate.pending_async().await.unwrap().is_empty());
     });
 }
 
