@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::approval::{Approval, ApprovalError, ApprovalId, DecideError};
 use crate::call::{Identity, ToolCall};
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::gate::Gate;
@@ -251,7 +252,7 @@ impl<S> Grants<S> {
     /// # Errors
     /// The grant was revoked or has expired. (A gate without a policy is no error: it denies.)
     pub fn gate(&self, caller: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
-        self.0.gate(&self.0.records.load(), caller).cloned()
+        self.0.find(&self.0.records.load(), caller).cloned().map_err(|barred| barred.denial(caller))
     }
 
     /// Records a denial that the host has made itself, as [`Gate::record_denial`] does.
@@ -273,6 +274,57 @@ impl<S> Grants<S> {
     }
 }
 
+/// The approvals of all policies, which are in one store.
+impl<S> Grants<S> {
+    /// Approves a request, as [`Gate::approve`] does.
+    ///
+    /// # Errors
+    /// As for `Gate::approve`.
+    pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.approve(id, by)
+    }
+
+    /// Refuses a request, as [`Gate::refuse`] does.
+    ///
+    /// # Errors
+    /// As for `Gate::refuse`.
+    pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.refuse(id, by)
+    }
+
+    /// What waits for a person, under whichever policy, the oldest first.
+    ///
+    /// # Errors
+    /// As for [`Gate::pending`].
+    pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.nobody.pending()
+    }
+
+    /// Approves a request, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::approve`].
+    pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.approve_async(id, by).await
+    }
+
+    /// Refuses a request, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::refuse`].
+    pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.refuse_async(id, by).await
+    }
+
+    /// What waits for a person, under whichever policy, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::pending_async`].
+    pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.nobody.pending_async().await
+    }
+}
+
 impl<S: CounterStore + 'static> Grants<S> {
     /// Decides a call by the policy that its grant has on its server, as [`Gate::check`] does.
     ///
@@ -288,13 +340,41 @@ impl<S: CounterStore + 'static> Grants<S> {
             Err(denial) => Decision::Deny(denial),
         }
     }
+
+    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
+        let records = self.0.records.load();
+        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_approved(call, approval))
+    }
+
+    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
+        let records = self.0.records.load();
+        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_signed(call, signed))
+    }
 }
 
 impl<S: AsyncCounterStore + 'static> Grants<S> {
     /// Decides a call by the policy of its grant, as [`check`](Self::check) does, with counters across a network.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        match self.gate(call) {
+        match self.0.gate_now(call) {
             Ok(gate) => gate.check_async(call).await,
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
+        match self.0.gate_now(call) {
+            Ok(gate) => gate.check_approved_async(call, approval).await,
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
+        match self.0.gate_now(call) {
+            Ok(gate) => gate.check_signed_async(call, signed).await,
             Err(denial) => Decision::Deny(denial),
         }
     }
@@ -302,29 +382,35 @@ impl<S: AsyncCounterStore + 'static> Grants<S> {
 
 impl<S> Inner<S> {
     /// The gate that decides a call.
-    fn gate<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Denial> {
+    fn find<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Barred> {
         let record = call.identity(Identity::Grant).and_then(|id| records.get(id));
         let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.nobody) };
         if record.revoked {
-            return Err(self.denied(Code::GrantRevoked, "(grant revoked)", call, None));
+            return Err(Barred { code: Code::GrantRevoked, rule: "(grant revoked)", now: None });
         }
         let Some(place) = record.place(call.identity(Identity::Server)) else { return Ok(&self.nobody) };
         if let Some(end) = place.expires_at {
             let now = self.nobody.now();
             // At the instant itself it has expired.
             if now >= end {
-                return Err(self.denied(Code::GrantExpired, "(grant expired)", call, Some(now)));
+                return Err(Barred { code: Code::GrantExpired, rule: "(grant expired)", now: Some(now) });
             }
         }
         Ok(&place.policy.gate)
     }
 
-    #[cold]
-    fn denied(&self, code: Code, rule: &'static str, call: &ToolCall<'_>, now: Option<Timestamp>) -> Denial {
-        let message = default_message(code, call.tool()).into();
-        let denial = Refusal { code, rule: Some(rule.into()), message, policy: None }.into();
-        self.nobody.note_denial(call, &denial, now);
-        denial
+    /// The gate that a call is put to. A denial without one is recorded.
+    fn gate<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Denial> {
+        self.find(records, call).map_err(|barred| {
+            let denial = barred.denial(call);
+            self.nobody.note_denial(call, &denial, barred.now);
+            denial
+        })
+    }
+
+    /// The same, for a decision that waits: it keeps nothing of the table.
+    fn gate_now(&self, call: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
+        self.gate(&self.records.load(), call).cloned()
     }
 
     fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S>>>, name: &str) -> Arc<Named<S>> {
@@ -334,6 +420,21 @@ impl<S> Inner<S> {
         let named = Arc::new(Named { name: name.into(), gate: self.nobody.beside(None) });
         policies.insert(name.into(), Arc::clone(&named));
         named
+    }
+}
+
+/// Why no gate is asked, and the instant that showed it.
+struct Barred {
+    code: Code,
+    rule: &'static str,
+    now: Option<Timestamp>,
+}
+
+impl Barred {
+    #[cold]
+    fn denial(&self, call: &ToolCall<'_>) -> Denial {
+        let message = default_message(self.code, call.tool()).into();
+        Refusal { code: self.code, rule: Some(self.rule.into()), message, policy: None }.into()
     }
 }
 

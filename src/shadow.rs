@@ -6,7 +6,8 @@
 //! A candidate never changes a decision, nor what the policy in force counts. It asks nobody for an approval and uses none: where a
 //! call has passed by an approval, the candidate's need for one counts as fulfilled. What it lets pass is charged to its
 //! counters, and given back, settled and ended when the call's permit is; where the gate stops a call that the candidate lets
-//! pass, the charge stays spent. Its counters begin empty: right after the start, it may let pass what the policy in force stops.
+//! pass, the charge stays spent. Its store may fail, and its store or who hears of differences may panic: that is one difference more, or
+//! nothing, where panics unwind. Its counters begin empty: right after the start, it may let pass what the policy in force stops.
 //!
 //! Calls are decided before the candidate looks at them, but [`Gate::check`](crate::Gate::check) returns after that: a candidate takes
 //! about as long as a decision does. Its counters are in the process, also where those of the gate are across a network; each

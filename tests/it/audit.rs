@@ -507,3 +507,27 @@ fn looking_ahead_is_not_recorded() {
     assert_eq!(gate.usage(&call("pay", &arguments)).unwrap().len(), 2);
     assert_eq!((kept.events(), Event::Policy.as_str()), (vec!["policy"], "policy"));
 }
+
+/// Whoever hears that a record was lost may take everything away, there and then.
+#[test]
+fn who_hears_of_a_failure_may_act_on_it() {
+    let (kept, grants) = (Kept::default(), Arc::new(std::sync::OnceLock::<Grants>::new()));
+    let late = Arc::clone(&grants);
+    let gate = Gate::builder().audit(kept.clone()).on_audit_error(move |_, _| {
+        let grants = late.get().unwrap();
+        grants.remove_policy("p");
+        grants.revoke("g");
+        grants.end_trial("p");
+    });
+    let grants = grants.get_or_init(|| Grants::over(&gate.build()));
+    grants.replace_policy("p", policy());
+    grants.grant("g", None, "p", None).unwrap();
+    let none = json!({});
+    let call = ToolCall::new("free", &none).grant("g");
+    assert!(grants.check(&call).is_allowed());
+    kept.set_down(true);
+    drop(grants.check(&call));
+    assert_eq!(grants.check(&call).code(), Some(Code::GrantRevoked));
+    grants.replace_policy("p", policy());
+    assert!(grants.policy("p").is_none(), "its record was lost as well");
+}

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use toolgate::audit::{self, AuditRecord};
 use toolgate::shadow::Candidate;
 use toolgate::{
     Amount, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, Timestamp, ToolCall,
@@ -106,6 +107,17 @@ proptest! {
         history in prop_oneof![generate::history().boxed(), generate::counted_history().boxed()],
     ) {
         is_undisturbed(&documents, &history)?;
+    }
+
+    #[test]
+    fn a_log_is_decided_again(
+        documents in generate::counting_documents(),
+        history in generate::counted_history(),
+        other in generate::document(),
+        calls in generate::history(),
+    ) {
+        is_decided_again(&documents, &history)?;
+        is_decided_again(&[other.clone(), other], &calls)?;
     }
 
     #[test]
@@ -401,6 +413,50 @@ fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), Te
             prop_assert_eq!(usage(&quiet), usage(&watched));
         }
     }
+    Ok(())
+}
+
+/// What a log with arguments holds is enough to decide all of it again, with the same answers and the same counters.
+fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let (mut world, kept) = (World::of(documents), crate::audit::Kept::default());
+    let builder = Gate::builder().policy(world.policies[0].clone()).store(Arc::clone(&world.store));
+    world.gate = builder.clock(world.clock.clone()).audit(kept.clone()).audit_arguments().build();
+    // What the stores failed at is in no log.
+    for event in history.iter().filter(|event| !matches!(event, Event::Store { .. } | Event::Swap)) {
+        if let Came::Decided(decision) = world.happen(event) {
+            world.keep(*decision);
+        }
+    }
+    world.calls.clear();
+    let clock = ManualClock::new(Timestamp::from_unix_micros(START));
+    let gate = Gate::builder().policy(world.policies[0].clone()).clock(clock.clone()).build();
+    let mut permits = std::collections::HashMap::new();
+    for record in kept.take() {
+        let record: AuditRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        clock.set(record.time());
+        match record.event() {
+            audit::Event::Decision => {
+                let Some(call) = record.call() else {
+                    prop_assert_eq!(record.code(), Some(Code::MalformedCall));
+                    continue;
+                };
+                let again = gate.check(&call);
+                let before =
+                    (record.decision().map(|it| it.as_str()), record.code(), record.rule(), record.retry_after());
+                prop_assert_eq!(before, (Some(again.as_str()), again.code(), again.rule(), again.retry_after()));
+                prop_assert_eq!(record.limits(), &*again.limits());
+                if let Decision::Allow(permit) = again {
+                    permits.insert(record.id(), permit);
+                }
+            }
+            audit::Event::Release => permits.remove(&record.id()).unwrap().release(),
+            audit::Event::Settle => permits.get_mut(&record.id()).unwrap().settle(record.amount().unwrap()).unwrap(),
+            audit::Event::End => drop(permits.remove(&record.id()).unwrap()),
+            audit::Event::Policy => {}
+            other => prop_assert!(false, "nobody has said anything: {other}"),
+        }
+    }
+    prop_assert!(permits.is_empty(), "every call has ended");
     Ok(())
 }
 

@@ -242,7 +242,12 @@ fn a_candidate_that_fails_changes_nothing() {
     assert!(told[1].2.contains("panicked"), "{told:?}");
     assert_eq!(gate.usage(&call).unwrap()[0].used().micros(), 0);
 
-    // Nor does one who hears of differences badly.
+    // Nor does one who hears of differences badly, or ends the trial at the first.
+    let ended = Arc::new(gate.clone());
+    let ender = Arc::clone(&ended);
+    let hasty = Candidate::new(policy(&json!({}))).on_difference(move |_| drop(ender.end_trial()));
+    gate.try_out(hasty);
+    assert!(gate.check(&call).is_allowed() && gate.trial().is_none());
     gate.try_out(Candidate::new(policy(&json!({}))).on_difference(|_| panic!("on purpose")));
     assert!(gate.check(&call).is_allowed());
     assert_eq!(gate.end_trial().unwrap().differed(), 1);
