@@ -65,9 +65,13 @@ fn what_a_person_approves_passes_once() {
     }
     let pending = gateway.admin(&["pending"]).unwrap();
     let id = pending.lines().next().unwrap();
-    for part in
-        ["tool     delete_file\n", "grant g-42, session stdio-", "user ann, server files\n", "reason   A person"]
-    {
+    for part in [
+        "tool     delete_file\n",
+        "grant g-42, session stdio-",
+        "user ann, server files\n",
+        "reason   A person",
+        "with     {\"path\":\"/tmp/x\"}\n",
+    ] {
         assert!(pending.contains(part), "{part}: {pending}");
     }
     assert_eq!(pending.matches("tool  ").count(), 1, "asked once");
