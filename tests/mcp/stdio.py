@@ -153,7 +153,7 @@ async def own_server():
     policy = json.dumps({"version": "1", "default": "allow", "tools": {
         "sleep": {"limits": [{"counter": "asleep", "window": "in_flight", "max": 1, "scope": "grant"}]},
     }})
-    command = behind(policy, [SERVER, "--change-tools", "--junk"], "--timeout", "2", "--on-changed-tool", "deny")
+    command = behind(policy, [SERVER, "--change-tools", "--junk"], "--timeout", "3", "--on-changed-tool", "deny")
     async with connect(command, message_handler=hear) as session:
         await session.initialize()
         await session.list_tools()
@@ -173,7 +173,7 @@ async def own_server():
         check("own server: a cancelled call may still run", refused(result, "RATE LIMITED"), result)
         facts = result.structured_content
         check("own server: the facts of a refusal", (facts["code"], facts["rule"]) == ("limit", "/tools/sleep/limits/0"), facts)
-        await anyio.sleep(2.2)
+        await anyio.sleep(3.2)
         result = await session.call_tool("sleep", {"ms": 1})
         check("own server: it is given up after the timeout", text(result) == "slept", result)
         try:

@@ -177,7 +177,7 @@ fn a_request_without_an_answer_is_given_up() {
         { "counter": "waiting", "window": "in_flight", "max": 1, "scope": "grant" },
         { "counter": "calls", "window": "day", "max": 2, "scope": "grant" }
     ] } } }"#;
-    let mut gateway = Gateway::with(policy, &["--timeout", "1"], &[]);
+    let mut gateway = Gateway::with(policy, &["--timeout", "2"], &[]);
     gateway.client.initialize();
     for _ in 0..2 {
         let id = gateway.client.ask_call("never", &json!({}));
@@ -185,7 +185,7 @@ fn a_request_without_an_answer_is_given_up() {
         let answer = gateway.client.answer(&id);
         assert_eq!(outcome(&answer), "error -32053");
         let message = answer["error"]["message"].as_str().unwrap();
-        assert!(message.contains("the server has not answered within 1 seconds"), "{message}");
+        assert!(message.contains("the server has not answered within 2 seconds"), "{message}");
     }
     let usage = gateway.admin(&["usage"]).unwrap();
     assert!(usage.contains("waiting: 0 of 1 used") && usage.contains("calls: 2 of 2 used"), "{usage}");
