@@ -335,7 +335,8 @@ impl<S: CounterStore + 'static> Gate<S> {
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
-    /// limit applies to, and one more for a call with an approval. If it is allowed, its quota is spent.
+    /// limit applies to, and one more for a call that needs an approval, besides those of the store of approvals. If it is allowed,
+    /// its quota is spent.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
         self.decide_async(call, Brought::Any).await
     }
