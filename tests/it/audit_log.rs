@@ -264,6 +264,16 @@ impl Write for Full {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_log_is_its_owners_to_read() {
+    let place = Place::new();
+    JsonLines::append(&place.0).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&place.0).unwrap().permissions());
+    assert_eq!(mode & 0o077, 0);
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_denies_where_records_are_required() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
