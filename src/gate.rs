@@ -205,7 +205,8 @@ impl<S> GateBuilder<S> {
 
     /// The approvals, across a network, for [`Gate::check_async`], [`Gate::approve_async`] and the other verbs that end so. A
     /// verb that does not wait cannot ask them: [`Gate::check`] denies a call that needs an approval, `store_unavailable`,
-    /// with [`ApprovalError::AsyncOnly`] as the cause.
+    /// with [`ApprovalError::AsyncOnly`] as the cause. (Counters in memory serve there too, as
+    /// [`InProcess`](crate::store::InProcess).)
     pub fn approvals_async(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
         Self { approvals: Approvals::Remote(Box::new(approvals)), ..self }
     }
