@@ -205,7 +205,8 @@ impl<S> GateBuilder<S> {
 
     /// The approvals, across a network, for [`Gate::check_async`], [`Gate::approve_async`] and the other verbs that end so. A
     /// verb that does not wait cannot ask them: [`Gate::check`] denies a call that needs an approval, `store_unavailable`,
-    /// with [`ApprovalError::AsyncOnly`] as the cause.
+    /// with [`ApprovalError::AsyncOnly`] as the cause. (Counters in memory serve there too, as
+    /// [`InProcess`](crate::store::InProcess).)
     pub fn approvals_async(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
         Self { approvals: Approvals::Remote(Box::new(approvals)), ..self }
     }
@@ -335,7 +336,8 @@ impl<S: CounterStore + 'static> Gate<S> {
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
-    /// limit applies to, and one more for a call with an approval. If it is allowed, its quota is spent.
+    /// limit applies to, and one more for a call that needs an approval, besides those of the store of approvals. If it is allowed,
+    /// its quota is spent.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
         self.decide_async(call, Brought::Any).await
     }

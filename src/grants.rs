@@ -1,5 +1,6 @@
 //! Which grant, on which server, has which policy.
 
+mod grant;
 mod table;
 
 use std::collections::HashMap;
@@ -8,7 +9,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde::Serialize;
 
 use crate::approval::{Approval, ApprovalError, ApprovalId, DecideError};
 use crate::call::{Identity, ToolCall};
@@ -20,6 +20,8 @@ use crate::shadow::{Candidate, Report};
 use crate::store::{AsyncCounterStore, CounterStore, MemoryStore};
 use crate::time::Timestamp;
 use table::{Keyed, Table};
+
+pub use grant::{Access, Grant};
 
 /// Named policies, and the grants that have them: it decides each call by the policy of the call's grant. Cheap to clone;
 /// clones are one registry.
@@ -74,22 +76,6 @@ struct Place<S> {
     /// None is any server that has no place of its own.
     server: Option<Box<str>>,
     policy: Arc<Named<S>>,
-    expires_at: Option<Timestamp>,
-}
-
-/// What a grant is, at the moment of asking.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Grant {
-    id: Box<str>,
-    revoked: bool,
-    access: Vec<Access>,
-}
-
-/// What a grant gives on one server, or on any.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Access {
-    server: Option<Box<str>>,
-    policy: Box<str>,
     expires_at: Option<Timestamp>,
 }
 
@@ -269,7 +255,7 @@ impl<S> Grants<S> {
     pub fn grants(&self) -> Vec<Grant> {
         let mut grants = Vec::new();
         self.0.records.load().for_each(|record| grants.push(Grant::of(record)));
-        grants.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        grants.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         grants
     }
 }
@@ -449,50 +435,6 @@ impl<S> Record<S> {
 impl<S> Keyed for Record<S> {
     fn key(&self) -> &str {
         &self.id
-    }
-}
-
-impl Grant {
-    fn of<S>(record: &Record<S>) -> Self {
-        let access = |place: &Place<S>| Access {
-            server: place.server.clone(),
-            policy: place.policy.name.clone(),
-            expires_at: place.expires_at,
-        };
-        let access = record.places.iter().map(access).collect();
-        Self { id: record.id.clone(), revoked: record.revoked, access }
-    }
-
-    /// Its name, as calls [name it](ToolCall::grant).
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Whether it has been revoked.
-    pub fn is_revoked(&self) -> bool {
-        self.revoked
-    }
-
-    /// What it gives, or gave before it was revoked, in the order in which it was granted.
-    pub fn access(&self) -> &[Access] {
-        &self.access
-    }
-}
-
-impl Access {
-    /// The server; none for any that the grant has no policy of its own for.
-    pub fn server(&self) -> Option<&str> {
-        self.server.as_deref()
-    }
-
-    /// The name of the policy.
-    pub fn policy(&self) -> &str {
-        &self.policy
-    }
-
-    /// When it expires; never, if there is none.
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        self.expires_at
     }
 }
 

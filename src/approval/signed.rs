@@ -42,6 +42,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! One request has one use, however often it is signed, and also if it is approved at the gate; gates that do not share a store of
+//! approvals each count for themselves, so let them share one.
+//!
 //! # What the texts are
 //! A signed approval is `approval1.`, the key's id, `.`, hexadecimal digits, `.`, and 64 digits of HMAC-SHA-256 over all before: at most 4
 //! KiB of letters, digits, `.`, `-` and `_`, which need no escape in a URL, a header or JSON. There is one spelling of each. The digits
@@ -60,7 +63,7 @@ use sha2::Sha256;
 
 use super::ask::Ask;
 use super::record::{Approval, ApprovalState};
-use super::{ApprovalId, DecideError, written};
+use super::{ApprovalId, DecideError};
 use crate::hex::{Hex, unhex};
 use crate::time::Timestamp;
 
@@ -200,8 +203,10 @@ impl ApprovalKeys {
     /// # Errors
     /// It has been refused, or has expired.
     pub fn write_request(&self, approval: &Approval) -> Result<String, SignError> {
-        let json = written::request(approval).ok_or(SignError::Ended)?;
-        let key = &self.first;
+        if matches!(approval.state(), ApprovalState::Denied | ApprovalState::Expired) {
+            return Err(SignError::Ended);
+        }
+        let (key, json) = (&self.first, approval.to_json());
         let head = format!("{REQUEST}.{}.", key.id);
         Ok(format!("{head}{}.{json}", Hex(&key.mac_of(&[&head, &json]))))
     }
@@ -215,7 +220,7 @@ impl ApprovalKeys {
         let parts = split(text, MOST_REQUEST, REQUEST).ok_or(SignedError::Malformed)?;
         let (mac, json) = parts.rest.split_once('.').ok_or(SignedError::Malformed)?;
         self.check(&parts, &[parts.head, json], mac)?;
-        written::read_request(json).ok_or(SignedError::Malformed)
+        Approval::from_json(json).map_err(|_| SignedError::Malformed)
     }
 
     /// Signs with the first key, as [`ApprovalKey::sign`] does.

@@ -57,13 +57,14 @@ struct Caller {
     server: Option<Box<str>>,
 }
 
-/// What is kept: the other states are ends.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
     Pending,
     Approved,
     Consumed,
+    Denied,
+    Expired,
 }
 
 #[cfg(feature = "redis")]
@@ -85,19 +86,35 @@ struct Alone {
     approval: Row,
 }
 
-/// One approval; none if it has been refused or has expired.
-pub(super) fn request(approval: &Approval) -> Option<String> {
-    let alone = Alone { version: VERSION, id: approval.id.to_string(), approval: Row::of(approval)? };
-    serde_json::to_string(&alone).ok()
+impl Approval {
+    /// All of it as JSON, for a store of one's own: [`from_json`](Self::from_json) reads it again. It holds the
+    /// [details](Self::details), which are argument values.
+    pub fn to_json(&self) -> String {
+        let alone = Alone { version: VERSION, id: self.id.to_string(), approval: Row::of(self) };
+        // Nothing in it can fail to be written.
+        serde_json::to_string(&alone).unwrap_or_default()
+    }
+
+    /// Reads what [`to_json`](Self::to_json) has written, strictly. Nothing in it says who wrote it: whoever can change the text can
+    /// approve.
+    ///
+    /// # Errors
+    /// Unknown, missing or duplicate members; another version; an approval that has fewer approvers than it needs.
+    pub fn from_json(json: &str) -> Result<Self, ParseApprovalError> {
+        let read = || {
+            let alone: Alone = serde_json::from_str(json).ok()?;
+            let id: ApprovalId = alone.id.parse().ok()?;
+            let approval = alone.approval.approval(id.digest())?;
+            (alone.version == VERSION && approval.id == id).then_some(approval)
+        };
+        read().ok_or(ParseApprovalError(()))
+    }
 }
 
-/// Reads what [`request`] has written.
-pub(super) fn read_request(json: &str) -> Option<Approval> {
-    let alone: Alone = serde_json::from_str(json).ok()?;
-    let id: ApprovalId = alone.id.parse().ok()?;
-    let approval = alone.approval.approval(id.digest())?;
-    (alone.version == VERSION && approval.id == id).then_some(approval)
-}
+/// A text is no approval that was written as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an approval as it is written")]
+pub struct ParseApprovalError(());
 
 #[cfg(feature = "redis")]
 impl Shelf {
@@ -114,7 +131,7 @@ impl Shelf {
         };
         let written = Shelved {
             version: VERSION,
-            approvals: self.approvals.iter().filter_map(Row::of).collect(),
+            approvals: self.approvals.iter().map(Row::of).collect(),
             spent: self.spent.iter().map(spent).collect(),
         };
         // Nothing in it can fail to be written.
@@ -135,18 +152,20 @@ impl Shelf {
             in_use: row.in_use,
         };
         let shelf = Self { approvals, spent: written.spent.into_iter().map(spent).collect() };
-        let ascends = shelf.approvals.is_sorted_by(|a, b| a.id() < b.id());
+        let lives = |approval: &Approval| !matches!(approval.state, ApprovalState::Denied | ApprovalState::Expired);
+        let ascends = shelf.approvals.iter().all(lives) && shelf.approvals.is_sorted_by(|a, b| a.id() < b.id());
         (written.version == VERSION && ascends && !shelf.is_empty()).then_some(shelf)
     }
 }
 
 impl Row {
-    fn of(approval: &Approval) -> Option<Self> {
+    fn of(approval: &Approval) -> Self {
         let state = match approval.state {
             ApprovalState::Pending => State::Pending,
             ApprovalState::Approved => State::Approved,
             ApprovalState::Consumed => State::Consumed,
-            ApprovalState::Denied | ApprovalState::Expired => return None,
+            ApprovalState::Denied => State::Denied,
+            ApprovalState::Expired => State::Expired,
         };
         let bound = |bound: &Exact| {
             let mut text = String::new();
@@ -154,7 +173,7 @@ impl Row {
             text
         };
         let name = |identity| approval.identity(identity).map(Box::from);
-        Some(Self {
+        Self {
             number: approval.id.number(),
             state,
             tool: approval.tool.clone(),
@@ -176,7 +195,7 @@ impl Row {
             made_at: approval.made_at.unix_micros(),
             expires_at: approval.expires_at.unix_micros(),
             turn: approval.turn,
-        })
+        }
     }
 
     fn approval(self, digest: CallDigest) -> Option<Approval> {
@@ -184,6 +203,8 @@ impl Row {
             State::Pending => ApprovalState::Pending,
             State::Approved => ApprovalState::Approved,
             State::Consumed => ApprovalState::Consumed,
+            State::Denied => ApprovalState::Denied,
+            State::Expired => ApprovalState::Expired,
         };
         let bounds: Option<Box<[Exact]>> = self.bounds.iter().map(|text| Exact::of_text(text)).collect();
         let Caller { grant, session, agent, user, server } = self.caller;
@@ -195,7 +216,12 @@ impl Row {
             Identity::Server => server.clone(),
         });
         let has_all = self.approved_by.len() >= self.min_approvers as usize;
-        if has_all == (state == ApprovalState::Pending) {
+        let is_so = match state {
+            ApprovalState::Pending => !has_all,
+            ApprovalState::Approved | ApprovalState::Consumed => has_all,
+            ApprovalState::Denied | ApprovalState::Expired => true,
+        };
+        if !is_so || self.min_approvers == 0 {
             return None;
         }
         Some(Approval {

@@ -454,6 +454,45 @@ impl ApprovalStore for Failing {
 }
 
 #[test]
+fn an_approval_reads_back_and_nothing_else_does() {
+    let (gate, _) =
+        gate(&in_memory, &json!({ "approval": { "bind": ["args.n<=", "args.to"], "approvers": ["ann", "bob"] } }));
+    for n in [json!(0), json!(-1.5), json!(u64::MAX), json!(1e300), json!(5e-324), json!(9_007_199_254_740_993u64)] {
+        let arguments = json!({ "n": n, "to": "\u{e9}\"" });
+        let mut approval = asked(gate.check(&call(&arguments)));
+        for verdict in [None, Some(Verdict::Approve)] {
+            if let Some(verdict) = verdict {
+                approval.decide(verdict, "ann", START).unwrap();
+            }
+            let json = approval.to_json();
+            let again = Approval::from_json(&json).unwrap();
+            assert_eq!(again.to_json(), json);
+            assert_eq!(
+                (again.id(), again.state(), again.details()),
+                (approval.id(), approval.state(), approval.details())
+            );
+        }
+        let json = approval.to_json();
+        for (part, other) in [
+            ("\"version\":1", "\"version\":2"),
+            ("\"version\":1", "\"version\":1,\"version\":1"),
+            ("\"version\":1", "\"version\":1,\"more\":1"),
+            ("\"approved_by\":[\"ann\"]", "\"approved_by\":[]"),
+            ("\"min_approvers\":1", "\"min_approvers\":0"),
+            ("\"number\":", "\"number\":1"),
+            ("\"state\":\"approved\"", "\"state\":\"pending\""),
+            ("\"bounds\":[\"", "\"bounds\":[\"x"),
+            ("\"turn\":0", "\"turn\":-1"),
+        ] {
+            assert!(json.contains(part), "{part}");
+            assert!(Approval::from_json(&json.replace(part, other)).is_err(), "{other}");
+        }
+        assert!(Approval::from_json(&format!("{json} 1")).is_err());
+    }
+    assert!(Approval::from_json("").is_err());
+}
+
+#[test]
 fn a_claim_that_fails_lets_nothing_pass_and_counts_nothing() {
     let approvals = Arc::new(Failing::default());
     let limits = json!([

@@ -3,6 +3,7 @@
 mod builder;
 
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use redis::{Cmd, Value};
 
 use super::shelf::{Place, Shelf, changes};
 use super::{
-    Answer, Approval, ApprovalError, ApprovalId, Ask, AsyncApprovalStore, CallDigest, Claim, DecideError, Verdict,
+    Answer, Approval, ApprovalError, ApprovalId, ApprovalState, Ask, AsyncApprovalStore, CallDigest, Claim,
+    DecideError, Verdict,
 };
 use crate::hex::Hex;
 use crate::link::{Beyond, Cause, Known, LATEST, Link, Sent};
@@ -25,7 +27,9 @@ pub use builder::RedisApprovalsBuilder;
 const TRIES: usize = 64;
 /// How many requests are listed at most, and how many are read at once.
 const LISTED: usize = 1_000;
-const READ_AT_ONCE: usize = 50;
+const READ_AT_ONCE: usize = 100;
+/// How often a listing reads, however much is added meanwhile.
+const READS: usize = 256;
 /// Of the nonce before a shelf's text.
 const NONCE_BYTES: usize = 32;
 
@@ -215,11 +219,12 @@ impl RedisApprovals {
         }
     }
 
-    /// The oldest that wait. What is listed and does not wait any more is taken off the list.
+    /// The oldest that wait. What is listed and does not wait any more is taken off the list. (What has expired by the clock of this
+    /// host alone stays on it: the scripts compare clocks, and this does not.)
     async fn list(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
         let index = self.key("ap", b"");
         let (mut waiting, mut skip) = (Vec::new(), 0);
-        while waiting.len() < LISTED {
+        for _ in 0..READS {
             let mut cmd = Cmd::new();
             cmd.arg("ZRANGE").arg(&index).arg(skip).arg(skip + READ_AT_ONCE - 1);
             let listed = match self.link.ask(Sent::Harmless, &cmd).await.map_err(unavailable)? {
@@ -227,35 +232,24 @@ impl RedisApprovals {
                 _ => None,
             };
             let listed = listed.ok_or(ApprovalError::Corrupt)?;
-            if listed.is_empty() {
+            if listed.is_empty() || waiting.len() >= LISTED {
                 break;
             }
-            let mut cmd = Cmd::new();
-            cmd.arg("MGET");
-            for id in &listed {
-                cmd.arg(self.shelf_key(&id.digest()));
-            }
-            let Value::Array(values) = self.link.ask(Sent::Harmless, &cmd).await.map_err(unavailable)? else {
-                return Err(nonsense());
-            };
-            if values.len() != listed.len() {
-                return Err(nonsense());
-            }
+            let shelves = self.shelves(&listed).await?;
             let mut stale = Cmd::new();
             stale.arg("ZREM").arg(&index);
             let mut left = 0;
-            for (id, value) in listed.iter().zip(values) {
-                let mut shelf = kept(value, id.digest())?.shelf;
-                shelf.sweep(now, self.late);
-                match shelf.pending().find(|approval| approval.id() == id) {
-                    Some(approval) => {
-                        waiting.push(approval.clone());
-                        left += 1;
-                    }
-                    // One that does not wait will never wait again.
-                    None => {
-                        stale.arg(member(id.digest(), id.number()));
-                    }
+            for id in &listed {
+                let kept = shelves.get(&id.digest()).and_then(|shelf| shelf.pending().find(|kept| kept.id() == id));
+                // One that does not wait will never wait again.
+                let Some(kept) = kept else {
+                    stale.arg(member(id.digest(), id.number()));
+                    continue;
+                };
+                left += 1;
+                let mut approval = kept.clone();
+                if approval.look(now) == ApprovalState::Pending {
+                    waiting.push(approval);
                 }
             }
             if left < listed.len() {
@@ -264,8 +258,25 @@ impl RedisApprovals {
             skip += left;
         }
         waiting.truncate(LISTED);
-        waiting.sort_by_key(|approval| (approval.made_at(), *approval.id()));
         Ok(waiting)
+    }
+
+    /// The shelves of some approvals, each read once: one shelf may hold many.
+    async fn shelves(&self, ids: &[ApprovalId]) -> Result<BTreeMap<CallDigest, Shelf>, ApprovalError> {
+        let digests: BTreeSet<CallDigest> = ids.iter().map(ApprovalId::digest).collect();
+        let mut cmd = Cmd::new();
+        cmd.arg("MGET");
+        for digest in &digests {
+            cmd.arg(self.shelf_key(digest));
+        }
+        let Value::Array(values) = self.link.ask(Sent::Harmless, &cmd).await.map_err(unavailable)? else {
+            return Err(nonsense());
+        };
+        if values.len() != digests.len() {
+            return Err(nonsense());
+        }
+        let shelf = |(digest, value)| Ok((digest, kept(value, digest)?.shelf));
+        digests.into_iter().zip(values).map(shelf).collect()
     }
 }
 
