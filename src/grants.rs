@@ -223,6 +223,15 @@ impl<S> Grants<S> {
         known
     }
 
+    /// The gate that decides the calls of a caller, a call of any tool: to ask it for the policy in force, what is used, or what
+    /// would pass. It goes on deciding by that policy's name when the grant is changed: ask for it anew each time.
+    ///
+    /// # Errors
+    /// The grant was revoked or has expired. (A gate without a policy is no error: it denies.)
+    pub fn gate(&self, caller: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
+        self.0.gate(&self.0.records.load(), caller).cloned()
+    }
+
     /// What is known of a grant.
     pub fn get(&self, id: &str) -> Option<Grant> {
         self.0.records.load().get(id).map(|record| Grant::of(record))
@@ -257,11 +266,7 @@ impl<S: CounterStore + 'static> Grants<S> {
 impl<S: AsyncCounterStore + 'static> Grants<S> {
     /// Decides a call by the policy of its grant, as [`check`](Self::check) does, with counters across a network.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        let found = {
-            let records = self.0.records.load();
-            self.0.gate(&records, call).cloned()
-        };
-        match found {
+        match self.gate(call) {
             Ok(gate) => gate.check_async(call).await,
             Err(denial) => Decision::Deny(denial),
         }

@@ -3,6 +3,7 @@
 mod answer;
 mod ending;
 mod pins;
+mod session;
 
 use serde_json::{Map, Value};
 
@@ -15,6 +16,7 @@ use crate::policy::{Code, Policy};
 pub use answer::{Form, Refusal};
 pub use ending::Ending;
 pub use pins::{OnChange, Pin, PinError, PinSnapshot, ToolChange, ToolDigest, ToolPins};
+pub use session::{Decided, Ended, Failed, FromClient, FromServer, RequestId, Session, too_long};
 
 /// A JSON-RPC message that can be read in one way only.
 ///

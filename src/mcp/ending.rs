@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Call, field};
+use super::{Call, RequestId, field};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 
 /// What an upstream server says became of a call: whether its permit may be released.
@@ -54,15 +54,22 @@ impl Call {
     /// A result has a list as `content`, and `isError` is a boolean or absent; whatever else a server sends, such as a task that
     /// still runs, is unclear.
     pub fn ending(&self, answer: &str) -> Ending {
-        self.read_ending(answer).unwrap_or(Ending::Unclear(None))
+        self.id().and_then(RequestId::of).map_or(Ending::Unclear(None), |id| Ending::of_answer(&id, answer))
+    }
+}
+
+impl Ending {
+    /// What became of the call with this id.
+    pub(super) fn of_answer(id: &RequestId, answer: &str) -> Self {
+        Self::read(id, answer).unwrap_or(Self::Unclear(None))
     }
 
-    fn read_ending(&self, answer: &str) -> Option<Ending> {
+    fn read(id: &RequestId, answer: &str) -> Option<Self> {
         let root = Parser::document(answer, NESTING).ok()?;
         let members = object(&root)?;
         let answers = field(members, "jsonrpc").and_then(Node::as_str) == Some("2.0")
             && field(members, "method").is_none()
-            && field(members, "id").and_then(Node::to_value).as_ref() == Some(self.id().filter(|id| !id.is_null())?);
+            && field(members, "id").and_then(Node::to_value).as_ref().and_then(RequestId::of).as_ref() == Some(id);
         if !answers {
             return None;
         }

@@ -30,6 +30,7 @@ mod recorder;
 mod redis;
 mod samples;
 mod schema;
+mod session;
 #[cfg(feature = "conformance")]
 mod stores;
 mod vectors;

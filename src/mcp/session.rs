@@ -1,0 +1,561 @@
+//! A connection as it passes a gateway, in both directions.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Call, Ending, Form, MalformedMessage, Message, NESTING, Refusal, field, no_variants, read_in_one_way};
+use crate::decision::{Decision, Denial};
+use crate::json::{Json, Member, Node, Parser, each_duplicate};
+use crate::permit::{AsyncPermit, Leave, Permit};
+use crate::store::StoreError;
+
+/// How many requests of a client may be under way at once: a server that never answers does not fill the memory.
+const UNDER_WAY: usize = 10_000;
+/// How many answers are remembered, to know them again when a stream is resumed.
+const ANSWERED: usize = 256;
+/// A list of tools may hold schemas, which stand deeper than calls.
+const LIST_NESTING: usize = 128;
+
+/// The text is no JSON, and the message is no request: JSON-RPC's own codes.
+const NO_JSON: i32 = -32700;
+const NO_REQUEST: i32 = -32600;
+/// The server did not answer. Beside the codes of [`Form::Error`], in the range that JSON-RPC leaves to servers.
+const NOT_ANSWERED: i32 = -32053;
+
+/// One MCP connection as it passes a gateway: which requests are under way, and what their answers mean for quota and lists.
+///
+/// It does no I/O, reads no clock and asks no gate: the host moves the bytes and asks the gate, so that it serves every
+/// transport, with and without a runtime. One for each connection (stdio) or MCP session (streamable HTTP); behind a lock, where
+/// several threads move its messages.
+///
+/// ```
+/// use toolgate::mcp::{Decided, FromClient, FromServer, Session, filter_tools_list};
+/// use toolgate::{Gate, Policy};
+///
+/// let policy: Policy = r#"{ "version": "1", "default": "deny", "tools": { "get_*": {} } }"#.parse()?;
+/// let gate = Gate::new(policy);
+/// let mut session = Session::new();
+///
+/// // What the client sends is forwarded, answered, or first decided.
+/// let text = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"drop_user"}}"#;
+/// let FromClient::Decide(call) = session.from_client(text) else { panic!("a call") };
+/// let decision = gate.check(&call.tool_call().grant("g-42"));
+/// let Decided::Answer { answer, .. } = session.decided(call, decision) else { panic!("refused") };
+/// assert!(answer.contains("POLICY DENIED"));
+///
+/// // What the server sends is forwarded; lists are filtered, and an answer to a call ends its permit.
+/// let text = br#"{"jsonrpc":"2.0","id":"l","method":"tools/list"}"#;
+/// let FromClient::Forward { .. } = session.from_client(text) else { panic!("no call") };
+/// let text = br#"{"jsonrpc":"2.0","id":"l","result":{"tools":[{"name":"get_user"},{"name":"drop_user"}]}}"#;
+/// let list = session.from_server(text, |result| filter_tools_list(gate.policy().as_ref(), result));
+/// let FromServer::Forward { message, .. } = list else { panic!("an answer") };
+/// assert!(message.contains("get_user") && !message.contains("drop_user"));
+/// # Ok::<(), toolgate::PolicyError>(())
+/// ```
+///
+/// A call that the client cancels stays under way until the server answers it or the host gives it up
+/// ([`fail`](Self::fail)): the server may be at work on it still, and whoever cancels is the one who is limited.
+#[derive(Debug)]
+pub struct Session<P = Permit> {
+    form: Option<Form>,
+    protocol_version: Option<Box<str>>,
+    under_way: HashMap<RequestId, UnderWay<P>>,
+    answered: VecDeque<(RequestId, Kind)>,
+}
+
+/// The id of a request under way: a text or an integer. It is written as JSON.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct RequestId(Id);
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+enum Id {
+    Text(Box<str>),
+    Negative(i64),
+    Positive(u64),
+}
+
+#[derive(Debug)]
+struct UnderWay<P> {
+    kind: Kind,
+    /// None for what is no call, and for a call that is not decided yet.
+    permit: Option<P>,
+    cancelled: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Initialize,
+    List,
+    /// A call that the host is asking the gate about. The server has not seen it.
+    Undecided,
+    Call,
+    Other,
+}
+
+/// What becomes of a message of the client.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
+#[must_use = "what is not decided must not be passed on"]
+pub enum FromClient {
+    /// No call: send it to the server.
+    Forward {
+        /// The message to send.
+        message: String,
+        /// Its id, if it is a request: to [give it up](Session::fail) by.
+        id: Option<RequestId>,
+    },
+    /// It goes no further.
+    Answer {
+        /// What to send to the client; none where nothing can be answered.
+        answer: Option<String>,
+        /// Why, for the host's log.
+        denial: Denial,
+    },
+    /// A call: ask the gate, and hand both to [`Session::decided`].
+    Decide(Call),
+}
+
+/// What becomes of a call that was decided.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
+#[must_use = "a decision that is not enforced stops nothing"]
+pub enum Decided {
+    /// It may be made: send it to the server.
+    Forward {
+        /// The message to send.
+        message: String,
+        /// Its id, to [give it up](Session::fail) by.
+        id: RequestId,
+    },
+    /// It may not.
+    Answer {
+        /// What to send to the client.
+        answer: String,
+    },
+}
+
+/// What becomes of a message of the server.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "whether quota is given back hangs on it: no arm may be forgotten")]
+#[must_use = "the client waits for it, and a permit may have ended with it"]
+pub enum FromServer<'m, P> {
+    /// Send it to the client.
+    Forward {
+        /// The message to send.
+        message: Cow<'m, str>,
+        /// The request that it answers.
+        answers: Option<RequestId>,
+        /// The call that ended with it.
+        ended: Option<Ended<P>>,
+    },
+    /// It goes no further: it is no message, or answers nothing that was asked.
+    Drop {
+        /// Why, for the host's log.
+        why: &'static str,
+    },
+}
+
+/// A call that has ended: [conclude](Ended::conclude) it, or settle the permit first.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a pair")]
+#[must_use = "the permit holds what is in flight until it is concluded"]
+pub struct Ended<P> {
+    /// The call's permit.
+    pub permit: P,
+    /// What became of the call.
+    pub ending: Ending,
+}
+
+/// A request that got no answer.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a pair")]
+#[must_use = "the client waits for it, and a permit may have ended with it"]
+pub struct Failed<P> {
+    /// What to send to the client; none for a request that it has cancelled.
+    pub answer: Option<String>,
+    /// The call that ended.
+    pub ended: Option<Ended<P>>,
+}
+
+impl<P: Leave> Session<P> {
+    /// A connection on which nothing was said yet. Refusals are written in the form of the protocol's version that
+    /// `initialize` agrees on.
+    pub fn new() -> Self {
+        Self { form: None, protocol_version: None, under_way: HashMap::new(), answered: VecDeque::new() }
+    }
+
+    /// Writes refusals in this form, whatever the version.
+    pub fn with_form(self, form: Form) -> Self {
+        Self { form: Some(form), ..self }
+    }
+
+    /// The protocol's version, once the server has answered `initialize`.
+    pub fn protocol_version(&self) -> Option<&str> {
+        self.protocol_version.as_deref()
+    }
+
+    /// How many requests of the client wait for an answer.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Takes a message of the client. Linear in the message.
+    ///
+    /// Answered, with as much of its id as is certain, is what [`Message::read`] refuses or is not UTF-8; a request whose
+    /// id is neither a text nor an integer, or is under way already; a `tools/call` without an id, which could not be told when it
+    /// ends; and requests past 10,000 under way.
+    pub fn from_client(&mut self, message: &[u8]) -> FromClient {
+        let read = match std::str::from_utf8(message) {
+            Ok(text) => Message::read(text).map_err(|error| {
+                let (answer, code) = answerable(text);
+                (error, answer, code)
+            }),
+            Err(error) => {
+                let why = "the text is not UTF-8".to_owned();
+                Err((MalformedMessage { at: error.valid_up_to(), why }, Some("null".to_owned()), NO_JSON))
+            }
+        };
+        let message = match read {
+            Ok(message) => message,
+            Err((error, id, code)) => return refuse(error, id, code),
+        };
+        let (id, kind) = match &message {
+            Message::Call(call) => (call.id(), Kind::Undecided),
+            Message::Other(other) => {
+                let value = other.as_value();
+                let kind = match value.get("method").and_then(Value::as_str) {
+                    // An answer to a request of the server.
+                    None => return FromClient::Forward { message: other.to_json(), id: None },
+                    Some("initialize") => Kind::Initialize,
+                    Some("tools/list") => Kind::List,
+                    Some("notifications/cancelled") => {
+                        self.cancel(value.pointer("/params/requestId"));
+                        Kind::Other
+                    }
+                    Some(_) => Kind::Other,
+                };
+                (value.get("id"), kind)
+            }
+        };
+        let malformed = |why: &str| MalformedMessage { at: 0, why: why.to_owned() };
+        let id = match id.map(RequestId::of) {
+            None if kind == Kind::Undecided => return refuse(malformed("a call needs an `id`"), None, NO_REQUEST),
+            None => None,
+            Some(None) => {
+                let error = malformed("the `id` of a request is a string or an integer");
+                return refuse(error, Some("null".to_owned()), NO_REQUEST);
+            }
+            Some(Some(id)) => {
+                let error = match () {
+                    () if self.under_way.contains_key(&id) => "a request with this `id` is under way",
+                    () if self.under_way.len() >= UNDER_WAY => "too many requests are under way",
+                    () => "",
+                };
+                if !error.is_empty() {
+                    return refuse(malformed(error), Some(id.to_string()), NO_REQUEST);
+                }
+                self.under_way.insert(id.clone(), UnderWay { kind, permit: None, cancelled: false });
+                Some(id)
+            }
+        };
+        match message {
+            Message::Call(call) => FromClient::Decide(call),
+            Message::Other(other) => FromClient::Forward { message: other.to_json(), id },
+        }
+    }
+
+    /// Takes the decision on a call that [`from_client`](Self::from_client) gave, and keeps its permit until the call ends.
+    ///
+    /// Judged must be what is forwarded: hand in the very call that the gate was asked about, with
+    /// [`tool_call`](Call::tool_call).
+    pub fn decided(&mut self, call: Call, decision: Decision<P>) -> Decided {
+        let refusal = Refusal::of(&decision);
+        let id = call.id().and_then(RequestId::of);
+        match (decision, refusal, id) {
+            (Decision::Allow(permit), None, Some(id)) => {
+                let cancelled = self.under_way.get(&id).is_some_and(|entry| entry.cancelled);
+                let entry = UnderWay { kind: Kind::Call, permit: Some(permit), cancelled };
+                self.under_way.insert(id.clone(), entry);
+                Decided::Forward { message: call.to_json(), id }
+            }
+            (_, refusal, id) => {
+                if let Some(id) = id {
+                    self.under_way.remove(&id);
+                }
+                let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form()));
+                // A call that `from_client` gave has an id, and so an answer.
+                Decided::Answer { answer: answer.unwrap_or_default() }
+            }
+        }
+    }
+
+    /// Takes a message of the server. It is forwarded as it stands, but for answers to `tools/list`: `filter` gets their
+    /// `result`, to take out what the caller may not see ([`filter_tools_list`](super::filter_tools_list),
+    /// [`ToolPins::filter_tools_list`](super::ToolPins::filter_tools_list)).
+    ///
+    /// Dropped is what is no message of JSON-RPC, or could be read as two, and answers to requests that are not under way. An
+    /// answer that is sent again, as when a stream is resumed, passes as it did the first time, and ends nothing. In place of a
+    /// list that two parsers could read differently the client gets an error. Linear in the message.
+    pub fn from_server<'m>(&mut self, message: &'m [u8], filter: impl FnOnce(&mut Value)) -> FromServer<'m, P> {
+        let Ok(text) = std::str::from_utf8(message) else { return FromServer::Drop { why: "not UTF-8" } };
+        let Ok(envelope) = serde_json::from_str::<Envelope>(text) else {
+            return FromServer::Drop { why: "not a message of JSON-RPC" };
+        };
+        let plain = FromServer::Forward { message: text.into(), answers: None, ended: None };
+        match (envelope.method, envelope.result || envelope.error) {
+            (true, false) => return plain,
+            (true, true) => return FromServer::Drop { why: "a request and an answer in one" },
+            (false, false) => return FromServer::Drop { why: "neither a request nor an answer" },
+            (false, true) => {}
+        }
+        let id = match envelope.id {
+            // An error that says that the server could not read an id.
+            None | Some(Value::Null) if envelope.error && !envelope.result => return plain,
+            id => id.as_ref().and_then(RequestId::of),
+        };
+        let under_way = id.as_ref().and_then(|id| self.under_way.get_mut(id));
+        let asked = match (&id, under_way) {
+            (Some(_), Some(UnderWay { kind: Kind::Undecided, .. })) => None,
+            (Some(id), Some(entry)) => {
+                let taken = (entry.kind, entry.permit.take());
+                self.under_way.remove(id);
+                self.remember(id.clone(), taken.0);
+                Some(taken)
+            }
+            (Some(id), None) => {
+                self.answered.iter().rfind(|(answered, _)| answered == id).map(|(_, kind)| (*kind, None))
+            }
+            (None, _) => None,
+        };
+        let (Some(id), Some((kind, permit))) = (id, asked) else {
+            return FromServer::Drop { why: "an answer to nothing that was asked" };
+        };
+        let ended = permit.map(|permit| Ended { permit, ending: Ending::of_answer(&id, text) });
+        let message = match kind {
+            Kind::List if envelope.result => Cow::Owned(filtered(text, &id, filter)),
+            Kind::Initialize => {
+                self.note_version(text);
+                text.into()
+            }
+            _ => text.into(),
+        };
+        FromServer::Forward { message, answers: Some(id), ended }
+    }
+
+    /// Gives a request up: the server could not be reached, or has not answered in the host's time. None, if it is not under way.
+    ///
+    /// [`Ending::NotRun`] where it certainly did not reach the server: its quota is given back. Otherwise
+    /// [`Ending::Unclear`]. `why` is told to the client.
+    pub fn fail(&mut self, id: &RequestId, ending: Ending, why: &str) -> Option<Failed<P>> {
+        let entry = self.under_way.remove(id)?;
+        // The answer may come yet. It is then one to nothing that was asked.
+        Some(entry.fail(id, ending, why))
+    }
+
+    /// Gives up all that is under way: the server is gone.
+    pub fn fail_all(&mut self, ending: Ending, why: &str) -> Vec<Failed<P>> {
+        self.under_way.drain().map(|(id, entry)| entry.fail(&id, ending, why)).collect()
+    }
+
+    fn form(&self) -> Form {
+        let of_version = || self.protocol_version.as_deref().map_or(Form::Text, Form::of_version);
+        self.form.unwrap_or_else(of_version)
+    }
+
+    fn cancel(&mut self, id: Option<&Value>) {
+        let id = id.and_then(RequestId::of);
+        if let Some(entry) = id.and_then(|id| self.under_way.get_mut(&id)) {
+            entry.cancelled = true;
+        }
+    }
+
+    fn remember(&mut self, id: RequestId, kind: Kind) {
+        if self.answered.len() >= ANSWERED {
+            self.answered.pop_front();
+        }
+        self.answered.push_back((id, kind));
+    }
+
+    fn note_version(&mut self, text: &str) {
+        #[derive(Deserialize)]
+        struct Answer<'a> {
+            #[serde(borrow)]
+            result: Agreed<'a>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Agreed<'a> {
+            #[serde(borrow)]
+            protocol_version: Cow<'a, str>,
+        }
+        if let Ok(answer) = serde_json::from_str::<Answer<'_>>(text) {
+            // A version is a date; what is longer is none, and is not kept.
+            let version = &*answer.result.protocol_version;
+            self.protocol_version = (version.len() <= 64).then(|| version.into());
+        }
+    }
+}
+
+impl<P: Leave> Default for Session<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P> UnderWay<P> {
+    fn fail(self, id: &RequestId, ending: Ending, why: &str) -> Failed<P> {
+        let is_sure = ending == Ending::NotRun;
+        let sentence = if is_sure { "The request was not made" } else { "The request may have been made" };
+        let answer = || error(&id.to_string(), NOT_ANSWERED, &format!("{sentence}: {why}."), None);
+        Failed { answer: (!self.cancelled).then(answer), ended: self.permit.map(|permit| Ended { permit, ending }) }
+    }
+}
+
+impl Ended<Permit> {
+    /// Releases the permit, if the call was certainly not made; ends it otherwise.
+    ///
+    /// # Errors
+    /// The store failed: the quota stays spent, and what is in flight is free when its lease ends.
+    pub fn conclude(self) -> Result<(), StoreError> {
+        match self.ending {
+            Ending::NotRun => self.permit.try_release(),
+            Ending::Succeeded | Ending::ToolFailed | Ending::Unclear(_) => {
+                self.permit.end();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Ended<AsyncPermit> {
+    /// Releases the permit, if the call was certainly not made; ends it otherwise.
+    ///
+    /// # Errors
+    /// The store failed: the quota stays spent, and what is in flight is free when its lease ends.
+    pub async fn conclude(self) -> Result<(), StoreError> {
+        match self.ending {
+            Ending::NotRun => self.permit.release().await,
+            Ending::Succeeded | Ending::ToolFailed | Ending::Unclear(_) => self.permit.end().await,
+        }
+    }
+}
+
+impl RequestId {
+    /// The id of a request; none for a value that can be none: a request's id is a text or an integer.
+    pub fn of(id: &Value) -> Option<Self> {
+        let integer = || match (id.as_u64(), id.as_i64()) {
+            (Some(positive), _) => Some(Id::Positive(positive)),
+            (None, negative) => negative.map(Id::Negative),
+        };
+        id.as_str().map(|text| Id::Text(text.into())).or_else(integer).map(Self)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Id::Text(text) => write!(f, "{}", Value::from(&**text)),
+            Id::Negative(integer) => integer.fmt(f),
+            Id::Positive(integer) => integer.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({self})")
+    }
+}
+
+/// The answer to a message that is longer than the host takes, `bound` bytes: a host need not read it whole to know.
+pub fn too_long(bound: usize) -> String {
+    error("null", NO_REQUEST, &format!("The message has more than {bound} bytes."), None)
+}
+
+/// What a server's message is, and nothing of what is in it. A key that stands twice is an error.
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default, deserialize_with = "id")]
+    id: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    method: bool,
+    #[serde(default, deserialize_with = "present")]
+    result: bool,
+    #[serde(default, deserialize_with = "present")]
+    error: bool,
+}
+
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
+}
+
+fn refuse(malformed: MalformedMessage, id: Option<String>, code: i32) -> FromClient {
+    let denial = Denial::from(malformed);
+    let refusal = Refusal::from(&denial);
+    let data = Value::from(refusal.facts().clone());
+    FromClient::Answer { answer: id.map(|id| error(&id, code, &refusal.text(), Some(data))), denial }
+}
+
+fn error(id: &str, code: i32, message: &str, data: Option<Value>) -> String {
+    let mut error = json!({ "code": code, "message": message });
+    if let (Some(data), Some(members)) = (data, error.as_object_mut()) {
+        members.insert("data".to_owned(), data);
+    }
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+}
+
+/// Whom an answer to a refused message goes to, the id as JSON, and its code: nobody, if it is an answer itself.
+fn answerable(text: &str) -> (Option<String>, i32) {
+    let unknown = || Some("null".to_owned());
+    let Ok(root) = Parser::document(text, NESTING) else { return (unknown(), NO_JSON) };
+    let Json::Object(members) = &root.json else { return (unknown(), NO_REQUEST) };
+    let mut twice = false;
+    each_duplicate(members, |member| twice |= member.key == "id");
+    let id = field(members, "id").and_then(Node::to_value);
+    let certain = !twice && no_variants(members, &["id"]).is_ok();
+    let is_answer = |members: &[Member<'_>]| {
+        field(members, "method").is_none() && (field(members, "result").is_some() || field(members, "error").is_some())
+    };
+    let answer = match id.as_ref().and_then(RequestId::of).filter(|_| certain) {
+        _ if is_answer(members) => None,
+        Some(id) => Some(id.to_string()),
+        None => unknown(),
+    };
+    (answer, NO_REQUEST)
+}
+
+/// The answer to `tools/list`, filtered; an error where what is filtered might not be what a client reads.
+fn filtered(text: &str, id: &RequestId, filter: impl FnOnce(&mut Value)) -> String {
+    let read = || {
+        let root = Parser::document(text, LIST_NESTING).ok()?;
+        read_in_one_way(&root).ok()?;
+        let Json::Object(members) = &root.json else { return None };
+        no_variants(members, &["jsonrpc", "id", "result", "error"]).ok()?;
+        if let Some(Json::Object(members)) = field(members, "result").map(|result| &result.json) {
+            no_variants(members, &["tools"]).ok()?;
+        }
+        root.to_value()
+    };
+    match read() {
+        Some(mut answer) => {
+            if let Some(result) = answer.get_mut("result") {
+                filter(result);
+            }
+            answer.to_string()
+        }
+        None => {
+            error(&id.to_string(), NOT_ANSWERED, "The server's list of tools can be read in more than one way.", None)
+        }
+    }
+}

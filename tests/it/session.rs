@@ -1,0 +1,394 @@
+//! A connection through a gateway: what is forwarded, what is answered, and what becomes of permits.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use toolgate::mcp::{
+    Decided, Ended, Ending, Form, FromClient, FromServer, RequestId, Session, filter_tools_list, too_long,
+};
+use toolgate::{Gate, Permit};
+
+const POLICY: &str = r#"{
+    "version": "1", "default": "deny", "hide": ["secret"],
+    "tools": {
+        "get_*": { "limits": [{ "counter": "c", "window": "hour", "max": 2, "scope": "global" }] },
+        "run": { "limits": [{ "counter": "r", "window": "in_flight", "max": 1, "scope": "global" }] },
+        "pay": { "action": "require_approval" }
+    }
+}"#;
+
+/// A gateway without a transport.
+struct Gateway {
+    gate: Gate,
+    session: Session,
+}
+
+/// What the client or the server gets, as values.
+#[derive(Debug, PartialEq)]
+enum Step {
+    ToServer(Value),
+    ToClient(Value),
+    Dropped,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        Self { gate: Gate::new(POLICY.parse().unwrap()), session: Session::new() }
+    }
+
+    fn client(&mut self, text: &str) -> Step {
+        match self.session.from_client(text.as_bytes()) {
+            FromClient::Forward { message, .. } => Step::ToServer(value(&message)),
+            FromClient::Answer { answer, .. } => answer.map_or(Step::Dropped, |answer| Step::ToClient(value(&answer))),
+            FromClient::Decide(call) => {
+                let decision = self.gate.check(&call.tool_call());
+                match self.session.decided(call, decision) {
+                    Decided::Forward { message, .. } => Step::ToServer(value(&message)),
+                    Decided::Answer { answer } => Step::ToClient(value(&answer)),
+                }
+            }
+        }
+    }
+
+    fn server(&mut self, text: &str) -> (Step, Option<Ended<Permit>>) {
+        let policy = self.gate.policy();
+        match self.session.from_server(text.as_bytes(), |result| filter_tools_list(policy.as_ref(), result)) {
+            FromServer::Forward { message, ended, .. } => (Step::ToClient(value(&message)), ended),
+            FromServer::Drop { .. } => (Step::Dropped, None),
+        }
+    }
+
+    /// Whether a call is allowed; it is under way then.
+    fn calls(&mut self, id: &str, tool: &str) -> bool {
+        let call = call(id, tool);
+        match self.client(&call) {
+            Step::ToServer(message) => {
+                assert_eq!(message, value(&call));
+                true
+            }
+            Step::ToClient(answer) => {
+                assert_eq!(answer["id"], value(id));
+                assert_eq!(answer["result"]["isError"], true, "{answer}");
+                false
+            }
+            Step::Dropped => panic!("a call is answered"),
+        }
+    }
+
+    fn ends(&mut self, answer: &str) -> Ending {
+        let (step, ended) = self.server(answer);
+        assert_eq!(step, Step::ToClient(value(answer)));
+        let ended = ended.unwrap();
+        let ending = ended.ending;
+        ended.conclude().unwrap();
+        ending
+    }
+}
+
+fn value(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn call(id: &str, tool: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"n":1e2}}}}}}"#
+    )
+}
+
+fn result(id: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[]}}}}"#)
+}
+
+fn id(text: &str) -> RequestId {
+    RequestId::of(&value(text)).unwrap()
+}
+
+#[test]
+fn what_is_no_call_passes_as_it_is() {
+    let mut gateway = Gateway::new();
+    for text in [
+        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","x":[1.5,null,true]}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","id":"a","method":"resources/read","params":{"uri":"file:///é\u0000"}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"result":{"roots":[]}}"#,
+        r#"{"jsonrpc":"2.0","id":7,"error":{"code":-1,"message":"no"}}"#,
+    ] {
+        assert_eq!(gateway.client(text), Step::ToServer(value(text)));
+    }
+    for text in [
+        r#" {"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","deep":1e999}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
+        r#"{"jsonrpc":"2.0","id":"a","method":"roots/list"}"#,
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"?"}}"#,
+        r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"?"}}"#,
+        r#"{"jsonrpc":"2.0","id":"a","result":{"n":18446744073709551616,"n":1}}"#,
+    ] {
+        let FromServer::Forward { message, ended, .. } = gateway.session.from_server(text.as_bytes(), |_| panic!())
+        else {
+            panic!("{text}")
+        };
+        assert_eq!(&*message, text);
+        assert!(ended.is_none());
+    }
+    assert_eq!(gateway.session.protocol_version(), Some("2025-06-18"));
+    assert_eq!(gateway.session.under_way(), 0);
+}
+
+#[test]
+fn unreadable_messages_are_answered_to_whom_it_may_concern() {
+    let cases: [(&[u8], Option<(&str, i32)>); 14] = [
+        (b"nonsense", Some(("null", -32700))),
+        (b"", Some(("null", -32700))),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}", Some(("null", -32700))),
+        (br#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, Some(("null", -32600))),
+        (
+            br#"{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{"name":"a","name":"b"}}"#,
+            Some(("\"x\"", -32600)),
+        ),
+        (
+            br#"{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"a","arguments":[]}}"#,
+            Some(("5", -32600)),
+        ),
+        (br#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, Some(("null", -32600))),
+        (br#"{"jsonrpc":"2.0","id":1,"ID":2,"method":"ping"}"#, Some(("null", -32600))),
+        (br#"{"jsonrpc":"2.0","id":1.5,"method":"tools/call","params":{"name":"get_x"}}"#, Some(("null", -32600))),
+        (br#"{"jsonrpc":"2.0","id":1E2,"method":"ping"}"#, Some(("null", -32600))),
+        (br#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, Some(("null", -32600))),
+        (br#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"get_x"}}"#, None),
+        (br#"{"jsonrpc":"2.0","id":3,"result":{"a":1,"a":2}}"#, None),
+        (br#"{"jsonrpc":"1.0","id":4,"method":"ping"}"#, Some(("4", -32600))),
+    ];
+    for (text, want) in cases {
+        let mut session = Session::<Permit>::new();
+        let shown = String::from_utf8_lossy(text);
+        let FromClient::Answer { answer, denial } = session.from_client(text) else { panic!("{shown}") };
+        assert_eq!(denial.code().as_str(), "malformed_call", "{shown}");
+        let answer = answer.map(|answer| value(&answer));
+        let got = answer.as_ref().map(|answer| (answer["id"].clone(), answer["error"]["code"].clone()));
+        assert_eq!(got, want.map(|(id, code)| (value(id), json!(code))), "{shown}");
+        if let Some(answer) = answer {
+            assert!(
+                answer["error"]["message"].as_str().unwrap().starts_with("[POLICY DENIED] This call could"),
+                "{answer}"
+            );
+            assert_eq!(answer["error"]["data"]["code"], "malformed_call");
+        }
+        assert_eq!(session.under_way(), 0, "{shown}");
+    }
+    assert_eq!(value(&too_long(9))["error"]["message"], "The message has more than 9 bytes.");
+}
+
+#[test]
+fn lists_are_filtered_also_when_they_are_sent_again() {
+    let mut gateway = Gateway::new();
+    let list = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"get_a","x":[1]},{"name":"secret"},{"name":"b"}],"nextCursor":"c"}}"#;
+    assert_eq!(gateway.server(list).0, Step::Dropped, "nobody asked");
+    let ask = r#"{"jsonrpc":"2.0","id":1,"method":"tools\/list"}"#;
+    assert_eq!(gateway.client(ask), Step::ToServer(value(ask)));
+    let seen = json!({"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"get_a","x":[1]}],"nextCursor":"c"}});
+    for _ in 0..2 {
+        let (Step::ToClient(answer), None) = gateway.server(list) else { panic!("a list") };
+        assert_eq!(answer, seen);
+    }
+    for text in [
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"tools":[{"name":"secret"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"Tools":[{"name":"secret"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[]},"Result":{"tools":[{"name":"secret"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"get_a","max":1e400}]}}"#,
+    ] {
+        let (Step::ToClient(answer), None) = gateway.server(text) else { panic!("{text}") };
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32053)), "{text}");
+    }
+    let failed = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"?"}}"#;
+    assert_eq!(gateway.server(failed).0, Step::ToClient(value(failed)));
+}
+
+#[test]
+fn an_answer_is_one_to_a_request_under_way() {
+    let mut gateway = Gateway::new();
+    for text in [
+        "",
+        "junk",
+        "[]",
+        "1",
+        r#"{"jsonrpc":"2.0"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"id":1,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"method":"x"}"#,
+        r#"{"jsonrpc":"2.0","result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":[],"error":{}}"#,
+    ] {
+        assert_eq!(gateway.server(text).0, Step::Dropped, "{text}");
+    }
+    let FromClient::Decide(first) = gateway.session.from_client(call("1", "get_a").as_bytes()) else {
+        panic!("a call")
+    };
+    assert_eq!(
+        gateway.server(&result("1")).0,
+        Step::Dropped,
+        "it has not been decided, and the server has not seen it"
+    );
+    let again = gateway.client(&call("1", "get_a"));
+    let Step::ToClient(again) = again else { panic!("{again:?}") };
+    assert!(again["error"]["message"].as_str().unwrap().contains("is under way"), "{again}");
+    let decision = gateway.gate.check(&first.tool_call());
+    let Decided::Forward { id: forwarded, .. } = gateway.session.decided(first, decision) else { panic!("allowed") };
+    assert_eq!(forwarded, id("1"));
+    // A text is not the number that it spells.
+    assert_eq!(gateway.server(&result("\"1\"")).0, Step::Dropped);
+    assert_eq!(gateway.ends(&result("1")), Ending::Succeeded);
+    assert!(gateway.server(&result("1")).1.is_none(), "it has ended before");
+    assert!(gateway.calls("1", "get_a"), "the id may be used again");
+}
+
+#[test]
+fn quota_is_given_back_where_the_server_did_not_run_the_tool() {
+    let mut gateway = Gateway::new();
+    let unknown = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"?"}}}}"#);
+    for round in 0..3 {
+        assert!(gateway.calls("\"a\"", "get_a"), "{round}");
+        assert_eq!(gateway.ends(&unknown("\"a\"")), Ending::NotRun);
+    }
+    assert!(gateway.calls("2", "get_a"));
+    let failed = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[],"isError":true}}"#;
+    assert_eq!(gateway.ends(failed), Ending::ToolFailed);
+    assert!(gateway.calls("3", "get_a"));
+    assert!(!gateway.calls("4", "get_a"), "both are spent");
+    // The connection was refused.
+    let refused = gateway.session.fail(&id("3"), Ending::NotRun, "connection refused").unwrap();
+    let answer = value(&refused.answer.unwrap());
+    assert_eq!(answer["error"]["message"], "The request was not made: connection refused.");
+    refused.ended.unwrap().conclude().unwrap();
+    assert!(gateway.calls("4", "get_a"));
+    assert!(gateway.session.fail(&id("3"), Ending::NotRun, "").is_none());
+}
+
+#[test]
+fn what_is_cancelled_stays_in_flight_until_it_ends() {
+    let mut gateway = Gateway::new();
+    assert!(gateway.calls("1", "run"));
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    assert_eq!(gateway.client(cancel), Step::ToServer(value(cancel)));
+    assert!(!gateway.calls("2", "run"), "the server may be at work on it still");
+    assert_eq!(gateway.ends(&result("1")), Ending::Succeeded);
+    assert!(gateway.calls("2", "run"));
+    assert_eq!(
+        gateway.client(&cancel.replace('1', "2").replace("\"2.0\"", "\"2.0\"")),
+        Step::ToServer(value(&cancel.replace("\":1", "\":2")))
+    );
+    let failed = gateway.session.fail(&id("2"), Ending::Unclear(None), "no answer in 60 s").unwrap();
+    assert_eq!(failed.answer, None, "the client has cancelled it");
+    failed.ended.unwrap().conclude().unwrap();
+    assert!(gateway.calls("3", "run"));
+    assert!(gateway.client(r#"{"jsonrpc":"2.0","id":4,"method":"ping"}"#) != Step::Dropped);
+    let mut lost = gateway.session.fail_all(Ending::Unclear(None), "the server has ended");
+    lost.sort_by(|a, b| a.answer.cmp(&b.answer));
+    let ids: Vec<_> = lost.iter().map(|lost| value(lost.answer.as_ref().unwrap())["id"].clone()).collect();
+    assert_eq!(ids, [3, 4]);
+    for ended in lost.into_iter().filter_map(|lost| lost.ended) {
+        ended.conclude().unwrap();
+    }
+    assert_eq!(gateway.session.under_way(), 0);
+    assert!(gateway.calls("5", "run"));
+    drop(gateway.session);
+    assert_eq!(
+        gateway.gate.check(&toolgate::ToolCall::new("run", &json!({}))).as_str(),
+        "allow",
+        "it ends with the session"
+    );
+}
+
+#[test]
+fn refusals_follow_the_version_that_was_agreed_on() {
+    let agree = |version: &str| {
+        let mut gateway = Gateway::new();
+        let _ = gateway.client(r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#);
+        let _ = gateway.server(&json!({"jsonrpc":"2.0","id":0,"result":{"protocolVersion":version}}).to_string());
+        let Step::ToClient(answer) = gateway.client(&call("1", "pay")) else { panic!("refused") };
+        answer["result"].get("structuredContent").is_some()
+    };
+    assert!(agree("2025-06-18"));
+    assert!(!agree("2025-03-26"));
+    let mut gateway = Gateway::new();
+    gateway.session = Session::new().with_form(Form::Error);
+    let Step::ToClient(answer) = gateway.client(&call("1", "pay")) else { panic!("refused") };
+    assert_eq!(answer["error"]["code"], -32052);
+}
+
+#[test]
+fn a_server_that_never_answers_does_not_fill_the_memory() {
+    let mut session = Session::<Permit>::new();
+    let ping = |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+    for id in 0..10_000 {
+        assert!(matches!(session.from_client(ping(id).as_bytes()), FromClient::Forward { .. }));
+    }
+    let FromClient::Answer { answer, .. } = session.from_client(ping(10_000).as_bytes()) else { panic!("full") };
+    assert!(answer.unwrap().contains("too many requests are under way"));
+    assert_eq!(session.under_way(), 10_000);
+}
+
+/// Texts near to messages: pieces put together at random.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"jsonrpc\":\"2.0\"",
+        "\"id\":1",
+        "\"id\":\"a\"",
+        "\"ID\":2",
+        "\"method\":\"tools/call\"",
+        "\"method\":\"tools\\/call\"",
+        "\"Method\":\"tools/call\"",
+        "\"method\":\"tools/list\"",
+        "\"method\":\"ping\"",
+        "\"params\":{\"name\":\"get_a\"}",
+        "\"params\":{\"name\":\"secret\"}",
+        "\"result\":{\"tools\":[{\"name\":\"secret\"}]}",
+        "\"result\":{}",
+        "\"error\":{\"code\":-32601}",
+        "null",
+        "1e400",
+        " ",
+        "\u{feff}",
+        "é",
+    ]);
+    let free = prop::collection::vec(piece.clone(), 0..8).prop_map(|pieces| pieces.concat());
+    let object = prop::collection::vec(piece, 1..6).prop_map(|members| format!("{{{}}}", members.join(",")));
+    prop_oneof![1 => free, 4 => object]
+}
+
+proptest! {
+    /// Whatever both sides say: no call is forwarded but one that was allowed, no list that was not filtered, and what is answered
+    /// is JSON.
+    #[test]
+    fn nothing_walks_past(steps in prop::collection::vec((any::<bool>(), pieces()), 0..20)) {
+        let mut gateway = Gateway::new();
+        let mut asked = HashMap::new();
+        for (of_client, text) in steps {
+            let step = if of_client { gateway.client(&text) } else {
+                let (step, ended) = gateway.server(&text);
+                ended.map_or(Ok(()), Ended::<Permit>::conclude).unwrap();
+                step
+            };
+            match step {
+                Step::ToServer(message) => {
+                    let is_call = message["method"] == "tools/call";
+                    prop_assert!(!is_call || message["params"]["name"] == "get_a", "{}", message);
+                    asked.insert(message["id"].to_string(), message["method"].clone());
+                    prop_assert_eq!(message, value(&text));
+                }
+                Step::ToClient(message) if message.get("method").is_none() => {
+                    let answers_list = asked.get(&message["id"].to_string()).is_some_and(|method| method == "tools/list");
+                    let secret = message["result"]["tools"] == json!([{ "name": "secret" }]);
+                    prop_assert!(!(answers_list && secret), "{}", message);
+                }
+                Step::ToClient(_) | Step::Dropped => {}
+            }
+        }
+    }
+}
