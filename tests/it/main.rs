@@ -18,6 +18,8 @@ mod faults;
 mod gate;
 mod generate;
 mod grants;
+#[cfg(unix)]
+mod http_gateway;
 mod leased;
 mod mcp;
 mod model;

@@ -3,7 +3,7 @@
 mod faults;
 mod history;
 mod processes;
-mod server;
+pub(crate) mod server;
 mod stored;
 #[cfg(feature = "conformance")]
 mod suite;
