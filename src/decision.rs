@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::approval::Approval;
+use crate::approval::{Approval, ApprovalId};
 use crate::limit_state::LimitState;
 use crate::permit::{Leave, Permit};
 use crate::policy::{Code, Digest};
@@ -75,6 +75,15 @@ impl<P: Leave> Decision<P> {
             Self::Deny(_) => Vec::new(),
             Self::RateLimit(limited) => limited.limits.clone(),
             Self::RequireApproval(request) => request.limits.clone(),
+        }
+    }
+
+    /// The approval that the call has used or asks for.
+    pub(crate) fn approval_id(&self) -> Option<ApprovalId> {
+        match self {
+            Self::Allow(permit) => permit.approval_id(),
+            Self::Deny(_) | Self::RateLimit(_) => None,
+            Self::RequireApproval(request) => request.approval.as_ref().map(|approval| *approval.id()),
         }
     }
 
@@ -241,5 +250,6 @@ pub(crate) fn default_message(code: Code, tool: &str) -> String {
         Code::GrantExpired => format!("The grant for this call of `{tool}` has expired."),
         Code::GrantRevoked => format!("The grant for this call of `{tool}` has been revoked."),
         Code::ToolChanged => format!("The tool `{tool}` is not available: its definition has changed."),
+        Code::AuditUnavailable => format!("Calls of `{tool}` cannot be recorded right now."),
     }
 }

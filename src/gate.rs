@@ -3,6 +3,8 @@
 mod approving;
 mod foresee;
 mod question;
+mod trial;
+mod watch;
 
 use std::fmt;
 use std::num::NonZero;
@@ -10,8 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::approval::{ApprovalError, ApprovalId, ApprovalStore, Claim, MemoryApprovals};
+use crate::audit::{AuditError, AuditRecord, AuditSink, Recorder};
 use crate::call::ToolCall;
 use crate::charge::{CounterId, Subject};
 use crate::decision::Decision;
@@ -19,6 +23,7 @@ use crate::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
 use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
+use trial::Trial;
 
 pub use foresee::Obstacle;
 
@@ -47,6 +52,8 @@ pub struct Gate<S = MemoryStore>(Arc<Inner<S>>);
 
 struct Inner<S> {
     in_force: ArcSwap<Copies<S>>,
+    /// Held while another policy is put in force, or another trial on, so that neither undoes the other.
+    replacing: Mutex<()>,
     parts: Arc<Parts<S>>,
 }
 
@@ -62,22 +69,33 @@ struct Copies<S> {
 #[repr(align(128))]
 struct InForce<S> {
     policy: Option<Policy>,
+    /// Whether decisions are recorded, or a candidate looks at them.
+    is_watched: bool,
+    trial: Option<Arc<Trial>>,
     parts: Arc<Parts<S>>,
+}
+
+impl<S> InForce<S> {
+    fn new(policy: Option<&Policy>, trial: Option<&Arc<Trial>>, parts: &Arc<Parts<S>>) -> Self {
+        let is_watched = parts.recorder.keeps() || trial.is_some();
+        Self { policy: policy.cloned(), is_watched, trial: trial.cloned(), parts: Arc::clone(parts) }
+    }
 }
 
 /// What stays when the policy is replaced.
 struct Parts<S> {
     store: S,
     approvals: Box<dyn ApprovalStore>,
-    clock: Box<dyn Clock>,
+    clock: Arc<dyn Clock>,
     /// The counters whose limits let a call pass when the store fails.
     pass_uncounted: Box<[Box<str>]>,
+    recorder: Recorder,
 }
 
 impl<S> Copies<S> {
-    fn new(policy: Option<&Policy>, parts: &Arc<Parts<S>>) -> Self {
+    fn new(policy: Option<&Policy>, trial: Option<&Arc<Trial>>, parts: &Arc<Parts<S>>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(64);
-        let copy = || Arc::new(InForce { policy: policy.cloned(), parts: Arc::clone(parts) });
+        let copy = || Arc::new(InForce::new(policy, trial, parts));
         Self { first: copy(), others: (1..threads).map(|_| copy()).collect() }
     }
 
@@ -136,8 +154,9 @@ pub struct GateBuilder<S = MemoryStore> {
     policy: Option<Policy>,
     store: S,
     approvals: Box<dyn ApprovalStore>,
-    clock: Box<dyn Clock>,
+    clock: Arc<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
+    recorder: Recorder,
 }
 
 impl Gate {
@@ -148,9 +167,10 @@ impl Gate {
 
     /// A gate from chosen parts. Without a policy it denies every call, `no_policy`.
     pub fn builder() -> GateBuilder {
-        let (store, clock) = (MemoryStore::new(), Box::new(SystemClock));
+        let (store, clock) = (MemoryStore::new(), Arc::new(SystemClock));
         let approvals = Box::new(MemoryApprovals::new());
-        GateBuilder { policy: None, store, approvals, clock, pass_uncounted: Vec::new() }
+        let (pass_uncounted, recorder) = (Vec::new(), Recorder::default());
+        GateBuilder { policy: None, store, approvals, clock, pass_uncounted, recorder }
     }
 }
 
@@ -163,8 +183,8 @@ impl<S> GateBuilder<S> {
     /// The counters: a [`CounterStore`] for [`Gate::check`], an [`AsyncCounterStore`] for [`Gate::check_async`]. Gates that
     /// share a store need policies with [namespaces](Policy::with_namespace).
     pub fn store<T>(self, store: T) -> GateBuilder<T> {
-        let Self { policy, approvals, clock, pass_uncounted, .. } = self;
-        GateBuilder { policy, store, approvals, clock, pass_uncounted }
+        let Self { policy, approvals, clock, pass_uncounted, recorder, .. } = self;
+        GateBuilder { policy, store, approvals, clock, pass_uncounted, recorder }
     }
 
     /// The approvals; [in memory](MemoryApprovals) without it. Gates may share a store.
@@ -174,7 +194,7 @@ impl<S> GateBuilder<S> {
 
     /// The clock.
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
-        Self { clock: Box::new(clock), ..self }
+        Self { clock: Arc::new(clock), ..self }
     }
 
     /// Lets calls pass uncounted when the store fails, as far as the limits of this counter are concerned: for a limit whose loss
@@ -185,12 +205,43 @@ impl<S> GateBuilder<S> {
         self
     }
 
+    /// Where the gate records what it decides, what becomes of it, and what people say: [`audit`](crate::audit). All gates of
+    /// [`Grants`](crate::Grants) share it. A sink is called by [`Gate::check`] itself, and may take the time that it takes.
+    pub fn audit(mut self, sink: impl AuditSink + 'static) -> Self {
+        self.recorder.sink = Some(Box::new(sink));
+        self
+    }
+
+    /// Has records hold the arguments and the context of each call, so that it can be [decided again](AuditRecord::call).
+    /// Logs are read by more people than calls.
+    pub fn audit_arguments(mut self) -> Self {
+        self.recorder.with_arguments = true;
+        self
+    }
+
+    /// Denies a call that would be allowed, `audit_unavailable`, if that cannot be recorded; what it was charged, and the
+    /// approval that it has used, are given back. Without a sink no call is allowed. (The log may hold the record all the same, if its
+    /// writer failed afterwards.)
+    pub fn require_audit(mut self) -> Self {
+        self.recorder.is_required = true;
+        self
+    }
+
+    /// Hears of each record that could not be kept. It is called where the record was made, also when a permit is dropped: it
+    /// must not panic.
+    pub fn on_audit_error(mut self, hear: impl Fn(&AuditRecord, &AuditError) + Send + Sync + 'static) -> Self {
+        self.recorder.on_error = Some(Box::new(hear));
+        self
+    }
+
     /// The gate.
     pub fn build(self) -> Gate<S> {
-        let Self { policy, store, approvals, clock, pass_uncounted } = self;
-        let parts = Arc::new(Parts { store, approvals, clock, pass_uncounted: pass_uncounted.into() });
-        let in_force = ArcSwap::from_pointee(Copies::new(policy.as_ref(), &parts));
-        Gate(Arc::new(Inner { in_force, parts }))
+        let Self { policy, store, approvals, clock, pass_uncounted, recorder } = self;
+        let parts = Arc::new(Parts { store, approvals, clock, pass_uncounted: pass_uncounted.into(), recorder });
+        if policy.is_some() {
+            parts.note_policy(policy.as_ref(), None);
+        }
+        Gate::of(policy.as_ref(), parts)
     }
 }
 
@@ -200,7 +251,8 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Never fails, never blocks on I/O with a store in the process, and for an allowed call allocates nothing, unless a
     /// caller is counted for the first time, more than four counters are charged, or a part of a key is long. (The queue of a
     /// sliding window, or of the calls in flight, grows to the longest that it has been.) A call that needs an approval takes some
-    /// microseconds more: it uses one that was given for it, or asks for one.
+    /// microseconds more: it uses one that was given for it, or asks for one. A decision that is [recorded](GateBuilder::audit)
+    /// takes the time of its sink.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
         self.decide(call, None)
     }
@@ -209,8 +261,23 @@ impl<S: CounterStore + 'static> Gate<S> {
     fn decide(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision {
         let copies = self.0.in_force.load();
         let in_force = copies.own();
+        if in_force.is_watched() {
+            return self.decide_watched(in_force, call, named);
+        }
+        self.decide_at(None, in_force, call, named)
+    }
+
+    /// Decides a call at an instant; at the present one, which is asked for only where something depends on it.
+    #[inline(always)]
+    fn decide_at(
+        &self,
+        now: Option<Timestamp>,
+        in_force: &Arc<InForce<S>>,
+        call: &ToolCall<'_>,
+        named: Option<&ApprovalId>,
+    ) -> Decision {
         let mut plan = Plan::default();
-        let question = match in_force.ask(call, &mut plan) {
+        let question = match in_force.ask(now, call, &mut plan) {
             Ok(Some(question)) => question,
             Ok(None) => return Decision::Allow(Permit::uncounted()),
             Err(refused) => return refused.into(),
@@ -250,8 +317,22 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
 
     async fn decide_async(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision<AsyncPermit> {
         let in_force = self.in_force();
+        if in_force.is_watched() {
+            // In a box, so that the futures of all other calls stay small.
+            return Box::pin(self.decide_watched_async(in_force, call, named)).await;
+        }
+        self.decide_at_async(None, in_force, call, named).await
+    }
+
+    async fn decide_at_async(
+        &self,
+        now: Option<Timestamp>,
+        in_force: Arc<InForce<S>>,
+        call: &ToolCall<'_>,
+        named: Option<&ApprovalId>,
+    ) -> Decision<AsyncPermit> {
         let mut plan = Plan::default();
-        let question = match in_force.ask(call, &mut plan) {
+        let question = match in_force.ask(now, call, &mut plan) {
             Ok(Some(question)) => question,
             Ok(None) => return Decision::Allow(AsyncPermit::uncounted()),
             Err(refused) => return refused.into(),
@@ -295,8 +376,27 @@ impl<S> Gate<S> {
     /// policy that they began with. The counters stay: one with the same name, window, scope and algorithm goes on where it
     /// stood.
     pub fn replace_policy(&self, policy: impl Into<Option<Policy>>) -> Option<Policy> {
-        let next = Copies::new(policy.into().as_ref(), &self.0.parts);
-        self.0.in_force.swap(Arc::new(next)).own().policy.clone()
+        let policy = policy.into();
+        let put = policy.clone();
+        let former = self.replace(|_, trial| (policy, trial)).own().policy.clone();
+        if put.is_some() || former.is_some() {
+            self.0.parts.note_policy(put.as_ref(), former.as_ref());
+        }
+        former
+    }
+
+    /// Puts another policy in force, or another trial on. Gives back what was in force.
+    fn replace(
+        &self,
+        by: impl FnOnce(Option<Policy>, Option<Arc<Trial>>) -> (Option<Policy>, Option<Arc<Trial>>),
+    ) -> Arc<Copies<S>> {
+        let Inner { in_force, replacing, parts } = &*self.0;
+        let _replacing = replacing.lock();
+        let former = in_force.load_full();
+        let InForce { policy, trial, .. } = &**former.own();
+        let (policy, trial) = by(policy.clone(), trial.clone());
+        in_force.store(Arc::new(Copies::new(policy.as_ref(), trial.as_ref(), parts)));
+        former
     }
 
     /// The counters.
@@ -306,8 +406,12 @@ impl<S> Gate<S> {
 
     /// Another gate over the same counters and clock, with a policy of its own in force.
     pub(crate) fn beside(&self, policy: Option<&Policy>) -> Self {
-        let in_force = ArcSwap::from_pointee(Copies::new(policy, &self.0.parts));
-        Self(Arc::new(Inner { in_force, parts: Arc::clone(&self.0.parts) }))
+        Self::of(policy, Arc::clone(&self.0.parts))
+    }
+
+    fn of(policy: Option<&Policy>, parts: Arc<Parts<S>>) -> Self {
+        let in_force = ArcSwap::from_pointee(Copies::new(policy, None, &parts));
+        Self(Arc::new(Inner { in_force, replacing: Mutex::new(()), parts }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -15,6 +15,7 @@ use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::gate::Gate;
 use crate::permit::AsyncPermit;
 use crate::policy::{Code, Policy, PolicyError};
+use crate::shadow::{Candidate, Report};
 use crate::store::{AsyncCounterStore, CounterStore, MemoryStore};
 use crate::time::Timestamp;
 use table::{Keyed, Table};
@@ -51,7 +52,7 @@ struct Inner<S> {
     /// Without a policy: it lends its counters and its clock to the gates of the policies, and denies whoever has none.
     nobody: Gate<S>,
     records: ArcSwap<Table<Record<S>>>,
-    /// The policies by name. It is locked throughout each update.
+    /// The policies by name. It is locked throughout each update of a record.
     policies: Mutex<HashMap<Box<str>, Arc<Named<S>>>>,
 }
 
@@ -137,11 +138,13 @@ impl<S> Grants<S> {
 
     /// Takes a policy away, and gives it back: its grants are denied, `no_policy`, until there is one of that name again.
     pub fn remove_policy(&self, name: &str) -> Option<Policy> {
-        let mut policies = self.0.policies.lock();
-        let named = policies.get(name)?;
+        // Not locked while the gate records it: what hears of a failure may take policies away.
+        let named = Arc::clone(self.0.policies.lock().get(name)?);
         let former = named.gate.replace_policy(None);
-        // A name that no grant uses is not kept.
-        if Arc::strong_count(named) == 1 {
+        named.gate.end_trial();
+        let mut policies = self.0.policies.lock();
+        // A name that no grant uses is not kept: nobody has it but the table, and this.
+        if Arc::strong_count(&named) == 2 && named.gate.policy().is_none() {
             policies.remove(name);
         }
         former
@@ -150,12 +153,31 @@ impl<S> Grants<S> {
     /// Puts a policy that has been read already in force under a name, as [`put_policy`](Self::put_policy) does.
     pub fn replace_policy(&self, name: &str, policy: Policy) -> Option<Policy> {
         let policy = policy.with_namespace(name);
-        self.0.named(&mut self.0.policies.lock(), name).gate.replace_policy(policy)
+        let named = self.0.named(&mut self.0.policies.lock(), name);
+        named.gate.replace_policy(policy)
     }
 
     /// The policy in force under a name.
     pub fn policy(&self, name: &str) -> Option<Policy> {
         self.0.policies.lock().get(name)?.gate.policy()
+    }
+
+    /// Tries a candidate out beside the policy of this name, as [`Gate::try_out`] does. Says whether there is a policy of that name;
+    /// if not, nothing is tried out. The trial ends with the policy.
+    pub fn try_out(&self, name: &str, candidate: Candidate) -> bool {
+        let policies = self.0.policies.lock();
+        let named = policies.get(name).filter(|named| named.gate.policy().is_some());
+        named.map(|named| drop(named.gate.try_out(candidate))).is_some()
+    }
+
+    /// Ends the trial of a candidate, and says how it stands.
+    pub fn end_trial(&self, name: &str) -> Option<Report> {
+        self.0.policies.lock().get(name)?.gate.end_trial()
+    }
+
+    /// How the trial of a candidate beside the policy of this name stands.
+    pub fn trial(&self, name: &str) -> Option<Report> {
+        self.0.policies.lock().get(name)?.gate.trial()
     }
 
     /// Gives the grant `id` a policy on a server, or with `None` on every server that it has no policy of its own for. It takes
@@ -232,6 +254,11 @@ impl<S> Grants<S> {
         self.0.gate(&self.0.records.load(), caller).cloned()
     }
 
+    /// Records a denial that the host has made itself, as [`Gate::record_denial`] does.
+    pub fn record_denial(&self, call: &ToolCall<'_>, denial: &Denial) {
+        self.0.nobody.record_denial(call, denial);
+    }
+
     /// What is known of a grant.
     pub fn get(&self, id: &str) -> Option<Grant> {
         self.0.records.load().get(id).map(|record| Grant::of(record))
@@ -279,14 +306,25 @@ impl<S> Inner<S> {
         let record = call.identity(Identity::Grant).and_then(|id| records.get(id));
         let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.nobody) };
         if record.revoked {
-            return Err(denied(Code::GrantRevoked, "(grant revoked)", call));
+            return Err(self.denied(Code::GrantRevoked, "(grant revoked)", call, None));
         }
         let Some(place) = record.place(call.identity(Identity::Server)) else { return Ok(&self.nobody) };
-        // At the instant itself it has expired.
-        if place.expires_at.is_some_and(|end| self.nobody.now() >= end) {
-            return Err(denied(Code::GrantExpired, "(grant expired)", call));
+        if let Some(end) = place.expires_at {
+            let now = self.nobody.now();
+            // At the instant itself it has expired.
+            if now >= end {
+                return Err(self.denied(Code::GrantExpired, "(grant expired)", call, Some(now)));
+            }
         }
         Ok(&place.policy.gate)
+    }
+
+    #[cold]
+    fn denied(&self, code: Code, rule: &'static str, call: &ToolCall<'_>, now: Option<Timestamp>) -> Denial {
+        let message = default_message(code, call.tool()).into();
+        let denial = Refusal { code, rule: Some(rule.into()), message, policy: None }.into();
+        self.nobody.note_denial(call, &denial, now);
+        denial
     }
 
     fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S>>>, name: &str) -> Arc<Named<S>> {
@@ -297,12 +335,6 @@ impl<S> Inner<S> {
         policies.insert(name.into(), Arc::clone(&named));
         named
     }
-}
-
-#[cold]
-fn denied(code: Code, rule: &'static str, call: &ToolCall<'_>) -> Denial {
-    let message = default_message(code, call.tool()).into();
-    Refusal { code, rule: Some(rule.into()), message, policy: None }.into()
 }
 
 impl<S> Record<S> {

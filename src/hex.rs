@@ -18,6 +18,12 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(byte).collect())
 }
 
+/// The 32 bytes of a digest, as [`Hex`] writes them and in no other spelling.
+pub(crate) fn undigest(text: &str) -> Option<[u8; 32]> {
+    let small = text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    unhex(text).filter(|_| small)?.try_into().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 mod amount;
 pub mod approval;
+pub mod audit;
 mod call;
 mod canonical;
 pub mod charge;
@@ -18,11 +19,13 @@ mod path;
 mod permit;
 mod pointer;
 mod policy;
+pub mod shadow;
 pub mod store;
 mod time;
 
 pub use amount::{Amount, AmountError, Total};
 pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};
+pub use audit::{AuditError, AuditRecord, AuditSink};
 pub use call::{Arguments, Identity, ToolCall};
 pub use decision::{ApprovalRequest, Decision, Denial, RateLimited};
 pub use gate::{Gate, GateBuilder, Obstacle};

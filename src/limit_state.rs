@@ -11,11 +11,11 @@ use crate::time::Timestamp;
 /// How one limit stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LimitState {
-    counter: Box<str>,
-    used: Total,
-    remaining: Amount,
-    max: Amount,
-    resets_at: Timestamp,
+    pub(crate) counter: Box<str>,
+    pub(crate) used: Total,
+    pub(crate) remaining: Amount,
+    pub(crate) max: Amount,
+    pub(crate) resets_at: Timestamp,
 }
 
 impl LimitState {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod ending;
+mod id;
 mod pins;
 mod session;
 
@@ -15,8 +16,9 @@ use crate::policy::{Code, Policy};
 
 pub use answer::{Form, Refusal};
 pub use ending::Ending;
+pub use id::RequestId;
 pub use pins::{OnChange, Pin, PinError, PinSnapshot, ToolChange, ToolDigest, ToolPins};
-pub use session::{Decided, Ended, Failed, FromClient, FromServer, RequestId, Session, too_long};
+pub use session::{Decided, Ended, Failed, FromClient, FromServer, Session, too_long};
 
 /// A JSON-RPC message that can be read in one way only.
 ///

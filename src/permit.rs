@@ -1,12 +1,13 @@
 //! Leave to make one call, and what becomes of its quota.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
-use crate::approval::{ApprovalError, Claim};
+use crate::approval::{ApprovalError, ApprovalId, Claim};
 use crate::charge::Meter;
 use crate::limit_state::LimitState;
 use crate::policy::{Plan, Policy};
@@ -23,6 +24,7 @@ pub struct Permit {
     /// None for a call that nothing counts.
     held: Option<Held<dyn Granter>>,
     settled: bool,
+    watch: Option<Box<Watch>>,
 }
 
 /// Leave to make one call, whose quota is already spent, in a store across a network.
@@ -35,6 +37,7 @@ pub struct AsyncPermit {
     /// None for a call that nothing counts.
     held: Option<Held<dyn AsyncGranter>>,
     settled: bool,
+    watch: Option<Box<Watch>>,
 }
 
 /// A permit could not be settled. It stays as it is.
@@ -86,6 +89,42 @@ pub(crate) trait AsyncGranter: Ground + Send + Sync {
     fn abandon(&self, request: &Settle<'_>);
 }
 
+/// What becomes of an allowed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Its quota is given back.
+    Release,
+    /// It is settled at this amount.
+    Settle(Amount),
+    /// It has ended.
+    End,
+}
+
+/// Somebody who wants to know what becomes of an allowed call. When it is dropped without having heard of a release or an end, the
+/// permit was dropped.
+pub(crate) trait Witness: Send + Sync {
+    /// The store is being asked.
+    fn begin(&mut self, fate: Fate);
+    /// The store has answered what began last.
+    fn done(&mut self, failure: Option<&(dyn Error + 'static)>);
+}
+
+/// All who want to know what becomes of one call.
+pub(crate) struct Watch(pub(crate) Vec<Box<dyn Witness>>);
+
+fn begin(watch: &mut Option<Box<Watch>>, fate: Fate) {
+    if let Some(watch) = watch {
+        watch.0.iter_mut().for_each(|witness| witness.begin(fate));
+    }
+}
+
+fn done<E: Error + 'static>(watch: &mut Option<Box<Watch>>, outcome: &Result<(), E>) {
+    if let Some(watch) = watch {
+        let failure = outcome.as_ref().err().map(|error| error as _);
+        watch.0.iter_mut().for_each(|witness| witness.done(failure));
+    }
+}
+
 /// Leave of either kind, to ask how its limits stand.
 pub trait Leave: sealed::Sealed {
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
@@ -93,14 +132,33 @@ pub trait Leave: sealed::Sealed {
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Permit {}
-    impl Sealed for super::AsyncPermit {}
+    use crate::approval::ApprovalId;
+
+    pub trait Sealed {
+        /// The approval that the call uses.
+        fn approval_id(&self) -> Option<ApprovalId>;
+    }
+
+    impl Sealed for super::Permit {
+        fn approval_id(&self) -> Option<ApprovalId> {
+            self.held.as_ref()?.approval_id()
+        }
+    }
+
+    impl Sealed for super::AsyncPermit {
+        fn approval_id(&self) -> Option<ApprovalId> {
+            self.held.as_ref()?.approval_id()
+        }
+    }
 }
 
 type Changes<'h> = SmallVec<[Settled<'h>; 4]>;
 
 impl<G: Ground + ?Sized> Held<G> {
+    fn approval_id(&self) -> Option<ApprovalId> {
+        self.claim.as_ref().map(|claim| *claim.approval())
+    }
+
     fn limits(&self) -> Vec<LimitState> {
         let policy = self.granter.policy();
         policy.map_or_else(Vec::new, |policy| LimitState::all(policy, &self.plan.limits, &self.tallies))
@@ -164,11 +222,15 @@ impl<G: Ground + ?Sized> Held<G> {
 
 impl Permit {
     pub(crate) fn counted(held: Held<dyn Granter>) -> Self {
-        Self { held: Some(held), settled: false }
+        Self { held: Some(held), settled: false, watch: None }
     }
 
     pub(crate) fn uncounted() -> Self {
-        Self { held: None, settled: false }
+        Self { held: None, settled: false, watch: None }
+    }
+
+    pub(crate) fn watch(&mut self, watch: Watch) {
+        self.watch = Some(Box::new(watch));
     }
 
     /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. If the
@@ -184,11 +246,15 @@ impl Permit {
     /// # Errors
     /// The store failed; the quota stays spent until its windows end, or the approval used.
     pub fn try_release(mut self) -> Result<(), StoreError> {
-        let Some(held) = self.held.take() else { return Ok(()) };
-        let (step, changes) = held.given_back(self.settled);
-        let given_back = settle(&held, step, &changes);
-        // The one does not wait for the other: the call was not made, whether its quota can be given back or not.
-        given_back.and(held.hand_back(self.settled))
+        begin(&mut self.watch, Fate::Release);
+        let released = self.held.take().map_or(Ok(()), |held| {
+            let (step, changes) = held.given_back(self.settled);
+            let given_back = settle(&held, step, &changes);
+            // The one does not wait for the other: the call was not made, whether its quota can be given back or not.
+            given_back.and(held.hand_back(self.settled))
+        });
+        done(&mut self.watch, &released);
+        released
     }
 
     /// Puts the real amount, now that it is known, in place of what limits with `amount_from` charged, in the very windows
@@ -201,13 +267,16 @@ impl Permit {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        if let Some(held) = &mut self.held {
+        begin(&mut self.watch, Fate::Settle(real));
+        let settled = self.held.as_mut().map_or(Ok(()), |held| -> Result<(), StoreError> {
             let amounts = held.settled(real);
             settle(held, Step::Settle, &held.at_amounts(&amounts))?;
             held.note(&amounts);
-        }
-        self.settled = true;
-        Ok(())
+            Ok(())
+        });
+        self.settled = settled.is_ok();
+        done(&mut self.watch, &settled);
+        Ok(settled?)
     }
 
     /// Whether it was settled.
@@ -242,11 +311,15 @@ impl Drop for Permit {
 
 impl AsyncPermit {
     pub(crate) fn counted(held: Held<dyn AsyncGranter>) -> Self {
-        Self { held: Some(held), settled: false }
+        Self { held: Some(held), settled: false, watch: None }
     }
 
     pub(crate) fn uncounted() -> Self {
-        Self { held: None, settled: false }
+        Self { held: None, settled: false, watch: None }
+    }
+
+    pub(crate) fn watch(&mut self, watch: Watch) {
+        self.watch = Some(Box::new(watch));
     }
 
     /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. A permit
@@ -256,10 +329,15 @@ impl AsyncPermit {
     /// # Errors
     /// The store failed; the quota stays spent until its windows end, or the approval used.
     pub async fn release(mut self) -> Result<(), StoreError> {
-        let Some(held) = self.held.take() else { return Ok(()) };
-        let (step, changes) = held.given_back(self.settled);
-        let given_back = settle_async(&held, step, &changes).await;
-        given_back.and(held.hand_back(self.settled))
+        begin(&mut self.watch, Fate::Release);
+        let mut released = Ok(());
+        if let Some(held) = self.held.take() {
+            let (step, changes) = held.given_back(self.settled);
+            let given_back = settle_async(&held, step, &changes).await;
+            released = given_back.and(held.hand_back(self.settled));
+        }
+        done(&mut self.watch, &released);
+        released
     }
 
     /// Puts the real amount in place of what was charged, as [`Permit::settle`] does.
@@ -270,13 +348,18 @@ impl AsyncPermit {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
+        begin(&mut self.watch, Fate::Settle(real));
+        let mut settled = Ok(());
         if let Some(held) = &mut self.held {
             let amounts = held.settled(real);
-            settle_async(held, Step::Settle, &held.at_amounts(&amounts)).await?;
-            held.note(&amounts);
+            settled = settle_async(held, Step::Settle, &held.at_amounts(&amounts)).await;
+            if settled.is_ok() {
+                held.note(&amounts);
+            }
         }
-        self.settled = true;
-        Ok(())
+        self.settled = settled.is_ok();
+        done(&mut self.watch, &settled);
+        Ok(settled?)
     }
 
     /// Whether it was settled.
@@ -289,8 +372,13 @@ impl AsyncPermit {
     /// # Errors
     /// The store failed; what is in flight is free when its lease ends.
     pub async fn end(mut self) -> Result<(), StoreError> {
-        let Some(held) = self.held.take() else { return Ok(()) };
-        settle_async(&held, Step::End, &held.ended()).await
+        begin(&mut self.watch, Fate::End);
+        let mut ended = Ok(());
+        if let Some(held) = self.held.take() {
+            ended = settle_async(&held, Step::End, &held.ended()).await;
+        }
+        done(&mut self.watch, &ended);
+        ended
     }
 
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.

@@ -1,6 +1,6 @@
 //! Runs a trace: what happens, line by line, against a gate whose clock stands in the trace.
 //!
-//! Shared by `decide` and the tests, which judge the same answers.
+//! Shared by `decide`, `shadow` and the tests, which judge the same answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -25,7 +25,7 @@ const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
 /// A gate, and what the trace has brought about so far.
 pub(crate) struct Runner {
-    gate: Gate<Arc<SwitchStore>>,
+    pub(crate) gate: Gate<Arc<SwitchStore>>,
     store: Arc<SwitchStore>,
     clock: ManualClock,
     caller: Caller,

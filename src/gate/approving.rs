@@ -130,8 +130,7 @@ impl<S> Gate<S> {
     /// It is not pending; or `by` is not among the policy's `approvers`, has asked for it (as the call's agent, user, grant
     /// or session), or has approved it already; or the store of approvals cannot tell.
     pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        let parts = &self.0.parts;
-        parts.approvals.decide(id, Verdict::Approve, by, parts.clock.now())
+        self.answer(id, Verdict::Approve, by)
     }
 
     /// Refuses a request, in the name of `by`: for all calls that wait for it. A call that asks again makes a new request.
@@ -139,8 +138,15 @@ impl<S> Gate<S> {
     /// # Errors
     /// It is not pending; or `by` is not among the policy's `approvers`; or the store of approvals cannot tell.
     pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.answer(id, Verdict::Refuse, by)
+    }
+
+    fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
         let parts = &self.0.parts;
-        parts.approvals.decide(id, Verdict::Refuse, by, parts.clock.now())
+        let now = parts.clock.now();
+        let decided = parts.approvals.decide(id, verdict, by, now);
+        parts.note_verdict(id, verdict, by, now, decided.as_ref());
+        decided
     }
 
     /// What waits for a person, the oldest first.

@@ -25,13 +25,18 @@ pub(super) struct Question<'p> {
 
 impl<S> InForce<S> {
     /// What the stores have to be asked, with the costs of the call in `plan`, an empty one; nothing for a call that is allowed
-    /// uncounted.
+    /// uncounted. Without a `now` the clock is read, if the decision depends on it.
     #[inline]
-    pub(super) fn ask<'p>(&'p self, call: &'p ToolCall<'p>, plan: &mut Plan) -> Result<Option<Question<'p>>, Refused> {
+    pub(super) fn ask<'p>(
+        &'p self,
+        now: Option<Timestamp>,
+        call: &'p ToolCall<'p>,
+        plan: &mut Plan,
+    ) -> Result<Option<Question<'p>>, Refused> {
         let Some(policy) = &self.policy else { return Err(deny_without_policy(call)) };
-        let now = if policy.reads_time() { self.parts.clock.now() } else { Timestamp::UNIX_EPOCH };
-        let mut question = self.judge(policy, call, now, plan)?;
-        if question.needs_approval() && !policy.reads_time() {
+        let now = now.or_else(|| policy.reads_time().then(|| self.parts.clock.now()));
+        let mut question = self.judge(policy, call, now.unwrap_or(Timestamp::UNIX_EPOCH), plan)?;
+        if question.needs_approval() && now.is_none() {
             question.now = self.parts.clock.now();
         }
         let asks = !plan.charges.is_empty() || question.needs_approval();

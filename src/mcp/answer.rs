@@ -54,7 +54,7 @@ pub enum Form {
     /// The same, with the facts under `structuredContent`: for protocol versions from 2025-06-18 on.
     ///
     /// The facts do not follow the `outputSchema` of a tool. A client that checks them against it even in an error needs
-    /// [`Form::Text`] for the tools that declare one.
+    /// [`Form::Text`] for the tools that declare one; a [`Session`](super::Session) sees to that.
     Structured,
     /// An error of JSON-RPC, with the facts under `data`: for hosts whose clients should stop rather than tell the model.
     ///

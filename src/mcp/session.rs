@@ -1,25 +1,25 @@
 //! A connection as it passes a gateway, in both directions.
 
+mod text;
+
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use serde::de::{Deserializer, IgnoredAny};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Call, Ending, Form, MalformedMessage, Message, NESTING, Refusal, field, no_variants, read_in_one_way};
+use super::{Call, Ending, Form, MalformedMessage, Message, Refusal, RequestId};
 use crate::decision::{Decision, Denial};
-use crate::json::{Json, Member, Node, Parser, each_duplicate};
 use crate::permit::{AsyncPermit, Leave, Permit};
 use crate::store::StoreError;
+use text::{Envelope, answerable, error, read_list};
 
 /// How many requests of a client may be under way at once: a server that never answers does not fill the memory.
 const UNDER_WAY: usize = 10_000;
 /// How many answers are remembered, to know them again when a stream is resumed.
 const ANSWERED: usize = 256;
-/// A list of tools may hold schemas, which stand deeper than calls.
-const LIST_NESTING: usize = 128;
+/// How many tools with an `outputSchema` are remembered. Past that, all tools count as having one.
+const OUTPUT_SCHEMAS: usize = 10_000;
 
 /// The text is no JSON, and the message is no request: JSON-RPC's own codes.
 const NO_JSON: i32 = -32700;
@@ -66,19 +66,7 @@ pub struct Session<P = Permit> {
     protocol_version: Option<Box<str>>,
     under_way: HashMap<RequestId, UnderWay<P>>,
     answered: VecDeque<(RequestId, Kind)>,
-}
-
-/// The id of a request under way: a text or an integer. It is written as JSON.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct RequestId(Id);
-
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(untagged)]
-enum Id {
-    Text(Box<str>),
-    Negative(i64),
-    Positive(u64),
+    with_output_schema: HashSet<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -186,9 +174,16 @@ pub struct Failed<P> {
 
 impl<P: Leave> Session<P> {
     /// A connection on which nothing was said yet. Refusals are written in the form of the protocol's version that
-    /// `initialize` agrees on.
+    /// `initialize` agrees on; but those of tools that a list has shown with an `outputSchema` as [`Form::Text`], because
+    /// clients hold structured content against that schema, even in an error, and throw away what does not follow it.
     pub fn new() -> Self {
-        Self { form: None, protocol_version: None, under_way: HashMap::new(), answered: VecDeque::new() }
+        Self {
+            form: None,
+            protocol_version: None,
+            under_way: HashMap::new(),
+            answered: VecDeque::new(),
+            with_output_schema: HashSet::new(),
+        }
     }
 
     /// Writes refusals in this form, whatever the version.
@@ -289,7 +284,7 @@ impl<P: Leave> Session<P> {
                 if let Some(id) = id {
                     self.under_way.remove(&id);
                 }
-                let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form()));
+                let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form(call.tool())));
                 // A call that `from_client` gave has an id, and so an answer.
                 Decided::Answer { answer: answer.unwrap_or_default() }
             }
@@ -339,7 +334,7 @@ impl<P: Leave> Session<P> {
         };
         let ended = permit.map(|permit| Ended { permit, ending: Ending::of_answer(&id, text) });
         let message = match kind {
-            Kind::List if envelope.result => Cow::Owned(filtered(text, &id, filter)),
+            Kind::List if envelope.result => Cow::Owned(self.filtered(text, &id, filter)),
             Kind::Initialize => {
                 self.note_version(text);
                 text.into()
@@ -364,9 +359,38 @@ impl<P: Leave> Session<P> {
         self.under_way.drain().map(|(id, entry)| entry.fail(&id, ending, why)).collect()
     }
 
-    fn form(&self) -> Form {
-        let of_version = || self.protocol_version.as_deref().map_or(Form::Text, Form::of_version);
+    fn form(&self, tool: &str) -> Form {
+        let has_schema = self.with_output_schema.contains(tool) || self.with_output_schema.len() >= OUTPUT_SCHEMAS;
+        let of_version = || match &self.protocol_version {
+            Some(version) if !has_schema => Form::of_version(version),
+            _ => Form::Text,
+        };
         self.form.unwrap_or_else(of_version)
+    }
+
+    /// The answer to `tools/list`, filtered; an error where what is filtered might not be what a client reads.
+    fn filtered(&mut self, text: &str, id: &RequestId, filter: impl FnOnce(&mut Value)) -> String {
+        let Some(mut answer) = read_list(text) else {
+            let why = "The server's list of tools can be read in more than one way.";
+            return error(&id.to_string(), NOT_ANSWERED, why, None);
+        };
+        if let Some(result) = answer.get_mut("result") {
+            filter(result);
+        }
+        let tools = answer.pointer("/result/tools").and_then(Value::as_array);
+        for tool in tools.into_iter().flatten() {
+            let Some(name) = tool.get("name").and_then(Value::as_str) else { continue };
+            match tool.get("outputSchema") {
+                Some(_) if self.with_output_schema.len() < OUTPUT_SCHEMAS => {
+                    self.with_output_schema.insert(name.into());
+                }
+                Some(_) => {}
+                None => {
+                    self.with_output_schema.remove(name);
+                }
+            }
+        }
+        answer.to_string()
     }
 
     fn cancel(&mut self, id: Option<&Value>) {
@@ -447,57 +471,9 @@ impl Ended<AsyncPermit> {
     }
 }
 
-impl RequestId {
-    /// The id of a request; none for a value that can be none: a request's id is a text or an integer.
-    pub fn of(id: &Value) -> Option<Self> {
-        let integer = || match (id.as_u64(), id.as_i64()) {
-            (Some(positive), _) => Some(Id::Positive(positive)),
-            (None, negative) => negative.map(Id::Negative),
-        };
-        id.as_str().map(|text| Id::Text(text.into())).or_else(integer).map(Self)
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Id::Text(text) => write!(f, "{}", Value::from(&**text)),
-            Id::Negative(integer) => integer.fmt(f),
-            Id::Positive(integer) => integer.fmt(f),
-        }
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RequestId({self})")
-    }
-}
-
 /// The answer to a message that is longer than the host takes, `bound` bytes: a host need not read it whole to know.
 pub fn too_long(bound: usize) -> String {
     error("null", NO_REQUEST, &format!("The message has more than {bound} bytes."), None)
-}
-
-/// What a server's message is, and nothing of what is in it. A key that stands twice is an error.
-#[derive(Deserialize)]
-struct Envelope {
-    #[serde(default, deserialize_with = "id")]
-    id: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    method: bool,
-    #[serde(default, deserialize_with = "present")]
-    result: bool,
-    #[serde(default, deserialize_with = "present")]
-    error: bool,
-}
-
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
-
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
 }
 
 fn refuse(malformed: MalformedMessage, id: Option<String>, code: i32) -> FromClient {
@@ -505,57 +481,4 @@ fn refuse(malformed: MalformedMessage, id: Option<String>, code: i32) -> FromCli
     let refusal = Refusal::from(&denial);
     let data = Value::from(refusal.facts().clone());
     FromClient::Answer { answer: id.map(|id| error(&id, code, &refusal.text(), Some(data))), denial }
-}
-
-fn error(id: &str, code: i32, message: &str, data: Option<Value>) -> String {
-    let mut error = json!({ "code": code, "message": message });
-    if let (Some(data), Some(members)) = (data, error.as_object_mut()) {
-        members.insert("data".to_owned(), data);
-    }
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
-}
-
-/// Whom an answer to a refused message goes to, the id as JSON, and its code: nobody, if it is an answer itself.
-fn answerable(text: &str) -> (Option<String>, i32) {
-    let unknown = || Some("null".to_owned());
-    let Ok(root) = Parser::document(text, NESTING) else { return (unknown(), NO_JSON) };
-    let Json::Object(members) = &root.json else { return (unknown(), NO_REQUEST) };
-    let mut twice = false;
-    each_duplicate(members, |member| twice |= member.key == "id");
-    let id = field(members, "id").and_then(Node::to_value);
-    let certain = !twice && no_variants(members, &["id"]).is_ok();
-    let is_answer = |members: &[Member<'_>]| {
-        field(members, "method").is_none() && (field(members, "result").is_some() || field(members, "error").is_some())
-    };
-    let answer = match id.as_ref().and_then(RequestId::of).filter(|_| certain) {
-        _ if is_answer(members) => None,
-        Some(id) => Some(id.to_string()),
-        None => unknown(),
-    };
-    (answer, NO_REQUEST)
-}
-
-/// The answer to `tools/list`, filtered; an error where what is filtered might not be what a client reads.
-fn filtered(text: &str, id: &RequestId, filter: impl FnOnce(&mut Value)) -> String {
-    let read = || {
-        let root = Parser::document(text, LIST_NESTING).ok()?;
-        read_in_one_way(&root).ok()?;
-        let Json::Object(members) = &root.json else { return None };
-        no_variants(members, &["jsonrpc", "id", "result", "error"]).ok()?;
-        if let Some(Json::Object(members)) = field(members, "result").map(|result| &result.json) {
-            no_variants(members, &["tools"]).ok()?;
-        }
-        root.to_value()
-    };
-    match read() {
-        Some(mut answer) => {
-            if let Some(result) = answer.get_mut("result") {
-                filter(result);
-            }
-            answer.to_string()
-        }
-        None => {
-            error(&id.to_string(), NOT_ANSWERED, "The server's list of tools can be read in more than one way.", None)
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::approval::Approving;
@@ -18,7 +19,8 @@ use crate::path::{Datum, Facts, Found};
 use crate::time::Timestamp;
 
 /// Why a decision is what it is. Its text is stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Code {
     /// There is no policy for the caller.
@@ -51,6 +53,8 @@ pub enum Code {
     GrantRevoked,
     /// The tool's definition is not the one that was pinned.
     ToolChanged,
+    /// The decision could not be recorded, and the host [requires](crate::GateBuilder::require_audit) that each one is.
+    AuditUnavailable,
 }
 
 impl Code {
@@ -72,6 +76,7 @@ impl Code {
             Self::GrantExpired => "grant_expired",
             Self::GrantRevoked => "grant_revoked",
             Self::ToolChanged => "tool_changed",
+            Self::AuditUnavailable => "audit_unavailable",
         }
     }
 }

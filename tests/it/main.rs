@@ -10,6 +10,8 @@
 
 mod allocations;
 mod approvals;
+mod audit;
+mod audit_log;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;
@@ -33,8 +35,11 @@ mod redis;
 mod samples;
 mod schema;
 mod session;
+mod shadow;
 #[cfg(feature = "conformance")]
 mod stores;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod vectors;
 mod walls;
 

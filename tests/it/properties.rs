@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use toolgate::audit::{self, AuditRecord};
+use toolgate::shadow::Candidate;
 use toolgate::{
     Amount, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, Timestamp, ToolCall,
 };
@@ -93,6 +95,40 @@ proptest! {
     #[test]
     fn the_model_counts_alike(documents in generate::counting_documents(), history in generate::counted_history()) {
         agrees(&documents, &history)?;
+    }
+
+    /// Neither a record nor a candidate changes a decision, or a counter.
+    #[test]
+    fn who_looks_on_disturbs_nothing(
+        documents in prop_oneof![
+            (generate::document(), generate::document()).prop_map(|(one, two)| [one, two]),
+            generate::counting_documents(),
+        ],
+        history in prop_oneof![generate::history().boxed(), generate::counted_history().boxed()],
+    ) {
+        is_undisturbed(&documents, &history)?;
+    }
+
+    #[test]
+    fn a_log_is_decided_again(
+        documents in generate::counting_documents(),
+        history in generate::counted_history(),
+        other in generate::document(),
+        calls in generate::history(),
+    ) {
+        is_decided_again(&documents, &history)?;
+        is_decided_again(&[other.clone(), other], &calls)?;
+    }
+
+    #[test]
+    fn a_policy_beside_itself_agrees(
+        documents in generate::counting_documents(),
+        history in generate::counted_history(),
+        other in generate::document(),
+        calls in generate::history(),
+    ) {
+        agrees_with_itself(&documents, &history)?;
+        agrees_with_itself(&[other.clone(), other], &calls)?;
     }
 
     /// If nothing else is counted, a call that has to wait is refused until the instant that it was told, and not then; one that
@@ -353,6 +389,100 @@ impl World {
             }
         }
     }
+}
+
+/// Two gates live the same, one of them recorded and with a candidate beside: it decides and counts as the other does.
+fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let (mut quiet, mut watched) = (World::of(documents), World::of(documents));
+    let builder = Gate::builder().policy(watched.policies[0].clone()).store(Arc::clone(&watched.store));
+    watched.gate = builder.clock(watched.clock.clone()).audit(crate::audit::Kept::default()).build();
+    watched.gate.try_out(Candidate::new(watched.policies[1].clone()));
+    for event in history {
+        match (quiet.happen(event), watched.happen(event)) {
+            (Came::Decided(one), Came::Decided(two)) => {
+                prop_assert_eq!(shown(&one), shown(&two), "{:?}", event);
+                quiet.keep(*one);
+                watched.keep(*two);
+            }
+            (Came::Answered(one), Came::Answered(two)) => prop_assert_eq!(one, two, "{:?}", event),
+            (Came::Nothing, Came::Nothing) => {}
+            _ => prop_assert!(false, "{event:?} comes to the same"),
+        }
+        if let Event::Call(call, _) = event {
+            let usage = |world: &World| world.gate.usage(&tool_call(call)).ok().map(|used| states(&used));
+            prop_assert_eq!(usage(&quiet), usage(&watched));
+        }
+    }
+    Ok(())
+}
+
+/// What a log with arguments holds is enough to decide all of it again, with the same answers and the same counters.
+fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let (mut world, kept) = (World::of(documents), crate::audit::Kept::default());
+    let builder = Gate::builder().policy(world.policies[0].clone()).store(Arc::clone(&world.store));
+    world.gate = builder.clock(world.clock.clone()).audit(kept.clone()).audit_arguments().build();
+    // What the stores failed at is in no log.
+    for event in history.iter().filter(|event| !matches!(event, Event::Store { .. } | Event::Swap)) {
+        if let Came::Decided(decision) = world.happen(event) {
+            world.keep(*decision);
+        }
+    }
+    world.calls.clear();
+    let clock = ManualClock::new(Timestamp::from_unix_micros(START));
+    let gate = Gate::builder().policy(world.policies[0].clone()).clock(clock.clone()).build();
+    let mut permits = std::collections::HashMap::new();
+    for record in kept.take() {
+        let record: AuditRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        clock.set(record.time());
+        match record.event() {
+            audit::Event::Decision => {
+                let Some(call) = record.call() else {
+                    prop_assert_eq!(record.code(), Some(Code::MalformedCall));
+                    continue;
+                };
+                let again = gate.check(&call);
+                let before =
+                    (record.decision().map(|it| it.as_str()), record.code(), record.rule(), record.retry_after());
+                prop_assert_eq!(before, (Some(again.as_str()), again.code(), again.rule(), again.retry_after()));
+                prop_assert_eq!(record.limits(), &*again.limits());
+                if let Decision::Allow(permit) = again {
+                    permits.insert(record.id(), permit);
+                }
+            }
+            audit::Event::Release => permits.remove(&record.id()).unwrap().release(),
+            audit::Event::Settle => permits.get_mut(&record.id()).unwrap().settle(record.amount().unwrap()).unwrap(),
+            audit::Event::End => drop(permits.remove(&record.id()).unwrap()),
+            audit::Event::Policy => {}
+            other => prop_assert!(false, "nobody has said anything: {other}"),
+        }
+    }
+    prop_assert!(permits.is_empty(), "every call has ended");
+    Ok(())
+}
+
+/// A candidate that is the policy in force agrees with it in every call, and its counters hold the same.
+fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let mut world = World::of(documents);
+    let store = Arc::new(SwitchStore::default());
+    world.gate.try_out(Candidate::new(world.policies[0].clone()).store(Arc::clone(&store)));
+    let builder = Gate::builder().policy(world.policies[0].clone()).store(store);
+    let apart = builder.clock(world.clock.clone()).build();
+    let mut calls = 0;
+    // Its store does not fail when the other does.
+    let steps = history.iter().filter(|event| !matches!(event, Event::Store { .. } | Event::Swap));
+    for event in steps {
+        if let Came::Decided(decision) = world.happen(event) {
+            world.keep(*decision);
+            calls += 1;
+        }
+        if let Event::Call(call, _) = event {
+            let call = tool_call(call);
+            prop_assert_eq!(states(&world.gate.usage(&call).unwrap()), states(&apart.usage(&call).unwrap()));
+        }
+    }
+    let report = world.gate.end_trial().unwrap();
+    prop_assert_eq!((report.agreed(), report.differed()), (calls, 0), "{:?}", report);
+    Ok(())
 }
 
 type Shown = (String, u128, u128, u128, i64);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use toolgate::Policy;
+use toolgate::shadow::{Candidate, DifferenceKind};
 
 use crate::trace::Runner;
 use crate::vectors::contains;
@@ -44,4 +45,26 @@ fn payments() {
 #[test]
 fn search_budget() {
     assert!(run("search-budget") > 45);
+}
+
+/// A candidate beside it changes no answer, and differs where it was written to.
+#[test]
+fn a_candidate_for_the_code_generator() {
+    let read = |name: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name)).unwrap()
+    };
+    let runner = || Runner::new(read("code-generator.json").parse().unwrap());
+    let (mut alone, mut tried) = (runner(), runner());
+    tried.gate.try_out(Candidate::new(read("code-generator.candidate.json").parse().unwrap()));
+    for line in read("code-generator.jsonl").lines() {
+        let answer = |runner: &mut Runner| serde_json::to_value(runner.answer(line, &mut |_, _| {})).unwrap();
+        assert_eq!(answer(&mut tried), answer(&mut alone), "{line}");
+    }
+    let report = tried.gate.end_trial().unwrap();
+    let rules: Vec<_> = report.rules().map(|(kind, rule, _)| (kind, rule)).collect();
+    for rule in ["limits/0", "require/0"] {
+        assert!(rules.contains(&(DifferenceKind::Stops, &*format!("/tools/generate_code/{rule}"))), "{rules:?}");
+    }
+    assert!(rules.contains(&(DifferenceKind::Passes, "/tools/generate_code/require/1")), "a longer prompt: {rules:?}");
+    assert!(report.agreed() > report.differed());
 }

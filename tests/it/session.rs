@@ -137,7 +137,8 @@ fn what_is_no_call_passes_as_it_is() {
 
 #[test]
 fn unreadable_messages_are_answered_to_whom_it_may_concern() {
-    let cases: [(&[u8], Option<(&str, i32)>); 14] = [
+    type Answer = Option<(&'static str, i32)>;
+    let cases: [(&[u8], Answer); 14] = [
         (b"nonsense", Some(("null", -32700))),
         (b"", Some(("null", -32700))),
         (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}", Some(("null", -32700))),
@@ -273,10 +274,8 @@ fn what_is_cancelled_stays_in_flight_until_it_ends() {
     assert!(!gateway.calls("2", "run"), "the server may be at work on it still");
     assert_eq!(gateway.ends(&result("1")), Ending::Succeeded);
     assert!(gateway.calls("2", "run"));
-    assert_eq!(
-        gateway.client(&cancel.replace('1', "2").replace("\"2.0\"", "\"2.0\"")),
-        Step::ToServer(value(&cancel.replace("\":1", "\":2")))
-    );
+    let cancel = cancel.replace(":1", ":2");
+    assert_eq!(gateway.client(&cancel), Step::ToServer(value(&cancel)));
     let failed = gateway.session.fail(&id("2"), Ending::Unclear(None), "no answer in 60 s").unwrap();
     assert_eq!(failed.answer, None, "the client has cancelled it");
     failed.ended.unwrap().conclude().unwrap();
@@ -310,6 +309,19 @@ fn refusals_follow_the_version_that_was_agreed_on() {
     };
     assert!(agree("2025-06-18"));
     assert!(!agree("2025-03-26"));
+    // A client may hold structured content, even of an error, against the schema of the tool's results.
+    let mut gateway = Gateway::new();
+    for (ask, answer) in [
+        ("initialize", json!({ "protocolVersion": "2025-06-18" })),
+        ("tools/list", json!({ "tools": [{ "name": "pay", "outputSchema": {} }, { "name": "run" }] })),
+    ] {
+        let _ = gateway.client(&json!({"jsonrpc":"2.0","id":0,"method":ask}).to_string());
+        let _ = gateway.server(&json!({"jsonrpc":"2.0","id":0,"result":answer}).to_string());
+    }
+    for (tool, is_structured) in [("pay", false), ("other", true)] {
+        let Step::ToClient(answer) = gateway.client(&call("1", tool)) else { panic!("refused") };
+        assert_eq!(answer["result"].get("structuredContent").is_some(), is_structured, "{answer}");
+    }
     let mut gateway = Gateway::new();
     gateway.session = Session::new().with_form(Form::Error);
     let Step::ToClient(answer) = gateway.client(&call("1", "pay")) else { panic!("refused") };

@@ -1,0 +1,55 @@
+//! Tries a policy out beside another, on the calls of a trace.
+//!
+//! ```text
+//! cargo run --release --example shadow -- POLICY.json CANDIDATE.json TRACE.jsonl
+//! ```
+//!
+//! Decides the trace by the first policy, and writes one line of JSON for each call that the second would have decided otherwise.
+//! How often, and by which rules, follows on standard error.
+
+mod trace;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use toolgate::shadow::{Candidate, Difference};
+use toolgate::{Policy, PolicyError};
+use trace::Runner;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let files: Vec<String> = std::env::args().skip(1).collect();
+    let [in_force, candidate, trace] = files.as_slice() else {
+        eprintln!("usage: shadow POLICY.json CANDIDATE.json TRACE.jsonl");
+        return Ok(ExitCode::from(2));
+    };
+    let read = |file: &String| -> Result<Policy, Box<dyn Error>> { Ok(Policy::from_slice(&std::fs::read(file)?)?) };
+    let mut runner = Runner::new(read(in_force)?);
+    let trial = Candidate::new(read(candidate)?).on_difference(print);
+    runner.gate.try_out(trial);
+
+    let mut complain = |file: &str, error: Result<&PolicyError, &std::io::Error>| match error {
+        Ok(error) => eprintln!("{file}: {error}"),
+        Err(error) => eprintln!("{file}: {error}"),
+    };
+    for line in std::fs::read_to_string(trace)?.lines() {
+        runner.answer(line, &mut complain);
+    }
+    if let Some(report) = runner.gate.end_trial() {
+        let (calls, agreed, differed) = (runner.summary().calls, report.agreed(), report.differed());
+        eprintln!("\n{calls} calls in the trace: {agreed} decided alike, {differed} not");
+        for (kind, rule, count) in report.rules() {
+            eprintln!("{count:>7}  {kind:<9}  {rule}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(difference: &Difference) {
+    let (ours, theirs) = (difference.in_force(), difference.candidate());
+    let side = |record: &toolgate::AuditRecord| serde_json::json!({ "decision": record.decision(), "code": record.code(), "rule": record.rule() });
+    let line = serde_json::json!({
+        "at": ours.time(), "tool": ours.tool(), "candidate": difference.kind(),
+        "in_force_says": side(ours), "candidate_says": side(theirs),
+    });
+    println!("{line}");
+}

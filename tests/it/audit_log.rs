@@ -1,0 +1,361 @@
+//! Logs of JSON Lines: written by many, interrupted, tampered with.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use toolgate::audit::{
+    self, AuditError, AuditRecord, AuditSink, Event, Fault, Head, JsonLines, LogError, Records, verify, verify_up_to,
+};
+use toolgate::{Code, Gate, Grants, Policy, ToolCall};
+
+/// A path of a file that goes with the value.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(std::env::temp_dir().join(format!("toolgate-audit-{}-{number}.jsonl", std::process::id())))
+    }
+
+    fn read(&self) -> Vec<u8> {
+        std::fs::read(&self.0).unwrap()
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        OpenOptions::new().append(true).create(true).open(&self.0).unwrap().write_all(bytes).unwrap();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn record(tool: &str) -> AuditRecord {
+    let text = json!({ "time": "2026-01-15T10:30:00.000001Z", "event": "decision", "decision": "deny", "tool": tool });
+    serde_json::from_value(text).unwrap()
+}
+
+/// A log of so many records.
+fn log(records: usize) -> Vec<u8> {
+    let log = JsonLines::new(Vec::new());
+    (0..records).for_each(|index| log.record(&record(&format!("t{index}"))).unwrap());
+    log.into_inner()
+}
+
+fn lines(log: &[u8]) -> Vec<Vec<u8>> {
+    log.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+fn fault(outcome: Result<audit::Verified, LogError>) -> Option<(u64, Fault)> {
+    match outcome {
+        Ok(_) => None,
+        Err(LogError::Broken { line, fault }) => Some((line, fault)),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn policy() -> Policy {
+    r#"{ "version": "1", "default": "deny", "tools": { "t": {} } }"#.parse().unwrap()
+}
+
+#[test]
+fn a_log_is_written_continued_and_verified() {
+    let place = Place::new();
+    for records in [3, 6, 9] {
+        let log = JsonLines::append(&place.0).unwrap().sync_data();
+        let gate = Gate::builder().audit(log).policy(policy()).build();
+        drop(gate.check(&ToolCall::new("t", None::<&Value>).user("ann")));
+        let verified = verify(&place.read()[..]).unwrap();
+        assert_eq!((verified.head().records(), verified.torn()), (records, 0));
+    }
+    let bytes = place.read();
+    let events: Vec<_> = Records::new(&bytes[..]).map(|record| record.unwrap().event()).collect();
+    assert_eq!(events, [Event::Policy, Event::Decision, Event::End].repeat(3));
+    // Each line is one object that says its number.
+    for (index, line) in lines(&bytes).iter().enumerate() {
+        let line: Value = serde_json::from_slice(line).unwrap();
+        assert_eq!(line["seq"], index + 1);
+    }
+}
+
+#[test]
+fn a_log_goes_on_in_another_file() {
+    let (one, two) = (JsonLines::new(Vec::new()), Place::new());
+    (0..3).for_each(|_| one.record(&record("a")).unwrap());
+    let head = one.head();
+    for _ in 0..2 {
+        JsonLines::append_after(&two.0, head).unwrap().record(&record("b")).unwrap();
+    }
+    let bytes = two.read();
+    let mut records = Records::after(&bytes[..], head);
+    assert_eq!(records.by_ref().map(|record| record.unwrap().tool() == Some("b")).collect::<Vec<_>>(), [true, true]);
+    assert_eq!(records.head().records(), 5);
+    assert_eq!(fault(verify(&bytes[..])), Some((1, Fault::Sequence { expected: 1, found: 4 })));
+    // A log that stands in the file already goes on where it stands.
+    assert_eq!(JsonLines::append(&two.0).unwrap().head(), records.head());
+}
+
+#[test]
+fn what_is_missing_moved_inserted_or_doubled_is_named() {
+    let log = log(6);
+    assert_eq!(fault(verify(&log[..])), None);
+    let broken = |change: fn(&mut Vec<Vec<u8>>)| {
+        let mut lines = lines(&log);
+        change(&mut lines);
+        fault(verify(&lines.concat()[..]))
+    };
+    let sequence = |line, expected, found| Some((line, Fault::Sequence { expected, found }));
+    assert_eq!(broken(|lines| drop(lines.remove(2))), sequence(3, 3, 4));
+    assert_eq!(broken(|lines| drop(lines.remove(0))), sequence(1, 1, 2));
+    assert_eq!(broken(|lines| lines.swap(2, 3)), sequence(3, 3, 4));
+    assert_eq!(broken(|lines| lines.insert(3, lines[2].clone())), sequence(4, 4, 3));
+    assert_eq!(broken(|lines| lines.push(lines[5].clone())), sequence(7, 7, 6));
+    assert_eq!(broken(|lines| lines.insert(1, b"{}\n".to_vec())), Some((2, Fault::Unreadable)));
+    assert_eq!(broken(|lines| lines.insert(1, b"\n".to_vec())), Some((2, Fault::Unreadable)));
+    assert_eq!(broken(|lines| lines.push(b"\n".to_vec())), Some((7, Fault::Unreadable)));
+    assert_eq!(broken(|lines| lines[5].truncate(40)), Some((6, Fault::Unfinished)));
+    let changed = |lines: &mut Vec<Vec<u8>>| {
+        let text = String::from_utf8(lines[3].clone()).unwrap();
+        lines[3] = text.replace("\"t3\"", "\"t9\"").into_bytes();
+    };
+    assert_eq!(broken(changed), Some((4, Fault::Changed)));
+}
+
+#[test]
+fn a_record_written_anew_does_not_fit_the_next() {
+    let (log, other) = (log(3), JsonLines::new(Vec::new()));
+    ["t0", "other", "t2"].iter().for_each(|tool| other.record(&record(tool)).unwrap());
+    let (log, other) = (lines(&log), lines(&other.into_inner()));
+    let mixed = [log[0].clone(), other[1].clone(), log[2].clone()].concat();
+    assert_eq!(fault(verify(&mixed[..])), Some((3, Fault::Chain)));
+}
+
+#[test]
+fn a_head_shows_that_the_end_is_missing_or_written_anew() {
+    let log = log(5);
+    let head = verify(&log[..]).unwrap().head();
+    assert_eq!(verify_up_to(&log[..], &head).unwrap().head(), head);
+    let cut = lines(&log)[..3].concat();
+    assert_eq!(verify(&cut[..]).unwrap().head().records(), 3);
+    assert_eq!(fault(verify_up_to(&cut[..], &head)), Some((4, Fault::Cut { expected: 5, found: 3 })));
+    let earlier = verify(&cut[..]).unwrap().head();
+    assert_eq!(verify_up_to(&log[..], &earlier).unwrap().head(), head, "the log has gone on");
+    let anew = JsonLines::new(Vec::new());
+    (0..5).for_each(|_| anew.record(&record("x")).unwrap());
+    assert_eq!(fault(verify_up_to(&anew.into_inner()[..], &earlier)), Some((3, Fault::OtherHead)));
+    assert_eq!(head.to_string().parse::<Head>(), Ok(head));
+    assert_eq!(verify(&b""[..]).unwrap().head(), Head::EMPTY);
+}
+
+proptest! {
+    #[test]
+    fn any_byte_that_is_changed_is_found(records in 1usize..5, at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        let mut log = log(records);
+        let at = at.index(log.len());
+        prop_assume!(log[at] != to);
+        log[at] = to;
+        // The end of the last line alone is no part of any record.
+        prop_assert!(verify(&log[..]).is_err());
+    }
+
+    #[test]
+    fn any_cut_within_a_line_is_found_and_mended(records in 1usize..5, at in any::<prop::sample::Index>()) {
+        let whole = log(records);
+        let cut = &whole[..at.index(whole.len())];
+        let complete = Records::new(cut).take_while(Result::is_ok).count() as u64;
+        let place = Place::new();
+        place.push(cut);
+        let log = JsonLines::append(&place.0).unwrap();
+        prop_assert_eq!(log.head().records(), complete);
+        (0..2).for_each(|_| log.record(&record("later")).unwrap());
+        let verified = verify(&place.read()[..]).unwrap();
+        prop_assert_eq!(verified.head(), log.head());
+        prop_assert_eq!(verified.head().records(), complete + 2);
+        prop_assert!(place.read().starts_with(cut), "a log is only appended to");
+        // The rest is bound too.
+        let rest = cut.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if verified.torn() == 1 {
+            let mut bytes = place.read();
+            bytes[rest] ^= 1;
+            prop_assert!(verify(&bytes[..]).is_err());
+        }
+    }
+
+    /// A writer that takes so many bytes, and fails, again and again: what it took stays.
+    #[test]
+    fn writes_that_fail_in_the_middle_lose_no_other_record(
+        budgets in proptest::collection::vec(0usize..700, 1..12),
+        restart in any::<bool>(),
+    ) {
+        let (place, mut kept) = (Place::new(), Vec::new());
+        let full = || Full { file: OpenOptions::new().append(true).create(true).open(&place.0).unwrap(), budget: Arc::default() };
+        let mut writer = full();
+        let mut budget = Arc::clone(&writer.budget);
+        let mut log = JsonLines::new(writer);
+        for (index, bytes) in budgets.iter().enumerate() {
+            if restart && index == budgets.len() / 2 {
+                let before = verify_prefix(&place);
+                drop(log);
+                let head = JsonLines::append(&place.0).unwrap().head();
+                prop_assert_eq!(head, before);
+                // What one process left, another goes on with.
+                JsonLines::append(&place.0).unwrap().record(&record("restarted")).unwrap();
+                kept.push("restarted".to_owned());
+                let head = JsonLines::append(&place.0).unwrap().head();
+                writer = full();
+                budget = Arc::clone(&writer.budget);
+                log = JsonLines::after(writer, head);
+            }
+            *budget.lock().unwrap() = *bytes;
+            let tool = format!("t{index}");
+            let before = log.head();
+            let outcome = log.record(&record(&tool));
+            if log.head() != before {
+                kept.push(tool);
+            } else {
+                prop_assert!(outcome.is_err());
+            }
+        }
+        *budget.lock().unwrap() = usize::MAX;
+        log.record(&record("last")).unwrap();
+        kept.push("last".into());
+        let bytes = place.read();
+        let tools: Vec<_> = Records::new(&bytes[..]).map(|record| record.unwrap().tool().unwrap().to_owned()).collect();
+        prop_assert_eq!(tools, kept);
+    }
+}
+
+/// The head of what can be read of a log, up to its torn end.
+fn verify_prefix(place: &Place) -> Head {
+    let bytes = place.read();
+    let mut records = Records::new(&bytes[..]);
+    while let Some(Ok(_)) = records.next() {}
+    records.head()
+}
+
+/// Takes so many bytes, and then fails as a full disk does.
+struct Full {
+    file: File,
+    budget: Arc<Mutex<usize>>,
+}
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut budget = self.budget.lock().unwrap();
+        let taken = bytes.len().min(*budget);
+        if taken == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        *budget -= taken;
+        self.file.write(&bytes[..taken])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_full_disk_denies_where_records_are_required() {
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let errors = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&errors);
+    let gate = Gate::builder()
+        .audit(JsonLines::new(full))
+        .require_audit()
+        .on_audit_error(move |_, error| {
+            assert!(matches!(error, AuditError::Io(error) if error.kind() == io::ErrorKind::StorageFull), "{error:?}");
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+        .policy(policy())
+        .build();
+    for _ in 0..3 {
+        let decision = gate.check(&ToolCall::new("t", None::<&Value>));
+        assert_eq!(decision.code(), Some(Code::AuditUnavailable));
+    }
+    assert_eq!(errors.load(Ordering::Relaxed), 4, "the policy, and three decisions");
+}
+
+/// What is no log is not continued, and neither is one whose last record was changed.
+#[test]
+fn only_a_log_is_continued() {
+    let log = log(2);
+    let changed = String::from_utf8(log.clone()).unwrap().replace("\"t1\"", "\"t9\"").into_bytes();
+    let mut foreign = log.clone();
+    foreign.extend(b"some other text");
+    for bytes in [b"some text\n".to_vec(), changed, foreign, b"\n\n".to_vec(), vec![b'x'; 100_000]] {
+        let place = Place::new();
+        place.push(&bytes);
+        assert!(matches!(JsonLines::append(&place.0), Err(AuditError::NoLog)));
+        assert_eq!(place.read(), bytes, "it stays as it is");
+    }
+    // Zeros at the end are what a machine leaves that has stopped.
+    let place = Place::new();
+    place.push(&[&log[..], &[0; 5000]].concat());
+    let log = JsonLines::append(&place.0).unwrap();
+    log.record(&record("later")).unwrap();
+    let verified = verify(&place.read()[..]).unwrap();
+    assert_eq!((verified.head().records(), verified.torn()), (3, 1));
+}
+
+#[test]
+fn a_long_log_is_continued_by_its_end_alone() {
+    let place = Place::new();
+    let log = JsonLines::append(&place.0).unwrap();
+    (0..2000).for_each(|index| log.record(&record(&"long ".repeat(index % 200))).unwrap());
+    let head = log.head();
+    drop(log);
+    assert!(place.read().len() > 1 << 20);
+    assert_eq!(JsonLines::append(&place.0).unwrap().head(), head);
+    assert_eq!(verify(&place.read()[..]).unwrap().head(), head);
+}
+
+#[test]
+fn a_line_without_end_is_not_read_to_its_end() {
+    let endless = io::Read::chain(&b"{\"seq\":1"[..], io::repeat(b' '));
+    assert_eq!(fault(verify(io::BufReader::new(endless))), Some((1, Fault::TooLong)));
+}
+
+#[test]
+fn threads_write_one_log_without_a_gap() {
+    const THREADS: usize = 8;
+    const CALLS: usize = 100;
+    let place = Place::new();
+    let log = Arc::new(JsonLines::append(&place.0).unwrap());
+    let grants = Grants::over(&Gate::builder().audit(Arc::clone(&log)).build());
+    for name in ["one", "two"] {
+        grants.replace_policy(name, policy());
+        grants.grant(name, None, name, None).unwrap();
+    }
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let grants = grants.clone();
+            scope.spawn(move || {
+                let grant = if thread % 2 == 0 { "one" } else { "two" };
+                for call in 0..CALLS {
+                    let tool = if call % 3 == 0 { "t" } else { "x" };
+                    let session = format!("{thread}-{call}");
+                    drop(grants.check(&ToolCall::new(tool, None::<&Value>).grant(grant).session(&*session)));
+                }
+            });
+        }
+    });
+    let bytes = place.read();
+    assert_eq!(verify(&bytes[..]).unwrap().head(), log.head());
+    let records: Vec<_> = Records::new(&bytes[..]).map(Result::unwrap).collect();
+    // Two policies, all decisions, and an end for each third.
+    assert_eq!(records.len(), 2 + THREADS * CALLS + THREADS * CALLS.div_ceil(3));
+    for (index, record) in records.iter().enumerate().filter(|(_, record)| record.event() == Event::End) {
+        let decided = records[..index].iter().any(|before| before.id() == record.id());
+        assert!(decided, "an end stands after its decision");
+    }
+}
