@@ -128,6 +128,9 @@ fn answer(client: &UnixStream, desk: &dyn Desk) -> io::Result<()> {
             return Ok(());
         }
         let is_long = !command.ends_with(b"\n") && command.len() as u64 >= COMMAND;
+        if is_long {
+            commands.skip_until(b'\n')?;
+        }
         let answer = match std::str::from_utf8(&command) {
             _ if is_long => Err("the command is too long".into()),
             Err(_) => Err("the command is not UTF-8".into()),
@@ -142,9 +145,6 @@ fn answer(client: &UnixStream, desk: &dyn Desk) -> io::Result<()> {
             },
         };
         answers.write_all(answer.as_bytes())?;
-        if is_long {
-            return Ok(());
-        }
     }
 }
 

@@ -41,7 +41,8 @@ fn ask(socket: &str, command: &str) -> io::Result<bool> {
     let mut last = None;
     for line in BufReader::new(gateway).lines() {
         if let Some(line) = last.replace(line?) {
-            println!("{line}");
+            // Whoever read the answer may have seen enough.
+            let _ = writeln!(io::stdout(), "{line}");
         }
     }
     match last {

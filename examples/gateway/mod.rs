@@ -4,7 +4,9 @@
 
 pub(crate) mod admin;
 pub(crate) mod admin_client;
+pub(crate) mod audit;
 pub(crate) mod caller;
+pub(crate) mod log;
 pub(crate) mod options;
 pub(crate) mod pins;
 pub(crate) mod policy_file;

@@ -20,6 +20,10 @@ pub(crate) struct Options {
     pub(crate) caller: Caller,
     /// Where the admin socket is to be.
     pub(crate) admin: Option<PathBuf>,
+    /// Where the audit log is.
+    pub(crate) audit: Option<PathBuf>,
+    /// Whether what cannot be recorded is denied.
+    pub(crate) require_audit: bool,
     /// Where the pins of tools are kept.
     pub(crate) pins: Option<PathBuf>,
     /// What becomes of tools whose definition has changed; none, if nobody looks.
@@ -70,6 +74,8 @@ impl Options {
             policy: PathBuf::new(),
             caller: Caller::default(),
             admin: None,
+            audit: None,
+            require_audit: false,
             pins: None,
             on_changed_tool: None,
             timeout: Some(TIMEOUT),
@@ -87,6 +93,8 @@ impl Options {
             match option.as_str() {
                 "--policy" => policy = Some(words.value(&option)?.into()),
                 "--admin" => options.admin = Some(words.value(&option)?.into()),
+                "--audit" => options.audit = Some(words.value(&option)?.into()),
+                "--require-audit" => options.require_audit = true,
                 "--pins" => options.pins = Some(words.value(&option)?.into()),
                 "--on-changed-tool" => {
                     options.on_changed_tool = Some(match words.value(&option)?.as_str() {
@@ -112,6 +120,9 @@ impl Options {
             }
         }
         options.policy = policy.ok_or("--policy POLICY.json is missing")?;
+        if options.require_audit && options.audit.is_none() {
+            return Err("--require-audit needs --audit LOG.jsonl".into());
+        }
         if options.pins.is_some() && options.on_changed_tool.is_none() {
             options.on_changed_tool = Some(OnChange::Drop);
         }

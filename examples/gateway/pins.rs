@@ -9,6 +9,7 @@ use serde_json::Value;
 use toolgate::mcp::{OnChange, PinSnapshot, ToolPins};
 use toolgate::{Denial, Policy, ToolCall};
 
+use super::log::say;
 use super::options::Options;
 use super::text::plain;
 
@@ -45,14 +46,14 @@ impl Pins {
             let (tool, seen) = (plain(change.tool()), change.seen());
             match change.pinned() {
                 Some(pinned) => {
-                    eprintln!("toolgate: tool `{tool}` is not as it was pinned ({pinned}, now {seen}): {became}")
+                    say(format_args!("tool `{tool}` is not as it was pinned ({pinned}, now {seen}): {became}"))
                 }
-                None => eprintln!("toolgate: no room to pin tool `{tool}`: {became}"),
+                None => say(format_args!("no room to pin tool `{tool}`: {became}")),
             }
         }
         if let Err(error) = self.keep() {
             let file = self.file.as_deref().unwrap_or(Path::new(""));
-            eprintln!("toolgate: {}: {error}: the pins are not kept over a restart", file.display());
+            say(format_args!("{}: {error}: the pins are not kept over a restart", file.display()));
         }
     }
 

@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use toolgate::{Policy, PolicyError};
 
+use super::log::{say, say_plainly};
+
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_millis(200);
 /// A file that was changed so shortly before it was read may have been changed again without another time.
@@ -82,8 +84,10 @@ impl PolicyFile {
                 thread::sleep(EVERY);
                 match file.look(false) {
                     Ok(None) => {}
-                    Ok(Some(news)) => eprintln!("toolgate: {news}"),
-                    Err(complaint) => eprintln!("{complaint}\ntoolgate: the former policy stays in force"),
+                    Ok(Some(news)) => say(news),
+                    Err(complaint) => {
+                        say_plainly(format_args!("{complaint}\ntoolgate: the former policy stays in force"))
+                    }
                 }
             }
         });

@@ -18,6 +18,8 @@ mod decide;
 #[cfg(feature = "conformance")]
 mod faults;
 mod gate;
+#[cfg(target_os = "linux")]
+mod gateway;
 mod generate;
 mod grants;
 #[cfg(unix)]

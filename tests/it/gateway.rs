@@ -1,0 +1,394 @@
+//! The gateway on standard input and output as a client meets it, in front of a real server.
+
+mod bad_input;
+mod lifetime;
+mod running;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use running::{Gateway, Running, outcome, program};
+
+const POLICY: &str = r#"{
+    "version": "1",
+    "default": "deny",
+    "hide": ["crash"],
+    "tools": {
+        "add": {},
+        "echo": { "rate_limit": { "max": 2, "window": "day" } },
+        "fail": { "limits": [{ "counter": "failures", "window": "day", "max": 1, "scope": "grant" }] },
+        "unknown_method": { "limits": [{ "counter": "missing", "window": "day", "max": 1, "scope": "grant" }] },
+        "sleep": { "limits": [{ "counter": "asleep", "window": "in_flight", "max": 1, "scope": "grant" }] },
+        "large": { "deny_if": [{ "conditions": [{ "path": "args.bytes", "op": "gt", "value": 1000 }], "on_deny": "Too large." }] },
+        "delete_file": { "action": "require_approval", "reason": "A person deletes." }
+    }
+}"#;
+
+const ALLOW_ALL: &str = r#"{ "version": "1", "default": "allow" }"#;
+
+#[test]
+fn lists_are_filtered_and_calls_decided() {
+    let mut gateway = Gateway::start(POLICY);
+    let client = &mut gateway.client;
+    assert_eq!(client.initialize()["result"]["serverInfo"]["name"], "toolgate-example");
+    assert_eq!(client.tools(), ["echo", "add", "sleep", "large", "fail", "unknown_method", "delete_file"]);
+    let echo = json!({ "text": "hello" });
+    let steps = [
+        ("add", json!({ "a": 1, "b": 2 }), "ok: 3"),
+        ("echo", echo.clone(), "ok: hello"),
+        ("echo", echo.clone(), "ok: hello"),
+        ("echo", echo, "limit: [RATE LIMITED] "),
+        ("large", json!({ "bytes": 3 }), "ok: xxx"),
+        ("large", json!({ "bytes": 1001 }), "deny_if: [POLICY DENIED] Too large."),
+        ("large", json!({ "bytes": "1001" }), "deny_if: [POLICY DENIED] Too large."),
+        ("crash", json!({}), "hidden: [POLICY DENIED] "),
+        ("never", json!({}), "default_deny: [POLICY DENIED] "),
+        ("no_such_tool", json!({}), "default_deny: [POLICY DENIED] "),
+    ];
+    for (tool, arguments, expected) in steps {
+        let outcome = client.call(tool, &arguments);
+        assert!(outcome.starts_with(expected), "{tool} {arguments}: {outcome}");
+    }
+    assert_eq!(gateway.reached(), ["add", "echo", "echo", "large"]);
+}
+
+#[test]
+fn what_a_person_approves_passes_once() {
+    let mut gateway = Gateway::start(POLICY);
+    gateway.client.initialize();
+    let file = json!({ "path": "/tmp/x" });
+    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n");
+    for _ in 0..2 {
+        let outcome = gateway.client.call("delete_file", &file);
+        assert_eq!(outcome, "approval: [APPROVAL REQUIRED] A person deletes.");
+    }
+    let pending = gateway.admin(&["pending"]).unwrap();
+    let id = pending.lines().next().unwrap();
+    for part in
+        ["tool     delete_file\n", "grant g-42, session stdio-", "user ann, server files\n", "reason   A person"]
+    {
+        assert!(pending.contains(part), "{part}: {pending}");
+    }
+    assert_eq!(pending.matches("tool  ").count(), 1, "asked once");
+
+    assert_eq!(gateway.admin(&["approve", id, "--by", "ann"]).unwrap_err(), "error: not an approver of this call\n");
+    assert_eq!(gateway.admin(&["approve", id, "--by", "bob b."]).unwrap(), format!("{id} is approved\n"));
+    assert_eq!(
+        gateway.client.call("delete_file", &json!({ "path": "/tmp/y" })),
+        "approval: [APPROVAL REQUIRED] A person deletes."
+    );
+    assert_eq!(gateway.client.call("delete_file", &file), "ok: deleted /tmp/x");
+    assert!(gateway.client.call("delete_file", &file).starts_with("approval: "), "once");
+
+    // The former request for `/tmp/y` waits too: refuse what was asked last.
+    let pending = gateway.admin(&["pending"]).unwrap();
+    let ids: Vec<_> = pending.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(gateway.admin(&["refuse", ids[1], "--by", "ann"]).unwrap(), format!("{} is denied\n", ids[1]));
+    assert_eq!(gateway.reached(), ["delete_file"]);
+}
+
+#[test]
+fn the_admin_socket_answers_what_it_knows() {
+    let mut gateway = Gateway::start(POLICY);
+    gateway.client.initialize();
+    gateway.client.call("echo", &json!({ "text": "x" }));
+    let usage = gateway.admin(&["usage"]).unwrap();
+    assert!(usage.starts_with("echo_rate: 1 of 2 used, 1 left, until "), "{usage}");
+    let usage = gateway.admin(&["usage", "--session", "another"]).unwrap();
+    assert!(usage.contains("echo_rate: 0 of 2 used"), "{usage}");
+    let policy = gateway.admin(&["policy"]).unwrap();
+    assert!(policy.starts_with("files: 7 entries, digest ") && policy.contains("\"hide\":[\"crash\"]"), "{policy}");
+    let nonsense = "00".repeat(32) + "-1";
+    for (command, complaint) in [
+        (&["nonsense"][..], "error: the commands are: pending | "),
+        (&["pending", "all"], "error: the commands are: "),
+        (&["approve", "x", "--by", "bob"], "error: x: not the id of an approval"),
+        (&["approve", &nonsense], "error: ID --by NAME is what this needs\n"),
+        (&["approve", &nonsense, "--by", "bob"], "error: the request is not pending\n"),
+        (&["usage", "--nobody", "x"], "error: no such option: --nobody\n"),
+        (&[&"x".repeat(10_000)], "error: the command is too long\n"),
+    ] {
+        let said = gateway.admin(command).unwrap_err();
+        assert!(said.starts_with(complaint), "{said}");
+    }
+}
+
+#[test]
+fn calls_in_flight_are_freed_before_their_answer_is_seen() {
+    let mut gateway = Gateway::start(POLICY);
+    let client = &mut gateway.client;
+    client.initialize();
+    let first = client.ask_call("sleep", &json!({ "ms": 400 }));
+    assert!(client.call("sleep", &json!({ "ms": 1 })).starts_with("limit: "));
+    assert_eq!(outcome(&client.answer(&first)), "ok: slept");
+    for _ in 0..20 {
+        assert_eq!(client.call("sleep", &json!({ "ms": 1 })), "ok: slept");
+    }
+}
+
+#[test]
+fn calls_run_at_the_same_time() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let client = &mut gateway.client;
+    client.initialize();
+    let began = std::time::Instant::now();
+    let sleeping: Vec<_> = (0..40).map(|_| client.ask_call("sleep", &json!({ "ms": 500 }))).collect();
+    let adding: Vec<_> = (0..200).map(|n| (n, client.ask_call("add", &json!({ "a": n, "b": n })))).collect();
+    for (n, id) in adding {
+        assert_eq!(outcome(&client.answer(&id)), format!("ok: {}", n + n));
+    }
+    for id in sleeping {
+        assert_eq!(outcome(&client.answer(&id)), "ok: slept");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "one after the other they would take twice as long");
+}
+
+#[test]
+fn progress_passes_and_what_is_cancelled_is_not_answered() {
+    let mut gateway = Gateway::with(POLICY, &["--timeout", "1"], &[]);
+    let client = &mut gateway.client;
+    client.initialize();
+    let params = json!({ "name": "sleep", "arguments": { "ms": 100 }, "_meta": { "progressToken": "p" } });
+    assert_eq!(outcome(&client.request("tools/call", &params)), "ok: slept");
+    let progress: Vec<_> =
+        (0..10).map(|_| client.expect(|message| message["method"] == "notifications/progress")).collect();
+    let told: Vec<_> = progress.iter().map(|message| message["params"]["progress"].as_u64().unwrap()).collect();
+    assert_eq!(told, Vec::from_iter(1..=10));
+
+    let id = client.ask_call("sleep", &json!({ "ms": 600 }));
+    client.notify("notifications/cancelled", &json!({ "requestId": id, "reason": "enough" }));
+    assert!(client.call("sleep", &json!({ "ms": 1 })).starts_with("limit: "), "cancelled, but perhaps not ended");
+    // Neither the server, which has heard of it, nor the gateway, which gives up after a second, answers.
+    assert_eq!(client.within(Duration::from_millis(1500), |message| message["id"] == id), None);
+    assert_eq!(client.call("sleep", &json!({ "ms": 1 })), "ok: slept");
+}
+
+#[test]
+fn a_failed_tool_has_used_its_quota_and_a_missing_method_has_not() {
+    let mut gateway = Gateway::start(POLICY);
+    let client = &mut gateway.client;
+    client.initialize();
+    assert_eq!(client.call("fail", &json!({})), "failed: it failed");
+    assert!(client.call("fail", &json!({})).starts_with("limit: "));
+    for _ in 0..3 {
+        assert_eq!(client.call("unknown_method", &json!({})), "error -32601");
+    }
+    assert_eq!(gateway.reached(), ["fail", "unknown_method", "unknown_method", "unknown_method"]);
+}
+
+#[test]
+fn requests_of_the_server_and_answers_of_the_client_pass() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let client = &mut gateway.client;
+    client.initialize();
+    let id = client.ask_call("ask_client", &json!({}));
+    let question = client.expect(|message| message["method"] == "ping");
+    client.send(&json!({ "jsonrpc": "2.0", "id": question["id"], "result": { "here": true } }));
+    assert_eq!(outcome(&client.answer(&id)), r#"ok: the client says {"here":true}"#);
+}
+
+#[test]
+fn a_changed_file_is_in_force_and_a_broken_one_is_not() {
+    let mut gateway = Gateway::start(POLICY);
+    gateway.client.initialize();
+    let echo = json!({ "text": "x" });
+    assert_eq!(gateway.client.call("echo", &echo), "ok: x");
+
+    // The counters go on: one of three is used already.
+    gateway.put_policy(&POLICY.replace(r#""max": 2"#, r#""max": 3"#));
+    gateway.client.says(": in force, 7 entries, digest ");
+    let outcomes: Vec<_> = (0..3).map(|_| gateway.client.call("echo", &echo)).collect();
+    assert_eq!((&*outcomes[0], &*outcomes[1]), ("ok: x", "ok: x"));
+    assert!(outcomes[2].starts_with("limit: "));
+
+    gateway.put_policy("{\n  \"version\": \"1\",\n  \"defualt\": \"allow\"\n}");
+    gateway
+        .client
+        .says("policy.json:3:3: unknown_key: /defualt: a policy has no key `defualt` (did you mean `default`?)");
+    gateway.client.says("the former policy stays in force");
+    assert!(gateway.client.call("never", &json!({})).starts_with("default_deny: "));
+    let complaint = gateway.admin(&["reload"]).unwrap_err();
+    assert!(complaint.contains("unknown_key") && complaint.ends_with("error: the former policy stays in force\n"));
+
+    std::fs::remove_file(gateway.folder.join("policy.json")).unwrap();
+    gateway.client.says("No such file");
+    assert!(gateway.client.call("never", &json!({})).starts_with("default_deny: "));
+
+    gateway.put_policy(ALLOW_ALL);
+    assert!(gateway.admin(&["reload"]).unwrap().contains("in force, 0 entries"));
+    assert_eq!(gateway.client.call("echo", &echo), "ok: x");
+}
+
+#[test]
+fn a_tool_that_changes_is_denied_or_reported() {
+    let mut gateway = Gateway::with(ALLOW_ALL, &["--on-changed-tool", "deny"], &["--change-tools"]);
+    let client = &mut gateway.client;
+    client.initialize();
+    assert!(client.tools().contains(&"echo".to_owned()));
+    client.expect(|message| message["method"] == "notifications/tools/list_changed");
+    assert_eq!(client.call("echo", &json!({ "text": "x" })), "ok: x");
+    assert!(!client.tools().contains(&"echo".to_owned()));
+    assert!(client.call("echo", &json!({ "text": "x" })).starts_with("tool_changed: "));
+    assert_eq!(client.call("add", &json!({ "a": 1, "b": 1 })), "ok: 2");
+    client.says("tool `echo` is not as it was pinned");
+
+    let mut gateway = Gateway::with(ALLOW_ALL, &["--on-changed-tool", "report"], &["--change-tools"]);
+    let client = &mut gateway.client;
+    client.initialize();
+    client.tools();
+    assert!(client.tools().contains(&"echo".to_owned()));
+    assert_eq!(client.call("echo", &json!({ "text": "x" })), "ok: x");
+    client.says("still listed");
+}
+
+#[test]
+fn pins_outlive_the_gateway() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let pins = gateway.folder.path("pins.json");
+    let again = |gateway: &Gateway, server: &[&str]| {
+        Running::start(running::command(&gateway.folder, &["--pins", &pins], server).env("UNUSED", ""))
+    };
+    gateway.client.close();
+    gateway.client.ended();
+    let mut first = again(&gateway, &[]);
+    first.initialize();
+    first.tools();
+    first.close();
+    first.ended();
+    let mut second = again(&gateway, &["--change-tools"]);
+    second.initialize();
+    assert!(second.tools().contains(&"echo".to_owned()), "as it was");
+    assert!(!second.tools().contains(&"echo".to_owned()), "changed");
+    second.close();
+    second.ended();
+    let mut third = again(&gateway, &[]);
+    third.initialize();
+    assert!(third.call("echo", &json!({ "text": "x" })).starts_with("tool_changed: "), "it stays changed");
+    assert!(!third.tools().contains(&"echo".to_owned()));
+}
+
+#[test]
+fn all_that_is_decided_is_in_the_audit_log() {
+    let mut gateway = Gateway::start(POLICY);
+    gateway.client.close();
+    gateway.client.ended();
+    let log = gateway.folder.path("audit.jsonl");
+    let options = ["--audit", &log, "--require-audit", "--on-changed-tool", "deny"];
+    let mut client = Running::start(&mut running::command(&gateway.folder, &options, &["--change-tools"]));
+    client.initialize();
+    client.tools();
+    client.tools();
+    for (tool, expected) in
+        [("add", "error -32602"), ("crash", "hidden: "), ("echo", "tool_changed: "), ("delete_file", "approval: ")]
+    {
+        let outcome = client.call(tool, &json!({}));
+        assert!(outcome.starts_with(expected), "{tool}: {outcome}");
+    }
+    client.send(&json!([]));
+    client.answer(&Value::Null);
+    let pending = gateway.admin(&["pending"]).unwrap();
+    gateway.admin(&["approve", pending.lines().next().unwrap(), "--by", "bob"]).unwrap();
+    client.call("delete_file", &json!({}));
+    gateway.put_policy(ALLOW_ALL);
+    gateway.admin(&["reload"]).unwrap();
+
+    let mut second = Running::start(&mut running::command(
+        &gateway.folder,
+        &["--admin", &gateway.folder.path("2"), "--audit", &log],
+        &[],
+    ));
+    assert_eq!(second.ended().code(), Some(2));
+    second.says("another gateway writes it");
+    client.close();
+    client.ended();
+
+    let records = toolgate::audit::verify(std::io::BufReader::new(std::fs::File::open(&log).unwrap())).unwrap();
+    assert_eq!(records.torn(), 0);
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let events: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            let record = &serde_json::from_str::<Value>(line).unwrap()["record"];
+            let word = |name: &str| record[name].as_str().map(|word| format!(" {word}")).unwrap_or_default();
+            format!("{}{}{}", record["event"].as_str().unwrap(), word("tool"), word("decision"))
+        })
+        .collect();
+    assert_eq!(
+        events,
+        [
+            "policy",
+            "decision add allow",
+            "end add",
+            "decision crash deny",
+            "decision echo deny",
+            "decision delete_file approval_required",
+            "decision deny",
+            "approve delete_file",
+            "decision delete_file allow",
+            "end delete_file",
+            "policy",
+        ]
+    );
+}
+
+#[test]
+fn refusals_can_be_errors() {
+    let mut gateway = Gateway::with(POLICY, &["--errors"], &[]);
+    gateway.client.initialize();
+    assert_eq!(gateway.client.call("crash", &json!({})), "error -32050");
+}
+
+/// Everything that a client sees, with and without the gateway, where the policy allows all: equal, member for member.
+#[test]
+fn an_allow_all_policy_changes_no_message() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let mut server = Running::start(&mut std::process::Command::new(program("mcp_server")));
+    let (with, without) = (record(&mut gateway.client), record(&mut server));
+    assert_eq!(with.len(), without.len());
+    for (with, without) in with.iter().zip(&without) {
+        assert!(with == without, "{} is not {}", shortened(with), shortened(without));
+    }
+}
+
+fn shortened(message: &Value) -> String {
+    message.to_string().chars().take(500).collect()
+}
+
+fn record(client: &mut Running) -> Vec<Value> {
+    let mut seen = vec![client.initialize()];
+    let requests = [
+        ("ping", json!({})),
+        ("tools/list", json!({})),
+        ("tools/list", json!({ "cursor": "x" })),
+        ("resources/list", json!({})),
+        ("prompts/get", json!({ "name": "none", "arguments": { "a": "b" } })),
+    ];
+    for (method, params) in requests {
+        seen.push(client.request(method, &params));
+    }
+    let calls = [
+        ("add", json!({ "a": 0.1, "b": 2e3 })),
+        ("add", json!({ "a": "1" })),
+        ("echo", json!({ "text": "ä\u{1F600}\u{0}\n\"\\ \u{2028}" })),
+        ("echo", json!({ "text": "", "more": { "n": 9_007_199_254_740_993_u64, "e": 1e300 } })),
+        ("large", json!({ "bytes": 5_000_000 })),
+        ("fail", json!({})),
+        ("unknown_method", json!({})),
+        ("no_such_tool", json!({})),
+    ];
+    for (tool, arguments) in calls {
+        let params = json!({ "name": tool, "arguments": arguments, "_meta": { "any": ["thing"] } });
+        seen.push(client.request("tools/call", &params));
+    }
+    let params = json!({ "name": "sleep", "arguments": { "ms": 50 }, "_meta": { "progressToken": 7 } });
+    let id = client.ask("tools/call", &params);
+    for _ in 0..10 {
+        seen.push(client.expect(|message| message["method"] == "notifications/progress"));
+    }
+    seen.push(client.answer(&id));
+    client.send(&json!({ "jsonrpc": "2.0", "id": "a text", "method": "tools/call", "params": { "name": "echo" } }));
+    seen.push(client.answer(&json!("a text")));
+    seen
+}

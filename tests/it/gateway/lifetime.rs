@@ -1,0 +1,256 @@
+//! Beginnings and ends: of the client, the server and the gateway, in every order.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use super::running::{Folder, Gateway, Running, children_of, command, eventually, is_there, outcome, program};
+use super::{ALLOW_ALL, POLICY};
+
+/// The server behind a gateway that has answered something.
+fn server_of(gateway: &mut Gateway) -> u32 {
+    gateway.client.initialize();
+    let children = gateway.client.children();
+    assert_eq!(children.len(), 1);
+    children[0]
+}
+
+#[test]
+fn the_server_ends_when_the_client_goes() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let server = server_of(&mut gateway);
+    gateway.client.close();
+    assert_eq!(gateway.client.ended().code(), Some(0));
+    assert!(!is_there(server));
+    assert!(!gateway.folder.join("admin.sock").exists(), "the socket goes too");
+}
+
+#[test]
+fn calls_under_way_are_answered_after_the_last_message() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    gateway.client.initialize();
+    let id = gateway.client.ask_call("sleep", &json!({ "ms": 2500 }));
+    gateway.client.close();
+    assert_eq!(outcome(&gateway.client.answer(&id)), "ok: slept");
+    assert_eq!(gateway.client.ended().code(), Some(0));
+}
+
+#[test]
+fn a_server_that_does_not_end_is_killed() {
+    let mut gateway = Gateway::with(ALLOW_ALL, &[], &["--stubborn"]);
+    let server = server_of(&mut gateway);
+    let began = Instant::now();
+    gateway.client.close();
+    assert_eq!(gateway.client.ended().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(8));
+    assert!(!is_there(server));
+    gateway.client.says("it is killed");
+}
+
+#[test]
+fn a_client_that_dies_in_mid_call_takes_all_with_it() {
+    let folder = Folder::new();
+    fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
+    let mut gateway = command(&folder, &[], &["--junk"]);
+    gateway.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut gateway = gateway.spawn().unwrap();
+    let mut stdin = gateway.stdin.take().unwrap();
+    for (id, tool) in ["never", "sleep"].into_iter().enumerate() {
+        let params = json!({ "name": tool, "arguments": { "ms": 60_000 } });
+        writeln!(stdin, "{}", json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })).unwrap();
+    }
+    let calls = || fs::read_to_string(folder.join("calls")).unwrap_or_default().lines().count();
+    eventually(|| calls() == 2);
+    let server = children_of(gateway.id());
+    let began = Instant::now();
+    // All its pipes, standard error too: there is nobody to tell.
+    drop((stdin, gateway.stdout.take(), gateway.stderr.take()));
+    assert_eq!(gateway.wait().unwrap().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(!is_there(server[0]), "not even a zombie");
+}
+
+#[test]
+fn a_client_that_reads_no_more_is_gone() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let server = server_of(&mut gateway);
+    let folder = Folder::new();
+    fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
+    let mut deaf = command(&folder, &[], &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(deaf.stdout.take());
+    let mut stdin = deaf.stdin.take().unwrap();
+    writeln!(stdin, r#"{{"jsonrpc":"2.0","id":1,"method":"ping"}}"#).unwrap();
+    assert_eq!(deaf.wait().unwrap().code(), Some(0));
+    assert!(is_there(server), "that of another gateway");
+}
+
+/// Pipes are full in both directions, and a signal still ends all.
+#[test]
+fn ends_that_do_not_read_keep_nobody() {
+    let folder = Folder::new();
+    fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
+    let mut busy = command(&folder, &[], &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = busy.stdin.take().unwrap();
+    let large =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"large","arguments":{"bytes":5000000}}}"#;
+    writeln!(stdin, "{large}").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let pid = Pid::from_raw(busy.id().cast_signed()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let began = Instant::now();
+    assert_eq!(busy.wait().unwrap().code(), Some(143));
+    assert!(began.elapsed() < Duration::from_secs(6));
+
+    let mut gateway = Command::new(program("mcp_stdio_gateway"));
+    gateway.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
+    let mut running = Running::start(&mut gateway);
+    let id = running.ask_call("echo", &json!({ "text": "x".repeat(1 << 20) }));
+    assert_eq!(outcome(&running.answer(&id)), "error -32053");
+    let server = running.children();
+    let began = Instant::now();
+    running.close();
+    running.signal(Signal::TERM);
+    assert!(running.ended().code().is_some());
+    assert!(began.elapsed() < Duration::from_secs(6));
+    assert!(!is_there(server[0]));
+}
+
+#[test]
+fn a_server_that_dies_in_mid_call_ends_the_gateway() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let server = server_of(&mut gateway);
+    let ids = [
+        gateway.client.ask_call("never", &json!({})),
+        gateway.client.ask("resources/list", &json!({})),
+        gateway.client.ask_call("crash", &json!({})),
+    ];
+    assert_eq!(outcome(&gateway.client.answer(&ids[0])), "error -32053");
+    assert_eq!(outcome(&gateway.client.answer(&ids[1])), "error -32601");
+    let answer = gateway.client.answer(&ids[2]);
+    assert_eq!(answer["error"]["message"], "The request may have been made: the server has ended.");
+    assert_eq!(gateway.client.ended().code(), Some(1));
+    gateway.client.says("the server has ended: exit status: 3");
+    assert!(!is_there(server));
+}
+
+#[test]
+fn a_signal_ends_the_server_too() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let mut gateway = Gateway::start(ALLOW_ALL);
+        let server = server_of(&mut gateway);
+        let id = gateway.client.ask_call("never", &json!({}));
+        gateway.client.request("ping", &json!({}));
+        gateway.client.signal(signal);
+        assert_eq!(outcome(&gateway.client.answer(&id)), "error -32053");
+        assert_eq!(gateway.client.ended().code(), Some(code));
+        assert!(!is_there(server));
+        assert!(!gateway.folder.join("admin.sock").exists());
+    }
+}
+
+/// What a server has started ends with it, also if the server itself has gone before.
+#[test]
+fn nothing_that_the_server_has_started_is_left() {
+    let folder = Folder::new();
+    fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
+    let script = format!("sleep 600 & echo $! > {}; exit 0", folder.path("pid"));
+    let mut gateway = Command::new(program("mcp_stdio_gateway"));
+    gateway.args(["--policy", &folder.path("policy.json"), "--", "sh", "-c", &script]);
+    let mut running = Running::start(&mut gateway);
+    assert_eq!(running.ended().code(), Some(1));
+    let pid: u32 = fs::read_to_string(folder.join("pid")).unwrap().trim().parse().unwrap();
+    let is_alive = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    eventually(|| !is_alive());
+}
+
+#[test]
+fn a_request_without_an_answer_is_given_up() {
+    let policy = r#"{ "version": "1", "default": "deny", "tools": { "never": { "limits": [
+        { "counter": "waiting", "window": "in_flight", "max": 1, "scope": "grant" },
+        { "counter": "calls", "window": "day", "max": 2, "scope": "grant" }
+    ] } } }"#;
+    let mut gateway = Gateway::with(policy, &["--timeout", "1"], &[]);
+    gateway.client.initialize();
+    for _ in 0..2 {
+        let id = gateway.client.ask_call("never", &json!({}));
+        assert!(gateway.client.call("never", &json!({})).starts_with("limit: "));
+        let answer = gateway.client.answer(&id);
+        assert_eq!(outcome(&answer), "error -32053");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("the server has not answered within 1 seconds"), "{message}");
+    }
+    let usage = gateway.admin(&["usage"]).unwrap();
+    assert!(usage.contains("waiting: 0 of 1 used") && usage.contains("calls: 2 of 2 used"), "{usage}");
+}
+
+#[test]
+fn one_socket_is_of_one_gateway() {
+    let mut gateway = Gateway::start(POLICY);
+    gateway.client.initialize();
+    let socket = gateway.folder.join("admin.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let mut second = Running::start(&mut command(&gateway.folder, &[], &[]));
+    assert_eq!(second.ended().code(), Some(2));
+    second.says("another gateway has it");
+    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n", "the first one still has it");
+
+    // Whoever is killed leaves the socket behind.
+    gateway.client.signal(Signal::KILL);
+    gateway.client.ended();
+    assert!(socket.exists());
+    assert!(gateway.admin(&["pending"]).is_err());
+    let mut third = Running::start(&mut command(&gateway.folder, &[], &[]));
+    third.initialize();
+    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n");
+    drop(third);
+
+    // A file of somebody's own is not taken away.
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "mine").unwrap();
+    let mut fourth = Running::start(&mut command(&gateway.folder, &[], &[]));
+    assert_eq!(fourth.ended().code(), Some(2));
+    fourth.says("a file of that name that is no socket");
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "mine");
+}
+
+#[test]
+fn what_cannot_begin_says_why() {
+    let folder = Folder::new();
+    let good = folder.path("good.json");
+    fs::write(&good, ALLOW_ALL).unwrap();
+    let bad = folder.path("bad.json");
+    fs::write(&bad, "{\n  \"version\": \"1\", \"default\": \"dney\"\n}").unwrap();
+    let here = folder.path(".");
+    for (words, complaint) in [
+        (&[][..], "--policy POLICY.json is missing"),
+        (&["--policy", &good], "no server: COMMAND ARGS... come after `--`"),
+        (&["--policy", &good, "--", "/no/such/server"], "cannot start /no/such/server: No such file"),
+        (&["--policy", "/no/such/policy", "--", "true"], "/no/such/policy: No such file"),
+        (&["--policy", &here, "--", "true"], "not a file"),
+        (
+            &["--policy", &bad, "--", "true"],
+            "bad.json:2:30: unknown_value: /default: `dney` is not an outcome (did you",
+        ),
+        (&["--polcy", &good, "--", "true"], "no such option: --polcy"),
+        (&["--policy", &good, "--timeout", "soon", "--", "true"], "--timeout needs a whole number, not `soon`"),
+        (&["--policy", &good, "--max-message", "0", "--", "true"], "--max-message is too small or large"),
+        (&["--policy", &good, "--on-changed-tool", "x", "--", "true"], "`deny` or `report`, not `x`"),
+        (&["--policy", &good, "--pins", &bad, "--", "true"], "bad.json: "),
+        (&["--policy", &good, "--require-audit", "--", "true"], "--require-audit needs --audit LOG.jsonl"),
+        (&["--policy", &good, "--audit", &here, "--", "true"], "audit log "),
+        (&["--policy", &good, "--audit", &bad, "--", "true"], "the file does not end as an audit log does"),
+        (&["--policy"], "--policy needs a value"),
+    ] {
+        let ran = Command::new(program("mcp_stdio_gateway")).args(words).output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(said.contains(complaint), "{words:?}: {said}");
+        assert_eq!((ran.status.code(), ran.stdout.len()), (Some(2), 0), "{words:?}");
+    }
+}

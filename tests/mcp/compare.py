@@ -1,0 +1,33 @@
+"""Holds two recordings of one session against each other: compare.py WITHOUT WITH.
+
+Each message of the one must be a message of the other, equal member for member, with the very numbers; their order is not compared,
+because servers answer requests that run at the same time in any order. Nothing is normalised.
+"""
+
+import json
+import sys
+from collections import Counter
+
+
+def messages(file):
+    """Every line as canonical text, with numbers as they are spelt."""
+    with open(file, encoding="utf-8") as lines:
+        read = [json.loads(line, parse_int=spelt, parse_float=spelt) for line in lines]
+    return Counter(json.dumps(message, sort_keys=True) for message in read), len(read)
+
+
+def spelt(number):
+    return f"number {number}"
+
+
+def main():
+    (without, count), (with_gateway, _) = messages(sys.argv[1]), messages(sys.argv[2])
+    for name, difference in ("only without", without - with_gateway), ("only with", with_gateway - without):
+        for message in difference:
+            print(f"{name} the gateway: {message[:1000]}", file=sys.stderr)
+    if without != with_gateway or count < 5:
+        sys.exit(f"{sys.argv[1]} and {sys.argv[2]} differ ({count} messages)")
+    print(f"ok - {count} messages are equal member for member")
+
+
+main()
