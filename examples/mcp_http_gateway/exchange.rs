@@ -7,6 +7,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
+use toolgate::ToolCall;
 use toolgate::mcp::{Decided, Ending, FromClient, RequestId};
 
 use crate::body::{self, Reply, Unread, Whole};
@@ -68,6 +69,12 @@ impl Exchange {
         self.answered(response, id, patience, client).await;
     }
 
+    /// The call, made by whom this message came from.
+    fn names<'a>(&'a self, call: ToolCall<'a>) -> ToolCall<'a> {
+        let server = self.gateway.options.server.as_str();
+        self.holder.names(call).server(server).session(self.conversation.name())
+    }
+
     /// What the server is to get; or the answer, if it gets nothing.
     async fn judge(&self, message: &[u8]) -> Result<(String, Option<RequestId>), Response<Reply>> {
         let taken = self.conversation.session().from_client(message);
@@ -80,6 +87,8 @@ impl Exchange {
                 Ok((message, id))
             }
             FromClient::Answer { answer: text, denial } => {
+                let nothing = ToolCall::new("", None::<&serde_json::Value>);
+                self.gateway.grants.record_denial(&self.names(nothing), &denial);
                 self.gateway.note(&format!(
                     "a message of grant {} is refused: {}",
                     self.holder.grant,
@@ -95,9 +104,7 @@ impl Exchange {
             }
             FromClient::Decide(call) => {
                 let decision = {
-                    let named = self.holder.names(call.tool_call());
-                    let server = self.gateway.options.server.as_str();
-                    let named = named.server(server).session(self.conversation.name());
+                    let named = self.names(call.tool_call());
                     self.gateway.grants.check_async(&named).await
                 };
                 match self.conversation.session().decided(call, decision) {

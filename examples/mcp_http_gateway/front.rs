@@ -19,6 +19,7 @@ use toolgate::{AsyncPermit, Gate, Grants, ToolCall};
 use crate::body::{self, Reply, Unread, Whole};
 use crate::conversations::{Conversation, Conversations, Using};
 use crate::exchange::Exchange;
+use crate::gateway::log::say;
 use crate::gateway::text::plain;
 use crate::headers::{self, SESSION, VERSION};
 use crate::holders::{Holder, Holders};
@@ -296,7 +297,7 @@ impl Gateway {
 
     /// Writes a line for whoever runs the gateway.
     pub(crate) fn note(&self, text: &str) {
-        eprintln!("toolgate: {}", plain(text));
+        say(plain(text));
     }
 }
 

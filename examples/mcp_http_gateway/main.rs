@@ -29,7 +29,9 @@ mod upstream;
 mod gateway {
     pub(crate) mod admin;
     pub(crate) mod admin_client;
+    pub(crate) mod audit;
     pub(crate) mod caller;
+    pub(crate) mod log;
     pub(crate) mod text;
 }
 

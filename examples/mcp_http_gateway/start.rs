@@ -18,6 +18,8 @@ use crate::conversations::{Conversation, Conversations};
 use crate::desk::DeskOf;
 use crate::front::{Gateway, Store};
 use crate::gateway::admin::Admin;
+use crate::gateway::audit::audited;
+use crate::gateway::log::{flush, say, say_plainly};
 use crate::holders::{GrantsFile, Holders, Reading};
 use crate::options::Options;
 use crate::upstream::Upstream;
@@ -44,19 +46,21 @@ pub(crate) fn run(options: Options) -> ExitCode {
         runtime.shutdown_background();
         done
     });
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("toolgate: {error}");
+            say(error);
             ExitCode::FAILURE
         }
-    }
+    };
+    flush();
+    code
 }
 
 async fn serve(options: Options, admin: Option<Admin>) -> Result<(), String> {
     let file = Arc::new(GrantsFile::new(options.grants.clone()));
     let gate = Gate::builder().store(store(&options)?);
-    let gate = gate.build();
+    let gate = audited(gate, options.audit.as_deref(), options.require_audit)?.build();
     let grants = Grants::over(&gate);
     let authorization = options.upstream_token.as_deref().map(crate::upstream::authorization).transpose()?;
     let gateway = Arc::new(Gateway {
@@ -76,14 +80,12 @@ async fn serve(options: Options, admin: Option<Admin>) -> Result<(), String> {
         admin
     });
     if gateway.options.ungated {
-        eprintln!(
-            "toolgate: WARNING: --ungated: NOTHING IS JUDGED. Every call of every client passes. For measuring alone."
-        );
+        say("WARNING: --ungated: NOTHING IS JUDGED. Every call of every client passes. For measuring alone.");
     }
     if !address.ip().is_loopback() {
-        eprintln!("toolgate: tokens travel in plain text here: put a proxy with TLS in front");
+        say("tokens travel in plain text here: put a proxy with TLS in front");
     }
-    eprintln!("toolgate: listening on http://{address}{}", gateway.options.path());
+    say(format_args!("listening on http://{address}{}", gateway.options.path()));
     tokio::spawn(look_after(Arc::clone(&gateway), file));
     let (stop, stopping) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
@@ -100,7 +102,7 @@ async fn serve(options: Options, admin: Option<Admin>) -> Result<(), String> {
         gateway.conversations.for_each(Conversation::close);
         let _ = tokio::time::timeout(GRACE / 4, connections.acquire_many(all)).await;
     }
-    eprintln!("toolgate: stopped");
+    say("stopped");
     Ok(())
 }
 
@@ -139,8 +141,11 @@ async fn look_after(gateway: Arc<Gateway>, file: Arc<GrantsFile>) {
         let news = tokio::task::spawn_blocking(move || file.look(|read| put_in_force(&of_file, read))).await;
         match news.ok().flatten() {
             None => {}
-            Some(Ok(news)) => eprintln!("toolgate: {news}"),
-            Some(Err(complaint)) => eprintln!("{complaint}\ntoolgate: the former grants and policies stay in force"),
+            Some(Ok(news)) => say(news),
+            Some(Err(complaint)) => {
+                say_plainly(complaint);
+                say("the former grants and policies stay in force");
+            }
         }
         gateway.conversations.sweep(|_| false);
         let holders = gateway.holders.load();

@@ -114,3 +114,32 @@ fn one_admin_socket_has_one_gateway() {
     let again = Running::start(House::command(&folder, server.address, &[]));
     assert!(again.address.port() > 0, "what a killed gateway has left behind is in nobody's way");
 }
+
+#[test]
+fn every_decision_is_recorded_and_what_cannot_be_recorded_may_not_pass() {
+    let log = std::env::temp_dir().join(format!("toolgate-http-{}.jsonl", std::process::id()));
+    let _ = std::fs::remove_file(&log);
+    let mut house = House::new(&allow(), &["--audit", log.to_str().unwrap(), "--require-audit"]);
+    let client = house.begun();
+    client.told(1, "echo", &json!({ "text": "secret" }));
+    client.call(2, "large", &json!({}));
+    client.post(r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"a","name":"b"}}"#);
+    assert_eq!(house.gateway.stop(), Some(0));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let verified = toolgate::audit::verify(text.as_bytes()).unwrap();
+    assert!(verified.head().records() >= 4, "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |code: &str| lines.iter().filter(|line| line["record"]["code"] == code).count();
+    assert_eq!((of("default_deny"), of("malformed_call")), (1, 1), "{text}");
+    let allowed = lines.iter().find(|line| line["record"]["decision"] == "allow").unwrap();
+    assert_eq!((&allowed["record"]["grant"], &allowed["record"]["user"]), (&json!("g"), &json!("mary")));
+    assert!(!text.contains("secret") && !text.contains(client.session.as_ref().unwrap()), "{text}");
+    std::fs::remove_file(&log).unwrap();
+
+    let house = House::new(&allow(), &["--audit", "/dev/full", "--require-audit"]);
+    let client = house.begun();
+    assert_eq!(code(&client.call(1, "echo", &json!({})).last()), "audit_unavailable");
+    house.gateway.says("is not in it");
+    let house = House::new(&allow(), &["--audit", "/dev/full"]);
+    assert_eq!(house.begun().told(1, "echo", &json!({ "text": "x" })), "x", "where it need not be recorded it passes");
+}
