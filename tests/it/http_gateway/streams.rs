@@ -52,7 +52,7 @@ fn what_the_server_says_unasked_reaches_who_listens() {
 }
 
 #[test]
-fn a_call_that_is_cancelled_stays_under_way_until_its_time_has_run_out() {
+fn a_call_that_is_cancelled_has_ended_when_the_server_says_no_more_of_it() {
     let house = house();
     let client = house.begun();
     let mut answer = sleep(&client, 1, 2500);
