@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 
+use crate::finish::Finish;
+
 /// A body that is there already.
 pub(crate) struct Whole(Option<Bytes>);
 
@@ -37,8 +39,8 @@ impl Body for Whole {
 /// What the client gets.
 pub(crate) enum Reply {
     Whole(Whole),
-    /// Written by a task, which notices when the client has gone.
-    Stream(mpsc::Receiver<Bytes>),
+    /// Pieces, and the work that makes them, which notices when the client has gone.
+    Stream(mpsc::Receiver<Bytes>, Finish<()>),
     /// The server's own, as it comes.
     Passed(Incoming),
 }
@@ -66,7 +68,10 @@ impl Body for Reply {
                 let frame = ready!(Pin::new(whole).poll_frame(context));
                 Poll::Ready(frame.and_then(Result::ok).map(Ok))
             }
-            Self::Stream(parts) => Poll::Ready(ready!(parts.poll_recv(context)).map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(pieces, work) => {
+                work.go_on(context);
+                Poll::Ready(ready!(pieces.poll_recv(context)).map(|bytes| Ok(Frame::data(bytes))))
+            }
             Self::Passed(body) => Pin::new(body).poll_frame(context),
         }
     }
@@ -74,7 +79,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(whole) => whole.is_end_stream(),
-            Self::Stream(_) => false,
+            Self::Stream(..) => false,
             Self::Passed(body) => body.is_end_stream(),
         }
     }
@@ -82,7 +87,7 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(..) => SizeHint::default(),
             Self::Passed(body) => body.size_hint(),
         }
     }

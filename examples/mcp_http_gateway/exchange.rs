@@ -5,13 +5,14 @@ use std::sync::Arc;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Response, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use toolgate::ToolCall;
 use toolgate::mcp::{Decided, Ending, FromClient, RequestId};
 
 use crate::body::{self, Reply, Unread, Whole};
 use crate::conversations::{Unusable, Using};
+use crate::finish::Finish;
 use crate::front::{Gateway, answer, json, refuse};
 use crate::headers::{self, SESSION};
 use crate::holders::Holder;
@@ -30,43 +31,32 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Passes the message on and gives the answer. It runs in a task of its own: a client that goes away does not stop half-way
-    /// what has begun.
+    /// Passes the message on and gives the answer. A client that goes away does not stop half-way what has begun.
     pub(crate) async fn run(self, message: Bytes) -> Response<Reply> {
-        let (client, answered) = oneshot::channel();
-        tokio::spawn(async move {
+        Finish::new(async move {
             let until = self.gateway.options.timeout.map(|timeout| Instant::now() + timeout);
             let patience = Patience { until, stage: self.conversation.stage() };
-            self.go(&message, patience, client).await;
-        });
-        answered.await.unwrap_or_else(|_| refuse(StatusCode::BAD_GATEWAY, "the request was lost"))
+            self.go(&message, patience).await
+        })
+        .await
     }
 
-    async fn go(mut self, message: &[u8], mut patience: Patience, client: oneshot::Sender<Response<Reply>>) {
+    async fn go(mut self, message: &[u8], mut patience: Patience) -> Response<Reply> {
         let (message, id) = match self.judge(message).await {
             Ok(forwarded) => forwarded,
-            Err(answer) => {
-                let _ = client.send(answer);
-                return;
-            }
+            Err(answer) => return answer,
         };
         let headers = std::mem::take(&mut self.headers);
         let sent = patience.wait_for(self.gateway.upstream.send(Method::POST, headers, Whole::new(message))).await;
-        let response = match sent {
-            Ok(Ok(response)) => response,
-            failed => {
-                let (ending, status, why) = match failed {
-                    Ok(Err(Lost::Unreached)) => {
-                        (Ending::NotRun, StatusCode::BAD_GATEWAY, "the server cannot be reached")
-                    }
-                    Err(cut) => (Ending::Unclear(None), StatusCode::GATEWAY_TIMEOUT, cut.why()),
-                    _ => (Ending::Unclear(None), StatusCode::BAD_GATEWAY, "the connection to the server was lost"),
-                };
-                let _ = client.send(self.fail(id.as_ref(), ending, status, why).await);
-                return;
+        let (ending, status, why) = match sent {
+            Ok(Ok(response)) => return self.answered(response, id, patience).await,
+            Ok(Err(Lost::Unreached)) => (Ending::NotRun, StatusCode::BAD_GATEWAY, "the server cannot be reached"),
+            Ok(Err(Lost::Broken)) => {
+                (Ending::Unclear(None), StatusCode::BAD_GATEWAY, "the connection to the server was lost")
             }
+            Err(cut) => (Ending::Unclear(None), StatusCode::GATEWAY_TIMEOUT, cut.why()),
         };
-        self.answered(response, id, patience, client).await;
+        self.fail(id.as_ref(), ending, status, why).await
     }
 
     /// The call, made by whom this message came from.
@@ -121,23 +111,18 @@ impl Exchange {
         response: Response<Incoming>,
         id: Option<RequestId>,
         mut patience: Patience,
-        client: oneshot::Sender<Response<Reply>>,
-    ) {
+    ) -> Response<Reply> {
         let (head, mut body) = response.into_parts();
         let unclear = Ending::Unclear(None);
         if !head.status.is_success() {
-            let refused = self.turned_down(head.status, id.as_ref()).await;
-            let _ = client.send(refused);
-            return;
+            return self.turned_down(head.status, id.as_ref()).await;
         }
         if let Err(unusable) = self.keep(&head.headers) {
             let (status, why) = match unusable {
                 Unusable::TooMany => (StatusCode::SERVICE_UNAVAILABLE, "the grant has too many sessions"),
                 Unusable::BadId => (StatusCode::BAD_GATEWAY, "the server gives its sessions no usable ids"),
             };
-            let failed = self.fail(id.as_ref(), unclear, status, why).await;
-            let _ = client.send(failed);
-            return;
+            return self.fail(id.as_ref(), unclear, status, why).await;
         }
         let mut passed = headers::to_client(&head.headers);
         if let Some(session) = self.conversation.id() {
@@ -146,20 +131,20 @@ impl Exchange {
         let Some(id) = id else {
             // Nothing is answered to what asks for nothing.
             passed.remove(CONTENT_TYPE);
-            let _ = client.send(with(head.status, passed, Reply::empty()));
-            return;
+            return with(head.status, passed, Reply::empty());
         };
         let kind = headers::media_type(&head.headers);
         let why = match &*kind {
             _ if headers::is_encoded(&head.headers) => "the server's answer is compressed",
             "text/event-stream" => {
                 let (pieces, stream) = mpsc::channel(PIECES);
-                let _ = client.send(with(head.status, passed, Reply::Stream(stream)));
                 let Self { gateway, conversation, slot, .. } = self;
-                let stream = Stream { gateway, conversation, patience, client: Some(pieces), request: Some(id) };
-                stream.pass(body).await;
-                drop(slot);
-                return;
+                let passing = Stream { gateway, conversation, patience, client: Some(pieces), request: Some(id) };
+                let work = async move {
+                    passing.pass(body).await;
+                    drop(slot);
+                };
+                return with(head.status, passed, Reply::Stream(stream, Finish::new(work)));
             }
             "application/json" => {
                 let bound = self.gateway.options.max_message;
@@ -170,8 +155,7 @@ impl Exchange {
                                 std::borrow::Cow::Borrowed(_) => bytes.clone(),
                                 std::borrow::Cow::Owned(message) => message.into(),
                             };
-                            let _ = client.send(with(head.status, passed, Reply::whole(message)));
-                            return;
+                            return with(head.status, passed, Reply::whole(message));
                         }
                         _ => "the server's answer is none to this request",
                     },
@@ -182,7 +166,7 @@ impl Exchange {
             }
             _ => "the server's answer is of no known type",
         };
-        let _ = client.send(self.fail(Some(&id), unclear, StatusCode::BAD_GATEWAY, why).await);
+        self.fail(Some(&id), unclear, StatusCode::BAD_GATEWAY, why).await
     }
 
     /// Keeps the session that the server has begun with this answer, if it has.

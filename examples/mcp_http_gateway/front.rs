@@ -19,6 +19,7 @@ use toolgate::{AsyncPermit, Gate, Grants, ToolCall};
 use crate::body::{self, Reply, Unread, Whole};
 use crate::conversations::{Conversation, Conversations, Using};
 use crate::exchange::Exchange;
+use crate::finish::Finish;
 use crate::gateway::log::say;
 use crate::gateway::text::plain;
 use crate::headers::{self, SESSION, VERSION};
@@ -184,15 +185,16 @@ impl Gateway {
         }
         let (pieces, stream) = mpsc::channel(PIECES);
         let passing = Stream { gateway: self, conversation, patience, client: Some(pieces), request: None };
-        let mut response = Response::new(Reply::Stream(stream));
-        *response.headers_mut() = headers::to_client(&head.headers);
+        let mut headers = headers::to_client(&head.headers);
         if let Some(session) = passing.conversation.id() {
-            response.headers_mut().insert(SESSION, session.clone());
+            headers.insert(SESSION, session.clone());
         }
-        tokio::spawn(async move {
+        let work = async move {
             passing.pass(body).await;
             drop(admitted);
-        });
+        };
+        let mut response = Response::new(Reply::Stream(stream, Finish::new(work)));
+        *response.headers_mut() = headers;
         response
     }
 

@@ -15,6 +15,7 @@ mod conversations;
 mod desk;
 mod events;
 mod exchange;
+mod finish;
 mod front;
 mod headers;
 mod holders;
