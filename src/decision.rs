@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::approval::signed::SignedError;
 use crate::approval::{Approval, ApprovalId};
 use crate::limit_state::LimitState;
 use crate::permit::{Leave, Permit};
@@ -202,6 +203,7 @@ pub struct ApprovalRequest {
     pub(crate) limits: Vec<LimitState>,
     /// Boxed, for the size of a decision.
     pub(crate) approval: Option<Box<Approval>>,
+    pub(crate) signed_error: Option<SignedError>,
 }
 
 impl ApprovalRequest {
@@ -214,6 +216,12 @@ impl ApprovalRequest {
     /// It is pending; or it has been approved already, but the call named another one, or lost a race for it.
     pub fn approval(&self) -> Option<&Approval> {
         self.approval.as_deref()
+    }
+
+    /// Why the signed approval that the call came with does not let it pass: for the host's log. The agent is told the same as without
+    /// one, so that it cannot try until one passes.
+    pub fn signed_error(&self) -> Option<SignedError> {
+        self.signed_error
     }
 
     /// How the limits that apply to the call stand, in document order. Nothing was charged.

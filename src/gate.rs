@@ -14,7 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::approval::{ApprovalError, ApprovalId, ApprovalStore, Claim, MemoryApprovals};
+use crate::approval::signed::ApprovalKeys;
+use crate::approval::{
+    Answer as ApprovalAnswer, ApprovalError, ApprovalStore, AsyncApprovalStore, Claim, MemoryApprovals,
+};
 use crate::audit::{AuditError, AuditRecord, AuditSink, Recorder};
 use crate::call::ToolCall;
 use crate::charge::{CounterId, Subject};
@@ -23,6 +26,7 @@ use crate::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
 use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
+use approving::{Approvals, Brought};
 use trial::Trial;
 
 pub use foresee::Obstacle;
@@ -85,7 +89,9 @@ impl<S> InForce<S> {
 /// What stays when the policy is replaced.
 struct Parts<S> {
     store: S,
-    approvals: Box<dyn ApprovalStore>,
+    approvals: Approvals,
+    /// What signed approvals are believed by.
+    keys: Option<ApprovalKeys>,
     clock: Arc<dyn Clock>,
     /// The counters whose limits let a call pass when the store fails.
     pass_uncounted: Box<[Box<str>]>,
@@ -117,21 +123,25 @@ impl<S> Ground for InForce<S> {
     fn now(&self) -> Timestamp {
         self.parts.clock.now()
     }
-
-    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError> {
-        self.parts.approvals.hand_back(claim, self.parts.clock.now()).map(drop)
-    }
 }
 
 impl<S: CounterStore> Granter for InForce<S> {
     fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
         self.parts.store.settle(request)
     }
+
+    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError> {
+        self.parts.approvals.here()?.hand_back(claim, self.parts.clock.now()).map(drop)
+    }
 }
 
 impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
     fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
         self.parts.store.settle(request)
+    }
+
+    fn hand_back<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool> {
+        self.parts.approvals.anywhere().hand_back(claim, self.parts.clock.now())
     }
 
     fn abandon(&self, request: &Settle<'_>) {
@@ -153,7 +163,8 @@ impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
 pub struct GateBuilder<S = MemoryStore> {
     policy: Option<Policy>,
     store: S,
-    approvals: Box<dyn ApprovalStore>,
+    approvals: Approvals,
+    keys: Option<ApprovalKeys>,
     clock: Arc<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
     recorder: Recorder,
@@ -168,9 +179,9 @@ impl Gate {
     /// A gate from chosen parts. Without a policy it denies every call, `no_policy`.
     pub fn builder() -> GateBuilder {
         let (store, clock) = (MemoryStore::new(), Arc::new(SystemClock));
-        let approvals = Box::new(MemoryApprovals::new());
+        let approvals = Approvals::here_in(MemoryApprovals::new());
         let (pass_uncounted, recorder) = (Vec::new(), Recorder::default());
-        GateBuilder { policy: None, store, approvals, clock, pass_uncounted, recorder }
+        GateBuilder { policy: None, store, approvals, keys: None, clock, pass_uncounted, recorder }
     }
 }
 
@@ -183,13 +194,27 @@ impl<S> GateBuilder<S> {
     /// The counters: a [`CounterStore`] for [`Gate::check`], an [`AsyncCounterStore`] for [`Gate::check_async`]. Gates that
     /// share a store need policies with [namespaces](Policy::with_namespace).
     pub fn store<T>(self, store: T) -> GateBuilder<T> {
-        let Self { policy, approvals, clock, pass_uncounted, recorder, .. } = self;
-        GateBuilder { policy, store, approvals, clock, pass_uncounted, recorder }
+        let Self { policy, approvals, keys, clock, pass_uncounted, recorder, .. } = self;
+        GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, recorder }
     }
 
     /// The approvals; [in memory](MemoryApprovals) without it. Gates may share a store.
     pub fn approvals(self, approvals: impl ApprovalStore + 'static) -> Self {
-        Self { approvals: Box::new(approvals), ..self }
+        Self { approvals: Approvals::here_in(approvals), ..self }
+    }
+
+    /// The approvals, across a network, for [`Gate::check_async`], [`Gate::approve_async`] and the other verbs that end so. A
+    /// verb that does not wait cannot ask them: [`Gate::check`] denies a call that needs an approval, `store_unavailable`,
+    /// with [`ApprovalError::AsyncOnly`] as the cause. (Counters in memory serve there too, as
+    /// [`InProcess`](crate::store::InProcess).)
+    pub fn approvals_async(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
+        Self { approvals: Approvals::Remote(Box::new(approvals)), ..self }
+    }
+
+    /// The keys by which [`Gate::check_signed`] believes approvals that were [signed](crate::approval::signed) elsewhere; none, if
+    /// nothing is said.
+    pub fn approval_keys(self, keys: impl Into<Option<ApprovalKeys>>) -> Self {
+        Self { keys: keys.into(), ..self }
     }
 
     /// The clock.
@@ -236,8 +261,9 @@ impl<S> GateBuilder<S> {
 
     /// The gate.
     pub fn build(self) -> Gate<S> {
-        let Self { policy, store, approvals, clock, pass_uncounted, recorder } = self;
-        let parts = Arc::new(Parts { store, approvals, clock, pass_uncounted: pass_uncounted.into(), recorder });
+        let Self { policy, store, approvals, keys, clock, pass_uncounted, recorder } = self;
+        let pass_uncounted = pass_uncounted.into();
+        let parts = Arc::new(Parts { store, approvals, keys, clock, pass_uncounted, recorder });
         if policy.is_some() {
             parts.note_policy(policy.as_ref(), None);
         }
@@ -254,17 +280,17 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// microseconds more: it uses one that was given for it, or asks for one. A decision that is [recorded](GateBuilder::audit)
     /// takes the time of its sink.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
-        self.decide(call, None)
+        self.decide(call, Brought::Any)
     }
 
     #[inline(always)]
-    fn decide(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision {
+    fn decide(&self, call: &ToolCall<'_>, brought: Brought<'_>) -> Decision {
         let copies = self.0.in_force.load();
         let in_force = copies.own();
         if in_force.is_watched() {
-            return self.decide_watched(in_force, call, named);
+            return self.decide_watched(in_force, call, brought);
         }
-        self.decide_at(None, in_force, call, named)
+        self.decide_at(None, in_force, call, brought)
     }
 
     /// Decides a call at an instant; at the present one, which is asked for only where something depends on it.
@@ -274,7 +300,7 @@ impl<S: CounterStore + 'static> Gate<S> {
         now: Option<Timestamp>,
         in_force: &Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision {
         let mut plan = Plan::default();
         let question = match in_force.ask(now, call, &mut plan) {
@@ -283,7 +309,7 @@ impl<S: CounterStore + 'static> Gate<S> {
             Err(refused) => return refused.into(),
         };
         if question.needs_approval() {
-            return self.decide_asking(in_force, &question, &plan, named);
+            return self.decide_asking(in_force, &question, &plan, brought);
         }
         let request = question.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request);
@@ -310,18 +336,19 @@ impl<S: CounterStore + 'static> Gate<S> {
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
-    /// limit applies to, and one more for a call with an approval. If it is allowed, its quota is spent.
+    /// limit applies to, and one more for a call that needs an approval, besides those of the store of approvals. If it is allowed,
+    /// its quota is spent.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        self.decide_async(call, None).await
+        self.decide_async(call, Brought::Any).await
     }
 
-    async fn decide_async(&self, call: &ToolCall<'_>, named: Option<&ApprovalId>) -> Decision<AsyncPermit> {
+    async fn decide_async(&self, call: &ToolCall<'_>, brought: Brought<'_>) -> Decision<AsyncPermit> {
         let in_force = self.in_force();
         if in_force.is_watched() {
             // In a box, so that the futures of all other calls stay small.
-            return Box::pin(self.decide_watched_async(in_force, call, named)).await;
+            return Box::pin(self.decide_watched_async(in_force, call, brought)).await;
         }
-        self.decide_at_async(None, in_force, call, named).await
+        self.decide_at_async(None, in_force, call, brought).await
     }
 
     async fn decide_at_async(
@@ -329,7 +356,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         now: Option<Timestamp>,
         in_force: Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision<AsyncPermit> {
         let mut plan = Plan::default();
         let question = match in_force.ask(now, call, &mut plan) {
@@ -339,7 +366,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         };
         if question.needs_approval() {
             // In a box, so that the futures of all other calls stay small.
-            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, named)).await;
+            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, brought)).await;
         }
         let request = question.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request).await;

@@ -1,5 +1,6 @@
 //! Which grant, on which server, has which policy.
 
+mod grant;
 mod table;
 
 use std::collections::HashMap;
@@ -8,8 +9,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde::Serialize;
 
+use crate::approval::{Approval, ApprovalError, ApprovalId, DecideError};
 use crate::call::{Identity, ToolCall};
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::gate::Gate;
@@ -19,6 +20,8 @@ use crate::shadow::{Candidate, Report};
 use crate::store::{AsyncCounterStore, CounterStore, MemoryStore};
 use crate::time::Timestamp;
 use table::{Keyed, Table};
+
+pub use grant::{Access, Grant};
 
 /// Named policies, and the grants that have them: it decides each call by the policy of the call's grant. Cheap to clone;
 /// clones are one registry.
@@ -73,22 +76,6 @@ struct Place<S> {
     /// None is any server that has no place of its own.
     server: Option<Box<str>>,
     policy: Arc<Named<S>>,
-    expires_at: Option<Timestamp>,
-}
-
-/// What a grant is, at the moment of asking.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Grant {
-    id: Box<str>,
-    revoked: bool,
-    access: Vec<Access>,
-}
-
-/// What a grant gives on one server, or on any.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Access {
-    server: Option<Box<str>>,
-    policy: Box<str>,
     expires_at: Option<Timestamp>,
 }
 
@@ -251,7 +238,7 @@ impl<S> Grants<S> {
     /// # Errors
     /// The grant was revoked or has expired. (A gate without a policy is no error: it denies.)
     pub fn gate(&self, caller: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
-        self.0.gate(&self.0.records.load(), caller).cloned()
+        self.0.find(&self.0.records.load(), caller).cloned().map_err(|barred| barred.denial(caller))
     }
 
     /// Records a denial that the host has made itself, as [`Gate::record_denial`] does.
@@ -268,8 +255,59 @@ impl<S> Grants<S> {
     pub fn grants(&self) -> Vec<Grant> {
         let mut grants = Vec::new();
         self.0.records.load().for_each(|record| grants.push(Grant::of(record)));
-        grants.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        grants.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         grants
+    }
+}
+
+/// The approvals of all policies, which are in one store.
+impl<S> Grants<S> {
+    /// Approves a request, as [`Gate::approve`] does.
+    ///
+    /// # Errors
+    /// As for `Gate::approve`.
+    pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.approve(id, by)
+    }
+
+    /// Refuses a request, as [`Gate::refuse`] does.
+    ///
+    /// # Errors
+    /// As for `Gate::refuse`.
+    pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.refuse(id, by)
+    }
+
+    /// What waits for a person, under whichever policy, the oldest first.
+    ///
+    /// # Errors
+    /// As for [`Gate::pending`].
+    pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.nobody.pending()
+    }
+
+    /// Approves a request, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::approve`].
+    pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.approve_async(id, by).await
+    }
+
+    /// Refuses a request, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::refuse`].
+    pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.nobody.refuse_async(id, by).await
+    }
+
+    /// What waits for a person, under whichever policy, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for [`Gate::pending_async`].
+    pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.nobody.pending_async().await
     }
 }
 
@@ -288,13 +326,41 @@ impl<S: CounterStore + 'static> Grants<S> {
             Err(denial) => Decision::Deny(denial),
         }
     }
+
+    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
+        let records = self.0.records.load();
+        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_approved(call, approval))
+    }
+
+    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
+        let records = self.0.records.load();
+        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_signed(call, signed))
+    }
 }
 
 impl<S: AsyncCounterStore + 'static> Grants<S> {
     /// Decides a call by the policy of its grant, as [`check`](Self::check) does, with counters across a network.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        match self.gate(call) {
+        match self.0.gate_now(call) {
             Ok(gate) => gate.check_async(call).await,
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
+        match self.0.gate_now(call) {
+            Ok(gate) => gate.check_approved_async(call, approval).await,
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
+        match self.0.gate_now(call) {
+            Ok(gate) => gate.check_signed_async(call, signed).await,
             Err(denial) => Decision::Deny(denial),
         }
     }
@@ -302,29 +368,35 @@ impl<S: AsyncCounterStore + 'static> Grants<S> {
 
 impl<S> Inner<S> {
     /// The gate that decides a call.
-    fn gate<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Denial> {
+    fn find<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Barred> {
         let record = call.identity(Identity::Grant).and_then(|id| records.get(id));
         let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.nobody) };
         if record.revoked {
-            return Err(self.denied(Code::GrantRevoked, "(grant revoked)", call, None));
+            return Err(Barred { code: Code::GrantRevoked, rule: "(grant revoked)", now: None });
         }
         let Some(place) = record.place(call.identity(Identity::Server)) else { return Ok(&self.nobody) };
         if let Some(end) = place.expires_at {
             let now = self.nobody.now();
             // At the instant itself it has expired.
             if now >= end {
-                return Err(self.denied(Code::GrantExpired, "(grant expired)", call, Some(now)));
+                return Err(Barred { code: Code::GrantExpired, rule: "(grant expired)", now: Some(now) });
             }
         }
         Ok(&place.policy.gate)
     }
 
-    #[cold]
-    fn denied(&self, code: Code, rule: &'static str, call: &ToolCall<'_>, now: Option<Timestamp>) -> Denial {
-        let message = default_message(code, call.tool()).into();
-        let denial = Refusal { code, rule: Some(rule.into()), message, policy: None }.into();
-        self.nobody.note_denial(call, &denial, now);
-        denial
+    /// The gate that a call is put to. A denial without one is recorded.
+    fn gate<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Denial> {
+        self.find(records, call).map_err(|barred| {
+            let denial = barred.denial(call);
+            self.nobody.note_denial(call, &denial, barred.now);
+            denial
+        })
+    }
+
+    /// The same, for a decision that waits: it keeps nothing of the table.
+    fn gate_now(&self, call: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
+        self.gate(&self.records.load(), call).cloned()
     }
 
     fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S>>>, name: &str) -> Arc<Named<S>> {
@@ -334,6 +406,21 @@ impl<S> Inner<S> {
         let named = Arc::new(Named { name: name.into(), gate: self.nobody.beside(None) });
         policies.insert(name.into(), Arc::clone(&named));
         named
+    }
+}
+
+/// Why no gate is asked, and the instant that showed it.
+struct Barred {
+    code: Code,
+    rule: &'static str,
+    now: Option<Timestamp>,
+}
+
+impl Barred {
+    #[cold]
+    fn denial(&self, call: &ToolCall<'_>) -> Denial {
+        let message = default_message(self.code, call.tool()).into();
+        Refusal { code: self.code, rule: Some(self.rule.into()), message, policy: None }.into()
     }
 }
 
@@ -348,50 +435,6 @@ impl<S> Record<S> {
 impl<S> Keyed for Record<S> {
     fn key(&self) -> &str {
         &self.id
-    }
-}
-
-impl Grant {
-    fn of<S>(record: &Record<S>) -> Self {
-        let access = |place: &Place<S>| Access {
-            server: place.server.clone(),
-            policy: place.policy.name.clone(),
-            expires_at: place.expires_at,
-        };
-        let access = record.places.iter().map(access).collect();
-        Self { id: record.id.clone(), revoked: record.revoked, access }
-    }
-
-    /// Its name, as calls [name it](ToolCall::grant).
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Whether it has been revoked.
-    pub fn is_revoked(&self) -> bool {
-        self.revoked
-    }
-
-    /// What it gives, or gave before it was revoked, in the order in which it was granted.
-    pub fn access(&self) -> &[Access] {
-        &self.access
-    }
-}
-
-impl Access {
-    /// The server; none for any that the grant has no policy of its own for.
-    pub fn server(&self) -> Option<&str> {
-        self.server.as_deref()
-    }
-
-    /// The name of the policy.
-    pub fn policy(&self) -> &str {
-        &self.policy
-    }
-
-    /// When it expires; never, if there is none.
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        self.expires_at
     }
 }
 

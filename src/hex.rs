@@ -6,8 +6,16 @@ use std::fmt;
 pub(crate) struct Hex<'b>(pub(crate) &'b [u8]);
 
 impl fmt::Display for Hex<'_> {
+    /// A digest's worth at a time, as logs and texts are full of them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' - 10 + half };
+        self.0.chunks(32).try_for_each(|bytes| {
+            let mut text = [0; 64];
+            let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit);
+            text.iter_mut().zip(digits).for_each(|(to, digit)| *to = digit);
+            let text = text.get(..2 * bytes.len()).and_then(|text| std::str::from_utf8(text).ok());
+            f.write_str(text.ok_or(fmt::Error)?)
+        })
     }
 }
 
@@ -32,6 +40,8 @@ mod tests {
     fn bytes_read_back_and_nothing_else_does() {
         let bytes = [0x00, 0x0f, 0xf0, 0xab];
         assert_eq!(Hex(&bytes).to_string(), "000ff0ab");
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&Hex(&all).to_string()), Some(all));
         assert_eq!(unhex("000ff0ab").as_deref(), Some(&bytes[..]));
         assert_eq!(unhex("000FF0AB").as_deref(), Some(&bytes[..]));
         assert_eq!(unhex(""), Some(Vec::new()));

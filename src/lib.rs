@@ -13,6 +13,7 @@ mod hex;
 mod json;
 mod limit;
 mod limit_state;
+mod link;
 pub mod mcp;
 mod number;
 mod path;

@@ -156,6 +156,12 @@ impl Call {
         self.params().and_then(|params| params.get("name")).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// The protocol's version, where the call names it itself (`_meta`, from 2026-07-28 on): then no `initialize` has agreed
+    /// on one.
+    pub fn protocol_version(&self) -> Option<&str> {
+        self.params()?.get("_meta")?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
+    }
+
     /// The arguments; none where the message has none.
     pub fn arguments(&self) -> Option<&Map<String, Value>> {
         self.params()?.get("arguments")?.as_object()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
-use crate::approval::{ApprovalError, ApprovalId, Claim};
+use crate::approval::{Answer as ApprovalAnswer, ApprovalError, ApprovalId, Claim};
 use crate::charge::Meter;
 use crate::limit_state::LimitState;
 use crate::policy::{Plan, Policy};
@@ -76,16 +76,17 @@ enum Step {
 pub(crate) trait Ground {
     fn policy(&self) -> Option<&Policy>;
     fn now(&self) -> Timestamp;
-    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError>;
 }
 
 /// What granted a permit, as far as the permit knows it.
 pub(crate) trait Granter: Ground + Send + Sync {
     fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError>;
+    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError>;
 }
 
 pub(crate) trait AsyncGranter: Ground + Send + Sync {
     fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()>;
+    fn hand_back<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool>;
     fn abandon(&self, request: &Settle<'_>);
 }
 
@@ -177,14 +178,9 @@ impl<G: Ground + ?Sized> Held<G> {
         if settled { (Step::End, self.ended()) } else { (Step::Settle, self.changes(|_| Some(Amount::ZERO))) }
     }
 
-    /// Hands the approval back, because the call was certainly not made. One that was settled was made.
-    fn hand_back(&self, settled: bool) -> Result<(), StoreError> {
-        match &self.claim {
-            Some(claim) if !settled => {
-                self.granter.hand_back(claim).map_err(|error| StoreError::Unavailable(Some(Box::new(error))))
-            }
-            _ => Ok(()),
-        }
+    /// The use of an approval that is to be handed back, because the call was certainly not made. One that was settled was made.
+    fn unused(&self, settled: bool) -> Option<&Claim> {
+        self.claim.as_deref().filter(|_| !settled)
     }
 
     /// Gives back what is in flight.
@@ -251,7 +247,8 @@ impl Permit {
             let (step, changes) = held.given_back(self.settled);
             let given_back = settle(&held, step, &changes);
             // The one does not wait for the other: the call was not made, whether its quota can be given back or not.
-            given_back.and(held.hand_back(self.settled))
+            let handed_back = held.unused(self.settled).map_or(Ok(()), |claim| held.granter.hand_back(claim));
+            given_back.and(handed_back.map_err(unavailable))
         });
         done(&mut self.watch, &released);
         released
@@ -295,6 +292,11 @@ impl Permit {
     }
 }
 
+/// The approvals cannot tell.
+fn unavailable(error: ApprovalError) -> StoreError {
+    StoreError::Unavailable(Some(Box::new(error)))
+}
+
 fn settle(held: &Held<dyn Granter>, step: Step, changes: &[Settled<'_>]) -> Result<(), StoreError> {
     if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(step, changes)) }
 }
@@ -334,7 +336,11 @@ impl AsyncPermit {
         if let Some(held) = self.held.take() {
             let (step, changes) = held.given_back(self.settled);
             let given_back = settle_async(&held, step, &changes).await;
-            released = given_back.and(held.hand_back(self.settled));
+            let handed_back = match held.unused(self.settled) {
+                Some(claim) => held.granter.hand_back(claim).await.map(drop),
+                None => Ok(()),
+            };
+            released = given_back.and(handed_back.map_err(unavailable));
         }
         done(&mut self.watch, &released);
         released

@@ -19,7 +19,7 @@ use toolgate::approval::Verdict;
 use toolgate::{Approval, ApprovalId, Identity, LimitState, Policy};
 
 use super::caller::Caller;
-use super::text::plain;
+use super::text::{plain, plain_up_to};
 
 /// The longest command.
 const COMMAND: u64 = 4096;
@@ -186,10 +186,16 @@ fn describe(text: &mut String, approval: &Approval) {
         Some(format!("{} {}", identity.as_str(), plain(name)))
     });
     let callers: Vec<_> = callers.collect();
+    // Whole: nobody should approve what is cut off.
+    let with = match approval.details() {
+        Some(details) => plain_up_to(usize::MAX, details),
+        None => format!("arguments of {} bytes, which are not kept", approval.details_bytes()),
+    };
     let lines = [
         ("tool", plain(approval.tool())),
         ("caller", callers.join(", ")),
         ("reason", plain(approval.reason())),
+        ("with", with),
         ("since", approval.made_at().to_string()),
         ("expires", approval.expires_at().to_string()),
     ];

@@ -17,6 +17,10 @@ use crate::gateway::options::Options;
 use crate::gateway::pins::Pins;
 use crate::gateway::text::plain;
 
+/// A request that is answered when the client has heard enough, from 2026-07-28 on. (A message that is no call and only pretends to
+/// be one waits for longer, and holds nothing.)
+const LISTEN: &str = r#""method":"subscriptions/listen""#;
+
 /// The connection of one client with one server. No lock is held while a pipe is written to but the pipe's own.
 pub(crate) struct Relay {
     gate: Gate,
@@ -66,7 +70,10 @@ impl Relay {
     fn take_from_client(&self, message: &[u8]) -> io::Result<()> {
         let taken = self.session.lock().from_client(message);
         match taken {
-            FromClient::Forward { message, id } => self.tell_server(&message, id),
+            FromClient::Forward { message, id } => {
+                let timeout = self.timeout.filter(|_| !message.contains(LISTEN));
+                self.tell_server(&message, id, timeout)
+            }
             FromClient::Answer { answer, denial } => {
                 say(format_args!("refused a message: {}", plain(denial.message())));
                 // Which tool it might have called nobody can tell.
@@ -77,7 +84,7 @@ impl Relay {
                 let decision = self.decide(&call);
                 let decided = self.session.lock().decided(call, decision);
                 match decided {
-                    Decided::Forward { message, id } => self.tell_server(&message, Some(id)),
+                    Decided::Forward { message, id } => self.tell_server(&message, Some(id), self.timeout),
                     Decided::Answer { answer } => self.tell_client(&answer),
                 }
             }
@@ -210,8 +217,8 @@ impl Relay {
     }
 
     /// Sends a message to the server. What cannot be sent has not been done, or not whole; the client is told, and goes on.
-    fn tell_server(&self, message: &str, id: Option<RequestId>) -> io::Result<()> {
-        if let (Some(id), Some(timeout)) = (&id, self.timeout) {
+    fn tell_server(&self, message: &str, id: Option<RequestId>, timeout: Option<Duration>) -> io::Result<()> {
+        if let (Some(id), Some(timeout)) = (&id, timeout) {
             self.due.lock().insert(id.clone(), Instant::now() + timeout);
         }
         let sent = match &mut *self.to_server.lock() {

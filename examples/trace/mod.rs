@@ -16,8 +16,8 @@ use toolgate::charge::{CounterId, Subject};
 use toolgate::mcp::{self, Message};
 use toolgate::store::{CounterStore, MemoryStore, Outcome, Reserve, Settle, StoreError};
 use toolgate::{
-    Amount, Approval, ApprovalId, Clock, DecideError, Decision, Denial, Gate, LimitState, ManualClock, Permit, Policy,
-    PolicyError, SettleError, Timestamp, ToolCall,
+    Amount, Approval, ApprovalId, ApprovalStore, Clock, DecideError, Decision, Denial, Gate, LimitState, ManualClock,
+    MemoryApprovals, Permit, Policy, PolicyError, SettleError, Timestamp, ToolCall,
 };
 
 /// When a trace begins: 2026-01-15T10:30:00Z, a Thursday.
@@ -196,9 +196,15 @@ const NO_APPROVAL: ApprovalId = ApprovalId::new(CallDigest::new([0; 32]), 0);
 
 impl Runner {
     pub(crate) fn new(policy: Policy) -> Self {
+        Self::over(policy, MemoryApprovals::new())
+    }
+
+    /// With approvals in a store of one's own.
+    pub(crate) fn over(policy: Policy, approvals: impl ApprovalStore + 'static) -> Self {
         let clock = ManualClock::new(START);
         let store = Arc::new(SwitchStore::default());
-        let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone()).build();
+        let builder = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone());
+        let gate = builder.approvals(approvals).build();
         let (caller, summary) = (Caller::default(), Summary::default());
         let (permits, requests) = (HashMap::new(), HashMap::new());
         Self { gate, store, clock, caller, permits, requests, line: 0, summary }

@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::DETAILS_BYTES;
 use super::id::{ApprovalId, CallDigest};
 use crate::call::{Identity, ToolCall};
 use crate::canonical;
@@ -18,6 +19,7 @@ pub struct Ask<'a> {
     pub(super) bounds: Box<[Exact]>,
     pub(super) terms: &'a Terms<'a>,
     pub(super) reason: &'a str,
+    pub(super) details: Details,
     named: Option<&'a ApprovalId>,
 }
 
@@ -30,8 +32,8 @@ impl<'a> Ask<'a> {
         reason: &'a str,
         named: Option<&'a ApprovalId>,
     ) -> Self {
-        let (digest, bounds) = digest(call, policy, terms.bind.as_deref());
-        Self { call, digest, bounds: bounds.into(), terms, reason, named }
+        let (digest, bounds, details) = digest(call, policy, terms.bind.as_deref());
+        Self { call, digest, bounds: bounds.into(), terms, reason, details, named }
     }
 
     /// What an approval has to be for.
@@ -45,17 +47,51 @@ impl<'a> Ask<'a> {
         caller.map(str::len).fold(self.call.tool().len(), usize::saturating_add)
     }
 
+    /// Who is counted as the one that asks, of whom only so many requests may wait: the first that the call has of grant, user,
+    /// agent and session, with the word for what it is; nobody else's calls are counted with its own. All calls without any of
+    /// them are counted together.
+    pub fn asker(&self) -> Option<(Identity, &str)> {
+        asker(|identity| self.call.identity(identity))
+    }
+
     /// The approval that the call comes with, if it names one: no other lets it pass.
     pub fn named(&self) -> Option<&ApprovalId> {
         self.named
     }
 }
 
-/// The digest of a call, and the numbers that are bound from above: they are compared, and so cannot be hashed.
-fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (CallDigest, Vec<Exact>) {
+pub(super) fn asker<'n>(name: impl Fn(Identity) -> Option<&'n str>) -> Option<(Identity, &'n str)> {
+    let asking = [Identity::Grant, Identity::User, Identity::Agent, Identity::Session];
+    asking.into_iter().find_map(|identity| Some((identity, name(identity)?)))
+}
+
+/// What a person has to read to know what is bound: canonical text, if it is short enough to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Details {
+    pub(super) text: Option<Box<str>>,
+    /// Of the whole text, kept or not.
+    pub(super) bytes: usize,
+}
+
+impl Details {
+    fn new(text: &str) -> Self {
+        Self { text: (text.len() <= DETAILS_BYTES).then(|| text.into()), bytes: text.len() }
+    }
+
+    /// Keeps a text up to so many bytes.
+    pub(super) fn cut(&mut self, most: usize) {
+        if self.bytes > most {
+            self.text = None;
+        }
+    }
+}
+
+/// The digest of a call, the numbers that are bound from above (they are compared, and so cannot be hashed), and what a person
+/// reads of it.
+fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (CallDigest, Vec<Exact>, Details) {
     let mut text = String::from("{");
-    let mut bounds = Vec::new();
-    let bound = bind.and_then(|bind| bound_values(call, bind, &mut bounds));
+    let (mut bounds, mut shown) = (Vec::new(), String::from("["));
+    let bound = bind.and_then(|bind| bound_values(call, bind, &mut bounds, &mut shown));
     // The keys are in their canonical order, so that the whole text is canonical.
     let identity = |text: &mut String, identity: Identity| {
         canonical::write_text(text, identity.as_str());
@@ -67,20 +103,23 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
         text.push(',');
     };
     identity(&mut text, Identity::Agent);
-    match bound {
+    let details = match bound {
         Some(values) => {
             text.push_str("\"bound\":");
             text.push_str(&values);
+            Details::new(&shown)
         }
         None => {
             bounds.clear();
             text.push_str("\"arguments\":");
+            let start = text.len();
             match call.argument_members() {
                 Some(members) => canonical::write_object(&mut text, members),
                 None => text.push_str("{}"),
             }
+            Details::new(text.get(start..).unwrap_or_default())
         }
-    }
+    };
     text.push(',');
     identity(&mut text, Identity::Grant);
     text.push_str("\"policy\":");
@@ -93,22 +132,25 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
     identity(&mut text, Identity::User);
     text.pop();
     text.push('}');
-    (CallDigest::new(Sha256::digest(text.as_bytes()).into()), bounds)
+    (CallDigest::new(Sha256::digest(text.as_bytes()).into()), bounds, details)
 }
 
 /// The values at the paths, a list of lists: `[path, value]`, `[path]` for one that is absent, and `[path<=]` for a number that goes
-/// to `bounds`. What is no number has no smaller one: it is bound exactly.
+/// to `bounds`; `shown` is the same with that number in it. What is no number has no smaller one: it is bound exactly.
 ///
 /// Nothing where a path steps into a text or the like: a server may unwrap it, so what the path leads to cannot be told, and all
 /// arguments are bound.
-fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>) -> Option<String> {
+fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>, shown: &mut String) -> Option<String> {
     let facts = Facts::new(call, Timestamp::UNIX_EPOCH);
     let mut text = String::from("[");
     for (index, Binding { path, at_most }) in bind.iter().enumerate() {
         text.push_str(if index > 0 { ",[" } else { "[" });
+        let start = text.len() - 1 - usize::from(index > 0);
+        let mut number_shown = None;
         match path.resolve(&facts) {
             Found::Value(Datum::Number(number)) if *at_most => {
                 bounds.push(number);
+                number_shown = Some(number);
                 canonical::write_text(&mut text, &format!("{path}<="));
             }
             Found::Value(datum) => {
@@ -119,8 +161,15 @@ fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>)
             Found::Absent => canonical::write_text(&mut text, &path.to_string()),
             Found::WrongContainer => return None,
         }
+        shown.push_str(text.get(start..).unwrap_or_default());
+        if let Some(number) = number_shown {
+            shown.push(',');
+            canonical::write_exact(shown, number);
+        }
+        shown.push(']');
         text.push(']');
     }
+    shown.push(']');
     text.push(']');
     Some(text)
 }
@@ -147,7 +196,7 @@ mod tests {
     use crate::policy::Policy;
 
     /// The canonical text of a call is hashed, and `want` is it, with the policy's digest at `%`.
-    fn assert_hashes(rules: &Value, call: &ToolCall<'_>, want: &str, bounds: usize) {
+    fn assert_hashes(rules: &Value, call: &ToolCall<'_>, want: &str, details: &str) {
         let policy =
             Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": { "pay": rules } })).unwrap();
         let evaluation = policy.evaluate(call, Timestamp::UNIX_EPOCH);
@@ -155,7 +204,7 @@ mod tests {
         let ask = Ask::new(call, policy.digest(), &terms, "", None);
         let want = want.replace('%', &policy.digest().to_string());
         assert_eq!(ask.digest().as_bytes()[..], Sha256::digest(want.as_bytes())[..], "{want}");
-        assert_eq!(ask.bounds.len(), bounds);
+        assert_eq!(ask.details, Details { text: Some(details.into()), bytes: details.len() });
     }
 
     #[test]
@@ -166,20 +215,20 @@ mod tests {
             &json!({}),
             &call,
             r#"{"agent":null,"arguments":{"b":{"c":null,"d":2},"n":100,"to":"x","é":[true]},"grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#,
-            0,
+            r#"{"b":{"c":null,"d":2},"n":100,"to":"x","é":[true]}"#,
         );
         assert_hashes(
             &json!({ "approval": { "bind": ["args.to", "args.n<=", "args.b[\"d\"]", "args.none", "args.to<="] } }),
             &call,
             r#"{"agent":null,"bound":[["args.to","x"],["args.n<="],["args.b.d",2],["args.none"],["args.to","x"]],"grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#,
-            1,
+            r#"[["args.to","x"],["args.n<=",100],["args.b.d",2],["args.none"],["args.to","x"]]"#,
         );
         let none = ToolCall::new("pay", None::<&Value>).agent("a").server("s").session("t");
         assert_hashes(
             &json!({}),
             &none,
             r#"{"agent":"a","arguments":{},"grant":null,"policy":"%","server":"s","session":"t","tool":"pay","user":null}"#,
-            0,
+            "{}",
         );
     }
 
@@ -190,7 +239,7 @@ mod tests {
             &json!({ "approval": { "bind": ["args.n<=", "args.o.to"] } }),
             &ToolCall::new("pay", &arguments),
             r#"{"agent":null,"arguments":{"n":1,"o":"{}"},"grant":null,"policy":"%","server":null,"session":null,"tool":"pay","user":null}"#,
-            0,
+            r#"{"n":1,"o":"{}"}"#,
         );
     }
 }

@@ -3,36 +3,49 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::record::{Approval, ApprovalState, Claim, Verdict};
-use super::{ApprovalError, ApprovalId, ApprovalStore, Ask, CallDigest, DecideError};
+use super::record::{Approval, Claim, Verdict};
+use super::shelf::{Shelf, changes};
+use super::{ApprovalError, ApprovalId, ApprovalStore, Ask, CAPACITY, CallDigest, DETAILS_BYTES, DecideError, PENDING};
 use crate::time::Timestamp;
 
-/// How many approvals are kept at most, unless the host says otherwise.
-const CAPACITY: usize = 10_000;
 /// So many that have expired are reclaimed with each new request: more than one, so that they become fewer.
 const RECLAIMED_AT_ONCE: usize = 4;
-/// How many bytes the names of tool and caller may have together. The agent writes the tool's, and the store keeps it.
-const NAME_BYTES: usize = 4096;
 
 /// Approvals in memory, for one process. They are gone when it ends, which errs on the safe side.
 ///
 /// At most so many are kept as there is room for, 10,000 by default: those that wait, those that may be used, and those in use,
-/// until they expire. When it is full, new requests are refused and their calls denied; no live one makes room for another. The names
-/// of tool and caller may have 4 KiB together.
+/// until they expire. When it is full, new requests are refused and their calls denied; no live one makes room for another. Of one
+/// [asker](Ask::asker) at most [so many](Self::pending_per_asker) wait, so that none takes the room of all. The names of tool and
+/// caller may have 4 KiB together.
+///
+/// ```
+/// use toolgate::{Gate, MemoryApprovals};
+///
+/// let approvals = MemoryApprovals::with_capacity(1_000).pending_per_asker(10).details_up_to(0);
+/// let gate = Gate::builder().approvals(approvals).build();
+/// assert!(gate.pending()?.is_empty());
+/// # Ok::<(), toolgate::approval::ApprovalError>(())
+/// ```
 pub struct MemoryApprovals {
     table: Mutex<Table>,
     capacity: usize,
+    pending: usize,
+    details_bytes: usize,
 }
 
 #[derive(Default)]
 struct Table {
-    /// Several of one digest differ in the numbers that they are bound to, or all but one are in use.
-    by_digest: HashMap<CallDigest, Vec<Approval>>,
+    shelves: HashMap<CallDigest, Shelf>,
     by_end: BTreeSet<(Timestamp, ApprovalId)>,
+    /// What waits, by who asked.
+    waiting: HashMap<String, BTreeSet<(Timestamp, ApprovalId)>>,
     last_number: u64,
+    /// What was spent until then may be forgotten already.
+    horizon: Option<Timestamp>,
 }
 
 impl MemoryApprovals {
@@ -43,7 +56,21 @@ impl MemoryApprovals {
 
     /// Room for so many. It is not taken before it is needed.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { table: Mutex::default(), capacity }
+        Self { table: Mutex::default(), capacity, pending: PENDING, details_bytes: DETAILS_BYTES }
+    }
+
+    /// How many requests of one [asker](Ask::asker) may wait at once: 100, if nothing is said. A call that would make another one
+    /// is denied, [`ApprovalError::TooManyPending`].
+    #[must_use = "the store itself is moved"]
+    pub fn pending_per_asker(self, pending: usize) -> Self {
+        Self { pending, ..self }
+    }
+
+    /// How many bytes of [details](Approval::details), which are values from calls, are kept for people to read: 4 KiB, if nothing
+    /// is said, which is the most; 0 keeps none.
+    #[must_use = "the store itself is moved"]
+    pub fn details_up_to(self, bytes: usize) -> Self {
+        Self { details_bytes: bytes, ..self }
     }
 
     /// How many are kept.
@@ -58,77 +85,63 @@ impl MemoryApprovals {
 }
 
 impl Table {
-    /// Lets something happen to an approval, and forgets it if that was its end.
-    fn at<T>(&mut self, id: &ApprovalId, happen: impl FnOnce(&mut Approval) -> T) -> Option<T> {
-        let approvals = self.by_digest.get_mut(&id.digest())?;
-        let index = approvals.iter().position(|approval| approval.id() == id)?;
-        let approval = approvals.get_mut(index)?;
-        let before = approval.expires_at();
-        let result = happen(approval);
-        let (after, state) = (approval.expires_at(), approval.state());
-        let ended = matches!(state, ApprovalState::Denied | ApprovalState::Expired);
-        if ended {
-            approvals.remove(index);
-            if approvals.is_empty() {
-                self.by_digest.remove(&id.digest());
+    /// Lets something happen to all approvals of a digest, brought to `now`.
+    fn at<T>(&mut self, digest: &CallDigest, now: Timestamp, happen: impl FnOnce(&mut Shelf) -> T) -> T {
+        let mut entry = match self.shelves.entry(*digest) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => entry.insert_entry(Shelf::default()),
+        };
+        let shelf = entry.get_mut();
+        let (before, asker) = (shelf.places(Duration::ZERO), shelf.asker());
+        self.horizon = self.horizon.max(shelf.sweep(now, Duration::ZERO));
+        let result = happen(shelf);
+        let (gone, put) = changes(&before, &shelf.places(Duration::ZERO));
+        if let Some(asker) = shelf.asker().or(asker).filter(|_| !gone.is_empty() || !put.is_empty()) {
+            let waiting = self.waiting.entry(asker);
+            let mut waiting = match waiting {
+                Entry::Occupied(entry) => entry,
+                Entry::Vacant(entry) => entry.insert_entry(BTreeSet::new()),
+            };
+            let of = |number| ApprovalId::new(*digest, number);
+            for place in gone.iter().filter(|place| place.since.is_some()) {
+                waiting.get_mut().remove(&(place.ends_at, of(place.number)));
+            }
+            for place in put.iter().filter(|place| place.since.is_some()) {
+                waiting.get_mut().insert((place.ends_at, of(place.number)));
+            }
+            if waiting.get().is_empty() {
+                waiting.remove();
             }
         }
-        if ended || after != before {
-            self.by_end.remove(&(before, *id));
+        for place in gone {
+            self.by_end.remove(&(place.ends_at, ApprovalId::new(*digest, place.number)));
         }
-        if !ended && after != before {
-            self.by_end.insert((after, *id));
+        for place in put {
+            self.by_end.insert((place.ends_at, ApprovalId::new(*digest, place.number)));
         }
-        Some(result)
+        if shelf.is_empty() {
+            entry.remove();
+        }
+        result
     }
 
     /// Forgets some that have expired.
     fn reclaim(&mut self, now: Timestamp) {
         for _ in 0..RECLAIMED_AT_ONCE {
             let Some((_, id)) = self.by_end.first().copied().filter(|(end, _)| *end <= now) else { break };
-            self.at(&id, |approval| approval.look(now));
+            self.at(&id.digest(), now, |_| ());
         }
     }
 
-    /// Brings all of a digest to `now`, and forgets those that have expired. One pass: an agent that asks with many numbers under
-    /// one bound makes its own calls slower, and no more than that.
-    fn sweep(&mut self, digest: &CallDigest, now: Timestamp) -> &[Approval] {
-        let Self { by_digest, by_end, .. } = self;
-        let Entry::Occupied(mut entry) = by_digest.entry(*digest) else { return &[] };
-        entry.get_mut().retain_mut(|approval| {
-            let before = approval.expires_at();
-            let lives = approval.look(now) != ApprovalState::Expired;
-            let after = approval.expires_at();
-            if !lives || after != before {
-                by_end.remove(&(before, *approval.id()));
+    /// How many requests of an asker wait.
+    fn waiting(&mut self, asker: &str, now: Timestamp) -> usize {
+        loop {
+            let Some(waiting) = self.waiting.get(asker) else { return 0 };
+            match waiting.first().copied().filter(|(end, _)| *end <= now) {
+                Some((_, id)) => self.at(&id.digest(), now, |_| ()),
+                None => return waiting.len(),
             }
-            if lives && after != before {
-                by_end.insert((after, *approval.id()));
-            }
-            lives
-        });
-        if entry.get().is_empty() {
-            entry.remove();
-            return &[];
         }
-        entry.into_mut()
-    }
-
-    /// The approval that the call can use, else the one that it has to wait for.
-    fn find(&mut self, ask: &Ask<'_>, now: Timestamp) -> Option<Approval> {
-        let covering = self.sweep(&ask.digest(), now).iter().filter(|approval| approval.covers(ask));
-        let rank = |approval: &Approval| {
-            let (fits, is_named) = (approval.fits(ask), ask.named().is_none_or(|named| named == approval.id()));
-            match approval.state() {
-                // A number below the bound leaves the larger approval to larger calls, where there is one of its own.
-                ApprovalState::Approved if is_named => Some((0, !fits)),
-                ApprovalState::Pending if fits => Some((1, false)),
-                ApprovalState::Approved => Some((2, !fits)),
-                _ => None,
-            }
-        };
-        let ranked = covering.filter_map(|approval| Some((rank(approval)?, approval)));
-        ranked.min_by_key(|(rank, _)| *rank).map(|(_, approval)| approval.clone())
     }
 
     /// A number above all that were given, and after a new start of the process above those of the former, as long as the
@@ -142,45 +155,59 @@ impl Table {
 
 impl ApprovalStore for MemoryApprovals {
     fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
-        let bytes = ask.name_bytes();
-        if bytes > NAME_BYTES {
-            return Err(ApprovalError::TooLong { bytes, bound: NAME_BYTES });
-        }
+        ask.check_names()?;
         let mut table = self.table.lock();
         table.reclaim(now);
-        if let Some(found) = table.find(ask, now) {
+        if let Some(found) = table.at(&ask.digest(), now, |shelf| shelf.find(ask).cloned()) {
             return Ok(found);
         }
         if table.by_end.len() >= self.capacity {
             return Err(ApprovalError::Full { capacity: self.capacity });
         }
-        let approval = Approval::new(ask, table.next_number(now), now);
-        table.by_end.insert((approval.expires_at(), *approval.id()));
-        table.by_digest.entry(ask.digest()).or_default().push(approval.clone());
+        if table.waiting(&ask.asker_key(), now) >= self.pending {
+            return Err(ApprovalError::TooManyPending { pending: self.pending });
+        }
+        let mut number = table.next_number(now);
+        while table.at(&ask.digest(), now, |shelf| shelf.has(number)) {
+            number = table.next_number(now);
+        }
+        let approval = Approval::new(ask, number, now).with_details_up_to(self.details_bytes);
+        table.at(&ask.digest(), now, |shelf| shelf.add(approval.clone()));
         Ok(approval)
     }
 
     fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError> {
-        let decide = |approval: &mut Approval| approval.decide(verdict, by, now).map(|()| approval.clone());
-        self.table.lock().at(id, decide).unwrap_or(Err(DecideError::NotPending))
+        self.table.lock().at(&id.digest(), now, |shelf| shelf.decide(id, verdict, by, now))
     }
 
     fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        Ok(self.table.lock().at(id, |approval| approval.claim(now)).flatten())
+        Ok(self.table.lock().at(&id.digest(), now, |shelf| shelf.claim(id, now)))
+    }
+
+    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        let mut table = self.table.lock();
+        table.reclaim(now);
+        let is_known = table.at(&id.digest(), now, |shelf| shelf.has(id.number()));
+        // After a clock that stepped back it may have been spent, and forgotten.
+        if table.horizon.is_some_and(|horizon| until <= horizon) {
+            return Ok(None);
+        }
+        if !is_known && table.by_end.len() >= self.capacity {
+            return Err(ApprovalError::Full { capacity: self.capacity });
+        }
+        Ok(table.at(&id.digest(), now, |shelf| shelf.spend(id, until, now)))
     }
 
     fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        let handed_back = self.table.lock().at(claim.approval(), |approval| approval.hand_back(claim, now));
-        Ok(handed_back.unwrap_or(false))
+        Ok(self.table.lock().at(&claim.approval().digest(), now, |shelf| shelf.hand_back(claim, now)))
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
         let mut table = self.table.lock();
-        let digests: Vec<_> = table.by_digest.keys().copied().collect();
+        let digests: Vec<_> = table.shelves.keys().copied().collect();
         let mut waiting = Vec::new();
         for digest in digests {
-            let live = table.sweep(&digest, now).iter();
-            waiting.extend(live.filter(|approval| approval.state() == ApprovalState::Pending).cloned());
+            table.at(&digest, now, |shelf| waiting.extend(shelf.pending().cloned()));
         }
         waiting.sort_by_key(|approval| (approval.made_at(), *approval.id()));
         Ok(waiting)

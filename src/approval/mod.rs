@@ -2,95 +2,38 @@
 //!
 //! A call that needs one asks for it: an [`Approval`] is *pending*, until people *approve* or *refuse* it. One that is approved is
 //! *claimed* by the call, once, before its `ttl` ends, and handed back when the call was certainly not made. An [`ApprovalStore`] keeps
-//! them; [`MemoryApprovals`] does so in the process. The gate asks it: a host needs [`Gate::approve`](crate::Gate::approve),
-//! [`Gate::refuse`](crate::Gate::refuse) and [`Gate::pending`](crate::Gate::pending) alone.
+//! them; [`MemoryApprovals`] does so in the process; an [`AsyncApprovalStore`] keeps them across a network, for many. The gate asks
+//! it: a host needs [`Gate::approve`](crate::Gate::approve), [`Gate::refuse`](crate::Gate::refuse) and
+//! [`Gate::pending`](crate::Gate::pending) alone, or their twins that end in `_async`.
 
 mod ask;
 mod id;
 mod memory;
 mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod shelf;
+pub mod signed;
+mod store;
+mod written;
 
 use std::error::Error;
-use std::sync::Arc;
-
-use crate::time::Timestamp;
 
 pub use ask::Ask;
 pub use id::{ApprovalId, CallDigest, ParseApprovalIdError};
 pub use memory::MemoryApprovals;
 pub use record::{Approval, ApprovalState, Claim, Verdict};
+pub use store::{Answer, ApprovalStore, AsyncApprovalStore, InProcess};
+pub use written::ParseApprovalError;
 
-/// A store of approvals in the process.
-///
-/// # Contract
-/// * **One at a time.** Each verb is one atomic step.
-/// * **Data.** The store reads no clock: `now` is handed in. It may be earlier than what the store has seen.
-/// * **Once.** Of all claims of one approval, one succeeds; after it is handed back, one again.
-/// * **Only pending can be decided, only approved can be claimed**, both before [`Approval::expires_at`]; at that instant itself it
-///   has expired, and what was seen to have expired never comes back.
-/// * **One request for one digest.** Calls that a pending request [fits](Approval::fits) share it. One with a smaller number below
-///   an upper bound makes a request of its own, as a person who is shown the smaller number must not approve the larger.
-/// * **A live approval is never forgotten** to make room for another: a store that is full takes no new requests.
-///
-/// What a wrong answer costs: a false no costs a question to a person. A false yes is somebody's money. When in doubt, fail.
-///
-/// All that can happen to one approval is a method of [`Approval`]: a store need only keep them, under a lock.
-pub trait ApprovalStore: Send + Sync {
-    /// The approval that a call can use or has to wait for: an approved one that covers it (the one it
-    /// [names](Ask::named) before any other); else a pending one that [fits](Approval::fits); else, if the call names another,
-    /// an approved one that it could use without; else a new one, pending from `now`.
-    ///
-    /// # Errors
-    /// The store cannot tell, or is full.
-    fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError>;
-
-    /// Decides a pending approval, and gives it as it is then.
-    ///
-    /// # Errors
-    /// It is not pending, or not for `by` to decide, or the store cannot tell.
-    fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError>;
-
-    /// Takes an approved one into use; nothing if it is not approved any more.
-    ///
-    /// # Errors
-    /// The store cannot tell: the call must not go ahead.
-    fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
-
-    /// Gives back what was claimed, because the call was certainly not made. Says whether it may be claimed again: it has not
-    /// expired, and was not handed back before.
-    ///
-    /// # Errors
-    /// The store cannot tell: it may stay consumed.
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError>;
-
-    /// What waits for a person, the oldest first.
-    ///
-    /// # Errors
-    /// The store cannot tell.
-    fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError>;
-}
-
-impl<T: ApprovalStore + ?Sized> ApprovalStore for Arc<T> {
-    fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
-        (**self).request(ask, now)
-    }
-
-    fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError> {
-        (**self).decide(id, verdict, by, now)
-    }
-
-    fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        (**self).claim(id, now)
-    }
-
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        (**self).hand_back(claim, now)
-    }
-
-    fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
-        (**self).pending(now)
-    }
-}
+/// How many bytes the names of tool and caller may have together. The agent writes the tool's, and a store keeps it.
+const NAME_BYTES: usize = 4096;
+/// How many bytes the text may have of what an approval is bound to, to be kept.
+const DETAILS_BYTES: usize = 4096;
+/// How many approvals are kept at most, unless the host says otherwise.
+const CAPACITY: usize = 10_000;
+/// How many requests of one asker may wait at once, unless the host says otherwise.
+const PENDING: usize = 100;
 
 /// The store of approvals cannot tell.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +47,32 @@ pub enum ApprovalError {
     Full {
         /// How many it holds at most.
         capacity: usize,
+    },
+    /// So many requests of the caller's grant (or who else it is counted by) wait already, as may wait at once.
+    #[error("{pending} requests of this caller wait already")]
+    TooManyPending {
+        /// How many may wait.
+        pending: usize,
+    },
+    /// The store is across a network, and was asked by a verb that does not wait.
+    #[error(
+        "the approvals are kept across a network: decide calls with `check_async`, `check_approved_async` or \
+         `check_signed_async`, and use `approve_async`, `refuse_async` and `pending_async`"
+    )]
+    AsyncOnly,
+    /// What it holds under the names of its approvals is nothing that it has written.
+    #[error("the store of approvals holds something else under an approval's name")]
+    Corrupt,
+    /// The host's clock and the server's are further apart than the store was told to bear.
+    #[error(
+        "the host's clock is {skew_millis} ms away from that of the store of approvals, more than the {bound_millis} ms that are \
+         allowed"
+    )]
+    ClockSkew {
+        /// How far the host's clock is ahead; negative if it is behind.
+        skew_millis: i64,
+        /// How far it may be away.
+        bound_millis: u64,
     },
     /// The names in the call are longer than it keeps: nobody could read them anyway.
     #[error("the names in the call have {bytes} bytes, past the bound of {bound}")]
@@ -131,6 +100,14 @@ pub enum DecideError {
     /// The store cannot tell.
     #[error(transparent)]
     Store(#[from] ApprovalError),
+}
+
+impl Ask<'_> {
+    /// Whether the names in the call are short enough to be kept.
+    fn check_names(&self) -> Result<(), ApprovalError> {
+        let bytes = self.name_bytes();
+        if bytes > NAME_BYTES { Err(ApprovalError::TooLong { bytes, bound: NAME_BYTES }) } else { Ok(()) }
+    }
 }
 
 impl DecideError {

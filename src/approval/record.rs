@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::DecideError;
-use super::ask::Ask;
+use super::ask::{Ask, Details, asker};
 use super::id::ApprovalId;
 use crate::call::Identity;
 use crate::number::Exact;
@@ -39,8 +39,10 @@ pub enum Verdict {
 /// The use that a call makes of an approval, to hand it back by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    approval: ApprovalId,
-    turn: u32,
+    pub(super) approval: ApprovalId,
+    pub(super) turn: u32,
+    /// Of one that was approved elsewhere.
+    pub(super) signed: bool,
 }
 
 impl Claim {
@@ -53,21 +55,22 @@ impl Claim {
 /// A person's leave for one call, or the request for it.
 #[derive(Clone)]
 pub struct Approval {
-    id: ApprovalId,
-    state: ApprovalState,
-    tool: Box<str>,
+    pub(super) id: ApprovalId,
+    pub(super) state: ApprovalState,
+    pub(super) tool: Box<str>,
     /// In the order of [`Identity::ALL`].
-    identities: [Option<Box<str>>; 5],
-    reason: Box<str>,
-    bounds: Box<[Exact]>,
-    ttl: Duration,
-    approvers: Box<[Box<[Box<str>]>]>,
-    min_approvers: u32,
-    approved_by: Vec<Box<str>>,
-    made_at: Timestamp,
-    expires_at: Timestamp,
+    pub(super) identities: [Option<Box<str>>; 5],
+    pub(super) reason: Box<str>,
+    pub(super) details: Details,
+    pub(super) bounds: Box<[Exact]>,
+    pub(super) ttl: Duration,
+    pub(super) approvers: Box<[Box<[Box<str>]>]>,
+    pub(super) min_approvers: u32,
+    pub(super) approved_by: Vec<Box<str>>,
+    pub(super) made_at: Timestamp,
+    pub(super) expires_at: Timestamp,
     /// How often it was claimed: what hands an earlier claim back finds another turn.
-    turn: u32,
+    pub(super) turn: u32,
 }
 
 impl Approval {
@@ -80,6 +83,7 @@ impl Approval {
             tool: ask.call.tool().into(),
             identities: Identity::ALL.map(|identity| ask.call.identity(identity).map(Box::from)),
             reason: ask.reason.into(),
+            details: ask.details.clone(),
             bounds: ask.bounds.clone(),
             ttl: ask.terms.ttl,
             approvers: approvers.collect(),
@@ -115,6 +119,32 @@ impl Approval {
     /// Why a person is asked: what the rule says.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// What it is bound to, for a person to read before saying yes: the canonical JSON of all arguments, or where the policy names
+    /// what is bound, a list of `[path, value]`, `[path]` for what is absent, and `["args.amount<=", 100]` for an upper bound.
+    ///
+    /// These are values from the call: whoever may read the store's memory may read them. None if they are longer than 4 KiB,
+    /// or if the store keeps none; [`details_bytes`](Self::details_bytes) says how long they were.
+    pub fn details(&self) -> Option<&str> {
+        self.details.text.as_deref()
+    }
+
+    /// How many bytes the text has of what it is bound to, kept or not.
+    pub fn details_bytes(&self) -> usize {
+        self.details.bytes
+    }
+
+    /// Keeps the [details](Self::details) only if they have at most so many bytes, and never more than 4 KiB; 0 keeps none.
+    #[must_use = "the approval itself is moved"]
+    pub fn with_details_up_to(mut self, bytes: usize) -> Self {
+        self.details.cut(bytes);
+        self
+    }
+
+    /// Who is counted as the one that asked: as for [`Ask::asker`].
+    pub fn asker(&self) -> Option<(Identity, &str)> {
+        asker(|identity| self.identity(identity))
     }
 
     /// How many different people must approve it.
@@ -170,9 +200,7 @@ impl Approval {
         if self.look(now) != ApprovalState::Pending {
             return Err(DecideError::NotPending);
         }
-        let is_listed = self.approvers.iter().all(|list| list.iter().any(|approver| **approver == *by));
-        // Nobody is no person.
-        if !is_listed || by.is_empty() {
+        if !self.is_listed(by) {
             return Err(DecideError::NotAnApprover);
         }
         match verdict {
@@ -192,7 +220,12 @@ impl Approval {
         Ok(())
     }
 
-    fn asked(&self, by: &str) -> bool {
+    /// Whether somebody is on every list of the policy. Nobody is no person.
+    pub(super) fn is_listed(&self, by: &str) -> bool {
+        !by.is_empty() && self.approvers.iter().all(|list| list.iter().any(|approver| **approver == *by))
+    }
+
+    pub(super) fn asked(&self, by: &str) -> bool {
         let askers = [Identity::Agent, Identity::User, Identity::Grant, Identity::Session];
         askers.into_iter().any(|asker| self.identity(asker) == Some(by))
     }
@@ -203,13 +236,13 @@ impl Approval {
             self.state = ApprovalState::Consumed;
             // It would take thousands of millions of failed calls within one `ttl`.
             self.turn = self.turn.saturating_add(1);
-            Claim { approval: self.id, turn: self.turn }
+            Claim { approval: self.id, turn: self.turn, signed: false }
         })
     }
 
     /// Gives it back, if this claim has it in use and it has not expired. It keeps its end.
     pub fn hand_back(&mut self, claim: &Claim, now: Timestamp) -> bool {
-        let is_its = claim.approval == self.id && claim.turn == self.turn;
+        let is_its = claim.approval == self.id && claim.turn == self.turn && !claim.signed;
         let handed_back = self.look(now) == ApprovalState::Consumed && is_its;
         if handed_back {
             self.state = ApprovalState::Approved;

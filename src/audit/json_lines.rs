@@ -44,8 +44,8 @@ struct State<W> {
 }
 
 impl JsonLines<File> {
-    /// Goes on with the log in a file, or begins one. The last record is read, and must be right; a rest after it is kept, as that
-    /// of a failed write.
+    /// Goes on with the log in a file, or begins one, in a file that on Unix only its owner may read. The last record is read, and must
+    /// be right; a rest after it is kept, as that of a failed write.
     ///
     /// # Errors
     /// The file cannot be opened or read, or its last line is not that of a log.
@@ -59,7 +59,11 @@ impl JsonLines<File> {
     /// # Errors
     /// As for [`append`](Self::append).
     pub fn append_after(path: impl AsRef<Path>, head: Head) -> Result<Self, AuditError> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
         let (head, in_line, rests) = match Tail::read(&mut file, head)? {
             Tail::Empty => (head, false, None),
             Tail::Line { head, in_line } => (head, in_line, None),

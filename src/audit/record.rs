@@ -123,7 +123,7 @@ fn is_zero(count: &u64) -> bool {
 
 /// One thing that a gate did. What does not apply is absent.
 ///
-/// It reads back (any serde format) as it was written; unknown members are refused. What an agent can make long is bounded:
+/// It reads back from JSON as it was written; unknown members are refused. What an agent can make long is bounded:
 /// a name of more than 512 bytes is cut, and ends in `…#` and the SHA-256 of the whole.
 ///
 /// ```

@@ -1,5 +1,6 @@
 //! Records told as events of `tracing`, without arguments.
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Level, debug, enabled, error, info, warn};
 
 use super::AuditError;
@@ -12,7 +13,7 @@ const TARGET: &str = "toolgate";
 /// Whether any subscriber listens at a level at which something is told of calls.
 #[inline]
 pub(super) fn is_heard() -> bool {
-    tracing::level_filters::LevelFilter::current() >= Level::WARN && enabled!(target: TARGET, Level::WARN)
+    LevelFilter::current() >= Level::WARN && enabled!(target: TARGET, Level::WARN)
 }
 
 fn level(record: &AuditRecord) -> Level {
@@ -30,7 +31,10 @@ fn level(record: &AuditRecord) -> Level {
 
 /// Tells of a record.
 pub(super) fn tell(record: &AuditRecord) {
-    let event = record.event;
+    let (event, level) = (record.event, level(record));
+    if level > LevelFilter::current() {
+        return;
+    }
     macro_rules! tell_at {
         ($level:ident { $($field:ident $(= $value:expr)?,)* }) => {
             $level!(target: TARGET, $($field $(= $value)?,)* "{event}")
@@ -38,7 +42,7 @@ pub(super) fn tell(record: &AuditRecord) {
     }
     macro_rules! at_level {
         ($($fields:tt)*) => {
-            match level(record) {
+            match level {
                 Level::DEBUG => tell_at!(debug { $($fields)* }),
                 Level::WARN => tell_at!(warn { $($fields)* }),
                 _ => tell_at!(info { $($fields)* }),

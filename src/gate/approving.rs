@@ -12,14 +12,80 @@ use std::sync::Arc;
 
 use super::question::Question;
 use super::{Gate, InForce};
+use crate::approval::signed::{ApprovalKeys, Believed, SignedError};
 use crate::approval::{
-    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, Claim, DecideError, Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, InProcess,
+    Verdict,
 };
 use crate::call::ToolCall;
 use crate::decision::{Decision, Denial, Refusal, Refused, no_approvals_message};
 use crate::permit::{AsyncPermit, Held, Permit};
-use crate::policy::{Code, Plan};
+use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, StoreError, Tallies};
+
+/// Where the approvals are.
+pub(super) enum Approvals {
+    Here(InProcess<Box<dyn ApprovalStore>>),
+    Remote(Box<dyn AsyncApprovalStore>),
+}
+
+impl Approvals {
+    pub(super) fn here_in(store: impl ApprovalStore + 'static) -> Self {
+        Self::Here(InProcess(Box::new(store)))
+    }
+
+    /// For a verb that does not wait.
+    pub(super) fn here(&self) -> Result<&dyn ApprovalStore, ApprovalError> {
+        match self {
+            Self::Here(InProcess(store)) => Ok(store),
+            Self::Remote(_) => Err(ApprovalError::AsyncOnly),
+        }
+    }
+
+    /// For one that does.
+    pub(super) fn anywhere(&self) -> &dyn AsyncApprovalStore {
+        match self {
+            Self::Here(store) => store,
+            Self::Remote(store) => store,
+        }
+    }
+}
+
+/// What a call brings with it to be approved by.
+#[derive(Clone, Copy)]
+pub(super) enum Brought<'a> {
+    /// Nothing: whatever the store has will do.
+    Any,
+    /// The name of the only approval that will do.
+    Named(&'a ApprovalId),
+    /// A signed approval, and no other will do.
+    Signed(&'a str),
+}
+
+impl<'a> Brought<'a> {
+    fn name(self) -> Option<&'a ApprovalId> {
+        match self {
+            Self::Named(id) => Some(id),
+            Self::Any | Self::Signed(_) => None,
+        }
+    }
+}
+
+/// An approval that the call can use, if nobody else does before.
+enum Usable {
+    Kept(ApprovalId),
+    Signed(Believed),
+}
+
+impl Usable {
+    /// Why the call does not pass, if somebody else was first.
+    fn lost(&self) -> Option<SignedError> {
+        match self {
+            Self::Kept(_) => None,
+            Self::Signed(_) => Some(SignedError::Spent),
+        }
+    }
+}
 
 /// What the answer of a store that need not be asked would be.
 fn nothing_to_count() -> Result<Outcome, StoreError> {
@@ -32,7 +98,16 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// [`check`](Self::check) finds an approval by itself. Name it where a call must not use what was approved for its
     /// like.
     pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
-        self.decide(call, Some(approval))
+        self.decide(call, Brought::Named(approval))
+    }
+
+    /// Decides a call that comes with an approval that was [signed](crate::approval::signed) elsewhere: no other lets it pass, if it
+    /// needs one. A call that needs none does not look at it.
+    ///
+    /// One that does not hold is no reason to deny: the answer is the same as without any, a request for an approval, and
+    /// [`signed_error`](crate::ApprovalRequest::signed_error) tells the host why.
+    pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
+        self.decide(call, Brought::Signed(signed))
     }
 
     /// Decides a call that needs an approval, and that no rule stops. (The plan is copied here, where it is rare, so that it need
@@ -44,42 +119,64 @@ impl<S: CounterStore + 'static> Gate<S> {
         in_force: &Arc<InForce<S>>,
         question: &Question<'_>,
         plan: &Plan,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision {
-        let store = &self.0.parts.store;
+        let parts = &self.0.parts;
+        let approvals = match parts.approvals.here() {
+            Ok(approvals) => approvals,
+            Err(error) => return question.without_approvals(error).into(),
+        };
         let counts = !plan.charges.is_empty();
         let request = question.request(ReservationId::next(), plan);
-        let looked = if counts { store.peek(&request) } else { nothing_to_count() };
-        let usable = question.answered(plan, looked).and_then(|seen| in_force.usable(question, plan, seen, named));
-        let usable = match usable {
-            Ok(usable) => usable,
+        let looked = if counts { parts.store.peek(&request) } else { nothing_to_count() };
+        let seen = match question.answered(plan, looked) {
+            Ok(seen) => seen,
             Err(refused) => return refused.into(),
         };
+        let asking = Asking::new(question, plan, seen);
+        let ask = asking.ask(brought.name());
+        let usable = match asking.believed(&ask, brought, parts.keys.as_ref()) {
+            Some(Ok(believed)) => Usable::Signed(believed),
+            Some(Err(error)) => return asking.again(approvals.request(&ask, question.now), Some(error)).into(),
+            None => match asking.usable(&ask, approvals.request(&ask, question.now)) {
+                Ok(id) => Usable::Kept(id),
+                Err(refused) => return refused.into(),
+            },
+        };
         let id = request.id;
-        let outcome = if counts { store.reserve(&request) } else { nothing_to_count() };
+        let outcome = if counts { parts.store.reserve(&request) } else { nothing_to_count() };
         let (charged, tallies) = match question.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
         let mut held = Held { granter: in_force.clone() as _, id, plan: charged, tallies, claim: None };
-        match in_force.claim(question, plan, &usable, named) {
-            Ok(claim) => {
-                held.claim = Some(claim);
-                Decision::Allow(Permit::counted(held))
+        let claimed = match &usable {
+            Usable::Kept(id) => approvals.claim(id, question.now),
+            Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now),
+        };
+        let refused = match claimed {
+            Ok(Some(claim)) => {
+                held.claim = Some(Box::new(claim));
+                return Decision::Allow(Permit::counted(held));
             }
-            Err(refused) => {
-                // If it can't be given back it stays spent, which is the safe side.
-                Permit::counted(held).release();
-                refused.into()
-            }
-        }
+            Ok(None) => asking.again(approvals.request(&ask, question.now), usable.lost()),
+            Err(error) => question.without_approvals(error),
+        };
+        // If it can't be given back it stays spent, which is the safe side.
+        Permit::counted(held).release();
+        refused.into()
     }
 }
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call that comes with an approval, as [`Gate::check_approved`] does.
     pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
-        self.decide_async(call, Some(approval)).await
+        self.decide_async(call, Brought::Named(approval)).await
+    }
+
+    /// Decides a call that comes with a signed approval, as [`Gate::check_signed`] does.
+    pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
+        self.decide_async(call, Brought::Signed(signed)).await
     }
 
     /// Decides a call that needs an approval, and that no rule stops.
@@ -88,35 +185,49 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         in_force: Arc<InForce<S>>,
         question: &Question<'_>,
         plan: &Plan,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision<AsyncPermit> {
-        let store = &self.0.parts.store;
+        let parts = &self.0.parts;
+        let approvals = parts.approvals.anywhere();
         let counts = !plan.charges.is_empty();
         let request = question.request(ReservationId::next(), plan);
-        let looked = if counts { store.peek(&request).await } else { nothing_to_count() };
-        let usable = question.answered(plan, looked).and_then(|seen| in_force.usable(question, plan, seen, named));
-        let usable = match usable {
-            Ok(usable) => usable,
+        let looked = if counts { parts.store.peek(&request).await } else { nothing_to_count() };
+        let seen = match question.answered(plan, looked) {
+            Ok(seen) => seen,
             Err(refused) => return refused.into(),
         };
+        let asking = Asking::new(question, plan, seen);
+        let ask = asking.ask(brought.name());
+        let usable = match asking.believed(&ask, brought, parts.keys.as_ref()) {
+            Some(Ok(believed)) => Usable::Signed(believed),
+            Some(Err(error)) => return asking.again(approvals.request(&ask, question.now).await, Some(error)).into(),
+            None => match asking.usable(&ask, approvals.request(&ask, question.now).await) {
+                Ok(id) => Usable::Kept(id),
+                Err(refused) => return refused.into(),
+            },
+        };
         let id = request.id;
-        let outcome = if counts { store.reserve(&request).await } else { nothing_to_count() };
+        let outcome = if counts { parts.store.reserve(&request).await } else { nothing_to_count() };
         let (charged, tallies) = match question.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
         let mut held = Held { granter: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
-        match in_force.claim(question, plan, &usable, named) {
-            Ok(claim) => {
-                held.claim = Some(claim);
-                Decision::Allow(AsyncPermit::counted(held))
+        let claimed = match &usable {
+            Usable::Kept(id) => approvals.claim(id, question.now).await,
+            Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now).await,
+        };
+        let refused = match claimed {
+            Ok(Some(claim)) => {
+                held.claim = Some(Box::new(claim));
+                return Decision::Allow(AsyncPermit::counted(held));
             }
-            Err(refused) => {
-                // If it can't be given back it stays spent, which is the safe side.
-                let _ = AsyncPermit::counted(held).release().await;
-                refused.into()
-            }
-        }
+            Ok(None) => asking.again(approvals.request(&ask, question.now).await, usable.lost()),
+            Err(error) => question.without_approvals(error),
+        };
+        // If it can't be given back it stays spent, which is the safe side.
+        let _ = AsyncPermit::counted(held).release().await;
+        refused.into()
     }
 }
 
@@ -144,7 +255,10 @@ impl<S> Gate<S> {
     fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
         let parts = &self.0.parts;
         let now = parts.clock.now();
-        let decided = parts.approvals.decide(id, verdict, by, now);
+        let decided = match parts.approvals.here() {
+            Ok(store) => store.decide(id, verdict, by, now),
+            Err(error) => Err(error.into()),
+        };
         parts.note_verdict(id, verdict, by, now, decided.as_ref());
         decided
     }
@@ -155,65 +269,106 @@ impl<S> Gate<S> {
     /// The store of approvals cannot tell.
     pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
         let parts = &self.0.parts;
-        parts.approvals.pending(parts.clock.now())
+        parts.approvals.here()?.pending(parts.clock.now())
     }
 
-    /// The approvals.
-    pub fn approvals(&self) -> &dyn ApprovalStore {
-        &*self.0.parts.approvals
+    /// Approves a request, as [`approve`](Self::approve) does, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for `approve`.
+    pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.answer_async(id, Verdict::Approve, by).await
+    }
+
+    /// Refuses a request, as [`refuse`](Self::refuse) does, wherever the approvals are.
+    ///
+    /// # Errors
+    /// As for `refuse`.
+    pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.answer_async(id, Verdict::Refuse, by).await
+    }
+
+    async fn answer_async(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
+        let parts = &self.0.parts;
+        let now = parts.clock.now();
+        let decided = parts.approvals.anywhere().decide(id, verdict, by, now).await;
+        parts.note_verdict(id, verdict, by, now, decided.as_ref());
+        decided
+    }
+
+    /// What waits for a person, the oldest first, wherever the approvals are. A store across a network may leave out what comes
+    /// after a thousand.
+    ///
+    /// # Errors
+    /// As for [`pending`](Self::pending).
+    pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
+        let parts = &self.0.parts;
+        parts.approvals.anywhere().pending(parts.clock.now()).await
+    }
+
+    /// The approvals, if they are in the process.
+    pub fn approvals(&self) -> Option<&dyn ApprovalStore> {
+        self.0.parts.approvals.here().ok()
     }
 }
 
-/// An approval that can be claimed, and how the limits stood when it was found.
-struct Usable {
-    id: ApprovalId,
-    tallies: Option<Tallies>,
+/// A call that asks, on what terms, and how the limits stood when it did.
+struct Asking<'q> {
+    question: &'q Question<'q>,
+    plan: &'q Plan,
+    seen: Option<Tallies>,
+    terms: Terms<'q>,
+    reason: Box<str>,
 }
 
-impl<S> InForce<S> {
-    /// The approval that the call can use. Without one, what the call asks for is on record.
-    fn usable(
-        &self,
-        question: &Question<'_>,
-        plan: &Plan,
-        tallies: Option<Tallies>,
-        named: Option<&ApprovalId>,
-    ) -> Result<Usable, Refused> {
-        let approval = self.request(question, named)?;
-        let is_usable = approval.state() == ApprovalState::Approved && named.is_none_or(|id| id == approval.id());
-        if is_usable {
-            return Ok(Usable { id: *approval.id(), tallies });
-        }
-        let states = tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies));
-        Err(question.require_approval(states, Some(Box::new(approval))))
+impl<'q> Asking<'q> {
+    fn new(question: &'q Question<'q>, plan: &'q Plan, seen: Option<Tallies>) -> Self {
+        let terms = question.evaluation.terms(question.call);
+        Self { question, plan, seen, terms, reason: question.rule_refusal(Code::Approval).message }
     }
 
-    /// Claims it; asks again, if another call was first.
-    fn claim(
+    fn ask<'a>(&'a self, named: Option<&'a ApprovalId>) -> Ask<'a> {
+        Ask::new(self.question.call, self.question.policy.digest(), &self.terms, &self.reason, named)
+    }
+
+    /// What a signed approval says, if the call brings one.
+    fn believed(
         &self,
-        question: &Question<'_>,
-        plan: &Plan,
-        usable: &Usable,
-        named: Option<&ApprovalId>,
-    ) -> Result<Box<Claim>, Refused> {
-        match self.parts.approvals.claim(&usable.id, question.now) {
-            Ok(Some(claim)) => Ok(Box::new(claim)),
-            Ok(None) => {
-                let approval = self.request(question, named)?;
-                let states = |tallies| question.states(plan, tallies);
-                let states = usable.tallies.as_ref().map_or_else(Vec::new, states);
-                Err(question.require_approval(states, Some(Box::new(approval))))
+        ask: &Ask<'_>,
+        brought: Brought<'_>,
+        keys: Option<&ApprovalKeys>,
+    ) -> Option<Result<Believed, SignedError>> {
+        match brought {
+            Brought::Any | Brought::Named(_) => None,
+            Brought::Signed(text) => {
+                let keys = keys.ok_or(SignedError::UnknownKey);
+                Some(keys.and_then(|keys| keys.believe(text, ask, self.question.now)))
             }
-            Err(error) => Err(question.without_approvals(error)),
         }
     }
 
-    fn request(&self, question: &Question<'_>, named: Option<&ApprovalId>) -> Result<Approval, Refused> {
-        let Question { policy, call, .. } = question;
-        let terms = question.evaluation.terms(call);
-        let reason = question.rule_refusal(Code::Approval).message;
-        let ask = Ask::new(call, policy.digest(), &terms, &reason, named);
-        self.parts.approvals.request(&ask, question.now).map_err(|error| question.without_approvals(error))
+    /// The approval that the call can use. Without one, what the call asks for is on record.
+    fn usable(&self, ask: &Ask<'_>, found: Result<Approval, ApprovalError>) -> Result<ApprovalId, Refused> {
+        let approval = found.map_err(|error| self.question.without_approvals(error))?;
+        let is_named = ask.named().is_none_or(|id| id == approval.id());
+        match approval.state() == ApprovalState::Approved && is_named {
+            true => Ok(*approval.id()),
+            false => Err(self.asks(approval, None)),
+        }
+    }
+
+    /// What the call brought does not let it pass, or another call was first, so it has asked again.
+    fn again(&self, found: Result<Approval, ApprovalError>, why: Option<SignedError>) -> Refused {
+        match found {
+            Ok(approval) => self.asks(approval, why),
+            Err(error) => self.question.without_approvals(error),
+        }
+    }
+
+    fn asks(&self, approval: Approval, why: Option<SignedError>) -> Refused {
+        let states = |tallies| self.question.states(self.plan, tallies);
+        let states = self.seen.as_ref().map_or_else(Vec::new, states);
+        self.question.require_approval(states, Some(Box::new(approval)), why)
     }
 }
 

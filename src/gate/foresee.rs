@@ -216,7 +216,7 @@ impl<'p> Foresight<'p> {
                 Ok(known) => known,
                 Err(error) => match question.without_store(&plan.limits, Arc::clone(error)) {
                     Ok(()) if question.needs_approval() => {
-                        return Some(Found::Refused(index, question.require_approval(Vec::new(), None)));
+                        return Some(Found::Refused(index, question.require_approval(Vec::new(), None, None)));
                     }
                     Ok(()) => continue,
                     Err(refused) => return Some(Found::Refused(index, refused)),
@@ -234,7 +234,7 @@ impl<'p> Foresight<'p> {
                 return Some(Found::Full { index, call, tallies: own, sums: sums.unwrap_or_default() });
             }
             if question.needs_approval() {
-                return Some(Found::Refused(index, question.require_approval(question.states(plan, &own), None)));
+                return Some(Found::Refused(index, question.require_approval(question.states(plan, &own), None, None)));
             }
             for (charge, place) in plan.charges.iter().zip(places) {
                 if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::InForce;
 use crate::amount::Amount;
 use crate::approval::Approval;
+use crate::approval::signed::SignedError;
 use crate::call::ToolCall;
 use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message};
 use crate::limit::wait_millis;
@@ -142,8 +143,14 @@ impl Question<'_> {
         LimitState::all(self.policy, &plan.limits, tallies)
     }
 
-    pub(super) fn require_approval(&self, limits: Vec<LimitState>, approval: Option<Box<Approval>>) -> Refused {
-        Refused::RequireApproval(ApprovalRequest { refusal: self.rule_refusal(Code::Approval), limits, approval })
+    pub(super) fn require_approval(
+        &self,
+        limits: Vec<LimitState>,
+        approval: Option<Box<Approval>>,
+        signed_error: Option<SignedError>,
+    ) -> Refused {
+        let refusal = self.rule_refusal(Code::Approval);
+        Refused::RequireApproval(ApprovalRequest { refusal, limits, approval, signed_error })
     }
 
     /// What a rule says to a call that it stops.

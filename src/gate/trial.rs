@@ -4,6 +4,7 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::approving::Approvals;
 use super::question::Question;
 use super::{Gate, InForce, Parts};
 use crate::approval::MemoryApprovals;
@@ -37,7 +38,8 @@ impl Trial {
         let parts = Arc::new(Parts {
             store,
             // Never asked.
-            approvals: Box::new(MemoryApprovals::with_capacity(0)),
+            approvals: Approvals::here_in(MemoryApprovals::with_capacity(0)),
+            keys: None,
             clock,
             pass_uncounted: Box::default(),
             recorder: Recorder::default(),
@@ -97,7 +99,7 @@ impl Trial {
         let asks = question.needs_approval() && !is_approved;
         if plan.charges.is_empty() {
             return certain(match asks {
-                true => question.require_approval(Vec::new(), None).into(),
+                true => question.require_approval(Vec::new(), None, None).into(),
                 false => Decision::Allow(Permit::uncounted()),
             });
         }
@@ -123,7 +125,7 @@ impl Trial {
 }
 
 fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<Tallies>) -> Refused {
-    question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None)
+    question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None, None)
 }
 
 #[cold]

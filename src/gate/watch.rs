@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use super::approving::Brought;
 use super::{Gate, InForce, Parts};
 use crate::approval::{Approval, ApprovalId, DecideError, Verdict};
 use crate::audit::{AuditRecord, DecisionId, Event, is_traced};
@@ -63,10 +64,10 @@ impl<S: CounterStore + 'static> Gate<S> {
         &self,
         in_force: &Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision {
         let now = self.now();
-        let decision = self.decide_at(Some(now), in_force, call, named);
+        let decision = self.decide_at(Some(now), in_force, call, brought);
         match (in_force.note(call, now, &decision), decision) {
             (Ok(watch), Decision::Allow(mut permit)) => {
                 permit.watch(watch);
@@ -86,10 +87,10 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         &self,
         in_force: Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        named: Option<&ApprovalId>,
+        brought: Brought<'_>,
     ) -> Decision<AsyncPermit> {
         let now = self.now();
-        let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call, named).await;
+        let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call, brought).await;
         match (in_force.note(call, now, &decision), decision) {
             (Ok(watch), Decision::Allow(mut permit)) => {
                 permit.watch(watch);

@@ -162,14 +162,18 @@ impl Refusal {
     /// The whole answer to a request that could not be read, so that its id is not known: it is `null`. To one that was read,
     /// answer with [`Call::answer`].
     pub fn to_answer_without_id(&self, form: Form) -> String {
-        self.answer("null", form)
+        self.answer("null", form, false)
     }
 
-    fn answer(&self, id: &str, form: Form) -> String {
+    fn answer(&self, id: &str, form: Form, says_its_type: bool) -> String {
         match form {
             Form::Error => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, self.to_error()),
             Form::Text | Form::Structured => {
-                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, self.to_result(form))
+                let mut result = self.to_result(form);
+                if let (true, Some(members)) = (says_its_type, result.as_object_mut()) {
+                    members.insert("resultType".to_owned(), "complete".into());
+                }
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
             }
         }
     }
@@ -177,9 +181,10 @@ impl Refusal {
 
 impl Call {
     /// The answer to this call that refuses it, with the call's id exactly as it was written; none for a notification, which
-    /// nothing answers.
+    /// nothing answers. To a call that [names the protocol's version](Self::protocol_version) a result says its `resultType`,
+    /// without which clients of these versions take it for none.
     pub fn answer(&self, refusal: &Refusal, form: Form) -> Option<String> {
-        self.id_text().map(|id| refusal.answer(id, form))
+        self.id_text().map(|id| refusal.answer(id, form, self.protocol_version().is_some()))
     }
 }
 

@@ -284,7 +284,7 @@ impl<P: Leave> Session<P> {
                 if let Some(id) = id {
                     self.under_way.remove(&id);
                 }
-                let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form(call.tool())));
+                let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form(&call)));
                 // A call that `from_client` gave has an id, and so an answer.
                 Decided::Answer { answer: answer.unwrap_or_default() }
             }
@@ -359,9 +359,10 @@ impl<P: Leave> Session<P> {
         self.under_way.drain().map(|(id, entry)| entry.fail(&id, ending, why)).collect()
     }
 
-    fn form(&self, tool: &str) -> Form {
-        let has_schema = self.with_output_schema.contains(tool) || self.with_output_schema.len() >= OUTPUT_SCHEMAS;
-        let of_version = || match &self.protocol_version {
+    fn form(&self, call: &Call) -> Form {
+        let known = &self.with_output_schema;
+        let has_schema = known.contains(call.tool()) || known.len() >= OUTPUT_SCHEMAS;
+        let of_version = || match call.protocol_version().or(self.protocol_version()) {
             Some(version) if !has_schema => Form::of_version(version),
             _ => Form::Text,
         };

@@ -27,9 +27,73 @@ fn builder(rules: &Value) -> (GateBuilder, ManualClock) {
     (Gate::builder().policy(policy(rules)).clock(clock.clone()), clock)
 }
 
-fn gate(rules: &Value) -> (Gate, ManualClock) {
+/// How much a store has to keep.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) capacity: usize,
+    pub(crate) pending: usize,
+    pub(crate) details: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { capacity: 10_000, pending: 100, details: 4096 }
+    }
+}
+
+/// Makes a store that is empty.
+pub(crate) type Make<'m> = &'m dyn Fn(Room) -> Arc<dyn ApprovalStore>;
+
+pub(crate) fn in_memory(room: Room) -> Arc<dyn ApprovalStore> {
+    let store = MemoryApprovals::with_capacity(room.capacity);
+    Arc::new(store.pending_per_asker(room.pending).details_up_to(room.details))
+}
+
+fn gate(make: Make<'_>, rules: &Value) -> (Gate, ManualClock) {
     let (builder, clock) = builder(rules);
-    (builder.build(), clock)
+    (builder.approvals(make(Room::default())).build(), clock)
+}
+
+/// A test for each case, over the stores that a function makes. It is given what to do with one.
+macro_rules! suite {
+    ($with:path) => {
+        $crate::approvals::suite! {
+            $with;
+            a_request_says_what_a_person_has_to_know,
+            requests_are_listed_with_the_oldest_first,
+            of_many_threads_one_uses_an_approval,
+            an_approval_that_is_handed_back_and_taken_again_is_used_once_at_a_time,
+            a_full_store_takes_no_new_request_and_keeps_those_that_it_has,
+            a_name_without_end_is_not_kept,
+            an_agent_that_asks_with_many_numbers_hinders_no_other,
+            a_clock_that_ran_ahead_leaves_no_approval_that_lives_for_years,
+            gates_that_share_a_store_share_approvals,
+            a_named_approval_is_the_only_one_that_counts,
+            a_settled_call_was_made_and_hands_no_approval_back,
+            looking_ahead_asks_nobody,
+            so_many_requests_of_one_asker_wait,
+            a_person_reads_what_is_bound,
+            what_was_approved_elsewhere_is_used_once,
+            a_signed_approval_is_used_once,
+        }
+    };
+    ($with:path; $($case:ident,)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $with(&$crate::approvals::$case);
+            }
+        )*
+    };
+}
+pub(crate) use suite;
+
+mod memory {
+    fn with(case: &dyn Fn(super::Make<'_>)) {
+        case(&super::in_memory);
+    }
+
+    super::suite!(with);
 }
 
 fn call(arguments: &Value) -> ToolCall<'_> {
@@ -51,9 +115,8 @@ fn allowed(decision: Decision) -> Permit {
     }
 }
 
-#[test]
-fn a_request_says_what_a_person_has_to_know() {
-    let (gate, clock) = gate(&json!({ "reason": "Money.", "approval": { "ttl": "30s", "min_approvers": 2 } }));
+pub(crate) fn a_request_says_what_a_person_has_to_know(make: Make<'_>) {
+    let (gate, clock) = gate(make, &json!({ "reason": "Money.", "approval": { "ttl": "30s", "min_approvers": 2 } }));
     let arguments = json!({ "amount": 5 });
     let request = asked(gate.check(&call(&arguments)));
     assert_eq!((request.tool(), request.reason(), request.min_approvers()), ("pay", "Money.", 2));
@@ -83,9 +146,8 @@ fn a_request_says_what_a_person_has_to_know() {
     assert_eq!(again.id().digest(), request.id().digest());
 }
 
-#[test]
-fn requests_are_listed_with_the_oldest_first() {
-    let (gate, clock) = gate(&json!({}));
+pub(crate) fn requests_are_listed_with_the_oldest_first(make: Make<'_>) {
+    let (gate, clock) = gate(make, &json!({}));
     let mut made = Vec::new();
     for amount in 0..20 {
         made.push(*asked(gate.check(&call(&json!({ "amount": amount })))).id());
@@ -99,12 +161,14 @@ fn requests_are_listed_with_the_oldest_first() {
     assert_eq!(gate.pending().unwrap().len(), 8);
 }
 
-#[test]
-fn of_many_threads_one_uses_an_approval() {
+pub(crate) fn of_many_threads_one_uses_an_approval(make: Make<'_>) {
     const THREADS: usize = 8;
-    let (gate, _) = gate(&json!({
-        "limits": [{ "counter": "n", "window": "day", "max": 1000, "scope": "grant" }],
-    }));
+    let (gate, _) = gate(
+        make,
+        &json!({
+            "limits": [{ "counter": "n", "window": "day", "max": 1000, "scope": "grant" }],
+        }),
+    );
     let arguments = json!({ "amount": 5 });
     let mut collided = 0;
     for round in 1..=100 {
@@ -140,9 +204,8 @@ fn of_many_threads_one_uses_an_approval() {
     assert_eq!(collided, 100 * (THREADS - 1));
 }
 
-#[test]
-fn an_approval_that_is_handed_back_and_taken_again_is_used_once_at_a_time() {
-    let (gate, _) = gate(&json!({}));
+pub(crate) fn an_approval_that_is_handed_back_and_taken_again_is_used_once_at_a_time(make: Make<'_>) {
+    let (gate, _) = gate(make, &json!({}));
     let arguments = json!({});
     gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
     let running = AtomicUsize::new(0);
@@ -165,9 +228,8 @@ fn an_approval_that_is_handed_back_and_taken_again_is_used_once_at_a_time() {
     allowed(gate.check(&call(&arguments))).end();
 }
 
-#[test]
-fn a_full_store_takes_no_new_request_and_keeps_those_that_it_has() {
-    let approvals = Arc::new(MemoryApprovals::with_capacity(2));
+pub(crate) fn a_full_store_takes_no_new_request_and_keeps_those_that_it_has(make: Make<'_>) {
+    let approvals = make(Room { capacity: 2, ..Room::default() });
     let (builder, clock) = builder(&json!({ "approval": { "ttl": "10s" } }));
     let gate = builder.approvals(Arc::clone(&approvals)).build();
     let arguments: Vec<_> = (0..3).map(|amount| json!({ "amount": amount })).collect();
@@ -185,27 +247,28 @@ fn a_full_store_takes_no_new_request_and_keeps_those_that_it_has() {
     let permit = allowed(gate.check(&call(&arguments[0])));
     asked(gate.check(&call(&arguments[2])));
     assert_eq!(gate.check(&call(&arguments[1])).code(), Some(Code::StoreUnavailable));
-    assert_eq!(approvals.len(), 2);
     permit.release();
     allowed(gate.check(&call(&arguments[0]))).end();
     clock.advance(Duration::from_secs(10));
-    asked(gate.check(&call(&arguments[1])));
-    assert_eq!(approvals.len(), 1, "the expired made room");
+    for arguments in &arguments[..2] {
+        asked(gate.check(&call(arguments)));
+    }
+    assert_eq!(gate.pending().unwrap().len(), 2, "the expired made room");
 }
 
-#[test]
-fn a_name_without_end_is_not_kept() {
+pub(crate) fn a_name_without_end_is_not_kept(make: Make<'_>) {
     let policy = r#"{ "version": "1", "default": "deny", "tools": { "pay*": { "action": "require_approval" } } }"#;
-    let gate = Gate::new(policy.parse().unwrap());
+    let builder = Gate::builder().policy(policy.parse::<Policy>().unwrap()).clock(ManualClock::new(START));
+    let gate = builder.approvals(make(Room::default())).build();
     let arguments = json!({});
     let name = format!("pay{}", "x".repeat(4093));
     asked(gate.check(&ToolCall::new(&name, &arguments)));
     assert_eq!(gate.check(&ToolCall::new(&name, &arguments).user("u")).code(), Some(Code::StoreUnavailable));
 }
 
-#[test]
-fn an_agent_that_asks_with_many_numbers_hinders_no_other() {
-    let (gate, _) = gate(&json!({ "approval": { "bind": ["args.amount<="] } }));
+pub(crate) fn an_agent_that_asks_with_many_numbers_hinders_no_other(make: Make<'_>) {
+    let (builder, _) = builder(&json!({ "approval": { "bind": ["args.amount<="] } }));
+    let gate = builder.approvals(make(Room { pending: 300, ..Room::default() })).build();
     for amount in 0..300 {
         asked(gate.check(&call(&json!({ "amount": amount }))));
     }
@@ -218,9 +281,8 @@ fn an_agent_that_asks_with_many_numbers_hinders_no_other() {
     assert_eq!(gate.check(&call(&below)).as_str(), "approval_required");
 }
 
-#[test]
-fn a_clock_that_ran_ahead_leaves_no_approval_that_lives_for_years() {
-    let (gate, clock) = gate(&json!({ "approval": { "ttl": "10s" } }));
+pub(crate) fn a_clock_that_ran_ahead_leaves_no_approval_that_lives_for_years(make: Make<'_>) {
+    let (gate, clock) = gate(make, &json!({ "approval": { "ttl": "10s" } }));
     let arguments = json!({});
     clock.advance(Duration::from_secs(100_000_000));
     let request = asked(gate.check(&call(&arguments)));
@@ -235,9 +297,8 @@ fn a_clock_that_ran_ahead_leaves_no_approval_that_lives_for_years() {
     assert_eq!(asked(gate.check(&call(&arguments))).state(), ApprovalState::Pending, "and it does not come back");
 }
 
-#[test]
-fn gates_that_share_a_store_share_approvals() {
-    let approvals = Arc::new(MemoryApprovals::new());
+pub(crate) fn gates_that_share_a_store_share_approvals(make: Make<'_>) {
+    let approvals = make(Room::default());
     let gates: Vec<_> = (0..2).map(|_| builder(&json!({})).0.approvals(Arc::clone(&approvals)).build()).collect();
     let arguments = json!({});
     let request = asked(gates[0].check(&call(&arguments)));
@@ -246,9 +307,8 @@ fn gates_that_share_a_store_share_approvals() {
     assert_eq!(gates[0].check(&call(&arguments)).code(), Some(Code::Approval));
 }
 
-#[test]
-fn a_named_approval_is_the_only_one_that_counts() {
-    let (gate, _) = gate(&json!({ "approval": { "bind": ["args.amount<="] } }));
+pub(crate) fn a_named_approval_is_the_only_one_that_counts(make: Make<'_>) {
+    let (gate, _) = gate(make, &json!({ "approval": { "bind": ["args.amount<="] } }));
     let (large, small) = (json!({ "amount": 100 }), json!({ "amount": 50 }));
     let for_large = *asked(gate.check(&call(&large))).id();
     let for_small = *asked(gate.check(&call(&small))).id();
@@ -262,6 +322,99 @@ fn a_named_approval_is_the_only_one_that_counts() {
     allowed(gate.check_approved(&call(&large), &for_large)).end();
     assert_eq!(gate.check(&call(&small)).as_str(), "approval_required");
 }
+
+pub(crate) fn so_many_requests_of_one_asker_wait(make: Make<'_>) {
+    let (builder, clock) = builder(&json!({ "approval": { "ttl": "10s" } }));
+    let gate = builder.approvals(make(Room { pending: 3, ..Room::default() })).build();
+    let arguments: Vec<_> = (0..5).map(|amount| json!({ "amount": amount })).collect();
+    let of = |grant, amount: usize| ToolCall::new("pay", &arguments[amount]).grant(grant).agent("robot");
+    let made: Vec<_> = (0..3).map(|amount| *asked(gate.check(&of("g", amount))).id()).collect();
+    let Decision::Deny(denial) = gate.check(&of("g", 3)) else { panic!("three wait") };
+    assert_eq!(denial.code(), Code::StoreUnavailable);
+    let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
+    assert_eq!(cause.to_string(), "3 requests of this caller wait already");
+    // Those that wait can be asked for again, and others are not hindered: not a grant, and not who has none.
+    asked(gate.check(&of("g", 2)));
+    for other in
+        [of("h", 0), of("", 0), ToolCall::new("pay", &arguments[0]), ToolCall::new("pay", &arguments[0]).user("g")]
+    {
+        asked(gate.check(&other));
+    }
+    // What was decided waits no more, and neither does what has expired.
+    gate.approve(&made[0], "ann").unwrap();
+    clock.advance(Duration::from_secs(5));
+    asked(gate.check(&of("g", 3)));
+    gate.refuse(&made[1], "ann").unwrap();
+    asked(gate.check(&of("g", 4)));
+    assert_eq!(gate.check(&of("g", 1)).as_str(), "deny");
+    clock.advance(Duration::from_secs(5));
+    asked(gate.check(&of("g", 1)));
+    assert_eq!(gate.check(&of("g", 2)).as_str(), "deny", "one of them has expired");
+}
+
+pub(crate) fn a_person_reads_what_is_bound(make: Make<'_>) {
+    let arguments = json!({ "to": "x", "amount": 1e2, "note": "\u{e9}" });
+    let (all, _) = gate(make, &json!({}));
+    let request = asked(all.check(&call(&arguments)));
+    assert_eq!(request.details(), Some("{\"amount\":100,\"note\":\"\u{e9}\",\"to\":\"x\"}"));
+    let (some, _) = gate(make, &json!({ "approval": { "bind": ["args.amount<=", "args.to", "args.none"] } }));
+    assert_eq!(
+        asked(some.check(&call(&arguments))).details(),
+        Some(r#"[["args.amount<=",100],["args.to","x"],["args.none"]]"#)
+    );
+    assert_eq!(some.pending().unwrap()[0].details_bytes(), 53);
+    // A long text is not kept, nor is any where the store keeps none.
+    let long = json!({ "to": "x".repeat(4096 - 9) });
+    assert_eq!(asked(all.check(&call(&long))).details().map(str::len), Some(4096));
+    let longer = json!({ "to": "x".repeat(4096 - 8) });
+    let request = asked(all.check(&call(&longer)));
+    assert_eq!((request.details(), request.details_bytes()), (None, 4097));
+    let none = builder(&json!({})).0.approvals(make(Room { details: 0, ..Room::default() })).build();
+    let request = asked(none.check(&call(&arguments)));
+    assert_eq!((request.details(), request.details_bytes()), (None, 35));
+}
+
+pub(crate) fn what_was_approved_elsewhere_is_used_once(make: Make<'_>) {
+    let at = |seconds| START.saturating_add(Duration::from_secs(seconds));
+    let store = make(Room { capacity: 3, ..Room::default() });
+    let gate = builder(&json!({})).0.approvals(Arc::clone(&store)).build();
+    let arguments = json!({});
+    let id = *asked(gate.check(&call(&arguments))).id();
+    assert!(store.spend(&id, at(0), at(0)).unwrap().is_none(), "it has ended");
+    let claim = store.spend(&id, at(10), at(0)).unwrap().unwrap();
+    assert!(gate.pending().unwrap().is_empty(), "the request has its answer");
+    assert!(store.spend(&id, at(10), at(1)).unwrap().is_none());
+    assert!(store.claim(&id, at(1)).unwrap().is_none());
+    assert!(store.hand_back(&claim, at(1)).unwrap());
+    assert!(!store.hand_back(&claim, at(1)).unwrap());
+    let second = store.spend(&id, at(10), at(1)).unwrap().unwrap();
+    assert_ne!(claim, second);
+    assert!(!store.hand_back(&claim, at(1)).unwrap(), "that was another turn");
+    // Another number of the same digest is another request, until there is no room.
+    let other = |number| ApprovalId::new(id.digest(), number);
+    for number in [7, u64::MAX] {
+        assert!(store.spend(&other(number), at(20), at(2)).unwrap().is_some());
+        assert!(store.spend(&other(number), at(20), at(2)).unwrap().is_none());
+    }
+    assert!(matches!(store.spend(&other(8), at(20), at(3)), Err(ApprovalError::Full { capacity: 3 })));
+    // A person has approved it here too: one request has one use.
+    let (first, request) = (other(8), json!({ "amount": 1 }));
+    let store = make(Room::default());
+    let gate = builder(&json!({})).0.approvals(Arc::clone(&store)).build();
+    let id = *asked(gate.check(&call(&request))).id();
+    gate.approve(&id, "ann").unwrap();
+    let permit = allowed(gate.check(&call(&request)));
+    assert!(store.spend(&id, at(10), at(0)).unwrap().is_none());
+    permit.release();
+    assert!(store.spend(&id, at(10), at(0)).unwrap().is_some());
+    assert_eq!(gate.check(&call(&request)).as_str(), "approval_required");
+    // After a clock that stepped back, what was spent and forgotten is not taken again.
+    assert!(store.spend(&first, at(10), at(0)).unwrap().is_some());
+    assert!(store.spend(&other(9), at(1_000_000), at(999_999)).unwrap().is_some());
+    assert!(store.spend(&first, at(10), at(0)).unwrap().is_none());
+}
+
+pub(crate) use crate::signed::a_signed_approval_is_used_once;
 
 /// Approvals that can be made to fail, or to lose a race.
 #[derive(Default)]
@@ -287,6 +440,10 @@ impl ApprovalStore for Failing {
         if self.claims_lose.load(Ordering::Relaxed) { Ok(None) } else { self.approvals.claim(id, now) }
     }
 
+    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        self.approvals.spend(id, until, now)
+    }
+
     fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
         self.approvals.hand_back(claim, now)
     }
@@ -294,6 +451,45 @@ impl ApprovalStore for Failing {
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
         self.approvals.pending(now)
     }
+}
+
+#[test]
+fn an_approval_reads_back_and_nothing_else_does() {
+    let (gate, _) =
+        gate(&in_memory, &json!({ "approval": { "bind": ["args.n<=", "args.to"], "approvers": ["ann", "bob"] } }));
+    for n in [json!(0), json!(-1.5), json!(u64::MAX), json!(1e300), json!(5e-324), json!(9_007_199_254_740_993u64)] {
+        let arguments = json!({ "n": n, "to": "\u{e9}\"" });
+        let mut approval = asked(gate.check(&call(&arguments)));
+        for verdict in [None, Some(Verdict::Approve)] {
+            if let Some(verdict) = verdict {
+                approval.decide(verdict, "ann", START).unwrap();
+            }
+            let json = approval.to_json();
+            let again = Approval::from_json(&json).unwrap();
+            assert_eq!(again.to_json(), json);
+            assert_eq!(
+                (again.id(), again.state(), again.details()),
+                (approval.id(), approval.state(), approval.details())
+            );
+        }
+        let json = approval.to_json();
+        for (part, other) in [
+            ("\"version\":1", "\"version\":2"),
+            ("\"version\":1", "\"version\":1,\"version\":1"),
+            ("\"version\":1", "\"version\":1,\"more\":1"),
+            ("\"approved_by\":[\"ann\"]", "\"approved_by\":[]"),
+            ("\"min_approvers\":1", "\"min_approvers\":0"),
+            ("\"number\":", "\"number\":1"),
+            ("\"state\":\"approved\"", "\"state\":\"pending\""),
+            ("\"bounds\":[\"", "\"bounds\":[\"x"),
+            ("\"turn\":0", "\"turn\":-1"),
+        ] {
+            assert!(json.contains(part), "{part}");
+            assert!(Approval::from_json(&json.replace(part, other)).is_err(), "{other}");
+        }
+        assert!(Approval::from_json(&format!("{json} 1")).is_err());
+    }
+    assert!(Approval::from_json("").is_err());
 }
 
 #[test]
@@ -318,9 +514,8 @@ fn a_claim_that_fails_lets_nothing_pass_and_counts_nothing() {
     allowed(gate.check(&call(&arguments))).end();
 }
 
-#[test]
-fn a_settled_call_was_made_and_hands_no_approval_back() {
-    let (gate, _) = gate(&json!({}));
+pub(crate) fn a_settled_call_was_made_and_hands_no_approval_back(make: Make<'_>) {
+    let (gate, _) = gate(make, &json!({}));
     let arguments = json!({});
     gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
     let mut permit = allowed(gate.check(&call(&arguments)));
@@ -329,9 +524,8 @@ fn a_settled_call_was_made_and_hands_no_approval_back() {
     assert_eq!(gate.check(&call(&arguments)).as_str(), "approval_required");
 }
 
-#[test]
-fn looking_ahead_asks_nobody() {
-    let (gate, _) = gate(&json!({}));
+pub(crate) fn looking_ahead_asks_nobody(make: Make<'_>) {
+    let (gate, _) = gate(make, &json!({}));
     let arguments = json!({});
     let obstacle = gate.would_allow(&[call(&arguments)]).unwrap_err();
     let Decision::RequireApproval(request) = obstacle.decision() else { panic!("{obstacle:?}") };

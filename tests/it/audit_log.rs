@@ -190,6 +190,39 @@ proptest! {
         }
     }
 
+    /// Whatever a file holds: it is refused, or gone on with, so that what could be verified before can be verified after.
+    #[test]
+    fn any_file_is_refused_or_continued(
+        pieces in proptest::collection::vec((0usize..7, any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..8),
+    ) {
+        let whole = log(4);
+        let mut bytes = Vec::new();
+        for (kind, one, two) in pieces {
+            let (one, two) = (one.index(whole.len() + 1), two.index(whole.len() + 1));
+            match kind {
+                0 => bytes.extend(&whole[one.min(two)..one.max(two)]),
+                1 => bytes.push(b'\n'),
+                2 => bytes.extend([0, 0, 255]),
+                _ => bytes.extend(lines(&whole)[(one + kind) % 4].iter()),
+            }
+        }
+        let before = verify(&bytes[..]).map(|verified| verified.head());
+        let place = Place::new();
+        place.push(&bytes);
+        match JsonLines::append(&place.0) {
+            Ok(log) => {
+                log.record(&record("later")).unwrap();
+                prop_assert!(place.read().starts_with(&bytes));
+                let after = verify(&place.read()[..]).map(|verified| verified.head());
+                if let Ok(before) = before {
+                    prop_assert_eq!(after.unwrap(), log.head());
+                    prop_assert_eq!(log.head().records(), before.records() + 1);
+                }
+            }
+            Err(error) => prop_assert!(matches!(error, AuditError::NoLog) && before.is_err(), "{error:?} {before:?}"),
+        }
+    }
+
     /// A writer that takes so many bytes, and fails, again and again: what it took stays.
     #[test]
     fn writes_that_fail_in_the_middle_lose_no_other_record(
@@ -264,6 +297,16 @@ impl Write for Full {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_log_is_its_owners_to_read() {
+    let place = Place::new();
+    JsonLines::append(&place.0).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&place.0).unwrap().permissions());
+    assert_eq!(mode & 0o077, 0);
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_denies_where_records_are_required() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -65,9 +65,13 @@ fn what_a_person_approves_passes_once() {
     }
     let pending = gateway.admin(&["pending"]).unwrap();
     let id = pending.lines().next().unwrap();
-    for part in
-        ["tool     delete_file\n", "grant g-42, session stdio-", "user ann, server files\n", "reason   A person"]
-    {
+    for part in [
+        "tool     delete_file\n",
+        "grant g-42, session stdio-",
+        "user ann, server files\n",
+        "reason   A person",
+        "with     {\"path\":\"/tmp/x\"}\n",
+    ] {
         assert!(pending.contains(part), "{part}: {pending}");
     }
     assert_eq!(pending.matches("tool  ").count(), 1, "asked once");
@@ -147,7 +151,7 @@ fn calls_run_at_the_same_time() {
 
 #[test]
 fn progress_passes_and_what_is_cancelled_is_not_answered() {
-    let mut gateway = Gateway::with(POLICY, &["--timeout", "1"], &[]);
+    let mut gateway = Gateway::with(POLICY, &["--timeout", "2"], &[]);
     let client = &mut gateway.client;
     client.initialize();
     let params = json!({ "name": "sleep", "arguments": { "ms": 100 }, "_meta": { "progressToken": "p" } });
@@ -160,8 +164,8 @@ fn progress_passes_and_what_is_cancelled_is_not_answered() {
     let id = client.ask_call("sleep", &json!({ "ms": 600 }));
     client.notify("notifications/cancelled", &json!({ "requestId": id, "reason": "enough" }));
     assert!(client.call("sleep", &json!({ "ms": 1 })).starts_with("limit: "), "cancelled, but perhaps not ended");
-    // Neither the server, which has heard of it, nor the gateway, which gives up after a second, answers.
-    assert_eq!(client.within(Duration::from_millis(1500), |message| message["id"] == id), None);
+    // Neither the server, which has heard of it, nor the gateway, which gives up after two seconds, answers.
+    assert_eq!(client.within(Duration::from_millis(2500), |message| message["id"] == id), None);
     assert_eq!(client.call("sleep", &json!({ "ms": 1 })), "ok: slept");
 }
 

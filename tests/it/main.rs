@@ -38,6 +38,7 @@ mod samples;
 mod schema;
 mod session;
 mod shadow;
+mod signed;
 #[cfg(feature = "conformance")]
 mod stores;
 #[cfg(feature = "tracing")]

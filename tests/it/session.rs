@@ -322,6 +322,14 @@ fn refusals_follow_the_version_that_was_agreed_on() {
         let Step::ToClient(answer) = gateway.client(&call("1", tool)) else { panic!("refused") };
         assert_eq!(answer["result"].get("structuredContent").is_some(), is_structured, "{answer}");
     }
+    // A call may name the version itself: then nothing has been agreed on, and its results say their type.
+    let mut gateway = Gateway::new();
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"pay""#;
+    let Step::ToClient(answer) = gateway.client(&call("1", "pay").replace(r#""name":"pay""#, meta)) else {
+        panic!("refused")
+    };
+    assert_eq!(answer["result"]["resultType"], "complete", "{answer}");
+    assert!(answer["result"].get("structuredContent").is_some(), "{answer}");
     let mut gateway = Gateway::new();
     gateway.session = Session::new().with_form(Form::Error);
     let Step::ToClient(answer) = gateway.client(&call("1", "pay")) else { panic!("refused") };

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use toolgate::Policy;
+use toolgate::{ApprovalStore, Policy};
 
 use crate::trace::Runner;
 
@@ -39,12 +40,17 @@ fn step_keys(step: &RawValue) -> BTreeMap<String, Box<RawValue>> {
 
 /// Runs all cases of a file; panics with every failure.
 fn run_file(path: &Path) -> usize {
+    run_file_over(path, &|| crate::approvals::in_memory(crate::approvals::Room::default()))
+}
+
+/// Runs all cases of a file, with approvals in a new store for each.
+pub(crate) fn run_file_over(path: &Path, approvals: &dyn Fn() -> Arc<dyn ApprovalStore>) -> usize {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let cases: Vec<Case> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (mut run, mut failures) = (0, String::new());
     for case in &cases {
         run += 1;
-        if let Err(failure) = run_case(case) {
+        if let Err(failure) = run_case(case, approvals) {
             writeln!(failures, "\n{} ({})\n{failure}", case.id, case.description).unwrap();
         }
     }
@@ -52,14 +58,14 @@ fn run_file(path: &Path) -> usize {
     run
 }
 
-fn run_case(case: &Case) -> Result<(), String> {
+fn run_case(case: &Case, approvals: &dyn Fn() -> Arc<dyn ApprovalStore>) -> Result<(), String> {
     if let Some(document) = &case.document {
         return refused(document, &case.issues);
     }
     let policy = case.policy.as_ref().ok_or("neither a policy nor a document")?;
     let policy = Policy::from_json(policy.get()).map_err(|error| error.to_string())?;
     assert_eq!(Policy::from_json(policy.to_json()).as_ref(), Ok(&policy), "a policy round-trips");
-    let mut runner = Runner::new(policy);
+    let mut runner = Runner::over(policy, approvals());
     for step in &case.steps {
         let mut keys = step_keys(step);
         let expect = keys.remove("expect");

@@ -94,7 +94,7 @@ async function files_and_people() {
 async function progress_and_cancellation() {
     const limits = [{ counter: "asleep", window: "in_flight", max: 1, scope: "grant" }];
     const policy = { version: "1", default: "allow", tools: { sleep: { limits } } };
-    const client = await connect(behind(policy, [ownServer, "--change-tools"], "--timeout", "2", "--on-changed-tool", "deny"));
+    const client = await connect(behind(policy, [ownServer, "--change-tools"], "--timeout", "3", "--on-changed-tool", "deny"));
     const changed = new Promise((heard) => client.setNotificationHandler(ToolListChangedNotificationSchema, heard));
     await client.listTools();
     await changed;
@@ -110,7 +110,7 @@ async function progress_and_cancellation() {
     check("own server: cancelled", (await cancelled) === "cancelled");
     result = await call(client, "sleep", { ms: 1 });
     check("own server: a cancelled call may still run", refused(result, "RATE LIMITED"), result);
-    await new Promise((done) => setTimeout(done, 2200));
+    await new Promise((done) => setTimeout(done, 3200));
     result = await call(client, "sleep", { ms: 1 });
     check("own server: it is given up after the timeout", text(result) === "slept", result);
     await client.close();

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+from mcp.client.client import Client
 from mcp.client.session import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CreateMessageResult, TextContent
@@ -152,7 +153,7 @@ async def own_server():
     policy = json.dumps({"version": "1", "default": "allow", "tools": {
         "sleep": {"limits": [{"counter": "asleep", "window": "in_flight", "max": 1, "scope": "grant"}]},
     }})
-    command = behind(policy, [SERVER, "--change-tools", "--junk"], "--timeout", "2", "--on-changed-tool", "deny")
+    command = behind(policy, [SERVER, "--change-tools", "--junk"], "--timeout", "3", "--on-changed-tool", "deny")
     async with connect(command, message_handler=hear) as session:
         await session.initialize()
         await session.list_tools()
@@ -172,7 +173,7 @@ async def own_server():
         check("own server: a cancelled call may still run", refused(result, "RATE LIMITED"), result)
         facts = result.structured_content
         check("own server: the facts of a refusal", (facts["code"], facts["rule"]) == ("limit", "/tools/sleep/limits/0"), facts)
-        await anyio.sleep(2.2)
+        await anyio.sleep(3.2)
         result = await session.call_tool("sleep", {"ms": 1})
         check("own server: it is given up after the timeout", text(result) == "slept", result)
         try:
@@ -206,6 +207,27 @@ async def everything():
         check("everything: progress", told == [1, 2, 3, 4], told)
         check("everything: resources", len((await session.list_resources()).resources) > 0)
         check("everything: prompts", len((await session.list_prompts()).prompts) > 0)
+
+
+async def modern():
+    """The protocol of 2026-07-28, which this client prefers: no `initialize`, and each request names the version."""
+    policy = json.dumps({"version": "1", "default": "deny", "tools": {"get_current_time": {
+        "limits": [{"counter": "looks", "window": "day", "max": 2, "scope": "grant"}],
+    }}})
+    command = behind(policy, TIME)
+    parameters = StdioServerParameters(command=command[0], args=[str(word) for word in command[1:]], cwd=FOLDER)
+    async with Client(stdio_client(parameters, errlog=open(FOLDER / "errors.log", "a", encoding="utf-8"))) as client:
+        check("modern: no handshake", client.protocol_version == "2026-07-28", client.protocol_version)
+        tools = [tool.name for tool in (await client.list_tools()).tools]
+        check("modern: listed", tools == ["get_current_time"], tools)
+        for _ in range(2):
+            result = await client.call_tool("get_current_time", {"timezone": "UTC"})
+            check("modern: allowed", not result.is_error, result)
+        result = await client.call_tool("get_current_time", {"timezone": "UTC"})
+        check("modern: rate-limited", refused(result, "RATE LIMITED"), result)
+        result = await client.call_tool("convert_time", {})
+        check("modern: denied", refused(result, "POLICY DENIED"), result)
+        check("modern: the facts of a refusal", result.structured_content["code"] == "default_deny", result)
 
 
 async def recorded(log, server, steps):
@@ -260,7 +282,7 @@ async def transparency():
 
 
 async def main():
-    for part in filesystem, git, time, own_server, everything, transparency:
+    for part in filesystem, git, time, own_server, everything, modern, transparency:
         with anyio.fail_after(90):
             await part()
 

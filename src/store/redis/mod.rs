@@ -1,7 +1,6 @@
 //! Counters in Redis or Valkey, shared by processes.
 
 mod builder;
-mod link;
 mod wire;
 
 use std::fmt;
@@ -9,11 +8,12 @@ use std::fmt;
 use redis::{Cmd, Value};
 
 use crate::charge::{CounterId, Subject};
+use crate::link::{Known, Link, Sent};
 use crate::store::{Answer, AsyncCounterStore, Outcome, Reserve, Settle, StoreError, Tallies};
-use link::{Known, Link};
 use wire::{Bound, Keys};
 
-pub use builder::{BuildError, RedisStoreBuilder};
+pub use crate::link::BuildError;
+pub use builder::RedisStoreBuilder;
 
 /// A store of counters in Redis 7 or Valkey: processes that name the same server and prefix share them.
 ///
@@ -100,7 +100,7 @@ impl RedisStore {
             return Ok(Outcome::Granted(Tallies::new()));
         }
         let cmd = self.reserve_command(request, charging)?;
-        let answer = self.link.ask(Some(&self.reserve), &cmd).await?;
+        let answer = self.link.ask(Sent::Script(&self.reserve), &cmd).await.map_err(wire::unavailable)?;
         match charging {
             true => self.bound.reserved(answer, request.charges, request.now),
             false => self.bound.looked(answer, request.charges, request.now),
@@ -130,7 +130,7 @@ impl RedisStore {
             return Ok(());
         }
         let cmd = self.settle_command(request)?;
-        let answer = self.link.ask(Some(&self.settle), &cmd).await?;
+        let answer = self.link.ask(Sent::Script(&self.settle), &cmd).await.map_err(wire::unavailable)?;
         self.bound.done(answer)
     }
 
@@ -153,7 +153,7 @@ impl RedisStore {
     async fn forget(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
         let mut cmd = Cmd::new();
         cmd.arg("DEL").arg(self.keys.counter(counter, subject));
-        match self.link.ask(None, &cmd).await? {
+        match self.link.ask(Sent::Once, &cmd).await.map_err(wire::unavailable)? {
             Value::Int(_) => Ok(()),
             _ => Err(wire::nonsense()),
         }

@@ -1,42 +1,31 @@
 //! What is sent to the scripts, and what they answer: `reserve.lua` and `settle.lua` say how it is written.
 
-use std::fmt;
 use std::io::Write;
 
 use redis::Value;
 
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::link::{Beyond, Cause, EXACT, LATEST};
 use crate::store::{Counter, Outcome, ReservationId, Settled, StoreError, Tallies, Tally};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
-/// The largest whole number up to which a double tells all apart.
-const EXACT: i64 = 1 << 53;
-/// The latest present: what a window or a lease adds to it stays exact.
-const LATEST: i64 = EXACT - (1 << 46);
 /// Up to so many seconds every intermediate of `limbs.lua` is exact: some 405 days, and a policy has 400 at most.
 const LONGEST: u32 = 35_000_000;
 const MILLION: u64 = 1_000_000;
 
-/// A request that the scripts could not count exactly.
-#[derive(Debug)]
-struct Beyond(&'static str);
-
-impl fmt::Display for Beyond {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Beyond {}
-
 fn beyond(what: &'static str) -> StoreError {
-    StoreError::Unavailable(Some(Box::new(Beyond(what))))
+    unavailable(Beyond(what).into())
 }
 
 /// An answer that no script gives.
 pub(super) fn nonsense() -> StoreError {
-    beyond("the server's answer is none that the store's scripts give")
+    unavailable(Beyond::NONSENSE.into())
+}
+
+/// The server could not tell.
+pub(super) fn unavailable(cause: Cause) -> StoreError {
+    StoreError::Unavailable(Some(cause))
 }
 
 /// The names of keys: the tag in braces, a letter for what is kept, and bytes of one length before any that a caller chose.
@@ -83,9 +72,7 @@ pub(super) fn with_text(mut argument: Argument, number: i64) -> Argument {
 pub(super) fn present(now: Timestamp) -> Result<i64, StoreError> {
     let micros = now.unix_micros();
     let within = (0..=LATEST).contains(&micros);
-    within
-        .then_some(micros)
-        .ok_or_else(|| beyond("the host's clock is before 1970 or after 2253, which is not counted"))
+    within.then_some(micros).ok_or_else(|| unavailable(Beyond::CLOCK.into()))
 }
 
 fn limbs(micros: u64) -> [i64; 2] {

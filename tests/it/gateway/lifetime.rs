@@ -82,7 +82,8 @@ fn a_client_that_reads_no_more_is_gone() {
     let server = server_of(&mut gateway);
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
-    let mut deaf = command(&folder, &[], &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut deaf = command(&folder, &[], &[]);
+    let mut deaf = deaf.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     drop(deaf.stdout.take());
     let mut stdin = deaf.stdin.take().unwrap();
     writeln!(stdin, r#"{{"jsonrpc":"2.0","id":1,"method":"ping"}}"#).unwrap();
@@ -95,7 +96,8 @@ fn a_client_that_reads_no_more_is_gone() {
 fn ends_that_do_not_read_keep_nobody() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
-    let mut busy = command(&folder, &[], &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut busy = command(&folder, &[], &[]);
+    let mut busy = busy.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut stdin = busy.stdin.take().unwrap();
     let large =
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"large","arguments":{"bytes":5000000}}}"#;
@@ -175,7 +177,7 @@ fn a_request_without_an_answer_is_given_up() {
         { "counter": "waiting", "window": "in_flight", "max": 1, "scope": "grant" },
         { "counter": "calls", "window": "day", "max": 2, "scope": "grant" }
     ] } } }"#;
-    let mut gateway = Gateway::with(policy, &["--timeout", "1"], &[]);
+    let mut gateway = Gateway::with(policy, &["--timeout", "2"], &[]);
     gateway.client.initialize();
     for _ in 0..2 {
         let id = gateway.client.ask_call("never", &json!({}));
@@ -183,10 +185,25 @@ fn a_request_without_an_answer_is_given_up() {
         let answer = gateway.client.answer(&id);
         assert_eq!(outcome(&answer), "error -32053");
         let message = answer["error"]["message"].as_str().unwrap();
-        assert!(message.contains("the server has not answered within 1 seconds"), "{message}");
+        assert!(message.contains("the server has not answered within 2 seconds"), "{message}");
     }
     let usage = gateway.admin(&["usage"]).unwrap();
     assert!(usage.contains("waiting: 0 of 1 used") && usage.contains("calls: 2 of 2 used"), "{usage}");
+}
+
+#[test]
+fn a_subscription_is_not_given_up() {
+    let folder = Folder::new();
+    fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
+    let mut gateway = Command::new(program("mcp_stdio_gateway"));
+    gateway.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
+    let mut running = Running::start(&mut gateway);
+    let listening = running.ask("subscriptions/listen", &json!({ "notifications": {} }));
+    let waiting = running.ask("tools/list", &json!({}));
+    assert_eq!(outcome(&running.answer(&waiting)), "error -32053");
+    assert_eq!(running.within(Duration::from_millis(500), |message| message["id"] == listening), None);
+    running.signal(Signal::TERM);
+    assert_eq!(outcome(&running.answer(&listening)), "error -32053", "but at the end it is");
 }
 
 #[test]

@@ -207,13 +207,13 @@ fn all_keys_of_a_call_are_in_one_slot() {
 }
 
 /// Stands before a server, and cuts the connection where a script's answer is on its way, so many times.
-struct Proxy {
-    address: SocketAddr,
+pub(super) struct Proxy {
+    pub(super) address: SocketAddr,
     cuts: Arc<AtomicUsize>,
 }
 
 impl Proxy {
-    async fn start(server: &Server) -> Self {
+    pub(super) async fn start(server: &Server) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, cuts) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let (socket, left) = (server.socket(), Arc::clone(&cuts));
@@ -254,8 +254,13 @@ impl Proxy {
         Self { address, cuts }
     }
 
-    fn cut(&self, times: usize) {
+    pub(super) fn cut(&self, times: usize) {
         self.cuts.store(times, Ordering::SeqCst);
+    }
+
+    /// How many connections are still to be cut.
+    pub(super) fn left(&self) -> usize {
+        self.cuts.load(Ordering::SeqCst)
     }
 }
 
@@ -320,7 +325,7 @@ fn what_was_sent_twice_counts_once() {
 }
 
 /// A server that answers every command with the same bytes.
-fn parrot(answer: Vec<u8>) -> SocketAddr {
+pub(super) fn parrot(answer: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -1,5 +1,7 @@
 //! Counters in a real server, and what becomes of decisions when it fails. Every test starts a server of its own.
 
+mod approval_faults;
+mod approvals;
 mod faults;
 mod history;
 mod processes;

@@ -1,5 +1,10 @@
-//! The way to the server: one connection for all, timeouts, one retry, and a circuit breaker.
+//! The way to a Redis server, for every store that is kept in one: one connection for all, timeouts, one retry, and a circuit
+//! breaker.
+#![cfg(feature = "redis")]
 
+mod settings;
+
+use std::error::Error;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -8,20 +13,32 @@ use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 
-use crate::store::StoreError;
+pub use settings::BuildError;
+pub(crate) use settings::{Settings, micros, settings_verbs};
+
+/// How long a thing is kept after its end: what rounding and a slow server may need.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+/// The largest whole number up to which a double tells all apart.
+pub(crate) const EXACT: i64 = 1 << 53;
+/// The latest present: what a window, a lease or a `ttl` adds to it stays exact.
+pub(crate) const LATEST: i64 = EXACT - (1 << 46);
+
+/// Why the server could not tell.
+pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    pub(super) connect: Duration,
-    pub(super) response: Duration,
-    pub(super) deadline: Duration,
+pub(crate) struct Patience {
+    pub(crate) connect: Duration,
+    pub(crate) response: Duration,
+    pub(crate) deadline: Duration,
     /// After so many failures in a row nothing is asked for `cool_down`.
-    pub(super) failures: u32,
-    pub(super) cool_down: Duration,
+    pub(crate) failures: u32,
+    pub(crate) cool_down: Duration,
 }
 
-pub(super) struct Link {
+/// The way to one server.
+pub(crate) struct Link {
     client: Client,
     patience: Patience,
     connection: Mutex<Connection>,
@@ -35,20 +52,31 @@ struct Connection {
     manager: Option<ConnectionManager>,
 }
 
+/// What may be done again where an answer was lost.
+#[derive(Clone, Copy)]
+pub(crate) enum Sent<'s> {
+    /// A call of a script that bears to arrive twice.
+    Script(&'s Known),
+    /// What only reads, or does the same thing twice.
+    Harmless,
+    /// Nothing.
+    Once,
+}
+
 /// A script as it is sent: by its digest, or where the server does not know that, whole.
-pub(super) struct Known {
+pub(crate) struct Known {
     text: String,
     hash: String,
 }
 
 impl Known {
-    pub(super) fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
     }
 
     /// A call of the script with so many keys, which are the first of its arguments.
-    pub(super) fn call(&self, keys: usize, arguments: usize) -> Cmd {
+    pub(crate) fn call(&self, keys: usize, arguments: usize) -> Cmd {
         let mut cmd = Cmd::with_capacity(3 + keys + arguments, 96 + 64 * keys + 80 * arguments);
         cmd.arg("EVALSHA").arg(&*self.hash).arg(keys);
         cmd
@@ -56,18 +84,17 @@ impl Known {
 }
 
 impl Link {
-    pub(super) fn new(client: Client, patience: Patience) -> Self {
+    pub(crate) fn new(client: Client, patience: Patience) -> Self {
         Self { client, patience, connection: Mutex::default(), breaker: Breaker::default() }
     }
 
-    /// Sends a call of a script, and once more if it was lost on the way: the scripts bear that it arrives twice. What is no
-    /// script's is sent once.
-    pub(super) async fn ask(&self, script: Option<&Known>, cmd: &Cmd) -> Result<Value, StoreError> {
+    /// Sends a command, and once more if it was lost on the way, unless that could do harm.
+    pub(crate) async fn ask(&self, sent: Sent<'_>, cmd: &Cmd) -> Result<Value, Cause> {
         if tokio::runtime::Handle::try_current().is_err() {
-            return Err(StoreError::Unavailable(Some(Box::new(Refusal::NoRuntime))));
+            return Err(Refusal::NoRuntime.into());
         }
         self.breaker.admit(&self.patience)?;
-        match tokio::time::timeout(self.patience.deadline, self.tries(script, cmd)).await {
+        match tokio::time::timeout(self.patience.deadline, self.tries(sent, cmd)).await {
             Ok(Ok(value)) => {
                 self.breaker.answered();
                 Ok(value)
@@ -78,17 +105,17 @@ impl Link {
                     true => self.breaker.failed(&self.patience),
                     false => self.breaker.answered(),
                 }
-                Err(StoreError::Unavailable(Some(Box::new(error))))
+                Err(error.into())
             }
             Err(_) => {
                 self.breaker.failed(&self.patience);
                 self.give_up(u64::MAX);
-                Err(StoreError::Unavailable(Some(Box::new(Refusal::TimedOut(self.patience.deadline)))))
+                Err(Refusal::TimedOut(self.patience.deadline).into())
             }
         }
     }
 
-    async fn tries(&self, script: Option<&Known>, cmd: &Cmd) -> Result<Value, RedisError> {
+    async fn tries(&self, sent: Sent<'_>, cmd: &Cmd) -> Result<Value, RedisError> {
         let (mut lost, mut loaded) = (false, false);
         loop {
             let (number, mut manager) = self.connection()?;
@@ -96,9 +123,9 @@ impl Link {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            match (error.kind(), script) {
+            match (error.kind(), sent) {
                 // It was not run, so this is no second time.
-                (ErrorKind::Server(ServerErrorKind::NoScript), Some(script)) if !loaded => {
+                (ErrorKind::Server(ServerErrorKind::NoScript), Sent::Script(script)) if !loaded => {
                     loaded = true;
                     let mut load = Cmd::new();
                     load.arg("SCRIPT").arg("LOAD").arg(&*script.text);
@@ -115,7 +142,7 @@ impl Link {
                     if error.is_timeout() {
                         self.give_up(number);
                     }
-                    if std::mem::replace(&mut lost, true) || script.is_none() {
+                    if std::mem::replace(&mut lost, true) || matches!(sent, Sent::Once) {
                         return Err(error);
                     }
                 }
@@ -162,14 +189,14 @@ struct Breaker {
 }
 
 impl Breaker {
-    fn admit(&self, patience: &Patience) -> Result<(), StoreError> {
+    fn admit(&self, patience: &Patience) -> Result<(), Refusal> {
         if self.failures.load(Ordering::Relaxed) < patience.failures {
             return Ok(());
         }
         let mut opens_at = self.opens_at.lock();
         let now = Instant::now();
         if opens_at.is_some_and(|instant| now < instant) {
-            return Err(StoreError::Unavailable(Some(Box::new(Refusal::Resting))));
+            return Err(Refusal::Resting);
         }
         // One goes ahead. If nothing is heard of it, the next.
         *opens_at = now.checked_add(patience.deadline.max(patience.cool_down));
@@ -210,4 +237,23 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl Error for Refusal {}
+
+/// What the server could not hold exactly, or an answer that no script gives.
+#[derive(Debug)]
+pub(crate) struct Beyond(pub(crate) &'static str);
+
+impl fmt::Display for Beyond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for Beyond {}
+
+impl Beyond {
+    /// An answer that no script gives.
+    pub(crate) const NONSENSE: Self = Self("the server's answer is none that the store's scripts give");
+    /// A present that is not exact in the scripts.
+    pub(crate) const CLOCK: Self = Self("the host's clock is before 1970 or after 2253, which is not counted");
+}

@@ -1,0 +1,213 @@
+//! What a store of approvals does.
+
+use std::future::{Future, ready};
+use std::ops::Deref;
+use std::pin::Pin;
+
+use super::{Approval, ApprovalError, ApprovalId, Ask, Claim, DecideError, Verdict};
+use crate::time::Timestamp;
+
+/// A store of approvals in the process.
+///
+/// # Contract
+/// * **One at a time.** Each verb is one atomic step.
+/// * **Data.** The store reads no clock: `now` is handed in. It may be earlier than what the store has seen.
+/// * **Once.** Of all claims of one approval, one succeeds; after it is handed back, one again.
+/// * **Only pending can be decided, only approved can be claimed**, both before [`Approval::expires_at`]; at that instant itself it
+///   has expired, and what was seen to have expired never comes back.
+/// * **One request for one digest.** Calls that a pending request [fits](Approval::fits) share it. One with a smaller number below
+///   an upper bound makes a request of its own, as a person who is shown the smaller number must not approve the larger.
+/// * **No number twice** for requests of one digest.
+/// * **A live approval is never forgotten** to make room for another: a store that is full takes no new requests.
+///
+/// What a wrong answer costs: a false no costs a question to a person. A false yes is somebody's money. When in doubt, fail.
+///
+/// All that can happen to one approval is a method of [`Approval`]: a store need only keep them, under a lock.
+pub trait ApprovalStore: Send + Sync {
+    /// The approval that a call can use or has to wait for: an approved one that covers it (the one it
+    /// [names](Ask::named) before any other); else a pending one that [fits](Approval::fits); else, if the call names another,
+    /// an approved one that it could use without; else a new one, pending from `now`.
+    ///
+    /// # Errors
+    /// The store cannot tell, or is full.
+    fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError>;
+
+    /// Decides a pending approval, and gives it as it is then.
+    ///
+    /// # Errors
+    /// It is not pending, or not for `by` to decide, or the store cannot tell.
+    fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError>;
+
+    /// Takes an approved one into use; nothing if it is not approved any more.
+    ///
+    /// # Errors
+    /// The store cannot tell: the call must not go ahead.
+    fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
+
+    /// Takes into use, once, what was approved elsewhere as the answer to this request, [signed](super::signed),
+    /// until `until`; nothing if it has been used. If the request is kept here too, it has been answered with that.
+    ///
+    /// # Errors
+    /// The store cannot tell, or is full: the call must not go ahead.
+    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
+
+    /// Gives back what was claimed or spent, because the call was certainly not made. Says whether it may be claimed again: it has not
+    /// expired, and was not handed back before.
+    ///
+    /// # Errors
+    /// The store cannot tell: it may stay consumed.
+    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError>;
+
+    /// What waits for a person, the oldest first; a store may leave out what comes after a thousand.
+    ///
+    /// # Errors
+    /// The store cannot tell.
+    fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError>;
+}
+
+impl<S: ApprovalStore + ?Sized, P: Deref<Target = S> + Send + Sync> ApprovalStore for P {
+    fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
+        (**self).request(ask, now)
+    }
+
+    fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError> {
+        (**self).decide(id, verdict, by, now)
+    }
+
+    fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        (**self).claim(id, now)
+    }
+
+    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        (**self).spend(id, until, now)
+    }
+
+    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        (**self).hand_back(claim, now)
+    }
+
+    fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
+        (**self).pending(now)
+    }
+}
+
+/// What a store across a network gives back: the answer, when it comes.
+pub type Answer<'a, T, E = ApprovalError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+
+/// A store of approvals across a network, shared by processes. The contract is that of [`ApprovalStore`]; one in the process
+/// serves here too, as [`InProcess`].
+///
+/// It names no runtime; what its futures need is the store's own affair. A future that is dropped before it has answered leaves
+/// open whether the request was carried out: an approval that it claimed stays used, which is the safe side.
+pub trait AsyncApprovalStore: Send + Sync {
+    /// The approval that a call can use or has to wait for.
+    ///
+    /// # Errors
+    /// As for [`ApprovalStore::request`].
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> Answer<'a, Approval>;
+
+    /// Decides a pending approval, and gives it as it is then.
+    ///
+    /// # Errors
+    /// As for [`ApprovalStore::decide`].
+    fn decide<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        verdict: Verdict,
+        by: &'a str,
+        now: Timestamp,
+    ) -> Answer<'a, Approval, DecideError>;
+
+    /// Takes an approved one into use; nothing if it is not approved any more.
+    ///
+    /// # Errors
+    /// As for [`ApprovalStore::claim`].
+    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> Answer<'a, Option<Claim>>;
+
+    /// Takes into use, once, what was approved elsewhere.
+    ///
+    /// # Errors
+    /// As for [`ApprovalStore::spend`].
+    fn spend<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>>;
+
+    /// Gives back what was claimed or spent.
+    ///
+    /// # Errors
+    /// As for [`ApprovalStore::hand_back`].
+    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool>;
+
+    /// What waits for a person, the oldest first.
+    ///
+    /// # Errors
+    /// As for [`ApprovalStore::pending`].
+    fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>>;
+}
+
+impl<S: AsyncApprovalStore + ?Sized + 'static, P: Deref<Target = S> + Send + Sync> AsyncApprovalStore for P {
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> Answer<'a, Approval> {
+        (**self).request(ask, now)
+    }
+
+    fn decide<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        verdict: Verdict,
+        by: &'a str,
+        now: Timestamp,
+    ) -> Answer<'a, Approval, DecideError> {
+        (**self).decide(id, verdict, by, now)
+    }
+
+    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> Answer<'a, Option<Claim>> {
+        (**self).claim(id, now)
+    }
+
+    fn spend<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
+        (**self).spend(id, until, now)
+    }
+
+    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
+        (**self).hand_back(claim, now)
+    }
+
+    fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {
+        (**self).pending(now)
+    }
+}
+
+/// A store in the process where one across a network is asked for. Its answers are there at once.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it is the store that it holds")]
+pub struct InProcess<S>(pub S);
+
+impl<S: ApprovalStore> AsyncApprovalStore for InProcess<S> {
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> Answer<'a, Approval> {
+        Box::pin(ready(self.0.request(ask, now)))
+    }
+
+    fn decide<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        verdict: Verdict,
+        by: &'a str,
+        now: Timestamp,
+    ) -> Answer<'a, Approval, DecideError> {
+        Box::pin(ready(self.0.decide(id, verdict, by, now)))
+    }
+
+    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> Answer<'a, Option<Claim>> {
+        Box::pin(ready(self.0.claim(id, now)))
+    }
+
+    fn spend<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
+        Box::pin(ready(self.0.spend(id, until, now)))
+    }
+
+    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
+        Box::pin(ready(self.0.hand_back(claim, now)))
+    }
+
+    fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {
+        Box::pin(ready(self.0.pending(now)))
+    }
+}

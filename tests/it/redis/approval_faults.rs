@@ -1,0 +1,299 @@
+//! A server of approvals that dies, forgets, loses answers or talks nonsense: nothing passes twice, and nothing that nobody approved.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use toolgate::approval::signed::SignedError;
+use toolgate::approval::{ApprovalError, AsyncApprovalStore, Verdict};
+use toolgate::store::{InProcess, MemoryStore};
+use toolgate::{ApprovalState, Clock, DecideError, Decision, Gate, SystemClock, Timestamp};
+
+use super::approvals::{allowed, asked, builder, call, cause, gate, impatient, keys, policy};
+use super::faults::{Proxy, parrot};
+use super::run;
+use super::server::Server;
+
+#[test]
+fn a_dead_server_denies_and_nothing_passes_twice() {
+    let Some(mut server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else { return };
+    run(async {
+        let gate = gate(impatient(&server.url()).pending_per_asker(1_000).build().unwrap());
+        for amount in 0..200 {
+            let request = asked(&gate, &call(&json!({ "amount": amount }))).await;
+            gate.approve_async(request.id(), "ann").await.unwrap();
+        }
+        let passed = Arc::new((0..200).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>());
+        let denied = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let (gate, passed, denied) = (gate.clone(), Arc::clone(&passed), Arc::clone(&denied));
+                tokio::spawn(async move {
+                    for amount in 0..200 {
+                        match gate.check_async(&call(&json!({ "amount": amount }))).await {
+                            Decision::Allow(_) => drop(passed[amount].fetch_add(1, Ordering::Relaxed)),
+                            Decision::RequireApproval(_) => {}
+                            other => {
+                                cause(other);
+                                denied.fetch_add(1, Ordering::Relaxed);
+                                tokio::time::sleep(Duration::from_millis(5)).await;
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        server.kill();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.revive();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(denied.load(Ordering::Relaxed) > 0, "no call met the dead server");
+        assert!(passed.iter().all(|passed| passed.load(Ordering::Relaxed) <= 1));
+        // It has kept all that it was told, and goes on.
+        let began = Instant::now();
+        while gate.pending_async().await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for amount in 0..200 {
+            let arguments = json!({ "amount": amount });
+            let again = usize::from(gate.check_async(&call(&arguments)).await.is_allowed());
+            assert!(passed[amount].load(Ordering::Relaxed) + again <= 1, "{amount}");
+        }
+    });
+}
+
+#[test]
+fn a_signed_approval_is_used_once_though_the_server_is_away_meanwhile() {
+    let Some(mut server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else { return };
+    run(async {
+        let gates: Vec<_> = (0..2).map(|_| gate(impatient(&server.url()).build().unwrap())).collect();
+        let arguments = json!({});
+        let request = asked(&gates[0], &call(&arguments)).await;
+        let mut shown = keys().read_request(&keys().write_request(&request).unwrap()).unwrap();
+        shown.decide(Verdict::Approve, "ann", SystemClock.now()).unwrap();
+        let signed = keys().sign(&shown, SystemClock.now()).unwrap();
+        server.kill();
+        cause(gates[0].check_signed_async(&call(&arguments), &signed).await);
+        server.revive();
+        let began = Instant::now();
+        let permit = loop {
+            match gates[0].check_signed_async(&call(&arguments), &signed).await {
+                Decision::Allow(permit) => break permit,
+                other => cause(other),
+            };
+            assert!(began.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        server.kill();
+        cause(gates[1].check_signed_async(&call(&arguments), &signed).await);
+        server.revive();
+        let began = Instant::now();
+        while gates[1].pending_async().await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let Decision::RequireApproval(again) = gates[1].check_signed_async(&call(&arguments), &signed).await else {
+            panic!("it was used")
+        };
+        assert_eq!(again.signed_error(), Some(SignedError::Spent));
+        // Given back, it is the other's.
+        while gates[0].pending_async().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        permit.release().await.unwrap();
+        assert!(gates[1].check_signed_async(&call(&arguments), &signed).await.is_allowed());
+        assert!(!gates[0].check_signed_async(&call(&arguments), &signed).await.is_allowed());
+    });
+    server.everything_expires();
+}
+
+#[test]
+fn an_answer_that_is_lost_claims_once() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(async {
+        let proxy = Proxy::start(&server).await;
+        let gate = gate(builder(&format!("redis://{}", proxy.address)).build().unwrap());
+        let arguments = json!({});
+        proxy.cut(1);
+        let request = asked(&gate, &call(&arguments)).await;
+        assert_eq!(gate.pending_async().await.unwrap().len(), 1);
+        proxy.cut(1);
+        let approved = gate.approve_async(request.id(), "ann").await.unwrap();
+        assert_eq!(approved.state(), ApprovalState::Approved);
+        proxy.cut(1);
+        let permit = allowed(&gate, &call(&arguments)).await;
+        proxy.cut(1);
+        permit.release().await.unwrap();
+        assert_eq!(proxy.left(), 0, "the answers were lost");
+        // Lost for good: nobody can tell, so nobody may go ahead, and it stays used.
+        let store = builder(&format!("redis://{}", proxy.address)).build().unwrap();
+        let now = SystemClock.now();
+        proxy.cut(4);
+        assert!(matches!(store.claim(request.id(), now).await, Err(ApprovalError::Unavailable(Some(_)))));
+        proxy.cut(0);
+        assert_eq!(gate.check_async(&call(&arguments)).await.as_str(), "approval_required");
+    });
+    server.everything_expires();
+}
+
+#[test]
+fn nonsense_from_a_server_is_no_approval() {
+    let bulk = |body: &str| format!("${}\r\n{body}\r\n", body.len()).into_bytes();
+    let answers: Vec<Vec<u8>> = vec![
+        vec![],
+        b"garbage\r\n".to_vec(),
+        b"+OK\r\n".to_vec(),
+        b":0\r\n".to_vec(),
+        b":1\r\n".to_vec(),
+        b"$-1\r\n".to_vec(),
+        b"*-1\r\n".to_vec(),
+        b"*0\r\n".to_vec(),
+        b"*1\r\n:0\r\n".to_vec(),
+        b"*1\r\n:3\r\n".to_vec(),
+        b"*2\r\n:6\r\n:-1\r\n".to_vec(),
+        b"-ERR unknown command\r\n".to_vec(),
+        b"-NOSCRIPT No matching script\r\n".to_vec(),
+        b"-OOM command not allowed\r\n".to_vec(),
+        bulk(""),
+        bulk("hello"),
+        bulk(&format!("{}{}", "0".repeat(32), r#"{"version":1,"approvals":[],"spent":[]}"#)),
+    ];
+    run(async {
+        for answer in answers {
+            let shown = answer.escape_ascii().to_string();
+            let gate = gate(impatient(&format!("redis://{}", parrot(answer))).build().unwrap());
+            let asked = tokio::time::timeout(Duration::from_secs(20), gate.check_async(&call(&json!({})))).await;
+            assert!(!cause(asked.expect("a decision hangs")).is_empty(), "{shown}");
+            let id = "0".repeat(64) + "-1";
+            assert!(gate.approve_async(&id.parse().unwrap(), "ann").await.is_err(), "{shown}");
+        }
+    });
+}
+
+/// The rights that the documentation names are enough.
+#[test]
+fn a_user_with_few_rights_will_do() {
+    let Some(server) = Server::start(&[]) else { return };
+    let rights = "~{toolgate}:* +eval +evalsha +script|load +get +mget +set +del +time +pttl +pexpireat +zadd +zrem +zcard \
+                  +zcount +zrange +zrangebyscore +zremrangebyscore";
+    let mut command: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"gate", b"on", b">secret"];
+    command.extend(rights.split_whitespace().map(str::as_bytes));
+    server.tell::<()>(&command);
+    run(async {
+        let url = format!("{}?user=gate&pass=secret", server.url());
+        let gate = gate(builder(&url).build().unwrap());
+        let arguments = json!({});
+        let request = asked(&gate, &call(&arguments)).await;
+        assert_eq!(gate.pending_async().await.unwrap().len(), 1);
+        gate.approve_async(request.id(), "ann").await.unwrap();
+        allowed(&gate, &call(&arguments)).await.release().await.unwrap();
+        allowed(&gate, &call(&arguments)).await.end().await.unwrap();
+        let again = asked(&gate, &call(&arguments)).await;
+        gate.refuse_async(again.id(), "ann").await.unwrap();
+        assert!(server.tell::<String>(&[b"CLIENT", b"LIST"]).contains("user=gate"));
+        // A request that is listed, and gone.
+        let listed = asked(&gate, &call(&json!({ "other": 1 }))).await;
+        let key = [b"{toolgate}:a:", &listed.id().digest().as_bytes()[..]].concat();
+        server.tell::<()>(&[b"DEL", &key]);
+        assert!(gate.pending_async().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_script_that_was_forgotten_is_loaded_again() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(async {
+        let gate = gate(builder(&server.url()).build().unwrap());
+        let arguments = json!({});
+        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        let request = asked(&gate, &call(&arguments)).await;
+        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        gate.approve_async(request.id(), "ann").await.unwrap();
+        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        let permit = allowed(&gate, &call(&arguments)).await;
+        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        permit.release().await.unwrap();
+        allowed(&gate, &call(&arguments)).await.end().await.unwrap();
+    });
+}
+
+#[test]
+fn nonsense_in_the_server_is_no_approval() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(async {
+        let gate = gate(builder(&server.url()).build().unwrap());
+        let arguments = json!({});
+        let request = asked(&gate, &call(&arguments)).await;
+        let key = [b"{toolgate}:a:", &request.id().digest().as_bytes()[..]].concat();
+        let good: Vec<u8> = server.tell(&[b"GET", &key]);
+        let (nonce, text) = good.split_at(32);
+        let text = std::str::from_utf8(text).unwrap();
+        let approve = |text: &str| text.replace("\"pending\"", "\"approved\"");
+        let with = |text: String| [nonce, text.as_bytes()].concat();
+        let wrong = [
+            b"".to_vec(),
+            b"nonsense".to_vec(),
+            nonce.to_vec(),
+            text.into(),
+            with(format!("{text} {{}}")),
+            with(approve(text)),
+            with(text.replace("\"version\":1", "\"version\":2")),
+            with(text.replace("\"spent\"", "\"extra\":1,\"spent\"")),
+            with(text.replace("\"turn\":0", "\"turn\":0,\"turn\":0")),
+            with(text.replace("\"bounds\":[]", "\"bounds\":[\"x\"]")),
+            with(text.replace("\"min_approvers\":1", "\"min_approvers\":0")),
+            with("{\"version\":1,\"approvals\":[],\"spent\":[]}".to_owned()),
+            [nonce, &[0xff][..]].concat(),
+        ];
+        for wrong in wrong {
+            server.tell::<()>(&[b"SET", &key, &wrong]);
+            let shown = wrong.escape_ascii().to_string();
+            let said = cause(gate.check_async(&call(&arguments)).await);
+            assert_eq!(said, "the store of approvals holds something else under an approval's name", "{shown}");
+            let approved = gate.approve_async(request.id(), "ann").await;
+            assert!(matches!(approved, Err(DecideError::Store(ApprovalError::Corrupt))), "{shown}");
+            assert!(matches!(gate.pending_async().await, Err(ApprovalError::Corrupt)), "{shown}");
+        }
+        // A name of another kind, at each of its keys: nothing is changed by what fails.
+        server.tell::<()>(&[b"SET", &key, &good]);
+        for index in [&b"{toolgate}:al"[..], b"{toolgate}:ap", b"{toolgate}:ag:gg", b"{toolgate}:an"] {
+            let kept: Vec<u8> = server.tell(&[b"DUMP", index]);
+            server.tell::<()>(&[b"DEL", index]);
+            match index == b"{toolgate}:an" {
+                true => server.tell::<()>(&[b"RPUSH", index, b"x"]),
+                false => server.tell::<()>(&[b"SET", index, b"x"]),
+            }
+            assert!(gate.approve_async(request.id(), "ann").await.is_err(), "{}", index.escape_ascii());
+            cause(gate.check_async(&call(&json!({ "other": 1 }))).await);
+            server.tell::<()>(&[b"RESTORE", index, b"0", &kept, b"REPLACE"]);
+            assert_eq!(server.tell::<Vec<u8>>(&[b"GET", &key]), good);
+        }
+        gate.approve_async(request.id(), "ann").await.unwrap();
+        server.tell::<()>(&[b"SET", &key, b""]);
+        assert!(cause(gate.check_async(&call(&arguments)).await).contains("something else"));
+    });
+}
+
+#[test]
+fn clocks_too_far_apart_are_refused() {
+    let Some(server) = Server::start(&[]) else { return };
+    run(async {
+        let clock = toolgate::ManualClock::new(Timestamp::from_unix_seconds(1_768_473_000));
+        let approvals = builder(&server.url()).build().unwrap();
+        let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new())).clock(clock.clone());
+        let gate = builder.approvals_async(approvals).build();
+        let said = cause(gate.check_async(&call(&json!({}))).await);
+        assert!(said.contains("ms away from that of the store of approvals"), "{said}");
+        for nonsense in [Timestamp::MIN, Timestamp::MAX, Timestamp::from_unix_seconds(-1)] {
+            clock.set(nonsense);
+            cause(gate.check_async(&call(&json!({}))).await);
+        }
+        let keys: Vec<Vec<u8>> = server.tell(&[b"KEYS", b"*"]);
+        assert!(keys.is_empty());
+    });
+}
