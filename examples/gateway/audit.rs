@@ -8,7 +8,6 @@ use toolgate::GateBuilder;
 use toolgate::audit::{AuditError, AuditRecord, AuditSink, JsonLines};
 
 use super::log::say;
-use super::options::Options;
 use super::text::plain;
 
 /// A log, and the lock that keeps other gateways from writing into it: its lines are a chain.
@@ -23,10 +22,10 @@ impl AuditSink for Log {
     }
 }
 
-/// The gate with the log that the options ask for, if any.
-pub(crate) fn audited<S>(gate: GateBuilder<S>, options: &Options) -> Result<GateBuilder<S>, String> {
-    let gate = if options.require_audit { gate.require_audit() } else { gate };
-    let Some(path) = &options.audit else { return Ok(gate) };
+/// The gate with a log in this file, if one is asked for; `required`, if what is not in it may not pass.
+pub(crate) fn audited<S>(gate: GateBuilder<S>, log: Option<&Path>, required: bool) -> Result<GateBuilder<S>, String> {
+    let gate = if required { gate.require_audit() } else { gate };
+    let Some(path) = log else { return Ok(gate) };
     let log = open(path).map_err(|error| format!("audit log {}: {error}", path.display()))?;
     Ok(gate.audit(log).on_audit_error(|record, error| {
         let tool = record.tool().map_or(String::new(), |tool| format!(" of `{}`", plain(tool)));

@@ -72,7 +72,7 @@ pub(crate) fn run(mut options: Options, command: &[OsString]) -> Result<ExitCode
     let (policy, seen) = PolicyFile::read_first(&options.policy, &server_name)?;
     let mut admin = options.admin.as_deref().map(Admin::open).transpose()?;
     let pins = Pins::open(&options)?;
-    let gate = audited(Gate::builder().policy(policy), &options)?.build();
+    let gate = audited(Gate::builder().policy(policy), options.audit.as_deref(), options.require_audit)?.build();
     let put_in_force = gate.clone();
     let file = PolicyFile::new(&options.policy, &server_name, seen, move |policy| {
         put_in_force.replace_policy(policy);

@@ -22,6 +22,8 @@ mod gate;
 mod gateway;
 mod generate;
 mod grants;
+#[cfg(unix)]
+mod http_gateway;
 mod leased;
 mod mcp;
 mod model;

@@ -5,7 +5,7 @@ mod approvals;
 mod faults;
 mod history;
 mod processes;
-mod server;
+pub(crate) mod server;
 mod stored;
 #[cfg(feature = "conformance")]
 mod suite;

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub(super) struct Server {
+pub(crate) struct Server {
     folder: PathBuf,
     options: Vec<String>,
     child: Option<Child>,
@@ -13,7 +13,7 @@ pub(super) struct Server {
 
 impl Server {
     /// One that keeps nothing on disk; none where no server is installed, which only a developer's machine may lack.
-    pub(super) fn start(options: &[&str]) -> Option<Self> {
+    pub(crate) fn start(options: &[&str]) -> Option<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("toolgate-{}-{number}", std::process::id()));
@@ -30,7 +30,7 @@ impl Server {
     }
 
     /// Starts it, or starts it again, empty.
-    pub(super) fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         let _ = std::fs::remove_file(self.socket());
         let child = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
@@ -48,18 +48,18 @@ impl Server {
         }
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub(super) fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }
 
-    pub(super) fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.signal("-CONT");
     }
 
@@ -68,16 +68,16 @@ impl Server {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join("s")
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }
 
     /// Sends a command by a connection of its own.
-    pub(super) fn tell<T: ::redis::FromRedisValue>(&self, command: &[&[u8]]) -> T {
+    pub(crate) fn tell<T: ::redis::FromRedisValue>(&self, command: &[&[u8]]) -> T {
         let mut connection = ::redis::Client::open(self.url()).unwrap().get_connection().unwrap();
         let mut cmd = ::redis::Cmd::new();
         for part in command {
@@ -87,12 +87,12 @@ impl Server {
     }
 
     /// The names of all counters.
-    pub(super) fn counters(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn counters(&self) -> Vec<Vec<u8>> {
         self.tell(&[b"KEYS", b"{*}:c:*"])
     }
 
     /// Nothing is ever kept for ever.
-    pub(super) fn everything_expires(&self) {
+    pub(crate) fn everything_expires(&self) {
         let keys: Vec<Vec<u8>> = self.tell(&[b"KEYS", b"*"]);
         for key in keys {
             let left: i64 = self.tell(&[b"PTTL", &key]);

@@ -1,0 +1,246 @@
+//! What the gate costs a gateway: the HTTP gateway of the examples, and the same one without a gate, in front of a server that answers
+//! at once.
+//!
+//! ```sh
+//! cargo bench --bench gateway
+//! ```
+//!
+//! The same call is made over connections that are kept, in short rounds that take turns, so that whatever else the machine does hits
+//! both alike. A ratio is the median of the rounds' ratios. A ratio above the target is printed as MISSED. `-- --test` runs a few rounds
+//! and judges nothing; a number is how many rounds are made.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench that cannot start should stop"
+)]
+
+#[expect(dead_code, reason = "other benches use more of it")]
+mod workload;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const TARGET: f64 = 1.10;
+const ROUNDS: usize = 200;
+/// Calls of a round, over all connections.
+const CALLS: usize = 400;
+const TOKEN: &str = "token-of-the-bench";
+
+/// A program that ends with the bench.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let measures = words.iter().all(|word| word != "--test") && words.iter().any(|word| word == "--bench");
+    let asked = words.iter().find_map(|word| word.parse().ok());
+    let rounds = asked.unwrap_or(if measures { ROUNDS } else { 2 });
+    let folder = std::env::temp_dir().join(format!("toolgate-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    write_files(&folder);
+    let programs = build();
+    let mut missed = 0;
+    for (mode, options) in [("JSON", &["--json"][..]), ("stream", &[])] {
+        let server =
+            start(Command::new(programs.join("mcp_http_upstream")).args(["--listen", "127.0.0.1:0"]).args(options));
+        let log = folder.join(format!("{mode}.jsonl"));
+        let gateway = |more: &[&str]| {
+            let mut command = Command::new(programs.join("mcp_http_gateway"));
+            command.args([
+                "--listen",
+                "127.0.0.1:0",
+                "--upstream",
+                &format!("http://{}/mcp", server.address),
+                "--grants",
+            ]);
+            start(command.arg(folder.join("grants.json")).args(more))
+        };
+        let houses = [
+            ("without a gate", gateway(&["--ungated"])),
+            ("gated", gateway(&[])),
+            ("gated, audit on", gateway(&["--audit", log.to_str().unwrap()])),
+        ];
+        for connections in words.iter().find_map(|word| word.strip_prefix("--connections=")?.parse().ok()).map_or(vec![1, 8], |one| vec![one]) {
+            println!("\n{mode}, {connections} connections, {rounds} rounds of {CALLS} calls each in turn");
+            missed += compare(&houses, connections, rounds, measures);
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    if missed > 0 {
+        println!("\n{missed} ratios are above {TARGET}");
+    }
+}
+
+/// W1, and the tool that is called: it has a limit, in which there is always room.
+fn write_files(folder: &Path) {
+    let mut policy: Value = serde_json::from_str(&workload::w1(workload::ENTRIES)).unwrap();
+    let limit = json!({ "counter": "calls", "window": "minute", "max": 1_000_000_000, "scope": "grant" });
+    policy["tools"]["echo"] = json!({ "limits": [limit] });
+    std::fs::write(folder.join("policy.json"), policy.to_string()).unwrap();
+    let digest: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
+    let grant = json!({ "grant": "g-42", "policy": "w1", "token_sha256": [digest] });
+    let grants = json!({ "version": "1", "policies": { "w1": "policy.json" }, "grants": [grant] });
+    std::fs::write(folder.join("grants.json"), grants.to_string()).unwrap();
+}
+
+/// Builds the examples in release mode, and says where they are.
+fn build() -> PathBuf {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--locked", "--release", "--manifest-path"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    command.args(["--example", "mcp_http_gateway", "--example", "mcp_http_upstream"]);
+    assert!(command.status().unwrap().success(), "the examples cannot be built");
+    // The bench is in `deps`, beside `examples`; a profile of its own would have put it into a folder of its own.
+    let own = std::env::current_exe().unwrap();
+    own.ancestors().nth(3).unwrap().join("release/examples")
+}
+
+fn start(command: &mut Command) -> Running {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        assert!(said.read_line(&mut line).unwrap() > 0, "a program has ended");
+        if let Some((_, url)) = line.split_once("listening on http://") {
+            break url.split('/').next().unwrap().parse().unwrap();
+        }
+    };
+    // It must not wait for a reader.
+    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    Running { child, address }
+}
+
+/// A connection with a session, and the call that is made on it.
+struct Caller {
+    connection: TcpStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Caller {
+    fn new(address: SocketAddr, number: usize) -> Self {
+        let connection = TcpStream::connect(address).unwrap();
+        connection.set_nodelay(true).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "b", "version": "1" } });
+        let mut caller = Self { connection, request: request("", 0, "initialize", &params), answer: Vec::new() };
+        caller.call();
+        let head = String::from_utf8(caller.answer.clone()).unwrap().to_lowercase();
+        let session = head.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).unwrap().to_owned();
+        let text = "A sentence about as long as what agents usually look for in a search of their own.";
+        let params = json!({ "name": "echo", "arguments": { "text": text, "limit": 20, "tags": ["a", "b"] } });
+        caller.request = request(&format!("Mcp-Session-Id: {session}\r\n"), number + 1, "tools/call", &params);
+        caller.call();
+        assert!(String::from_utf8_lossy(&caller.answer).contains("A sentence"), "the call passes");
+        caller
+    }
+
+    /// Makes the call, and says how long it took.
+    fn call(&mut self) -> Duration {
+        let began = Instant::now();
+        self.connection.write_all(&self.request).unwrap();
+        self.answer.clear();
+        let mut part = [0; 4096];
+        while !is_whole(&self.answer) {
+            let read = self.connection.read(&mut part).unwrap();
+            assert!(read > 0, "the connection has ended");
+            self.answer.extend_from_slice(&part[..read]);
+        }
+        began.elapsed()
+    }
+}
+
+fn request(more: &str, id: usize, method: &str, params: &Value) -> Vec<u8> {
+    let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string();
+    let head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-06-18\r\n";
+    let length = body.len();
+    format!("{head}Authorization: Bearer {TOKEN}\r\n{more}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+/// Whether an answer has come to its end, by its length or by its last chunk.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    match head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
+        Some(length) => answer.len() >= end + 4 + length.parse::<usize>().unwrap(),
+        None => answer.ends_with(b"\r\n0\r\n\r\n"),
+    }
+}
+
+/// The latencies of one round, sorted.
+fn round(callers: &mut [Caller]) -> Vec<Duration> {
+    let each = CALLS / callers.len();
+    let mut all: Vec<Duration> = std::thread::scope(|scope| {
+        let threads: Vec<_> = callers
+            .iter_mut()
+            .map(|caller| scope.spawn(move || (0..each).map(|_| caller.call()).collect::<Vec<_>>()))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    all.sort_unstable();
+    all
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)].as_secs_f64() * 1e6
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Prints p50 and p99 of each, in microseconds, and the ratios to the first. Says how many are above the target.
+fn compare(houses: &[(&str, Running)], connections: usize, rounds: usize, judges: bool) -> usize {
+    let mut callers: Vec<Vec<Caller>> = houses
+        .iter()
+        .map(|(_, house)| (0..connections).map(|number| Caller::new(house.address, number)).collect())
+        .collect();
+    callers.iter_mut().for_each(|callers| drop(round(callers)));
+    let mut seen: Vec<Vec<[f64; 2]>> = vec![Vec::new(); houses.len()];
+    for turn in 0..rounds {
+        // Nobody is always the first.
+        for index in (0..houses.len()).map(|index| (index + turn) % houses.len()) {
+            let sorted = round(&mut callers[index]);
+            seen[index].push([percentile(&sorted, 50), percentile(&sorted, 99)]);
+        }
+    }
+    let mut missed = 0;
+    for (index, (name, _)) in houses.iter().enumerate() {
+        let own = |which: usize| median(seen[index].iter().map(|round| round[which]).collect());
+        let ratio = |which: usize| {
+            median(seen[index].iter().zip(&seen[0]).map(|(own, base)| own[which] / base[which]).collect())
+        };
+        print!("  {name:<16} p50 {:>7.1} us   p99 {:>7.1} us", own(0), own(1));
+        if index > 0 {
+            let ratios = [ratio(0), ratio(1)];
+            let above = ratios.iter().filter(|ratio| **ratio > TARGET).count();
+            // The target is for the gate alone.
+            let is_missed = judges && index == 1 && above > 0;
+            missed += if is_missed { above } else { 0 };
+            print!("   ratios {:.3} and {:.3}{}", ratios[0], ratios[1], if is_missed { "   MISSED" } else { "" });
+        }
+        println!();
+    }
+    missed
+}

@@ -1,0 +1,282 @@
+//! What clients must not be able to do: each is refused, and nothing that was not judged reaches the server.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::client::{Client, answered};
+use super::programs::{House, eventually, grant, program};
+
+fn allow() -> Value {
+    json!({ "version": "1", "default": "allow", "tools": {
+        "sleep": { "limits": [{ "counter": "sleepers", "window": "in_flight", "max": 3, "scope": "grant" }] },
+        "never": { "limits": [{ "counter": "lost", "window": "in_flight", "max": 3, "scope": "grant" }] },
+    } })
+}
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+
+#[test]
+fn a_client_without_a_good_token_gets_nowhere() {
+    let house = House::new(&allow(), &[]);
+    let mut client = house.begun();
+    for method in ["POST", "GET", "DELETE"] {
+        for (token, challenge) in [
+            (None, r#"Bearer realm="toolgate""#),
+            (Some("wrong"), r#"Bearer realm="toolgate", error="invalid_token""#),
+            (Some(""), r#"Bearer realm="toolgate""#),
+        ] {
+            client.token = token.map(str::to_owned);
+            let refused = client.open(method, PING.as_bytes()).whole();
+            assert_eq!(
+                (refused.status, refused.header("www-authenticate")),
+                (401, Some(challenge)),
+                "{method} {token:?}"
+            );
+        }
+    }
+    client.token = None;
+    for authorization in ["Basic Zzpn", "Bearer", "g", "Bearer g\r\nAuthorization: Bearer g", "Bearer  g"] {
+        client.more = vec![format!("Authorization: {authorization}")];
+        assert_eq!(client.post(PING).status, 401, "{authorization}");
+    }
+    client.more = vec!["Authorization: bearer g".into()];
+    assert_eq!(client.post(PING).status, 200, "the scheme's case is free");
+}
+
+#[test]
+fn a_session_is_its_grants_own() {
+    let house = House::with(&allow(), &[grant("g"), grant("h")], &["--json"], &[]);
+    let mine = house.begun();
+    let mut theirs = house.client("h").begin();
+    assert_ne!(mine.session, theirs.session);
+    let own = theirs.session.clone();
+    theirs.session = mine.session.clone();
+    for method in ["POST", "GET", "DELETE"] {
+        assert_eq!(theirs.open(method, PING.as_bytes()).whole().status, 404, "{method}");
+    }
+    assert_eq!(mine.post(PING).status, 200, "it is still there");
+    theirs.session = own;
+    assert_eq!(theirs.post(PING).status, 200);
+    assert_eq!(mine.send("DELETE").status, 204);
+    assert_eq!(mine.post(PING).status, 404, "it is over");
+    let mut stranger = house.client("g");
+    stranger.session = Some("never-given".into());
+    assert_eq!(stranger.post(PING).status, 404);
+}
+
+#[test]
+fn sessions_are_bounded_in_number_and_in_idle_time() {
+    let options = ["--sessions-per-grant", "2", "--session-idle", "1"];
+    let house = House::with(&allow(), &[grant("g"), grant("h")], &["--json"], &options);
+    let (first, _second) = (house.begun(), house.begun());
+    assert_eq!(house.client("g").ask(1, "initialize", &json!({})).status, 503);
+    assert_eq!(house.client("h").begin().post(PING).status, 200, "another grant has its own");
+    eventually(|| house.client("g").ask(1, "initialize", &json!({})).status == 200, || "no place comes free".into());
+    assert_eq!(first.post(PING).status, 404, "it was idle for too long");
+}
+
+#[test]
+fn pages_of_other_origins_may_not_ask() {
+    let house = House::new(&allow(), &["--allow-origin", "https://desk.example.com"]);
+    let mut client = house.begun();
+    for (origin, status) in [
+        ("http://localhost:3000", 200),
+        ("http://127.0.0.1", 200),
+        ("http://[::1]:8080", 200),
+        ("https://desk.example.com", 200),
+        ("https://desk.example.com.evil.com", 403),
+        ("http://localhost.evil.com", 403),
+        ("http://127.0.0.1.evil.com", 403),
+        ("http://localhost@evil.com", 403),
+        ("file://localhost", 403),
+        ("null", 403),
+    ] {
+        client.more = vec![format!("Origin: {origin}")];
+        assert_eq!(client.post(PING).status, status, "{origin}");
+    }
+}
+
+/// Each with the status that it is answered with.
+#[test]
+fn what_cannot_be_read_in_one_way_reaches_no_server() {
+    let house = House::with(&allow(), &[grant("g")], &["--json", "--calls", "/dev/stderr"], &[]);
+    let mut client = house.begun();
+    let deep =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let cases: [(&[u8], u16); 14] = [
+        (b"", 400),
+        (b"nonsense", 400),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,", 400),
+        (b"\xff\xfe{}", 400),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":\"\xff\"}", 400),
+        (b"[]", 400),
+        (b"[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}]", 400),
+        (deep.as_bytes(), 400),
+        (b"{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}", 400),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}", 400),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}", 400),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"name\":\"echo\"}}", 200),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"arguments\":{\"a\":1,\"a\":2}}}", 200),
+        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"arguments\":[]}}", 200),
+    ];
+    for (body, status) in cases {
+        let refused = client.post(body);
+        let shown = String::from_utf8_lossy(&body[..body.len().min(100)]).into_owned();
+        assert_eq!(refused.status, status, "{shown}: {}", String::from_utf8_lossy(&refused.body));
+        if status == 200 {
+            assert!(refused.last()["error"]["message"].as_str().unwrap().contains("could not be read"), "{shown}");
+        }
+    }
+    for (kind, encoding) in [("text/plain", None), ("application/json", Some("gzip"))] {
+        client.more = vec![format!("Content-Type: {kind}")];
+        client.more.extend(encoding.map(|encoding| format!("Content-Encoding: {encoding}")));
+        assert_eq!(client.post(PING).status, 415, "{kind} {encoding:?}");
+    }
+    client.more.clear();
+    assert_eq!(client.send("PUT").status, 405);
+    assert_eq!(client.told(1, "add", &json!({ "a": 1, "b": 1 })), "2", "it goes on");
+    house.server.says("add {\"a\":1,\"b\":1}");
+    let calls = house.server.heard("add");
+    assert_eq!(calls, 1, "only what was read has come");
+}
+
+#[test]
+fn an_id_that_is_under_way_is_not_used_twice() {
+    let house = House::new(&allow(), &[]);
+    let client = house.begun();
+    let sleeper = client.clone();
+    let sleeping = std::thread::spawn(move || sleeper.told(7, "sleep", &json!({ "ms": 1000 })));
+    house.comes_to("sleepers", "1 of 3 used");
+    let refused = client.call(7, "echo", &json!({ "text": "x" }));
+    assert!(refused.text().contains("under way"), "{}", refused.text());
+    assert_eq!(sleeping.join().unwrap(), "slept");
+    assert_eq!(client.told(7, "echo", &json!({ "text": "x" })), "x");
+}
+
+/// Fifty megabytes, with their length said and not: refused without being kept.
+#[test]
+fn a_message_of_any_length_takes_no_more_memory_than_one_may() {
+    let house = House::new(&allow(), &["--max-message", "1000000"]);
+    let client = house.begun();
+    let before = house.gateway.peak();
+    let large = vec![b' '; 50 << 20];
+    for _ in 0..3 {
+        let refused = client.post(&large);
+        assert_eq!(refused.status, 413);
+        assert!(refused.last()["error"]["message"].as_str().unwrap().contains("1000000 bytes"));
+    }
+    let mut connection = client.connect();
+    let head =
+        String::from_utf8(client.head("POST", 0)).unwrap().replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    connection.write_all(head.as_bytes()).unwrap();
+    for piece in large.chunks(1 << 20) {
+        let sent = connection.write_all(format!("{:x}\r\n", piece.len()).as_bytes());
+        let sent = sent.and_then(|()| connection.write_all(piece)).and_then(|()| connection.write_all(b"\r\n"));
+        if sent.is_err() {
+            break;
+        }
+    }
+    let _ = connection.write_all(b"0\r\n\r\n");
+    assert_eq!(answered(connection).status, 413);
+    let grown = house.gateway.peak() - before;
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    assert_eq!(client.post(PING).status, 200);
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_nothing_held() {
+    for server in [&["--json"][..], &[]] {
+        let house = House::with(&allow(), &[grant("g")], server, &["--timeout", "2"]);
+        let client = house.begun();
+        let gone = |id: u64, tool: &str| {
+            let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+                               "params": { "name": tool, "arguments": { "ms": 700 } } });
+            let body = call.to_string();
+            let mut connection = client.connect();
+            connection.write_all(&client.head("POST", body.len())).unwrap();
+            connection.write_all(body.as_bytes()).unwrap();
+            connection
+        };
+        let (sleeping, lost) = (gone(1, "sleep"), gone(2, "never"));
+        house.comes_to("sleepers", "1 of 3 used");
+        house.comes_to("lost", "1 of 3 used");
+        drop((sleeping, lost));
+        // The one ends when the server has done it, the other when its time has run out.
+        house.comes_to("sleepers", "0 of 3 used");
+        house.comes_to("lost", "0 of 3 used");
+        assert_eq!(client.told(1, "echo", &json!({ "text": "x" })), "x", "the id is free again");
+    }
+}
+
+#[test]
+fn half_a_request_is_no_request() {
+    let house = House::new(&allow(), &[]);
+    let client = house.begun();
+    let mut connection = client.connect();
+    connection.write_all(&client.head("POST", 1000)).unwrap();
+    connection.write_all(b"{\"jsonrpc\":").unwrap();
+    connection.shutdown(std::net::Shutdown::Write).unwrap();
+    drop(connection);
+    assert_eq!(client.post(PING).status, 200);
+}
+
+#[test]
+fn bad_command_lines_end_in_a_clear_message() {
+    let good = ["--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:1/mcp", "--grants", "/nowhere"];
+    for (more, complaint) in [
+        (&["--frobnicate", "x"][..], "no such option: --frobnicate"),
+        (&["--listen", "here"], "--listen"),
+        (&["--upstream", "https://127.0.0.1/mcp"], "without TLS"),
+        (&["--upstream", "http://me:secret@127.0.0.1/mcp"], "--upstream-token"),
+        (&["--timeout"], "needs a value"),
+        (&["--max-message", "0"], "too small"),
+        (&["--require-audit"], "needs --audit"),
+        (&["--ungated", "--listen", "0.0.0.0:0"], "loopback"),
+        (&[], "/nowhere: No such file"),
+    ] {
+        let output = program("mcp_http_gateway").args(good).args(more).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(complaint), "{more:?}: {said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn what_a_client_says_of_itself_stays_outside() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = super::programs::Folder::new();
+    folder.write("policy.json", &allow());
+    folder.write("grants.json", &super::programs::grants(&[grant("g")]));
+    std::fs::write(folder.file("token"), "of-the-gateway\n").unwrap();
+    let token = folder.file("token");
+    let options = ["--upstream-token", token.to_str().unwrap()];
+    let gateway = House::command(&folder, listener.local_addr().unwrap(), &options);
+    let gateway = super::programs::Running::start(gateway);
+    let mut client = Client::new(gateway.address, "g");
+    client.more = [
+        "Cookie: c=1",
+        "X-Forwarded-For: 1.2.3.4",
+        "Connection: x-own",
+        "X-Own: 1",
+        "Trace: 5",
+        "Origin: http://localhost",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let asking = std::thread::spawn(move || client.post(PING));
+    let (mut server, _) = listener.accept().unwrap();
+    let seen = super::client::asked(&server);
+    let has = |line: &str| seen.iter().any(|seen| seen.eq_ignore_ascii_case(line));
+    assert!(has("authorization: Bearer of-the-gateway") && has("trace: 5") && has("via: 1.1 toolgate"), "{seen:?}");
+    assert!(has("accept-encoding: identity") && has("mcp-protocol-version: 2025-06-18"), "{seen:?}");
+    for kept in ["cookie", "x-forwarded-for", "x-own", "connection", "origin"] {
+        assert!(!seen.iter().any(|line| line.to_lowercase().starts_with(&format!("{kept}:"))), "{seen:?}");
+    }
+    let body = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nSet-Cookie: c=2\r\nX-Server: yes\r\n";
+    write!(server, "{head}Access-Control-Allow-Origin: *\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let answer = asking.join().unwrap();
+    assert_eq!((answer.status, answer.header("x-server")), (200, Some("yes")));
+    assert_eq!((answer.header("set-cookie"), answer.header("access-control-allow-origin")), (None, None));
+}

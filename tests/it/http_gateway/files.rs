@@ -1,0 +1,145 @@
+//! The files of grants and policies, as they change under a gateway that runs.
+
+use serde_json::{Value, json};
+
+use super::programs::{House, Running, grant, grants};
+
+fn allow() -> Value {
+    json!({ "version": "1", "default": "deny", "tools": { "echo": {}, "add": {} } })
+}
+
+fn code(answer: &Value) -> &str {
+    answer["result"]["structuredContent"]["code"].as_str().unwrap_or_else(|| panic!("{answer}"))
+}
+
+#[test]
+fn a_revoked_or_expired_grant_is_told_so_and_gets_no_more() {
+    let mut former = grant("former");
+    former["expires_at"] = json!("2026-01-01T00:00:00Z");
+    let mut revoked = grant("revoked");
+    revoked["revoked"] = json!(true);
+    let house = House::with(&allow(), &[former, revoked], &["--json"], &[]);
+    for (name, expected) in [("former", "grant_expired"), ("revoked", "grant_revoked")] {
+        let client = house.client(name).begin();
+        assert_eq!(code(&client.call(1, "echo", &json!({})).last()), expected);
+        assert_eq!(client.tools(2), Vec::<String>::new());
+        let other = client.ask(3, "resources/list", &json!({}));
+        assert!(other.text().contains("revoked or has expired"), "{}", other.text());
+        assert_eq!(client.send("GET").status, 403);
+        assert_eq!(client.post(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#).status, 403);
+        assert_eq!(client.send("DELETE").status, 204, "it may leave");
+    }
+}
+
+#[test]
+fn changed_files_are_in_force_at_once_and_broken_ones_never() {
+    let house = House::new(&allow(), &[]);
+    let client = house.begun();
+    let hello = json!({ "text": "hello" });
+    assert_eq!(client.told(1, "echo", &hello), "hello");
+
+    // A policy that is none, and then one that is.
+    house.folder.write("policy.json", &json!({ "version": "1", "default": "deny", "tool": {} }));
+    house.gateway.says("/tool: a policy has no key `tool`");
+    house.gateway.says("the former grants and policies stay in force");
+    assert_eq!(client.told(2, "echo", &hello), "hello");
+    let refused = house.admin(&["reload"]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("stay in force"));
+    house.folder.write("policy.json", &json!({ "version": "1", "default": "deny", "tools": { "add": {} } }));
+    assert_eq!(house.asked(&["reload"]), "1 grants and 1 policies are in force\n");
+    assert_eq!(code(&client.call(3, "echo", &hello).last()), "default_deny");
+    assert_eq!(client.tools(4), ["add"]);
+
+    // Grants that are none, each for its own reason.
+    let mut twice = grants(&[grant("g"), grant("h")]);
+    twice["grants"][1]["token_sha256"] = twice["grants"][0]["token_sha256"].clone();
+    let mut unnamed = grants(&[grant("g")]);
+    unnamed["grants"][0]["grant"] = json!("");
+    let mut odd = grants(&[grant("g")]);
+    odd["grants"][0]["token_sha256"] = json!(["plain"]);
+    let mut late = grants(&[grant("g")]);
+    late["grants"][0]["expires_at"] = json!("soon");
+    let mut misspelt = grants(&[grant("g")]);
+    misspelt["grants"][0]["revokd"] = json!(true);
+    let mut without = grants(&[grant("g")]);
+    without["policies"] = json!({});
+    for (broken, complaint) in [
+        (twice, "stands there twice"),
+        (grants(&[grant("g"), grant("g")]), "a name of its own"),
+        (unnamed, "a name of its own"),
+        (odd, "64 hexadecimal digits"),
+        (late, "grant `g`"),
+        (misspelt, "unknown field `revokd`"),
+        (without, "there is no policy `p`"),
+        (json!([]), "grants.json"),
+    ] {
+        house.folder.write("grants.json", &broken);
+        let refused = house.admin(&["reload"]);
+        let said = [refused.stdout, refused.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!refused.status.success() && said.contains(complaint), "{complaint}: {said}");
+        assert_eq!(client.told(5, "add", &json!({ "a": 1, "b": 1 })), "2");
+    }
+    std::fs::remove_file(house.folder.file("grants.json")).unwrap();
+    house.gateway.says("grants.json: No such file");
+    assert_eq!(client.told(6, "add", &json!({ "a": 1, "b": 1 })), "2");
+
+    // Revoked while it runs, given again, and taken away.
+    let mut revoked = grant("g");
+    revoked["revoked"] = json!(true);
+    house.folder.write("grants.json", &grants(&[revoked]));
+    house.asked(&["reload"]);
+    assert_eq!(code(&client.call(7, "add", &json!({})).last()), "grant_revoked");
+    house.folder.write("grants.json", &grants(&[grant("g"), grant("h")]));
+    house.asked(&["reload"]);
+    assert_eq!(client.told(8, "add", &json!({ "a": 1, "b": 1 })), "2");
+    let listening = client.open("GET", b"");
+    house.folder.write("grants.json", &grants(&[grant("h")]));
+    house.asked(&["reload"]);
+    assert_eq!(client.call(9, "add", &json!({})).status, 401);
+    assert!(listening.whole().status == 200, "its stream has ended");
+    assert!(house.client("h").begin().told(1, "add", &json!({ "a": 1, "b": 1 })) == "2");
+}
+
+#[test]
+fn one_admin_socket_has_one_gateway() {
+    let house = House::new(&allow(), &[]);
+    let mut second = House::command(&house.folder, house.server.address, &[]);
+    let output = second.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("another gateway has it"), "{said}");
+    assert_eq!(house.asked(&["pending"]), "nothing waits\n", "the first one still answers");
+    let House { folder, server, mut gateway } = house;
+    gateway.kill();
+    let again = Running::start(House::command(&folder, server.address, &[]));
+    assert!(again.address.port() > 0, "what a killed gateway has left behind is in nobody's way");
+}
+
+#[test]
+fn every_decision_is_recorded_and_what_cannot_be_recorded_may_not_pass() {
+    let log = std::env::temp_dir().join(format!("toolgate-http-{}.jsonl", std::process::id()));
+    let _ = std::fs::remove_file(&log);
+    let mut house = House::new(&allow(), &["--audit", log.to_str().unwrap(), "--require-audit"]);
+    let client = house.begun();
+    client.told(1, "echo", &json!({ "text": "secret" }));
+    client.call(2, "large", &json!({}));
+    client.post(r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"a","name":"b"}}"#);
+    assert_eq!(house.gateway.stop(), Some(0));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let verified = toolgate::audit::verify(text.as_bytes()).unwrap();
+    assert!(verified.head().records() >= 4, "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |code: &str| lines.iter().filter(|line| line["record"]["code"] == code).count();
+    assert_eq!((of("default_deny"), of("malformed_call")), (1, 1), "{text}");
+    let allowed = lines.iter().find(|line| line["record"]["decision"] == "allow").unwrap();
+    assert_eq!((&allowed["record"]["grant"], &allowed["record"]["user"]), (&json!("g"), &json!("mary")));
+    assert!(!text.contains("secret") && !text.contains(client.session.as_ref().unwrap()), "{text}");
+    std::fs::remove_file(&log).unwrap();
+
+    let house = House::new(&allow(), &["--audit", "/dev/full", "--require-audit"]);
+    let client = house.begun();
+    assert_eq!(code(&client.call(1, "echo", &json!({})).last()), "audit_unavailable");
+    house.gateway.says("is not in it");
+    let house = House::new(&allow(), &["--audit", "/dev/full"]);
+    assert_eq!(house.begun().told(1, "echo", &json!({ "text": "x" })), "x", "where it need not be recorded it passes");
+}

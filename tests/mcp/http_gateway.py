@@ -1,0 +1,123 @@
+"""What the HTTP clients share: a gateway with two grants, and the servers behind it, each on a free port."""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+from checks import EXAMPLES, MODULES, ROOT, check
+
+HTTP_GATEWAY = str(EXAMPLES / "mcp_http_gateway")
+ALLOW_ALL = {"version": "1", "default": "allow"}
+# What is called to see that nothing changes on the way. The servers answer each of them alike every time.
+TRANSPARENT = {
+    "everything": [
+        ("echo", {"message": "ä\u2028 x"}), ("get-sum", {"a": 0.1, "b": 2}), ("get-tiny-image", {}), ("get-sum", {"a": "x"}),
+        ("get-structured-content", {"location": "New York"}), ("get-resource-links", {"count": 3}),
+        ("get-annotated-message", {"messageType": "error"}), ("no_such_tool", {}),
+    ],
+    "own": [
+        ("add", {"a": 1, "b": 2}), ("echo", {"text": "\u0000\U0001f600"}), ("large", {"bytes": 2_000_000}), ("fail", {}),
+        ("sleep", {"ms": 20}), ("unknown_method", {}),
+    ],
+}
+TOKENS = {"ann": "token-of-ann", "former": "token-of-former"}
+
+
+@contextmanager
+def running(command, log, **options):
+    with open(log, "ab") as errors:
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, **options)
+    try:
+        yield program
+    finally:
+        program.terminate()
+        try:
+            program.wait(20)
+        except subprocess.TimeoutExpired:
+            program.kill()
+
+
+def listening(log, program):
+    """Where a program says that it listens."""
+    for _ in range(600):
+        if found := re.search(r"listening on (http://\S+)", log.read_text()):
+            return found[1]
+        if program.poll() is not None:
+            break
+        time.sleep(0.05)
+    check("the program listens", False, log.read_text())
+
+
+@contextmanager
+def behind(folder, upstream, policy, *options):
+    """A gateway in front of a server: its URL, and its admin socket."""
+    place = folder / f"gateway-{time.monotonic_ns()}"
+    place.mkdir()
+    (place / "policy.json").write_text(json.dumps(policy))
+    grants = [{"grant": name, "policy": "p", "token_sha256": [hashlib.sha256(token.encode()).hexdigest()]}
+              for name, token in TOKENS.items()]
+    grants[1]["expires_at"] = "2026-01-01T00:00:00Z"
+    (place / "grants.json").write_text(json.dumps({"version": "1", "policies": {"p": "policy.json"}, "grants": grants}))
+    log, admin = place / "errors.log", place / "admin"
+    command = [HTTP_GATEWAY, "--listen", "127.0.0.1:0", "--upstream", upstream, "--grants", place / "grants.json",
+               "--admin", admin, *options]
+    with running(command, log) as gateway:
+        yield listening(log, gateway), admin
+
+
+@contextmanager
+def own_server(*options):
+    log = EXAMPLES / f"upstream-{os.getpid()}-{time.monotonic_ns()}.log"
+    with running([EXAMPLES / "mcp_http_upstream", "--listen", "127.0.0.1:0", *options], log) as server:
+        yield listening(log, server)
+    log.unlink()
+
+
+@contextmanager
+def everything():
+    """The reference server with everything in it, on a port that was free a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = EXAMPLES / f"everything-{os.getpid()}-{port}.log"
+    command = ["node", MODULES / "server-everything" / "dist" / "index.js", "streamableHttp"]
+    with running(command, log, env={**os.environ, "PORT": str(port)}) as server:
+        url = f"http://127.0.0.1:{port}/mcp"
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(url)
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield url
+    log.unlink()
+
+
+def messages(body):
+    """The messages in the body of an answer: the data of its events, or all of it."""
+    text = body.decode()
+    if not text.lstrip().startswith(("event:", "data:", "id:", ":", "retry:")):
+        return [text] if text.startswith("{") else []
+    events = re.split(r"\r?\n\r?\n", text)
+    data = ("\n".join(line[5:].strip() for line in re.split(r"\r?\n", event) if line.startswith("data:")) for event in events)
+    return [message for message in data if message]
+
+
+def compared(folder, name, without, through):
+    """Holds two sessions against each other, as lists of the bodies of all answers. The ids of events and sessions are random."""
+    logs = [folder / f"{name}.{part}" for part in ("without", "with")]
+    for log, bodies in zip(logs, (without, through)):
+        lines = [message.replace("\n", " ") for body in bodies for message in messages(body)]
+        log.write_text("".join(f"{line}\n" for line in lines))
+    command = [sys.executable, ROOT / "tests" / "mcp" / "compare.py", *logs]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    check(f"{name}: {ran.stdout.removeprefix('ok - ').strip()}", ran.returncode == 0, ran.stderr)
