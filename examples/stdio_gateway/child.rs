@@ -83,3 +83,12 @@ pub(crate) fn has_no_reader(pipe: &impl AsFd) -> bool {
     let told = poll(&mut pipes, Some(&at_once));
     told.is_ok() && pipes.iter().any(|pipe| pipe.revents().intersects(PollFlags::ERR | PollFlags::HUP))
 }
+
+/// Whether so few bytes can be written to a pipe without waiting: one that takes anything at once takes a page.
+pub(crate) fn takes_a_little(pipe: &impl AsFd, bytes: usize) -> bool {
+    const PAGE: usize = 4096;
+    let mut pipes = [PollFd::new(pipe, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let told = poll(&mut pipes, Some(&at_once));
+    bytes <= PAGE && told.is_ok() && pipes.iter().any(|pipe| pipe.revents() == PollFlags::OUT)
+}

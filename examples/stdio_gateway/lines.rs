@@ -11,8 +11,8 @@ const KEPT: usize = 1 << 20;
 pub(crate) enum Line<'l> {
     /// A message, as far as can be seen.
     Whole(&'l [u8]),
-    /// Longer than the bound. It has been passed over; if it is a message, this is its id.
-    TooLong(Option<String>),
+    /// Longer than the bound. It has been passed over; this is what it may be.
+    TooLong(Outline),
 }
 
 /// Reads lines, and holds no more of one than its bound.
@@ -36,7 +36,7 @@ impl<R: Read> Lines<R> {
             self.line.clear();
             let Some(too_long) = self.read()? else { return Ok(None) };
             if let Some(outline) = too_long {
-                return Ok(Some(Line::TooLong(outline.id())));
+                return Ok(Some(Line::TooLong(outline)));
             }
             if !self.line.trim_ascii().is_empty() {
                 break;

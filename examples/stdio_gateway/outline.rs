@@ -1,8 +1,8 @@
-//! The id of a message that is too long to be read.
+//! What a message is that is too long to be read, and its id.
 
 /// Reads an object byte by byte, keeps nothing of it but the value of its own member `id`, and judges nothing: what it finds
-/// serves to tell a client which of its requests has no answer.
-#[derive(Default)]
+/// serves to tell a client which of its requests goes no further.
+#[derive(Debug, Default)]
 pub(crate) struct Outline {
     depth: u64,
     in_string: bool,
@@ -14,6 +14,7 @@ pub(crate) struct Outline {
     id: Option<String>,
     /// There were two.
     is_ambiguous: bool,
+    has_method: bool,
 }
 
 /// An id is not longer.
@@ -26,9 +27,14 @@ impl Outline {
         }
     }
 
-    /// The id, as JSON.
-    pub(crate) fn id(self) -> Option<String> {
-        self.id.filter(|_| !self.is_ambiguous)
+    /// Its id, as JSON, if it is a request.
+    pub(crate) fn of_request(self) -> Option<String> {
+        self.id.filter(|_| self.has_method && !self.is_ambiguous)
+    }
+
+    /// The id of the request that it answers, as JSON, if it is an answer.
+    pub(crate) fn of_answer(self) -> Option<String> {
+        self.id.filter(|_| !self.has_method && !self.is_ambiguous)
     }
 
     fn step(&mut self, byte: u8) {
@@ -50,6 +56,7 @@ impl Outline {
             }
             b':' if is_own => {
                 self.is_id = self.text == b"\"id\"";
+                self.has_method |= self.text == b"\"method\"";
                 self.text.clear();
             }
             b',' if is_own => self.end_value(),

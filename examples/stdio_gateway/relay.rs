@@ -10,7 +10,9 @@ use serde_json::Value;
 use toolgate::mcp::{self, Call, Decided, Ended, Ending, Failed, FromClient, FromServer, RequestId, Session};
 use toolgate::{Decision, Gate, Permit, ToolCall};
 
+use super::child::takes_a_little;
 use super::lines::{Line, Lines};
+use super::outline::Outline;
 use crate::gateway::caller::Caller;
 use crate::gateway::log::say;
 use crate::gateway::options::Options;
@@ -21,6 +23,10 @@ use crate::gateway::text::plain;
 /// be one waits for longer, and holds nothing.)
 const LISTEN: &str = r#""method":"subscriptions/listen""#;
 
+/// JSON-RPC's own codes.
+const NO_REQUEST: i32 = -32600;
+const INTERNAL_ERROR: i32 = -32603;
+
 /// The connection of one client with one server. No lock is held while a pipe is written to but the pipe's own.
 pub(crate) struct Relay {
     gate: Gate,
@@ -28,12 +34,19 @@ pub(crate) struct Relay {
     caller: Caller,
     session: Mutex<Session>,
     /// Until when each request that is under way must be answered.
-    due: Mutex<HashMap<RequestId, Instant>>,
+    due: Mutex<HashMap<RequestId, Due>>,
     timeout: Option<Duration>,
     max_message: usize,
     to_client: Mutex<io::Stdout>,
     /// None once it has been closed.
     to_server: Mutex<Option<ChildStdin>>,
+}
+
+/// A request that is under way.
+#[derive(Clone, Copy)]
+struct Due {
+    until: Instant,
+    is_call: bool,
 }
 
 impl Relay {
@@ -58,9 +71,9 @@ impl Relay {
         while let Some(line) = lines.next()? {
             match line {
                 Line::Whole(message) => self.take_from_client(message)?,
-                Line::TooLong(_) => {
+                Line::TooLong(outline) => {
                     say(format_args!("refused a message of more than {} bytes", self.max_message));
-                    self.tell_client(&mcp::too_long(self.max_message))?;
+                    self.tell_client(&too_long(outline, self.max_message))?;
                 }
             }
         }
@@ -71,8 +84,8 @@ impl Relay {
         let taken = self.session.lock().from_client(message);
         match taken {
             FromClient::Forward { message, id } => {
-                let timeout = self.timeout.filter(|_| !message.contains(LISTEN));
-                self.tell_server(&message, id, timeout)
+                let due = self.due_after().filter(|_| !message.contains(LISTEN));
+                self.tell_server(&message, id, due)
             }
             FromClient::Answer { answer, denial } => {
                 say(format_args!("refused a message: {}", plain(denial.message())));
@@ -84,7 +97,7 @@ impl Relay {
                 let decision = self.decide(&call);
                 let decided = self.session.lock().decided(call, decision);
                 match decided {
-                    Decided::Forward { message, id } => self.tell_server(&message, Some(id), self.timeout),
+                    Decided::Forward { message, id } => self.tell_call(&message, id),
                     Decided::Answer { answer } => self.tell_client(&answer),
                 }
             }
@@ -110,11 +123,12 @@ impl Relay {
         while let Some(line) = lines.next()? {
             let answer = match line {
                 Line::Whole(message) => self.take_from_server(message),
-                Line::TooLong(id) => {
+                Line::TooLong(outline) => {
                     let why = format!("a message of the server has more than {} bytes", self.max_message);
                     say(format_args!("{why}: dropped"));
-                    // Whatever it was, the request is over.
-                    id.and_then(|id| self.take_from_server(error_answer(&id, &why).as_bytes()))
+                    // A request that it answers is over.
+                    let error = |id: String| error_answer(&id, INTERNAL_ERROR, &why);
+                    outline.of_answer().and_then(|id| self.take_from_server(error(id).as_bytes()))
                 }
             };
             if let (Some(answer), true) = (answer, is_there)
@@ -158,19 +172,38 @@ impl Relay {
         }
     }
 
-    /// Answers the requests that have waited for too long.
+    /// Answers the requests that have waited for too long, and tells the server that nobody waits for the calls among them.
     pub(crate) fn give_up(&self, now: Instant) {
         let mut late = Vec::new();
-        self.due.lock().retain(|id, until| {
-            let is_late = *until <= now;
+        self.due.lock().retain(|id, due| {
+            let is_late = due.until <= now;
             if is_late {
-                late.push(id.clone());
+                late.push((id.clone(), due.is_call));
             }
             !is_late
         });
         let seconds = self.timeout.unwrap_or_default().as_secs();
-        for id in late {
+        for (id, is_call) in late {
+            if is_call {
+                self.cancel(&id);
+            }
             self.fail(&id, Ending::Unclear(None), &format!("the server has not answered within {seconds} seconds"));
+        }
+    }
+
+    /// Tells the server that nobody waits for a call, if it can be told without waiting for the server.
+    fn cancel(&self, id: &RequestId) {
+        let reason = r#""reason":"it has taken too long""#;
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},{reason}}}}}{}"#,
+            '\n'
+        );
+        if let Some(mut server) = self.to_server.try_lock()
+            && let Some(server) = &mut *server
+            && takes_a_little(server, message.len())
+        {
+            // If it has gone, its end is noticed elsewhere.
+            let _ = server.write_all(message.as_bytes());
         }
     }
 
@@ -216,10 +249,20 @@ impl Relay {
         client.flush()
     }
 
+    fn tell_call(&self, message: &str, id: RequestId) -> io::Result<()> {
+        let due = self.due_after().map(|due| Due { is_call: true, ..due });
+        self.tell_server(message, Some(id), due)
+    }
+
+    /// When a request that is sent now is late.
+    fn due_after(&self) -> Option<Due> {
+        self.timeout.map(|timeout| Due { until: Instant::now() + timeout, is_call: false })
+    }
+
     /// Sends a message to the server. What cannot be sent has not been done, or not whole; the client is told, and goes on.
-    fn tell_server(&self, message: &str, id: Option<RequestId>, timeout: Option<Duration>) -> io::Result<()> {
-        if let (Some(id), Some(timeout)) = (&id, timeout) {
-            self.due.lock().insert(id.clone(), Instant::now() + timeout);
+    fn tell_server(&self, message: &str, id: Option<RequestId>, due: Option<Due>) -> io::Result<()> {
+        if let (Some(id), Some(due)) = (&id, due) {
+            self.due.lock().insert(id.clone(), due);
         }
         let sent = match &mut *self.to_server.lock() {
             Some(server) => send(server, format!("{message}\n").as_bytes()),
@@ -258,8 +301,15 @@ fn send(server: &mut impl Write, message: &[u8]) -> Result<(), Ending> {
     server.flush().map_err(|_| ending)
 }
 
-/// An answer in place of one that cannot be passed on.
-fn error_answer(id: &str, why: &str) -> String {
+/// The answer to a message that is too long: to its sender, if that is certain.
+fn too_long(outline: Outline, bound: usize) -> String {
+    match outline.of_request() {
+        Some(id) => error_answer(&id, NO_REQUEST, &format!("The message has more than {bound} bytes.")),
+        None => mcp::too_long(bound),
+    }
+}
+
+fn error_answer(id: &str, code: i32, why: &str) -> String {
     let why = Value::from(why);
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":{why}}}}}"#)
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{why}}}}}"#)
 }

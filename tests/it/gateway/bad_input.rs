@@ -4,6 +4,10 @@ use serde_json::{Value, json};
 
 use super::running::{Gateway, outcome};
 use super::{ALLOW_ALL, POLICY};
+use outline::Outline;
+
+#[path = "../../../examples/stdio_gateway/outline.rs"]
+mod outline;
 
 #[test]
 fn a_message_that_can_be_read_in_two_ways_is_answered_and_not_passed_on() {
@@ -73,13 +77,44 @@ fn a_message_past_the_bound_takes_no_memory() {
     let text = "x".repeat(50 << 20);
     let message = json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": { "name": "echo", "arguments": { "text": text } } });
     client.send(&message);
-    let answer = client.expect(|answer| answer["id"].is_null());
+    let answer = client.answer(&json!(9));
     assert_eq!(answer["error"]["code"], -32600);
     assert_eq!(answer["error"]["message"], "The message has more than 16777216 bytes.");
     assert_eq!(client.call("echo", &json!({ "text": "x" })), "ok: x", "the stream is in step");
     let peak = client.peak_memory();
     assert!(peak < 48 << 20, "{peak} bytes");
     assert_eq!(gateway.reached(), ["echo"]);
+}
+
+#[test]
+fn the_id_of_a_long_message_is_found_where_it_is_certain() {
+    for (text, of_request, of_answer) in [
+        (r#"{"id":7,"method":"x"}"#, Some("7"), None),
+        (r#"{"method":"x", "params":{"id":1,"a":[{"id":2}]} , "id" : "a\"b" }"#, Some(r#""a\"b""#), None),
+        (r#"{"result":{"id":1,"method":"x","t":"}\\"},"jsonrpc":"2.0","id":-3}"#, None, Some("-3")),
+        (r#"{"error":["id",{"x":"\"id\":5"}],"id":5}"#, None, Some("5")),
+        (r#"{"id":1,"id":2,"result":{}}"#, None, None),
+        (r#"{"id":{"id":1},"result":{}}"#, None, None),
+        (r#"{"id":[1],"result":{}}"#, None, None),
+        (r#"{"id":x,"result":{}}"#, None, None),
+        (r#"{"result":{}}"#, None, None),
+        (r#"[{"id":1,"result":{}}]"#, None, None),
+        (r#""id":1"#, None, None),
+        ("]]}}{", None, None),
+        ("", None, None),
+    ] {
+        let outline = || {
+            let mut outline = Outline::default();
+            // In parts, as from a pipe.
+            text.as_bytes().chunks(3).for_each(|part| outline.read(part));
+            outline
+        };
+        assert_eq!(outline().of_request().as_deref(), of_request, "{text}");
+        assert_eq!(outline().of_answer().as_deref(), of_answer, "{text}");
+    }
+    let mut long = Outline::default();
+    long.read(format!(r#"{{"id":"{}","result":1}}"#, "x".repeat(100_000)).as_bytes());
+    assert_eq!(long.of_answer(), None);
 }
 
 /// An answer past the bound is an error to whom it belongs to, and ends its call.

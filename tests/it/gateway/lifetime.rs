@@ -192,6 +192,18 @@ fn a_request_without_an_answer_is_given_up() {
 }
 
 #[test]
+fn the_server_hears_that_a_call_was_given_up() {
+    let mut gateway = Gateway::with(ALLOW_ALL, &["--timeout", "1"], &[]);
+    gateway.client.initialize();
+    let id = gateway.client.ask_call("sleep", &json!({ "ms": 60_000 }));
+    assert_eq!(outcome(&gateway.client.answer(&id)), "error -32053");
+    // This server ends when its calls have.
+    gateway.client.close();
+    assert_eq!(gateway.client.ended().code(), Some(0));
+    assert!(!gateway.client.errors().contains("killed"), "{}", gateway.client.errors());
+}
+
+#[test]
 fn a_subscription_is_not_given_up() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
