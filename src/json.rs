@@ -395,12 +395,14 @@ impl<'t> Node<'t> {
             Json::Number(text) => Value::Number(Exact::of_text(text)?.to_number()?),
             Json::String(text) => Value::String(text.clone().into_owned()),
             Json::Array(elements) => Value::Array(elements.iter().map(Node::to_value).collect::<Option<_>>()?),
-            Json::Object(members) => Value::Object(
-                members
-                    .iter()
-                    .map(|member| Some((member.key.clone().into_owned(), member.value.to_value()?)))
-                    .collect::<Option<Map<_, _>>>()?,
-            ),
+            Json::Object(members) => {
+                // One by one: collecting sorts them in a list of its own first.
+                let mut object = Map::new();
+                for member in members {
+                    object.insert(member.key.clone().into_owned(), member.value.to_value()?);
+                }
+                Value::Object(object)
+            }
         })
     }
 }

@@ -174,7 +174,7 @@ impl Call {
 
     /// The message to forward.
     pub fn to_json(&self) -> String {
-        self.message.to_string()
+        written_out(&self.message)
     }
 
     fn id_text(&self) -> Option<&str> {
@@ -189,7 +189,7 @@ impl Call {
 impl Other {
     /// The message to forward.
     pub fn to_json(&self) -> String {
-        self.0.to_string()
+        written_out(&self.0)
     }
 
     /// The message.
@@ -218,6 +218,11 @@ pub fn filter_tools_list(policy: Option<&Policy>, result: &mut Value) {
             _ => false,
         });
     }
+}
+
+/// A value as text: half the work of its `Display`.
+fn written_out(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| value.to_string())
 }
 
 fn malformed(node: &Node<'_>, why: &str) -> MalformedMessage {

@@ -34,8 +34,8 @@ pub struct Permit {
 /// process](crate::store::InProcess) gives it free at once.)
 #[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
 pub struct AsyncPermit {
-    /// None for a call that nothing counts.
-    held: Option<Held<dyn AsyncGranter>>,
+    /// None for a call that nothing counts. Boxed: a permit goes through many hands, and each of them would copy it.
+    held: Option<Box<Held<dyn AsyncGranter>>>,
     settled: bool,
     watch: Option<Box<Watch>>,
 }
@@ -313,7 +313,7 @@ impl Drop for Permit {
 
 impl AsyncPermit {
     pub(crate) fn counted(held: Held<dyn AsyncGranter>) -> Self {
-        Self { held: Some(held), settled: false, watch: None }
+        Self { held: Some(Box::new(held)), settled: false, watch: None }
     }
 
     pub(crate) fn uncounted() -> Self {
@@ -389,7 +389,7 @@ impl AsyncPermit {
 
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
-        self.held.as_ref().map_or_else(Vec::new, Held::limits)
+        self.held.as_ref().map_or_else(Vec::new, |held| held.limits())
     }
 }
 
