@@ -6,6 +6,7 @@ pub(crate) mod admin;
 pub(crate) mod admin_client;
 pub(crate) mod audit;
 pub(crate) mod caller;
+pub(crate) mod file;
 pub(crate) mod log;
 pub(crate) mod options;
 pub(crate) mod pins;

@@ -1,28 +1,19 @@
 //! The file that the policy is in, read again whenever it changes.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use toolgate::{Policy, PolicyError};
+use toolgate::Policy;
 
+use super::file::{Stamp, complaint, read};
 use super::log::{say, say_plainly};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_millis(200);
-/// A file that was changed so shortly before it was read may have been changed again without another time.
-const FRESH: Duration = Duration::from_secs(2);
-/// Larger files are no policies.
-const MAX_BYTES: u64 = 8 << 20;
-/// How many issues are printed: more help nobody.
-const SHOWN: usize = 20;
-
 /// A policy's file, and who is to have what it says.
 pub(crate) struct PolicyFile {
     path: PathBuf,
@@ -37,16 +28,6 @@ pub(crate) struct PolicyFile {
 pub(crate) struct Seen {
     stamp: Option<Stamp>,
     content: Option<[u8; 32]>,
-}
-
-/// What of a file changes with it, nearly always.
-#[derive(Clone, Copy, PartialEq)]
-struct Stamp {
-    inode: (u64, u64),
-    modified: Option<SystemTime>,
-    length: u64,
-    /// Whether it was changed so shortly before that only the content can tell.
-    fresh: bool,
 }
 
 /// What reading the file again has come to.
@@ -120,8 +101,8 @@ impl PolicyFile {
     }
 
     fn read_again(&self, seen: &mut Seen, again: bool) -> Reading {
-        let stamp = fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
-        if !again && stamp == seen.stamp && stamp.is_none_or(|stamp| !stamp.fresh) && seen.content.is_some() {
+        let stamp = Stamp::of(&self.path);
+        if !again && stamp == seen.stamp && stamp.is_none_or(|stamp| !stamp.is_fresh()) && seen.content.is_some() {
             return Reading::Same;
         }
         let (bytes, stamp) = match read(&self.path) {
@@ -148,42 +129,4 @@ impl PolicyFile {
             Err(error) => Reading::Broken(complaint(&self.path, &error)),
         }
     }
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        let modified = metadata.modified().ok();
-        // A time that lies ahead counts as fresh too.
-        let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        let fresh = age.is_none_or(|age| age < FRESH);
-        Self { inode: (metadata.dev(), metadata.ino()), modified, length: metadata.len(), fresh }
-    }
-}
-
-/// The whole file, which must be one, and not larger than a policy may be.
-fn read(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
-    // A pipe would be waited for without end.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a file"));
-    }
-    let file = File::open(path)?;
-    let stamp = Stamp::of(&file.metadata()?);
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok((bytes, stamp))
-}
-
-/// Every issue with its place and its mend, a line each.
-fn complaint(path: &Path, error: &PolicyError) -> String {
-    let path = path.display();
-    let mut lines = Vec::new();
-    for issue in error.issues().iter().take(SHOWN) {
-        let place = |number: Option<usize>| number.map_or(String::new(), |number| format!(":{number}"));
-        lines.push(format!("{path}{}{}: {issue}", place(issue.line()), place(issue.column())));
-    }
-    let more = error.issues().len().saturating_sub(SHOWN) + error.omitted();
-    if more > 0 {
-        lines.push(format!("{path}: and {more} more"));
-    }
-    lines.join("\n")
 }

@@ -2,29 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use toolgate::{Clock, Grants, Policy, PolicyError, SystemClock, Timestamp, ToolCall};
+use toolgate::{Clock, Grants, Policy, SystemClock, Timestamp, ToolCall};
 
-/// Larger files are neither policies nor grants.
-const MAX_BYTES: u64 = 8 << 20;
+use crate::gateway::file::{self, Stamp, complaint};
+
 /// How many requests one grant may have under way: what it floods takes no room from others.
 const UNDER_WAY: usize = 256;
-/// A file that was changed so shortly before it was read may have been changed again without another time.
-const FRESH: Duration = Duration::from_secs(2);
-/// How many issues of a policy are printed.
-const SHOWN: usize = 20;
-
 /// A grant, as the gateway knows its holder.
 #[derive(Clone)]
 pub(crate) struct Holder {
@@ -184,14 +175,6 @@ struct Seen {
     complaint: Option<String>,
 }
 
-/// What of a file changes with it, nearly always.
-#[derive(Clone, Copy, PartialEq)]
-struct Stamp {
-    inode: (u64, u64),
-    modified: Option<SystemTime>,
-    length: u64,
-}
-
 /// What the files say, read and found right as a whole.
 pub(crate) struct Reading {
     pub(crate) holders: Holders,
@@ -239,11 +222,11 @@ impl GrantsFile {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let mut policies = Vec::new();
         for (name, file) in &document.policies.0 {
-            let file = folder.join(file);
-            seen.stamps.push((file.clone(), Stamp::of(&file)));
-            let bytes = read(&file)?;
+            let path = folder.join(file);
+            seen.stamps.push((path.clone(), Stamp::of(&path)));
+            let bytes = read(&path)?;
             content.update(Sha256::digest(&bytes));
-            let policy = Policy::from_slice(&bytes).map_err(|error| complaint(&file, &error))?;
+            let policy = Policy::from_slice(&bytes).map_err(|error| complaint(&path, &error))?;
             policies.push((name.clone(), policy));
         }
         let mut holders = Holders::default();
@@ -286,20 +269,6 @@ impl Reading {
     }
 }
 
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        let inode = (metadata.dev(), metadata.ino());
-        Some(Self { inode, modified: metadata.modified().ok(), length: metadata.len() })
-    }
-
-    /// Changed so lately that its content alone could tell. A time that lies ahead counts too.
-    fn is_fresh(self) -> bool {
-        let age = self.modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        age.is_none_or(|age| age < FRESH)
-    }
-}
-
 /// The digest of a token, as the file of grants has it.
 pub(crate) fn digest_of(token: &[u8]) -> String {
     Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -316,34 +285,6 @@ fn of_hex(text: &str) -> Option<[u8; 32]> {
     Some(digest)
 }
 
-/// The whole file, which must be one, and not larger than a policy may be.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let read = || {
-        // A pipe would be waited for without end.
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("not a file"));
-        }
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(io::Error::other("more than 8 MiB"));
-        }
-        Ok(bytes)
-    };
-    read().map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// Every issue with its place and its mend, a line each.
-fn complaint(path: &Path, error: &PolicyError) -> String {
-    let path = path.display();
-    let mut lines = Vec::new();
-    for issue in error.issues().iter().take(SHOWN) {
-        let place = |number: Option<usize>| number.map_or(String::new(), |number| format!(":{number}"));
-        lines.push(format!("{path}{}{}: {issue}", place(issue.line()), place(issue.column())));
-    }
-    let more = error.issues().len().saturating_sub(SHOWN) + error.omitted();
-    if more > 0 {
-        lines.push(format!("{path}: and {more} more"));
-    }
-    lines.join("\n")
+    file::read(path).map(|(bytes, _)| bytes).map_err(|error| format!("{}: {error}", path.display()))
 }

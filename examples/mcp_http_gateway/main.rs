@@ -32,6 +32,7 @@ mod gateway {
     pub(crate) mod admin_client;
     pub(crate) mod audit;
     pub(crate) mod caller;
+    pub(crate) mod file;
     pub(crate) mod log;
     pub(crate) mod text;
 }
