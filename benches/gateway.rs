@@ -76,7 +76,11 @@ fn main() {
             ("gated", gateway(&[])),
             ("gated, audit on", gateway(&["--audit", log.to_str().unwrap()])),
         ];
-        for connections in words.iter().find_map(|word| word.strip_prefix("--connections=")?.parse().ok()).map_or(vec![1, 8], |one| vec![one]) {
+        for connections in words
+            .iter()
+            .find_map(|word| word.strip_prefix("--connections=")?.parse().ok())
+            .map_or(vec![1, 8], |one| vec![one])
+        {
             println!("\n{mode}, {connections} connections, {rounds} rounds of {CALLS} calls each in turn");
             missed += compare(&houses, connections, rounds, measures);
         }
