@@ -39,6 +39,19 @@ struct Running {
     address: SocketAddr,
 }
 
+impl Running {
+    /// The processor's time that it has taken, in seconds, where the system tells it: it says more than latencies do where others
+    /// are at work too.
+    fn cpu(&self) -> Option<f64> {
+        const TICKS: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // The name of the program comes before, and may have blanks.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        Some(ticks / TICKS)
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -222,6 +235,7 @@ fn compare(houses: &[(&str, Running)], connections: usize, rounds: usize, judges
         .collect();
     callers.iter_mut().for_each(|callers| drop(round(callers)));
     let mut seen: Vec<Vec<[f64; 2]>> = vec![Vec::new(); houses.len()];
+    let before: Vec<_> = houses.iter().map(|(_, house)| house.cpu()).collect();
     for turn in 0..rounds {
         // Nobody is always the first.
         for index in (0..houses.len()).map(|index| (index + turn) % houses.len()) {
@@ -236,6 +250,9 @@ fn compare(houses: &[(&str, Running)], connections: usize, rounds: usize, judges
             median(seen[index].iter().zip(&seen[0]).map(|(own, base)| own[which] / base[which]).collect())
         };
         print!("  {name:<16} p50 {:>7.1} us   p99 {:>7.1} us", own(0), own(1));
+        if let (Some(before), Some(after)) = (before[index], houses[index].1.cpu()) {
+            print!("   its own CPU {:>5.1} us a call", (after - before) / (rounds * CALLS) as f64 * 1e6);
+        }
         if index > 0 {
             let ratios = [ratio(0), ratio(1)];
             let above = ratios.iter().filter(|ratio| **ratio > TARGET).count();

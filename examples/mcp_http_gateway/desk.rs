@@ -27,14 +27,14 @@ impl DeskOf {
 
 impl Desk for DeskOf {
     fn pending(&self) -> Result<Vec<Approval>, String> {
-        self.gateway.gate.pending().map_err(|error| error.to_string())
+        self.runtime.block_on(self.gateway.gate.pending_async()).map_err(|error| error.to_string())
     }
 
     fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, String> {
         let gate = &self.gateway.gate;
         let decided = match verdict {
-            Verdict::Approve => gate.approve(id, by),
-            Verdict::Refuse => gate.refuse(id, by),
+            Verdict::Approve => self.runtime.block_on(gate.approve_async(id, by)),
+            Verdict::Refuse => self.runtime.block_on(gate.refuse_async(id, by)),
         };
         decided.map_err(|error| error.to_string())
     }

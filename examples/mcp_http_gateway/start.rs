@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use toolgate::store::{InProcess, MemoryStore};
-use toolgate::{Gate, Grants};
+use toolgate::{Gate, GateBuilder, Grants};
 
 use crate::conversations::{Conversation, Conversations};
 use crate::desk::DeskOf;
@@ -59,7 +59,7 @@ pub(crate) fn run(options: Options) -> ExitCode {
 
 async fn serve(options: Options, admin: Option<Admin>) -> Result<(), String> {
     let file = Arc::new(GrantsFile::new(options.grants.clone()));
-    let gate = Gate::builder().store(store(&options)?);
+    let gate = shared(Gate::builder().store(store(&options)?), &options)?;
     let gate = audited(gate, options.audit.as_deref(), options.require_audit)?.build();
     let grants = Grants::over(&gate);
     let authorization = options.upstream_token.as_deref().map(crate::upstream::authorization).transpose()?;
@@ -117,6 +117,18 @@ fn store(options: &Options) -> Result<Store, String> {
         }
         #[cfg(not(feature = "redis"))]
         Some(_) => Err("--redis needs the feature `redis`".into()),
+    }
+}
+
+/// The gate with its approvals where its counters are: what is asked for at one gateway may be approved at another.
+fn shared(gate: GateBuilder<Store>, options: &Options) -> Result<GateBuilder<Store>, String> {
+    match &options.redis {
+        #[cfg(feature = "redis")]
+        Some(url) => {
+            let approvals = toolgate::approval::redis::RedisApprovals::builder(url).build();
+            Ok(gate.approvals_async(approvals.map_err(|error| error.to_string())?))
+        }
+        _ => Ok(gate),
     }
 }
 

@@ -14,7 +14,7 @@ fn two_gateways_share_a_grants_budget() {
         { "counter": "running", "window": "in_flight", "max": 1, "scope": "grant" },
     ]);
     let policy = json!({ "version": "1", "default": "deny", "tools": {
-        "echo": { "limits": [limits[0]] }, "sleep": { "limits": [limits[1]] },
+        "echo": { "limits": [limits[0]] }, "sleep": { "limits": [limits[1]] }, "add": { "action": "require_approval" },
     } });
     let url = redis.url();
     let house = House::with(&policy, &[grant("g")], &["--json"], &["--redis", &url]);
@@ -44,6 +44,16 @@ fn two_gateways_share_a_grants_budget() {
     assert!(other.told(1, "sleep", &json!({ "ms": 1 })).starts_with("[RATE LIMITED]"));
     assert_eq!(sleeping.join().unwrap(), "slept");
     assert_eq!(other.told(2, "sleep", &json!({ "ms": 1 })), "slept");
+
+    // Approvals are in Redis too; sessions are each gateway's own.
+    let sum = json!({ "a": 1, "b": 2 });
+    let mut asked = house.begun();
+    assert!(asked.told(4, "add", &sum).starts_with("[APPROVAL REQUIRED]"));
+    let pending = house.asked(&["pending"]);
+    house.asked(&["approve", pending.lines().next().unwrap(), "--by", "joan"]);
+    assert_eq!(asked.told(5, "add", &sum), "3");
+    asked.address = second.address;
+    assert_eq!(asked.send("DELETE").status, 404, "sessions are the gateway's own");
     drop(redis);
     let denied = other.call(3, "echo", &json!({ "text": "x" })).last();
     assert_eq!(denied["result"]["structuredContent"]["code"], "store_unavailable");
