@@ -27,6 +27,7 @@ mod model;
 mod naive;
 mod permits;
 mod properties;
+mod recommend;
 mod recorder;
 #[cfg(feature = "redis")]
 mod redis;
