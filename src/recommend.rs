@@ -328,10 +328,3 @@ impl Recommendation {
         Ok(self.write_policy()?.parse()?)
     }
 }
-
-/// The phrases of a text that count wherever they stand.
-fn phrases(text: &str) -> impl Iterator<Item = (&'static str, RiskClass, &'static str)> {
-    weigh::word_pairs(text).flat_map(|(word, pair)| {
-        words::PHRASES.iter().filter(move |(phrase, ..)| *phrase == word || *phrase == pair).copied()
-    })
-}

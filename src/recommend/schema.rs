@@ -3,8 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::evidence::{Evidence, Source};
-use super::phrases;
-use super::split::name_words;
+use super::split::{name_words, phrases};
 use super::words::{self, among};
 use super::{RiskClass, evidence};
 

@@ -1,6 +1,6 @@
 //! Names and sentences, split into words.
 
-use super::words::{LEADS, among};
+use super::words::{LEADS, Phrase, among, phrases_ending};
 
 /// The words of a name in lower case: `deleteAllFiles`, `delete-all.files` and `DELETE_ALL_FILES` are three each.
 pub(super) fn name_words(name: &str) -> Vec<String> {
@@ -113,11 +113,26 @@ fn push(sentence: &mut Vec<(String, bool)>, part: &str, joins: bool) {
     }
 }
 
-/// The words of a text with the punctuation around them gone, in lower case.
-pub(super) fn plain_words(text: &str) -> impl Iterator<Item = String> {
-    text.split_whitespace()
-        .map(|word| word.trim_matches(|character: char| !character.is_alphanumeric()).to_lowercase())
-        .filter(|word| !word.is_empty())
+/// The phrases of a text that count wherever they stand.
+pub(super) fn phrases(text: &str) -> Vec<Phrase> {
+    let mut found = Vec::new();
+    let (mut before, mut word) = (String::new(), String::new());
+    for token in text.split_whitespace() {
+        let trimmed = token.trim_matches(|character: char| !character.is_alphanumeric());
+        if trimmed.is_empty() {
+            continue;
+        }
+        std::mem::swap(&mut before, &mut word);
+        word.clear();
+        word.extend(trimmed.chars().flat_map(char::to_lowercase));
+        for phrase in phrases_ending(&word) {
+            let first = phrase.0.split_once(' ').map(|(first, _)| first);
+            if first.is_none_or(|first| first == before) {
+                found.push(*phrase);
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

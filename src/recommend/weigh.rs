@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::evidence::{self, Evidence, Source};
-use super::split::{name_words, plain_words, sentences};
+use super::split::{name_words, phrases, sentences};
 use super::words::{self, Place, among};
-use super::{Confidence, RiskClass, Severity, ToolClass, phrases, schema};
+use super::{Confidence, RiskClass, Severity, ToolClass, schema};
 
 /// A tool's class, and whether its definition is shaped as one.
 pub(super) fn weigh(name: &str, tool: &Map<String, Value>) -> (ToolClass, bool) {
@@ -214,14 +214,4 @@ impl Hints {
         }
         least
     }
-}
-
-/// Whether a text has a phrase: see [`phrases`].
-pub(super) fn word_pairs(text: &str) -> impl Iterator<Item = (String, String)> {
-    let mut before = String::new();
-    plain_words(text).map(move |word| {
-        let pair = format!("{before} {word}");
-        before.clone_from(&word);
-        (word, pair)
-    })
 }

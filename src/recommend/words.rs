@@ -314,8 +314,11 @@ pub(super) static CHOICES: &[&str] =
     &["action", "command", "method", "mode", "op", "operation", "subcommand", "task", "verb"];
 pub(super) const CHOICE_WHY: &str = "can be chosen";
 
+/// A word or two in a row, the class, and why.
+pub(super) type Phrase = (&'static str, RiskClass, &'static str);
+
 /// Words, or two words in a row, that count wherever they stand in a description.
-pub(super) static PHRASES: [(&str, RiskClass, &str); 20] = [
+static PHRASES: [Phrase; 20] = [
     ("arbitrary code", Execute, "has code or a command run"),
     ("arbitrary command", Execute, "has code or a command run"),
     ("arbitrary commands", Execute, "has code or a command run"),
@@ -378,6 +381,20 @@ pub(super) const BULK_WHY: &str = "reaches much at once";
 
 static BY_WORD: LazyLock<HashMap<&'static str, &'static Row>> =
     LazyLock::new(|| VERBS.iter().flat_map(|row| row.words.iter().map(move |word| (*word, row))).collect());
+
+static BY_LAST_WORD: LazyLock<HashMap<&'static str, Vec<Phrase>>> = LazyLock::new(|| {
+    let mut phrases: HashMap<_, Vec<_>> = HashMap::new();
+    for phrase in PHRASES {
+        let last = phrase.0.split_once(' ').map_or(phrase.0, |(_, last)| last);
+        phrases.entry(last).or_default().push(phrase);
+    }
+    phrases
+});
+
+/// The phrases that end with a word.
+pub(super) fn phrases_ending(word: &str) -> &'static [Phrase] {
+    BY_LAST_WORD.get(word).map_or(&[], Vec::as_slice)
+}
 
 /// A verb as it stands in a name, with its row.
 pub(super) fn verb(word: &str) -> Option<(&'static str, &'static Row)> {
