@@ -20,6 +20,7 @@ mod path;
 mod permit;
 mod pointer;
 mod policy;
+pub mod recommend;
 pub mod shadow;
 pub mod store;
 mod time;

@@ -267,8 +267,12 @@ impl Policy {
     /// nesting; that a regular expression is one and is small enough compiled; that a listed host is one (only characters that
     /// no host has are refused); that amounts have at most six decimals; that a number is held exactly by a 64-bit integer or a
     /// double, so that one which only rounds to a fitting number is refused; and that limits of one counter agree.
+    ///
+    /// It is also a file, `examples/data/policy.schema.json`. Its `$id` names the language's version, and is no address.
     pub fn json_schema() -> schemars::Schema {
-        schemars::SchemaGenerator::default().into_root_schema_for::<Self>()
+        let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<Self>();
+        schema.insert("$id".to_owned(), "urn:toolgate:policy:1".into());
+        schema
     }
 
     /// Whether a decision depends on the time.

@@ -31,6 +31,7 @@ mod model;
 mod naive;
 mod permits;
 mod properties;
+mod recommend;
 mod recorder;
 #[cfg(feature = "redis")]
 mod redis;

@@ -25,6 +25,23 @@ fn the_schema_is_one_of_draft_2020_12() {
 }
 
 #[test]
+fn the_file_for_editors_is_this_schema() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/policy.schema.json");
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let write = "cargo run --example schema > examples/data/policy.schema.json";
+    assert_eq!(file, *SCHEMA, "the file is not current: {write}");
+    assert_eq!((&file["$id"], &file["title"]), (&json!("urn:toolgate:policy:1"), &json!("Policy")));
+}
+
+/// Editors find the schema by a key of the document, which decides nothing.
+#[test]
+fn a_document_may_name_its_schema() {
+    let named = json!({ "$schema": "./policy.schema.json", "version": "1", "default": "deny" });
+    assert_eq!(issues(&named.to_string()), []);
+    assert!(VALIDATOR.is_valid(&named));
+}
+
+#[test]
 fn both_accept_what_is_valid() {
     for (what, document) in documents().valid {
         assert_eq!(issues(&document.to_string()), [], "{what}: {document}");

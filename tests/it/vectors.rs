@@ -131,7 +131,7 @@ fn run_folder(folder: &Path) {
 }
 
 /// The folder of material that is shared between projects and is no part of this one.
-fn shared(name: &str) -> Option<PathBuf> {
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
     if !folder.exists() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", folder.display());

@@ -65,6 +65,12 @@ fn policy_and_store_do_not_know_each_other() {
     );
 }
 
+/// Tools over the policy alone see no hall and no state.
+#[test]
+fn recommendations_know_the_policy_alone() {
+    assert_eq!(imports()["recommend"], BTreeSet::from(["policy".to_owned()]));
+}
+
 #[test]
 fn no_module_imports_itself_by_a_circle() {
     let imports = imports();
