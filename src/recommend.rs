@@ -33,7 +33,7 @@
 //! ```
 //!
 //! # What counts
-//! The verbs of the name first; then the verbs with which the sentences of the description begin; then the arguments (a `sql` or a
+//! The verbs of the name first; then the verbs with which the sentences of the description begin, or that destroy something; then the arguments (a `sql` or a
 //! `command`, an `action` that can be `delete`). The strictest of all that is found decides, and a tool of which no word is known is
 //! [`Other`](RiskClass::Other). Annotations are the server's own word: `destructiveHint: true` and `readOnlyHint: false` raise a
 //! class, and no annotation lowers one; `readOnlyHint: true` only adds to the confidence in what the words say. A hint that is

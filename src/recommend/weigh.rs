@@ -25,9 +25,13 @@ pub(super) fn weigh(name: &str, tool: &Map<String, Value>) -> (ToolClass, bool) 
     // Annotations come after the words: without a word that is known, no annotation makes a tool known.
     let mut class = strictest(&found).unwrap_or(RiskClass::Other);
     class = class.max(hints.add_to(&mut found, class));
-    if matches!(class, RiskClass::Write | RiskClass::Execute) {
+    // Where the name has no verb, a sentence that begins with one is not enough to call what it does to money reading.
+    let no_verb = !found.iter().any(|piece| piece.source() == Source::Name);
+    let changes = matches!(class, RiskClass::Write | RiskClass::Execute);
+    if changes || class == RiskClass::Read && no_verb {
         let name = has_money.map(|word| (Source::Name, word, words::MONEY_WHY));
-        let argument = arguments.money.map(|word| (Source::Arguments, word, words::MONEY_ARGUMENT_WHY));
+        let argument =
+            arguments.money.filter(|_| changes).map(|word| (Source::Arguments, word, words::MONEY_ARGUMENT_WHY));
         for (source, word, why) in name.into_iter().chain(argument) {
             class = RiskClass::Financial;
             evidence::add(&mut found, Evidence::new(source, word, Some(class), why));
@@ -75,7 +79,9 @@ fn from_name(found: &mut Vec<Evidence>, name: &str) -> Option<&'static str> {
         joined = false;
     }
     for word in &server {
+        // A server that is called `search` does not make its tools read.
         if let Some((word, row)) = words::verb(word)
+            && row.class > RiskClass::Read
             && (leads || row.place == Place::Anywhere)
         {
             evidence::add(found, Evidence::new(Source::Name, word, Some(row.class), row.why));
@@ -84,17 +90,20 @@ fn from_name(found: &mut Vec<Evidence>, name: &str) -> Option<&'static str> {
     tool.iter().find_map(|word| among(words::MONEY, word))
 }
 
-/// The verbs with which sentences begin, those that are joined to them, and what counts anywhere.
+/// The verbs with which sentences begin, those that are joined to them, those that destroy, and what counts anywhere.
 fn from_text(found: &mut Vec<Evidence>, text: &str) {
     for sentence in sentences(text) {
-        let mut sentence = sentence.into_iter();
-        let Some((word, row)) = sentence.next().and_then(|first| words::inflected(&first.text)) else { continue };
-        evidence::add(found, Evidence::new(Source::Description, word, Some(row.class), row.why));
-        for next in sentence.filter(|next| next.joined) {
-            if let Some((word, row)) = words::inflected(&next.text)
-                && row.place == Place::Anywhere
-            {
-                evidence::add(found, Evidence::new(Source::Description, word, Some(row.class), row.why));
+        let (mut begins, mut before) = (false, "");
+        for (index, word) in sentence.iter().enumerate() {
+            let negated = matches!(before, "never" | "not");
+            before = &word.text;
+            let Some((verb, row)) = words::inflected(&word.text) else { continue };
+            begins |= index == 0;
+            // `which deletes the source` has the tool, or something that it does, for its subject.
+            let destroys = row.class == RiskClass::Destructive && word.text.ends_with('s');
+            let goes_on = row.place == Place::Anywhere && !negated && (destroys || begins && word.joined);
+            if index == 0 || goes_on {
+                evidence::add(found, Evidence::new(Source::Description, verb, Some(row.class), row.why));
             }
         }
     }

