@@ -20,6 +20,7 @@ mod faults;
 mod gate;
 mod generate;
 mod grants;
+mod intercept;
 mod leased;
 mod mcp;
 mod model;
