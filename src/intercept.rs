@@ -56,7 +56,7 @@
 //! 2. *Null.* An argument that is `null` is absent, and holds for `exists: false` alone; Intercept tells it from a text and so lets
 //!    `neq` and `not_in` hold. To compare with `null` is an error.
 //! 3. *Paths through a text or a list.* `args.a.b` where `a` is no map is undecidable; there, `exists: false` holds.
-//! 4. *Large numbers.* Arguments are compared exactly; there, neighbours past 2^53 are equal. A bound of 2^53 or more is an error.
+//! 4. *Large numbers.* A number of 2^53 or more to compare with is an error: there, it equals its neighbours.
 //! 5. *Lists and maps as values* of `eq`, `neq`, `in`, `not_in` and `contains` are an error: Intercept compares how they are printed.
 //!    So is a text that looks like a date, which is no text there unless it stands in quotes.
 //! 6. *Amounts.* One that is negative or has a fraction is denied, and so is one above 9,000,000,000,000; there, the first gives
@@ -72,7 +72,8 @@
 //! 12. *A tool that is called `*`* is a tool like any other: under `default: deny` the rules for all tools do not list it.
 //! 13. *Bounds* of this language hold: 1,000 values in a list, a limit of 9,000,000,000,000, and the other [`Bounds`](crate::Bounds).
 //!
-//! Messages differ where it is this crate that speaks: of hidden and unlisted tools, and of a counter store that fails.
+//! Messages differ where it is this crate that speaks: of hidden and unlisted tools, and of a counter store that fails. A filtered
+//! `tools/list` keeps all that stands beside `tools`; there, hiding a tool drops it.
 
 mod condition;
 mod path;

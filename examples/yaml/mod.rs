@@ -28,7 +28,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Value, String> {
         },
         duplicate_keys: DuplicateKeyPolicy::Error,
         merge_keys: MergeKeyPolicy::Error,
+        // As the reader of Intercept has it: `yes` is a text, and `0777` is 511.
         strict_booleans: true,
+        legacy_octal_numbers: true,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.render())
 }

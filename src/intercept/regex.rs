@@ -83,6 +83,11 @@ fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String, inside: Inside) -> R
     Ok(())
 }
 
+const POSIX: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
 /// A class in brackets, from behind the first of them. There, a bracket inside is a character, and so are `&&`, `--` and `~~`.
 fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), &'static str> {
     out.push('[');
@@ -100,6 +105,9 @@ fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), &'stati
             '[' if rest.peek() == Some(&':') => {
                 let name: String = rest.clone().take_while(|c| *c != ']').collect();
                 if name.len() > 2 && name.ends_with(':') {
+                    if !POSIX.contains(&name.trim_matches([':', '^'])) {
+                        return Err("it has a class that Go does not know");
+                    }
                     out.push('[');
                     out.extend(rest.by_ref().take(name.chars().count() + 1));
                 } else {
@@ -165,6 +173,7 @@ mod tests {
             (r"^[]a]+$", &["]a"], &["b"]),
             (r"^[^]a]$", &["b"], &["]"]),
             (r"^[[:alpha:]\d]+$", &["a1"], &["ä"]),
+            (r"^[[:^alpha:]]$", &["ä", "1"], &["a"]),
             (r"^a{,2}$", &["a{,2}"], &["aa"]),
             (r"^a{2}$", &["aa"], &["a"]),
             (r"^a{1,2}b{x}$", &["aab{x}"], &["aaab{x}"]),

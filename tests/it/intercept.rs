@@ -11,6 +11,7 @@ use toolgate::mcp::{self, Message};
 use toolgate::{Code, Decision, Gate, ManualClock, Permit, Policy, PolicyError, ToolCall, intercept};
 
 use crate::trace::SwitchStore;
+use crate::yaml;
 
 /// What the engine was seen to do.
 #[derive(Deserialize)]
@@ -371,4 +372,56 @@ fn odd_documents_end_in_issues() {
     let many: Map<String, Value> = (0..100_001).map(|index| (format!("t{index}"), json!({ "rules": [] }))).collect();
     let error = intercept::read(&json!({ "version": "1", "tools": many })).unwrap_err();
     assert_eq!((error.issues()[0].code().as_str(), error.issues()[0].pointer()), ("too_many", "/tools"));
+}
+
+/// What the example makes of YAML that is none, or that two readers could take for two things.
+#[test]
+fn odd_yaml_ends_in_a_clear_message() {
+    let deep = [b"a: ".as_slice(), &b"[".repeat(100_000)].concat();
+    let huge = b" ".repeat(9 << 20);
+    let bomb = (1..20).fold("a0: &a0 [x]\n".to_owned(), |text, n| {
+        format!("{text}a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(","))
+    });
+    for (document, message) in [
+        (b"a: [".as_slice(), "unclosed bracket"),
+        (b"version: '1'\nversion: '1'", "duplicate mapping key"),
+        (b"tools: { t: {}, 't': {} }", "duplicate mapping key"),
+        (b"a: .nan", "non-finite"),
+        (b"a: 1e400", "non-finite"),
+        (b"? [a, b]\n: c", "line 1"),
+        (b"version: '1'\n---\nversion: '1'", "Documents"),
+        (b"<<: { default: allow }", "merge keys"),
+        (b"\xff", "not UTF-8"),
+        (bomb.as_bytes(), "Anchors"),
+        (&deep, "recursion limit"),
+        (&huge, "past the bound"),
+    ] {
+        let error = yaml::read(document).unwrap_err();
+        assert!(error.contains(message), "{message}: {error}");
+        assert!(error.len() < 2000, "{error}");
+    }
+}
+
+/// Scalars without quotes are what the reader of Intercept takes them for, or an error.
+#[test]
+fn scalars_of_yaml_are_what_they_were() {
+    for (scalar, value) in [
+        ("yes", Some(json!("yes"))),
+        ("true", Some(json!(true))),
+        ("0777", Some(json!(511))),
+        ("1_000", Some(json!(1000))),
+        ("1:30", Some(json!("1:30"))),
+        ("'1'", Some(json!("1"))),
+        ("2026-01-15", None),
+        ("2026-01-15T10:30:00Z", None),
+        ("~", None),
+    ] {
+        let text = format!(
+            "version: 1\ntools:\n  t:\n    rules:\n      - {{ name: r, conditions: [{{ path: args.x, op: eq, value: {scalar} }}] }}"
+        );
+        let translated = intercept::translate(&yaml::read(text.as_bytes()).unwrap());
+        let found =
+            translated.ok().and_then(|document| document.pointer("/tools/t/require/0/conditions/0/value").cloned());
+        assert_eq!(found, value, "{scalar}");
+    }
 }

@@ -45,3 +45,6 @@ mod walls;
 
 #[path = "../../examples/trace/mod.rs"]
 mod trace;
+
+#[path = "../../examples/yaml/mod.rs"]
+mod yaml;
