@@ -21,6 +21,7 @@ mod gate;
 mod generate;
 mod grants;
 mod intercept;
+mod intercept_engine;
 mod leased;
 mod mcp;
 mod model;
