@@ -2,19 +2,23 @@
 //!
 //! ```text
 //! cargo run --release --example decide -- POLICY.json [TRACE.jsonl]
+//! cargo run --release --example decide -- --intercept POLICY.yaml [TRACE.jsonl]
+//! cargo run --release --example decide -- --intercept POLICY.yaml --print
 //! ```
 //!
-//! Reads the trace, or standard input, as JSON Lines, and writes one line for each step: what is decided, why, and how the
+//! With `--intercept` the policy is a YAML document of Intercept, and is translated; `--print` writes the translation. Reads the trace, or standard input, as JSON Lines, and writes one line for each step: what is decided, why, and how the
 //! limits stand. A summary follows on standard error. Exits with 2 if the policy is none, with 1 if a line could not be read,
 //! else with 0.
 
 mod trace;
+mod yaml;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::process::ExitCode;
 
-use toolgate::{Policy, PolicyError};
+use serde_json::Value;
+use toolgate::{Policy, PolicyError, intercept};
 use trace::{Runner, Summary};
 
 /// The longest line that is read: longer ones are passed over and answered as unreadable.
@@ -22,33 +26,26 @@ const LINE_BYTES: usize = 16 << 20;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (policy_file, trace_file) = match arguments.as_slice() {
-        [policy] => (policy, None),
-        [policy, trace] => (policy, Some(trace)),
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (is_intercept, policy_file, trace_file) = match arguments.as_slice() {
+        ["--intercept", policy, "--print"] => return print_translated(policy),
+        ["--intercept", policy] => (true, *policy, None),
+        ["--intercept", policy, trace] => (true, *policy, Some(*trace)),
+        [policy] if !policy.starts_with("--") => (false, *policy, None),
+        [policy, trace] if !policy.starts_with("--") => (false, *policy, Some(*trace)),
         _ => {
             eprintln!("usage: decide POLICY.json [TRACE.jsonl]");
+            eprintln!("       decide --intercept POLICY.yaml [TRACE.jsonl | --print]");
             return ExitCode::from(2);
         }
     };
-    let bytes = match std::fs::read(policy_file) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            eprintln!("{policy_file}: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let policy = match Policy::from_slice(&bytes) {
-        Ok(policy) => policy,
-        Err(error) => {
-            complain(policy_file, Ok(&error));
-            return ExitCode::from(2);
-        }
-    };
+    let read = if is_intercept { read_intercept(policy_file, intercept::read) } else { read_policy(policy_file) };
+    let Some(policy) = read else { return ExitCode::from(2) };
     let trace: Box<dyn BufRead> = match trace_file.map(File::open) {
         None => Box::new(io::stdin().lock()),
         Some(Ok(file)) => Box::new(BufReader::new(file)),
         Some(Err(error)) => {
-            eprintln!("{}: {error}", trace_file.map_or("", String::as_str));
+            eprintln!("{}: {error}", trace_file.unwrap_or_default());
             return ExitCode::from(2);
         }
     };
@@ -64,6 +61,38 @@ fn main() -> ExitCode {
     }
     summarise(runner.summary());
     if runner.summary().unreadable > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn read_policy(file: &str) -> Option<Policy> {
+    let bytes = bytes_of(file)?;
+    Policy::from_slice(&bytes).inspect_err(|error| complain(file, Ok(error))).ok()
+}
+
+/// Reads a YAML document, and makes something of it.
+fn read_intercept<T>(file: &str, make: impl FnOnce(&Value) -> Result<T, PolicyError>) -> Option<T> {
+    match yaml::read(&bytes_of(file)?) {
+        Ok(document) => make(&document).inspect_err(|error| complain(file, Ok(error))).ok(),
+        Err(error) => {
+            eprintln!("{file}: {error}");
+            None
+        }
+    }
+}
+
+fn bytes_of(file: &str) -> Option<Vec<u8>> {
+    std::fs::read(file).inspect_err(|error| eprintln!("{file}: {error}")).ok()
+}
+
+fn print_translated(file: &str) -> ExitCode {
+    let Some(translated) = read_intercept(file, intercept::translate) else { return ExitCode::from(2) };
+    match writeln!(io::stdout(), "{translated:#}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run(runner: &mut Runner, mut trace: impl BufRead, answers: &mut impl Write) -> io::Result<()> {

@@ -10,6 +10,7 @@ mod decision;
 mod gate;
 mod grants;
 mod hex;
+pub mod intercept;
 mod json;
 mod limit;
 mod limit_state;

@@ -35,7 +35,10 @@ pub use error::{Issue, IssueCode, PolicyError};
 pub use evaluate::{Code, Effect, Evaluation};
 
 pub(crate) use approval::{Binding, Terms};
+pub(crate) use error::Issues;
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
+pub(crate) use reader::quote;
+pub(crate) use suggest::suggest;
 
 #[cfg(test)]
 pub(crate) use condition::{Truth, equal};

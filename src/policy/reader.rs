@@ -471,7 +471,7 @@ fn whole_seconds(text: &str) -> Option<u32> {
 }
 
 /// A text of the document in backticks, cut and with control characters escaped.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 60;
     let cut: String = text
         .chars()

@@ -6,7 +6,7 @@ pub(super) fn listed(words: &[&str]) -> String {
 }
 
 /// The mend for a word that is not one of `words`.
-pub(super) fn suggest(word: &str, words: &[&'static str]) -> String {
+pub(crate) fn suggest(word: &str, words: &[&'static str]) -> String {
     match nearest(word, words) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("it has {}", listed(words)),

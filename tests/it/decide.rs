@@ -143,3 +143,30 @@ fn a_policy_step_reads_a_file_or_complains() {
         ran.complaints
     );
 }
+
+#[test]
+fn a_policy_of_intercept_is_read_and_printed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
+    let decide = |arguments: &[&str]| {
+        let output =
+            Command::new(program()).current_dir(&folder).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let yaml = "helpdesk.intercept.yaml";
+    let (code, printed, _) = decide(&["--intercept", yaml, "--print"]);
+    assert_eq!(code, 0);
+    let policy: toolgate::Policy = printed.parse().unwrap();
+    assert!(policy.lists("reply") && !policy.lists("delete_account"));
+
+    let (code, answers, summary) = decide(&["--intercept", yaml, "helpdesk.intercept.jsonl"]);
+    assert_eq!((code, answers.lines().count()), (0, 20), "{summary}");
+
+    let (code, _, complaint) = decide(&["--intercept", "code-generator.json"]);
+    assert_eq!(code, 2);
+    assert!(complaint.contains("code-generator.json: unknown_key: /tools/"), "{complaint}");
+    for arguments in [&["--intercept"][..], &["--print", yaml], &["--intercept", yaml, "a", "b"]] {
+        let (code, _, usage) = decide(arguments);
+        assert!(code == 2 && usage.starts_with("usage: "), "{usage}");
+    }
+}

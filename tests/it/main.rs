@@ -24,6 +24,8 @@ mod generate;
 mod grants;
 #[cfg(unix)]
 mod http_gateway;
+mod intercept;
+mod intercept_engine;
 mod leased;
 mod mcp;
 mod model;
@@ -49,3 +51,6 @@ mod walls;
 
 #[path = "../../examples/trace/mod.rs"]
 mod trace;
+
+#[path = "../../examples/yaml/mod.rs"]
+mod yaml;

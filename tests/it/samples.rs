@@ -3,17 +3,22 @@
 use std::path::Path;
 
 use serde_json::Value;
-use toolgate::Policy;
 use toolgate::shadow::{Candidate, DifferenceKind};
+use toolgate::{Policy, intercept};
 
 use crate::trace::Runner;
 use crate::vectors::contains;
+use crate::yaml;
 
 fn run(name: &str) -> usize {
     let file =
         |ending: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(format!("{name}{ending}"));
     let read = |ending: &str| std::fs::read_to_string(file(ending)).unwrap();
-    let policy: Policy = read(".json").parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+    let policy = match name.strip_suffix(".intercept") {
+        None => read(".json").parse(),
+        Some(_) => intercept::read(&yaml::read(read(".yaml").as_bytes()).unwrap()),
+    };
+    let policy: Policy = policy.unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut runner = Runner::new(policy);
     let trace = read(".jsonl");
     let answers = trace.lines().filter_map(|line| Some((line, runner.answer(line, &mut |_, _| {})?)));
@@ -45,6 +50,11 @@ fn payments() {
 #[test]
 fn search_budget() {
     assert!(run("search-budget") > 45);
+}
+
+#[test]
+fn helpdesk_of_intercept() {
+    assert!(run("helpdesk.intercept") > 15);
 }
 
 /// A candidate beside it changes no answer, and differs where it was written to.

@@ -53,6 +53,7 @@ fn policy_and_store_do_not_know_each_other() {
     let imports = imports();
     let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
     assert!(!knows("policy", "store") && !knows("store", "policy"));
+    assert!(!knows("intercept", "gate") && !knows("intercept", "store"), "a tool over the policy alone");
     for both in ["gate", "decision", "grants", "permit", "limit_state", "mcp", "audit", "shadow"] {
         assert!(!knows("policy", both) && !knows("store", both), "neither wing knows `{both}`");
     }

@@ -1,0 +1,205 @@
+//! Regular expressions of Go, as the `regex` crate reads them.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// The expression that matches here what `source` matches there: `\d`, `\w`, `\s` and `\b` mean ASCII alone, and what only one
+/// of the two takes for an operator is escaped.
+///
+/// # Errors
+/// What one of the two does not know, and how to write it instead.
+pub(super) fn translate(source: &str) -> Result<String, &'static str> {
+    let mut out = String::with_capacity(source.len() + 16);
+    let mut rest = source.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => escape(&mut rest, &mut out, Inside::Expression)?,
+            '[' => class(&mut rest, &mut out)?,
+            '(' => {
+                out.push('(');
+                flags(rest.clone())?;
+            }
+            // Braces that hold no count stand for themselves there.
+            '{' if !counts(rest.clone()) => out.push_str("\\{"),
+            _ => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Expression,
+    Class,
+}
+
+fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String, inside: Inside) -> Result<(), &'static str> {
+    let Some(c) = rest.next() else { return Err("it ends in a backslash") };
+    let ascii = match c {
+        'd' => "0-9",
+        's' => r"\t\n\f\r ",
+        'w' => "0-9A-Za-z_",
+        'D' => "^0-9",
+        'S' => r"^\t\n\f\r ",
+        'W' => "^0-9A-Za-z_",
+        'b' | 'B' if inside == Inside::Expression => {
+            out.push_str(if c == 'b' { r"(?-u:\b)" } else { r"(?-u:\B)" });
+            return Ok(());
+        }
+        'A' | 'z' if inside == Inside::Expression => {
+            out.extend(['\\', c]);
+            return Ok(());
+        }
+        'a' | 'f' | 'n' | 'r' | 't' | 'v' => {
+            out.extend(['\\', c]);
+            return Ok(());
+        }
+        'x' | 'p' | 'P' => {
+            out.extend(['\\', c]);
+            if rest.next_if_eq(&'{').is_some() {
+                out.push('{');
+                while let Some(c) = rest.next_if(|c| *c != '}') {
+                    out.push(c);
+                }
+            }
+            return Ok(());
+        }
+        'Q' | 'E' => return Err("`\\Q` is not known here: escape each character by itself"),
+        c if c.is_ascii_digit() => return Err("octal escapes are not known here: write `\\x{..}`"),
+        c if c.is_ascii_punctuation() => {
+            out.extend(['\\', c]);
+            return Ok(());
+        }
+        _ => return Err("it has an escape that Go does not know"),
+    };
+    match inside {
+        Inside::Class if !c.is_ascii_uppercase() => out.push_str(ascii),
+        _ => {
+            out.push('[');
+            out.push_str(ascii);
+            out.push(']');
+        }
+    }
+    Ok(())
+}
+
+const POSIX: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+    "xdigit",
+];
+
+/// A class in brackets, from behind the first of them. There, a bracket inside is a character, and so are `&&`, `--` and `~~`.
+fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), &'static str> {
+    out.push('[');
+    if rest.next_if_eq(&'^').is_some() {
+        out.push('^');
+    }
+    let mut is_first = true;
+    while let Some(c) = rest.next() {
+        match c {
+            ']' if is_first => out.push_str("\\]"),
+            ']' => {
+                out.push(']');
+                return Ok(());
+            }
+            '[' if rest.peek() == Some(&':') => {
+                let name: String = rest.clone().take_while(|c| *c != ']').collect();
+                if name.len() > 2 && name.ends_with(':') {
+                    if !POSIX.contains(&name.trim_matches([':', '^'])) {
+                        return Err("it has a class that Go does not know");
+                    }
+                    out.push('[');
+                    out.extend(rest.by_ref().take(name.chars().count() + 1));
+                } else {
+                    out.push_str("\\[");
+                }
+            }
+            '[' | '&' | '~' => out.extend(['\\', c]),
+            '-' if rest.peek() == Some(&'-') => return Err("write a `-` in brackets as `\\-`"),
+            '\\' => escape(rest, out, Inside::Class)?,
+            _ => out.push(c),
+        }
+        is_first = false;
+    }
+    Err("brackets are not closed")
+}
+
+/// Behind an opening bracket: no flags that only one of the two knows.
+fn flags(mut rest: Peekable<Chars<'_>>) -> Result<(), &'static str> {
+    if rest.next() != Some('?') {
+        return Ok(());
+    }
+    match rest.next() {
+        // A name, or what none of the two knows.
+        Some('P' | '<') => Ok(()),
+        Some(first) => {
+            let known = std::iter::once(first).chain(rest).take_while(|c| !matches!(c, ':' | ')'));
+            if known.into_iter().all(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-')) {
+                Ok(())
+            } else {
+                Err("it has a group that Go does not know")
+            }
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a count and a closing brace follow: `3}`, `3,}`, `3,5}`.
+fn counts(rest: Peekable<Chars<'_>>) -> bool {
+    let inner: String = rest.take_while(|c| *c == ',' || *c == '}' || c.is_ascii_digit()).take(12).collect();
+    let Some((inner, _)) = inner.split_once('}') else { return false };
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (least, most) = inner.split_once(',').unwrap_or((inner, ""));
+    !least.is_empty() && digits(least) && digits(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_match_what_they_match_there() {
+        for (source, matches, misses) in [
+            (r"^\d+$", &["12"][..], &["\u{663}", "x", ""][..]),
+            (r"^\w+$", &["a_1"], &["ä", "\u{212a}"]),
+            (r"^[\w-]+$", &["a-1"], &["ä", " "]),
+            (r"^[^\W]$", &["a"], &["ä", " "]),
+            (r"^[\D]$", &["ä"], &["1"]),
+            (r"^\S$", &["\u{a0}", "x"], &[" ", "\t"]),
+            (r"\bx\b", &["äxä", "x"], &["axb"]),
+            (r"^[[a]+$", &["[a["], &["b"]),
+            (r"^[[a]]$", &["[]", "a]"], &["a"]),
+            (r"^[a&&b]+$", &["&ab"], &["c"]),
+            (r"^[]a]+$", &["]a"], &["b"]),
+            (r"^[^]a]$", &["b"], &["]"]),
+            (r"^[[:alpha:]\d]+$", &["a1"], &["ä"]),
+            (r"^[[:^alpha:]]$", &["ä", "1"], &["a"]),
+            (r"^a{,2}$", &["a{,2}"], &["aa"]),
+            (r"^a{2}$", &["aa"], &["a"]),
+            (r"^a{1,2}b{x}$", &["aab{x}"], &["aaab{x}"]),
+            (r"(?i)^select\s", &["SELECT 1"], &["select\u{a0}1"]),
+            (r"(?i:a)(?P<n>b)\x41\x{42}", &["AbAB"], &["ABAB"]),
+            (r"^\pL\p{Greek}$", &["aα"], &["1α"]),
+            (r"a$", &["a"], &["a\n"]),
+        ] {
+            let translated = translate(source).unwrap();
+            let regex = regex::Regex::new(&translated).unwrap_or_else(|error| panic!("{source}: {error}"));
+            for text in matches {
+                assert!(regex.is_match(text), "{source} as {translated} on {text:?}");
+            }
+            for text in misses {
+                assert!(!regex.is_match(text), "{source} as {translated} on {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_one_of_the_two_knows_is_refused() {
+        for source in [
+            r"\Qa.b\E", r"a\", r"\1", r"\012", r"(?=a)", r"(?x) a", r"(?u)a", r"[a", r"[+--]", r"\h", r"\u0041",
+            r"[\b]",
+        ] {
+            assert!(translate(source).is_err(), "{source}");
+        }
+    }
+}
