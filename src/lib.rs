@@ -22,7 +22,9 @@ mod pointer;
 mod policy;
 pub mod shadow;
 pub mod store;
+pub mod testing;
 mod time;
+pub mod trace;
 
 pub use amount::{Amount, AmountError, Total};
 pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};

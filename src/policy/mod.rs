@@ -10,6 +10,7 @@ mod document;
 mod error;
 mod evaluate;
 mod pattern;
+mod places;
 mod reader;
 mod schema;
 mod source;
@@ -36,6 +37,7 @@ pub use evaluate::{Code, Effect, Evaluation};
 
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
+pub(crate) use places::Place;
 
 #[cfg(test)]
 pub(crate) use condition::{Truth, equal};

@@ -37,10 +37,8 @@ mod shadow;
 mod signed;
 #[cfg(feature = "conformance")]
 mod stores;
+mod testing;
 #[cfg(feature = "tracing")]
 mod tracing;
 mod vectors;
 mod walls;
-
-#[path = "../../examples/trace/mod.rs"]
-mod trace;

@@ -12,7 +12,7 @@ use toolgate::{
 
 use crate::generate::{self, Document, Event};
 use crate::model::{self, Model};
-use crate::trace::SwitchStore;
+use toolgate::trace::SwitchStore;
 
 /// 2026-01-15T10:30:00Z
 const START: i64 = 1_768_473_000_000_000;

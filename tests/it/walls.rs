@@ -53,15 +53,17 @@ fn policy_and_store_do_not_know_each_other() {
     let imports = imports();
     let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
     assert!(!knows("policy", "store") && !knows("store", "policy"));
-    for both in ["gate", "decision", "grants", "permit", "limit_state", "mcp", "audit", "shadow"] {
+    for both in
+        ["gate", "decision", "grants", "permit", "limit_state", "mcp", "audit", "shadow", "trace", "testing", "replay"]
+    {
         assert!(!knows("policy", both) && !knows("store", both), "neither wing knows `{both}`");
     }
     let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
     assert_eq!(
         sees_both,
-        ["decision", "gate", "grants", "limit_state", "mcp", "permit", "shadow"],
-        "the gate joins the wings, a permit carries what both gave, grants choose among gates, a session ends permits, and \
-         a candidate has both"
+        ["decision", "gate", "grants", "limit_state", "mcp", "permit", "shadow", "trace"],
+        "the gate joins the wings, a permit carries what both gave, grants choose among gates, a session ends permits, \
+         a candidate has both, and a trace swaps the one and fails the other"
     );
 }
 
