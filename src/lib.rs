@@ -20,6 +20,7 @@ mod path;
 mod permit;
 mod pointer;
 mod policy;
+pub mod replay;
 pub mod shadow;
 pub mod store;
 pub mod testing;

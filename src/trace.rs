@@ -15,7 +15,7 @@
 //! | `{"store": "down"}`, `{"store": "up"}` | the counters fail from here on, or answer again |
 //! | `{"tools_list": {..}}` | filters a `tools/list` result |
 //!
-//! [`testing`](crate::testing) runs cases of such steps.
+//! [`testing`](crate::testing) runs cases of such steps, and [`replay`](crate::replay) whole histories.
 
 mod answer;
 mod step;
@@ -48,11 +48,11 @@ pub use switch::SwitchStore;
 pub const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
 /// How many calls are known to later steps: the latest.
-const KNOWN: usize = 1 << 20;
+const KNOWN: usize = 1 << 17;
 
 /// A gate, and what a trace has brought about so far.
 ///
-/// It knows the latest 1,048,576 calls; an older one is unknown to later steps, and has ended.
+/// It knows the latest 131,072 calls; an older one is unknown to later steps, and has ended.
 ///
 /// ```
 /// use toolgate::trace::Runner;

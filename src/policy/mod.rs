@@ -9,6 +9,7 @@ mod condition;
 mod document;
 mod error;
 mod evaluate;
+mod partial;
 mod pattern;
 mod places;
 mod reader;
@@ -37,6 +38,7 @@ pub use evaluate::{Code, Effect, Evaluation};
 
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
+pub(crate) use partial::{Gaps, Missing};
 pub(crate) use places::Place;
 
 #[cfg(test)]

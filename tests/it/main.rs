@@ -30,6 +30,7 @@ mod properties;
 mod recorder;
 #[cfg(feature = "redis")]
 mod redis;
+mod replay;
 mod samples;
 mod schema;
 mod session;

@@ -67,6 +67,24 @@ fn policy_and_store_do_not_know_each_other() {
     );
 }
 
+/// A replay decides: it needs counters and a gate, and so is no tool over the policy alone. It stands beside `shadow`, on the far
+/// side of the hall, where nothing that a host decides by imports it; `analysis` stays on the policy's side.
+#[test]
+fn what_looks_on_is_imported_by_nobody_who_decides() {
+    let imports = imports();
+    let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
+    for tool in ["replay", "testing", "trace"] {
+        let known_by: Vec<_> = imports.keys().filter(|module| knows(module, tool)).collect();
+        assert!(known_by.iter().all(|by| ["replay", "testing"].contains(&by.as_str())), "{tool}: {known_by:?}");
+    }
+    assert!(knows("replay", "gate") && knows("trace", "gate"));
+    for tool in ["analysis", "recommend", "intercept"] {
+        for decides in ["gate", "store", "replay", "testing", "trace"] {
+            assert!(!knows(tool, decides), "{tool} is a tool over the policy alone");
+        }
+    }
+}
+
 #[test]
 fn no_module_imports_itself_by_a_circle() {
     let imports = imports();
