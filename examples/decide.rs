@@ -10,7 +10,6 @@
 //! limits stand. A summary follows on standard error. Exits with 2 if the policy is none, with 1 if a line could not be read,
 //! else with 0.
 
-mod trace;
 mod yaml;
 
 use std::fs::File;
@@ -18,8 +17,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::process::ExitCode;
 
 use serde_json::Value;
+use toolgate::trace::{Runner, Summary};
 use toolgate::{Policy, PolicyError, intercept};
-use trace::{Runner, Summary};
 
 /// The longest line that is read: longer ones are passed over and answered as unreadable.
 const LINE_BYTES: usize = 16 << 20;
@@ -49,7 +48,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut runner = Runner::new(policy);
+    let read = |file: &str| std::fs::read(file).inspect_err(|error| eprintln!("{file}: {error}"));
+    let mut runner = Runner::new(policy).files(read).on_invalid_policy(complain);
     match run(&mut runner, trace, &mut BufWriter::new(io::stdout().lock())) {
         Ok(()) => {}
         // Whoever read the answers has seen enough.
@@ -65,13 +65,13 @@ fn main() -> ExitCode {
 
 fn read_policy(file: &str) -> Option<Policy> {
     let bytes = bytes_of(file)?;
-    Policy::from_slice(&bytes).inspect_err(|error| complain(file, Ok(error))).ok()
+    Policy::from_slice(&bytes).inspect_err(|error| complain(file, error)).ok()
 }
 
 /// Reads a YAML document, and makes something of it.
 fn read_intercept<T>(file: &str, make: impl FnOnce(&Value) -> Result<T, PolicyError>) -> Option<T> {
     match yaml::read(&bytes_of(file)?) {
-        Ok(document) => make(&document).inspect_err(|error| complain(file, Ok(error))).ok(),
+        Ok(document) => make(&document).inspect_err(|error| complain(file, error)).ok(),
         Err(error) => {
             eprintln!("{file}: {error}");
             None
@@ -101,7 +101,7 @@ fn run(runner: &mut Runner, mut trace: impl BufRead, answers: &mut impl Write) -
         // What is no text is no line that can be read; the reader of steps says so.
         let text = String::from_utf8_lossy(&line);
         let text = if line.len() > LINE_BYTES || std::str::from_utf8(&line).is_err() { "unreadable" } else { &*text };
-        if let Some(answer) = runner.answer(text, &mut complain) {
+        if let Some(answer) = runner.answer(text) {
             serde_json::to_writer(&mut *answers, &answer)?;
             answers.write_all(b"\n")?;
         }
@@ -130,11 +130,7 @@ fn read_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 /// Prints every issue, a line each.
-fn complain(file: &str, error: Result<&PolicyError, &io::Error>) {
-    let error = match error {
-        Ok(error) => error,
-        Err(error) => return eprintln!("{file}: {error}"),
-    };
+fn complain(file: &str, error: &PolicyError) {
     for issue in error.issues() {
         let place = |number: Option<usize>| number.map_or(String::new(), |number| format!(":{number}"));
         eprintln!("{file}{}{}: {issue}", place(issue.line()), place(issue.column()));
@@ -145,7 +141,7 @@ fn complain(file: &str, error: Result<&PolicyError, &io::Error>) {
 }
 
 fn summarise(summary: &Summary) {
-    let Summary { steps, calls, unreadable, by_decision, by_rule, counters } = summary;
+    let Summary { steps, calls, unreadable, by_decision, by_rule, counters, .. } = summary;
     eprintln!("\n{calls} calls in {steps} steps");
     if *unreadable > 0 {
         eprintln!("{unreadable:>7}  lines could not be read");

@@ -7,14 +7,12 @@
 //! Decides the trace by the first policy, and writes one line of JSON for each call that the second would have decided otherwise.
 //! How often, and by which rules, follows on standard error.
 
-mod trace;
-
 use std::error::Error;
 use std::process::ExitCode;
 
+use toolgate::Policy;
 use toolgate::shadow::{Candidate, Difference};
-use toolgate::{Policy, PolicyError};
-use trace::Runner;
+use toolgate::trace::Runner;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let files: Vec<String> = std::env::args().skip(1).collect();
@@ -23,18 +21,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::from(2));
     };
     let read = |file: &String| -> Result<Policy, Box<dyn Error>> { Ok(Policy::from_slice(&std::fs::read(file)?)?) };
-    let mut runner = Runner::new(read(in_force)?);
+    let runner = Runner::new(read(in_force)?).files(|file| std::fs::read(file));
+    let mut runner = runner.on_invalid_policy(|file, error| eprintln!("{file}: {error}"));
     let trial = Candidate::new(read(candidate)?).on_difference(print);
-    runner.gate.try_out(trial);
+    runner.gate().try_out(trial);
 
-    let mut complain = |file: &str, error: Result<&PolicyError, &std::io::Error>| match error {
-        Ok(error) => eprintln!("{file}: {error}"),
-        Err(error) => eprintln!("{file}: {error}"),
-    };
     for line in std::fs::read_to_string(trace)?.lines() {
-        runner.answer(line, &mut complain);
+        runner.answer(line);
     }
-    if let Some(report) = runner.gate.end_trial() {
+    if let Some(report) = runner.gate().end_trial() {
         let (calls, agreed, differed) = (runner.summary().calls, report.agreed(), report.differed());
         eprintln!("\n{calls} calls in the trace: {agreed} decided alike, {differed} not");
         for (kind, rule, count) in report.rules() {

@@ -22,6 +22,7 @@ mod json_lines;
 mod record;
 mod recorder;
 mod spelling;
+mod survey;
 #[cfg(feature = "tracing")]
 mod trace;
 
@@ -33,7 +34,9 @@ pub use chain::{Fault, Head, LogError, ParseHeadError, Records, Verified, verify
 pub use json_lines::JsonLines;
 pub use record::{ArgumentsDigest, AuditRecord, DecisionId, Event, Outcome};
 
+pub(crate) use facts::is_kept_as;
 pub(crate) use recorder::{Recorder, is_traced};
+pub(crate) use survey::{Seen, Survey};
 
 /// Where records go.
 ///

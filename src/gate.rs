@@ -2,6 +2,7 @@
 
 mod approving;
 mod foresee;
+mod given;
 mod question;
 mod trial;
 mod watch;
@@ -30,6 +31,8 @@ use approving::{Approvals, Brought};
 use trial::Trial;
 
 pub use foresee::Obstacle;
+
+pub(crate) use given::Given;
 
 /// The policy decision point: a policy in force, the counters, a clock. Cheap to clone; clones are one gate.
 ///

@@ -22,9 +22,12 @@ mod permit;
 mod pointer;
 mod policy;
 pub mod recommend;
+pub mod replay;
 pub mod shadow;
 pub mod store;
+pub mod testing;
 mod time;
+pub mod trace;
 
 pub use amount::{Amount, AmountError, Total};
 pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};

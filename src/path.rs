@@ -109,6 +109,16 @@ impl Path {
         self.root == Root::Arguments
     }
 
+    /// What of a call it asks for that the host or the agent sends along.
+    pub(crate) fn asks_for(&self) -> AsksFor<'_> {
+        match (self.root, self.steps.first()) {
+            (Root::Arguments, Some(Step::Name(name))) => AsksFor::Argument(name),
+            (Root::Arguments, _) => AsksFor::Arguments,
+            (Root::Context, _) => AsksFor::Context,
+            (Root::Tool | Root::Identity(_) | Root::Time(_), _) => AsksFor::Nothing,
+        }
+    }
+
     /// The value at the path, for one without `[*]`.
     #[inline]
     pub(crate) fn resolve<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
@@ -178,6 +188,17 @@ fn walk<'a>(mut datum: Datum<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'
         return if stopped { Visit::Stop } else { Visit::Next };
     }
     visit(arrive(datum))
+}
+
+/// What a path needs to be resolved, besides who calls what and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AsksFor<'p> {
+    Nothing,
+    /// The argument of this name.
+    Argument(&'p str),
+    /// All arguments.
+    Arguments,
+    Context,
 }
 
 /// What a path leads to.

@@ -286,6 +286,11 @@ impl Permit {
         drop(self);
     }
 
+    /// Whether anything counts the call.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
         self.held.as_ref().map_or_else(Vec::new, Held::limits)

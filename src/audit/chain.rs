@@ -100,9 +100,9 @@ struct Written {
 /// A line whose own hash is right.
 pub(super) struct Line {
     pub(super) head: Head,
-    prev: [u8; 32],
-    torn: Option<[u8; 32]>,
-    record: AuditRecord,
+    pub(super) prev: [u8; 32],
+    pub(super) torn: Option<[u8; 32]>,
+    pub(super) record: AuditRecord,
 }
 
 impl Line {

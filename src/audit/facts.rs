@@ -39,6 +39,14 @@ fn short(text: &str) -> Box<str> {
     bounded(text).0
 }
 
+/// Whether a record that has `kept` was given this text.
+pub(crate) fn is_kept_as(kept: Option<&str>, text: Option<&str>) -> bool {
+    match (kept, text) {
+        (Some(kept), Some(text)) if text.len() > NAME => *kept == *short(text),
+        (kept, text) => kept == text,
+    }
+}
+
 fn is_nested_within(value: &Value, levels: usize) -> bool {
     let Some(inside) = levels.checked_sub(1) else { return false };
     match value {

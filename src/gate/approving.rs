@@ -379,7 +379,7 @@ impl Question<'_> {
     }
 
     /// The approvals cannot be asked.
-    fn without_approvals(&self, error: ApprovalError) -> Refused {
+    pub(super) fn without_approvals(&self, error: ApprovalError) -> Refused {
         let message = no_approvals_message(self.call.tool()).into();
         let refusal = Refusal { message, ..self.rule_refusal(Code::StoreUnavailable) };
         let cause = StoreError::Unavailable(Some(Box::new(error)));

@@ -5,16 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::approving::Approvals;
-use super::question::Question;
+use super::given::{Given, Judged};
 use super::{Gate, InForce, Parts};
 use crate::approval::MemoryApprovals;
 use crate::audit::{AuditRecord, Recorder};
 use crate::call::ToolCall;
-use crate::decision::{Decision, Denial, Refusal, Refused, default_message};
-use crate::permit::{Fate, Held, Leave, Permit, Witness};
-use crate::policy::{Code, Plan};
+use crate::decision::{Decision, Denial, Refusal, default_message};
+use crate::permit::{Fate, Leave, Permit, Witness};
+use crate::policy::Code;
 use crate::shadow::{Candidate, Difference, DifferenceKind, Hear, Ledger, Report};
-use crate::store::{CounterStore, Outcome, ReservationId, StoreError, Tallies};
+use crate::store::{CounterStore, StoreError};
 use crate::time::{Clock, Timestamp};
 
 /// A candidate that is being tried out.
@@ -22,13 +22,6 @@ pub(super) struct Trial {
     candidate: Arc<InForce<Arc<dyn CounterStore>>>,
     hear: Option<Box<Hear>>,
     ledger: Ledger,
-}
-
-/// What the candidate says to a call.
-struct Judged {
-    decision: Decision,
-    /// Whether its counters could not tell.
-    has_failed: bool,
 }
 
 impl Trial {
@@ -89,43 +82,8 @@ impl Trial {
     }
 
     fn judge(&self, call: &ToolCall<'_>, now: Timestamp, is_approved: bool) -> Judged {
-        let certain = |decision| Judged { decision, has_failed: false };
-        let mut plan = Plan::default();
-        let question = match self.candidate.ask(Some(now), call, &mut plan) {
-            Ok(Some(question)) => question,
-            Ok(None) => return certain(Decision::Allow(Permit::uncounted())),
-            Err(refused) => return certain(refused.into()),
-        };
-        let asks = question.needs_approval() && !is_approved;
-        if plan.charges.is_empty() {
-            return certain(match asks {
-                true => question.require_approval(Vec::new(), None, None).into(),
-                false => Decision::Allow(Permit::uncounted()),
-            });
-        }
-        let request = question.request(ReservationId::next(), &plan);
-        let store = &self.candidate.parts.store;
-        let outcome = if asks { store.peek(&request) } else { store.reserve(&request) };
-        let is_whole = |outcome: &Outcome| outcome.tallies().len() == plan.charges.len();
-        let outcome =
-            outcome.and_then(|outcome| if is_whole(&outcome) { Ok(outcome) } else { Err(StoreError::Corrupt) });
-        let has_failed = outcome.is_err();
-        let id = request.id;
-        let decision = match question.answered(&plan, outcome) {
-            Ok(tallies) if asks => asked(&question, &plan, tallies).into(),
-            Ok(Some(tallies)) => {
-                let granter = Arc::clone(&self.candidate) as _;
-                Decision::Allow(Permit::counted(Held { granter, id, plan, tallies, claim: None }))
-            }
-            Ok(None) => Decision::Allow(Permit::uncounted()),
-            Err(refused) => refused.into(),
-        };
-        Judged { decision, has_failed }
+        self.candidate.decide_given(call, now, if is_approved { Given::Yes } else { Given::No })
     }
-}
-
-fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<Tallies>) -> Refused {
-    question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None, None)
 }
 
 #[cold]

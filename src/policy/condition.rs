@@ -34,7 +34,7 @@ impl Truth {
 
     /// The strongest of many by `or`: true if any is, else undecidable if any is.
     #[inline]
-    fn any(truths: impl Iterator<Item = Self>) -> Self {
+    pub(super) fn any(truths: impl Iterator<Item = Self>) -> Self {
         Self::join(truths, Self::True)
     }
 
@@ -191,7 +191,12 @@ pub(crate) struct Types {
 }
 
 impl Test {
-    fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
+    /// The paths to what it compares.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.path).chain(self.check.other())
+    }
+
+    pub(super) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
         let operand = match self.check.other() {
             None => None,
             Some(path) => match self.check.usable(path.resolve(facts)) {

@@ -177,7 +177,7 @@ impl Compiled {
     /// The first thing that `find` finds in the rules that apply: those of the matching entries in document order, then
     /// those of `all_tools`.
     #[inline]
-    fn first<'c, T>(
+    pub(super) fn first<'c, T>(
         &'c self,
         call: &ToolCall<'_>,
         matching: &Matching,
@@ -359,7 +359,7 @@ impl Plan {
 impl Compiled {
     /// Calls `visit` for every limit that applies, in document order, until it gives something.
     #[inline]
-    fn each_limit<'c, T>(
+    pub(super) fn each_limit<'c, T>(
         &'c self,
         call: &ToolCall<'_>,
         matching: &Matching,

@@ -9,7 +9,9 @@ mod condition;
 mod document;
 mod error;
 mod evaluate;
+mod partial;
 mod pattern;
+mod places;
 mod reader;
 mod schema;
 mod source;
@@ -37,6 +39,8 @@ pub use evaluate::{Code, Effect, Evaluation};
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use error::Issues;
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
+pub(crate) use partial::{Gaps, Missing};
+pub(crate) use places::Place;
 pub(crate) use reader::quote;
 pub(crate) use suggest::suggest;
 

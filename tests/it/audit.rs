@@ -16,7 +16,7 @@ use toolgate::{
 };
 
 use crate::generate;
-use crate::trace::SwitchStore;
+use toolgate::trace::SwitchStore;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_micros(1_768_473_000_123_456);

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use toolgate::mcp::{self, Message};
 use toolgate::{Code, Decision, Gate, ManualClock, Permit, Policy, PolicyError, ToolCall, intercept};
 
-use crate::trace::SwitchStore;
 use crate::yaml;
+use toolgate::trace::SwitchStore;
 
 /// What the engine was seen to do.
 #[derive(Deserialize)]

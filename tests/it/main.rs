@@ -37,6 +37,7 @@ mod recommend;
 mod recorder;
 #[cfg(feature = "redis")]
 mod redis;
+mod replay;
 mod samples;
 mod schema;
 mod session;
@@ -44,13 +45,11 @@ mod shadow;
 mod signed;
 #[cfg(feature = "conformance")]
 mod stores;
+mod testing;
 #[cfg(feature = "tracing")]
 mod tracing;
 mod vectors;
 mod walls;
-
-#[path = "../../examples/trace/mod.rs"]
-mod trace;
 
 #[path = "../../examples/yaml/mod.rs"]
 mod yaml;

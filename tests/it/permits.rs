@@ -14,7 +14,7 @@ use toolgate::{
     Amount, AsyncPermit, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, ToolCall,
 };
 
-use crate::trace::SwitchStore;
+use toolgate::trace::SwitchStore;
 
 fn policy(tools: &Value) -> Policy {
     let document = json!({ "version": "1", "default": "deny", "tools": tools });

@@ -12,13 +12,13 @@ use toolgate::{
 
 use crate::generate::{self, Document, Event};
 use crate::model::{self, Model};
-use crate::trace::SwitchStore;
+use toolgate::trace::SwitchStore;
 
 /// 2026-01-15T10:30:00Z
 const START: i64 = 1_768_473_000_000_000;
 
 /// A trace's `call` object as a call.
-fn tool_call(call: &Value) -> ToolCall<'_> {
+pub(crate) fn tool_call(call: &Value) -> ToolCall<'_> {
     let text = |key: &str| call.get(key).and_then(Value::as_str);
     ToolCall::new(text("tool").unwrap(), call.get("arguments"))
         .grant(text("grant"))
@@ -268,32 +268,32 @@ proptest! {
 }
 
 /// A gate, and what has become of its calls.
-struct World {
-    policies: [Policy; 2],
-    in_force: usize,
-    clock: ManualClock,
-    store: Arc<SwitchStore>,
-    gate: Gate<Arc<SwitchStore>>,
-    now: i64,
+pub(crate) struct World {
+    pub(crate) policies: [Policy; 2],
+    pub(crate) in_force: usize,
+    pub(crate) clock: ManualClock,
+    pub(crate) store: Arc<SwitchStore>,
+    pub(crate) gate: Gate<Arc<SwitchStore>>,
+    pub(crate) now: i64,
     /// Of each call: its permit, if it was allowed and has not been released or ended.
-    calls: Vec<Made>,
+    pub(crate) calls: Vec<Made>,
 }
 
-enum Made {
+pub(crate) enum Made {
     Refused,
     Open(Box<Permit>),
     Done,
 }
 
 /// What came of an event.
-enum Came {
+pub(crate) enum Came {
     Decided(Box<Decision>),
     Answered(Result<(), &'static str>),
     Nothing,
 }
 
 impl World {
-    fn of(documents: &[Document; 2]) -> Self {
+    pub(crate) fn of(documents: &[Document; 2]) -> Self {
         let policies = documents.each_ref().map(|document| Policy::from_json(&document.to_json()).unwrap());
         let clock = ManualClock::new(Timestamp::from_unix_micros(START));
         let store = Arc::new(SwitchStore::default());
@@ -316,7 +316,7 @@ impl World {
     }
 
     /// Lets an event happen. Of a call, the decision is then [kept](Self::keep).
-    fn happen(&mut self, event: &Event) -> Came {
+    pub(crate) fn happen(&mut self, event: &Event) -> Came {
         match event {
             Event::Call(call, pause) => {
                 self.pass(*pause);
@@ -354,7 +354,7 @@ impl World {
         Came::Nothing
     }
 
-    fn keep(&mut self, decision: Decision) {
+    pub(crate) fn keep(&mut self, decision: Decision) {
         if let (Decision::Allow(permit), Some(last)) = (decision, self.calls.last_mut()) {
             *last = Made::Open(Box::new(permit));
         }

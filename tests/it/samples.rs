@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 use toolgate::shadow::{Candidate, DifferenceKind};
+use toolgate::trace::Runner;
 use toolgate::{Policy, intercept};
 
-use crate::trace::Runner;
 use crate::vectors::contains;
 use crate::yaml;
 
@@ -21,7 +21,7 @@ fn run(name: &str) -> usize {
     let policy: Policy = policy.unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut runner = Runner::new(policy);
     let trace = read(".jsonl");
-    let answers = trace.lines().filter_map(|line| Some((line, runner.answer(line, &mut |_, _| {})?)));
+    let answers = trace.lines().filter_map(|line| Some((line, runner.answer(line)?)));
     let answers: Vec<_> = answers.map(|(line, answer)| (line, serde_json::to_value(answer).unwrap())).collect();
     let expected: Vec<Value> =
         read(".expected.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -65,12 +65,12 @@ fn a_candidate_for_the_code_generator() {
     };
     let runner = || Runner::new(read("code-generator.json").parse().unwrap());
     let (mut alone, mut tried) = (runner(), runner());
-    tried.gate.try_out(Candidate::new(read("code-generator.candidate.json").parse().unwrap()));
+    tried.gate().try_out(Candidate::new(read("code-generator.candidate.json").parse().unwrap()));
     for line in read("code-generator.jsonl").lines() {
-        let answer = |runner: &mut Runner| serde_json::to_value(runner.answer(line, &mut |_, _| {})).unwrap();
+        let answer = |runner: &mut Runner| serde_json::to_value(runner.answer(line)).unwrap();
         assert_eq!(answer(&mut tried), answer(&mut alone), "{line}");
     }
-    let report = tried.gate.end_trial().unwrap();
+    let report = tried.gate().end_trial().unwrap();
     let rules: Vec<_> = report.rules().map(|(kind, rule, _)| (kind, rule)).collect();
     for rule in ["limits/0", "require/0"] {
         assert!(rules.contains(&(DifferenceKind::Stops, &*format!("/tools/generate_code/{rule}"))), "{rules:?}");

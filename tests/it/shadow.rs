@@ -14,7 +14,7 @@ use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, Reserve, Se
 use toolgate::{AsyncPermit, Decision, Gate, Grants, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 use crate::audit::Kept;
-use crate::trace::SwitchStore;
+use toolgate::trace::SwitchStore;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);

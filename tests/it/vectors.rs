@@ -2,87 +2,40 @@
 //!
 //! A case is a policy, steps and what each must answer, or a document and the issues that it must be refused with.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use toolgate::testing::Suite;
 use toolgate::{ApprovalStore, Policy};
-
-use crate::trace::Runner;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    id: String,
-    description: String,
-    policy: Option<Box<RawValue>>,
-    #[serde(default)]
-    steps: Vec<Box<RawValue>>,
-    document: Option<String>,
-    #[serde(default)]
-    issues: Vec<ExpectedIssue>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpectedIssue {
-    code: Option<String>,
-    pointer: String,
-}
-
-fn step_keys(step: &RawValue) -> BTreeMap<String, Box<RawValue>> {
-    serde_json::from_str(step.get()).unwrap_or_default()
-}
 
 /// Runs all cases of a file; panics with every failure.
 fn run_file(path: &Path) -> usize {
-    run_file_over(path, &|| crate::approvals::in_memory(crate::approvals::Room::default()))
+    run_file_over(path, || crate::approvals::in_memory(crate::approvals::Room::default()))
 }
 
 /// Runs all cases of a file, with approvals in a new store for each.
-pub(crate) fn run_file_over(path: &Path, approvals: &dyn Fn() -> Arc<dyn ApprovalStore>) -> usize {
+pub(crate) fn run_file_over(path: &Path, approvals: impl Fn() -> Arc<dyn ApprovalStore>) -> usize {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let cases: Vec<Case> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let (mut run, mut failures) = (0, String::new());
-    for case in &cases {
-        run += 1;
-        if let Err(failure) = run_case(case, approvals) {
-            writeln!(failures, "\n{} ({})\n{failure}", case.id, case.description).unwrap();
-        }
-    }
-    assert!(failures.is_empty(), "{}:{failures}", path.display());
-    run
+    let suite = Suite::of(None).approvals(approvals).cases(&text);
+    let coverage = suite.and_then(|suite| suite.run()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    policies_round_trip(&text);
+    coverage.cases()
 }
 
-fn run_case(case: &Case, approvals: &dyn Fn() -> Arc<dyn ApprovalStore>) -> Result<(), String> {
-    if let Some(document) = &case.document {
-        return refused(document, &case.issues);
+#[derive(Deserialize)]
+struct Ruled {
+    policy: Option<Box<RawValue>>,
+}
+
+fn policies_round_trip(cases: &str) {
+    let cases: Vec<Ruled> = serde_json::from_str(cases).unwrap();
+    for policy in cases.iter().filter_map(|case| case.policy.as_ref()) {
+        let policy = Policy::from_json(policy.get()).unwrap();
+        assert_eq!(Policy::from_json(policy.to_json()).as_ref(), Ok(&policy));
     }
-    let policy = case.policy.as_ref().ok_or("neither a policy nor a document")?;
-    let policy = Policy::from_json(policy.get()).map_err(|error| error.to_string())?;
-    assert_eq!(Policy::from_json(policy.to_json()).as_ref(), Ok(&policy), "a policy round-trips");
-    let mut runner = Runner::over(policy, approvals());
-    for step in &case.steps {
-        let mut keys = step_keys(step);
-        let expect = keys.remove("expect");
-        let line = match keys.get("text") {
-            Some(text) => serde_json::from_str(text.get()).map_err(|error| error.to_string())?,
-            None => serde_json::to_string(&keys).map_err(|error| error.to_string())?,
-        };
-        let answer = runner.answer(&line, &mut |_, _| {});
-        let answer = serde_json::to_value(&answer).map_err(|error| error.to_string())?;
-        if let Some(expect) = expect {
-            let expect = serde_json::from_str(expect.get()).map_err(|error| error.to_string())?;
-            if !contains(&answer, &expect) {
-                return Err(format!("  step   {line}\n  want   {expect}\n  answer {answer}"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Whether every member of `expect` is in `answer`; numbers by value, arrays element by element.
@@ -97,19 +50,6 @@ pub(crate) fn contains(answer: &Value, expect: &Value) -> bool {
         (Value::Number(answer), Value::Number(expect)) => answer == expect || answer.as_f64() == expect.as_f64(),
         _ => answer == expect,
     }
-}
-
-fn refused(document: &str, issues: &[ExpectedIssue]) -> Result<(), String> {
-    let Err(error) = Policy::from_json(document) else { return Err(format!("{document} is accepted")) };
-    for want in issues {
-        let found = error.issues().iter().any(|issue| {
-            issue.pointer() == want.pointer && want.code.as_ref().is_none_or(|code| issue.code().as_str() == code)
-        });
-        if !found {
-            return Err(format!("no issue {:?} at {:?}, but:\n{error}", want.code, want.pointer));
-        }
-    }
-    Ok(())
 }
 
 fn json_files(folder: &Path) -> Vec<PathBuf> {

@@ -53,16 +53,17 @@ fn policy_and_store_do_not_know_each_other() {
     let imports = imports();
     let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
     assert!(!knows("policy", "store") && !knows("store", "policy"));
-    assert!(!knows("intercept", "gate") && !knows("intercept", "store"), "a tool over the policy alone");
-    for both in ["gate", "decision", "grants", "permit", "limit_state", "mcp", "audit", "shadow"] {
+    for both in
+        ["gate", "decision", "grants", "permit", "limit_state", "mcp", "audit", "shadow", "trace", "testing", "replay"]
+    {
         assert!(!knows("policy", both) && !knows("store", both), "neither wing knows `{both}`");
     }
     let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
     assert_eq!(
         sees_both,
-        ["decision", "gate", "grants", "limit_state", "mcp", "permit", "shadow"],
-        "the gate joins the wings, a permit carries what both gave, grants choose among gates, a session ends permits, and \
-         a candidate has both"
+        ["decision", "gate", "grants", "limit_state", "mcp", "permit", "shadow", "trace"],
+        "the gate joins the wings, a permit carries what both gave, grants choose among gates, a session ends permits, \
+         a candidate has both, and a trace swaps the one and fails the other"
     );
 }
 
@@ -70,6 +71,24 @@ fn policy_and_store_do_not_know_each_other() {
 #[test]
 fn recommendations_know_the_policy_alone() {
     assert_eq!(imports()["recommend"], BTreeSet::from(["policy".to_owned()]));
+}
+
+/// A replay decides: it needs counters and a gate, and so is no tool over the policy alone. It stands beside `shadow`, on the far
+/// side of the hall, where nothing that a host decides by imports it; `analysis` stays on the policy's side.
+#[test]
+fn what_looks_on_is_imported_by_nobody_who_decides() {
+    let imports = imports();
+    let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
+    for tool in ["replay", "testing", "trace"] {
+        let known_by: Vec<_> = imports.keys().filter(|module| knows(module, tool)).collect();
+        assert!(known_by.iter().all(|by| ["replay", "testing"].contains(&by.as_str())), "{tool}: {known_by:?}");
+    }
+    assert!(knows("replay", "gate") && knows("trace", "gate"));
+    for tool in ["analysis", "recommend", "intercept"] {
+        for decides in ["gate", "store", "replay", "testing", "trace"] {
+            assert!(!knows(tool, decides), "{tool} is a tool over the policy alone");
+        }
+    }
 }
 
 #[test]

@@ -97,7 +97,7 @@ mod suite {
 fn the_cases_of_approvals_pass_over_a_server() {
     let Some(server) = Server::start(&[]) else { return };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/approvals.json");
-    let run = crate::vectors::run_file_over(&path, &|| store(&server, Room::default()));
+    let run = crate::vectors::run_file_over(&path, || store(&server, Room::default()));
     assert!(run > 20, "{run}");
     server.everything_expires();
 }

@@ -1,0 +1,105 @@
+//! Decisions for which it is known already whether a person has approved: of a candidate, and of a history that is decided again.
+
+use std::sync::Arc;
+
+use super::question::Question;
+use super::{Gate, InForce};
+use crate::approval::ApprovalError;
+use crate::call::ToolCall;
+use crate::decision::{Decision, Refused};
+use crate::permit::{Held, Permit};
+use crate::policy::Plan;
+use crate::store::{CounterStore, Outcome, ReservationId, StoreError, Tallies};
+use crate::time::Timestamp;
+
+/// What is known of a person's approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// It was given.
+    Yes,
+    /// It was not.
+    No,
+    /// The store of approvals could not tell.
+    Unknown,
+}
+
+/// What was decided.
+pub(super) struct Judged {
+    pub(super) decision: Decision,
+    /// Whether the counters could not tell.
+    pub(super) has_failed: bool,
+}
+
+impl<S: CounterStore + 'static> InForce<S> {
+    /// Decides a call at an instant, and asks no store of approvals.
+    pub(super) fn decide_given(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp, given: Given) -> Judged {
+        let certain = |decision| Judged { decision, has_failed: false };
+        let mut plan = Plan::default();
+        let question = match self.ask(Some(now), call, &mut plan) {
+            Ok(Some(question)) => question,
+            Ok(None) => return certain(Decision::Allow(Permit::uncounted())),
+            Err(refused) => return certain(refused.into()),
+        };
+        let asks = question.needs_approval() && given != Given::Yes;
+        if plan.charges.is_empty() {
+            return certain(match asks {
+                true => asked(&question, &plan, None, given).into(),
+                false => Decision::Allow(Permit::uncounted()),
+            });
+        }
+        let request = question.request(ReservationId::next(), &plan);
+        let store = &self.parts.store;
+        let outcome = if asks { store.peek(&request) } else { store.reserve(&request) };
+        let is_whole = |outcome: &Outcome| outcome.tallies().len() == plan.charges.len();
+        let outcome =
+            outcome.and_then(|outcome| if is_whole(&outcome) { Ok(outcome) } else { Err(StoreError::Corrupt) });
+        let has_failed = outcome.is_err();
+        let id = request.id;
+        let decision = match question.answered(&plan, outcome) {
+            Ok(tallies) if asks => asked(&question, &plan, tallies, given).into(),
+            Ok(Some(tallies)) => {
+                let granter = Arc::clone(self) as _;
+                Decision::Allow(Permit::counted(Held { granter, id, plan, tallies, claim: None }))
+            }
+            Ok(None) => Decision::Allow(Permit::uncounted()),
+            Err(refused) => refused.into(),
+        };
+        Judged { decision, has_failed }
+    }
+
+    /// Charges what a call costs that is known to be allowed, whatever its rules say; nothing where it cannot be counted or has no
+    /// room.
+    fn charge(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp) -> Option<Permit> {
+        let policy = self.policy.as_ref()?;
+        let mut plan = Plan::default();
+        policy.evaluate(call, now).plan(call, now, &mut plan).ok()?;
+        let id = ReservationId::next();
+        let request = crate::store::Reserve::new(id, now, &plan.charges);
+        match self.parts.store.reserve(&request).ok()? {
+            Outcome::Granted(tallies) if tallies.len() == plan.charges.len() => {
+                let granter = Arc::clone(self) as _;
+                Some(Permit::counted(Held { granter, id, plan, tallies, claim: None }))
+            }
+            Outcome::Granted(_) | Outcome::Refused(_) => None,
+        }
+    }
+}
+
+fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<Tallies>, given: Given) -> Refused {
+    if given == Given::Unknown {
+        return question.without_approvals(ApprovalError::Unavailable(None));
+    }
+    question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None, None)
+}
+
+impl<S: CounterStore + 'static> Gate<S> {
+    /// Decides a call now, with what is known of its approval.
+    pub(crate) fn check_given(&self, call: &ToolCall<'_>, given: Given) -> Decision {
+        self.in_force().decide_given(call, self.now(), given).decision
+    }
+
+    /// Charges a call that is known to be allowed.
+    pub(crate) fn charge(&self, call: &ToolCall<'_>) -> Option<Permit> {
+        self.in_force().charge(call, self.now())
+    }
+}

@@ -1,0 +1,165 @@
+//! Tests of policies, as hosts write them: what fails is said so that it can be mended, and what is not tested is named.
+
+use std::time::Duration;
+
+use serde_json::json;
+use toolgate::testing::{self, Case, Suite, TestError};
+
+const POLICY: &str = r#"{
+    "version": "1", "default": "deny", "hide": ["secret"],
+    "all_tools": { "limits": [{ "counter": "calls", "window": "minute", "max": 3, "scope": "grant" }] },
+    "tools": {
+        "pay": {
+            "require": [{ "conditions": [{ "path": "args.to", "op": "exists", "value": true }] }],
+            "deny_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 100 }], "on_deny": "Too much." }],
+            "require_approval_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 10 }] }],
+            "limits": [{ "counter": "spend", "window": "day", "max": 5, "scope": "grant", "amount_from": "args.amount", "shadow": true }]
+        },
+        "p*": {},
+        "a/b": { "action": "deny", "rate_limit": { "max": 1, "window": 60 } }
+    }
+}"#;
+
+fn failure(cases: &str) -> String {
+    testing::run(POLICY, cases).unwrap_err().to_string()
+}
+
+#[test]
+fn what_no_case_exercises_is_named() {
+    let cases = r#"[{ "id": "one", "steps": [
+        { "caller": { "grant": "g" } },
+        { "call": { "tool": "secret" }, "expect": { "rule": "(hidden)" } },
+        { "call": { "tool": "pay", "arguments": { "to": "x", "amount": 5 } }, "expect": { "decision": "allow" } },
+        { "call": { "tool": "pay", "arguments": { "amount": 5 } }, "expect": { "code": "require" } },
+        { "call": { "tool": "pay", "arguments": { "to": "x", "amount": 50 } }, "expect": { "decision": "approval_required" } }
+    ] }]"#;
+    let coverage = testing::run(POLICY, cases).unwrap();
+    assert_eq!((coverage.cases(), coverage.calls(), coverage.is_complete()), (1, 4, false));
+    let places: Vec<_> =
+        coverage.places().iter().map(|place| (place.pointer(), place.reached(), place.stopped())).collect();
+    let want = [
+        ("/tools/pay", 3, 0),
+        ("/tools/pay/require/0", 3, 1),
+        ("/tools/pay/deny_if/0", 2, 0),
+        ("/tools/pay/require_approval_if/0", 2, 1),
+        ("/tools/pay/limits/0", 2, 0),
+        ("/tools/p*", 3, 0),
+        ("/tools/a~1b", 0, 0),
+        ("/tools/a~1b/action", 0, 0),
+        ("/tools/a~1b/rate_limit", 0, 0),
+        ("/all_tools/limits/0", 2, 0),
+    ];
+    assert_eq!(places, want);
+    let missing: Vec<_> = coverage.unexercised().map(ToString::to_string).collect();
+    let want = [
+        "/tools/pay/deny_if/0: looked at 2 calls and stopped none",
+        "/tools/a~1b: no call came to it",
+        "/tools/a~1b/action: no call came to it",
+        "/tools/a~1b/rate_limit: no call came to it",
+        "/all_tools/limits/0: looked at 2 calls and stopped none",
+    ];
+    assert_eq!(missing, want);
+    let text = coverage.to_string();
+    assert!(
+        text.starts_with("1 cases, 4 calls: 5 of 10 places of the policy exercised\n  /tools/pay/deny_if/0"),
+        "{text}"
+    );
+    let written = serde_json::to_value(&coverage).unwrap();
+    assert_eq!(written["places"][1], json!({ "pointer": "/tools/pay/require/0", "reached": 3, "stopped": 1 }));
+}
+
+#[test]
+fn a_case_of_a_policy_of_its_own_exercises_nothing() {
+    let cases = format!(
+        r#"[{{ "id": "own", "policy": {}, "steps": [
+        {{ "call": {{ "tool": "pay" }}, "expect": {{ "decision": "allow" }} }} ] }}]"#,
+        r#"{ "version": "1", "default": "allow" }"#
+    );
+    assert_eq!(testing::run(POLICY, &cases).unwrap().calls(), 0);
+}
+
+#[test]
+fn a_failure_says_where_and_why() {
+    let text = failure(
+        r#"[{ "id": "good", "steps": [{ "call": { "tool": "pay" }, "expect": { "decision": "deny" } }] },
+            { "id": "large", "description": "a large charge", "steps": [
+                { "caller": { "grant": "g" } },
+                { "call": { "tool": "pay", "arguments": { "to": "x", "amount": 500 } }, "expect": { "decision": "allow", "rule": null } }
+            ] },
+            { "id": "gone", "steps": [{ "release": "nothing", "expect": { "ok": true } }] }]"#,
+    );
+    let want = r##"2 of 3 cases fail
+  large (a large charge), step 2:
+    step     {"call":{ "tool": "pay", "arguments": { "to": "x", "amount": 500 } }}
+    decision: expected "allow", got "deny"
+    rule: expected null, got "/tools/pay/deny_if/0"
+    answered {"code":"deny_if","decision":"deny","id":"#2","limits":[],"message":"Too much.","retry_after":null,"rule":"/tools/pay/deny_if/0"}
+  gone, step 1:
+    step     {"release":"nothing"}
+    ok: expected true, got null
+    answered {"error":"unknown_call","id":"#1"}"##;
+    let same =
+        |text: &str| text.lines().filter(|line| !line.contains("answered")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(same(&text), same(want), "{text}");
+    let error = testing::run(POLICY, r#"[{ "id": "x", "steps": [{ "policy": {} }] }]"#).unwrap_err();
+    assert_eq!(format!("{error:?}"), error.to_string(), "what a test prints is readable");
+    let TestError::Failed { cases: 1, failures } = error else { panic!("a failure") };
+    assert_eq!((failures[0].case(), failures[0].step()), ("x", Some(1)));
+}
+
+#[test]
+fn cases_are_read_strictly() {
+    for (cases, want) in [
+        ("[]", "none"),
+        ("{}", "invalid type"),
+        (r#"[{ "id": "a" }]"#, "neither"),
+        (r#"[{ "id": "a", "stepz": [] }]"#, "unknown field"),
+        (r#"[{ "id": "a", "steps": [{ "end": "x", "end": "y" }] }]"#, "`end` stands twice"),
+        (r#"[{ "id": "a", "steps": [{ "text": "x", "end": "y" }] }]"#, "whole line"),
+        (r#"[{ "id": "a", "steps": [{ "end": "x", "expect": { "decison": "allow" } }] }]"#, "no answer has `decison`"),
+        (
+            r#"[{ "id": "a", "steps": [{ "end": "x", "expect": { "limits": [{ "name": 1 }] } }] }]"#,
+            "no answer has `name`",
+        ),
+        (r#"[{ "id": "a", "steps": [{ "end": "x", "expect": 1 }] }]"#, "an object"),
+        (r#"[{ "id": "a", "steps": [{ "end": "x" }], "issues": [{ "pointer": "" }] }]"#, "without a `document`"),
+        (r#"[{ "id": "a", "document": "", "steps": [{ "end": "x" }] }]"#, "stands alone"),
+        (r#"[{ "id": "a", "document": "" }, { "id": "a", "document": "" }]"#, "two cases have the id `a`"),
+        (r#"[{ "id": "a", "steps": [{ "cal": { "tool": "x" } }] }]"#, "can be read"),
+        (r#"[{ "id": "a", "document": "{\"version\":\"1\",\"default\":\"deny\"}" }]"#, "is accepted"),
+        (r#"[{ "id": "a", "document": "[]", "issues": [{ "pointer": "/x" }] }]"#, "no issue"),
+    ] {
+        let text = failure(cases);
+        assert!(text.contains(want), "{cases}: {text}");
+    }
+    let policy = testing::run("{}", "[]").unwrap_err();
+    assert!(matches!(policy, TestError::Policy(_)) && policy.to_string().contains("version"), "{policy}");
+    assert!(Suite::of(None).cases(r#"[{ "id": "a", "steps": [{ "end": "x" }] }]"#).unwrap().run().is_err());
+}
+
+#[test]
+fn cases_are_written_in_rust_too() {
+    let day = Case::new("a day")
+        .description("all that can be said")
+        .caller(json!({ "grant": "g", "user": "ann" }))
+        .call("pay", json!({ "to": "x", "amount": 50 }))
+        .asks("/tools/pay/require_approval_if/0")
+        .step(json!({ "approve": "#2", "by": "bob" }).as_object().unwrap().clone())
+        .call("pay", json!({ "to": "x", "amount": 50 }))
+        .allowed()
+        .call("pay", json!({ "to": "x", "amount": 500 }))
+        .denied("/tools/pay/deny_if/0")
+        .call("pay", json!({}))
+        .denied("/tools/pay/require/0")
+        .call("a/b", json!({}))
+        .denied("/tools/a~1b/action");
+    let minute = Case::new("a minute").caller(json!({ "grant": "g" })).call("p", json!({})).allowed();
+    let minute = minute.call("p", json!({})).allowed().call("p", json!({})).allowed();
+    let minute = minute.call("p", json!({})).limited("/all_tools/limits/0").expect([("retry_after".into(), json!(60))]);
+    let minute = minute.after(Duration::from_secs(59)).call("p", json!({})).limited("/all_tools/limits/0");
+    let minute = minute.at("2026-01-15T10:31:00Z".parse().unwrap()).call("p", json!({})).allowed();
+    let coverage = Suite::new(POLICY).unwrap().case(day.clone()).case(minute).run().unwrap();
+    let missing: Vec<_> = coverage.unexercised().map(testing::Place::pointer).collect();
+    assert_eq!(missing, ["/tools/a~1b/rate_limit"], "behind a denial no limit is ever asked");
+    assert!(Suite::new(POLICY).unwrap().case(day.allowed()).run().is_err());
+}
