@@ -194,7 +194,6 @@ fn walk<'a>(mut datum: Datum<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AsksFor<'p> {
     Nothing,
-    /// The argument of this name.
     Argument(&'p str),
     /// All arguments.
     Arguments,

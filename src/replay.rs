@@ -238,6 +238,8 @@ enum Came {
     Decided,
     /// No call.
     Step,
+    /// No call, and answered otherwise.
+    OtherStep(Change),
 }
 
 impl Replay {
@@ -359,7 +361,7 @@ impl<H: FnMut(&Told) -> ControlFlow<()>> Teller<H> {
     fn came(&mut self, came: Came) -> ControlFlow<()> {
         self.ledger.count(&came);
         match came {
-            Came::Change(change) => (self.hear)(&Told::Change(change)),
+            Came::Change(change) | Came::OtherStep(change) => (self.hear)(&Told::Change(change)),
             Came::Untold(untold) => (self.hear)(&Told::Untold(untold)),
             Came::Alike | Came::Kept | Came::Other | Came::Decided | Came::Step => ControlFlow::Continue(()),
         }

@@ -5,9 +5,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Came, ChangeKind, Finding};
+use super::{Came, Change, ChangeKind, Finding};
 use crate::policy::Digest;
 
+/// How many of a list are shown in text.
+const SHOWN: usize = 20;
 /// How many rules, tools, callers and findings are told apart; the rest is counted together.
 const KEYS: usize = 1024;
 
@@ -31,7 +33,9 @@ pub struct Report {
     history: &'static str,
     calls: u64,
     alike: u64,
+    details: u64,
     changed: u64,
+    steps: u64,
     untold: u64,
     kept: u64,
     other: u64,
@@ -55,7 +59,8 @@ impl Report {
         self.history
     }
 
-    /// How many calls it has. They are alike, changed, untold, kept, of other policies, or compared with nothing.
+    /// How many calls it has. They are alike, alike but for details, changed, untold, kept, of other policies, or compared with
+    /// nothing.
     pub fn calls(&self) -> u64 {
         self.calls
     }
@@ -65,9 +70,20 @@ impl Report {
         self.alike
     }
 
-    /// How many come out otherwise. (Of a trace, also steps that are no calls.)
+    /// How many were decided as before, by the same rule, but with another message or wait, or other limits: under another policy with
+    /// limits, that is most of what passes them.
+    pub fn details(&self) -> u64 {
+        self.details
+    }
+
+    /// How many come out otherwise: another decision, or another rule.
     pub fn changed(&self) -> u64 {
         self.changed
+    }
+
+    /// How many steps of a trace that are no calls are answered otherwise.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// How many cannot be told.
@@ -122,7 +138,8 @@ impl Report {
 
     /// Whether all that was decided was decided again, alike, and nothing was wrong with the history.
     pub fn is_same(&self) -> bool {
-        self.changed == 0 && self.untold == 0 && self.uncompared == 0 && self.found == 0
+        let Self { details, changed, steps, untold, uncompared, found, .. } = self;
+        [details, changed, steps, untold, uncompared, found].iter().all(|count| **count == 0)
     }
 }
 
@@ -131,6 +148,7 @@ impl fmt::Display for Report {
         writeln!(f, "{} calls in the {}, by policy {}", self.calls, self.history, self.policy)?;
         let parts = [
             (self.alike, "decided alike"),
+            (self.details, "decided alike, but for the message, the wait, or how limits stand"),
             (self.changed, "come out otherwise"),
             (self.untold, "cannot be told"),
             (self.kept, "no policy's to decide, and kept"),
@@ -140,6 +158,9 @@ impl fmt::Display for Report {
         for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
             writeln!(f, "{count:>9}  {what}")?;
         }
+        if self.steps > 0 {
+            writeln!(f, "{} steps that are no calls are answered otherwise", self.steps)?;
+        }
         let lists = [
             ("changed by rule", &self.rules),
             ("changed by tool", &self.tools),
@@ -148,17 +169,21 @@ impl fmt::Display for Report {
         ];
         for (title, counts) in lists.into_iter().filter(|(_, counts)| !counts.is_empty()) {
             writeln!(f, "{title}")?;
-            for Count { kind, name, count } in counts {
+            for Count { kind, name, count } in counts.iter().take(SHOWN) {
                 match kind {
                     Some(kind) => writeln!(f, "{count:>9}  {kind:<9}  {name}")?,
                     None => writeln!(f, "{count:>9}  {name}")?,
                 }
             }
+            if counts.len() > SHOWN {
+                writeln!(f, "           and {} more", counts.len() - SHOWN)?;
+            }
         }
         if self.found > 0 {
             writeln!(f, "{} things are wrong with the history", self.found)?;
-            self.findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
-            let more = self.found - self.findings.len() as u64;
+            let shown = self.findings.iter().take(SHOWN);
+            let more = self.found - shown.len() as u64;
+            shown.into_iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
             if more > 0 {
                 writeln!(f, "  and {more} more")?;
             }
@@ -207,7 +232,9 @@ impl Ledger {
             history,
             calls: 0,
             alike: 0,
+            details: 0,
             changed: 0,
+            steps: 0,
             untold: 0,
             kept: 0,
             other: 0,
@@ -225,9 +252,10 @@ impl Ledger {
 
     pub(super) fn count(&mut self, came: &Came) {
         let report = &mut self.report;
-        report.calls += u64::from(!matches!(came, Came::Step));
+        report.calls += u64::from(!matches!(came, Came::Step | Came::OtherStep(_)));
         match came {
             Came::Step => {}
+            Came::OtherStep(_) => report.steps += 1,
             Came::Alike => report.alike += 1,
             Came::Kept => report.kept += 1,
             Came::Other => report.other += 1,
@@ -236,6 +264,7 @@ impl Ledger {
                 report.untold += 1;
                 self.untold_rules.add(None, &untold.to_string());
             }
+            Came::Change(Change { kind: ChangeKind::Details, .. }) => report.details += 1,
             Came::Change(change) => {
                 report.changed += 1;
                 let kind = Some(change.kind);

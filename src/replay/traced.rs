@@ -93,7 +93,8 @@ impl Traced {
             (false, true, _) => ChangeKind::Stops,
             (false, false, false) => ChangeKind::Otherwise,
         };
-        Ok((Came::Change(Change { line, kind, tool, caller, was, now }), problem))
+        let change = Change { line, kind, tool, caller, was, now };
+        Ok((if is_call { Came::Change(change) } else { Came::OtherStep(change) }, problem))
     }
 }
 

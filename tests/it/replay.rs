@@ -79,7 +79,7 @@ fn is_true(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseE
     let (told, report) = run(Replay::new(own.clone()), &whole);
     prop_assert!(report.is_same(), "{:?}\n{}", told, report);
     let (told, report) = run(Replay::new(own), &bare);
-    prop_assert!(report.changed() == 0 && report.found() == 0, "{:?}\n{}", told, report);
+    prop_assert!(report.changed() + report.details() + report.found() == 0, "{:?}\n{}", told, report);
     let [(all, _), (some, report)] = [&whole, &bare].map(|log| run(Replay::new(other.clone()), log));
     let (all, some, cannot) = (changes(&all), changes(&some), untold(&some));
     for (line, change) in &some {
@@ -209,9 +209,13 @@ fn another_policy_changes_by_rule_tool_and_caller() {
     };
     assert_eq!(count(report.rules(), ChangeKind::Otherwise), [(pay.to_owned(), 2)]);
     assert_eq!(count(report.tools(), ChangeKind::Stops), [("pay".to_owned(), 1), ("search".to_owned(), 1)]);
-    assert_eq!(count(report.callers(), ChangeKind::Details), [("grant g-42".to_owned(), 5)]);
+    assert_eq!(count(report.callers(), ChangeKind::Stops), [("grant g-42".to_owned(), 2)]);
+    assert_eq!(count(report.callers(), ChangeKind::Details), [], "how limits stand is no change of a decision");
     let written = serde_json::to_value(&report).unwrap();
-    assert_eq!((&written["changed"], &written["rules"][0]["kind"]), (&json!(9), &json!("details")));
+    assert_eq!(
+        (&written["details"], &written["changed"], &written["rules"][0]["kind"]),
+        (&json!(5), &json!(4), &json!("otherwise"))
+    );
     // Of a policy that has decided nothing, nothing is decided again.
     let (_, report) = run(Replay::new(sample_policy()).only(&policy(&json!({}))), &sample_log());
     assert_eq!((report.calls(), report.other()), (9, 9));
@@ -237,7 +241,7 @@ fn what_arguments_are_needed_for_is_told() {
     let bare = log(&sample_records(false));
     let (told, report) = run(Replay::new(sample_policy()), &bare);
     // The searches have no arguments at all.
-    assert_eq!((report.alike(), report.untold(), report.changed()), (3, 6, 0), "{report}");
+    assert_eq!((report.alike(), report.untold(), report.changed() + report.details()), (3, 6, 0), "{report}");
     let first = untold(&told).into_values().next().unwrap();
     assert_eq!(
         (first.rule.as_deref(), first.needs.as_slice()),
@@ -254,7 +258,7 @@ fn what_arguments_are_needed_for_is_told() {
         },
     }));
     let (_, report) = run(Replay::new(other), &bare);
-    assert_eq!((report.untold(), report.changed()), (0, 9), "{report}");
+    assert_eq!((report.untold(), report.changed() + report.details()), (0, 9), "{report}");
 }
 
 #[test]
@@ -269,7 +273,7 @@ fn a_counter_that_has_missed_calls_is_uncertain() {
     let (told, report) = run(Replay::new(other), &log(&records));
     let last = untold(&told).into_values().next_back().unwrap();
     assert_eq!(last.to_string(), "/tools/search/limits/0 counts by `shared`, which has missed calls");
-    assert_eq!((report.untold(), report.changed()), (7, 3), "{report}");
+    assert_eq!((report.untold(), report.details(), report.changed()), (7, 2, 1), "{report}");
 }
 
 #[test]
@@ -342,10 +346,14 @@ fn traces_are_compared_with_kept_answers() {
         let trace = sample(&format!("{name}.jsonl"));
         let replay = Replay::new(own.clone()).answers(Cursor::new(answers));
         let (told, report) = run(replay, trace.as_bytes());
-        assert_eq!((report.changed(), report.uncompared(), report.found()), (0, 0, broken), "{name}: {told:?}");
+        assert_eq!(
+            (report.changed() + report.details() + report.steps(), report.uncompared(), report.found()),
+            (0, 0, broken),
+            "{name}: {told:?}"
+        );
         assert!(report.alike() > 10 && report.history() == "trace");
         let (_, beside) = run(Replay::new(own.clone()).against(own), trace.as_bytes());
-        assert_eq!((beside.alike(), beside.changed()), (report.alike(), 0));
+        assert_eq!((beside.alike(), beside.changed() + beside.details() + beside.steps()), (report.alike(), 0));
     }
 }
 
