@@ -33,5 +33,6 @@ pub use gate::{Gate, GateBuilder, Obstacle};
 pub use grants::{Access, Grant, GrantError, Grants};
 pub use limit_state::LimitState;
 pub use permit::{AsyncPermit, Leave, Permit, SettleError};
+pub use policy::explain;
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};

@@ -9,6 +9,7 @@ mod condition;
 mod document;
 mod error;
 mod evaluate;
+pub mod explain;
 mod pattern;
 mod reader;
 mod schema;
@@ -36,6 +37,7 @@ pub use evaluate::{Code, Effect, Evaluation};
 
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
+pub(crate) use explain::Standing;
 
 #[cfg(test)]
 pub(crate) use condition::{Truth, equal};
