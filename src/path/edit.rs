@@ -29,6 +29,16 @@ impl Path {
         }
     }
 
+    /// Whether it stands for all that its root holds.
+    pub(crate) fn is_root(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The steps below the root.
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// The path up to the first `[*]`.
     pub(crate) fn before_each(&self) -> Option<Self> {
         let each = self.steps.iter().position(|step| *step == Step::Each)?;

@@ -29,7 +29,6 @@ use crate::hex::Hex;
 use crate::limit::{Algorithm, Limit, Scope, Window};
 use crate::pointer;
 use condition::Condition;
-use pattern::Names;
 
 pub use bounds::Bounds;
 pub use error::{Issue, IssueCode, PolicyError};
@@ -38,6 +37,8 @@ pub use evaluate::{Code, Effect, Evaluation};
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
 pub(crate) use explain::Standing;
+pub(crate) use pattern::Names;
+pub(crate) use suggest::edits;
 
 #[cfg(test)]
 pub(crate) use condition::{Truth, equal};

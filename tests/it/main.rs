@@ -22,6 +22,7 @@ mod gate;
 mod generate;
 mod grants;
 mod leased;
+mod lint;
 mod mcp;
 mod model;
 #[cfg(feature = "conformance")]
