@@ -1,8 +1,8 @@
 //! Why a call is decided as it is: every step and every rule with its outcome, and what would have to change.
 //!
-//! [`Policy::explain`] looks at a policy alone, [`Gate::explain`](crate::Gate::explain) at its counters too. Both are a slower way
+//! [`Policy::explain`](crate::Policy::explain) looks at a policy alone, [`Gate::explain`](crate::Gate::explain) at its counters too. Both are a slower way
 //! to ask than deciding is: they read the document again, which takes time linear in its size, and try changes out within a budget.
-//! [`Explanation::effect`] is that of [`Policy::evaluate`] on every call.
+//! [`Explanation::effect`] is that of [`Policy::evaluate`](crate::Policy::evaluate) on every call.
 //!
 //! ```
 //! use serde_json::json;

@@ -356,13 +356,17 @@ fn absurd_policies_and_catalogues_take_bounded_time() {
         json!({ "version": "1", "default": "allow", "tools": tools }).to_string()
     };
     let deep = (0..50_000).fold(String::new(), |deep, _| deep + "/properties/x");
-    let recursive = json!({ "properties": { "x": { "$ref": "#" }, "y": { "$ref": "#/properties/x" } }, "items": { "$ref": format!("#{deep}") } });
-    let tools: Vec<_> =
+    let recursive = json!({ "properties": { "x": { "$ref": "#" }, "y": { "$ref": "#/properties/x" } } });
+    let mut tools: Vec<_> =
         (0..10_000).map(|n| json!({ "name": format!("tool_{n}_x"), "inputSchema": recursive })).collect();
+    tools[0]["inputSchema"] =
+        json!({ "$ref": format!("#{deep}"), "properties": { "x": { "$ref": "#/properties/x" } } });
+    tools[1]["inputSchema"] = json!({ "properties": { "x": { "$ref": "#/properties/x" } } });
     for source in [wide("tool_#_x"), wide("*_#_x"), wide("*#*")] {
         let started = Instant::now();
         let report = lint::check_against(&source, &json!({ "tools": tools })).unwrap();
         assert!(!report.is_complete() && !report.findings().is_empty());
+        println!("{} bytes: {:?}", source.len(), started.elapsed());
         assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
     }
 }

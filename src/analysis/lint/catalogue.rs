@@ -92,7 +92,15 @@ impl Lint<'_> {
                 *mentioned = true;
             }
         }
+        let hide = member(self.document, "hide").map_or(&[][..], elements);
+        let hidden = names(hide.iter().filter_map(Node::as_str));
         for (tool, _) in tools.iter().zip(mentioned).filter(|(_, mentioned)| !mentioned) {
+            if !self.spend(hidden.patterns()) {
+                return;
+            }
+            if hidden.matches(tool.name) {
+                continue;
+            }
             self.found.push(Found {
                 code: FindingCode::ToolUnmentioned,
                 claim: Claim::Nothing,
