@@ -1,6 +1,7 @@
 //! The hall that joins policy and store: it decides.
 
 mod approving;
+mod explain;
 mod foresee;
 mod given;
 mod question;

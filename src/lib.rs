@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod amount;
+pub mod analysis;
 pub mod approval;
 pub mod audit;
 mod call;
@@ -38,5 +39,6 @@ pub use gate::{Gate, GateBuilder, Obstacle};
 pub use grants::{Access, Grant, GrantError, Grants};
 pub use limit_state::LimitState;
 pub use permit::{AsyncPermit, Leave, Permit, SettleError};
+pub use policy::explain;
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};

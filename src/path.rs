@@ -1,5 +1,7 @@
 //! Paths into a call: `args.customer.id`, `context["x-user"]`, `call.grant`, `time.hour`, `args.items[*].price`.
 
+mod edit;
+
 use std::cell::OnceCell;
 use std::fmt;
 use std::sync::LazyLock;
@@ -9,6 +11,8 @@ use serde_json::{Map, Value};
 use crate::call::{Identity, ToolCall};
 use crate::number::{Exact, ShortText};
 use crate::time::Timestamp;
+
+pub(crate) use edit::Source;
 
 /// A path: a root and steps into what it holds. Read once; resolving it walks, without an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +41,7 @@ enum TimePart {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Name(Box<str>),
     Index(usize),
     Each,

@@ -11,15 +11,28 @@ use crate::path::{Datum, Facts, Found, Path, Visit};
 
 /// What a condition says of a call. What cannot be decided never helps the caller: it does not satisfy `require`, and
 /// it does match in `deny_if` and `require_approval_if`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Truth {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "there is no fourth")]
+pub enum Truth {
+    /// It does not hold.
     False,
     /// The value is there, but of a type that the operator cannot compare: a server might take it for anything.
     Undecidable,
+    /// It holds.
     True,
 }
 
 impl Truth {
+    /// `false`, `undecidable` or `true`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::False => "false",
+            Self::Undecidable => "undecidable",
+            Self::True => "true",
+        }
+    }
+
     fn of(truth: bool) -> Self {
         if truth { Self::True } else { Self::False }
     }
@@ -251,7 +264,7 @@ const MAX_OTHERS: usize = 1_000;
 impl Check {
     /// The path to what is compared with, if that stands elsewhere in the call.
     #[inline]
-    fn other(&self) -> Option<&Path> {
+    pub(super) fn other(&self) -> Option<&Path> {
         match self {
             Self::Equal(Operand::From(path))
             | Self::Order(_, Operand::From(path))

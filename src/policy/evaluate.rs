@@ -200,7 +200,7 @@ fn first_rule(rules: &[Rule], stops: impl Fn(&Rule) -> bool) -> Option<u32> {
 
 impl Rule {
     #[inline]
-    fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
+    pub(super) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
         Truth::all(self.conditions.iter().map(|condition: &Condition| condition.truth(facts, stance)))
     }
 }
@@ -278,7 +278,13 @@ impl Plan {
     /// # Errors
     /// The call lacks a part of the limit's scope, or has no valid amount.
     #[inline]
-    fn add(&mut self, policy: &Policy, mut found: LimitRef, limit: &Limit, facts: &Facts<'_>) -> Result<(), Code> {
+    pub(super) fn add(
+        &mut self,
+        policy: &Policy,
+        mut found: LimitRef,
+        limit: &Limit,
+        facts: &Facts<'_>,
+    ) -> Result<(), Code> {
         let before = self.charges.len();
         let added = self.charge(policy, limit.slot, limit, facts).and_then(|index| {
             let amount = amount(limit, facts).ok_or(Code::AmountInvalid)?;
@@ -454,9 +460,9 @@ pub(crate) struct Plan {
 /// A limit of the policy, and which charge of the plan is its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitRef {
-    entry: Option<u32>,
-    index: u32,
-    charge: u32,
+    pub(super) entry: Option<u32>,
+    pub(super) index: u32,
+    pub(super) charge: u32,
 }
 
 impl LimitRef {
@@ -496,7 +502,7 @@ fn write_subject(subject: &mut Subject, scope: &Scope, facts: &Facts<'_>) -> Opt
 }
 
 #[inline]
-fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
+pub(super) fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
     match &limit.cost {
         Cost::Constant(amount) => Some(*amount),
         Cost::From(path) => match path.resolve(facts) {

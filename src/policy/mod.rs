@@ -9,6 +9,7 @@ mod condition;
 mod document;
 mod error;
 mod evaluate;
+pub mod explain;
 mod partial;
 mod pattern;
 mod places;
@@ -30,7 +31,6 @@ use crate::hex::Hex;
 use crate::limit::{Algorithm, Limit, Scope, Window};
 use crate::pointer;
 use condition::Condition;
-use pattern::Names;
 
 pub use bounds::Bounds;
 pub use error::{Issue, IssueCode, PolicyError};
@@ -39,9 +39,12 @@ pub use evaluate::{Code, Effect, Evaluation};
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use error::Issues;
 pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
+pub(crate) use explain::Standing;
 pub(crate) use partial::{Gaps, Missing};
+pub(crate) use pattern::Names;
 pub(crate) use places::Place;
 pub(crate) use reader::quote;
+pub(crate) use suggest::edits;
 pub(crate) use suggest::suggest;
 
 #[cfg(test)]

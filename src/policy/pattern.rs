@@ -110,6 +110,11 @@ impl Names {
         self.ends.len()
     }
 
+    /// How many of them are patterns.
+    pub(crate) fn patterns(&self) -> usize {
+        self.patterns.len()
+    }
+
     /// Brings the index in order, after the last entry.
     pub(crate) fn finish(&mut self) {
         self.text.shrink_to_fit();

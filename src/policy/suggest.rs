@@ -68,7 +68,7 @@ pub(super) fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str
 }
 
 /// How many insertions, deletions, replacements and swaps of neighbours lead from one text to the other.
-fn edits(a: &str, b: &str) -> usize {
+pub(crate) fn edits(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
     let mut above: Vec<usize> = (0..=b.len()).collect();

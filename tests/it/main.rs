@@ -15,6 +15,7 @@ mod audit_log;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;
+mod explain;
 #[cfg(feature = "conformance")]
 mod faults;
 mod gate;
@@ -27,6 +28,7 @@ mod http_gateway;
 mod intercept;
 mod intercept_engine;
 mod leased;
+mod lint;
 mod mcp;
 mod model;
 #[cfg(feature = "conformance")]

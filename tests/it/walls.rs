@@ -58,6 +58,10 @@ fn policy_and_store_do_not_know_each_other() {
     {
         assert!(!knows("policy", both) && !knows("store", both), "neither wing knows `{both}`");
     }
+    assert!(
+        !knows("analysis", "gate") && !knows("analysis", "store"),
+        "tools over the policy alone never see the hall"
+    );
     let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
     assert_eq!(
         sees_both,

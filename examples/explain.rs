@@ -1,0 +1,54 @@
+//! Explains why a call is decided as it is, and what would have to change.
+//!
+//! ```text
+//! cargo run --example explain -- POLICY.json CALL.json [--json] [--values]
+//! ```
+//!
+//! The call is an object with `tool`, `arguments`, the caller's `grant`, `session`, `agent`, `user` and `server`, and the `context`
+//! that the host would supply. The counters are those of a gate that has decided nothing yet. `--json` prints data; `--values`
+//! shows the values that were compared.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use serde_json::Value;
+use toolgate::{Gate, Policy, SystemClock, ToolCall};
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let has = |name: &str| options.iter().any(|option| option == name);
+    let [policy, call] = files.as_slice() else {
+        eprintln!("usage: explain POLICY.json CALL.json [--json] [--values]");
+        return Ok(ExitCode::from(2));
+    };
+    let policy = match Policy::from_slice(&std::fs::read(policy)?) {
+        Ok(policy) => policy,
+        Err(error) => {
+            eprint!("{error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let call: Value = serde_json::from_slice(&std::fs::read(call)?)?;
+    let text = |key: &str| call.get(key).and_then(Value::as_str);
+    let Some(tool) = text("tool") else {
+        eprintln!("the call has no `tool`");
+        return Ok(ExitCode::from(2));
+    };
+    let call = ToolCall::new(tool, call.get("arguments"))
+        .grant(text("grant"))
+        .session(text("session"))
+        .agent(text("agent"))
+        .user(text("user"))
+        .server(text("server"))
+        .context(call.get("context").and_then(Value::as_object));
+
+    let explanation = match has("--values") {
+        true => policy.explain_with_values(&call, toolgate::Clock::now(&SystemClock)),
+        false => Gate::new(policy).explain(&call)?,
+    };
+    match has("--json") {
+        true => println!("{}", serde_json::to_string_pretty(&explanation)?),
+        false => print!("{explanation}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

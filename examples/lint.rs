@@ -1,0 +1,46 @@
+//! Looks at a policy for what is odd in it: entries that never apply, rules that never decide, denials that a caller can leave.
+//!
+//! ```text
+//! cargo run --example lint -- POLICY.json [TOOLS_LIST.json] [--json]
+//! ```
+//!
+//! With the result of a server's `tools/list`, it looks also for names, arguments and types that the server does not have. The exit
+//! code is 1 if a finding is an error.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use toolgate::analysis::lint::{self, Severity};
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let (file, tools) = match files.as_slice() {
+        [policy] => (policy, None),
+        [policy, tools] => (policy, Some(serde_json::from_slice(&std::fs::read(tools)?)?)),
+        _ => {
+            eprintln!("usage: lint POLICY.json [TOOLS_LIST.json] [--json]");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let source = std::fs::read_to_string(file)?;
+    let checked = match &tools {
+        None => lint::check(&source),
+        Some(tools) => lint::check_against(&source, tools),
+    };
+    let report = match checked {
+        Ok(report) => report,
+        Err(error) => {
+            eprint!("{error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if options.iter().any(|option| option == "--json") {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        for finding in report.findings() {
+            println!("{file}:{finding}");
+        }
+        println!("{} findings", report.findings().len() + report.omitted());
+    }
+    Ok(if report.worst() == Some(Severity::Error) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,267 @@
+//! A policy against the tools that a server has.
+
+use serde_json::Value;
+
+use super::conditions::{KINDS, Leaf, SECTIONS, can, kind_of, leaves};
+use super::entries::names;
+use super::findings::{Claim, FindingCode, Found};
+use super::schema::{Declared, declared};
+use super::{Lint, Object, elements, member};
+use crate::json::Node;
+use crate::path::Path;
+use crate::policy::{Names, edits};
+
+/// A tool of the catalogue.
+struct Tool<'t> {
+    name: &'t str,
+    schema: Option<&'t Value>,
+}
+
+/// How many tools of one entry are looked at, and how many names it is compared with.
+const MOST: usize = 1_000;
+
+impl Lint<'_> {
+    pub(super) fn catalogue(&mut self, list: &Value) {
+        let list = list.get("result").unwrap_or(list);
+        let list = list.get("tools").unwrap_or(list).as_array().map_or(&[][..], Vec::as_slice);
+        let tool = |tool: &'_ Value| tool.get("name").and_then(Value::as_str).map(str::len);
+        self.complete &= list.len() <= 100_000;
+        let tools: Vec<Tool<'_>> = list
+            .iter()
+            .filter(|one| tool(one).is_some_and(|length| length > 0))
+            .take(100_000)
+            .map(|tool| Tool {
+                name: tool.get("name").and_then(Value::as_str).unwrap_or_default(),
+                schema: tool.get("inputSchema"),
+            })
+            .collect();
+        let objects = self.objects();
+        let entries = names(objects.iter().filter_map(|object| object.name));
+        let hide = member(self.document, "hide").map_or(&[][..], elements);
+        let hidden_names: Vec<(usize, &Node<'_>)> = hide.iter().enumerate().collect();
+        let matched = self.matched(&entries, &tools);
+        self.unmentioned(&entries, &tools, &matched);
+        let named: Vec<&Object<'_>> = objects.iter().filter(|object| object.name.is_some()).collect();
+        for (object, matching) in named.iter().zip(&matched) {
+            let name = object.name.unwrap_or_default();
+            if matching.is_empty() {
+                self.no_such_tool(name, object.at, object.pointer.clone(), &tools);
+            } else {
+                self.arguments(object, &tools, matching);
+            }
+        }
+        for (index, node) in hidden_names {
+            let Some(name) = node.as_str() else { continue };
+            let one = names(std::iter::once(name));
+            if self.spend(tools.len()) && !tools.iter().any(|tool| one.matches(tool.name)) {
+                self.no_such_tool(name, node.at, format!("/hide/{index}"), &tools);
+            }
+        }
+        if let Some(all) = objects.iter().find(|object| object.name.is_none()) {
+            let every: Vec<usize> = (0..tools.len()).collect();
+            self.arguments(all, &tools, &every);
+        }
+    }
+
+    /// The tools that each entry matches.
+    fn matched(&mut self, entries: &Names, tools: &[Tool<'_>]) -> Vec<Vec<usize>> {
+        let mut matched: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
+        for (index, tool) in tools.iter().enumerate() {
+            if !self.spend(10 + entries.patterns()) {
+                break;
+            }
+            for entry in entries.matching(tool.name).iter(entries, tool.name) {
+                if let Some(known) = matched.get_mut(entry as usize) {
+                    known.push(index);
+                }
+            }
+        }
+        matched
+    }
+
+    fn unmentioned(&mut self, entries: &Names, tools: &[Tool<'_>], matched: &[Vec<usize>]) {
+        let default = member(self.document, "default");
+        let denies = default.and_then(Node::as_str) == Some("deny");
+        let (at, outcome) = (default.map_or(0, |default| default.at), if denies { "denied" } else { "allowed" });
+        if entries.len() != matched.len() || !self.complete {
+            return;
+        }
+        let mut mentioned = vec![false; tools.len()];
+        for index in matched.iter().flatten() {
+            if let Some(mentioned) = mentioned.get_mut(*index) {
+                *mentioned = true;
+            }
+        }
+        let hide = member(self.document, "hide").map_or(&[][..], elements);
+        let hidden = names(hide.iter().filter_map(Node::as_str));
+        for (tool, _) in tools.iter().zip(mentioned).filter(|(_, mentioned)| !mentioned) {
+            if !self.spend(hidden.patterns()) {
+                return;
+            }
+            if hidden.matches(tool.name) {
+                continue;
+            }
+            self.found.push(Found {
+                code: FindingCode::ToolUnmentioned,
+                claim: Claim::Nothing,
+                at,
+                pointer: "/default".to_owned(),
+                message: format!("no entry matches the tool `{}`: by `default` it is {outcome}", tool.name),
+                mend: "add an entry for it if that is not meant".to_owned(),
+                witness: None,
+            });
+        }
+    }
+
+    fn no_such_tool(&mut self, name: &str, at: usize, pointer: String, tools: &[Tool<'_>]) {
+        if !self.complete {
+            return;
+        }
+        let known = tools.iter().take(MOST).map(|tool| tool.name);
+        let near = if self.spend(tools.len().min(MOST) * (name.len() + 1) * 4) { nearest(name, known) } else { None };
+        self.found.push(Found {
+            code: FindingCode::NoSuchTool,
+            claim: Claim::Nothing,
+            at,
+            pointer,
+            message: format!("`{name}` matches no tool of the catalogue"),
+            mend: near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?")),
+            witness: None,
+        });
+    }
+
+    /// The arguments that the rules and limits of an object read, in the schemas of the tools that it matches.
+    fn arguments(&mut self, object: &Object<'_>, tools: &[Tool<'_>], matching: &[usize]) {
+        for section in SECTIONS {
+            for (index, rule) in object.list(section).iter().enumerate() {
+                let mut all = Vec::new();
+                let pointer = format!("{}/conditions", object.place(section, index));
+                leaves(member(rule, "conditions").map_or(&[], elements), &pointer, &mut all);
+                for leaf in all.iter().filter(|leaf| leaf.path.is_in_arguments() && !leaf.path.is_root()) {
+                    self.leaf(leaf, section, tools, matching);
+                }
+            }
+        }
+        for (index, limit) in object.list("limits").iter().enumerate() {
+            let Some(node) = member(limit, "amount_from") else { continue };
+            let path = node.as_str().and_then(|text| Path::parse(text).ok());
+            if let Some(path) = path.filter(|path| path.is_in_arguments() && !path.is_root()) {
+                let place = (node.at, format!("{}/amount_from", object.place("limits", index)));
+                self.argument(&path, &place, None, tools, matching);
+            }
+        }
+    }
+
+    fn leaf(&mut self, leaf: &Leaf<'_>, section: &str, tools: &[Tool<'_>], matching: &[usize]) {
+        let place = (leaf.at, leaf.pointer.clone());
+        let found = self.argument(&leaf.path, &place, Some((leaf, section)), tools, matching);
+        let (Some(value), Some(found)) = (&leaf.value, found) else { return };
+        if leaf.op == "exists" {
+            return;
+        }
+        // Only where no tool declares anything else.
+        let never = found.iter().all(|declared| match declared {
+            Declared::There { types: Some(types), values, .. } => {
+                let of_type = types.iter().any(|name| {
+                    let kind = if *name == "integer" { "number" } else { name };
+                    // A type that is not known may be anything.
+                    !KINDS.contains(&kind) && kind != "null" || (KINDS.contains(&kind) && can(leaf, value, kind))
+                });
+                let wanted: Vec<&Value> = match (leaf.op, value) {
+                    ("eq", value) => vec![value],
+                    ("in", Value::Array(values)) => values.iter().collect(),
+                    _ => Vec::new(),
+                };
+                let plain = |value: &Value| matches!(kind_of(value), "string" | "boolean");
+                let listed = values.is_none_or(|values| {
+                    wanted.is_empty()
+                        || !wanted.iter().all(|value| plain(value))
+                        || wanted.iter().any(|v| values.contains(v))
+                });
+                !of_type || !listed
+            }
+            _ => false,
+        });
+        if never && !found.is_empty() {
+            self.found.push(Found {
+                code: FindingCode::NeverOfType,
+                claim: Claim::Nothing,
+                at: leaf.at,
+                pointer: leaf.pointer.clone(),
+                message: format!("no value that the tool declares for `{}` satisfies `{}`", leaf.path, leaf.op),
+                mend: "compare with what the tool's inputSchema declares".to_owned(),
+                witness: None,
+            });
+        }
+    }
+
+    /// Tells of an argument that no tool has, or that one declares optional; and what the tools declare.
+    fn argument<'t>(
+        &mut self,
+        path: &Path,
+        (at, pointer): &(usize, String),
+        leaf: Option<(&Leaf<'_>, &str)>,
+        tools: &[Tool<'t>],
+        matching: &[usize],
+    ) -> Option<Vec<Declared<'t>>> {
+        let known: Vec<&Tool<'_>> = matching.iter().take(MOST).filter_map(|index| tools.get(*index)).collect();
+        if !self.spend(50 * known.len() + 50) {
+            return None;
+        }
+        self.complete &= matching.len() <= MOST;
+        let found: Vec<Declared<'t>> =
+            known.iter().map(|tool| tool.schema.map_or(Declared::Unknown, |schema| declared(schema, path))).collect();
+        let mut add = |code, message: String, mend: String| {
+            let pointer = pointer.clone();
+            let found = Found { code, claim: Claim::Nothing, at: *at, pointer, message, mend, witness: None };
+            self.found.push(found);
+        };
+        let unnamed = |declared: &Declared<'_>| matches!(declared, Declared::Unnamed { .. });
+        let first = known.first().map_or("", |tool| tool.name);
+        if matching.len() <= MOST && !found.is_empty() && found.iter().all(unnamed) {
+            let names = found.iter().flat_map(|declared| match declared {
+                Declared::Unnamed { known, .. } => known.as_slice(),
+                _ => &[],
+            });
+            let last = path.to_string();
+            let last = last.rsplit(['.', '[']).next().unwrap_or_default().to_owned();
+            let near = nearest(&last, names.copied().take(MOST));
+            let closed = found.iter().all(|declared| matches!(declared, Declared::Unnamed { closed: true, .. }));
+            let whom = if found.len() == 1 { format!("`{first}`") } else { "no matching tool".to_owned() };
+            let verb = if found.len() == 1 { "declares no" } else { "declares an" };
+            let takes = if closed { ", and takes no others" } else { "" };
+            let mend = near.map_or_else(
+                || "name an argument that the tool has".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            add(FindingCode::NoSuchArgument, format!("{whom} {verb} argument `{path}`{takes}"), mend);
+        }
+        let optional = found.iter().position(|one| matches!(one, Declared::There { optional: true, .. }));
+        if let Some(tool) = optional.and_then(|index| known.get(index)) {
+            let effect = match leaf {
+                _ if path.has_each() => None,
+                None => Some("a call without it is denied, as its amount cannot be told"),
+                Some((leaf, _)) if leaf.op == "exists" => None,
+                Some((leaf, "require")) if !leaf.holds_absent("require") => Some("a call without it is denied"),
+                Some((leaf, section)) if section != "require" && !leaf.holds_absent(section) => {
+                    Some("the rule does not stop a call without it")
+                }
+                _ => None,
+            };
+            if let Some(effect) = effect {
+                let message = format!("`{}` declares `{path}` optional: {effect}", tool.name);
+                let mend = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
+                add(FindingCode::ArgumentOptional, message, mend.to_owned());
+            }
+        }
+        Some(found)
+    }
+}
+
+/// The name with the fewest edits, if they are few.
+fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    const LONGEST: usize = 64;
+    let short = |name: &str| name.len() <= LONGEST;
+    let near = names.filter(|known| short(known) && short(name)).map(|known| (edits(name, known), known)).min()?;
+    (near.0 <= (near.1.len() / 3).max(1)).then_some(near.1)
+}

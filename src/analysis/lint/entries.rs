@@ -1,0 +1,202 @@
+//! Entries that never apply, and what stands in them for nothing.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::findings::{Claim, FindingCode, Found};
+use super::witness::{NOW, Witness};
+use super::{Lint, Object, elements, member};
+use crate::call::ToolCall;
+use crate::json::{Json, Node};
+use crate::policy::Names;
+
+/// Past so many pairs of names and patterns that begin with a star, coverage is not worked out.
+const PAIRS: usize = 4_000_000;
+
+impl Lint<'_> {
+    pub(super) fn entries(&mut self) {
+        let objects = self.objects();
+        let hide = member(self.document, "hide").map_or(&[][..], elements);
+        let hidden = names(hide.iter().filter_map(Node::as_str));
+        let denying: Vec<(&Object<'_>, String)> =
+            objects.iter().filter_map(|object| Some((object, object.denies_all()?))).collect();
+        let denials = names(denying.iter().filter_map(|(object, _)| object.name));
+        let stars = |text: &str| text.contains('*');
+        let patterns = hide.iter().filter_map(Node::as_str).filter(|name| stars(name)).count()
+            + denying.iter().filter(|(object, _)| object.name.is_some_and(stars)).count();
+        let covers = patterns.saturating_mul(objects.len()) <= PAIRS;
+        self.complete &= covers;
+        let named: Vec<&(&Object<'_>, String)> = denying.iter().filter(|(object, _)| object.name.is_some()).collect();
+        for object in &objects {
+            self.approval(object);
+            self.dead_rules(object);
+            let Some(name) = object.name else {
+                if let Some(by) = object.denies_all() {
+                    let tool = objects.iter().find(|object| object.name.is_some()).map_or("tool".into(), Object::tool);
+                    let message = format!("{by} denies every call: the policy lets nothing through");
+                    let mend = "give the rule conditions, or remove it; `default` is the outcome for unknown tools";
+                    self.always_denied(FindingCode::AllDenied, object, &tool, message, mend);
+                }
+                continue;
+            };
+            if !covers {
+                continue;
+            }
+            // What a name with its stars taken as characters matches covers all that the pattern matches.
+            if hidden.matches(name) {
+                let message = format!("`hide` covers `{name}`: the entry never applies");
+                let mend = "remove the entry, or take the name out of `hide`";
+                self.always_denied(FindingCode::EntryHidden, object, &object.tool(), message, mend);
+                continue;
+            }
+            if object.denies_all().is_some() {
+                continue;
+            }
+            let by = denials.matching(name).iter(&denials, name).next();
+            if let Some((_, by)) = by.and_then(|by| named.get(by as usize)) {
+                let message = format!("{by} denies every call that `{name}` matches");
+                let mend = "remove the entry, or narrow the denial: every entry that matches a call applies";
+                self.always_denied(FindingCode::EntryShadowed, object, &object.tool(), message, mend);
+            }
+        }
+        self.unlimited(&objects);
+    }
+
+    fn always_denied(&mut self, code: FindingCode, object: &Object<'_>, tool: &str, message: String, mend: &str) {
+        if !self.spend_whole() {
+            return;
+        }
+        let arguments = json!({});
+        let witness = Witness::of(self.policy, &ToolCall::new(tool, &arguments), NOW);
+        if witness.effect() != "deny" {
+            return;
+        }
+        self.found.push(Found {
+            code,
+            claim: Claim::AlwaysDenied,
+            at: object.at,
+            pointer: object.pointer.clone(),
+            message,
+            mend: mend.to_owned(),
+            witness: Some(witness),
+        });
+    }
+
+    /// Rules that stand behind something of the same object that always stops the call.
+    fn dead_rules(&mut self, object: &Object<'_>) {
+        let mut dead = |place: String, at: usize, by: &str, code: FindingCode| {
+            self.found.push(Found {
+                code,
+                claim: Claim::NeverDecides,
+                at,
+                message: format!("it never decides: {by} stops the call before it"),
+                mend: "remove it, or what stands before it".to_owned(),
+                pointer: place,
+                witness: None,
+            });
+        };
+        let sections = ["require", "deny_if", "require_approval_if", "limits"];
+        let denies = object.denies_all();
+        let denied_at = denies.as_ref().and_then(|by| by.rsplit('/').next()?.parse::<usize>().ok());
+        for section in sections {
+            let mut before: HashSet<String> = HashSet::new();
+            for (index, rule) in object.list(section).iter().enumerate() {
+                let place = object.place(section, index);
+                let by = match (object.action(), section) {
+                    (Some("deny"), _) => denies.clone(),
+                    (Some("require_approval"), "require_approval_if") => Some(format!("{}/action", object.pointer)),
+                    (_, "require") => None,
+                    (_, "deny_if") => denies.clone().filter(|_| denied_at.is_some_and(|at| at < index)),
+                    _ => denies.clone(),
+                };
+                let code =
+                    if section == "limits" { FindingCode::LimitNeverDecides } else { FindingCode::RuleNeverDecides };
+                if let Some(by) = by {
+                    dead(place, rule.at, &by, code);
+                } else if section != "limits" {
+                    let conditions = member(rule, "conditions").and_then(Node::to_value);
+                    let text = conditions.as_ref().map(Value::to_string).unwrap_or_default();
+                    if !before.insert(text) {
+                        dead(place, rule.at, "a rule with the same conditions", code);
+                    }
+                }
+            }
+        }
+        if let (Some(by), Some(limit)) = (denies, object.get("rate_limit")) {
+            dead(format!("{}/rate_limit", object.pointer), limit.at, &by, FindingCode::LimitNeverDecides);
+        }
+    }
+
+    fn approval(&mut self, object: &Object<'_>) {
+        let Some(approval) = object.get("approval") else { return };
+        let mut add = |code, key: &str, at, message: String, mend: &str| {
+            self.found.push(Found {
+                code,
+                claim: Claim::Nothing,
+                at,
+                pointer: format!("{}/approval/{key}", object.pointer),
+                message,
+                mend: mend.to_owned(),
+                witness: None,
+            });
+        };
+        if let (Some(least), Some(approvers)) = (member(approval, "min_approvers"), member(approval, "approvers")) {
+            let people: HashSet<&str> = elements(approvers).iter().filter_map(Node::as_str).collect();
+            let needed = least.to_value().and_then(|value| value.as_u64()).unwrap_or(0);
+            if needed > people.len() as u64 {
+                let message = format!("{needed} people must approve, and {} may: nobody can", people.len());
+                let mend = "name more approvers, or ask for fewer";
+                add(FindingCode::TooFewApprovers, "min_approvers", least.at, message, mend);
+            }
+        }
+        for (index, path) in member(approval, "bind").map_or(&[][..], elements).iter().enumerate() {
+            if path.as_str() == Some("args<=") {
+                let message = "`args<=` bounds all arguments, which are no number".to_owned();
+                let mend = "name the number that may be smaller, `args.amount<=`, or write `args`";
+                add(FindingCode::BoundOfArguments, &format!("bind/{index}"), path.at, message, mend);
+            }
+        }
+    }
+
+    /// `default: allow` with nothing that counts.
+    fn unlimited(&mut self, objects: &[Object<'_>]) {
+        let default = member(self.document, "default");
+        let limited =
+            objects.iter().any(|object| !object.list("limits").is_empty() || object.get("rate_limit").is_some());
+        let Some(default) = default.filter(|default| default.as_str() == Some("allow") && !limited) else { return };
+        let known: HashSet<&str> = objects.iter().filter_map(|object| object.name).collect();
+        let tool = (0..).map(|number| format!("unknown_tool_{number}")).find(|tool| !known.contains(tool.as_str()));
+        let arguments = json!({});
+        let tool = tool.unwrap_or_default();
+        let witness = Witness::of(self.policy, &ToolCall::new(&tool, &arguments), NOW);
+        let passes = witness.effect() == "allow";
+        self.found.push(Found {
+            code: FindingCode::Unlimited,
+            claim: if passes { Claim::SlipsThrough } else { Claim::Nothing },
+            at: default.at,
+            pointer: "/default".to_owned(),
+            message: "tools without an entry are allowed, and nothing is limited".to_owned(),
+            mend: "write `deny` and name the tools, or give `all_tools` a limit".to_owned(),
+            witness: passes.then_some(witness),
+        });
+    }
+}
+
+/// Names and patterns, to be looked up.
+pub(super) fn names<'n>(all: impl Iterator<Item = &'n str>) -> Names {
+    let mut names = Names::default();
+    for name in all {
+        names.insert(name);
+    }
+    names.finish();
+    names
+}
+
+/// The members of an object, with their keys.
+pub(super) fn keys<'n, 't>(node: &'n Node<'t>) -> &'n [crate::json::Member<'t>] {
+    match &node.json {
+        Json::Object(members) => members,
+        _ => &[],
+    }
+}

@@ -1,0 +1,3 @@
+//! Tools over policies alone: they know no gate and no counters.
+
+pub mod lint;
