@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod amount;
+pub mod analysis;
 pub mod approval;
 pub mod audit;
 mod call;

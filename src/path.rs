@@ -13,14 +13,14 @@ use crate::time::Timestamp;
 /// A path: a root and steps into what it holds. Read once; resolving it walks, without an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
-    root: Root,
-    steps: Box<[Step]>,
+    pub(crate) root: Root,
+    pub(crate) steps: Box<[Step]>,
     /// Whether `[*]` is among the steps.
     has_each: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Root {
+pub(crate) enum Root {
     Arguments,
     Context,
     Tool,
@@ -29,7 +29,7 @@ enum Root {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TimePart {
+pub(crate) enum TimePart {
     Hour,
     Minute,
     Weekday,
@@ -37,7 +37,7 @@ enum TimePart {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Name(Box<str>),
     Index(usize),
     Each,

@@ -15,6 +15,7 @@ mod audit_log;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;
+mod diff;
 #[cfg(feature = "conformance")]
 mod faults;
 mod gate;
