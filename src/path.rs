@@ -17,14 +17,14 @@ pub(crate) use edit::Source;
 /// A path: a root and steps into what it holds. Read once; resolving it walks, without an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
-    root: Root,
-    steps: Box<[Step]>,
+    pub(crate) root: Root,
+    pub(crate) steps: Box<[Step]>,
     /// Whether `[*]` is among the steps.
     has_each: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Root {
+pub(crate) enum Root {
     Arguments,
     Context,
     Tool,
@@ -33,7 +33,7 @@ enum Root {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TimePart {
+pub(crate) enum TimePart {
     Hour,
     Minute,
     Weekday,

@@ -1,3 +1,4 @@
-//! Tools over policies alone: they know no gate and no counters.
+//! Tools over policies alone: no gate, no store, no clock.
 
+pub mod diff;
 pub mod lint;

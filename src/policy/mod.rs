@@ -2,6 +2,7 @@
 //!
 //! Pure: nothing in here keeps state, reads a clock, or does I/O.
 
+mod applying;
 mod approval;
 mod bounds;
 mod compile;

@@ -50,7 +50,7 @@ fn all_tools() -> impl Strategy<Value = Value> {
     rules_object(rules(true), rules(false), rules(false), vec(limit(), 0..2))
 }
 
-fn entry() -> impl Strategy<Value = Value> {
+pub(crate) fn entry() -> impl Strategy<Value = Value> {
     let rules = rules_object(rules(true), rules(false), rules(false), vec(limit(), 0..3));
     let action = prop_oneof![6 => Just(None), 1 => Just(Some("deny")), 1 => Just(Some("require_approval"))];
     prop_oneof![

@@ -41,7 +41,10 @@ fn what_is_odd_is_found() {
         document.to_string()
     };
     for (source, want) in [
-        (document(&json!({ "hide": ["a*"], "tools": { "ab*": {}, "b": {} } })), vec![("entry_hidden", "/tools/ab*")]),
+        (
+            document(&json!({ "hide": ["a*"], "tools": { "ab*": {}, "ac": { "action": "deny" }, "b": {} } })),
+            vec![("entry_hidden", "/tools/ab*")],
+        ),
         (document(&json!({ "tools": { "a": {}, "a*": { "action": "deny" } } })), vec![("entry_shadowed", "/tools/a")]),
         (document(&json!({ "all_tools": { "deny_if": [{ "conditions": [] }] } })), vec![("all_denied", "/all_tools")]),
         (

@@ -15,6 +15,7 @@ mod audit_log;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;
+mod diff;
 mod explain;
 #[cfg(feature = "conformance")]
 mod faults;

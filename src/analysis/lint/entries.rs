@@ -45,6 +45,10 @@ impl Lint<'_> {
             }
             // What a name with its stars taken as characters matches covers all that the pattern matches.
             if hidden.matches(name) {
+                // One that says no and why agrees with `hide`.
+                if object.denies_all().is_some() {
+                    continue;
+                }
                 let message = format!("`hide` covers `{name}`: the entry never applies");
                 let mend = "remove the entry, or take the name out of `hide`";
                 self.always_denied(FindingCode::EntryHidden, object, &object.tool(), message, mend);
