@@ -24,15 +24,6 @@ pub enum Truth {
 }
 
 impl Truth {
-    /// `false`, `undecidable` or `true`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::False => "false",
-            Self::Undecidable => "undecidable",
-            Self::True => "true",
-        }
-    }
-
     fn of(truth: bool) -> Self {
         if truth { Self::True } else { Self::False }
     }

@@ -43,6 +43,17 @@ pub use limits::Limited;
 
 pub(crate) use limits::Standing;
 
+impl Truth {
+    /// `false`, `undecidable` or `true`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::False => "false",
+            Self::Undecidable => "undecidable",
+            Self::True => "true",
+        }
+    }
+}
+
 /// What becomes of a call at one step, or by one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
