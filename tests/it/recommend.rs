@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use toolgate::analysis::lint;
 use toolgate::recommend::{self, FindingKind, RecommendError, Recommendation, RiskClass, ToolClass};
 use toolgate::{Code, Decision, Gate, ManualClock, Timestamp, ToolCall};
 
@@ -96,8 +97,11 @@ fn real_servers_are_classed_as_a_person_would() {
     }
     for (server, expected) in expected {
         let text = std::fs::read_to_string(folder.join(format!("{server}.json"))).unwrap();
-        let recommendation = recommend::classify(&serde_json::from_str(&text).unwrap()).unwrap();
+        let list = serde_json::from_str(&text).unwrap();
+        let recommendation = recommend::classify(&list).unwrap();
         assert_eq!(recommendation.findings(), [], "{server}");
+        let report = lint::check_against(&recommendation.write_policy().unwrap(), &list).unwrap();
+        assert!(report.findings().is_empty(), "{server}: {report:?}");
         let found = recommendation.tools().iter();
         let found: BTreeMap<_, _> =
             found.map(|tool| (tool.name().to_owned(), tool.class().as_str().to_owned())).collect();
