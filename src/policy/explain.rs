@@ -42,6 +42,7 @@ pub use change::{Change, ChangedCall, Need};
 pub use limits::Limited;
 
 pub(crate) use limits::Standing;
+pub(crate) use sample::matching;
 
 impl Truth {
     /// `false`, `undecidable` or `true`.

@@ -503,3 +503,20 @@ proptest! {
         }
     }
 }
+
+/// Ten thousand patterns, each of which meets every other: the budget ends it, and says so.
+#[test]
+fn what_takes_too_long_is_undecided() {
+    let policy = |more: u32| -> Policy {
+        let entries = (0..10_000u32).map(|index| {
+            let rule = json!({ "conditions": [{ "path": "args.n", "op": "gt", "value": index * 10 + more }] });
+            (format!("*{index}*"), json!({ "deny_if": [rule] }))
+        });
+        let tools: serde_json::Map<_, _> = entries.collect();
+        Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": tools })).unwrap()
+    };
+    let (old, new) = (policy(1), policy(2));
+    assert!(!diff::compare_within(&old, &new, 20_000).undecided().is_empty());
+    assert!(matches!(diff::only_tightens_within(&old, &new, 20_000), Tightening::CannotTell(_) | Tightening::No(_)));
+    assert_eq!(diff::only_tightens_within(&old, &old, 0), Tightening::Yes);
+}

@@ -156,9 +156,10 @@ impl<'s, 'p> Changes<'s, 'p> {
         }
     }
 
-    /// Pays for finding the entries of a few tools, which takes time in proportion to the patterns of a policy.
+    /// Pays for finding the entries of a few tools, and for what they say: it takes time in proportion to the patterns of a
+    /// policy, all of which may match.
     fn look_up(&mut self) -> bool {
-        self.budget.spend(1 + (self.from.patterns + self.to.patterns) / 16)
+        self.budget.spend(1 + (self.from.patterns + self.to.patterns) / 4)
     }
 
     /// Whether `to` stops what the piece does, for all tools of the pattern. Else, some tools for which it may not.
@@ -175,11 +176,11 @@ impl<'s, 'p> Changes<'s, 'p> {
                         return false;
                     }
                     let Some(found) = self.meet(pattern, other) else { continue };
-                    if to.standing(other, self.fresh) == Standing::Denied {
-                        continue;
-                    }
                     if !self.look_up() {
                         return false;
+                    }
+                    if to.standing(other, self.fresh) == Standing::Denied {
+                        continue;
                     }
                     let rules = to.rules_for(&generic(other, self.fresh));
                     if !covers(&rules, piece, &mut self.budget) {
@@ -239,6 +240,10 @@ impl<'s, 'p> Changes<'s, 'p> {
         let (from, to) = (self.from, self.to);
         let mut rules = to.rules_for(tool);
         rules.extend(from.rules_for(tool));
+        // Each of them is looked through, and its places are written down.
+        if !self.budget.spend(4 * rules.len() as u64) {
+            return None;
+        }
         let tests = tests_of(&rules);
         let search = Search { old: from.policy, new: to.policy, tool, tests, rule: place, order: to.order(tool) };
         search.run(&mut self.budget)

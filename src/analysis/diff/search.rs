@@ -45,7 +45,7 @@ impl Search<'_> {
         }
         let slots = Slots::of(&self.tests);
         // What evaluating one call takes.
-        let price = 1 + (slots.slots.len() + self.order.len()) as u64 / 32;
+        let price = 1 + (slots.slots.len() + self.tests.len() + self.order.len()) as u64 / 16;
         let mut best: Option<Witness> = None;
         let mut by_rule: Option<Witness> = None;
         let product = slots.product();
