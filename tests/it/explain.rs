@@ -110,6 +110,7 @@ fn reasons(explanation: &Explanation) -> Vec<(&str, Vec<String>)> {
 #[test]
 fn all_reasons_are_told_with_the_nearest_changes() {
     let policy = policy(&json!({ "version": "1", "default": "deny", "tools": {
+        "p*": { "require": [{ "conditions": [{ "path": "args.ref", "op": "regex", "value": "^ORD-[0-9]{4}$" }] }] },
         "pay": {
             "require": [{ "name": "currency", "conditions": [{ "path": "args.currency", "op": "eq", "value": "usd" }] }],
             "deny_if": [
@@ -119,7 +120,6 @@ fn all_reasons_are_told_with_the_nearest_changes() {
             ],
             "require_approval_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 10000 }] }],
         },
-        "p*": { "require": [{ "conditions": [{ "path": "args.ref", "op": "regex", "value": "^ORD-[0-9]{4}$" }] }] },
     } }));
     let arguments = json!({ "amount": 60000, "currency": "gbp" });
     let call = ToolCall::new("pay", &arguments);

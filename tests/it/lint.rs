@@ -140,12 +140,12 @@ fn a_catalogue_is_compared_with() {
     let source = json!({ "version": "1", "default": "deny", "hide": ["admin_*"], "tools": {
         "create_chrage": {},
         "create_refund": {
-            "require": [{ "conditions": [{ "path": "args.curency", "op": "eq", "value": "usd" }] }],
             "deny_if": [
                 { "conditions": [{ "path": "args.amount", "op": "gt", "value": 100, "absent": "match" }] },
                 { "conditions": [{ "path": "args.reason", "op": "in", "value": ["fun"] }] },
             ],
             "limits": [{ "counter": "n", "window": "day", "max": 5, "scope": "grant", "amount_from": "args.fee" }],
+            "require": [{ "conditions": [{ "path": "args.curency", "op": "eq", "value": "usd" }] }],
         },
     } });
     let tools = json!({ "tools": [

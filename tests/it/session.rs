@@ -92,7 +92,7 @@ fn value(text: &str) -> Value {
 
 fn call(id: &str, tool: &str) -> String {
     format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"n":1e2}}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"n":100}}}}}}"#
     )
 }
 
