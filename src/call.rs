@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use crate::identity::Identity;
+use crate::subject::{OwnScope, Subject};
+
 /// One call of a tool, as a decision sees it. Everything is borrowed: making one costs nothing.
 ///
 /// The arguments come from the agent; all the rest must come from the host, which knows who is calling. An identity
@@ -25,6 +28,8 @@ pub struct ToolCall<'a> {
     user: Option<&'a str>,
     server: Option<&'a str>,
     context: Option<&'a Map<String, Value>>,
+    /// Whom counters count, of these identities, as far as it has been worked out before.
+    known: &'a [(OwnScope, Subject)],
 }
 
 /// The arguments of a call: a JSON object, or nothing, which is the empty object.
@@ -78,43 +83,56 @@ impl<'a> ToolCall<'a> {
             user: None,
             server: None,
             context: None,
+            known: &[],
         }
     }
 
     /// The credential under which the caller acts.
     #[must_use = "the call itself is not changed"]
     pub fn grant(self, grant: impl Into<Option<&'a str>>) -> Self {
-        Self { grant: present(grant.into()), ..self }
+        Self { grant: present(grant.into()), known: &[], ..self }
     }
 
     /// The agent session in which the call is made.
     #[must_use = "the call itself is not changed"]
     pub fn session(self, session: impl Into<Option<&'a str>>) -> Self {
-        Self { session: present(session.into()), ..self }
+        Self { session: present(session.into()), known: &[], ..self }
     }
 
     /// The agent that calls.
     #[must_use = "the call itself is not changed"]
     pub fn agent(self, agent: impl Into<Option<&'a str>>) -> Self {
-        Self { agent: present(agent.into()), ..self }
+        Self { agent: present(agent.into()), known: &[], ..self }
     }
 
     /// The person for whom the agent acts.
     #[must_use = "the call itself is not changed"]
     pub fn user(self, user: impl Into<Option<&'a str>>) -> Self {
-        Self { user: present(user.into()), ..self }
+        Self { user: present(user.into()), known: &[], ..self }
     }
 
     /// The server that has the tool.
     #[must_use = "the call itself is not changed"]
     pub fn server(self, server: impl Into<Option<&'a str>>) -> Self {
-        Self { server: present(server.into()), ..self }
+        Self { server: present(server.into()), known: &[], ..self }
     }
 
     /// What else the host knows of the call: roles, address, tenant. Conditions read it as `context`.
     #[must_use = "the call itself is not changed"]
     pub fn context(self, context: impl Into<Option<&'a Map<String, Value>>>) -> Self {
         Self { context: context.into(), ..self }
+    }
+
+    /// Spares the gate to work out again whom its counters count. They must be the subjects of the identities that the call has.
+    #[inline]
+    pub(crate) fn known(self, known: &'a [(OwnScope, Subject)]) -> Self {
+        Self { known, ..self }
+    }
+
+    /// Whom a counter of that scope counts, if that was worked out before.
+    #[inline]
+    pub(crate) fn known_subject(&self, scope: OwnScope) -> Option<&'a Subject> {
+        self.known.iter().find(|(known, _)| *known == scope).map(|(_, subject)| subject)
     }
 
     /// The name of the tool.
@@ -144,37 +162,6 @@ impl<'a> ToolCall<'a> {
             Identity::Agent => self.agent,
             Identity::User => self.user,
             Identity::Server => self.server,
-        }
-    }
-}
-
-/// One of the names by which the host knows who is calling what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "a scope of the language each")]
-pub enum Identity {
-    /// The credential under which the caller acts.
-    Grant,
-    /// The agent session.
-    Session,
-    /// The agent.
-    Agent,
-    /// The person.
-    User,
-    /// The server that has the tool.
-    Server,
-}
-
-impl Identity {
-    pub(crate) const ALL: [Self; 5] = [Self::Grant, Self::Session, Self::Agent, Self::User, Self::Server];
-
-    /// The word of the language.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Grant => "grant",
-            Self::Session => "session",
-            Self::Agent => "agent",
-            Self::User => "user",
-            Self::Server => "server",
         }
     }
 }

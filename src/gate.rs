@@ -22,6 +22,7 @@ use crate::approval::{
 };
 use crate::audit::{AuditError, AuditRecord, AuditSink, Recorder};
 use crate::call::ToolCall;
+use crate::caller::Caller;
 use crate::charge::{CounterId, Subject};
 use crate::decision::Decision;
 use crate::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
@@ -29,6 +30,7 @@ use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
 use approving::{Approvals, Brought};
+use question::deny_without_policy;
 use trial::Trial;
 
 pub use foresee::Obstacle;
@@ -306,12 +308,15 @@ impl<S: CounterStore + 'static> Gate<S> {
         call: &ToolCall<'_>,
         brought: Brought<'_>,
     ) -> Decision {
+        let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
+        let question = in_force.question(policy, now, call);
         let mut plan = Plan::default();
-        let question = match in_force.ask(now, call, &mut plan) {
-            Ok(Some(question)) => question,
-            Ok(None) => return Decision::Allow(Permit::uncounted()),
-            Err(refused) => return refused.into(),
-        };
+        if let Err(refused) = question.cost(&mut plan) {
+            return refused.into();
+        }
+        if !question.asks(&plan) {
+            return Decision::Allow(Permit::uncounted());
+        }
         if question.needs_approval() {
             return self.decide_asking(in_force, &question, &plan, brought);
         }
@@ -362,12 +367,15 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         call: &ToolCall<'_>,
         brought: Brought<'_>,
     ) -> Decision<AsyncPermit> {
+        let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
+        let question = in_force.question(policy, now, call);
         let mut plan = Plan::default();
-        let question = match in_force.ask(now, call, &mut plan) {
-            Ok(Some(question)) => question,
-            Ok(None) => return Decision::Allow(AsyncPermit::uncounted()),
-            Err(refused) => return refused.into(),
-        };
+        if let Err(refused) = question.cost(&mut plan) {
+            return refused.into();
+        }
+        if !question.asks(&plan) {
+            return Decision::Allow(AsyncPermit::uncounted());
+        }
         if question.needs_approval() {
             // In a box, so that the futures of all other calls stay small.
             return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, brought)).await;
@@ -401,6 +409,15 @@ impl<S> Gate<S> {
     /// The policy in force.
     pub fn policy(&self) -> Option<Policy> {
         self.0.in_force.load().own().policy.clone()
+    }
+
+    /// Makes a caller ready for the policy in force: whom its counters count is worked out now, for those scopes (up to 16
+    /// different ones) that hang on the caller alone. Under another policy, and of another gate, its calls are decided the same, as
+    /// those of any caller; only what was made ready serves no longer, until this is done again. O(counters of the policy).
+    pub fn caller(&self, caller: Caller) -> Caller {
+        let copies = self.0.in_force.load();
+        let policy = copies.own().policy.as_ref();
+        caller.ready_for(policy.into_iter().flat_map(Policy::own_scopes))
     }
 
     /// Puts another policy in force, or none, and gives back the former one. Calls that are being decided go on with the

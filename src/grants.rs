@@ -11,9 +11,10 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::approval::{Approval, ApprovalError, ApprovalId, DecideError};
-use crate::call::{Identity, ToolCall};
+use crate::call::ToolCall;
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::gate::Gate;
+use crate::identity::Identity;
 use crate::permit::AsyncPermit;
 use crate::policy::{Code, Policy, PolicyError};
 use crate::shadow::{Candidate, Report};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, de};
+
 /// Two small digits for each byte.
 pub(crate) struct Hex<'b>(pub(crate) &'b [u8]);
 
@@ -24,6 +26,12 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     let byte = |pair: &[u32]| pair.iter().fold(0, |byte, digit| byte << 4 | u8::try_from(*digit).unwrap_or(0));
     digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(byte).collect())
+}
+
+/// The bytes of such a row in a document.
+pub(crate) fn bytes_of_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let bytes = unhex(&String::deserialize(deserializer)?);
+    bytes.ok_or_else(|| de::Error::custom("not a row of bytes in hexadecimal digits"))
 }
 
 /// The 32 bytes of a digest, as [`Hex`] writes them and in no other spelling.

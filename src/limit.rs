@@ -1,8 +1,9 @@
 //! Limits: how much of what, in which time, for whom.
 
 use crate::amount::Amount;
-use crate::call::Identity;
+use crate::identity::Identity;
 use crate::path::Path;
+use crate::subject::OwnScope;
 use crate::time::{MICROS_PER_SECOND, Timestamp, civil_from_days, days_from_civil};
 
 /// One limit of a policy.
@@ -24,6 +25,8 @@ pub(crate) struct Limit {
     /// The other token buckets of its counter, those of limits with another `max`: each runs full at its own rate, so each is
     /// charged whenever the counter is.
     pub(crate) buckets: Box<[u32]>,
+    /// Whether no other limit charges any of its counters, so that it need not be asked whether one has.
+    pub(crate) alone: bool,
     /// Whether it is an entry's `rate_limit`, and no element of its `limits`.
     pub(crate) is_rate_limit: bool,
 }
@@ -170,7 +173,24 @@ pub(crate) fn parse_utc_offset(text: &str) -> Option<i32> {
 
 /// What shares one counter: the calls that agree in all of these parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Scope(pub(crate) Box<[ScopePart]>);
+pub(crate) struct Scope {
+    pub(crate) parts: Box<[ScopePart]>,
+    /// The same, if they are all the caller's own.
+    pub(crate) own: Option<OwnScope>,
+}
+
+impl Scope {
+    pub(crate) fn new(parts: impl Into<Box<[ScopePart]>>) -> Self {
+        let parts = parts.into();
+        let identity = |part: &ScopePart| match part {
+            ScopePart::Global => Some(None),
+            ScopePart::Identity(identity) => Some(Some(*identity)),
+            ScopePart::Path(_) => None,
+        };
+        let identities: Option<Vec<_>> = parts.iter().map(identity).collect();
+        Self { own: identities.and_then(|identities| OwnScope::of(identities.into_iter())), parts }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ScopePart {

@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use crate::call::{Identity, ToolCall};
+use crate::call::ToolCall;
+use crate::identity::Identity;
 use crate::number::{Exact, ShortText};
 use crate::time::Timestamp;
 

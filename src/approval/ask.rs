@@ -4,8 +4,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::DETAILS_BYTES;
 use super::id::{ApprovalId, CallDigest};
-use crate::call::{Identity, ToolCall};
+use crate::call::ToolCall;
 use crate::canonical;
+use crate::identity::Identity;
 use crate::number::Exact;
 use crate::path::{Datum, Facts, Found};
 use crate::policy::{Binding, Digest, Terms};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::DecideError;
 use super::ask::{Ask, Details, asker};
 use super::id::ApprovalId;
-use crate::call::Identity;
+use crate::identity::Identity;
 use crate::number::Exact;
 use crate::time::Timestamp;
 

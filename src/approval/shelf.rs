@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::record::{Approval, ApprovalState, Claim, Verdict};
 use super::{ApprovalId, Ask, DecideError};
-use crate::call::Identity;
+use crate::identity::Identity;
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, Default)]

@@ -9,8 +9,8 @@ use super::record::{Approval, ApprovalState};
 #[cfg(feature = "redis")]
 use super::shelf::{Shelf, Spent};
 use super::{ApprovalId, CallDigest};
-use crate::call::Identity;
 use crate::canonical;
+use crate::identity::Identity;
 use crate::number::Exact;
 use crate::time::Timestamp;
 

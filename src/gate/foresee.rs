@@ -168,8 +168,9 @@ impl<'p> Foresight<'p> {
                 return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call).into() }));
             };
             let mut plan = Plan::default();
-            match in_force.judge(policy, call, now, &mut plan) {
-                Ok(question) => {
+            let question = in_force.question(policy, Some(now), call);
+            match question.cost(&mut plan) {
+                Ok(()) => {
                     let places = foresight.count(&plan);
                     let asks = question.needs_approval();
                     foresight.calls.push(Foreseen { question, plan, places });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::question::Question;
+use super::question::{Question, deny_without_policy};
 use super::{Gate, InForce};
 use crate::approval::ApprovalError;
 use crate::call::ToolCall;
@@ -34,12 +34,12 @@ impl<S: CounterStore + 'static> InForce<S> {
     /// Decides a call at an instant, and asks no store of approvals.
     pub(super) fn decide_given(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp, given: Given) -> Judged {
         let certain = |decision| Judged { decision, has_failed: false };
+        let Some(policy) = &self.policy else { return certain(deny_without_policy(call).into()) };
+        let question = self.question(policy, Some(now), call);
         let mut plan = Plan::default();
-        let question = match self.ask(Some(now), call, &mut plan) {
-            Ok(Some(question)) => question,
-            Ok(None) => return certain(Decision::Allow(Permit::uncounted())),
-            Err(refused) => return certain(refused.into()),
-        };
+        if let Err(refused) = question.cost(&mut plan) {
+            return certain(refused.into());
+        }
         let asks = question.needs_approval() && given != Given::Yes;
         if plan.charges.is_empty() {
             return certain(match asks {

@@ -10,10 +10,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::filter_tools_list;
-use crate::call::{Identity, ToolCall};
+use crate::call::ToolCall;
 use crate::canonical;
 use crate::decision::{Denial, Refusal, default_message};
 use crate::hex::{Hex, unhex};
+use crate::identity::Identity;
 use crate::policy::{Code, Policy};
 
 /// The definitions of servers' tools as they were first seen, so that a tool which turns into another one under its old name is

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Path, Root, Step};
-use crate::call::Identity;
+use crate::identity::Identity;
 
 /// Where a path begins, for whoever wants to change what it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::call::ToolCall;
 use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
 use crate::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
 use crate::path::{Datum, Facts, Found};
+use crate::subject::OwnScope;
 use crate::time::Timestamp;
 
 /// Why a decision is what it is. Its text is stable.
@@ -118,19 +119,21 @@ impl Policy {
     /// case (`value_from` with `ignore_case`).
     pub fn evaluate(&self, call: &ToolCall<'_>, now: Timestamp) -> Evaluation<'_> {
         let compiled = self.compiled();
-        let stopped = |code, rule, matching| Evaluation { policy: self, effect: Effect::Deny(code), rule, matching };
+        let stopped =
+            |code| Evaluation { policy: self, effect: Effect::Deny(code), rule: None, matching: Matching::Nothing };
         if call.is_malformed() {
-            return stopped(Code::MalformedCall, None, Matching::Nothing);
+            return stopped(Code::MalformedCall);
         }
         if compiled.hide.matches(call.tool()) {
-            return stopped(Code::Hidden, None, Matching::Nothing);
+            return stopped(Code::Hidden);
         }
+        // What matches is written where it stays: copying it took as long as finding it.
         let matching = compiled.names.matching(call.tool());
-        if matching.is_empty() && compiled.default == DefaultEffect::Deny {
-            return stopped(Code::DefaultDeny, None, matching);
+        let mut evaluation = Evaluation { policy: self, effect: Effect::Deny(Code::DefaultDeny), rule: None, matching };
+        if !(evaluation.matching.is_empty() && compiled.default == DefaultEffect::Deny) {
+            (evaluation.effect, evaluation.rule) = compiled.effect(call, now, &evaluation.matching);
         }
-        let (effect, rule) = compiled.effect(call, now, &matching);
-        Evaluation { policy: self, effect, rule, matching }
+        evaluation
     }
 }
 
@@ -254,6 +257,9 @@ impl<'p> Evaluation<'p> {
     /// # Errors
     /// The limit that cannot count the call: one that lacks a part of its scope, else one that finds no valid amount.
     pub(crate) fn plan(&self, call: &ToolCall<'_>, now: Timestamp, plan: &mut Plan) -> Result<(), Uncountable> {
+        if self.policy.compiled().counters.is_empty() {
+            return Ok(());
+        }
         let facts = Facts::new(call, now);
         let mut no_amount = None;
         let no_scope = self.policy.compiled().each_limit(call, &self.matching, |found, limit| {
@@ -286,6 +292,20 @@ impl Plan {
         facts: &Facts<'_>,
     ) -> Result<(), Code> {
         let before = self.charges.len();
+        if limit.alone {
+            let index = self.new_charge(policy, limit.slot, limit, facts)?;
+            let Some(amount) = amount(limit, facts) else {
+                self.charges.truncate(before);
+                return Err(Code::AmountInvalid);
+            };
+            if let Some(charge) = self.charges.get_mut(index) {
+                charge.amount = amount;
+                charge.max = (!limit.shadow).then(|| limit.room());
+            }
+            found.charge = u32::try_from(index).unwrap_or(u32::MAX);
+            self.limits.push(found);
+            return Ok(());
+        }
         let added = self.charge(policy, limit.slot, limit, facts).and_then(|index| {
             let amount = amount(limit, facts).ok_or(Code::AmountInvalid)?;
             let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
@@ -327,6 +347,10 @@ impl Plan {
         let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
         let index = self.charges.len();
         let meter = policy.meter(slot, limit, facts.now);
+        if let Some(known) = limit.scope.own.and_then(|scope| facts.call.known_subject(scope)) {
+            self.charges.push(Charge { counter, subject: known.clone(), amount: Amount::ZERO, max: None, meter });
+            return Ok(index);
+        }
         // Made where it stays: a charge is large, and its subject is written into it.
         self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
         let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
@@ -423,6 +447,11 @@ impl Policy {
         plan
     }
 
+    /// The scopes of its counters that hang on the caller alone.
+    pub(crate) fn own_scopes(&self) -> impl Iterator<Item = OwnScope> {
+        self.compiled().counters.iter().filter_map(|counter| counter.scope.own)
+    }
+
     #[inline]
     fn counter_id(&self, slot: u32) -> Option<CounterId> {
         self.0.counters.get(slot as usize).copied()
@@ -486,7 +515,7 @@ fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
 
 #[inline]
 fn write_subject(subject: &mut Subject, scope: &Scope, facts: &Facts<'_>) -> Option<()> {
-    for part in &scope.0 {
+    for part in &scope.parts {
         match part {
             ScopePart::Global => subject.push_global(),
             ScopePart::Identity(identity) => subject.push_identity(*identity, facts.call.identity(*identity)?),

@@ -299,7 +299,7 @@ fn counters_in(namespace: &str, counters: &[Counter]) -> Box<[CounterId]> {
             0 => counter.algorithm.canonical(),
             other => format!("{} #{other}", counter.algorithm.canonical()),
         };
-        let scope: Vec<_> = counter.scope.0.iter().map(crate::limit::ScopePart::canonical).collect();
+        let scope: Vec<_> = counter.scope.parts.iter().map(crate::limit::ScopePart::canonical).collect();
         let parts = [namespace, &counter.name, &window, &offset, &algorithm];
         CounterId::of(parts.into_iter().chain(scope.iter().map(String::as_str)))
     };

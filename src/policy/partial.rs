@@ -83,7 +83,7 @@ impl Gaps<'_> {
 
     /// What a limit needs to count a call.
     fn missing_of(&self, limit: &Limit) -> Vec<String> {
-        let scope = limit.scope.0.iter().filter_map(|part| match part {
+        let scope = limit.scope.parts.iter().filter_map(|part| match part {
             ScopePart::Path(path) => Some(path),
             ScopePart::Identity(_) | ScopePart::Global => None,
         });

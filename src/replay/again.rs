@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 
 use super::{Came, Change, ChangeKind, Side, Untold};
 use crate::audit::{AuditRecord, DecisionId, Event, Outcome, is_kept_as};
-use crate::call::{Identity, ToolCall};
+use crate::call::ToolCall;
 use crate::decision::Decision;
 use crate::gate::{Gate, Given};
+use crate::identity::Identity;
 use crate::permit::Permit;
 use crate::policy::{Code, Effect, Gaps, Missing, Policy};
 use crate::time::{ManualClock, Timestamp};

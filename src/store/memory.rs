@@ -6,7 +6,6 @@ mod table;
 
 use std::fmt;
 
-use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 
 use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
@@ -32,11 +31,10 @@ pub use snapshot::{RestoreError, Snapshot};
 /// new one is counted; there is no background thread, and no call does work that grows with the number of counters. Once some
 /// are gone, a clock that steps back to their windows, by more than two seconds, finds new subjects refused
 /// ([`StoreError::ClockSteppedBack`]) until it has caught up: what they had used is not known any more. Subjects are hashed
-/// with a key drawn at random for each store.
+/// with a key drawn at random for each process.
 pub struct MemoryStore {
     /// A power of two of them.
     shards: Box<[Shard]>,
-    hash: RandomState,
     capacity: usize,
     /// Up to so many counters nothing is reclaimed.
     keep: usize,
@@ -83,11 +81,8 @@ impl MemoryStore {
     /// as they come.
     pub fn with_capacity(counters: usize) -> Self {
         let shards = counters.div_ceil(SHARD).clamp(FEWEST, MOST).next_power_of_two();
-        let hash = RandomState::default();
-        let shard = |_| Shard(Mutex::new(Table::new(hash.clone())));
         Self {
-            shards: (0..shards).map(shard).collect(),
-            hash,
+            shards: (0..shards).map(|_| Shard(Mutex::new(Table::default()))).collect(),
             capacity: counters,
             keep: KEEP.min(counters / 2),
             held: AtomicUsize::new(0),
@@ -107,7 +102,7 @@ impl MemoryStore {
     /// Where a subject is counted.
     #[inline]
     fn spot(&self, subject: &Subject) -> Spot {
-        let (hash, shard) = table::halves(&self.hash, subject.as_bytes());
+        let (hash, shard) = table::halves(subject.hash_code());
         Spot { shard: shard as usize & (self.shards.len() - 1), hash }
     }
 
@@ -119,6 +114,9 @@ impl MemoryStore {
     #[inline]
     fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
         let mut tallies = Tallies::new();
+        if let [charge] = request.charges {
+            return self.run_one(request, charge, commit);
+        }
         let one_subject = match request.charges.split_first() {
             Some((first, others)) => others.iter().all(|charge| charge.subject == first.subject),
             None => return Ok(Outcome::Granted(tallies)),
@@ -135,7 +133,29 @@ impl MemoryStore {
         Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
     }
 
-    /// The common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
+    /// The commonest case: one charge, whose counter is there.
+    #[inline]
+    fn run_one(&self, request: &Reserve<'_>, charge: &Charge, commit: bool) -> Result<Outcome, StoreError> {
+        let spot = self.spot(&charge.subject);
+        let mut table = self.lock(spot.shard)?;
+        let cells = table.find(spot.hash, &charge.subject).map_or(&mut [][..], |at| table.cells_mut(at));
+        if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) {
+            let tally = cell.tally(charge, request.now)?;
+            return Ok(if !tally.has_room(charge) {
+                Outcome::Refused(Tallies::from_iter([tally]))
+            } else if commit {
+                Outcome::Granted(Tallies::from_iter([cell.charge(charge, request.now)?]))
+            } else {
+                Outcome::Granted(Tallies::from_iter([tally]))
+            });
+        }
+        drop(table);
+        let mut tallies = Tallies::new();
+        let room = self.run_in_all(request, commit, &mut tallies)?;
+        Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
+    }
+
+    /// The next common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
     #[inline]
     fn run_in_one_row(
         &self,

@@ -12,6 +12,7 @@ mod allocations;
 mod approvals;
 mod audit;
 mod audit_log;
+mod callers;
 #[cfg(feature = "conformance")]
 mod counting;
 mod decide;

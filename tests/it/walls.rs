@@ -122,6 +122,14 @@ fn the_face_defines_nothing() {
 }
 
 #[test]
+fn the_changelog_tells_of_this_version() {
+    let text = std::fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let version = format!("\n## {}", env!("CARGO_PKG_VERSION"));
+    let section = text.split_once("\n## Unreleased").or_else(|| text.split_once(&version)).unwrap().1;
+    assert!(section.lines().filter(|line| line.starts_with("- ")).count() > 0, "nothing is said of this version");
+}
+
+#[test]
 fn the_readme_shows_the_quick_start() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let example = std::fs::read_to_string(root().join("examples/quickstart.rs")).unwrap();

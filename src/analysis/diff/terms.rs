@@ -102,7 +102,7 @@ fn offset(limit: &Limit) -> String {
 }
 
 fn scope(limit: &Limit) -> String {
-    let parts: Vec<_> = limit.scope.0.iter().map(crate::limit::ScopePart::canonical).collect();
+    let parts: Vec<_> = limit.scope.parts.iter().map(crate::limit::ScopePart::canonical).collect();
     parts.join(" and ")
 }
 

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::slots::{Given, Slot};
-use crate::call::{Identity, ToolCall};
+use crate::call::ToolCall;
+use crate::identity::Identity;
 use crate::path::{Root, Step};
 use crate::time::Timestamp;
 

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::{Identity, ToolCall};
+use crate::call::ToolCall;
+use crate::identity::Identity;
 use crate::policy::explain::{ChangedCall, StepKind};
 use crate::policy::{Effect, Policy};
 use crate::time::Timestamp;

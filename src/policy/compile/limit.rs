@@ -23,6 +23,8 @@ pub(super) struct LimitPlaces {
     /// For each rules object with limits, in the order they were read: whose it is, and where its limits begin.
     owners: Vec<(Option<u32>, Vec<LimitPlace>)>,
     pub(super) counters: Vec<Counter>,
+    /// How many limits charge each.
+    users: Vec<u32>,
     /// The counters of a name, more than one only where it is that of several token buckets; and where it stands first.
     by_name: HashMap<Box<str>, (SmallVec<[u32; 1]>, String)>,
 }
@@ -102,16 +104,22 @@ impl LimitPlaces {
                     if limit.is_rate_limit { format!("{base}/rate_limit") } else { format!("{base}/limits/{index}") };
                 reader.pointer = pointer;
                 limit.slot = self.slot(reader, limit, *at);
+                self.users.resize(self.counters.len(), 0);
+                if let Some(users) = self.users.get_mut(limit.slot as usize) {
+                    *users += 1;
+                }
             }
         }
         reader.pointer.clear();
-        if self.by_name.values().all(|(slots, _)| slots.len() == 1) {
-            return;
-        }
+        let has_siblings = self.by_name.values().any(|(slots, _)| slots.len() > 1);
         for (owner, _) in owners {
             for limit in rules_of(entries, all_tools, owner).into_iter().flat_map(|rules| &mut rules.limits) {
-                let slots = self.by_name.get(&limit.counter).into_iter().flat_map(|(slots, _)| slots);
-                limit.buckets = slots.copied().filter(|slot| *slot != limit.slot).collect();
+                limit.alone = self.users.get(limit.slot as usize) == Some(&1);
+                if has_siblings {
+                    let slots = self.by_name.get(&limit.counter).into_iter().flat_map(|(slots, _)| slots);
+                    limit.buckets = slots.copied().filter(|slot| *slot != limit.slot).collect();
+                    limit.alone &= limit.buckets.is_empty();
+                }
             }
         }
     }
@@ -215,6 +223,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Limit> {
         on_exceed,
         slot: 0,
         buckets: Box::default(),
+        alone: false,
         is_rate_limit: false,
     })
 }
@@ -223,7 +232,7 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<L
     let fields = reader.object(node, &RATE)?;
     let max = reader.field(fields, "max", |reader, node| reader.amount(node, "`max`"));
     let window = reader.field(fields, "window", window);
-    let session = || Scope(ScopePart::named("session").into_iter().collect());
+    let session = || Scope::new(Vec::from_iter(ScopePart::named("session")));
     let scope = match fields.get("scope") {
         Some(_) => reader.field(fields, "scope", scope),
         None => Some(session()),
@@ -245,6 +254,7 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<L
         on_exceed: None,
         slot: 0,
         buckets: Box::default(),
+        alone: false,
         is_rate_limit: true,
     })
 }
@@ -290,7 +300,7 @@ fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
             if part.is_none() {
                 reader.unknown_word(node, text, "a scope", &SCOPES);
             }
-            part.map(|part| Scope([part].into()))
+            part.map(|part| Scope::new([part]))
         }
         Json::Array(parts) => {
             if parts.is_empty() {
@@ -308,7 +318,7 @@ fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
                 }
                 part
             });
-            (parts.len() == count && count > 0).then(|| Scope(parts.into()))
+            (parts.len() == count && count > 0).then(|| Scope::new(parts))
         }
         _ => {
             reader.wrong_type(node, &format!("`scope` is one of {}, or a list of these and of paths", listed(&SCOPES)));

@@ -136,7 +136,7 @@ pub(super) fn limits(
             pointer: policy.limit_pointer(*found),
             counter: limit.counter.to_string(),
             window: limit.window.canonical(),
-            scope: limit.scope.0.iter().map(ScopePart::canonical).collect(),
+            scope: limit.scope.parts.iter().map(ScopePart::canonical).collect(),
             algorithm: match (limit.window, limit.algorithm) {
                 (Window::InFlight, _) | (_, Algorithm::InFlight { .. }) => "in_flight",
                 (_, Algorithm::Fixed) => "fixed",
@@ -207,7 +207,7 @@ fn countable(
 /// The first part of a scope that the call lacks.
 fn missing(scope: &Scope, call: &ToolCall<'_>, now: Timestamp) -> Option<Path> {
     let facts = Facts::new(call, now);
-    scope.0.iter().find_map(|part| match part {
+    scope.parts.iter().find_map(|part| match part {
         ScopePart::Global => None,
         ScopePart::Identity(identity) if call.identity(*identity).is_some() => None,
         ScopePart::Identity(identity) => Path::parse(&format!("call.{}", identity.as_str())).ok(),
@@ -227,7 +227,7 @@ fn is_alone(plan: &Plan, found: LimitRef) -> bool {
 fn within(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestamp) -> Vec<Change> {
     let Cost::From(path) = &limit.cost else { return Vec::new() };
     // Another amount would be another subject, of whom nothing is known.
-    if limit.scope.0.iter().any(|part| matches!(part, ScopePart::Path(part) if part == path)) {
+    if limit.scope.parts.iter().any(|part| matches!(part, ScopePart::Path(part) if part == path)) {
         return Vec::new();
     }
     let number = serde_json::from_str::<serde_json::Value>(&room.to_string()).ok();

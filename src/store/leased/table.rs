@@ -1,10 +1,8 @@
 //! What a node holds of all counters, in shards with a short lock each.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -23,7 +21,6 @@ const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Table {
     shards: Box<[Mutex<Shard>]>,
-    hash: RandomState,
     pub(super) capacity: usize,
     held: AtomicUsize,
 }
@@ -95,18 +92,11 @@ impl LockedOne<'_> {
 impl Table {
     pub(super) fn new(capacity: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hash: RandomState::default(), capacity, held: AtomicUsize::new(0) }
+        Self { shards, capacity, held: AtomicUsize::new(0) }
     }
 
     pub(super) fn len(&self) -> usize {
         self.held.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    fn hash_of(&self, subject: &Subject) -> u64 {
-        let mut hasher = self.hash.build_hasher();
-        hasher.write(subject.as_bytes());
-        hasher.finish()
     }
 
     /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
@@ -115,7 +105,7 @@ impl Table {
         let mut locked = Locked { guards: SmallVec::new(), places: SmallVec::new() };
         let mut wanted = 0u64;
         for charge in charges {
-            let hash = self.hash_of(&charge.subject);
+            let hash = charge.subject.hash_code();
             let shard = shard_of(hash);
             wanted |= 1 << shard;
             locked.places.push(Place { hash: row_hash(hash, charge.counter), guard: shard, bucket: None });
@@ -135,7 +125,7 @@ impl Table {
     /// Locks the shard of one subject.
     #[inline]
     pub(super) fn lock_one(&self, subject: &Subject) -> Option<LockedOne<'_>> {
-        let hash = self.hash_of(subject);
+        let hash = subject.hash_code();
         Some(LockedOne { hash, shard: self.shards.get(shard_of(hash))?.lock() })
     }
 
@@ -146,7 +136,7 @@ impl Table {
         subject: &Subject,
         change: impl FnOnce(&mut Holding) -> T,
     ) -> Option<T> {
-        let hash = self.hash_of(subject);
+        let hash = subject.hash_code();
         let mut shard = self.shards.get(shard_of(hash))?.lock();
         let row = shard.rows.find_mut(row_hash(hash, counter), |row| row.is(counter, subject));
         row.map(|row| change(&mut row.holding))
@@ -160,7 +150,7 @@ impl Table {
         now: Timestamp,
         change: impl FnOnce(&mut Holding) -> T,
     ) -> Option<T> {
-        let hash = self.hash_of(&charge.subject);
+        let hash = charge.subject.hash_code();
         let mut shard = self.shards.get(shard_of(hash))?.lock();
         let hash = row_hash(hash, charge.counter);
         if let Some(row) = shard.rows.find_mut(hash, |row| row.is(charge.counter, &charge.subject)) {
@@ -177,7 +167,7 @@ impl Table {
 
     /// Drops a holding with all that is in it.
     pub(super) fn remove(&self, counter: CounterId, subject: &Subject) {
-        let hash = self.hash_of(subject);
+        let hash = subject.hash_code();
         let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return };
         if let Ok(entry) = shard.rows.find_entry(row_hash(hash, counter), |row| row.is(counter, subject)) {
             entry.remove();
@@ -194,7 +184,7 @@ impl Table {
     /// forgets those whose window has ended, and in a full table such as are idle and hold nothing. (Below that a clock that steps
     /// back finds what was held.)
     pub(super) fn sweep(&self, subject: &Subject, now: Timestamp, terms: &Terms) -> SmallVec<[Returned; 2]> {
-        let Some(mut shard) = self.shards.get(shard_of(self.hash_of(subject))).map(Mutex::lock) else {
+        let Some(mut shard) = self.shards.get(shard_of(subject.hash_code())).map(Mutex::lock) else {
             return SmallVec::new();
         };
         let (crowded, full) = (self.len() > self.capacity / 2, self.len() >= self.capacity);

@@ -2,18 +2,15 @@
 //!
 //! Rows do not move when the index grows; it is built anew from them, a walk over one shard.
 
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
-
-use foldhash::quality::RandomState;
 
 use super::row::{Cell, Cells, Key, Row};
 use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::subject::hash_code;
 use crate::time::Timestamp;
 
+#[derive(Default)]
 pub(super) struct Table {
-    /// The key that all shards of a store share.
-    hash: RandomState,
     /// A power of two of places, or none.
     index: Vec<Place>,
     single: Vec<Row<Cell>>,
@@ -75,24 +72,16 @@ fn has_expired(cells: &[Cell], now: Timestamp) -> bool {
 
 /// The half of a hash by which a row is found in its shard, and the other half, which says in which shard.
 #[inline]
-pub(super) fn halves(hash: &RandomState, subject: &[u8]) -> (u32, u32) {
-    let mut hasher = hash.build_hasher();
-    hasher.write(subject);
-    let hash = hasher.finish();
+pub(super) fn halves(hash: u64) -> (u32, u32) {
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are used apart")]
     (hash as u32, (hash >> 32) as u32)
 }
 
+fn hash_of(key: &Key) -> u32 {
+    halves(hash_code(key.subject())).0
+}
+
 impl Table {
-    pub(super) fn new(hash: RandomState) -> Self {
-        let (index, single, several) = (Vec::new(), Vec::new(), Vec::new());
-        Self { hash, index, single, several, hands: [0; 2], horizon: None }
-    }
-
-    fn hash_of(&self, key: &Key) -> u32 {
-        halves(&self.hash, key.subject()).0
-    }
-
     /// The row of a subject.
     #[inline]
     pub(super) fn find(&self, hash: u32, subject: &Subject) -> Option<At> {
@@ -269,7 +258,7 @@ impl Table {
             let several = self.several.iter().enumerate().map(|(index, row)| (&row.key, At::Several(index)));
             // The new row is among them.
             for (key, at) in single.chain(several) {
-                enter(&mut self.index, halves(&self.hash, key.subject()).0, at);
+                enter(&mut self.index, hash_of(key), at);
             }
         } else {
             enter(&mut self.index, hash, at);
@@ -292,7 +281,7 @@ impl Table {
 
     /// Takes a row out; the last one of its kind moves to its place.
     fn remove(&mut self, at: At) -> Option<Cells> {
-        let hash = self.hash_of(self.key(at)?);
+        let hash = hash_of(self.key(at)?);
         let place = self.place_of(hash, at)?;
         self.unlink(place);
         let (last, cells) = match at {
@@ -316,7 +305,7 @@ impl Table {
         if from == to {
             return;
         }
-        let Some(hash) = self.key(from).map(|key| self.hash_of(key)) else { return };
+        let Some(hash) = self.key(from).map(hash_of) else { return };
         if let Some(place) = self.place_of(hash, from).and_then(|place| self.index.get_mut(place)) {
             *place = Place::new(hash, to);
         }
@@ -329,7 +318,7 @@ impl Table {
         loop {
             place = (place + 1) & mask;
             let Some(found) = self.index.get(place).copied().filter(|found| *found != Place::FREE) else { break };
-            let Some(home) = self.key(found.at()).map(|key| self.hash_of(key) as usize & mask) else { break };
+            let Some(home) = self.key(found.at()).map(|key| hash_of(key) as usize & mask) else { break };
             // It may move if its way from home leads over the free place.
             if place.wrapping_sub(home) & mask >= place.wrapping_sub(free) & mask {
                 if let Some(to) = self.index.get_mut(free) {
@@ -405,9 +394,9 @@ mod tests {
         /// A map of maps says what must be there. (Nothing expires at the instant of an addition.)
         #[test]
         fn a_table_holds_what_a_map_would(acts in acts()) {
-            let mut table = Table::new(RandomState::default());
+            let mut table = Table::default();
             let mut model: BTreeMap<u16, BTreeMap<u8, i64>> = BTreeMap::new();
-            let hash = |table: &Table, subject: &Subject| halves(&table.hash, subject.as_bytes()).0;
+            let hash = |subject: &Subject| halves(subject.hash_code()).0;
             for act in acts {
                 match act {
                     Act::Add { subject: number, counter, end } => {
@@ -417,14 +406,14 @@ mod tests {
                         }
                         known.insert(counter, end);
                         let subject = subject(number);
-                        let hash = hash(&table, &subject);
+                        let hash = hash(&subject);
                         prop_assert_eq!(table.add(hash, &subject, cell(counter, end), None), Some(0));
                     }
                     Act::Remove { subject: number, counter } => {
                         let known = model.get_mut(&number).is_some_and(|known| known.remove(&counter).is_some());
                         model.retain(|_, known| !known.is_empty());
                         let (subject, id) = (subject(number), CounterId::of([&*counter.to_string()]));
-                        let hash = hash(&table, &subject);
+                        let hash = hash(&subject);
                         prop_assert_eq!(table.remove_counter(hash, &subject, id), known);
                     }
                     Act::Sweep { rows, now } => {
@@ -432,7 +421,7 @@ mod tests {
                         let reclaimed = table.sweep(rows, Timestamp::from_unix_seconds(now));
                         // Only those go whose counters have all expired, grace included; which of them is the hand's affair.
                         model.retain(|number, known| {
-                            let there = table.find(hash(&table, &subject(*number)), &subject(*number)).is_some();
+                            let there = table.find(hash(&subject(*number)), &subject(*number)).is_some();
                             assert!(there || known.values().all(|end| *end + 2 <= now), "a live one is gone");
                             there
                         });
@@ -446,7 +435,7 @@ mod tests {
                 model.retain(|_, known| !known.is_empty());
                 for (number, known) in &model {
                     let subject = subject(*number);
-                    let at = table.find(hash(&table, &subject), &subject).unwrap();
+                    let at = table.find(hash(&subject), &subject).unwrap();
                     let mut ends: Vec<_> = table.cells(at).iter().map(|cell| cell.expires_at().unix_seconds()).collect();
                     ends.sort_unstable();
                     let mut wanted: Vec<_> = known.values().copied().collect();
@@ -460,9 +449,9 @@ mod tests {
 
     #[test]
     fn expired_counters_of_a_subject_make_room_for_its_next() {
-        let mut table = Table::new(RandomState::default());
+        let mut table = Table::default();
         let subject = subject(1);
-        let hash = halves(&table.hash, subject.as_bytes()).0;
+        let hash = halves(subject.hash_code()).0;
         let at = Timestamp::from_unix_seconds;
         assert_eq!(table.add(hash, &subject, cell(0, 10), Some(at(9))), Some(0));
         assert_eq!(table.add(hash, &subject, cell(1, 20), Some(at(11))), Some(0), "within the grace");
