@@ -34,7 +34,7 @@ mod written;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::evaluate::Code;
+use super::code::Code;
 use crate::time::Timestamp;
 
 pub use super::condition::Truth;

@@ -5,6 +5,7 @@
 mod applying;
 mod approval;
 mod bounds;
+mod code;
 mod compile;
 mod condition;
 mod document;
@@ -14,6 +15,7 @@ pub mod explain;
 mod partial;
 mod pattern;
 mod places;
+mod plan;
 mod reader;
 mod schema;
 mod source;
@@ -34,16 +36,17 @@ use crate::pointer;
 use condition::Condition;
 
 pub use bounds::Bounds;
+pub use code::Code;
 pub use error::{Issue, IssueCode, PolicyError};
-pub use evaluate::{Code, Effect, Evaluation};
+pub use evaluate::{Effect, Evaluation};
 
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use error::Issues;
-pub(crate) use evaluate::{LimitRef, Plan, Uncountable};
 pub(crate) use explain::Standing;
 pub(crate) use partial::{Gaps, Missing};
 pub(crate) use pattern::Names;
 pub(crate) use places::Place;
+pub(crate) use plan::{LimitRef, Plan, Uncountable};
 pub(crate) use reader::quote;
 pub(crate) use suggest::edits;
 pub(crate) use suggest::suggest;

@@ -143,6 +143,8 @@ impl Names {
         self.matching_patterns(name, exact)
     }
 
+    /// Out of line, so that a policy of plain names does not carry a list about.
+    #[inline(never)]
     fn matching_patterns(&self, name: &str, exact: Option<u32>) -> Matching {
         let (mut few, mut count) = ([0; FEW_MATCHES], 0);
         let mut add = |entry| {

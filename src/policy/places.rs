@@ -1,6 +1,6 @@
 //! The places of a policy that can say something of a call, and which of them look at one.
 
-use super::evaluate::Code;
+use super::code::Code;
 use super::{Action, Compiled, Policy, RuleRef, Rules, Section};
 use crate::call::ToolCall;
 use crate::pointer;

@@ -1,7 +1,7 @@
 //! Makes explanations: goes through all steps, as evaluation does, but stops at none.
 
 use super::super::condition::{Condition, Stance, Truth};
-use super::super::evaluate::{LimitRef, Plan};
+use super::super::plan::{LimitRef, Plan};
 use super::super::{Action, Code, DefaultEffect, Effect, Policy, Rule, RuleRef, Rules, Section};
 use super::change::{Change, Search};
 use super::sample::to_value;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::super::evaluate::{LimitRef, Plan};
+use super::super::plan::{LimitRef, Plan};
 use super::super::{Code, Policy};
 use super::change::{Change, ChangedCall};
 use super::{Explanation, Outcome, Step, StepKind};
@@ -236,7 +236,7 @@ fn within(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestamp) -> V
     let changed: ChangedCall = change.apply(call, now);
     let call = changed.call();
     let facts = Facts::new(&call, changed.now());
-    let fits = super::super::evaluate::amount(limit, &facts).is_some_and(|amount| Total::ZERO.has_room(amount, room));
+    let fits = super::super::plan::amount(limit, &facts).is_some_and(|amount| Total::ZERO.has_room(amount, room));
     if fits { vec![change] } else { Vec::new() }
 }
 

@@ -1,0 +1,279 @@
+//! What a call costs: which counters its limits charge, of whom, and how much.
+
+use std::collections::{HashMap, HashSet};
+
+use smallvec::SmallVec;
+
+use super::code::Code;
+use super::pattern::Matching;
+use super::{Compiled, Policy, RuleRef, Section};
+use crate::amount::Amount;
+use crate::call::ToolCall;
+use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
+use crate::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
+use crate::path::{Datum, Facts, Found};
+use crate::subject::OwnScope;
+use crate::time::Timestamp;
+
+/// What a call costs: the charges, and the limits that they are for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) charges: Charges,
+    pub(crate) limits: SmallVec<[LimitRef; 4]>,
+}
+
+/// A limit of the policy, and which charge of the plan is its.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitRef {
+    pub(super) entry: Option<u32>,
+    pub(super) index: u32,
+    pub(super) charge: u32,
+}
+
+impl LimitRef {
+    /// The index of its charge.
+    pub(crate) fn charge(self) -> usize {
+        self.charge as usize
+    }
+}
+
+/// A limit that cannot count a call.
+pub(crate) struct Uncountable {
+    pub(crate) limit: LimitRef,
+    pub(crate) code: Code,
+}
+
+impl Plan {
+    /// Adds a limit. Those of one counter make one charge: the largest amount, below the smallest maximum.
+    ///
+    /// # Errors
+    /// The call lacks a part of the limit's scope, or has no valid amount.
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        policy: &Policy,
+        mut found: LimitRef,
+        limit: &Limit,
+        facts: &Facts<'_>,
+    ) -> Result<(), Code> {
+        let before = self.charges.len();
+        if limit.alone {
+            let index = self.new_charge(policy, limit.slot, limit, facts)?;
+            let Some(amount) = amount(limit, facts) else {
+                self.charges.truncate(before);
+                return Err(Code::AmountInvalid);
+            };
+            if let Some(charge) = self.charges.get_mut(index) {
+                charge.amount = amount;
+                charge.max = (!limit.shadow).then(|| limit.room());
+            }
+            found.charge = u32::try_from(index).unwrap_or(u32::MAX);
+            self.limits.push(found);
+            return Ok(());
+        }
+        let added = self.charge(policy, limit.slot, limit, facts).and_then(|index| {
+            let amount = amount(limit, facts).ok_or(Code::AmountInvalid)?;
+            let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
+            charge.amount = charge.amount.max(amount);
+            if !limit.shadow {
+                let room = limit.room();
+                charge.max = Some(charge.max.map_or(room, |max| max.min(room)));
+            }
+            found.charge = u32::try_from(index).unwrap_or(u32::MAX);
+            for bucket in &limit.buckets {
+                let other = self.charge(policy, *bucket, limit, facts)?;
+                if let Some(charge) = self.charges.get_mut(other) {
+                    charge.amount = charge.amount.max(amount);
+                }
+            }
+            Ok(())
+        });
+        match added {
+            Ok(()) => self.limits.push(found),
+            // Only those that were made for this limit go again.
+            Err(_) => self.charges.truncate(before),
+        }
+        added
+    }
+
+    /// The index of the charge of a counter, which is added if it is not there.
+    #[inline]
+    fn charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
+        let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
+        match self.charges.iter().position(|charge| charge.counter == counter) {
+            Some(known) => Ok(known),
+            None => self.new_charge(policy, slot, limit, facts),
+        }
+    }
+
+    /// Adds a charge of nothing to a counter that has none.
+    #[inline]
+    fn new_charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
+        let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
+        let index = self.charges.len();
+        let meter = policy.meter(slot, limit, facts.now);
+        if let Some(known) = limit.scope.own.and_then(|scope| facts.call.known_subject(scope)) {
+            self.charges.push(Charge { counter, subject: known.clone(), amount: Amount::ZERO, max: None, meter });
+            return Ok(index);
+        }
+        // Made where it stays: a charge is large, and its subject is written into it.
+        self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
+        let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
+        if write_subject(&mut charge.subject, &limit.scope, facts).is_none() {
+            self.charges.truncate(index);
+            return Err(Code::ScopeMissing);
+        }
+        Ok(index)
+    }
+
+    /// What each charge is when the call has really cost `real`: only limits that read their amount from the call change.
+    pub(crate) fn settled(&self, policy: &Policy, real: Amount) -> SmallVec<[Amount; 4]> {
+        let mut amounts: SmallVec<[_; 4]> = self.charges.iter().map(|charge| (charge.amount, None)).collect();
+        for limit in self.limits.iter().filter_map(|found| policy.limit(*found)) {
+            let (cost, reads) = match limit.cost {
+                Cost::Constant(amount) => (amount, false),
+                Cost::From(_) => (real, true),
+            };
+            for slot in limit.buckets.iter().copied().chain([limit.slot]) {
+                let counter = policy.counter_id(slot);
+                let index = self.charges.iter().position(|charge| Some(charge.counter) == counter);
+                if let Some((_, settled)) = index.and_then(|index| amounts.get_mut(index)) {
+                    let (known, known_reads) = settled.unwrap_or_default();
+                    *settled = Some((cost.max(known), reads || known_reads));
+                }
+            }
+        }
+        let settled = |(before, settled): (Amount, Option<(Amount, bool)>)| match settled {
+            Some((amount, true)) => amount,
+            _ => before,
+        };
+        amounts.into_iter().map(settled).collect()
+    }
+}
+
+impl Compiled {
+    /// Calls `visit` for every limit that applies, in document order, until it gives something.
+    #[inline]
+    pub(super) fn each_limit<'c, T>(
+        &'c self,
+        call: &ToolCall<'_>,
+        matching: &Matching,
+        mut visit: impl FnMut(LimitRef, &'c Limit) -> Option<T>,
+    ) -> Option<T> {
+        self.first(call, matching, |entry, rules| {
+            (0u32..).zip(&rules.limits).find_map(|(index, limit)| visit(LimitRef { entry, index, charge: 0 }, limit))
+        })
+    }
+
+    fn limit(&self, found: LimitRef) -> Option<&Limit> {
+        self.rules(found.entry)?.limits.get(found.index as usize)
+    }
+}
+
+impl Policy {
+    pub(crate) fn limit(&self, found: LimitRef) -> Option<&Limit> {
+        self.compiled().limit(found)
+    }
+
+    /// The counters of that name (several, if they are token buckets), and whom they count when `call` is made; nothing if there
+    /// is none, or the call lacks a part of their scope.
+    pub(crate) fn counted_as(
+        &self,
+        counter: &str,
+        call: &ToolCall<'_>,
+        now: Timestamp,
+    ) -> Option<(Vec<CounterId>, Subject)> {
+        let named =
+            || self.compiled().counters.iter().zip(&self.0.counters).filter(|(known, _)| &*known.name == counter);
+        let (first, _) = named().next()?;
+        let subject = subject(&first.scope, &Facts::new(call, now))?;
+        Some((named().map(|(_, id)| *id).collect(), subject))
+    }
+
+    /// What a call of this caller's would charge if every limit of the policy applied to it, with amounts of nothing: those
+    /// limits whose scope it has all parts of, of those that agree in counter and maximum the first. O(limits).
+    pub(crate) fn every_limit(&self, caller: &ToolCall<'_>, now: Timestamp) -> Plan {
+        let compiled = self.compiled();
+        let facts = Facts::new(caller, now);
+        let mut plan = Plan::default();
+        let (mut seen, mut charges) = (HashSet::new(), HashMap::new());
+        let entries = compiled.entries.with_rules().map(|(entry, rules)| (Some(entry), rules));
+        for (entry, rules) in entries.chain([(None, &compiled.all_tools)]) {
+            for (index, limit) in (0u32..).zip(&rules.limits).filter(|(_, limit)| seen.insert((limit.slot, limit.max)))
+            {
+                let charge = charges.entry(limit.slot).or_insert_with(|| {
+                    plan.new_charge(self, limit.slot, limit, &facts).ok().and_then(|charge| u32::try_from(charge).ok())
+                });
+                if let Some(charge) = *charge {
+                    plan.limits.push(LimitRef { entry, index, charge });
+                }
+            }
+        }
+        plan
+    }
+
+    /// The scopes of its counters that hang on the caller alone.
+    pub(crate) fn own_scopes(&self) -> impl Iterator<Item = OwnScope> {
+        self.compiled().counters.iter().filter_map(|counter| counter.scope.own)
+    }
+
+    #[inline]
+    fn counter_id(&self, slot: u32) -> Option<CounterId> {
+        self.0.counters.get(slot as usize).copied()
+    }
+
+    /// How the counter counts now. `limit` is one of its own, or, for a token bucket, of its name.
+    #[inline]
+    fn meter(&self, slot: u32, limit: &Limit, now: Timestamp) -> Meter {
+        match limit.algorithm {
+            Algorithm::Fixed => Meter::Fixed(limit.window.around(now, limit.utc_offset)),
+            Algorithm::Sliding => Meter::Sliding { seconds: limit.window.seconds() },
+            Algorithm::TokenBucket { .. } => {
+                let refill = self.compiled().counters.get(slot as usize).map_or(limit.max, |counter| counter.max);
+                Meter::TokenBucket { refill, seconds: limit.window.seconds() }
+            }
+            Algorithm::InFlight { lease } => Meter::InFlight { lease },
+        }
+    }
+
+    /// The limit's place in the document.
+    pub(crate) fn limit_pointer(&self, found: LimitRef) -> String {
+        let is_rate_limit = self.limit(found).is_some_and(|limit| limit.is_rate_limit);
+        let section = if is_rate_limit { Section::RateLimit } else { Section::Limit(found.index) };
+        self.compiled().pointer(RuleRef { entry: found.entry, section })
+    }
+}
+
+/// Whom a counter of that scope counts; nothing where the call lacks a part.
+fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
+    let mut subject = Subject::default();
+    write_subject(&mut subject, scope, facts).map(|()| subject)
+}
+
+#[inline]
+fn write_subject(subject: &mut Subject, scope: &Scope, facts: &Facts<'_>) -> Option<()> {
+    for part in &scope.parts {
+        match part {
+            ScopePart::Global => subject.push_global(),
+            ScopePart::Identity(identity) => subject.push_identity(*identity, facts.call.identity(*identity)?),
+            ScopePart::Path(path) => match path.resolve(facts) {
+                Found::Value(Datum::Text(text)) => subject.push_text(text),
+                Found::Value(Datum::Number(number)) => subject.push_number(number),
+                _ => return None,
+            },
+        }
+    }
+    subject.bound();
+    Some(())
+}
+
+#[inline]
+pub(super) fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
+    match &limit.cost {
+        Cost::Constant(amount) => Some(*amount),
+        Cost::From(path) => match path.resolve(facts) {
+            Found::Value(Datum::Number(number)) => Amount::from_exact(number).ok(),
+            _ => None,
+        },
+    }
+}
