@@ -2,7 +2,13 @@
 //!
 //! `tests/data/attacks/` has a file for each class. An attack is a policy and the [steps](toolgate::trace) that try to walk past it;
 //! or a document that must be refused; or a connection, message by message, as it passes a gateway. `why` says in one line what
-//! goes wrong where the answer is another, and `source` where that is publicly known.
+//! goes wrong where the answer is another, and `source` where that is publicly known. What data cannot tell (what
+//! an attack costs, threads that meet, stores that fail, keys and pins) stands in the modules below.
+
+mod bounds;
+mod outages;
+mod races;
+mod replays;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
