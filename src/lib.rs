@@ -24,6 +24,7 @@ mod pointer;
 mod policy;
 pub mod recommend;
 pub mod replay;
+pub mod security;
 pub mod shadow;
 pub mod store;
 pub mod testing;

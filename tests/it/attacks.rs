@@ -320,6 +320,39 @@ fn policies_of_attacks_round_trip() {
     }
 }
 
+/// The page on security names, for each promise, a class of this table or a test, and every class.
+#[test]
+fn every_promise_names_what_proves_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let mut folders = vec![root.join("tests/it")];
+    let mut tests = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                tests += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let section = page.split_once("## What is promised").unwrap().1.split_once("\n## ").unwrap().0;
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 15);
+    for row in rows {
+        let proofs: Vec<_> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!proofs.is_empty(), "{row}");
+        for proof in proofs {
+            let is_a_test = tests.contains(&format!("#[test]\nfn {proof}()"));
+            assert!(CLASSES.contains(&proof) || is_a_test, "`{proof}` is neither a class nor a test");
+        }
+    }
+    for class in CLASSES {
+        assert!(page.contains(&format!("`{class}`")), "the page does not name `{class}`");
+    }
+}
+
 fn is_a_sentence(text: &str) -> bool {
     text.len() > 10 && text.ends_with('.') && !text.contains('\n') && text.len() < 200
 }
