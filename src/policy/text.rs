@@ -36,11 +36,11 @@ impl Needle {
     /// in may both be the agent's, an expression takes a thousand times its length, and looking for it the product of both.
     pub(crate) fn of_call(texts: &[&str]) -> Option<Vec<Self>> {
         let mut left = MAX_FOLDED;
-        let mut needle = |text: &&str| {
+        let needle = |text: &&str| {
             left = left.checked_sub(text.chars().take(left + 1).count())?;
             Self::new(text, IgnoreCase::Yes)
         };
-        texts.iter().map(|text| needle(text)).collect()
+        texts.iter().map(needle).collect()
     }
 
     pub(crate) fn is_within(&self, text: &str) -> bool {

@@ -135,6 +135,30 @@ fn texts_of_the_agent_that_are_looked_for_without_regard_to_case_are_bounded() {
     }
 }
 
+/// Why: hosts are decoded, normalised and encoded before they are compared, and a label without end may take its length squared.
+#[test]
+fn a_host_without_end_takes_no_more_than_its_length() {
+    let policy = requires(&json!({ "path": "args.u", "op": "host_in", "value": ["api.example.com"] }));
+    let many = 100_000;
+    for host in [
+        "a".repeat(many),
+        "\u{e4}".repeat(many),
+        "a.".repeat(many),
+        "xn--a.".repeat(many),
+        format!("xn--{}", "a".repeat(many)),
+        format!("xn--{}-{}", "a".repeat(many), "9".repeat(many)),
+        format!("a{}", "\u{301}\u{323}".repeat(many)),
+        "%41".repeat(many),
+        "0.".repeat(many),
+        format!("[{}]", "0:".repeat(many)),
+        "\u{ad}".repeat(many),
+    ] {
+        let (allowed, cost) = is_allowed(&policy, &json!({ "u": format!("https://{host}/") }));
+        assert!(!allowed);
+        assert!(cost.bytes_max < 64 * host.len() as u64 + (1 << 20), "{}: {cost:?}", &host[..8]);
+    }
+}
+
 /// Why: rules that walk what the agent sends must not copy it.
 #[test]
 fn a_call_of_many_values_is_judged_without_an_allocation() {
@@ -201,6 +225,30 @@ fn keys_without_end_fill_a_store_and_evict_nobody() {
     assert!(gate.store().len() <= CAPACITY);
     assert!(cost.bytes_current < 256 << 10, "{cost:?}");
     assert_eq!(check("victim", "x"), Some(Code::Limit), "a live counter stays");
+}
+
+/// Why: an id is kept until the server has answered: ten thousand that are as long as a message may be are gigabytes.
+#[test]
+fn ids_without_end_do_not_fill_a_connection() {
+    let mut session = Session::<Permit>::new();
+    let ask = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"ping"}}"#);
+    for length in [1_025, 100_000] {
+        assert!(
+            matches!(session.from_client(ask(&"i".repeat(length)).as_bytes()), FromClient::Answer { .. }),
+            "{length}"
+        );
+    }
+    let tail = "i".repeat(1_019);
+    let cost = measure(|| {
+        for number in 0..10_100 {
+            let forwarded = matches!(
+                session.from_client(ask(&format!("{number:05}{tail}")).as_bytes()),
+                FromClient::Forward { .. }
+            );
+            assert_eq!(forwarded, number < 10_000, "{number}");
+        }
+    });
+    assert!(cost.bytes_current < 32 << 20, "{cost:?}");
 }
 
 /// Why: an agent that asks without end buries the question that a person should have seen.
