@@ -26,6 +26,7 @@ mod pointer;
 mod policy;
 pub mod recommend;
 pub mod replay;
+pub mod security;
 pub mod shadow;
 pub mod store;
 mod subject;

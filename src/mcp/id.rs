@@ -27,6 +27,14 @@ impl RequestId {
         };
         id.as_str().map(|text| Id::Text(text.into())).or_else(integer).map(Self)
     }
+
+    /// The text, of an id that is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.0 {
+            Id::Text(text) => Some(text),
+            Id::Negative(_) | Id::Positive(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for RequestId {

@@ -16,6 +16,8 @@ use text::{Envelope, answerable, error, read_list};
 
 /// How many requests of a client may be under way at once: a server that never answers does not fill the memory.
 const UNDER_WAY: usize = 10_000;
+/// How many bytes the id of a request may have, as it is kept until the server has answered.
+const ID_BYTES: usize = 1_024;
 /// How many answers are remembered, to know them again when a stream is resumed.
 const ANSWERED: usize = 256;
 /// How many tools with an `outputSchema` are remembered. Past that, all tools count as having one.
@@ -204,8 +206,8 @@ impl<P: Leave> Session<P> {
     /// Takes a message of the client. Linear in the message.
     ///
     /// Answered, with as much of its id as is certain, is what [`Message::read`] refuses or is not UTF-8; a request whose
-    /// id is neither a text nor an integer, or is under way already; a `tools/call` without an id, which could not be told when it
-    /// ends; and requests past 10,000 under way.
+    /// id is neither a text of at most 1,024 bytes nor an integer, or is under way already; a `tools/call` without an id, which
+    /// could not be told when it ends; and requests past 10,000 under way.
     pub fn from_client(&mut self, message: &[u8]) -> FromClient {
         let read = match std::str::from_utf8(message) {
             Ok(text) => Message::read(text).map_err(|error| {
@@ -249,6 +251,7 @@ impl<P: Leave> Session<P> {
             }
             Some(Some(id)) => {
                 let error = match () {
+                    () if id.text().is_some_and(|text| text.len() > ID_BYTES) => "the `id` is too long",
                     () if self.under_way.contains_key(&id) => "a request with this `id` is under way",
                     () if self.under_way.len() >= UNDER_WAY => "too many requests are under way",
                     () => "",

@@ -202,14 +202,14 @@ impl Test {
 
     pub(super) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
         let operand = match self.check.other() {
-            None => None,
+            None => Other::default(),
             Some(path) => match self.check.usable(path.resolve(facts)) {
-                Ok(other) => Some(other),
+                Ok(other) => other,
                 Err(Unusable) => return Truth::Undecidable,
             },
         };
         if !self.path.has_each() {
-            return self.truth_of(self.path.resolve(facts), operand, stance);
+            return self.truth_of(self.path.resolve(facts), &operand, stance);
         }
         // Of many values, `require` wants every one and the others any.
         let enough = match stance {
@@ -218,14 +218,14 @@ impl Test {
         };
         let mut sum = enough.not();
         let _ = self.path.each(facts, &mut |found| {
-            sum = sum.with(self.truth_of(found, operand, stance), enough);
+            sum = sum.with(self.truth_of(found, &operand, stance), enough);
             if sum == enough { Visit::Stop } else { Visit::Next }
         });
         sum
     }
 
     #[inline]
-    fn truth_of(&self, found: Found<'_>, operand: Other<'_>, stance: Stance) -> Truth {
+    fn truth_of(&self, found: Found<'_>, operand: &Other<'_>, stance: Stance) -> Truth {
         match found {
             Found::Value(datum) if self.negated => self.check.truth(datum, operand).not(),
             Found::Value(datum) => self.check.truth(datum, operand),
@@ -246,7 +246,12 @@ impl Test {
 struct Unusable;
 
 /// A value from elsewhere in the call, if the operator asks for one.
-type Other<'a> = Option<Datum<'a>>;
+#[derive(Default)]
+struct Other<'a> {
+    datum: Option<Datum<'a>>,
+    /// Its texts, where they are looked for without regard to case: made once, however many values they are looked for in.
+    folded: Vec<Needle>,
+}
 
 /// How many values a list from the call may have to be compared with. Both sides may be the agent's, and one list for each
 /// element of another must not take the square of what it can send.
@@ -267,7 +272,7 @@ impl Check {
     }
 
     /// What is found there, if the operator can take it.
-    fn usable<'a>(&self, found: Found<'a>) -> Result<Datum<'a>, Unusable> {
+    fn usable<'a>(&self, found: Found<'a>) -> Result<Other<'a>, Unusable> {
         let Found::Value(other) = found else { return Err(Unusable) };
         let usable = match (self, other) {
             (Self::Order(..), other) => matches!(other, Datum::Number(_)),
@@ -279,11 +284,22 @@ impl Check {
             (Self::In(_) | Self::Affix(..), _) | (_, Datum::UnclearNumber) => false,
             _ => true,
         };
-        if usable { Ok(other) } else { Err(Unusable) }
+        if !usable {
+            return Err(Unusable);
+        }
+        let texts = match (self, other) {
+            (Self::Contains(_, IgnoreCase::Yes) | Self::Affix(_, _, IgnoreCase::Yes), Datum::Text(text)) => vec![text],
+            (Self::Affix(_, _, IgnoreCase::Yes), Datum::Array(texts)) => {
+                texts.iter().filter_map(Value::as_str).collect()
+            }
+            _ => Vec::new(),
+        };
+        Needle::of_call(&texts).map(|folded| Other { datum: Some(other), folded }).ok_or(Unusable)
     }
 
     /// Whether the check holds for a value that is there, before the sign.
-    fn truth(&self, datum: Datum<'_>, other: Other<'_>) -> Truth {
+    fn truth(&self, datum: Datum<'_>, side: &Other<'_>) -> Truth {
+        let other = side.datum;
         match self {
             Self::Exists => Truth::True,
             Self::Equal(Operand::Fixed(value)) => equal(datum, value.into()),
@@ -326,28 +342,22 @@ impl Check {
                 Some(Datum::Array(values)) => one_of(datum, values),
                 _ => Truth::Undecidable,
             },
-            Self::Contains(Operand::From(_), case) => match (other, case) {
-                (Some(value @ Datum::Text(text)), IgnoreCase::Yes) => match Needle::new(text, IgnoreCase::Yes) {
-                    Some(needle) => contains(datum, value, Some(&needle)),
-                    None => Truth::Undecidable,
-                },
-                (Some(value), _) => contains(datum, value, None),
-                (None, _) => Truth::Undecidable,
-            },
+            Self::Contains(Operand::From(_), _) => {
+                other.map_or(Truth::Undecidable, |value| contains(datum, value, side.folded.first()))
+            }
             Self::Affix(affix, Operand::From(_), case) => {
                 let Datum::Text(text) = datum else { return Truth::Undecidable };
-                let is_affix = |needle: &str| match (case, affix) {
-                    (IgnoreCase::No, Affix::Start) => Truth::of(text.starts_with(needle)),
-                    (IgnoreCase::No, Affix::End) => Truth::of(text.ends_with(needle)),
-                    (IgnoreCase::Yes, _) => match Needle::new(needle, IgnoreCase::Yes) {
-                        Some(needle) => Truth::of(needle.is_affix(*affix, text)),
-                        None => Truth::Undecidable,
-                    },
+                let is_affix = |needle: &str| match affix {
+                    Affix::Start => text.starts_with(needle),
+                    Affix::End => text.ends_with(needle),
                 };
-                match other {
-                    Some(Datum::Text(needle)) => is_affix(needle),
-                    Some(Datum::Array(needles)) => Truth::any(needles.iter().filter_map(Value::as_str).map(is_affix)),
-                    _ => Truth::Undecidable,
+                match (case, other) {
+                    (IgnoreCase::Yes, _) => Truth::of(side.folded.iter().any(|needle| needle.is_affix(*affix, text))),
+                    (IgnoreCase::No, Some(Datum::Text(needle))) => Truth::of(is_affix(needle)),
+                    (IgnoreCase::No, Some(Datum::Array(needles))) => {
+                        Truth::of(needles.iter().filter_map(Value::as_str).any(is_affix))
+                    }
+                    (IgnoreCase::No, _) => Truth::Undecidable,
                 }
             }
         }

@@ -19,6 +19,9 @@ pub(crate) enum Needle {
 /// How large a compiled regex may be, in bytes.
 pub(crate) const REGEX_SIZE: usize = 1 << 20;
 
+/// How many characters the texts from the call may have, all together, that a condition looks for without regard to case.
+const MAX_FOLDED: usize = 1_000;
+
 impl Needle {
     /// Nothing, if the text is too long for a regex.
     pub(crate) fn new(text: &str, case: IgnoreCase) -> Option<Self> {
@@ -27,6 +30,17 @@ impl Needle {
         }
         let regex = RegexBuilder::new(&regex::escape(text)).case_insensitive(true).size_limit(REGEX_SIZE).build();
         regex.ok().map(|regex| Self::Folded { regex, characters: text.chars().count() })
+    }
+
+    /// Texts of the call, to look for without regard to case; nothing, if they are too long: what is sought and what it is sought
+    /// in may both be the agent's, an expression takes a thousand times its length, and looking for it the product of both.
+    pub(crate) fn of_call(texts: &[&str]) -> Option<Vec<Self>> {
+        let mut left = MAX_FOLDED;
+        let needle = |text: &&str| {
+            left = left.checked_sub(text.chars().take(left + 1).count())?;
+            Self::new(text, IgnoreCase::Yes)
+        };
+        texts.iter().map(needle).collect()
     }
 
     pub(crate) fn is_within(&self, text: &str) -> bool {

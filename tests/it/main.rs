@@ -10,6 +10,7 @@
 
 mod allocations;
 mod approvals;
+mod attacks;
 mod audit;
 mod audit_log;
 mod callers;

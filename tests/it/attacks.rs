@@ -1,0 +1,367 @@
+//! The attack table: every class of bypass that a policy engine for tool calls has suffered, each attack with its right answer.
+//!
+//! `tests/data/attacks/` has a file for each class. An attack is a policy and the [steps](toolgate::trace) that try to walk past it;
+//! or a document that must be refused; or a connection, message by message, as it passes a gateway. `why` says in one line what
+//! goes wrong where the answer is another, and `source` where that is publicly known. What data cannot tell (what
+//! an attack costs, threads that meet, stores that fail, keys and pins) stands in the modules below.
+
+mod bounds;
+mod outages;
+mod races;
+mod replays;
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use toolgate::mcp::{Decided, FromClient, FromServer, Message, Session, filter_tools_list};
+use toolgate::testing::Suite;
+use toolgate::{Gate, Permit, Policy};
+
+/// Every class, by the name of its file.
+const CLASSES: [&str; 24] = [
+    "absence",
+    "amounts",
+    "bombs",
+    "case_variant_keys",
+    "changed_arguments",
+    "coercion",
+    "connections",
+    "counter_keys",
+    "duplicate_keys",
+    "identities",
+    "not_promised",
+    "numbers",
+    "parser_differences",
+    "paths",
+    "policy_documents",
+    "precedence",
+    "regexes",
+    "reloads",
+    "replayed_approvals",
+    "store_outages",
+    "tool_definitions",
+    "unicode_names",
+    "urls",
+    "windows",
+];
+
+/// The attacks of one class.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    class: String,
+    about: String,
+    source: Option<String>,
+    /// For attacks that bring none of their own.
+    policy: Option<Box<RawValue>>,
+    attacks: Vec<Attack>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Attack {
+    title: String,
+    why: String,
+    source: Option<String>,
+    policy: Option<Box<RawValue>>,
+    #[serde(default)]
+    steps: Vec<Box<RawValue>>,
+    document: Option<String>,
+    issues: Option<Box<RawValue>>,
+    #[serde(default)]
+    connection: Vec<Line>,
+}
+
+/// A message of a connection, and what becomes of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    client: Option<String>,
+    /// Bytes that are no text, in hexadecimal digits.
+    client_hex: Option<String>,
+    server: Option<String>,
+    becomes: Becomes,
+    /// What is sent on.
+    text: Option<String>,
+    /// The names of the tools in a list that is sent on.
+    tools: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Debug, PartialEq, Eq, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Becomes {
+    Forwarded,
+    Answered,
+    Dropped,
+}
+
+fn tables() -> Vec<Table> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/attacks");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let read = |file: &Path| -> Table {
+        let text = std::fs::read_to_string(file).unwrap();
+        let table: Table = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(&*table.class), "a file for each class");
+        table
+    };
+    files.iter().map(|file| read(file)).collect()
+}
+
+impl Table {
+    fn policy<'t>(&'t self, attack: &'t Attack) -> Option<&'t RawValue> {
+        attack.policy.as_deref().or(self.policy.as_deref())
+    }
+
+    /// The attacks that the crate's own runner can tell, in its format.
+    fn cases(&self) -> Vec<String> {
+        let case = |attack: &Attack| {
+            let (id, description) = (Value::from(&*attack.title), Value::from(&*attack.why));
+            let head = format!(r#"{{"id":{id},"description":{description}"#);
+            match (&attack.document, &attack.issues) {
+                (Some(document), Some(issues)) => {
+                    Some(format!(r#"{head},"document":{},"issues":{}}}"#, Value::from(&**document), issues.get()))
+                }
+                _ if attack.steps.is_empty() => None,
+                _ => {
+                    let steps: Vec<_> = attack.steps.iter().map(|step| step.get()).collect();
+                    let policy = self.policy(attack).map_or("null", RawValue::get);
+                    Some(format!(r#"{head},"policy":{policy},"steps":[{}]}}"#, steps.join(",")))
+                }
+            }
+        };
+        self.attacks.iter().filter_map(case).collect()
+    }
+}
+
+#[test]
+fn every_attack_gets_its_answer() {
+    let mut wrong = Vec::new();
+    for table in tables() {
+        let cases = table.cases();
+        if cases.is_empty() {
+            continue;
+        }
+        let suite = Suite::of(None).cases(&format!("[{}]", cases.join(",")));
+        match suite.and_then(|suite| suite.run()) {
+            Ok(run) => println!("{}: {} attacks", table.class, run.cases()),
+            Err(error) => wrong.push(format!("{}: {error}", table.class)),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A gateway without a transport.
+struct Gateway {
+    gate: Gate,
+    session: Session,
+}
+
+impl Gateway {
+    fn new(policy: &RawValue) -> Self {
+        Self { gate: Gate::new(policy.get().parse().unwrap()), session: Session::new() }
+    }
+
+    /// What becomes of a message, and what is sent on.
+    fn client(&mut self, message: &[u8]) -> (Becomes, Option<String>) {
+        match self.session.from_client(message) {
+            FromClient::Forward { message, .. } => (Becomes::Forwarded, Some(message)),
+            FromClient::Answer { answer: None, .. } => (Becomes::Dropped, None),
+            FromClient::Answer { answer: Some(_), .. } => (Becomes::Answered, None),
+            FromClient::Decide(call) => {
+                let judged = call.clone();
+                let decision = self.gate.check(&call.tool_call().grant("g"));
+                match self.session.decided(call, decision) {
+                    Decided::Answer { .. } => (Becomes::Answered, None),
+                    Decided::Forward { message, .. } => {
+                        assert_eq!(Message::read(&message), Ok(Message::Call(judged)), "what is judged is forwarded");
+                        (Becomes::Forwarded, Some(message))
+                    }
+                }
+            }
+        }
+    }
+
+    fn server(&mut self, message: &str) -> (Becomes, Option<String>) {
+        let policy = self.gate.policy();
+        match self.session.from_server(message.as_bytes(), |result| filter_tools_list(policy.as_ref(), result)) {
+            FromServer::Drop { .. } => (Becomes::Dropped, None),
+            FromServer::Forward { message, ended, .. } => {
+                if let Some(ended) = ended {
+                    ended.conclude().unwrap();
+                }
+                (Becomes::Forwarded, Some(message.into_owned()))
+            }
+        }
+    }
+}
+
+fn bytes(digits: &str) -> Vec<u8> {
+    assert_eq!(digits.len() % 2, 0);
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn every_connection_is_held() {
+    let mut run = 0;
+    for table in tables() {
+        for attack in table.attacks.iter().filter(|attack| !attack.connection.is_empty()) {
+            let mut gateway = Gateway::new(table.policy(attack).unwrap());
+            for (number, line) in attack.connection.iter().enumerate() {
+                let at = format!("{}: {}, message {}", table.class, attack.title, number + 1);
+                let (becomes, sent) = match (&line.client, &line.client_hex, &line.server) {
+                    (Some(text), None, None) => gateway.client(text.as_bytes()),
+                    (None, Some(digits), None) => gateway.client(&bytes(digits)),
+                    (None, None, Some(text)) => gateway.server(text),
+                    _ => panic!("{at}: one of `client`, `client_hex`, `server`"),
+                };
+                assert_eq!(becomes, line.becomes, "{at}: {sent:?}");
+                assert!(line.text.is_none() || line.text == sent, "{at}: {sent:?}");
+                if let Some(want) = &line.tools {
+                    let sent: Value = serde_json::from_str(&sent.unwrap()).unwrap();
+                    let names: Vec<_> = sent["result"]["tools"].as_array().into_iter().flatten().collect();
+                    assert_eq!(
+                        names.iter().map(|tool| &tool["name"]).collect::<Vec<_>>(),
+                        want.iter().collect::<Vec<_>>(),
+                        "{at}"
+                    );
+                }
+            }
+            run += 1;
+        }
+    }
+    assert!(run > 10, "{run}");
+}
+
+/// A trace, a message read by itself and a connection judge a text alike: there is no door with another reader.
+#[test]
+fn every_door_reads_alike() {
+    let mut read = 0;
+    for table in tables() {
+        for step in table.attacks.iter().flat_map(|attack| &attack.steps) {
+            let Ok(Value::Object(step)) = serde_json::from_str::<Value>(step.get()) else { continue };
+            let Some(text) = step.get("message").and_then(Value::as_str) else { continue };
+            let mut session = Session::<Permit>::new();
+            let through = session.from_client(text.as_bytes());
+            match (Message::read(text), &through, &step["expect"]["code"]) {
+                (Ok(Message::Call(call)), FromClient::Decide(decided), code) => {
+                    assert_eq!(call, *decided);
+                    assert_ne!(code, "malformed_call");
+                }
+                (Ok(Message::Other(_)), FromClient::Forward { .. }, _) => {}
+                (Err(_), FromClient::Answer { denial, .. }, code) => {
+                    assert_eq!((denial.code().as_str(), code), ("malformed_call", &json!("malformed_call")), "{text}");
+                }
+                (message, through, _) => panic!("{text}\n  {message:?}\n  {through:?}"),
+            }
+            read += 1;
+        }
+    }
+    assert!(read > 150, "{read}");
+}
+
+#[test]
+fn the_table_covers_every_class() {
+    let tables = tables();
+    let found: BTreeSet<_> = tables.iter().map(|table| &*table.class).collect();
+    assert_eq!(found, BTreeSet::from(CLASSES));
+    let (mut titles, mut total) = (HashSet::new(), 0);
+    for table in &tables {
+        assert!(is_a_sentence(&table.about) && table.attacks.len() >= 6, "{}", table.class);
+        for Attack { title, why, source, steps, document, issues, connection, .. } in &table.attacks {
+            assert!(titles.insert(title), "two attacks are called {title:?}");
+            assert!(!title.is_empty() && !title.ends_with('.') && is_a_sentence(why), "{}: {title}", table.class);
+            let kinds = [!steps.is_empty(), document.is_some(), !connection.is_empty()];
+            assert_eq!(kinds.iter().filter(|is| **is).count(), 1, "{title}: steps, a document or a connection");
+            assert_eq!(document.is_some(), issues.is_some(), "{title}");
+            for source in [source, &table.source].into_iter().flatten() {
+                assert!(is_a_source(source), "{title}: {source}");
+            }
+            total += 1;
+        }
+    }
+    assert!(total >= 200, "{total}");
+}
+
+/// An attack that nothing answers, or that only shows what passes, would hold of an engine that allows everything.
+#[test]
+fn every_attack_is_answered_with_a_refusal() {
+    for table in tables().iter().filter(|table| table.class != "not_promised") {
+        for attack in &table.attacks {
+            let mut refused = attack.document.is_some()
+                || attack.connection.iter().any(|line| line.becomes != Becomes::Forwarded || line.tools.is_some());
+            for step in &attack.steps {
+                let step: Value = serde_json::from_str(step.get()).unwrap();
+                let expect = step.get("expect").unwrap_or_else(|| panic!("{}: {step}", attack.title));
+                let expected = ["decision", "ok", "error", "tools"].iter().any(|key| expect.get(key).is_some());
+                assert!(expected, "{}: {step}", attack.title);
+                let decision = expect.get("decision").and_then(Value::as_str);
+                refused |= decision.is_some_and(|decision| decision != "allow")
+                    || expect.get("error").is_some()
+                    || expect.get("tools").is_some();
+            }
+            assert!(refused, "{}: {} refuses nothing", table.class, attack.title);
+        }
+    }
+}
+
+/// Policies of the table are policies to every other part of the crate too.
+#[test]
+fn policies_of_attacks_round_trip() {
+    for table in tables() {
+        let own = table.attacks.iter().filter_map(|attack| attack.policy.as_deref());
+        for policy in own.chain(table.policy.as_deref()) {
+            let policy = Policy::from_json(policy.get()).unwrap();
+            assert_eq!(Policy::from_json(policy.to_json()).as_ref(), Ok(&policy));
+        }
+    }
+}
+
+/// The page on security names, for each promise, a class of this table or a test, and every class.
+#[test]
+fn every_promise_names_what_proves_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let mut folders = vec![root.join("tests/it")];
+    let mut tests = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                tests += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let section = page.split_once("## What is promised").unwrap().1.split_once("\n## ").unwrap().0;
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 15);
+    for row in rows {
+        let proofs: Vec<_> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!proofs.is_empty(), "{row}");
+        for proof in proofs {
+            let is_a_test = tests.contains(&format!("#[test]\nfn {proof}()"));
+            assert!(CLASSES.contains(&proof) || is_a_test, "`{proof}` is neither a class nor a test");
+        }
+    }
+    for class in CLASSES {
+        assert!(page.contains(&format!("`{class}`")), "the page does not name `{class}`");
+    }
+}
+
+fn is_a_sentence(text: &str) -> bool {
+    text.len() > 10 && text.ends_with('.') && !text.contains('\n') && text.len() < 200
+}
+
+/// A number that can be looked up, or a text with its author or place, and its year.
+fn is_a_source(text: &str) -> bool {
+    let digits = |part: &str, least: usize| part.len() >= least && part.bytes().all(|byte| byte.is_ascii_digit());
+    match text.strip_prefix("CVE-") {
+        Some(rest) => rest.split_once('-').is_some_and(|(year, number)| digits(year, 4) && digits(number, 4)),
+        None => text.contains('(') && text.ends_with(')'),
+    }
+}
