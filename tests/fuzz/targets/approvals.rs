@@ -3,7 +3,6 @@
 #![no_main]
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -294,7 +293,7 @@ impl World {
                 self.permits.push((permit, of, is_signed));
             }
             Decision::RequireApproval(request) => {
-                assert_eq!(usable, [], "{call:?} is approved");
+                assert!(usable.is_empty(), "{call:?} is approved");
                 let approval = request.approval().expect("a store in memory").clone();
                 assert_eq!(matches!(brought, Brought::Token(_)), request.signed_error().is_some());
                 self.asked(call, approval);

@@ -1,6 +1,8 @@
 //! Decisions against the model of the tests: the bytes are the tape from which their generator draws policies and histories.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -22,6 +24,18 @@ use generate::{Document, Event};
 
 type Drawn = ([Document; 2], Vec<Event>);
 
+/// What is drawn behind the fuzzer's bytes: without an end, so that a draw which has to be repeated comes to one.
+static TAIL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut word = 1u64;
+    let words = (0..16_384).flat_map(|_| {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        word.to_le_bytes()
+    });
+    words.collect()
+});
+
 thread_local! {
     /// Rules of every kind, and much that is counted in every way.
     static STRATEGIES: [BoxedStrategy<Drawn>; 2] = [
@@ -32,7 +46,7 @@ thread_local! {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, tape)) = bytes.split_first() else { return };
-    let rng = TestRng::from_seed(RngAlgorithm::PassThrough, tape);
+    let rng = TestRng::from_seed(RngAlgorithm::PassThrough, &[tape, &TAIL].concat());
     let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
     let drawn = STRATEGIES.with(|of| of[usize::from(choice % 2)].new_tree(&mut runner)).map(|tree| tree.current());
     let Ok((documents, history)) = drawn else { return };
