@@ -183,7 +183,9 @@ fn a_request_that_is_signed_again_later_still_has_one_use() {
         let text = keys().write_request(&request).unwrap();
         let later = service(&text, at(25_000_000));
         if is_approved_here {
-            ["ann", "bob"].map(|by| gate.approve(request.id(), by).unwrap());
+            for by in ["ann", "bob"] {
+                gate.approve(request.id(), by).unwrap();
+            }
             allowed(gate.check(&call(&ten))).end();
         } else {
             allowed(gate.check_signed(&call(&ten), &service(&text, START))).end();

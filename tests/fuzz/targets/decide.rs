@@ -1,7 +1,6 @@
-//! Decisions against the model of the tests: the bytes are the tape from which their generator draws policies and histories.
+//! Decisions against the model of the tests. The bytes are the seeds from which their generator draws policies and a history, and
+//! behind them, which of its events happen, in which order.
 #![no_main]
-
-use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
@@ -22,44 +21,43 @@ mod properties;
 
 use generate::{Document, Event};
 
-type Drawn = ([Document; 2], Vec<Event>);
-
-/// What is drawn behind the fuzzer's bytes: without an end, so that a draw which has to be repeated comes to one.
-static TAIL: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut word = 1u64;
-    let words = (0..16_384).flat_map(|_| {
-        word ^= word << 13;
-        word ^= word >> 7;
-        word ^= word << 17;
-        word.to_le_bytes()
-    });
-    words.collect()
-});
-
 thread_local! {
-    /// Rules of every kind, and much that is counted in every way.
-    static STRATEGIES: [BoxedStrategy<Drawn>; 2] = [
-        (generate::document(), generate::history()).prop_map(|(one, history)| ([one.clone(), one], history)).boxed(),
-        (generate::counting_documents(), generate::counted_history()).boxed(),
+    /// Rules of every kind, and much that is counted in every way; and what may happen to each.
+    static DOCUMENTS: [BoxedStrategy<[Document; 2]>; 2] = [
+        generate::document().prop_map(|one| [one.clone(), one]).boxed(),
+        generate::counting_documents().boxed(),
     ];
+    static HISTORIES: [BoxedStrategy<Vec<Event>>; 2] = [generate::history().boxed(), generate::counted_history().boxed()];
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((choice, tape)) = bytes.split_first() else { return };
-    let rng = TestRng::from_seed(RngAlgorithm::PassThrough, &[tape, &TAIL].concat());
-    let mut runner = TestRunner::new_with_rng(Config { failure_persistence: None, ..Config::default() }, rng);
-    let drawn = STRATEGIES.with(|of| of[usize::from(choice % 2)].new_tree(&mut runner)).map(|tree| tree.current());
-    let Ok((documents, history)) = drawn else { return };
-    let checks: [fn(&[Document; 2], &[Event]) -> Result<(), TestCaseError>; 4] =
-        [properties::agrees, properties::is_undisturbed, properties::is_decided_again, properties::agrees_with_itself];
+    let Some((choice, rest)) = bytes.split_first() else { return };
+    let (of_documents, rest) = rest.split_at(rest.len().min(32));
+    let (of_history, order) = rest.split_at(rest.len().min(32));
+    let kind = usize::from(choice % 2);
+    let Some(documents) = DOCUMENTS.with(|of| drawn(&of[kind], of_documents)) else { return };
+    let Some(mut history) = HISTORIES.with(|of| drawn(&of[kind], of_history)) else { return };
+    if !order.is_empty() {
+        history = order.iter().take(48).map(|at| history[usize::from(*at) % history.len()].clone()).collect();
+    }
     // Mostly the model.
-    let check = match choice / 2 % 8 {
-        5 => checks[1],
-        6 => checks[2],
-        7 => checks[3],
-        _ => checks[0],
+    let check: fn(&[Document; 2], &[Event]) -> Result<(), TestCaseError> = match choice / 2 % 8 {
+        5 => properties::is_undisturbed,
+        6 => properties::is_decided_again,
+        7 => properties::agrees_with_itself,
+        _ => properties::agrees,
     };
     if let Err(error) = check(&documents, &history) {
         panic!("{error}\n{}\n{}\n{history:?}", documents[0].to_json(), documents[1].to_json());
     }
 });
+
+/// What a strategy draws from a seed. (From the bytes themselves it would not come to an end: it draws again what does not fit.)
+fn drawn<T: std::fmt::Debug>(strategy: &BoxedStrategy<T>, seed: &[u8]) -> Option<T> {
+    let mut whole = [0; 32];
+    whole[..seed.len()].copy_from_slice(seed);
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &whole);
+    let config = Config { failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    strategy.new_tree(&mut runner).ok().map(|tree| tree.current())
+}
