@@ -271,10 +271,11 @@ fn read_in_one_way(node: &Node<'_>) -> Result<(), MalformedMessage> {
 
 /// No key that a reader which ignores case would take for a known one.
 fn no_variants(members: &[Member<'_>], known: &[&str]) -> Result<(), MalformedMessage> {
-    // Beyond ASCII, only these two letters fold to one of ASCII's.
+    // Beyond ASCII, only these letters fold to one of ASCII's, or have one as their capital or small letter.
     let fold = |c: char| match c {
         'ſ' => 's',
         '\u{212a}' => 'k',
+        'ı' | 'İ' => 'i',
         c => c.to_ascii_lowercase(),
     };
     let is_variant =
@@ -348,6 +349,8 @@ mod tests {
             format!("[{}]", call(r#"{"name":"a"}"#)),
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#.into(),
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call"}"#.into(),
+            r#"{"jsonrpc":"2.0","id":1,"ıd":2,"method":"ping"}"#.into(),
+            r#"{"jsonrpc":"2.0","id":1,"İD":2,"method":"ping"}"#.into(),
             r#"{"jsonrpc":"2.0","id":1,"method":["tools/call"]}"#.into(),
             r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#.into(),
             r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#.into(),

@@ -167,6 +167,12 @@ impl Approval {
         self.expires_at
     }
 
+    /// Until when a text may hold that was signed for this request elsewhere: people decide within its `ttl`, and what they have
+    /// approved holds no longer than another.
+    pub(super) fn signed_until(&self) -> Timestamp {
+        self.made_at.saturating_add(self.ttl).saturating_add(self.ttl)
+    }
+
     /// Whether it is for such a call: of the same digest, and with no number above the one that it is bound to.
     pub fn covers(&self, ask: &Ask<'_>) -> bool {
         self.id.digest() == ask.digest

@@ -15,7 +15,7 @@ pub(super) struct Shelf {
     pub(super) spent: Vec<Spent>,
 }
 
-/// What was approved elsewhere, and has been used here.
+/// What was approved elsewhere, and has been used here; or approved here and used, and may have been signed elsewhere too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spent {
     pub(super) number: u64,
@@ -44,7 +44,16 @@ impl Shelf {
     ///
     /// One pass: an agent that asks with many numbers under one bound makes its own calls slower, and no more than that.
     pub(super) fn sweep(&mut self, now: Timestamp, late: Duration) -> Option<Timestamp> {
-        self.approvals.retain_mut(|approval| approval.look(now) != ApprovalState::Expired);
+        let spent = &mut self.spent;
+        self.approvals.retain_mut(|approval| {
+            let was_used = approval.state() == ApprovalState::Consumed;
+            let lives = approval.look(now) != ApprovalState::Expired;
+            if was_used && !lives {
+                let (number, until) = (approval.id().number(), approval.signed_until());
+                spent.push(Spent { number, until, turn: approval.turn, in_use: true });
+            }
+            lives
+        });
         let forgotten = |spent: &Spent| now >= spent.until.saturating_add(late);
         let latest = self.spent.iter().filter(|spent| forgotten(spent)).map(|spent| spent.until).max();
         self.spent.retain(|spent| !forgotten(spent));
@@ -161,9 +170,13 @@ impl Shelf {
 
     /// Where all of them stand, in the order of their numbers. What was spent stands until it is forgotten.
     pub(super) fn places(&self, late: Duration) -> Vec<Place> {
+        let ends_at = |approval: &Approval| match approval.state() {
+            ApprovalState::Consumed => approval.expires_at().max(approval.signed_until().saturating_add(late)),
+            _ => approval.expires_at(),
+        };
         let approvals = self.approvals.iter().map(|approval| Place {
             number: approval.id().number(),
-            ends_at: approval.expires_at(),
+            ends_at: ends_at(approval),
             since: (approval.state() == ApprovalState::Pending).then(|| approval.made_at()),
         });
         let spent = self.spent.iter().map(|spent| Place {

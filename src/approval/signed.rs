@@ -175,6 +175,7 @@ pub struct ApprovalKeys {
 /// What a gate believes of a signed approval, but for its single use.
 pub(crate) struct Believed {
     pub(crate) id: ApprovalId,
+    /// When the last text ends that may have been signed for the request.
     pub(crate) until: Timestamp,
 }
 
@@ -265,7 +266,10 @@ impl ApprovalKeys {
         if approved_by.len() < approval.min_approvers() as usize {
             return Err(SignedError::TooFewApprovers);
         }
-        Ok(Believed { id, until: expires_at })
+        // The same request may have been signed again, later: as long as such a text may hold it counts as used. It was made before
+        // this one was signed, and people decide within its `ttl`.
+        let until = issued_at.saturating_add(approval.ttl).saturating_add(approval.ttl).saturating_add(self.max_skew);
+        Ok(Believed { id, until })
     }
 
     fn check(&self, parts: &Parts<'_>, signed: &[&str], mac: &str) -> Result<(), SignedError> {

@@ -44,8 +44,9 @@ pub trait ApprovalStore: Send + Sync {
     /// The store cannot tell: the call must not go ahead.
     fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
 
-    /// Takes into use, once, what was approved elsewhere as the answer to this request, [signed](super::signed),
-    /// until `until`; nothing if it has been used. If the request is kept here too, it has been answered with that.
+    /// Takes into use, once, what was approved elsewhere as the answer to this request, [signed](super::signed); nothing if it has
+    /// been used, by whichever text, or here. Until `until` another text may hold that was signed for the same request. If the request
+    /// is kept here too, it has been answered with that.
     ///
     /// # Errors
     /// The store cannot tell, or is full: the call must not go ahead.

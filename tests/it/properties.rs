@@ -392,7 +392,7 @@ impl World {
 }
 
 /// Two gates live the same, one of them recorded and with a candidate beside: it decides and counts as the other does.
-fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+pub(crate) fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let (mut quiet, mut watched) = (World::of(documents), World::of(documents));
     let builder = Gate::builder().policy(watched.policies[0].clone()).store(Arc::clone(&watched.store));
     watched.gate = builder.clock(watched.clock.clone()).audit(crate::audit::Kept::default()).build();
@@ -417,7 +417,7 @@ fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), Te
 }
 
 /// What a log with arguments holds is enough to decide all of it again, with the same answers and the same counters.
-fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let (mut world, kept) = (World::of(documents), crate::audit::Kept::default());
     let builder = Gate::builder().policy(world.policies[0].clone()).store(Arc::clone(&world.store));
     world.gate = builder.clock(world.clock.clone()).audit(kept.clone()).audit_arguments().build();
@@ -461,7 +461,7 @@ fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> Result<(), 
 }
 
 /// A candidate that is the policy in force agrees with it in every call, and its counters hold the same.
-fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+pub(crate) fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let mut world = World::of(documents);
     let store = Arc::new(SwitchStore::default());
     world.gate.try_out(Candidate::new(world.policies[0].clone()).store(Arc::clone(&store)));
@@ -508,7 +508,7 @@ fn shown(decision: &Decision) -> impl PartialEq + std::fmt::Debug + use<> {
     (decision.as_str(), decision.code(), rule, message, decision.retry_after(), states(&decision.limits()))
 }
 
-fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+pub(crate) fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let parsed = documents.each_ref().map(|document| serde_json::from_str::<Value>(&document.to_json()).unwrap());
     let mut model = Model::new(&parsed[0], &documents[0].entries());
     let mut world = World::of(documents);

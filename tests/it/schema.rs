@@ -11,7 +11,8 @@ use toolgate::{Issue, IssueCode, Policy};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| Policy::json_schema().to_value());
 
-static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| jsonschema::draft202012::new(&SCHEMA).expect("a schema"));
+pub(crate) static VALIDATOR: LazyLock<Validator> =
+    LazyLock::new(|| jsonschema::draft202012::new(&SCHEMA).expect("a schema"));
 
 /// What the parser finds in a document; nothing, if it accepts it.
 fn issues(text: &str) -> Vec<Issue> {
@@ -141,7 +142,7 @@ fn each_schema(value: &Value, visit: &mut impl FnMut(&Map<String, Value>)) {
 }
 
 /// Whether an issue is one of those that [`Policy::json_schema`] lists.
-fn is_beyond_schemas(issue: &Issue, document: &Value) -> bool {
+pub(crate) fn is_beyond_schemas(issue: &Issue, document: &Value) -> bool {
     let value = document.pointer(issue.pointer());
     let (parent, key) = issue.pointer().rsplit_once('/').unwrap_or_default();
     match issue.code() {

@@ -173,6 +173,33 @@ fn what_the_service_signs_passes_once() {
     assert_eq!(gate.usage(&call(&ten)).unwrap()[0].used().to_string(), "1");
 }
 
+/// A text that was signed later holds longer than the one that was used, and than what was approved and used here.
+#[test]
+fn a_request_that_is_signed_again_later_still_has_one_use() {
+    let ten = arguments(10);
+    for is_approved_here in [false, true] {
+        let (gate, clock) = gate(&rules());
+        let request = asked(gate.check(&call(&ten)));
+        let text = keys().write_request(&request).unwrap();
+        let later = service(&text, at(25_000_000));
+        if is_approved_here {
+            for by in ["ann", "bob"] {
+                gate.approve(request.id(), by).unwrap();
+            }
+            allowed(gate.check(&call(&ten))).end();
+        } else {
+            allowed(gate.check_signed(&call(&ten), &service(&text, START))).end();
+        }
+        for second in [26, 30, 31, 54] {
+            clock.set(at(second * 1_000_000));
+            let again = gate.check_signed(&call(&ten), &later);
+            assert_eq!(why(&again), Some(SignedError::Spent), "{is_approved_here} {second}");
+        }
+        clock.set(at(55_000_000));
+        assert_eq!(why(&gate.check_signed(&call(&ten), &later)), Some(SignedError::Expired));
+    }
+}
+
 #[test]
 fn a_service_by_another_hand_is_believed() {
     let (gate, _) = gate(&rules());

@@ -371,3 +371,20 @@ impl fmt::Debug for RedisApprovals {
         f.debug_struct("RedisApprovals").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
+
+/// A door for the fuzz targets, which hand in what a key might hold. No part of the interface.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod door {
+    use super::{Approval, ApprovalError, ApprovalId, CallDigest, Value};
+
+    /// The approvals of a digest, and the text that they would be written as.
+    pub fn kept(value: Value, digest: CallDigest) -> Result<(Vec<Approval>, String), ApprovalError> {
+        super::kept(value, digest).map(|kept| (kept.shelf.approvals.clone(), kept.shelf.write()))
+    }
+
+    /// The approval that a member of a list names.
+    pub fn listed(member: Value) -> Option<ApprovalId> {
+        super::listed(member)
+    }
+}

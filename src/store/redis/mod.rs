@@ -183,3 +183,29 @@ impl fmt::Debug for RedisStore {
         f.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
+
+/// A door for the fuzz targets, which hand in what a server might answer. No part of the interface.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod door {
+    use super::{Bound, Outcome, StoreError, Value};
+    use crate::charge::Charge;
+    use crate::time::Timestamp;
+
+    const BOUND: Bound = Bound(1_000);
+
+    /// What `reserve.lua` has answered when it was to charge.
+    pub fn reserved(answer: Value, charges: &[Charge], now: Timestamp) -> Result<Outcome, StoreError> {
+        BOUND.reserved(answer, charges, now)
+    }
+
+    /// What it has answered when it was only to look.
+    pub fn looked(answer: Value, charges: &[Charge], now: Timestamp) -> Result<Outcome, StoreError> {
+        BOUND.looked(answer, charges, now)
+    }
+
+    /// What `settle.lua` has answered.
+    pub fn settled(answer: Value) -> Result<(), StoreError> {
+        BOUND.done(answer)
+    }
+}

@@ -1,0 +1,181 @@
+//! Messages against a strict reader by another hand, and a session between a client and a server who say anything.
+#![no_main]
+
+use std::collections::HashMap;
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Value, json};
+use toolgate::mcp::{
+    Decided, Ending, FromClient, FromServer, Message, RequestId, Session, ToolDigest, filter_tools_list,
+};
+use toolgate::{Gate, Policy, ToolCall};
+use toolgate_fuzz::canonical;
+use toolgate_fuzz::strict::{self, Node};
+use toolgate_fuzz::tape::Tape;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut tape = Tape(bytes);
+    match tape.below(2) {
+        0 => {
+            if let Ok(text) = std::str::from_utf8(tape.0) {
+                message(text);
+            }
+        }
+        _ => session(&mut tape),
+    }
+});
+
+/// What is read can be read in one way only, and is written as what was read.
+fn message(text: &str) {
+    let read = Message::read(text);
+    let want = strict::read(text, 64).and_then(|node| judged(&node));
+    match (&read, want) {
+        (Ok(Message::Call(_)), Some(true)) | (Ok(Message::Other(_)), Some(false)) => {}
+        (Err(error), None) => {
+            assert!(error.offset() <= text.len() && text.is_char_boundary(error.offset()), "{error}: {text}");
+        }
+        _ => panic!("the crate reads {read:?}, the other hand {want:?}: {text}"),
+    }
+    let (written, digest) = match &read {
+        Ok(Message::Call(call)) => {
+            let value: Value = serde_json::from_str(text).expect("JSON");
+            let params = &value["params"];
+            assert_eq!(call.tool(), params["name"], "{text}");
+            assert_eq!(call.arguments(), params["arguments"].as_object(), "{text}");
+            assert_eq!(call.id(), value.get("id"), "{text}");
+            (call.to_json(), canonical::digest(&value))
+        }
+        Ok(Message::Other(other)) => (other.to_json(), canonical::digest(&serde_json::from_str(text).expect("JSON"))),
+        Err(_) => return,
+    };
+    assert_eq!(Message::read(&written).ok(), read.ok(), "{text} is written {written}");
+    let again: Value = serde_json::from_str(&written).expect("what is written is JSON");
+    assert_eq!(ToolDigest::of(&again).to_string(), digest, "{text} is written {written}");
+}
+
+/// Whether a message is a call; nothing where it must not be read. By the rules of section 8 of the language.
+fn judged(message: &Node) -> Option<bool> {
+    let Node::Object(members) = message else { return None };
+    let certain = message.is_certain() && !is_varied(members, &["jsonrpc", "id", "method", "params"]);
+    let id = message.get("id").is_none_or(|id| matches!(id, Node::Text(_) | Node::Number(_) | Node::Null));
+    let version = message.get("jsonrpc") == Some(&Node::Text("2.0".to_owned()));
+    let method = match message.get("method") {
+        None => None,
+        Some(Node::Text(method)) => Some(&**method),
+        Some(_) => return None,
+    };
+    if !(certain && id && version) {
+        return None;
+    }
+    if method != Some("tools/call") {
+        return Some(false);
+    }
+    let Some(params @ Node::Object(members)) = message.get("params") else { return None };
+    let named = matches!(params.get("name"), Some(Node::Text(_)));
+    let arguments = params.get("arguments").is_none_or(|arguments| matches!(arguments, Node::Object(_)));
+    (named && arguments && !is_varied(members, &["name", "arguments", "_meta", "task"])).then_some(true)
+}
+
+/// Whether a key equals one of these but for case, by any rule that a reader may have: small or capital, of one letter or of the text.
+fn is_varied(members: &[(String, Node)], known: &[&str]) -> bool {
+    let small = |key: &str| key.to_uppercase().to_lowercase().replace('\u{307}', "");
+    members.iter().any(|(key, _)| !known.contains(&&**key) && known.contains(&&*small(key)))
+}
+
+/// What a request is waiting for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Waits {
+    Call,
+    Other,
+}
+
+/// Of each request there is one answer, whatever both sides say; and what was in flight is free at the end.
+fn session(tape: &mut Tape<'_>) {
+    let document = json!({
+        "version": "1",
+        "default": "deny",
+        "tools": { "t*": { "limits": [{ "counter": "c", "window": "in_flight", "max": 3, "scope": "global" }] }, "u": {} },
+    });
+    let gate = Gate::new(Policy::try_from(&document).expect("a policy"));
+    let mut session = Session::new();
+    let mut waiting: HashMap<RequestId, Waits> = HashMap::new();
+    let mut answered: Vec<RequestId> = Vec::new();
+    while !tape.is_over() {
+        let who = tape.byte();
+        let line = tape.0.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+        tape.0 = tape.0.get(line.len() + 1..).unwrap_or_default();
+        match who % 8 {
+            0..=3 => match session.from_client(&line) {
+                FromClient::Forward { message, id } => {
+                    assert!(matches!(Message::read(&message), Ok(Message::Other(_))), "{message}");
+                    if let Some(id) = id {
+                        assert_eq!(waiting.insert(id, Waits::Other), None);
+                    }
+                }
+                FromClient::Answer { answer, .. } => {
+                    if let Some(answer) = answer {
+                        let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
+                        let asked: Option<Value> = serde_json::from_slice(&line).ok();
+                        let of = asked.as_ref().and_then(|asked| asked.get("id")).unwrap_or(&Value::Null);
+                        assert!(answer["error"].is_object());
+                        assert!(answer["id"].is_null() || answer["id"] == *of, "{answer} to {of}");
+                    }
+                }
+                FromClient::Decide(call) => {
+                    let id = RequestId::of(call.id().expect("a request")).expect("an id");
+                    assert!(!waiting.contains_key(&id));
+                    let (judged, written) = (gate.check(&call.tool_call()), call.to_json());
+                    let allowed = judged.is_allowed();
+                    match session.decided(call, judged) {
+                        Decided::Forward { message, id: of } => {
+                            assert!(allowed && of == id && message == written);
+                            assert!(matches!(Message::read(&message), Ok(Message::Call(_))));
+                            waiting.insert(id, Waits::Call);
+                        }
+                        Decided::Answer { answer } => {
+                            let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
+                            assert!(!allowed && RequestId::of(&answer["id"]).as_ref() == Some(&id), "{answer}");
+                        }
+                    }
+                }
+            },
+            4..=6 => match session.from_server(&line, |result| filter_tools_list(gate.policy().as_ref(), result)) {
+                FromServer::Forward { message, answers, ended } => {
+                    assert!(serde_json::from_str::<Value>(&message).is_ok_and(|message| message.is_object()));
+                    match answers.as_ref().map(|id| (id, waiting.remove(id))) {
+                        Some((id, Some(kind))) => {
+                            answered.push(id.clone());
+                            assert_eq!(ended.is_some(), kind == Waits::Call, "{message}");
+                        }
+                        Some((id, None)) => assert!(answered.contains(id) && ended.is_none(), "{message}"),
+                        None => assert!(ended.is_none(), "{message}"),
+                    }
+                    if let Some(ended) = ended {
+                        ended.conclude().expect("a store in memory");
+                    }
+                }
+                FromServer::Drop { .. } => {}
+            },
+            _ => {
+                let Some(id) = waiting.keys().min().cloned() else { continue };
+                let failed = session.fail(&id, Ending::NotRun, "gone").expect("it is under way");
+                assert_eq!(waiting.remove(&id), failed.ended.as_ref().map(|_| Waits::Call).or(Some(Waits::Other)));
+                if let Some(ended) = failed.ended {
+                    ended.conclude().expect("a store in memory");
+                }
+            }
+        }
+        assert_eq!(session.under_way(), waiting.len());
+        let counted = waiting.iter().filter(|(_, kind)| **kind == Waits::Call).count();
+        assert!(in_flight(&gate) <= counted as u64 && in_flight(&gate) <= 3);
+    }
+    let failed = session.fail_all(Ending::Unclear(None), "gone");
+    assert_eq!(failed.len(), waiting.len());
+    failed.into_iter().filter_map(|failed| failed.ended).for_each(|ended| ended.conclude().expect("a store in memory"));
+    assert_eq!((session.under_way(), in_flight(&gate)), (0, 0));
+}
+
+fn in_flight(gate: &Gate) -> u64 {
+    let states = gate.usage(&ToolCall::new("t", None::<&Value>)).expect("a store in memory");
+    states.iter().map(|state| state.used().micros() / 1_000_000).sum()
+}
