@@ -11,7 +11,14 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use limitador::RateLimiter as Limitador;
 
 use crate::counters::{Counted, Stored};
-use crate::race::{Claim, Contender, claim, race, shown};
+use crate::engines::by_hand::{LookUp, SipMap};
+use crate::engines::casbin::Casbin;
+use crate::engines::cedar::{Cedar, CedarByTool};
+use crate::engines::cel::{Cel, CelByTool};
+use crate::engines::regorus::Regorus;
+use crate::engines::{CALLERS, of_one_limit};
+use crate::race::{Claim, Contender, Entrant, claim, race, shown};
+use crate::report::Contest;
 use crate::workload::{self, Caller, ENTRIES, Limits, Ring};
 use crate::{Asked, peer};
 
@@ -63,7 +70,7 @@ pub(crate) fn reserve(asked: &Asked) {
             }
             _ => &[claim(3, 0, 0.75), claim(4, 0, 0.9), claim(5, 2, 0.8), shown(6, 1)],
         };
-        race(title, pace, contenders, claims);
+        race(title, pace, &mut contenders, claims);
     }
 }
 
@@ -82,7 +89,7 @@ pub(crate) fn decide(asked: &Asked) {
         let mut tools = workload::names(ENTRIES, workload::tool_name);
         let [mut none, mut counted_one, mut counted_scope, mut counted_scopes] =
             [Limits::None, Limits::One, THREE[0], THREE[1]].map(|limits| Counted::new(limits, callers));
-        let contenders = vec![
+        let mut contenders = vec![
             Contender::new("governor, one check", || checks.one(one.next())),
             Contender::new("a HashMap of names and governor", || {
                 assert!(names.contains_key(*black_box(tools.next())));
@@ -93,7 +100,7 @@ pub(crate) fn decide(asked: &Asked) {
             Contender::new("toolgate, three limits of one scope", || counted_scope.decide()),
             Contender::new("toolgate, three limits of three scopes", || counted_scopes.decide()),
         ];
-        race(title, pace, contenders, &[claim(3, 0, 3.0), shown(3, 1), shown(4, 3), shown(5, 3)]);
+        race(title, pace, &mut contenders, &[claim(3, 0, 3.0), shown(3, 1), shown(4, 3), shown(5, 3)]);
     }
 }
 
@@ -122,7 +129,7 @@ pub(crate) fn threads(asked: &Asked) {
                 assert!(counted.gate.check(black_box(&call)).is_allowed());
             })
         };
-        let contenders = vec![
+        let mut contenders = vec![
             Contender::timed("governor, one check", |units| check(&|caller| checks.one(caller), units)),
             Contender::timed("governor, three checks", |units| check(&|caller| checks.three_of_one_key(caller), units)),
             Contender::timed("toolgate, reserve one limit", |units| reserve(&stored_one, units)),
@@ -131,7 +138,7 @@ pub(crate) fn threads(asked: &Asked) {
             Contender::timed("toolgate, decide with three of one scope", |units| decide(&counted_scope, units)),
         ];
         let claims = [claim(2, 0, one_limit), claim(3, 1, 1.0 / 3.0), shown(4, 0), shown(5, 1)];
-        race(title, asked.pace.of_large(), contenders, &claims);
+        race(title, asked.pace.of_large(), &mut contenders, &claims);
     }
 }
 
@@ -169,14 +176,47 @@ fn limitador(limits: usize) -> Limitador {
     limiter
 }
 
+/// W1 and one limit, for 1,000 callers: beside names by hand, or another engine, and one check.
+pub(crate) fn one_limit() -> Contest {
+    Contest {
+        title: "decide W1 and one limit",
+        heading: "W1 + one limit",
+        entrants: vec![
+            of_one_limit::<LookUp>(),
+            Entrant::new("toolgate", || {
+                let mut counted = Counted::new(Limits::One, CALLERS);
+                Contender::new("toolgate", move || counted.decide())
+            }),
+            of_one_limit::<SipMap>(),
+            Entrant::new("a HashMap of names and limitador", || {
+                let names: HashMap<String, ()> = (0..ENTRIES).map(|index| (workload::tool_name(index), ())).collect();
+                let mut tools = workload::names(ENTRIES, workload::tool_name);
+                let (limiter, mut callers) = (limitador(1), workload::callers(CALLERS));
+                Contender::new("a HashMap of names and limitador", move || {
+                    assert!(names.contains_key(*black_box(tools.next())));
+                    let context = peer::context(&callers.next().grant);
+                    assert!(!limiter.check_rate_limited_and_update(&peer::namespace(), &context, 1).unwrap().limited);
+                })
+            }),
+            of_one_limit::<Cel>(),
+            of_one_limit::<CelByTool>(),
+            of_one_limit::<Regorus>(),
+            of_one_limit::<Cedar>(),
+            of_one_limit::<CedarByTool>(),
+            of_one_limit::<Casbin>(),
+        ],
+        claims: vec![shown(1, 0), shown(1, 2)],
+    }
+}
+
 /// Three keyed limiters, in which so many callers are known already.
-struct Checks {
+pub(crate) struct Checks {
     limiters: [DefaultKeyedRateLimiter<String>; 3],
     callers: usize,
 }
 
 impl Checks {
-    fn new(callers: usize) -> Self {
+    pub(crate) fn new(callers: usize) -> Self {
         // One cell each nanosecond and a burst of a second: nothing is ever refused.
         let quota = Quota::per_second(NonZero::new(1_000_000_000).unwrap());
         let checks = Self { limiters: [(); 3].map(|()| RateLimiter::keyed(quota)), callers };
@@ -188,11 +228,11 @@ impl Checks {
         checks
     }
 
-    fn ring(&self) -> Ring<Caller> {
+    pub(crate) fn ring(&self) -> Ring<Caller> {
         workload::callers(self.callers)
     }
 
-    fn one(&self, caller: &Caller) {
+    pub(crate) fn one(&self, caller: &Caller) {
         assert!(self.limiters[0].check_key(black_box(&caller.grant)).is_ok());
     }
 

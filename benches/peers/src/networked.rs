@@ -55,7 +55,7 @@ pub(crate) fn redis(asked: &Asked) {
         let contender = |name: &str, work: Work| {
             Contender::timed(name, move |units| runtime.block_on(at_once(tasks, units, &work)))
         };
-        let (contenders, claims): (Vec<_>, Vec<Claim>) = if settles {
+        let (mut contenders, claims): (Vec<_>, Vec<Claim>) = if settles {
             let contenders = vec![
                 contender("three limits: bare pair of scripts", three.bare(true)),
                 contender("three limits: toolgate", three.toolgate(true)),
@@ -77,7 +77,7 @@ pub(crate) fn redis(asked: &Asked) {
             };
             (contenders, claims)
         };
-        race(title, asked.pace.of_large(), contenders, &claims);
+        race(title, asked.pace.of_large(), &mut contenders, &claims);
     }
 }
 

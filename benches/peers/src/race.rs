@@ -48,6 +48,15 @@ impl<'w> Contender<'w> {
         Self { name: name.into(), run: Box::new(run) }
     }
 
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// Does so much work and says how long it took.
+    pub(crate) fn run(&mut self, units: u64) -> Duration {
+        (self.run)(units)
+    }
+
     /// How many units it does in a turn.
     fn units(&mut self, turn: Duration) -> u64 {
         let mut units = 1;
@@ -59,6 +68,22 @@ impl<'w> Contender<'w> {
             let fits = turn.as_nanos() / took.as_nanos().max(1);
             units *= u64::try_from(fits).unwrap_or(16).clamp(2, 16);
         }
+    }
+}
+
+/// A contender that can be made again: for its time, for its allocations, and alone in a process of its own.
+pub(crate) struct Entrant {
+    pub(crate) name: String,
+    make: Box<dyn Fn() -> Contender<'static>>,
+}
+
+impl Entrant {
+    pub(crate) fn new(name: &str, make: impl Fn() -> Contender<'static> + 'static) -> Self {
+        Self { name: name.into(), make: Box::new(make) }
+    }
+
+    pub(crate) fn make(&self) -> Contender<'static> {
+        (self.make)()
     }
 }
 
@@ -80,14 +105,14 @@ pub(crate) fn shown(contender: usize, beside: usize) -> Claim {
 }
 
 /// Prints the medians, and for each claim the ratio of two of them beside its target. If nothing is measured, each
-/// contender runs once.
-pub(crate) fn race(title: &str, pace: Pace, mut contenders: Vec<Contender<'_>>, claims: &[Claim]) {
+/// contender runs once. Answers with the medians, in nanoseconds.
+pub(crate) fn race(title: &str, pace: Pace, contenders: &mut [Contender<'_>], claims: &[Claim]) -> Vec<f64> {
     println!("\n{title}");
     if !pace.measures() {
-        for contender in &mut contenders {
-            (contender.run)(2);
+        for contender in &mut *contenders {
+            contender.run(2);
         }
-        return;
+        return vec![f64::NAN; contenders.len()];
     }
     let Pace { rounds, turn } = pace;
     let units: Vec<_> = contenders.iter_mut().map(|contender| contender.units(turn)).collect();
@@ -101,11 +126,12 @@ pub(crate) fn race(title: &str, pace: Pace, mut contenders: Vec<Contender<'_>>, 
             times[index].push(took.as_secs_f64() * 1e9 / units[index] as f64);
         }
     }
-    for (contender, times) in contenders.iter().zip(&times) {
-        println!("  {:<46}{:>14}", contender.name, duration(quantile(times, 0.5)));
+    let medians: Vec<_> = times.iter().map(|times| quantile(times, 0.5)).collect();
+    for (contender, median) in contenders.iter().zip(&medians) {
+        println!("  {:<46}{:>14}", contender.name, duration(*median));
     }
     for Claim { contender, beside, at_most } in claims {
-        let ratio = quantile(&times[*contender], 0.5) / quantile(&times[*beside], 0.5);
+        let ratio = medians[*contender] / medians[*beside];
         // How far single rounds stray tells how much to believe the ratio.
         let rounds: Vec<_> = times[*contender].iter().zip(&times[*beside]).map(|(a, b)| a / b).collect();
         let target = match at_most {
@@ -121,6 +147,7 @@ pub(crate) fn race(title: &str, pace: Pace, mut contenders: Vec<Contender<'_>>, 
             quantile(&rounds, 0.75),
         );
     }
+    medians
 }
 
 fn quantile(values: &[f64], part: f64) -> f64 {
@@ -129,7 +156,7 @@ fn quantile(values: &[f64], part: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * part) as usize]
 }
 
-fn duration(nanoseconds: f64) -> String {
+pub(crate) fn duration(nanoseconds: f64) -> String {
     match nanoseconds {
         small if small < 1e4 => format!("{small:.1} ns"),
         medium if medium < 1e7 => format!("{:.1} µs", medium / 1e3),
