@@ -39,6 +39,30 @@ impl Counted {
     }
 }
 
+/// The same with callers that were made ready.
+pub(crate) struct Ready {
+    counted: Counted,
+    callers: Ring<toolgate::Caller>,
+}
+
+impl Ready {
+    pub(crate) fn new(limits: Limits, callers: usize) -> Self {
+        let counted = Counted::new(limits, callers);
+        let ready = |caller: &Caller| {
+            let caller = toolgate::Caller::new().grant(&*caller.grant).session(&*caller.session).user(&*caller.user);
+            counted.gate.caller(caller)
+        };
+        let callers = Ring::new(counted.callers.items().iter().map(ready).collect());
+        Self { counted, callers }
+    }
+
+    /// As [`Counted::decide`].
+    pub(crate) fn decide(&mut self) {
+        let call = self.callers.next().call(self.counted.tools.next(), &self.counted.arguments);
+        assert!(self.counted.gate.check(&call).is_allowed());
+    }
+}
+
 /// A store in which so many callers are counted already, and the requests of some of them, ready to be made.
 pub(crate) struct Stored {
     pub(crate) store: MemoryStore,

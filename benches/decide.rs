@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use toolgate::{Clock, Decision, Gate, SystemClock};
 
-use crate::counters::Counted;
+use crate::counters::{Counted, Ready};
 use crate::workload::{Caller, Limits};
 use crate::{callers, callers_name};
 
@@ -23,6 +23,11 @@ pub(crate) fn one_thread(c: &mut Criterion) {
             group.bench_function(limits.name(), |b| {
                 let counted = counted.get_or_insert_with(|| Counted::new(limits, callers(many)));
                 b.iter(|| counted.decide());
+            });
+            let mut ready = None;
+            group.bench_function(format!("{}, ready callers", limits.name()), |b| {
+                let ready = ready.get_or_insert_with(|| Ready::new(limits, callers(many)));
+                b.iter(|| ready.decide());
             });
         }
         group.finish();
