@@ -318,3 +318,90 @@ impl Doubles<'_> {
         Some(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charge::Span;
+
+    fn span(start: i64, seconds: i64) -> Span {
+        let instant = Timestamp::from_unix_micros;
+        Span { start: instant(start), end: instant(start.saturating_add(seconds * MICROS_PER_SECOND)) }
+    }
+
+    fn charge(meter: Meter, amount: u64, max: Option<u64>) -> Charge {
+        let amount_of = |micros| Amount::from_micros(micros).unwrap();
+        let (counter, subject) = (CounterId::of(["c"]), Subject::default());
+        Charge { counter, subject, amount: amount_of(amount), max: max.map(amount_of), meter }
+    }
+
+    /// The numbers of an argument, and the text behind them.
+    fn read(argument: &[u8], count: usize) -> (Vec<i64>, String) {
+        let mut numbers = Doubles(argument);
+        let read = (0..count).map(|_| numbers.whole().unwrap()).collect();
+        (read, String::from_utf8(numbers.0.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn charges_are_written_as_the_scripts_read_them() {
+        let refill = Amount::from_micros(61_000_001).unwrap();
+        for (meter, written, expires) in [
+            (Meter::Fixed(span(60_000_000, 60)), [0, 1, 500_000, 2, 3, 60_000_000, 60, 0, 0], "122001"),
+            (Meter::Fixed(span(-60_000_000, 1)), [0, 1, 500_000, 2, 3, -60_000_000, 1, 0, 0], "-56999"),
+            (Meter::Sliding { seconds: 30 }, [1, 1, 500_000, 2, 3, 0, 30, 0, 0], "39001"),
+            (Meter::TokenBucket { refill, seconds: 60 }, [2, 1, 500_000, 2, 3, 0, 60, 1, 1_000_001], ""),
+            (Meter::InFlight { lease: 9 }, [3, 1, 500_000, 2, 3, 0, 9, 0, 0], "18001"),
+        ] {
+            let argument = charged(&charge(meter, 1_500_000, Some(2_000_003)), 7_000_000, 2_000_000).unwrap();
+            assert_eq!(read(&argument, 9), (written.to_vec(), expires.to_owned()), "{meter:?}");
+        }
+        let unbounded = charged(&charge(Meter::Sliding { seconds: 1 }, 0, None), 0, 0).unwrap();
+        assert_eq!(read(&unbounded, 9), (vec![1, 0, 0, -1, 0, 0, 1, 0, 0], "1001".to_owned()));
+    }
+
+    #[test]
+    fn what_the_scripts_cannot_count_exactly_is_not_sent() {
+        let fits = |meter| charged(&charge(meter, 1, None), 0, 0).is_ok();
+        let longest = i64::from(LONGEST);
+        for (meter, want) in [
+            (Meter::Fixed(span(0, longest)), true),
+            (Meter::Fixed(span(0, longest + 1)), false),
+            (Meter::Fixed(span(LATEST, 1)), true),
+            (Meter::Fixed(span(LATEST + 1, 1)), false),
+            (Meter::Fixed(span(-LATEST, 1)), true),
+            (Meter::Fixed(span(-LATEST - 1, 1)), false),
+            (Meter::Sliding { seconds: LONGEST }, true),
+            (Meter::Sliding { seconds: LONGEST + 1 }, false),
+            (Meter::InFlight { lease: u32::MAX }, false),
+        ] {
+            assert_eq!(fits(meter), want, "{meter:?}");
+        }
+        let instants = [(-1, false), (0, true), (LATEST, true), (LATEST + 1, false)];
+        for (micros, want) in instants {
+            assert_eq!(present(Timestamp::from_unix_micros(micros)).ok(), want.then_some(micros));
+        }
+    }
+
+    #[test]
+    fn changes_are_written_as_the_scripts_read_them() {
+        let meter = Meter::Sliding { seconds: 30 };
+        let written = |from, to, at| {
+            let charge = charge(meter, from, None);
+            let to = Amount::from_micros(to).unwrap();
+            settled(&Settled::new(&charge, Timestamp::from_unix_micros(at), to)).ok().map(|written| read(&written, 8).0)
+        };
+        for (from, to, becomes, [units, millionths]) in [
+            (2_000_005, 0, 0, [2, 5]),
+            (2_000_005, 1_000_000, 0, [1, 5]),
+            (0, 7, 2, [0, 7]),
+            (1, 1_000_003, 1, [1, 2]),
+            (5, 5, 1, [0, 0]),
+            (0, 0, 1, [0, 0]),
+        ] {
+            assert_eq!(written(from, to, 99), Some(vec![1, 99, 30, becomes, units, millionths, 0, 0]), "{from} {to}");
+        }
+        for (at, fits) in [(EXACT, true), (EXACT + 1, false), (-EXACT, true), (-EXACT - 1, false)] {
+            assert_eq!(written(1, 0, at).is_some(), fits, "{at}");
+        }
+    }
+}
