@@ -435,4 +435,46 @@ mod tests {
         holding.note_refused(&tally(0, 70), 1);
         assert_eq!((holding.words(), holding.known, holding.window()), (2, 70, window(0)));
     }
+
+    #[test]
+    fn what_a_settlement_changes_is_known() {
+        let mut holding = holding(100, 30);
+        holding.changed(window(0).start, amount(10), amount(4));
+        assert_eq!((holding.known, holding.ceiling, holding.room(), holding.words()), (94, 100, 30, 2));
+        holding.changed(window(0).start, amount(10), amount(25));
+        assert_eq!((holding.known, holding.ceiling, holding.words()), (109, 109, 3));
+        holding.changed(window(0).start, amount(100), amount(0));
+        assert_eq!((holding.known, holding.ceiling), (30, 109), "what is held is reserved there");
+        holding.changed(window(1).start, amount(0), amount(9));
+        assert_eq!((holding.known, holding.words()), (30, 4));
+    }
+
+    #[test]
+    fn what_comes_back_is_kept_up_to_two_slices() {
+        let mut holding = holding(100, 30);
+        holding.appetite = 20;
+        for (minute, amount, kept) in [(0, 10, true), (0, 11, false), (-1, 99, true), (1, 1, false)] {
+            assert_eq!(holding.keeps(window(minute).start, self::amount(amount)), kept, "{minute} {amount}");
+        }
+        assert_eq!(holding.excess(), 0);
+        holding.appetite = 12;
+        assert_eq!(holding.excess(), 6);
+    }
+
+    #[test]
+    fn the_newest_slices_go_back_first() {
+        let mut holding = holding(100, 10);
+        holding.add(ReservationId::new(2), amount(20), 20);
+        let name = Charge { meter: Meter::Fixed(window(7)), ..charge(0, None) };
+        assert!(holding.take(0, &name).is_empty());
+        let returned = holding.take(25, &name);
+        let told: Vec<_> = returned.iter().map(|it| (it.id.get(), it.charge.amount.micros(), it.to.micros())).collect();
+        assert_eq!(told, [(2, 20, 0), (1, 10, 5)]);
+        for returned in &returned {
+            assert_eq!((returned.charge.meter, returned.at), (Meter::Fixed(window(0)), window(0).start));
+        }
+        assert_eq!((holding.room(), holding.known, holding.ceiling, holding.slices.len()), (5, 75, 75, 1));
+        assert_eq!(holding.take(99, &name).len(), 1);
+        assert_eq!((holding.room(), holding.known, holding.slices.len()), (0, 70, 0));
+    }
 }

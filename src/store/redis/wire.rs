@@ -404,4 +404,84 @@ mod tests {
             assert_eq!(written(1, 0, at).is_some(), fits, "{at}");
         }
     }
+
+    const NOW: Timestamp = Timestamp::from_unix_micros(70_000_000);
+
+    /// What becomes of an answer to one charge: its letter, and an instant, another number, units and millionths.
+    fn answered(charge: &Charge, letter: u8, told: [i64; 4]) -> Option<Tally> {
+        let [at, other, units, millionths] = told;
+        let mut answer = vec![letter];
+        answer.extend(numbers(&[at, other, units, millionths, 0]));
+        match Bound(0).reserved(Value::BulkString(answer), std::slice::from_ref(charge), NOW) {
+            Ok(outcome) => Some(outcome.tallies()[0]),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Corrupt));
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_charges_lead_to_is_granted() {
+        let refill = Amount::from_micros(60).unwrap();
+        let fixed = Meter::Fixed(span(60_000_000, 60));
+        let (sliding, flight) = (Meter::Sliding { seconds: 30 }, Meter::InFlight { lease: 9 });
+        let bucket = Meter::TokenBucket { refill, seconds: 60 };
+        for (meter, letter, told, granted) in [
+            (fixed, b'F', [60_000_000, 60, 0, 5], true),
+            (fixed, b'F', [120_000_000, 60, 0, 5], true),
+            (fixed, b'F', [59_999_999, 60, 0, 5], false),
+            (fixed, b'F', [60_000_000, 0, 0, 5], false),
+            (fixed, b'S', [70_000_000, 60, 0, 5], false),
+            (fixed, b'F', [60_000_000, 60, 0, 4], false),
+            (fixed, b'F', [60_000_000, 60, 0, 11], false),
+            (sliding, b'S', [70_000_000, -1, 0, 5], true),
+            (sliding, b'S', [69_999_999, -1, 0, 5], false),
+            (bucket, b'B', [70_000_000, 59_999_999, 0, 5], true),
+            (bucket, b'B', [70_000_000, 60_000_000, 0, 5], false),
+            (bucket, b'B', [69_999_999, 0, 0, 5], false),
+            (flight, b'I', [79_000_000, 0, 0, 5], true),
+            (flight, b'I', [78_999_999, 0, 0, 5], false),
+        ] {
+            let tally = answered(&charge(meter, 5, Some(10)), letter, told);
+            assert_eq!(tally.is_some(), granted, "{meter:?} {told:?}");
+        }
+        assert!(
+            answered(&charge(fixed, 0, Some(0)), b'F', [60_000_000, 60, 0, 0]).is_none(),
+            "nothing is refused less"
+        );
+        assert!(answered(&charge(fixed, 0, None), b'F', [59_999_999, 60, 0, 0]).is_none(), "an earlier window");
+        assert!(answered(&charge(flight, 0, Some(9)), b'I', [-1, 0, 0, 0]).is_some());
+    }
+
+    #[test]
+    fn a_granted_charge_stands_as_the_scripts_say() {
+        let refill = Amount::from_micros(1).unwrap();
+        let instant = Timestamp::from_unix_micros;
+        for (meter, letter, told, [resets, charged]) in [
+            (Meter::Fixed(span(60_000_000, 60)), b'F', [60_000_000, 60, 0, 5], [120_000_000, 60_000_000]),
+            (Meter::Sliding { seconds: 30 }, b'S', [70_000_001, 0, 0, 5], [30_000_000, 70_000_001]),
+            (Meter::Sliding { seconds: 30 }, b'S', [70_000_001, -1, 0, 5], [70_000_000, 70_000_001]),
+            (Meter::TokenBucket { refill, seconds: 1 }, b'B', [70_000_000, 0, 0, 5], [75_000_000, 70_000_000]),
+            (Meter::InFlight { lease: 9 }, b'I', [90_000_000, 0, 0, 5], [90_000_000, 79_000_000]),
+        ] {
+            let tally = answered(&charge(meter, 5, None), letter, told).unwrap();
+            let is_fixed = matches!(meter, Meter::Fixed(_));
+            assert_eq!((tally.used.micros(), tally.retry_at.is_some()), (5, is_fixed), "{meter:?}");
+            assert_eq!((tally.resets_at, tally.charged_at), (instant(resets), instant(charged)), "{meter:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_whole_and_exact() {
+        let whole = |number: f64| Doubles(&number.to_le_bytes()).whole();
+        assert_eq!([whole(9_007_199_254_740_992.0), whole(-3.0)], [Some(EXACT), Some(-3)]);
+        for odd in [0.5, 9_007_199_254_740_994.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(whole(odd), None, "{odd}");
+        }
+        let total = |units, millionths| Doubles(&numbers(&[units, millionths])).total().map(Total::micros);
+        assert_eq!(total(2, 999_999), Some(2_999_999));
+        assert_eq!([total(2, 1_000_000), total(-1, 0), total(0, -1), total(EXACT, 0)], [None; 4]);
+        assert!(Doubles(&[0; 7]).whole().is_none());
+    }
 }
