@@ -56,7 +56,7 @@ fn used(states: &[LimitState]) -> Vec<u64> {
 }
 
 /// A future whose every step is there at once.
-fn now<F: Future>(future: F) -> F::Output {
+pub(crate) fn now<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
