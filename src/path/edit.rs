@@ -139,4 +139,19 @@ mod tests {
         let deep = format!("args{}", ".a".repeat(10_000));
         assert!(!Path::parse(&deep).unwrap().edit(&mut json!({}), Some(&json!(1))));
     }
+
+    #[test]
+    fn a_path_is_known_by_its_steps() {
+        for (path, steps, before_each) in [
+            ("args", 0, None),
+            ("args.a", 1, None),
+            ("args.a[0][\"b c\"]", 3, None),
+            ("args[*]", 1, Some("args")),
+            ("args.l[*].x[*]", 4, Some("args.l")),
+        ] {
+            let parsed = Path::parse(path).unwrap();
+            assert_eq!((parsed.is_root(), parsed.steps().len()), (steps == 0, steps), "{path}");
+            assert_eq!(parsed.before_each(), before_each.map(|path| Path::parse(path).unwrap()), "{path}");
+        }
+    }
 }

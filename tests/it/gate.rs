@@ -256,6 +256,9 @@ fn no_wait_is_told_to_a_call_that_can_never_pass() {
         let gate = Gate::builder().policy(limited(&json!([limit]))).store(Odd(refused)).clock(clock()).build();
         let decision = gate.check(&call());
         assert_eq!((decision.code(), decision.retry_after()), (Some(Code::Limit), wait), "{amount} of {max}");
+        let explained = gate.explain(&call()).unwrap();
+        let waits = explained.limits().iter().flat_map(|limit| limit.changes()).find_map(|change| change.wait());
+        assert_eq!(waits, wait, "{amount} of {max}");
     }
 }
 

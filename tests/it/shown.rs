@@ -40,6 +40,7 @@ fn parts_show_what_they_are() {
     assert!(shown.starts_with("AsyncPermit { limits: [LimitState { counter: \"spend\", used: 1,"), "{shown}");
     let gate = Gate::new(policy());
     let two = json!({ "x": 2 });
+    assert!(gate.approvals().is_some());
     let Decision::RequireApproval(asked) = gate.check(&ToolCall::new("t", &two)) else { panic!("a person confirms") };
     assert_eq!(asked.limits().iter().map(|state| state.counter()).collect::<Vec<_>>(), ["spend"]);
     assert!(asked.signed_error().is_none() && asked.message() == "a person confirms");
