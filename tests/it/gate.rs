@@ -431,6 +431,18 @@ fn counters_of_every_kind_are_reclaimed() {
     }
 }
 
+#[test]
+fn a_refused_call_takes_no_place_in_the_store() {
+    let limit = |counter: &str, scope: &str| json!({ "counter": counter, "window": "day", "max": 1, "scope": scope });
+    let policy = limited(&json!([limit("a", "grant"), limit("b", "user")]));
+    let gate = Gate::builder().policy(policy).store(MemoryStore::with_capacity(3)).clock(clock()).build();
+    let check =
+        |user: u32| gate.check(&ToolCall::new("t", None::<&Value>).grant("g").user(&*format!("u{user}"))).code();
+    assert_eq!(check(0), None);
+    assert!((1..20).all(|user| check(user) == Some(Code::Limit)));
+    assert_eq!(gate.store().len(), 2);
+}
+
 /// Room is looked for in all of a shard before a call is refused for want of it.
 #[test]
 fn a_full_store_looks_for_all_that_has_expired() {
