@@ -130,4 +130,14 @@ mod tests {
         assert_ne!(CounterId::of(["a", "b"]), CounterId::of(["a", "b", ""]));
         assert_ne!(CounterId::of(["", "a"]), CounterId::of(["a", ""]));
     }
+    #[test]
+    fn counters_are_written_in_hexadecimal_digits() {
+        let counter = CounterId::of(["a"]);
+        let text = serde_json::to_string(&counter).unwrap();
+        let digits: String = counter.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((text.as_str(), counter.as_bytes().len()), (&*format!("\"{digits}\""), 16));
+        assert_eq!(serde_json::from_str::<CounterId>(&text).unwrap(), counter);
+        assert_eq!(format!("{counter:?}"), format!("CounterId({digits})"));
+        assert!(serde_json::from_str::<CounterId>("\"00\"").is_err());
+    }
 }

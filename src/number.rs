@@ -324,6 +324,10 @@ mod tests {
             assert!(decimal(a) == decimal(b), "{a} {b}");
         }
         assert!(decimal("1.01") != decimal("1.1"));
+        for text in ["1e", "1e-", "1ex", "1e5x"] {
+            assert!(Decimal::of_text(text).is_none(), "{text}");
+        }
+        assert_eq!((decimal("12.05").digit_count(), decimal("120").digit_count()), (4, 2));
         assert!(decimal("-1") != decimal("1"));
     }
 }

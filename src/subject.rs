@@ -407,6 +407,63 @@ mod tests {
         assert_ne!(bounded(&[&long, "y"]), bounded(&[shorter, "xy"]));
     }
 
+    /// What stores keep: a change of it would lose their counters.
+    #[test]
+    fn parts_are_encoded_as_ever() {
+        let number = |exact| {
+            let mut subject = Subject::default();
+            subject.push_number(exact);
+            subject
+        };
+        let integer = |integer: i128| [&[2, 16][..], &integer.to_le_bytes()].concat();
+        let float = |float: f64| [&[3, 8][..], &float.to_bits().to_le_bytes()].concat();
+        assert_eq!(number(Exact::Integer(-7)).as_bytes(), integer(-7));
+        assert_eq!(number(Exact::Float(2f64.powi(99))).as_bytes(), integer(1 << 99));
+        assert_eq!(number(Exact::Float(-(2f64.powi(100)))).as_bytes(), float(-(2f64.powi(100))));
+        assert_eq!(number(Exact::Float(0.5)).as_bytes(), float(0.5));
+        let text = |length: usize| {
+            let mut subject = Subject::default();
+            subject.push_text(&"x".repeat(length));
+            subject
+        };
+        assert_eq!(text(2).as_bytes(), b"\x01\x02xx");
+        assert_eq!(text(254).as_bytes(), [&[1, 254][..], &[b'x'; 254]].concat());
+        assert_eq!(text(255).as_bytes(), [&[1, 255, 255, 0, 0, 0, 0, 0, 0, 0][..], &[b'x'; 255]].concat());
+        let bounded = |length| {
+            let mut subject = text(length);
+            subject.bound();
+            subject.as_bytes().len()
+        };
+        assert_eq!((bounded(126), bounded(127)), (128, 34));
+    }
+
+    #[test]
+    fn subjects_are_written_in_hexadecimal_digits() {
+        let subject = encode(&[Part::Global, Part::Text("a".into())]);
+        assert_eq!(serde_json::to_string(&subject).unwrap(), "\"0000010161\"");
+        assert_eq!(serde_json::from_str::<Subject>("\"0000010161\"").unwrap(), subject);
+        assert_eq!(format!("{subject:?}"), r"Subject(\x00\x00\x01\x01a)");
+        let of_bytes = |count: usize| serde_json::from_str::<Subject>(&format!("\"{}\"", "61".repeat(count)));
+        assert_eq!(of_bytes(128).unwrap().as_bytes(), [b'a'; 128]);
+        assert!(of_bytes(129).is_err() && serde_json::from_str::<Subject>("\"6\"").is_err());
+        assert!(serde_json::from_str::<Subject>("\"6g\"").is_err());
+    }
+
+    #[test]
+    fn subjects_are_in_the_order_of_their_bytes() {
+        let mut subjects = [Subject::of_bytes(b"b"), Subject::of_bytes(b"a"), Subject::of_bytes(&[b'a'; 60])];
+        subjects.sort();
+        assert_eq!(subjects.each_ref().map(|subject| subject.as_bytes().len()), [1, 60, 1]);
+        assert!(subjects[0] < subjects[1] && subjects[1] < subjects[2]);
+        let hash = |subject: &Subject| {
+            let mut hasher = std::collections::hash_map::DefaultHasher::new();
+            subject.hash(&mut hasher);
+            hasher.finish()
+        };
+        assert_eq!(hash(&subjects[0]), hash(&Subject::of_bytes(b"a")));
+        assert_ne!(hash(&subjects[0]), hash(&subjects[1]));
+    }
+
     #[test]
     fn a_scope_of_identities_tells_its_parts() {
         let all = [None].into_iter().chain(Identity::ALL.map(Some));

@@ -320,6 +320,9 @@ mod tests {
             ("2026-01-15T10:29:59.9999995Z", 1_768_472_999_999_999),
             ("1969-12-31T23:59:59.999999Z", -1),
             ("0000-03-01T00:00:00Z", -62_162_035_200_000_000),
+            ("1970-01-01T05:30:00+05:30", 0),
+            ("1970-01-01T23:59:00+23:59", 0),
+            ("1969-12-31T00:01:00-23:59", 0),
         ] {
             assert_eq!(text.parse::<Timestamp>().map(Timestamp::unix_micros), Ok(micros), "{text}");
             let written = Timestamp(micros).to_string();
@@ -342,12 +345,32 @@ mod tests {
             "2026-01-15T10:30:00.Z",
             "2026-01-15T10:30:00+02",
             "2026-01-15T10:30:00+24:00",
+            "2026-01-15T10:30:00+00:60",
+            "2026-01-15T10:30:00+00:61",
+            "2026-01-15T10:30:00+0::00",
+            "2026-01-15T10:30:00+00:0/",
+            "2026-01-15T10:60:00Z",
+            "2026-01-15T10:30:60Z",
             "2026-01-15T10:30:00ZZ",
             "+2026-01-15T10:30:00Z",
             "２026-01-15T10:30:00Z",
         ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_manual_clock_moves_as_it_is_told_and_the_system_clock_by_itself() {
+        let clock = ManualClock::new(Timestamp(5));
+        let same = clock.clone();
+        clock.advance(Duration::from_micros(7));
+        assert_eq!(same.now(), Timestamp(12));
+        same.set(Timestamp(-1));
+        assert_eq!(clock.now(), Timestamp(-1));
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+        let now = SystemClock.now().unix_micros().unsigned_abs().into();
+        let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+        assert!((before..=after).contains(&now), "{before} {now} {after}");
     }
 
     #[test]

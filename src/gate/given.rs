@@ -103,3 +103,50 @@ impl<S: CounterStore + 'static> Gate<S> {
         self.in_force().charge(call, self.now())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::charge::{CounterId, Subject};
+    use crate::policy::Policy;
+    use crate::store::{MemoryStore, Reserve, Settle, StoreError};
+
+    /// A store that leaves every counter out of its answers.
+    struct Silent;
+
+    impl CounterStore for Silent {
+        fn reserve(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+            Ok(Outcome::Granted(Tallies::new()))
+        }
+        fn peek(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+            Ok(Outcome::Granted(Tallies::new()))
+        }
+        fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    fn policy() -> Policy {
+        let limit = json!({ "counter": "c", "window": "day", "max": 2, "scope": "global" });
+        let entry = json!({ "action": "deny", "limits": [limit] });
+        Policy::from_json(&json!({ "version": "1", "default": "deny", "tools": { "t": entry } }).to_string()).unwrap()
+    }
+
+    /// Whatever the rules say of it.
+    #[test]
+    fn a_call_that_was_allowed_is_charged_while_there_is_room() {
+        let call = ToolCall::new("t", None::<&Value>);
+        let gate = Gate::builder().policy(policy()).store(MemoryStore::new()).build();
+        let charged = [(); 3].map(|()| gate.charge(&call));
+        assert_eq!(charged.each_ref().map(Option::is_some), [true, true, false]);
+        assert_eq!(charged[1].as_ref().unwrap().limits()[0].used().micros(), 2_000_000);
+        assert!(Gate::builder().policy(policy()).store(Silent).build().charge(&call).is_none());
+        gate.replace_policy(None);
+        assert!(gate.charge(&call).is_none());
+    }
+}

@@ -121,6 +121,10 @@ mod tests {
             ("args.l[1]", json!({}), Some(json!(1)), json!({ "l": [null, 1] })),
             ("args.l[*].x", json!({ "l": [{ "x": 1 }, {}] }), Some(json!(2)), json!({ "l": [{ "x": 2 }, { "x": 2 }] })),
             ("args.l[*]", json!({}), Some(json!(2)), json!({ "l": [2] })),
+            ("args.l[*]", json!({ "l": [] }), Some(json!(2)), json!({ "l": [2] })),
+            ("args.l[*]", json!({ "l": {} }), Some(json!(2)), json!({ "l": [2] })),
+            ("args.l[*]", json!({ "l": "x" }), None, json!({ "l": "x" })),
+            ("args.l[*].x", json!({ "l": [] }), None, json!({ "l": [] })),
             ("args[*]", json!({ "a": 1 }), Some(json!(2)), json!({ "a": 2 })),
             ("args.a", json!({ "a": 1, "b": 2 }), None, json!({ "b": 2 })),
             ("args.a.b", json!({}), None, json!({})),
@@ -134,5 +138,20 @@ mod tests {
         assert!(!far.edit(&mut json!([]), Some(&json!(1))));
         let deep = format!("args{}", ".a".repeat(10_000));
         assert!(!Path::parse(&deep).unwrap().edit(&mut json!({}), Some(&json!(1))));
+    }
+
+    #[test]
+    fn a_path_is_known_by_its_steps() {
+        for (path, steps, before_each) in [
+            ("args", 0, None),
+            ("args.a", 1, None),
+            ("args.a[0][\"b c\"]", 3, None),
+            ("args[*]", 1, Some("args")),
+            ("args.l[*].x[*]", 4, Some("args.l")),
+        ] {
+            let parsed = Path::parse(path).unwrap();
+            assert_eq!((parsed.is_root(), parsed.steps().len()), (steps == 0, steps), "{path}");
+            assert_eq!(parsed.before_each(), before_each.map(|path| Path::parse(path).unwrap()), "{path}");
+        }
     }
 }

@@ -176,3 +176,106 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charge::{CounterId, Span, Subject};
+    use serde_json::{Value, json};
+
+    /// States as they are written, and whether charges can lead to them.
+    #[test]
+    fn only_states_that_charges_lead_to_are_read() {
+        let sliding = |seconds: u32, lasts: &[i64]| {
+            let slots: Vec<Value> = lasts.iter().map(|last| json!({ "last": last, "used": 1 })).collect();
+            json!({ "sliding": { "seconds": seconds, "slots": slots } })
+        };
+        let steps = |count: i64| (0..count).map(|step| step * 1_000_000).collect::<Vec<_>>();
+        let bucket = |seconds: u32, level: &str| json!({ "token_bucket": { "seconds": seconds, "level": level, "at": 5, "full_at": 7 } });
+        let in_flight = |held: u64, units: &[(i64, u64)]| {
+            let units: Vec<Value> =
+                units.iter().map(|(until, amount)| json!({ "until": until, "amount": amount })).collect();
+            json!({ "in_flight": { "held": held, "units": units } })
+        };
+        let brim = (u128::from(u64::MAX) * 60_000_000).to_string();
+        let above = (u128::from(u64::MAX) * 60_000_000 + 1).to_string();
+        for (state, is_sound) in [
+            (json!({ "fixed": { "start": -60_000_000, "seconds": 60, "used": 7 } }), true),
+            (json!({ "fixed": { "start": 0, "seconds": 0, "used": 7 } }), false),
+            (json!({ "fixed": { "start": 0, "seconds": 60, "used": -1 } }), false),
+            (sliding(64, &[]), true),
+            (sliding(64, &steps(65)), true),
+            (sliding(64, &steps(66)), false),
+            (sliding(0, &[0]), false),
+            (sliding(64, &[0, 999_999]), false),
+            (sliding(64, &[0, 0]), false),
+            (sliding(64, &[0, 1_000_000]), true),
+            (sliding(64, &[1_000_000, 0]), false),
+            (bucket(60, "0"), true),
+            (bucket(60, &brim), true),
+            (bucket(60, &above), false),
+            (bucket(0, "0"), false),
+            (in_flight(0, &[]), true),
+            (in_flight(3, &[(5, 1), (6, 2)]), true),
+            (in_flight(4, &[(5, 1), (6, 2)]), false),
+            (in_flight(3, &[(5, 1), (5, 2)]), false),
+            (in_flight(3, &[(6, 1), (5, 2)]), false),
+            (in_flight(u64::MAX, &[(5, 1), (6, 2)]), true),
+            (in_flight(u64::MAX, &[(6, 1), (5, 2)]), false),
+        ] {
+            let read = serde_json::from_value::<Counter>(state.clone());
+            assert_eq!(read.is_ok(), is_sound, "{state}");
+            // What is read is what was written.
+            assert!(read.is_ok_and(|read| serde_json::to_value(read).unwrap() == state) || !is_sound, "{state}");
+        }
+    }
+
+    fn charge(meter: Meter, amount: u64) -> Charge {
+        let amount = Amount::from_micros(amount).unwrap();
+        Charge { counter: CounterId::of(["c"]), subject: Subject::default(), amount, max: None, meter }
+    }
+
+    #[test]
+    fn each_meter_expires_in_its_way() {
+        let now = Timestamp::from_unix_seconds(100);
+        let span = Span { start: Timestamp::from_unix_seconds(60), end: Timestamp::from_unix_seconds(120) };
+        let refill = Amount::from_micros(2).unwrap();
+        for (meter, amount, seconds) in [
+            (Meter::Fixed(span), 1, 120),
+            (Meter::Sliding { seconds: 7 }, 1, 107),
+            (Meter::TokenBucket { refill, seconds: 10 }, 1, 105),
+            (Meter::TokenBucket { refill: Amount::ZERO, seconds: 10 }, 0, 100),
+            (Meter::InFlight { lease: 9 }, 1, 109),
+        ] {
+            let mut counter = Counter::new(&meter);
+            counter.charge(&charge(meter, amount), now).unwrap();
+            assert_eq!(counter.expires_at(), Timestamp::from_unix_seconds(seconds), "{meter:?}");
+        }
+        let never = Meter::TokenBucket { refill: Amount::ZERO, seconds: 10 };
+        let mut counter = Counter::new(&never);
+        counter.charge(&charge(never, 1), now).unwrap();
+        assert_eq!(counter.expires_at(), Timestamp::MAX);
+    }
+
+    #[test]
+    fn a_counter_counts_in_one_way() {
+        let now = Timestamp::UNIX_EPOCH;
+        let meters = [
+            Meter::Fixed(Span { start: now, end: Timestamp::from_unix_seconds(1) }),
+            Meter::Sliding { seconds: 1 },
+            Meter::TokenBucket { refill: Amount::ONE, seconds: 1 },
+            Meter::InFlight { lease: 1 },
+        ];
+        for (index, meter) in meters.into_iter().enumerate() {
+            for (other, asked) in meters.into_iter().enumerate() {
+                let (mut counter, charge) = (Counter::new(&meter), charge(asked, 1));
+                let answers = [
+                    counter.tally(&charge, now).is_ok(),
+                    counter.settle(&charge, now, Amount::ZERO, now).is_ok(),
+                    counter.charge(&charge, now).is_ok(),
+                ];
+                assert_eq!(answers, [index == other; 3], "{meter:?} {asked:?}");
+            }
+        }
+    }
+}

@@ -3,9 +3,11 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use toolgate::explain::{Explanation, Outcome, StepKind, Truth};
+use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Code, Decision, Effect, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 use crate::generate;
+use crate::permits::now;
 
 /// A Thursday, 10:30.
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
@@ -15,7 +17,9 @@ pub(crate) fn tool_call(call: &Value) -> ToolCall<'_> {
     ToolCall::new(text("tool").unwrap(), call.get("arguments"))
         .grant(text("grant"))
         .session(text("session"))
+        .agent(text("agent"))
         .user(text("user"))
+        .server(text("server"))
         .context(call.get("context").and_then(Value::as_object))
 }
 
@@ -84,10 +88,13 @@ proptest! {
         let [document, _] = documents;
         let gate = Gate::builder().policy(document.to_json().parse::<Policy>().unwrap()).clock(ManualClock::new(NOW)).build();
         let mut kept = Vec::new();
+        let remote = Gate::builder().policy(gate.policy()).clock(ManualClock::new(NOW)).store(InProcess(MemoryStore::new())).build();
         for call in &calls {
             let call = tool_call(call);
             let explanation = gate.explain(&call).unwrap();
+            prop_assert_eq!(now(remote.explain_async(&call)).unwrap().to_string(), explanation.to_string());
             let decision = gate.check(&call);
+            std::mem::forget(now(remote.check_async(&call)));
             prop_assert_eq!(explanation.code(), decision.code(), "{}", explanation);
             if let Decision::RateLimit(limited) = &decision {
                 let waits: Vec<_> = explanation.limits().iter().filter(|limit| limit.outcome() == Outcome::Stops)

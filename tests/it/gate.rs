@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolgate::charge::{CounterId, Subject};
-use toolgate::store::{CounterStore, MemoryStore, Outcome, Reserve, Settle, StoreError, Tallies};
+use toolgate::store::{
+    CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tallies,
+};
 use toolgate::{Code, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
+
+use crate::permits::now;
 
 fn policy(text: &str) -> Policy {
     text.parse().unwrap_or_else(|error| panic!("{error}"))
@@ -156,6 +160,23 @@ fn policies_of_one_namespace_share_counters_and_others_do_not() {
     assert!(gate("").check(&call()).is_allowed());
 }
 
+/// Under a new document a counter of another scope is another counter, though both count the same value.
+#[test]
+fn a_counter_of_another_scope_is_another_counter() {
+    let by = |scope: Value| limited(&json!([{ "counter": "c", "window": "day", "max": 1, "scope": scope }]));
+    let gate = Gate::builder().policy(by(json!(["args.x"]))).clock(clock()).build();
+    let arguments = json!({ "x": "same", "y": "same" });
+    let passes = || gate.check(&ToolCall::new("t", &arguments)).is_allowed();
+    assert!(passes() && !passes());
+    for scope in [json!(["args.y"]), json!(["context.x", "args.x"]), json!(["args[\"x\"]", "args.y"])] {
+        gate.replace_policy(by(scope.clone()));
+        let context = arguments.as_object();
+        assert!(gate.check(&ToolCall::new("t", &arguments).context(context)).is_allowed(), "{scope}");
+    }
+    gate.replace_policy(by(json!(["args[\"x\"]"])));
+    assert!(!passes(), "the same path in another spelling");
+}
+
 /// The stores that a host may hand over: itself, shared, or as a trait object.
 #[test]
 fn a_store_works_through_pointers() {
@@ -199,6 +220,16 @@ fn an_odd_answer_of_a_store_denies() {
         let gate = Gate::builder().policy(policy.clone()).store(Odd(outcome)).build();
         assert_eq!(gate.check(&call()).code(), Some(Code::StoreUnavailable));
     }
+    for outcome in [Outcome::Granted(Tallies::new()), Outcome::Refused(Tallies::new())] {
+        let gate = Gate::builder().policy(policy.clone()).store(Odd(outcome.clone())).build();
+        assert!(gate.explain(&call()).is_err() && gate.usage(&call()).is_err());
+        let found = gate.would_allow(&[call()]).unwrap_err();
+        assert_eq!((found.index(), found.decision().code()), (0, Some(Code::StoreUnavailable)));
+        let gate = Gate::builder().policy(policy.clone()).store(InProcess(Odd(outcome))).build();
+        assert!(now(gate.explain_async(&call())).is_err() && now(gate.usage_async(&call())).is_err());
+        let found = now(gate.would_allow_async(&[call()])).unwrap_err();
+        assert_eq!((found.index(), found.decision().code()), (0, Some(Code::StoreUnavailable)));
+    }
     let meter = toolgate::charge::Meter::Sliding { seconds: 1 };
     let tally = toolgate::store::Tally::unused(&meter, Timestamp::UNIX_EPOCH);
     let refused = Outcome::Refused([tally].into_iter().collect());
@@ -206,6 +237,97 @@ fn an_odd_answer_of_a_store_denies() {
     let decision = gate.check(&call());
     assert_eq!((decision.as_str(), decision.rule()), ("rate_limited", Some("/tools/t/limits/0")));
     assert_eq!(decision.retry_after(), None);
+}
+
+/// A store that promises an instant to a call that can never pass is not believed in that.
+#[test]
+fn no_wait_is_told_to_a_call_that_can_never_pass() {
+    let meter = toolgate::charge::Meter::Sliding { seconds: 1 };
+    let present = toolgate::Clock::now(&clock());
+    let tally = |used: u64| {
+        let mut tally = toolgate::store::Tally::unused(&meter, present);
+        tally.used = toolgate::Total::from_micros(used);
+        tally.retry_at = Some(present.saturating_add(Duration::from_millis(250)));
+        tally
+    };
+    for (max, amount, wait) in [(3, 3, Some(Duration::from_millis(250))), (3, 4, None), (0, 0, None), (0, 1, None)] {
+        let limit = json!({ "counter": "c", "window": "second", "algorithm": "sliding", "max": max, "amount": amount, "scope": "grant" });
+        let refused = Outcome::Refused([tally(3_000_000)].into_iter().collect());
+        let gate = Gate::builder().policy(limited(&json!([limit]))).store(Odd(refused)).clock(clock()).build();
+        let decision = gate.check(&call());
+        assert_eq!((decision.code(), decision.retry_after()), (Some(Code::Limit), wait), "{amount} of {max}");
+        let explained = gate.explain(&call()).unwrap();
+        let waits = explained.limits().iter().flat_map(|limit| limit.changes()).find_map(|change| change.wait());
+        assert_eq!(waits, wait, "{amount} of {max}");
+    }
+}
+
+/// A store that counts how often it is asked to settle.
+#[derive(Default)]
+struct Settles(MemoryStore, AtomicUsize);
+
+impl CounterStore for Settles {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.0.reserve(request)
+    }
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.0.peek(request)
+    }
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.settle(request)
+    }
+    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
+        self.0.reset(counter, subject)
+    }
+}
+
+#[test]
+fn only_what_is_in_flight_is_given_free_by_dropping_a_permit() {
+    for (window, asked) in [("day", 0), ("in_flight", 1)] {
+        let policy = limited(&json!([{ "counter": "c", "window": window, "max": 5, "scope": "grant" }]));
+        for end in [drop, |permit: toolgate::Permit| permit.end()] {
+            let gate = Gate::builder().policy(policy.clone()).store(Settles::default()).build();
+            let Decision::Allow(permit) = gate.check(&call()) else { panic!("it has room") };
+            end(permit);
+            assert_eq!(gate.store().1.load(Ordering::SeqCst), asked, "{window}");
+        }
+    }
+}
+
+/// A clock that counts how often it is read.
+#[derive(Clone, Default)]
+struct Read(Arc<AtomicUsize>);
+
+impl toolgate::Clock for Read {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_seconds(1_768_473_000 + i64::try_from(self.0.fetch_add(1, Ordering::SeqCst)).unwrap())
+    }
+}
+
+/// Two readings could lie in two windows.
+#[test]
+fn a_decision_reads_the_clock_at_most_once() {
+    let limit = json!({ "counter": "c", "window": "day", "max": 9, "scope": "grant" });
+    let hour = json!({ "conditions": [{ "path": "time.hour", "op": "gte", "value": 0 }] });
+    for (rules, reads) in [
+        (json!({}), 0),
+        (json!({ "action": "deny" }), 0),
+        (json!({ "deny_if": [{ "conditions": [{ "path": "args.x", "op": "eq", "value": 1 }] }] }), 0),
+        (json!({ "limits": [limit] }), 1),
+        (json!({ "require": [hour], "limits": [limit] }), 1),
+        (json!({ "action": "require_approval" }), 1),
+        (json!({ "action": "require_approval", "limits": [limit] }), 1),
+        (json!({ "action": "require_approval", "require": [hour], "limits": [limit] }), 1),
+    ] {
+        let clock = Read::default();
+        let document = json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
+        let gate = Gate::builder().policy(policy(&document.to_string())).clock(clock.clone()).build();
+        let before = clock.0.load(Ordering::SeqCst);
+        let decision = gate.check(&call());
+        assert_eq!(clock.0.load(Ordering::SeqCst) - before, reads, "{document}");
+        drop(decision);
+    }
 }
 
 #[test]
@@ -263,6 +385,105 @@ fn a_window_whose_counters_are_gone_is_not_opened_again() {
     }
     clock.set(spent);
     assert_eq!(check("g"), Some(Code::StoreUnavailable), "what was used then is not known any more");
+}
+
+/// What every way to count leaves when it holds nothing any more is reclaimed, not before, and remembered as forgotten.
+#[test]
+fn counters_of_every_kind_are_reclaimed() {
+    for limit in [
+        json!({ "window": "minute" }),
+        json!({ "window": 60, "algorithm": "sliding" }),
+        json!({ "window": 60, "algorithm": "token_bucket" }),
+        json!({ "window": "in_flight", "lease": 60 }),
+    ] {
+        let limits = ["a", "b", "c", "d"].map(|counter| {
+            let mut limit = limit.clone();
+            limit["counter"] = json!(counter);
+            limit["max"] = json!(1);
+            limit["scope"] = json!("grant");
+            json!({ "limits": [limit] })
+        });
+        let [a, b, c, d] = limits;
+        let document = json!({ "version": "1", "default": "deny", "tools": { "a": a, "b": b, "c": c, "d": d } });
+        let clock = clock();
+        let store = MemoryStore::with_capacity(3);
+        let gate = Gate::builder().policy(policy(&document.to_string())).store(store).clock(clock.clone()).build();
+        // In flight until its lease ends.
+        let check = |tool: &str| {
+            let decision = gate.check(&ToolCall::new(tool, None::<&Value>).grant("g"));
+            let code = decision.code();
+            std::mem::forget(decision);
+            code
+        };
+        let start = toolgate::Clock::now(&clock);
+        assert_eq!(
+            ["a", "b", "c", "a", "d"].map(check),
+            [None, None, None, Some(Code::Limit), Some(Code::StoreUnavailable)]
+        );
+        clock.advance(Duration::from_millis(61_999));
+        assert_eq!(check("d"), Some(Code::StoreUnavailable), "within the grace: {limit}");
+        clock.advance(Duration::from_millis(1));
+        assert_eq!((check("d"), gate.store().len()), (None, 1), "{limit}");
+        clock.set(start);
+        assert_eq!(check("a"), Some(Code::StoreUnavailable), "forgotten: {limit}");
+        clock.set(start.saturating_add(Duration::from_secs(60)));
+        assert_eq!(check("a"), None, "{limit}");
+    }
+}
+
+#[test]
+fn a_refused_call_takes_no_place_in_the_store() {
+    let limit = |counter: &str, scope: &str| json!({ "counter": counter, "window": "day", "max": 1, "scope": scope });
+    let policy = limited(&json!([limit("a", "grant"), limit("b", "user")]));
+    let gate = Gate::builder().policy(policy).store(MemoryStore::with_capacity(3)).clock(clock()).build();
+    let check =
+        |user: u32| gate.check(&ToolCall::new("t", None::<&Value>).grant("g").user(&*format!("u{user}"))).code();
+    assert_eq!(check(0), None);
+    assert!((1..20).all(|user| check(user) == Some(Code::Limit)));
+    assert_eq!(gate.store().len(), 2);
+}
+
+/// Room is looked for in all of a shard before a call is refused for want of it.
+#[test]
+fn a_full_store_looks_for_all_that_has_expired() {
+    let limit =
+        |window: &str| json!({ "limits": [{ "counter": window, "window": window, "max": 1, "scope": "grant" }] });
+    let tools = json!({ "day": limit("day"), "minute": limit("minute") });
+    let policy = policy(&json!({ "version": "1", "default": "deny", "tools": tools }).to_string());
+    for _ in 0..12 {
+        let clock = clock();
+        let store = MemoryStore::with_capacity(5120);
+        let gate = Gate::builder().policy(policy.clone()).store(store).clock(clock.clone()).build();
+        let check = |tool: &str, number: u32| {
+            gate.check(&ToolCall::new(tool, None::<&Value>).grant(&*format!("{tool}{number}"))).is_allowed()
+        };
+        assert!((0..3840).all(|number| check("day", number)) && (0..1280).all(|number| check("minute", number)));
+        assert!(!check("day", 3840));
+        clock.advance(Duration::from_secs(70));
+        assert!(check("minute", 2000), "some twenty of its shard have expired");
+    }
+}
+
+#[test]
+fn a_counter_that_counts_in_another_way_is_corrupt() {
+    use toolgate::charge::{Charge, Meter, Span};
+    let now = toolgate::Clock::now(&clock());
+    let span = Span { start: now, end: now.saturating_add(Duration::from_secs(60)) };
+    let meters = [Meter::Fixed(span), Meter::Sliding { seconds: 60 }];
+    let counter: CounterId = serde_json::from_value(json!("0".repeat(32))).unwrap();
+    let charge = |meter| Charge::new(counter, Subject::default(), toolgate::Amount::ONE, None, meter);
+    for (kept, other) in [(meters[0], meters[1]), (meters[1], meters[0])] {
+        let store = MemoryStore::new();
+        let made = [charge(kept)];
+        store.reserve(&Reserve::new(ReservationId::new(1), now, &made)).unwrap();
+        let asked = [charge(other)];
+        let request = Reserve::new(ReservationId::new(2), now, &asked);
+        assert!(matches!(store.peek(&request), Err(StoreError::Corrupt)));
+        assert!(matches!(store.reserve(&request), Err(StoreError::Corrupt)));
+        let settled = [Settled::new(&asked[0], now, toolgate::Amount::ZERO)];
+        let settle = Settle::new(ReservationId::new(2), 1, now, &settled);
+        assert!(matches!(store.settle(&settle), Err(StoreError::Corrupt)));
+    }
 }
 
 /// While there are not very many, nothing is forgotten, and the same history has the same answers whatever the hash.

@@ -33,7 +33,7 @@ impl Document {
 }
 
 pub(crate) fn document() -> impl Strategy<Value = Document> {
-    let names = select(vec!["a", "b", "ab", "a*", "*b", "*a*", "a*b", "ba"]);
+    let names = select(vec!["a", "b", "ab", "a*", "*b", "*a*", "a*b", "ba", "a/~b", "ü.a*"]);
     let tools = btree_map(names, entry(), 0..5).prop_map(|map| map.into_iter().collect::<Vec<_>>()).prop_shuffle();
     let hide = prop_oneof![6 => Just(vec![]), 1 => vec(select(vec!["b", "ab*", "zz"]).prop_map(String::from), 1..3)];
     (select(vec!["allow", "deny"]), hide, proptest::option::weighted(0.3, all_tools()), tools).prop_map(
@@ -55,10 +55,13 @@ pub(crate) fn entry() -> impl Strategy<Value = Value> {
     let action = prop_oneof![6 => Just(None), 1 => Just(Some("deny")), 1 => Just(Some("require_approval"))];
     prop_oneof![
         1 => Just(json!({})),
-        4 => (rules, action).prop_map(|(mut rules, action)| {
+        4 => (rules, action, rate_limit()).prop_map(|(mut rules, action, rate_limit)| {
             if let Some(action) = action {
                 rules["action"] = json!(action);
                 rules["reason"] = json!("by action");
+            }
+            if let Some(rate_limit) = rate_limit {
+                rules["rate_limit"] = rate_limit;
             }
             rules
         }),
@@ -71,9 +74,23 @@ fn rules_object(
     require_approval_if: impl Strategy<Value = Vec<Value>>,
     limits: impl Strategy<Value = Vec<Value>>,
 ) -> impl Strategy<Value = Value> {
-    (require, deny_if, require_approval_if, limits).prop_map(|(require, deny_if, approval, limits)| {
+    (require, deny_if, require_approval_if, limits).prop_map(|(require, deny_if, mut approval, limits)| {
+        // What stands there may be called so, too.
+        for rule in approval.iter_mut().skip(1).filter_map(Value::as_object_mut) {
+            if let Some(text) = rule.remove("on_deny") {
+                rule.insert("reason".to_owned(), text);
+            }
+        }
         json!({ "require": require, "deny_if": deny_if, "require_approval_if": approval, "limits": limits })
     })
+}
+
+fn rate_limit() -> impl Strategy<Value = Option<Value>> {
+    prop_oneof![
+        6 => Just(None),
+        1 => (0u32..4).prop_map(|max| Some(json!({ "max": max, "window": 60 }))),
+        1 => (1u32..4).prop_map(|max| Some(json!({ "max": max, "window": "1h", "scope": "user" }))),
+    ]
 }
 
 fn rules(require: bool) -> impl Strategy<Value = Vec<Value>> {
@@ -124,7 +141,7 @@ fn strip_absent(condition: &mut Value) {
     }
 }
 
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 21] = [
     "args.x",
     "args.y",
     "args.o.x",
@@ -138,12 +155,17 @@ const PATHS: [&str; 16] = [
     "call.tool",
     "call.grant",
     "call.user",
+    "call.session",
+    "call.agent",
+    "call.server",
     "time.hour",
+    "time.minute",
+    "time.weekday",
     "time.date",
     "args[\"a b\"]",
 ];
-const SINGLE_PATHS: [&str; 8] =
-    ["args.x", "args.y", "args.l", "args.o", "context.x", "context.l", "call.grant", "time.weekday"];
+const SINGLE_PATHS: [&str; 9] =
+    ["args.x", "args.y", "args.l", "args.l[1]", "args.o", "context.x", "context.l", "call.grant", "time.weekday"];
 
 fn comparison() -> impl Strategy<Value = Value> {
     let path = select(PATHS.to_vec());
@@ -167,7 +189,12 @@ fn comparison() -> impl Strategy<Value = Value> {
         with(&["exists"], fixed(any::<bool>().prop_map(|b| json!(b)).boxed()).boxed(), false),
         with(
             &["regex", "not_regex"],
-            fixed(select(vec!["^a", "b$", "^[ab]+$", "", "A", "^.$"]).prop_map(|r| json!(r)).boxed()).boxed(),
+            fixed(
+                select(vec!["^a", "b$", "^[ab]+$", "", "A", "^.$", "(?i)^AB", "\\d|k", "^[^/]*$"])
+                    .prop_map(|r| json!(r))
+                    .boxed()
+            )
+            .boxed(),
             true
         ),
         with(&["contains", "not_contains"], operand(prop_oneof![text(), scalar()].boxed()).boxed(), false),
@@ -279,6 +306,14 @@ fn limit() -> impl Strategy<Value = Value> {
         ("slides", json!({ "window": "90s", "scope": "grant", "algorithm": "sliding" })),
         ("buckets", json!({ "window": 30, "scope": "grant", "algorithm": "token_bucket" })),
         ("flights", json!({ "window": "in_flight", "scope": "global", "lease": "45s" })),
+        ("sessions", json!({ "window": "hour", "scope": "session" })),
+        ("agents", json!({ "window": "12h", "scope": ["agent", "server"] })),
+        ("seconds", json!({ "window": "second", "scope": "global", "utc_offset": "-00:30" })),
+        ("weeks", json!({ "window": "week", "scope": "user", "algorithm": "sliding" })),
+        (
+            "filling",
+            json!({ "window": "month", "scope": ["grant", "call.tool"], "algorithm": "token_bucket", "burst": 2 }),
+        ),
     ])
 }
 
@@ -379,16 +414,20 @@ pub(crate) enum Event {
 pub(crate) fn call() -> impl Strategy<Value = Value> {
     let identity = || select(vec![None, Some("g1"), Some("g2"), Some("")]);
     let arguments = prop_oneof![8 => members(), 1 => Just(Value::Null), 1 => argument()];
-    let tool = select(vec!["a", "b", "ab", "ba", "aab", "c", "zz"]);
-    (tool, arguments, proptest::option::of(members()), identity(), identity()).prop_map(
-        |(tool, arguments, context, grant, user)| {
+    let tool = select(vec!["a", "b", "ab", "ba", "aab", "c", "zz", "a/~b", "ü.ab"]);
+    let identities = [(); 5].map(|()| identity());
+    (tool, arguments, proptest::option::of(members()), identities).prop_map(
+        |(tool, arguments, context, [grant, user, session, agent, server])| {
             let mut call = json!({ "tool": tool, "arguments": arguments });
-            for (key, value) in
-                [("grant", grant.map(Value::from)), ("user", user.map(Value::from)), ("context", context)]
-            {
-                if let Some(value) = value {
-                    call[key] = value;
+            let identities =
+                [("grant", grant), ("user", user), ("session", session), ("agent", agent), ("server", server)];
+            for (key, name) in identities {
+                if let Some(name) = name {
+                    call[key] = json!(name);
                 }
+            }
+            if let Some(context) = context {
+                call["context"] = context;
             }
             call
         },
@@ -408,6 +447,17 @@ fn pause() -> impl Strategy<Value = i64> {
     ]
 }
 
+/// When a history begins, before or after the day on which it mostly does: in some century; at the end of a February, and of the
+/// years before 1970.
+fn era() -> impl Strategy<Value = i64> {
+    const DAY: i64 = 86_400_000_000;
+    prop_oneof![
+        6 => Just(0),
+        1 => -30_000 * DAY..60_000 * DAY,
+        1 => select(vec![773, 775, 27_071, -20_468, -20_469, -9_454]).prop_map(|days| days * DAY),
+    ]
+}
+
 pub(crate) fn history() -> impl Strategy<Value = Vec<Event>> {
     history_of(call().boxed(), 14)
 }
@@ -418,7 +468,7 @@ pub(crate) fn counted_history() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn history_of(call: BoxedStrategy<Value>, most: usize) -> impl Strategy<Value = Vec<Event>> {
-    vec(
+    let events = vec(
         prop_oneof![
             12 => (call, pause()).prop_map(|(call, pause)| Event::Call(call, pause)),
             2 => any::<Index>().prop_map(Event::Release),
@@ -428,7 +478,13 @@ fn history_of(call: BoxedStrategy<Value>, most: usize) -> impl Strategy<Value = 
             1 => Just(Event::Swap),
         ],
         1..most,
-    )
+    );
+    (era(), events).prop_map(|(era, mut events)| {
+        if let Some(Event::Call(_, pause)) = events.first_mut() {
+            *pause += era;
+        }
+        events
+    })
 }
 
 fn real_amount() -> impl Strategy<Value = Value> {

@@ -90,7 +90,21 @@ impl AsyncCounterStore for Remote {
     }
 
     fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
-        self.answer(|| self.store.peek(request))
+        self.answer(|| {
+            let outcome = self.store.peek(request)?;
+            // Of a charge that has room an instant means nothing, so none is said.
+            let silent = |(tally, charge): (&Tally, &Charge)| {
+                let mut tally = *tally;
+                tally.retry_at = tally.retry_at.filter(|_| !tally.has_room(charge));
+                tally
+            };
+            let tallies = outcome.tallies().iter().zip(request.charges).map(silent).collect();
+            Ok(if matches!(outcome, Outcome::Granted(_)) {
+                Outcome::Granted(tallies)
+            } else {
+                Outcome::Refused(tallies)
+            })
+        })
     }
 
     fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
@@ -102,6 +116,7 @@ impl AsyncCounterStore for Remote {
     }
 
     fn abandon(&self, request: &Settle<'_>) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.store.settle(request).unwrap();
     }
 }
@@ -277,6 +292,11 @@ proptest! {
                     prop_assert_eq!(matches!(mine, Outcome::Granted(_)), matches!(right, Outcome::Granted(_)));
                     let used = |outcome: &Outcome| outcome.tallies().iter().map(|tally| tally.used).collect::<Vec<_>>();
                     prop_assert_eq!(used(&mine), used(&right));
+                    let waits = |outcome: &Outcome| -> Vec<_> {
+                        let tallies = outcome.tallies().iter().zip(&charges);
+                        tallies.map(|(tally, charge)| (!tally.has_room(charge)).then_some(tally.retry_at)).collect()
+                    };
+                    prop_assert_eq!(waits(&mine), waits(&right));
                 }
                 Step::Settle { call, to } if !made.is_empty() => {
                     let (charges, mine, right) = made.swap_remove(call % made.len());
@@ -453,6 +473,172 @@ fn nothing_is_leased_unless_asked_for() {
         assert_eq!(remote.requests(), calls);
     }
     assert!(node.is_empty());
+}
+
+/// Without room for a counter, or for more than one call, every verb is the remote store's.
+#[test]
+fn a_node_that_may_hold_nothing_passes_everything_on() {
+    let templates = templates("s");
+    for terms in [|node: Node| node.with_calls(1), |node: Node| node.with_calls(0), |node: Node| node.with_capacity(0)]
+    {
+        let remote = Arc::new(Remote::default());
+        let node = terms(node(&remote));
+        let charges = [charge(&templates[0], 5, Some(40), 0), charge(&templates[3], 5, Some(40), 0)];
+        let Ok(Outcome::Granted(tallies)) = reserve(&node, 0, &charges) else { panic!("it has room") };
+        assert!(block_on(node.peek(&Reserve::new(next_id(), at(0), &charges))).is_ok());
+        assert!(matches!(settle(&node, 0, &charges, &tallies, 3), Some(Ok(()))));
+        assert_eq!(remote.requests(), 3);
+        let changes = [Settled::new(&charges[0], tallies[0].charged_at, units(1))];
+        let mut less = charges.clone();
+        less[0].amount = units(3);
+        let changes = changes.map(|settled| Settled::new(&less[0], settled.at, settled.to));
+        node.abandon(&Settle::new(next_id(), 1, at(0), &changes));
+        let held = charges.each_ref().map(|charge| remote.stands(charge, 0).used.micros() / 1_000_000);
+        assert_eq!((held, node.is_empty(), node.len()), ([1, 3], true, 0));
+        assert!(Arc::ptr_eq(node.inner(), &remote));
+    }
+}
+
+/// A permit that is dropped frees what is in flight, which no slice serves, and nothing else.
+#[test]
+fn what_is_abandoned_is_what_no_slice_has_served() {
+    let templates = templates("s");
+    let remote = Arc::new(Remote::default());
+    let node = node(&remote);
+    let window = [charge(&templates[0], 1, Some(1_000), 0)];
+    let served = served(&node, &window);
+    assert_eq!((node.is_empty(), node.len()), (false, 1));
+    let before = remote.stands(&window[0], 0).used;
+    let mut flight = window.clone();
+    (flight[0].counter, flight[0].meter) =
+        (serde_json::from_value(json!("0".repeat(32))).unwrap(), Meter::InFlight { lease: 60 });
+    let Ok(Outcome::Granted(held)) = reserve(&node, 0, &flight) else { panic!("it has room") };
+    assert_eq!(remote.stands(&flight[0], 0).used.micros(), 1_000_000);
+    let ended = [
+        Settled::new(&window[0], served[0].charged_at, Amount::ZERO),
+        Settled::new(&flight[0], held[0].charged_at, Amount::ZERO),
+    ];
+    let requests = remote.requests();
+    node.abandon(&Settle::new(next_id(), 1, at(0), &ended[..1]));
+    assert_eq!(remote.requests(), requests);
+    assert_eq!(remote.stands(&flight[0], 0).used.micros(), 1_000_000);
+    node.abandon(&Settle::new(next_id(), 1, at(0), &ended));
+    assert_eq!(remote.stands(&flight[0], 0).used.micros(), 0);
+    assert_eq!(remote.stands(&window[0], 0).used, before);
+    let shown = format!("{:?}", LeasedStore::new(InProcess(MemoryStore::with_capacity(9))));
+    assert!(
+        shown.starts_with("LeasedStore { inner: InProcess(MemoryStore { counters: 0, capacity: 9 }), terms: "),
+        "{shown}"
+    );
+}
+
+/// Whatever a request that failed has asked for may be spent: the next one asks for little.
+#[test]
+fn a_remote_store_that_goes_on_failing_is_asked_for_little() {
+    let templates = templates("s");
+    let remote = Arc::new(Remote::default());
+    let node = node(&remote);
+    let charges = [charge(&templates[0], 1, Some(100_000), 0)];
+    (0..300).for_each(|_| assert!(granted(&node, 0, &charges)));
+    while node.try_reserve(&Reserve::new(next_id(), at(0), &charges)).is_some() {}
+    let mut spent = Vec::new();
+    for _ in 0..3 {
+        let before = remote.stands(&charges[0], 0).used.micros();
+        remote.fail_next(Fault::AnswerLost);
+        assert!(reserve(&node, 0, &charges).is_err());
+        spent.push((remote.stands(&charges[0], 0).used.micros() - before) / 1_000_000);
+    }
+    assert!(spent[0] > 100 && spent[1..].iter().all(|units| *units <= 2), "{spent:?}");
+}
+
+/// A call that costs more than its estimate, or less, makes no request while the slice has room for it.
+#[test]
+fn a_settlement_within_the_slice_makes_no_request() {
+    let templates = templates("s");
+    let remote = Arc::new(Remote::default());
+    let node = node(&remote);
+    let charges = [charge(&templates[0], 1, Some(1_000), 0)];
+    let (tallies, requests) = (served(&node, &charges), remote.requests());
+    let before = used(&node, &charges);
+    assert!(matches!(settle(&node, 0, &charges, &tallies, 2), Some(Ok(()))));
+    assert_eq!(used(&node, &charges), before + 1);
+    let dearer = [charge(&templates[0], 2, Some(1_000), 0)];
+    assert!(matches!(settle(&node, 0, &dearer, &tallies, 0), Some(Ok(()))));
+    assert_eq!((used(&node, &charges), remote.requests()), (before - 1, requests));
+}
+
+/// Calls until slices serve one, and how it was served.
+fn served(node: &Node, charges: &[Charge]) -> Tallies {
+    warm(node, 0, charges);
+    (0..20).for_each(|_| assert!(granted(node, 0, charges)));
+    loop {
+        assert!(granted(node, 0, charges));
+        if let Some(outcome) = node.try_reserve(&Reserve::new(next_id(), at(0), charges)) {
+            return outcome.tallies().clone();
+        }
+    }
+}
+
+#[test]
+fn slices_serve_many_counters_of_one_subject() {
+    let templates = templates("s");
+    let node = node(&Arc::new(Remote::default()));
+    let charges: Vec<_> = (0..6)
+        .map(|number| {
+            let mut charge = charge(&templates[0], 1, Some(1_000), 0);
+            charge.counter = serde_json::from_value(json!(format!("{number:032x}"))).unwrap();
+            charge
+        })
+        .collect();
+    let tallies = served(&node, &charges);
+    let used: Vec<_> = tallies.iter().map(|tally| tally.used).collect();
+    assert!(used.len() == 6 && used.iter().all(|each| *each == used[0]), "{used:?}");
+    assert_eq!(self::used(&node, &charges) * 1_000_000, used[0].micros());
+}
+
+/// A settlement that fails at the remote store has taken nothing out of the slices.
+#[test]
+fn a_settlement_that_fails_takes_nothing() {
+    let templates = templates("s");
+    let remote = Arc::new(Remote::default());
+    let node = node(&remote);
+    let charges = [charge(&templates[0], 1, Some(10_000), 0), charge(&templates[2], 1, Some(10_000), 0)];
+    let tallies = served(&node, &charges);
+    let before = used(&node, &charges);
+    let changes = [
+        Settled::new(&charges[0], tallies[0].charged_at, units(2)),
+        Settled::new(&charges[1], tallies[1].charged_at, units(5_000)),
+    ];
+    remote.fail_next(Fault::Lost);
+    let id = next_id();
+    assert!(block_on(node.settle(&Settle::new(id, 1, at(0), &changes))).is_err());
+    assert_eq!(used(&node, &charges), before);
+    assert!(block_on(node.settle(&Settle::new(id, 1, at(0), &changes))).is_ok());
+    assert_eq!(used(&node, &charges), before + 1);
+}
+
+#[test]
+fn no_wait_is_told_for_what_never_fits() {
+    let templates = templates("s");
+    let node = node(&Arc::new(Remote::default()));
+    // Nothing is known of the counter, then some of it is held, then it is full.
+    for calls in [0, 3, 10] {
+        for _ in 0..calls {
+            granted(&node, 0, &[charge(&templates[0], 1, Some(10), 0)]);
+        }
+        for amount in [11, 12] {
+            let never = [charge(&templates[0], amount, Some(10), 0)];
+            let outcome = block_on(node.peek(&Reserve::new(next_id(), at(0), &never))).unwrap();
+            assert!(matches!(outcome, Outcome::Refused(_)) && outcome.tallies()[0].retry_at.is_none(), "after {calls}");
+        }
+    }
+    assert_eq!(node.len(), 1);
+}
+
+/// What the node says of the counter, in units.
+fn used(node: &Node, charges: &[Charge]) -> u64 {
+    let outcome = block_on(node.peek(&Reserve::new(next_id(), at(0), charges))).unwrap();
+    outcome.tallies()[0].used.micros() / 1_000_000
 }
 
 #[test]
@@ -641,6 +827,25 @@ fn a_reset_forgets_the_slice() {
     assert!(node.try_reserve(&Reserve::new(next_id(), at(0), &charges)).is_none());
     let calls = (0..300).filter(|_| granted(&node, 0, &charges)).count();
     assert_eq!(calls, 100);
+}
+
+/// A reset whose answer never comes has forgotten the slice, and what was asked meanwhile is not held either.
+#[test]
+fn a_reset_that_is_dropped_midway_forgets_the_slice() {
+    let templates = templates("s");
+    let remote = Arc::new(Remote::default());
+    let node = node(&remote);
+    let charges = [charge(&templates[0], 1, Some(1_000), 0)];
+    warm(&node, 0, &charges);
+    remote.fail_next(Fault::Hangs);
+    {
+        let mut reset = pin!(node.reset(charges[0].counter, &charges[0].subject));
+        let polled = reset.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending() && node.is_empty());
+        warm(&node, 0, &charges);
+        assert_eq!(node.len(), 1);
+    }
+    assert!(node.is_empty(), "what was leased before the reset had an end is not held after it");
 }
 
 #[test]

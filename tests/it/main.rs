@@ -30,6 +30,7 @@ mod grants;
 mod http_gateway;
 mod intercept;
 mod intercept_engine;
+mod issues;
 mod leased;
 mod lint;
 mod mcp;
@@ -38,6 +39,7 @@ mod model;
 mod naive;
 mod permits;
 mod properties;
+mod reach;
 mod recommend;
 mod recorder;
 #[cfg(feature = "redis")]
@@ -47,6 +49,7 @@ mod samples;
 mod schema;
 mod session;
 mod shadow;
+mod shown;
 mod signed;
 #[cfg(feature = "conformance")]
 mod stores;

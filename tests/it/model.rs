@@ -386,11 +386,10 @@ impl Holds {
                 let instants = pieces.iter().map(|(until, _)| *until).filter(|at| left(*at) <= room);
                 instants.min().expect("all are gone in the end")
             }
+            // Never.
+            Holds::Missing { rate: 0, .. } => i64::MAX,
             Holds::Missing { missing, rate, length, present, .. } => {
-                let wait = match rate {
-                    0 => i128::from(i64::MAX),
-                    rate => up(missing - signed(room) * length, *rate),
-                };
+                let wait = up(missing - signed(room) * length, *rate);
                 i64::try_from(i128::from(*present) + wait).unwrap_or(i64::MAX)
             }
         }

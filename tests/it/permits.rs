@@ -56,7 +56,7 @@ fn used(states: &[LimitState]) -> Vec<u64> {
 }
 
 /// A future whose every step is there at once.
-fn now<F: Future>(future: F) -> F::Output {
+pub(crate) fn now<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -236,6 +236,7 @@ fn an_async_permit_gives_back_settles_and_ends() {
     let arguments = json!({ "amount": 10 });
     let call = ToolCall::new("t", &arguments).grant("g");
     let settled = |mut permit: AsyncPermit| {
+        assert!(!permit.is_settled());
         now(permit.settle(amount("3"))).unwrap();
         assert!(permit.is_settled());
         assert!(matches!(now(permit.settle(amount("3"))), Err(SettleError::AlreadySettled)));
@@ -262,6 +263,18 @@ fn an_async_permit_gives_back_settles_and_ends() {
         assert!(now(gate.reset_counter_async("spend", &call)).unwrap());
         assert_eq!(used(&now(gate.usage_async(&call)).unwrap()), [0, 0]);
     }
+}
+
+/// Until a lease ends, nobody knows that the call has: a store that fails is told.
+#[test]
+fn an_end_that_the_store_does_not_hear_is_told() {
+    let store = Arc::new(SwitchStore::default());
+    let policy = limited(&flight_and_spend());
+    let gate = Gate::builder().policy(policy).store(InProcess(Arc::clone(&store))).clock(clock()).build();
+    let arguments = json!({ "amount": 10 });
+    let held = permit(now(gate.check_async(&ToolCall::new("t", &arguments).grant("g"))));
+    store.set_down(true);
+    assert!(now(held.end()).is_err());
 }
 
 #[test]

@@ -381,3 +381,22 @@ fn a_report_is_bounded() {
     let report = gate.end_trial().unwrap();
     assert_eq!((report.differed(), report.rules().len()), (1100, 1024));
 }
+
+/// What the store did not hear of is settled again, and the candidate counts what it is settled to in the end.
+#[test]
+fn a_settlement_that_failed_is_none_for_the_candidate() {
+    let policy = limited(50);
+    let (store, apart) = (Arc::new(SwitchStore::default()), Arc::new(SwitchStore::default()));
+    let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store));
+    let gate = builder.clock(ManualClock::new(START)).build();
+    gate.try_out(Candidate::new(policy.clone()).store(Arc::clone(&apart)));
+    let arguments = json!({ "amount": 10 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    let Decision::Allow(mut permit) = gate.check(&call) else { panic!("it has room") };
+    store.set_down(true);
+    assert!(permit.settle("5".parse().unwrap()).is_err());
+    store.set_down(false);
+    assert_eq!(used(&policy, &apart, &call)[0], "10");
+    permit.settle("7".parse().unwrap()).unwrap();
+    assert_eq!([&store, &apart].map(|store| used(&policy, store, &call)[0].clone()), ["7", "7"]);
+}

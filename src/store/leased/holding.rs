@@ -292,3 +292,189 @@ impl Holding {
         returned
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charge::{CounterId, Subject};
+
+    const TERMS: Terms = Terms { share: 16, calls: 1_024, idle: Duration::from_secs(5) };
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_unix_micros(micros)
+    }
+
+    fn window(minute: i64) -> Span {
+        Span { start: Timestamp::from_unix_seconds(60 * minute), end: Timestamp::from_unix_seconds(60 * minute + 60) }
+    }
+
+    fn amount(micros: u64) -> Amount {
+        Amount::from_micros(micros).unwrap()
+    }
+
+    fn charge(micros: u64, max: impl Into<Option<u64>>) -> Charge {
+        let (counter, subject, meter) = (CounterId::of(["c"]), Subject::default(), Meter::Fixed(window(0)));
+        Charge { counter, subject, amount: amount(micros), max: max.into().map(amount), meter }
+    }
+
+    fn tally(minute: i64, used: u64) -> Tally {
+        let Span { start, end } = window(minute);
+        Tally { used: Total::from_micros(used), resets_at: end, retry_at: None, charged_at: start }
+    }
+
+    /// Of the first minute, with so much known, of which `room` is held in one slice.
+    fn holding(known: u64, room: u64) -> Holding {
+        let mut holding = Holding::new(window(0), at(0));
+        assert!(holding.note(&tally(0, known), 0));
+        holding.add(ReservationId::new(1), amount(room), room);
+        holding
+    }
+
+    #[test]
+    fn a_slice_is_as_large_as_the_last_ones_were_soon_used_up() {
+        let mut holding = Holding::new(window(0), at(0));
+        let mut now = 0;
+        for (wait, wish) in [
+            (0, Some(20)),
+            (0, Some(40)),
+            (1_000_000, Some(80)),
+            (1_000_001, Some(80)),
+            (2_000_000, Some(80)),
+            (4_000_000, Some(80)),
+            (4_000_001, Some(40)),
+            (9_000_000, Some(20)),
+            (9_000_000, None),
+            (0, Some(20)),
+        ] {
+            now += wait;
+            let asked = holding.ask(&charge(10, 100_000), window(0), at(now), &TERMS);
+            assert_eq!(asked.map(Amount::micros), wish, "after {wait}");
+            assert_eq!(holding.asking, wish.is_some());
+            // While one asks, nobody else does, and nothing grows.
+            if wish.is_some() {
+                assert_eq!(holding.ask(&charge(10, 100_000), window(0), at(now), &TERMS), None);
+            }
+            holding.asked();
+        }
+        holding.starve();
+        let asked = holding.ask(&charge(10, 100_000), window(0), at(now), &TERMS);
+        assert_eq!(asked.map(Amount::micros), Some(20), "it begins anew");
+    }
+
+    #[test]
+    fn a_slice_is_a_share_of_what_is_left_and_so_many_calls_at_most() {
+        let ask = |known: u64, minute: i64, terms: &Terms, charge: &Charge| {
+            let mut holding = holding(known, 0);
+            (holding.asking, holding.appetite) = (false, 1_000_000);
+            holding.ask(charge, window(minute), at(0), terms).map(Amount::micros)
+        };
+        let few = Terms { calls: 3, ..TERMS };
+        for (known, minute, terms, charge, wish) in [
+            (50_000, 0, &TERMS, charge(1_000, 100_000), Some(3_125)),
+            (50_000, 1, &TERMS, charge(1_000, 100_000), Some(6_250)),
+            (50_000, 0, &TERMS, charge(3_124, 100_000), Some(3_125)),
+            (50_000, 0, &TERMS, charge(3_125, 100_000), None),
+            (100_001, 0, &TERMS, charge(0, 100_000), None),
+            (50_000, 0, &few, charge(1_000, 100_000), Some(3_000)),
+            (50_000, 0, &few, charge(1_000, None), Some(3_000)),
+        ] {
+            assert_eq!(ask(known, minute, terms, &charge), wish, "{known} {minute} {charge:?}");
+        }
+    }
+
+    #[test]
+    fn a_holding_covers_what_was_reserved_under_no_larger_maximum() {
+        let holding = holding(100, 30);
+        for (amount, max, minute, covered) in [
+            (30, Some(100), 0, true),
+            (31, Some(100), 0, false),
+            (30, Some(99), 0, false),
+            (30, None, 0, true),
+            (0, Some(0), 0, false),
+            (1, Some(100), -1, true),
+            (1, Some(100), 1, false),
+        ] {
+            assert_eq!(holding.covers(&charge(amount, max), window(minute)), covered, "{amount} {max:?} {minute}");
+        }
+        assert!(!self::holding(100, 0).covers(&charge(0, 100), window(0)), "nothing is held");
+        assert!(holding.may_fit(&charge(0, 100)) && holding.may_fit(&charge(1, None)));
+        assert!(!holding.may_fit(&charge(1, 100)) && holding.may_fit(&charge(1, 101)));
+    }
+
+    #[test]
+    fn the_last_word_of_the_store_is_noted() {
+        let mut holding = holding(100, 30);
+        assert_eq!((holding.words(), holding.known, holding.room()), (1, 100, 30));
+        // One that another has overtaken lowers nothing.
+        assert!(holding.note(&tally(0, 80), 0));
+        assert_eq!((holding.words(), holding.known, holding.ceiling), (2, 100, 100));
+        assert!(holding.note(&tally(0, 120), 0));
+        assert_eq!((holding.words(), holding.known, holding.ceiling), (3, 120, 120));
+        assert!(holding.note(&tally(0, 90), 3));
+        assert_eq!((holding.words(), holding.known, holding.ceiling, holding.room()), (4, 90, 90, 30));
+        // As much as is held may be all that the store has; less says that it was reset.
+        assert!(holding.note(&tally(0, 30), 4));
+        assert_eq!((holding.known, holding.room(), holding.slices.len()), (30, 30, 1));
+        assert!(holding.note(&tally(0, 29), 5));
+        assert_eq!((holding.known, holding.room(), holding.slices.len()), (29, 0, 0));
+        // Of an earlier window nothing is learnt; a later one begins with nothing held.
+        assert!(!holding.note(&tally(-1, 7), 6));
+        assert_eq!((holding.words(), holding.known, holding.window()), (6, 29, window(0)));
+        let mut holding = self::holding(100, 30);
+        assert!(holding.note(&tally(1, 7), 1));
+        assert_eq!((holding.known, holding.room(), holding.window()), (7, 0, window(1)));
+    }
+
+    #[test]
+    fn a_refusal_is_noted_in_its_own_window_alone() {
+        let mut holding = holding(100, 30);
+        for minute in [-1, 1] {
+            holding.note_refused(&tally(minute, 7), 1);
+            assert_eq!((holding.words(), holding.known, holding.window()), (1, 100, window(0)));
+        }
+        holding.note_refused(&tally(0, 70), 1);
+        assert_eq!((holding.words(), holding.known, holding.window()), (2, 70, window(0)));
+    }
+
+    #[test]
+    fn what_a_settlement_changes_is_known() {
+        let mut holding = holding(100, 30);
+        holding.changed(window(0).start, amount(10), amount(4));
+        assert_eq!((holding.known, holding.ceiling, holding.room(), holding.words()), (94, 100, 30, 2));
+        holding.changed(window(0).start, amount(10), amount(25));
+        assert_eq!((holding.known, holding.ceiling, holding.words()), (109, 109, 3));
+        holding.changed(window(0).start, amount(100), amount(0));
+        assert_eq!((holding.known, holding.ceiling), (30, 109), "what is held is reserved there");
+        holding.changed(window(1).start, amount(0), amount(9));
+        assert_eq!((holding.known, holding.words()), (30, 4));
+    }
+
+    #[test]
+    fn what_comes_back_is_kept_up_to_two_slices() {
+        let mut holding = holding(100, 30);
+        holding.appetite = 20;
+        for (minute, amount, kept) in [(0, 10, true), (0, 11, false), (-1, 99, true), (1, 1, false)] {
+            assert_eq!(holding.keeps(window(minute).start, self::amount(amount)), kept, "{minute} {amount}");
+        }
+        assert_eq!(holding.excess(), 0);
+        holding.appetite = 12;
+        assert_eq!(holding.excess(), 6);
+    }
+
+    #[test]
+    fn the_newest_slices_go_back_first() {
+        let mut holding = holding(100, 10);
+        holding.add(ReservationId::new(2), amount(20), 20);
+        let name = Charge { meter: Meter::Fixed(window(7)), ..charge(0, None) };
+        assert!(holding.take(0, &name).is_empty());
+        let returned = holding.take(25, &name);
+        let told: Vec<_> = returned.iter().map(|it| (it.id.get(), it.charge.amount.micros(), it.to.micros())).collect();
+        assert_eq!(told, [(2, 20, 0), (1, 10, 5)]);
+        for returned in &returned {
+            assert_eq!((returned.charge.meter, returned.at), (Meter::Fixed(window(0)), window(0).start));
+        }
+        assert_eq!((holding.room(), holding.known, holding.ceiling, holding.slices.len()), (5, 75, 75, 1));
+        assert_eq!(holding.take(99, &name).len(), 1);
+        assert_eq!((holding.room(), holding.known, holding.slices.len()), (0, 70, 0));
+    }
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{Answer, AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tallies, Tally};
+use crate::amount::Total;
 use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 use call::{Call, Served, complete, less, window_of};
@@ -355,7 +356,9 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
                     let Some(tally) = said.next() else { return Err(StoreError::Unavailable(None)) };
                     let tally = if window == tally.charged_at { less(tally, room) } else { *tally };
                     granted &= tally.has_room(charge);
-                    Tally { retry_at: Some(tally.resets_at), ..tally }
+                    // No window has room for some.
+                    let ever = charge.max.is_none_or(|max| Total::ZERO.has_room(charge.amount, max));
+                    Tally { retry_at: ever.then_some(tally.resets_at), ..tally }
                 }
                 _ => {
                     let Some(tally) = said.next() else { return Err(StoreError::Unavailable(None)) };

@@ -250,3 +250,139 @@ impl Locked<'_> {
         shard.rows.get_bucket_mut(place.bucket?).map(|row| &mut row.holding)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amount::Total;
+    use crate::store::{ReservationId, Tally};
+
+    const TERMS: Terms = Terms { share: 16, calls: 1_024, idle: Duration::from_secs(5) };
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(second)
+    }
+
+    fn charge(counter: CounterId, subject: &Subject) -> Charge {
+        let meter = Meter::Fixed(Span { start: second(0), end: second(60) });
+        Charge { counter, subject: subject.clone(), amount: Amount::ONE, max: None, meter }
+    }
+
+    /// Subjects of one shard.
+    fn neighbours(count: usize) -> Vec<Subject> {
+        let subject = |number: u32| Subject::of_bytes(format!("subject {number}").as_bytes());
+        let shard = |subject: &Subject| shard_of(subject.hash_code());
+        let first = shard(&subject(0));
+        (0..).map(subject).filter(|subject| shard(subject) == first).take(count).collect()
+    }
+
+    /// A holding for each subject, of the first minute and served at its start, with so much in it.
+    fn hold(table: &Table, subjects: &[Subject], room: u64) {
+        let Span { start, end } = Span { start: second(0), end: second(60) };
+        for subject in subjects {
+            let made = table.with_new(&charge(CounterId::of(["c"]), subject), Span { start, end }, start, |holding| {
+                let used = Total::from_micros(room);
+                assert!(holding.note(&Tally { used, resets_at: end, retry_at: None, charged_at: start }, 0));
+                holding.add(ReservationId::new(1), Amount::from_micros(room).unwrap(), room);
+            });
+            assert!(made.is_some());
+        }
+    }
+
+    /// Sweeps often enough that every row is looked at; whose slices went back.
+    fn sweep(table: &Table, subject: &Subject, now: i64) -> Vec<Subject> {
+        let swept = (0..100).flat_map(|_| table.sweep(subject, second(now), &TERMS));
+        let mut subjects: Vec<_> = swept.map(|returned| returned.charge.subject.clone()).collect();
+        subjects.sort();
+        subjects
+    }
+
+    #[test]
+    fn what_is_idle_goes_back_once_and_stays_known() {
+        let table = Table::new(100);
+        let mut subjects = neighbours(20);
+        hold(&table, &subjects, 7);
+        assert!(sweep(&table, &subjects[0], 4).is_empty(), "it was served a moment ago");
+        let swept = sweep(&table, &subjects[0], 5);
+        subjects.sort();
+        assert_eq!(swept, subjects);
+        assert!(sweep(&table, &subjects[0], 6).is_empty() && table.len() == 20);
+        let table = Table::new(100);
+        hold(&table, &neighbours(5), 7);
+        assert!(sweep(&table, &neighbours(1)[0], 62).is_empty(), "its window is over");
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten_past_half_of_the_capacity() {
+        for (rows, now, left) in [(2, 62, 2), (2, 1000, 2), (3, 61, 3), (3, 62, 0), (4, 62, 0), (5, 4, 5)] {
+            let table = Table::new(5);
+            let subjects = neighbours(rows);
+            hold(&table, &subjects, 0);
+            sweep(&table, &subjects[0], now);
+            // Once half of them are gone, the rest may stay.
+            let left = if left == 0 { 0..=2 } else { left..=left };
+            assert!(left.contains(&table.len()), "{} of {rows} at {now}", table.len());
+        }
+        // What is held does not keep it.
+        let table = Table::new(3);
+        let subjects = neighbours(2);
+        hold(&table, &subjects, 7);
+        assert!(sweep(&table, &subjects[0], 62).is_empty() && table.len() < 2);
+    }
+
+    #[test]
+    fn a_full_table_forgets_what_is_idle_and_holds_nothing() {
+        for (capacity, room, now, is_forgotten) in
+            [(4, 0, 5, true), (4, 0, 4, false), (5, 0, 5, false), (4, 7, 4, false)]
+        {
+            let table = Table::new(capacity);
+            let subjects = neighbours(4);
+            hold(&table, &subjects, room);
+            assert!(sweep(&table, &subjects[0], now).is_empty());
+            assert_eq!(table.len() < 4, is_forgotten, "{} of {capacity} with {room} at {now}", table.len());
+        }
+        let table = Table::new(4);
+        let subjects = neighbours(4);
+        hold(&table, &subjects, 7);
+        let swept = (0..10).map(|_| table.sweep(&subjects[0], second(5), &TERMS)).find(|swept| !swept.is_empty());
+        assert_eq!(swept.map(|swept| swept.len()), Some(1), "what is held goes back first");
+        assert_eq!(table.len(), 4);
+        assert!(
+            table
+                .with_new(
+                    &charge(CounterId::of(["d"]), &subjects[0]),
+                    Span { start: second(0), end: second(60) },
+                    second(0),
+                    |_| ()
+                )
+                .is_none()
+        );
+        assert_eq!(table.len(), 4);
+    }
+
+    /// Two rows that no hash tells apart.
+    #[test]
+    fn a_row_is_found_by_counter_and_subject() {
+        let table = Table::new(100);
+        let subjects = neighbours(2);
+        let counter = |half: u64| -> CounterId {
+            let digits: String = half.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            serde_json::from_str(&format!("\"{digits}{}\"", "0".repeat(16))).unwrap()
+        };
+        let counters = [0, subjects[0].hash_code() ^ subjects[1].hash_code()].map(counter);
+        let span = Span { start: second(0), end: second(60) };
+        let one = charge(counters[0], &subjects[0]);
+        let other = charge(counters[1], &subjects[1]);
+        let hash = |charge: &Charge| row_hash(charge.subject.hash_code(), charge.counter);
+        assert_eq!(hash(&one), hash(&other));
+        assert_eq!(table.with_new(&one, span, second(0), |holding| holding.credit(second(0), Amount::ONE)), Some(()));
+        assert!(table.with(other.counter, &other.subject, |_| ()).is_none());
+        assert!(table.with(one.counter, &other.subject, |_| ()).is_none());
+        assert!(table.lock_one(&other.subject).is_some_and(|locked| locked.find(&other).is_none()));
+        assert!(table.lock([&other].into_iter()).find(0, &other).is_none());
+        table.remove(other.counter, &other.subject);
+        assert!(table.len() == 1 && table.with(one.counter, &one.subject, |_| ()).is_some());
+        table.remove(one.counter, &one.subject);
+        assert_eq!(table.len(), 0);
+    }
+}

@@ -467,6 +467,37 @@ mod tests {
     }
 
     #[test]
+    fn the_only_counter_of_a_subject_makes_room_for_its_next() {
+        let mut table = Table::default();
+        let subject = subject(1);
+        let hash = halves(subject.hash_code()).0;
+        let at = Timestamp::from_unix_seconds;
+        assert_eq!(table.add(hash, &subject, cell(0, 10), Some(at(9))), Some(0));
+        assert_eq!(table.add(hash, &subject, cell(1, 40), Some(at(12))), Some(1));
+        let cells = table.find(hash, &subject).map(|found| table.cells(found)).unwrap();
+        assert_eq!(cells.iter().map(Cell::expires_at).collect::<Vec<_>>(), [at(40)]);
+        assert_eq!(table.horizon(), Some(at(10)));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_known_by_the_horizon() {
+        let mut table = Table::default();
+        let at = Timestamp::from_unix_seconds;
+        let forgotten = |table: &Table, meter, now| {
+            let (counter, subject) = (CounterId::of(["c"]), subject(1));
+            table.has_forgotten(&Charge { counter, subject, amount: Amount::ONE, max: None, meter }, now)
+        };
+        let fixed = |end| Meter::Fixed(Span { start: at(end - 1), end: at(end) });
+        let sliding = Meter::Sliding { seconds: 5 };
+        assert_eq!([fixed(1), sliding].map(|meter| forgotten(&table, meter, at(1))), [None; 2]);
+        table.set_horizon(Some(at(10)));
+        table.set_horizon(None);
+        table.set_horizon(Some(at(7)));
+        assert_eq!([9, 10, 11].map(|end| forgotten(&table, fixed(end), at(50))), [Some(at(10)), Some(at(10)), None]);
+        assert_eq!([9, 10, 11].map(|now| forgotten(&table, sliding, at(now))), [Some(at(10)), None, None]);
+    }
+
+    #[test]
     fn a_place_says_which_row() {
         for index in [0, 1, 1000, MOST - 1] {
             for at in [At::Single(index), At::Several(index)] {

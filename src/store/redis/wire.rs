@@ -318,3 +318,170 @@ impl Doubles<'_> {
         Some(all)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charge::Span;
+
+    fn span(start: i64, seconds: i64) -> Span {
+        let instant = Timestamp::from_unix_micros;
+        Span { start: instant(start), end: instant(start.saturating_add(seconds * MICROS_PER_SECOND)) }
+    }
+
+    fn charge(meter: Meter, amount: u64, max: Option<u64>) -> Charge {
+        let amount_of = |micros| Amount::from_micros(micros).unwrap();
+        let (counter, subject) = (CounterId::of(["c"]), Subject::default());
+        Charge { counter, subject, amount: amount_of(amount), max: max.map(amount_of), meter }
+    }
+
+    /// The numbers of an argument, and the text behind them.
+    fn read(argument: &[u8], count: usize) -> (Vec<i64>, String) {
+        let mut numbers = Doubles(argument);
+        let read = (0..count).map(|_| numbers.whole().unwrap()).collect();
+        (read, String::from_utf8(numbers.0.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn charges_are_written_as_the_scripts_read_them() {
+        let refill = Amount::from_micros(61_000_001).unwrap();
+        for (meter, written, expires) in [
+            (Meter::Fixed(span(60_000_000, 60)), [0, 1, 500_000, 2, 3, 60_000_000, 60, 0, 0], "122001"),
+            (Meter::Fixed(span(-60_000_000, 1)), [0, 1, 500_000, 2, 3, -60_000_000, 1, 0, 0], "-56999"),
+            (Meter::Sliding { seconds: 30 }, [1, 1, 500_000, 2, 3, 0, 30, 0, 0], "39001"),
+            (Meter::TokenBucket { refill, seconds: 60 }, [2, 1, 500_000, 2, 3, 0, 60, 1, 1_000_001], ""),
+            (Meter::InFlight { lease: 9 }, [3, 1, 500_000, 2, 3, 0, 9, 0, 0], "18001"),
+        ] {
+            let argument = charged(&charge(meter, 1_500_000, Some(2_000_003)), 7_000_000, 2_000_000).unwrap();
+            assert_eq!(read(&argument, 9), (written.to_vec(), expires.to_owned()), "{meter:?}");
+        }
+        let unbounded = charged(&charge(Meter::Sliding { seconds: 1 }, 0, None), 0, 0).unwrap();
+        assert_eq!(read(&unbounded, 9), (vec![1, 0, 0, -1, 0, 0, 1, 0, 0], "1001".to_owned()));
+    }
+
+    #[test]
+    fn what_the_scripts_cannot_count_exactly_is_not_sent() {
+        let fits = |meter| charged(&charge(meter, 1, None), 0, 0).is_ok();
+        let longest = i64::from(LONGEST);
+        for (meter, want) in [
+            (Meter::Fixed(span(0, longest)), true),
+            (Meter::Fixed(span(0, longest + 1)), false),
+            (Meter::Fixed(span(LATEST, 1)), true),
+            (Meter::Fixed(span(LATEST + 1, 1)), false),
+            (Meter::Fixed(span(-LATEST, 1)), true),
+            (Meter::Fixed(span(-LATEST - 1, 1)), false),
+            (Meter::Sliding { seconds: LONGEST }, true),
+            (Meter::Sliding { seconds: LONGEST + 1 }, false),
+            (Meter::InFlight { lease: u32::MAX }, false),
+        ] {
+            assert_eq!(fits(meter), want, "{meter:?}");
+        }
+        let instants = [(-1, false), (0, true), (LATEST, true), (LATEST + 1, false)];
+        for (micros, want) in instants {
+            assert_eq!(present(Timestamp::from_unix_micros(micros)).ok(), want.then_some(micros));
+        }
+    }
+
+    #[test]
+    fn changes_are_written_as_the_scripts_read_them() {
+        let meter = Meter::Sliding { seconds: 30 };
+        let written = |from, to, at| {
+            let charge = charge(meter, from, None);
+            let to = Amount::from_micros(to).unwrap();
+            settled(&Settled::new(&charge, Timestamp::from_unix_micros(at), to)).ok().map(|written| read(&written, 8).0)
+        };
+        for (from, to, becomes, [units, millionths]) in [
+            (2_000_005, 0, 0, [2, 5]),
+            (2_000_005, 1_000_000, 0, [1, 5]),
+            (0, 7, 2, [0, 7]),
+            (1, 1_000_003, 1, [1, 2]),
+            (5, 5, 1, [0, 0]),
+            (0, 0, 1, [0, 0]),
+        ] {
+            assert_eq!(written(from, to, 99), Some(vec![1, 99, 30, becomes, units, millionths, 0, 0]), "{from} {to}");
+        }
+        for (at, fits) in [(EXACT, true), (EXACT + 1, false), (-EXACT, true), (-EXACT - 1, false)] {
+            assert_eq!(written(1, 0, at).is_some(), fits, "{at}");
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::from_unix_micros(70_000_000);
+
+    /// What becomes of an answer to one charge: its letter, and an instant, another number, units and millionths.
+    fn answered(charge: &Charge, letter: u8, told: [i64; 4]) -> Option<Tally> {
+        let [at, other, units, millionths] = told;
+        let mut answer = vec![letter];
+        answer.extend(numbers(&[at, other, units, millionths, 0]));
+        match Bound(0).reserved(Value::BulkString(answer), std::slice::from_ref(charge), NOW) {
+            Ok(outcome) => Some(outcome.tallies()[0]),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Corrupt));
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_charges_lead_to_is_granted() {
+        let refill = Amount::from_micros(60).unwrap();
+        let fixed = Meter::Fixed(span(60_000_000, 60));
+        let (sliding, flight) = (Meter::Sliding { seconds: 30 }, Meter::InFlight { lease: 9 });
+        let bucket = Meter::TokenBucket { refill, seconds: 60 };
+        for (meter, letter, told, granted) in [
+            (fixed, b'F', [60_000_000, 60, 0, 5], true),
+            (fixed, b'F', [120_000_000, 60, 0, 5], true),
+            (fixed, b'F', [59_999_999, 60, 0, 5], false),
+            (fixed, b'F', [60_000_000, 0, 0, 5], false),
+            (fixed, b'S', [70_000_000, 60, 0, 5], false),
+            (fixed, b'F', [60_000_000, 60, 0, 4], false),
+            (fixed, b'F', [60_000_000, 60, 0, 11], false),
+            (sliding, b'S', [70_000_000, -1, 0, 5], true),
+            (sliding, b'S', [69_999_999, -1, 0, 5], false),
+            (bucket, b'B', [70_000_000, 59_999_999, 0, 5], true),
+            (bucket, b'B', [70_000_000, 60_000_000, 0, 5], false),
+            (bucket, b'B', [69_999_999, 0, 0, 5], false),
+            (flight, b'I', [79_000_000, 0, 0, 5], true),
+            (flight, b'I', [78_999_999, 0, 0, 5], false),
+        ] {
+            let tally = answered(&charge(meter, 5, Some(10)), letter, told);
+            assert_eq!(tally.is_some(), granted, "{meter:?} {told:?}");
+        }
+        assert!(
+            answered(&charge(fixed, 0, Some(0)), b'F', [60_000_000, 60, 0, 0]).is_none(),
+            "nothing is refused less"
+        );
+        assert!(answered(&charge(fixed, 0, None), b'F', [59_999_999, 60, 0, 0]).is_none(), "an earlier window");
+        assert!(answered(&charge(flight, 0, Some(9)), b'I', [-1, 0, 0, 0]).is_some());
+    }
+
+    #[test]
+    fn a_granted_charge_stands_as_the_scripts_say() {
+        let refill = Amount::from_micros(1).unwrap();
+        let instant = Timestamp::from_unix_micros;
+        for (meter, letter, told, [resets, charged]) in [
+            (Meter::Fixed(span(60_000_000, 60)), b'F', [60_000_000, 60, 0, 5], [120_000_000, 60_000_000]),
+            (Meter::Sliding { seconds: 30 }, b'S', [70_000_001, 0, 0, 5], [30_000_000, 70_000_001]),
+            (Meter::Sliding { seconds: 30 }, b'S', [70_000_001, -1, 0, 5], [70_000_000, 70_000_001]),
+            (Meter::TokenBucket { refill, seconds: 1 }, b'B', [70_000_000, 0, 0, 5], [75_000_000, 70_000_000]),
+            (Meter::InFlight { lease: 9 }, b'I', [90_000_000, 0, 0, 5], [90_000_000, 79_000_000]),
+        ] {
+            let tally = answered(&charge(meter, 5, None), letter, told).unwrap();
+            let is_fixed = matches!(meter, Meter::Fixed(_));
+            assert_eq!((tally.used.micros(), tally.retry_at.is_some()), (5, is_fixed), "{meter:?}");
+            assert_eq!((tally.resets_at, tally.charged_at), (instant(resets), instant(charged)), "{meter:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_whole_and_exact() {
+        let whole = |number: f64| Doubles(&number.to_le_bytes()).whole();
+        assert_eq!([whole(9_007_199_254_740_992.0), whole(-3.0)], [Some(EXACT), Some(-3)]);
+        for odd in [0.5, 9_007_199_254_740_994.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(whole(odd), None, "{odd}");
+        }
+        let total = |units, millionths| Doubles(&numbers(&[units, millionths])).total().map(Total::micros);
+        assert_eq!(total(2, 999_999), Some(2_999_999));
+        assert_eq!([total(2, 1_000_000), total(-1, 0), total(0, -1), total(EXACT, 0)], [None; 4]);
+        assert!(Doubles(&[0; 7]).whole().is_none());
+    }
+}

@@ -1,0 +1,170 @@
+//! What is said of a document that is no policy: every issue once, in its place and in words.
+
+use serde_json::{Value, json};
+use toolgate::{Bounds, Issue, Policy};
+
+/// Of each issue its pointer and its message.
+fn told(document: &str) -> Vec<String> {
+    let error = Policy::from_json(document).unwrap_err();
+    assert_eq!(error.omitted(), 0);
+    error.issues().iter().map(|issue| format!("{}: {}", issue.pointer(), issue.message())).collect()
+}
+
+fn with_limits(limits: &Value) -> String {
+    json!({ "version": "1", "default": "allow", "all_tools": { "limits": limits } }).to_string()
+}
+
+#[test]
+fn counters_that_disagree_are_told_in_what() {
+    let limit = |more: Value| {
+        let mut limit = json!({ "counter": "c", "window": "day", "max": 1, "scope": "global" });
+        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        limit
+    };
+    let bucket = |burst: u8| limit(json!({ "algorithm": "token_bucket", "burst": burst }));
+    let lease = |lease: &str| limit(json!({ "window": "in_flight", "lease": lease }));
+    for (first, second, what) in [
+        (limit(json!({})), limit(json!({ "window": "hour" })), "window"),
+        (limit(json!({})), limit(json!({ "utc_offset": "+01:00" })), "utc_offset"),
+        (limit(json!({})), limit(json!({ "scope": "grant" })), "scope"),
+        (limit(json!({})), limit(json!({ "algorithm": "sliding" })), "algorithm"),
+        (bucket(1), limit(json!({ "algorithm": "sliding" })), "algorithm"),
+        (bucket(1), bucket(2), "burst"),
+        (lease("5m"), lease("6m"), "lease"),
+        (lease("5m"), limit(json!({})), "window"),
+    ] {
+        let told = told(&with_limits(&json!([first, second])));
+        let want = format!("/all_tools/limits/1: the counter `c` has another {what} in /all_tools/limits/0");
+        assert_eq!(told, [want]);
+    }
+}
+
+#[test]
+fn the_limits_of_an_entry_that_stands_twice_are_not_held_against_others() {
+    let limits =
+        |window: &str| json!({ "limits": [{ "counter": "c", "window": window, "max": 1, "scope": "global" }] });
+    let document = format!(
+        r#"{{"version":"1","default":"allow","tools":{{"s":{},"t":{},"t":{},"u":{}}}}}"#,
+        limits("day"),
+        limits("hour"),
+        limits("week"),
+        limits("month"),
+    );
+    let disagrees =
+        |place: &str| format!("/tools/{place}/limits/0: the counter `c` has another window in /tools/s/limits/0");
+    assert_eq!(told(&document), [disagrees("t"), "/tools/t: `t` stands twice in `tools`".into(), disagrees("u")]);
+}
+
+#[test]
+fn what_an_unknown_word_would_allow_is_not_told() {
+    let limit =
+        json!({ "counter": "c", "window": "day", "max": 1, "scope": "global", "algorithm": "bucket", "burst": 2 });
+    let told = told(&with_limits(&json!([limit])));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("/all_tools/limits/0/algorithm: "), "{told:?}");
+}
+
+#[test]
+fn a_wrong_value_is_told_by_its_type() {
+    for (value, what) in [
+        (json!(true), "a boolean"),
+        (json!(1), "a number"),
+        (json!("x"), "a string"),
+        (json!([]), "a list"),
+        (Value::Null, "null"),
+    ] {
+        let document = json!({ "version": "1", "default": "deny", "tools": value }).to_string();
+        let told = told(&document);
+        assert!(told.len() == 1 && told[0].ends_with(&format!(", not {what}")), "{told:?}");
+    }
+    let document = json!({ "version": "1", "default": "deny", "hide": {} }).to_string();
+    assert!(told(&document)[0].ends_with(", not an object"));
+}
+
+/// What is found without regard to case becomes a regular expression, and is bounded as one.
+#[test]
+fn a_text_to_find_without_regard_to_case_is_bounded() {
+    let document = |length: usize, ignore_case: bool| {
+        let condition =
+            json!({ "path": "args.x", "op": "contains", "value": "x".repeat(length), "ignore_case": ignore_case });
+        json!({ "version": "1", "default": "deny", "all_tools": { "deny_if": [{ "conditions": [condition] }] } })
+            .to_string()
+    };
+    let read = |length, ignore_case| {
+        Policy::from_json_within(&document(length, ignore_case), &Bounds::new().regex_bytes(100))
+            .map_err(|error| error.issues().iter().map(Issue::code).map(|code| code.as_str()).collect::<Vec<_>>())
+    };
+    assert!(read(100, true).is_ok() && read(101, false).is_ok());
+    assert_eq!(read(101, true).unwrap_err(), ["too_long"]);
+}
+
+/// Each bound is what it is set to, also where another was set before.
+#[test]
+fn a_host_can_set_every_bound() {
+    type Set = fn(Bounds, usize) -> Bounds;
+    let rule = |condition: Value| json!({ "deny_if": [{ "conditions": [condition] }] });
+    let all = |rules: Value| json!({ "version": "1", "default": "deny", "all_tools": rules }).to_string();
+    let values = |values: &[i32]| all(rule(json!({ "path": "args.x", "op": "in", "value": values })));
+    let regex = |regex: &str| all(rule(json!({ "path": "args.x", "op": "regex", "value": regex })));
+    let tools = |names: &[&str]| {
+        let tools: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+        json!({ "version": "1", "default": "deny", "tools": tools }).to_string()
+    };
+    let hidden = |names: &[&str]| json!({ "version": "1", "default": "deny", "hide": names }).to_string();
+    let deep = |levels: usize| {
+        let value = (4..levels).fold(json!([]), |value, _| json!([value]));
+        json!({ "version": "1", "default": "deny", "tools": { "t": { "deny_if": value } } }).to_string()
+    };
+    let least = tools(&["a"]);
+    for (set, bound, fits, beyond, code) in [
+        (Bounds::document_bytes as Set, least.len(), least.clone(), format!("{least} "), "document_too_large"),
+        (Bounds::entries, 2, tools(&["a", "b"]), tools(&["a", "b", "c", "d", "e"]), "too_many"),
+        (Bounds::entries, 2, hidden(&["a", "b"]), hidden(&["a", "b", "c"]), "too_many"),
+        (Bounds::list_values, 2, values(&[1, 2]), values(&[1, 2, 3]), "too_many"),
+        (Bounds::pattern_bytes, 3, tools(&["abc"]), tools(&["abcd"]), "too_long"),
+        (Bounds::pattern_bytes, 3, hidden(&["abc"]), hidden(&["abcd"]), "too_long"),
+        (Bounds::regex_bytes, 3, regex("abc"), regex("abcd"), "too_long"),
+        (Bounds::regex_total_bytes, 100_000, regex("a"), regex("a{9000}"), "regex_too_large"),
+    ] {
+        for before in [Bounds::new(), Bounds::new().nesting(9), Bounds::new().document_bytes(9_999)] {
+            let bounds = set(before, bound);
+            assert!(Policy::from_json_within(&fits, &bounds).is_ok(), "{fits}");
+            let error = Policy::from_json_within(&beyond, &bounds).unwrap_err();
+            let codes: Vec<_> = error.issues().iter().map(|issue| issue.code().as_str()).collect();
+            assert_eq!(codes, [code], "{beyond}");
+        }
+        assert!(Policy::from_json(&beyond).is_ok(), "{beyond}");
+    }
+    let codes = |levels: usize, bounds: &Bounds| -> Vec<&str> {
+        let read = Policy::from_json_within(&deep(levels), bounds);
+        read.err().iter().flat_map(|error| error.issues()).map(|issue| issue.code().as_str()).collect()
+    };
+    let four = Bounds::new().nesting(4);
+    assert!(codes(4, &four).is_empty());
+    assert_eq!(codes(5, &four), ["too_deep"]);
+    assert_eq!(codes(5, &Bounds::new()), ["wrong_type"]);
+    // What was set before stays.
+    let others: [Set; 5] =
+        [Bounds::entries, Bounds::list_values, Bounds::pattern_bytes, Bounds::regex_bytes, Bounds::regex_total_bytes];
+    for set in others {
+        assert_eq!(codes(5, &set(Bounds::new().nesting(4), 9).document_bytes(9_999)), ["too_deep"]);
+    }
+}
+
+#[test]
+fn what_ends_the_reading_is_told_with_what_helps() {
+    for (text, help) in [
+        ("", Some("close what is open")),
+        ("{,", Some("a policy is one object in strict JSON")),
+        ("{\"version\": ", Some("close what is open")),
+        ("{\"version\": \"1\", \"default\": \"deny\",}", Some("remove it")),
+        ("{} {}", Some("remove it")),
+        ("{} // no", Some("remove it")),
+        ("{\"version\": \"\\q\"}", None),
+    ] {
+        let error = Policy::from_json(text).unwrap_err();
+        let told: Vec<_> =
+            error.issues().iter().filter(|issue| issue.code().as_str() == "syntax").map(Issue::help).collect();
+        assert_eq!(told, [help], "{text}");
+    }
+}
