@@ -160,7 +160,7 @@ pub(crate) fn is_beyond_schemas(issue: &Issue, document: &Value) -> bool {
             let (text, bound) = match value.and_then(Value::as_str) {
                 Some(text) if parent == "/hide" => (text, 256),
                 Some(text) => (text, 4096),
-                None => (key, 256),
+                None => (&*key.replace("~1", "/").replace("~0", "~"), 256),
             };
             text.chars().count() <= bound
         }
