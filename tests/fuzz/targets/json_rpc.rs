@@ -116,10 +116,12 @@ fn session(tape: &mut Tape<'_>) {
                 FromClient::Answer { answer, .. } => {
                     if let Some(answer) = answer {
                         let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
-                        let asked: Option<Value> = serde_json::from_slice(&line).ok();
-                        let of = asked.as_ref().and_then(|asked| asked.get("id")).unwrap_or(&Value::Null);
                         assert!(answer["error"].is_object());
-                        assert!(answer["id"].is_null() || answer["id"] == *of, "{answer} to {of}");
+                        // A message with a number that no double holds has an id, too, but not for this reader.
+                        if let Ok(asked) = serde_json::from_slice::<Value>(&line) {
+                            let of = asked.get("id").unwrap_or(&Value::Null);
+                            assert!(answer["id"].is_null() || answer["id"] == *of, "{answer} to {of}");
+                        }
                     }
                 }
                 FromClient::Decide(call) => {
