@@ -8,20 +8,10 @@ use toolgate::{Code, Decision, Effect, Gate, ManualClock, Policy, Timestamp, Too
 
 use crate::generate;
 use crate::permits::now;
+use crate::properties::tool_call;
 
 /// A Thursday, 10:30.
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
-
-pub(crate) fn tool_call(call: &Value) -> ToolCall<'_> {
-    let text = |key: &str| call.get(key).and_then(Value::as_str);
-    ToolCall::new(text("tool").unwrap(), call.get("arguments"))
-        .grant(text("grant"))
-        .session(text("session"))
-        .agent(text("agent"))
-        .user(text("user"))
-        .server(text("server"))
-        .context(call.get("context").and_then(Value::as_object))
-}
 
 fn policy(document: &Value) -> Policy {
     document.to_string().parse().unwrap()

@@ -10,8 +10,8 @@ use toolgate::analysis::lint::{self, Claim, Finding, FindingCode, Report};
 use toolgate::explain::Truth;
 use toolgate::{Code, Effect, Gate, ManualClock, Policy, Timestamp};
 
-use crate::explain::tool_call;
 use crate::generate;
+use crate::properties::tool_call;
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
