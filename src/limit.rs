@@ -25,8 +25,6 @@ pub(crate) struct Limit {
     /// The other token buckets of its counter, those of limits with another `max`: each runs full at its own rate, so each is
     /// charged whenever the counter is.
     pub(crate) buckets: Box<[u32]>,
-    /// Whether no other limit charges any of its counters, so that it need not be asked whether one has.
-    pub(crate) alone: bool,
     /// Whether it is an entry's `rate_limit`, and no element of its `limits`.
     pub(crate) is_rate_limit: bool,
 }

@@ -57,20 +57,6 @@ impl Plan {
         facts: &Facts<'_>,
     ) -> Result<(), Code> {
         let before = self.charges.len();
-        if limit.alone {
-            let index = self.new_charge(policy, limit.slot, limit, facts)?;
-            let Some(amount) = amount(limit, facts) else {
-                self.charges.truncate(before);
-                return Err(Code::AmountInvalid);
-            };
-            if let Some(charge) = self.charges.get_mut(index) {
-                charge.amount = amount;
-                charge.max = (!limit.shadow).then(|| limit.room());
-            }
-            found.charge = u32::try_from(index).unwrap_or(u32::MAX);
-            self.limits.push(found);
-            return Ok(());
-        }
         let added = self.charge(policy, limit.slot, limit, facts).and_then(|index| {
             let amount = amount(limit, facts).ok_or(Code::AmountInvalid)?;
             let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;

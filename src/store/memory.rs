@@ -114,9 +114,6 @@ impl MemoryStore {
     #[inline]
     fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
         let mut tallies = Tallies::new();
-        if let [charge] = request.charges {
-            return self.run_one(request, charge, commit);
-        }
         let one_subject = match request.charges.split_first() {
             Some((first, others)) => others.iter().all(|charge| charge.subject == first.subject),
             None => return Ok(Outcome::Granted(tallies)),
@@ -133,29 +130,7 @@ impl MemoryStore {
         Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
     }
 
-    /// The commonest case: one charge, whose counter is there.
-    #[inline]
-    fn run_one(&self, request: &Reserve<'_>, charge: &Charge, commit: bool) -> Result<Outcome, StoreError> {
-        let spot = self.spot(&charge.subject);
-        let mut table = self.lock(spot.shard)?;
-        let cells = table.find(spot.hash, &charge.subject).map_or(&mut [][..], |at| table.cells_mut(at));
-        if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) {
-            let tally = cell.tally(charge, request.now)?;
-            return Ok(if !tally.has_room(charge) {
-                Outcome::Refused(Tallies::from_iter([tally]))
-            } else if commit {
-                Outcome::Granted(Tallies::from_iter([cell.charge(charge, request.now)?]))
-            } else {
-                Outcome::Granted(Tallies::from_iter([tally]))
-            });
-        }
-        drop(table);
-        let mut tallies = Tallies::new();
-        let room = self.run_in_all(request, commit, &mut tallies)?;
-        Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
-    }
-
-    /// The next common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
+    /// The commonest case: one subject, all of whose counters are there. One hash, one lock, no list of places.
     #[inline]
     fn run_in_one_row(
         &self,

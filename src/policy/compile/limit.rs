@@ -23,8 +23,6 @@ pub(super) struct LimitPlaces {
     /// For each rules object with limits, in the order they were read: whose it is, and where its limits begin.
     owners: Vec<(Option<u32>, Vec<LimitPlace>)>,
     pub(super) counters: Vec<Counter>,
-    /// How many limits charge each.
-    users: Vec<u32>,
     /// The counters of a name, more than one only where it is that of several token buckets; and where it stands first.
     by_name: HashMap<Box<str>, (SmallVec<[u32; 1]>, String)>,
 }
@@ -104,22 +102,16 @@ impl LimitPlaces {
                     if limit.is_rate_limit { format!("{base}/rate_limit") } else { format!("{base}/limits/{index}") };
                 reader.pointer = pointer;
                 limit.slot = self.slot(reader, limit, *at);
-                self.users.resize(self.counters.len(), 0);
-                if let Some(users) = self.users.get_mut(limit.slot as usize) {
-                    *users += 1;
-                }
             }
         }
         reader.pointer.clear();
-        let has_siblings = self.by_name.values().any(|(slots, _)| slots.len() > 1);
+        if self.by_name.values().all(|(slots, _)| slots.len() == 1) {
+            return;
+        }
         for (owner, _) in owners {
             for limit in rules_of(entries, all_tools, owner).into_iter().flat_map(|rules| &mut rules.limits) {
-                limit.alone = self.users.get(limit.slot as usize) == Some(&1);
-                if has_siblings {
-                    let slots = self.by_name.get(&limit.counter).into_iter().flat_map(|(slots, _)| slots);
-                    limit.buckets = slots.copied().filter(|slot| *slot != limit.slot).collect();
-                    limit.alone &= limit.buckets.is_empty();
-                }
+                let slots = self.by_name.get(&limit.counter).into_iter().flat_map(|(slots, _)| slots);
+                limit.buckets = slots.copied().filter(|slot| *slot != limit.slot).collect();
             }
         }
     }
@@ -223,7 +215,6 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Limit> {
         on_exceed,
         slot: 0,
         buckets: Box::default(),
-        alone: false,
         is_rate_limit: false,
     })
 }
@@ -254,7 +245,6 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<L
         on_exceed: None,
         slot: 0,
         buckets: Box::default(),
-        alone: false,
         is_rate_limit: true,
     })
 }
