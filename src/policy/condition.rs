@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use regex::Regex;
 use serde_json::Value;
 
+use super::expression::Expression;
 use super::text::{Directories, Hosts, Needle};
 use crate::number::Exact;
 use crate::path::{Datum, Facts, Found, Path, Visit};
@@ -127,7 +127,7 @@ pub(crate) enum Check {
     Equal(Operand<Value>),
     Order(Order, Operand<Exact>),
     In(Operand<Box<[Value]>>),
-    Regex(Regex),
+    Regex(Expression),
     Contains(Operand<Sought>, IgnoreCase),
     Affix(Affix, Operand<Box<[Needle]>>, IgnoreCase),
     MinLength(u64),
@@ -315,8 +315,8 @@ impl Check {
                 }
             }
             Self::In(Operand::Fixed(values)) => one_of(datum, values),
-            Self::Regex(regex) => match datum {
-                Datum::Text(text) => Truth::of(regex.is_match(text)),
+            Self::Regex(expression) => match datum {
+                Datum::Text(text) => Truth::of(expression.is_match(text)),
                 _ => Truth::Undecidable,
             },
             Self::Contains(Operand::Fixed(sought), _) => {

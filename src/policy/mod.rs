@@ -12,6 +12,7 @@ mod document;
 mod error;
 mod evaluate;
 pub mod explain;
+mod expression;
 mod partial;
 mod pattern;
 mod places;

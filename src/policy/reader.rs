@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use regex::{Regex, RegexBuilder};
+use regex::RegexBuilder;
 
 use super::bounds::Bounds;
 use super::document::{Need, Shape};
 use super::error::{IssueCode, Issues};
+use super::expression::Expression;
 use super::suggest::{listed, nearest, suggest};
 use super::text::REGEX_SIZE;
 use crate::amount::{Amount, AmountError};
@@ -21,7 +22,7 @@ pub(super) struct Reader<'b> {
     pub(super) bounds: &'b Bounds,
     pub(super) issues: Issues,
     pub(super) pointer: String,
-    regexes: HashMap<(String, bool), Option<Regex>>,
+    regexes: HashMap<(String, bool), Option<Expression>>,
     regex_bytes: usize,
 }
 
@@ -363,7 +364,7 @@ impl<'b> Reader<'b> {
     }
 
     /// A regular expression. Equal ones are compiled once.
-    pub(super) fn regex(&mut self, node: &Node<'_>, ignore_case: bool) -> Option<Regex> {
+    pub(super) fn regex(&mut self, node: &Node<'_>, ignore_case: bool) -> Option<Expression> {
         let source = self.string(node, "a regular expression")?;
         if source.len() > self.bounds.regex_bytes {
             let bound = self.bounds.regex_bytes;
@@ -380,7 +381,7 @@ impl<'b> Reader<'b> {
         compiled
     }
 
-    fn compile_regex(&mut self, at: usize, source: &str, ignore_case: bool) -> Option<Regex> {
+    fn compile_regex(&mut self, at: usize, source: &str, ignore_case: bool) -> Option<Expression> {
         // What a regex takes is not told, only whether it stays below a limit: the smallest that it fits is counted.
         for size in [REGEX_SIZE / 512, REGEX_SIZE / 64, REGEX_SIZE / 8, REGEX_SIZE] {
             if self.regex_bytes + size > self.bounds.regex_total_bytes {
@@ -397,7 +398,7 @@ impl<'b> Reader<'b> {
             match RegexBuilder::new(source).case_insensitive(ignore_case).size_limit(size).build() {
                 Ok(regex) => {
                     self.regex_bytes += size;
-                    return Some(regex);
+                    return Some(Expression::new(regex, ignore_case));
                 }
                 Err(regex::Error::CompiledTooBig(_)) => {}
                 Err(error) => {
