@@ -309,7 +309,8 @@ impl<S: CounterStore + 'static> Gate<S> {
         brought: Brought<'_>,
     ) -> Decision {
         let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
-        let question = in_force.question(policy, now, call);
+        let mut question = in_force.question(policy, call);
+        question.judge(now);
         let mut plan = Plan::default();
         if let Err(refused) = question.cost(&mut plan) {
             return refused.into();
@@ -368,7 +369,8 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         brought: Brought<'_>,
     ) -> Decision<AsyncPermit> {
         let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
-        let question = in_force.question(policy, now, call);
+        let mut question = in_force.question(policy, call);
+        question.judge(now);
         let mut plan = Plan::default();
         if let Err(refused) = question.cost(&mut plan) {
             return refused.into();

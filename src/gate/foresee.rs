@@ -168,7 +168,8 @@ impl<'p> Foresight<'p> {
                 return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call).into() }));
             };
             let mut plan = Plan::default();
-            let question = in_force.question(policy, Some(now), call);
+            let mut question = in_force.question(policy, call);
+            question.judge(Some(now));
             match question.cost(&mut plan) {
                 Ok(()) => {
                     let places = foresight.count(&plan);

@@ -35,7 +35,8 @@ impl<S: CounterStore + 'static> InForce<S> {
     pub(super) fn decide_given(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp, given: Given) -> Judged {
         let certain = |decision| Judged { decision, has_failed: false };
         let Some(policy) = &self.policy else { return certain(deny_without_policy(call).into()) };
-        let question = self.question(policy, Some(now), call);
+        let mut question = self.question(policy, call);
+        question.judge(Some(now));
         let mut plan = Plan::default();
         if let Err(refused) = question.cost(&mut plan) {
             return certain(refused.into());

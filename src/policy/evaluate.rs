@@ -44,9 +44,7 @@ impl Policy {
     /// case (`value_from` with `ignore_case`).
     #[inline]
     pub fn evaluate(&self, call: &ToolCall<'_>, now: Timestamp) -> Evaluation<'_> {
-        // Filled where it stays: to move it took as long as to find what it says.
-        let (effect, matching) = (Effect::Deny(Code::MalformedCall), Matching::Nothing);
-        let mut evaluation = Evaluation { policy: self, effect, rule: None, matching };
+        let mut evaluation = Evaluation::of(self);
         evaluation.judge(call, now);
         evaluation
     }
@@ -124,7 +122,15 @@ impl Rule {
 }
 
 impl<'p> Evaluation<'p> {
-    fn judge(&mut self, call: &ToolCall<'_>, now: Timestamp) {
+    /// The evaluation of a call that is not judged yet. It is filled where it stays: to move it takes as long as to find what it
+    /// says.
+    #[inline]
+    pub(crate) fn of(policy: &'p Policy) -> Self {
+        Self { policy, effect: Effect::Deny(Code::MalformedCall), rule: None, matching: Matching::Nothing }
+    }
+
+    /// Says of a call what the policy says, once.
+    pub(crate) fn judge(&mut self, call: &ToolCall<'_>, now: Timestamp) {
         let compiled = self.policy.compiled();
         if call.is_malformed() {
             return;
@@ -133,12 +139,7 @@ impl<'p> Evaluation<'p> {
             self.effect = Effect::Deny(Code::Hidden);
             return;
         }
-        match compiled.names.matching(call.tool()) {
-            Matching::Nothing => {}
-            // Written as it is, and not moved with room for a list.
-            Matching::One(entry) => self.matching = Matching::One(entry),
-            several => self.matching = several,
-        }
+        compiled.names.find(call.tool(), &mut self.matching);
         if self.matching.is_empty() && compiled.default == DefaultEffect::Deny {
             self.effect = Effect::Deny(Code::DefaultDeny);
             return;

@@ -134,13 +134,21 @@ impl Names {
     }
 
     /// The entries that match `name`, in document order.
-    #[inline]
     pub(crate) fn matching(&self, name: &str) -> Matching {
+        let mut found = Matching::Nothing;
+        self.find(name, &mut found);
+        found
+    }
+
+    /// Puts the entries that match `name` where nothing stands yet. (One that is written and then moved is waited for.)
+    #[inline]
+    pub(crate) fn find(&self, name: &str, found: &mut Matching) {
         let exact = self.exact(name);
-        if self.patterns.is_empty() {
-            return exact.map_or(Matching::Nothing, Matching::One);
+        if !self.patterns.is_empty() {
+            *found = self.matching_patterns(name, exact);
+        } else if let Some(entry) = exact {
+            *found = Matching::One(entry);
         }
-        self.matching_patterns(name, exact)
     }
 
     /// Out of line, so that a policy of plain names does not carry a list about.

@@ -52,7 +52,7 @@ impl Plan {
     pub(super) fn add(
         &mut self,
         policy: &Policy,
-        mut found: LimitRef,
+        found: LimitRef,
         limit: &Limit,
         facts: &Facts<'_>,
     ) -> Result<(), Code> {
@@ -65,28 +65,32 @@ impl Plan {
                 let room = limit.room();
                 charge.max = Some(charge.max.map_or(room, |max| max.min(room)));
             }
-            found.charge = u32::try_from(index).unwrap_or(u32::MAX);
             for bucket in &limit.buckets {
                 let other = self.charge(policy, *bucket, limit, facts)?;
                 if let Some(charge) = self.charges.get_mut(other) {
                     charge.amount = charge.amount.max(amount);
                 }
             }
-            Ok(())
+            Ok(index)
         });
         match added {
-            Ok(()) => self.limits.push(found),
-            // Only those that were made for this limit go again.
-            Err(_) => self.charges.truncate(before),
+            Ok(index) => {
+                self.limits.push(LimitRef { charge: u32::try_from(index).unwrap_or(u32::MAX), ..found });
+                Ok(())
+            }
+            Err(code) => {
+                // Only those that were made for this limit go again.
+                self.charges.truncate(before);
+                Err(code)
+            }
         }
-        added
     }
 
     /// The index of the charge of a counter, which is added if it is not there.
     #[inline]
     fn charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
         let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
-        match self.charges.iter().position(|charge| charge.counter == counter) {
+        match self.charges.iter().position(|charge| charge.counter == *counter) {
             Some(known) => Ok(known),
             None => self.new_charge(policy, slot, limit, facts),
         }
@@ -98,14 +102,19 @@ impl Plan {
         let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
         let index = self.charges.len();
         let meter = policy.meter(slot, limit, facts.now);
-        if let Some(known) = limit.scope.own.and_then(|scope| facts.call.known_subject(scope)) {
-            self.charges.push(Charge { counter, subject: known.clone(), amount: Amount::ZERO, max: None, meter });
-            return Ok(index);
-        }
         // Made where it stays: a charge is large, and its subject is written into it.
+        let counter = *counter;
         self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
         let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
-        if write_subject(&mut charge.subject, &limit.scope, facts).is_none() {
+        let known = limit.scope.own.and_then(|scope| facts.call.known_subject(scope));
+        let written = match known {
+            Some(known) => {
+                charge.subject.clone_from(known);
+                Some(())
+            }
+            None => write_subject(&mut charge.subject, &limit.scope, facts),
+        };
+        if written.is_none() {
             self.charges.truncate(index);
             return Err(Code::ScopeMissing);
         }
@@ -122,7 +131,7 @@ impl Plan {
             };
             for slot in limit.buckets.iter().copied().chain([limit.slot]) {
                 let counter = policy.counter_id(slot);
-                let index = self.charges.iter().position(|charge| Some(charge.counter) == counter);
+                let index = self.charges.iter().position(|charge| Some(&charge.counter) == counter);
                 if let Some((_, settled)) = index.and_then(|index| amounts.get_mut(index)) {
                     let (known, known_reads) = settled.unwrap_or_default();
                     *settled = Some((cost.max(known), reads || known_reads));
@@ -204,8 +213,8 @@ impl Policy {
     }
 
     #[inline]
-    fn counter_id(&self, slot: u32) -> Option<CounterId> {
-        self.0.counters.get(slot as usize).copied()
+    fn counter_id(&self, slot: u32) -> Option<&CounterId> {
+        self.0.counters.get(slot as usize)
     }
 
     /// How the counter counts now. `limit` is one of its own, or, for a token bucket, of its name.

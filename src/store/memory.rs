@@ -113,24 +113,64 @@ impl MemoryStore {
 
     #[inline]
     fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
-        let mut tallies = Tallies::new();
-        let one_subject = match request.charges.split_first() {
-            Some((first, others)) => others.iter().all(|charge| charge.subject == first.subject),
-            None => return Ok(Outcome::Granted(tallies)),
-        };
-        let known = match request.charges.len() {
-            _ if one_subject => self.run_in_one_row(request, commit, &mut tallies),
-            0..=FEW => self.run_in_few_rows(request, commit, &mut tallies),
-            _ => Ok(None),
-        };
-        let room = match known? {
-            Some(room) => room,
-            None => self.run_in_all(request, commit, &mut tallies)?,
-        };
-        Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
+        match request.charges {
+            [charge] => self.run_one(request, charge, commit),
+            _ => self.run_several(request, commit),
+        }
     }
 
-    /// The commonest case: one subject, all of whose counters are there. One hash, one lock, no list of places.
+    /// The commonest case: one charge, whose counter is there. Four fifths of what the general way takes.
+    #[inline]
+    fn run_one(&self, request: &Reserve<'_>, charge: &Charge, commit: bool) -> Result<Outcome, StoreError> {
+        let spot = self.spot(&charge.subject);
+        let mut table = self.lock(spot.shard)?;
+        let cells = table.find(spot.hash, &charge.subject).map_or(&mut [][..], |at| table.cells_mut(at));
+        let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) else {
+            drop(table);
+            return self.run_several(request, commit);
+        };
+        let tally = cell.tally(charge, request.now)?;
+        Ok(if !tally.has_room(charge) {
+            Outcome::Refused(Tallies::from_iter([tally]))
+        } else if commit {
+            Outcome::Granted(Tallies::from_iter([cell.charge(charge, request.now)?]))
+        } else {
+            Outcome::Granted(Tallies::from_iter([tally]))
+        })
+    }
+
+    #[inline]
+    fn run_several(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
+        // Filled where it is returned: what has just been written in pieces is waited for when it is moved.
+        let mut answer = Ok(Outcome::Granted(Tallies::new()));
+        if let Ok(Outcome::Granted(tallies)) = &mut answer {
+            match self.fill(request, commit, tallies) {
+                Ok(true) => {}
+                Ok(false) => answer = Ok(Outcome::Refused(std::mem::take(tallies))),
+                Err(error) => answer = Err(error),
+            }
+        }
+        answer
+    }
+
+    /// Whether there is room, and the tallies, none yet.
+    #[inline]
+    fn fill(&self, request: &Reserve<'_>, commit: bool, tallies: &mut Tallies) -> Result<bool, StoreError> {
+        let Some((first, others)) = request.charges.split_first() else { return Ok(true) };
+        let known = match request.charges.len() {
+            _ if others.iter().all(|charge| charge.subject == first.subject) => {
+                self.run_in_one_row(request, commit, tallies)
+            }
+            0..=FEW => self.run_in_few_rows(request, commit, tallies),
+            _ => Ok(None),
+        };
+        match known? {
+            Some(room) => Ok(room),
+            None => self.run_in_all(request, commit, tallies),
+        }
+    }
+
+    /// The next common case: one subject, all of whose counters are there. One hash, one lock, no list of places.
     #[inline]
     fn run_in_one_row(
         &self,
