@@ -51,12 +51,15 @@ impl Policy {
 }
 
 impl Compiled {
+    /// Whether some rule could stop the call, which of most tools of most policies is none.
+    #[inline]
+    fn can_stop(&self, call: &ToolCall<'_>, matching: &Matching) -> bool {
+        self.first(call, matching, |_, rules: &Rules| rules.can_stop().then_some(())).is_some()
+    }
+
     /// The steps that look at rules.
+    #[inline]
     fn effect(&self, call: &ToolCall<'_>, now: Timestamp, matching: &Matching) -> (Effect, Option<RuleRef>) {
-        // Most tools of most policies have no rule that could stop them.
-        if self.first(call, matching, |_, rules: &Rules| rules.can_stop().then_some(())).is_none() {
-            return (Effect::Allow, None);
-        }
         let facts = Facts::new(call, now);
         let action = |action: Action| {
             move |entry, rules: &Rules| (rules.action == action).then_some(RuleRef { entry, section: Section::Action })
@@ -144,7 +147,17 @@ impl<'p> Evaluation<'p> {
             self.effect = Effect::Deny(Code::DefaultDeny);
             return;
         }
-        (self.effect, self.rule) = compiled.effect(call, now, &self.matching);
+        if compiled.can_stop(call, &self.matching) {
+            self.judge_by_rules(call, now);
+        } else {
+            self.effect = Effect::Allow;
+        }
+    }
+
+    /// Out of line, so that a call that no rule could stop does not make room for what the others take.
+    #[inline(never)]
+    fn judge_by_rules(&mut self, call: &ToolCall<'_>, now: Timestamp) {
+        (self.effect, self.rule) = self.policy.compiled().effect(call, now, &self.matching);
     }
 
     /// What the rules say.
