@@ -275,6 +275,8 @@ mod tests {
             (9e12, Ok(9_000_000_000_000_000_000)),
             (999_999_999.999_999, Ok(999_999_999_999_999)),
             (0.1 + 0.2, Err(AmountError::TooPrecise)),
+            // The double that ...08.062 is read as, which is as near to ...08.063.
+            (8_796_093_022_208.062, Ok(8_796_093_022_208_062_000)),
             (-0.5, Err(AmountError::Negative)),
             (1e300, Err(AmountError::TooLarge)),
             (5e-324, Err(AmountError::TooPrecise)),

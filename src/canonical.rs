@@ -97,16 +97,16 @@ fn whole(float: f64) -> Option<i128> {
 /// A double as ECMAScript writes it: from the shortest digits that read back as the same one.
 fn write_float(to: &mut String, float: f64) {
     let short = ShortText::of(float);
-    let text = short.as_str();
-    let (sign, text) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
-    let digits = mantissa.replace('.', "");
+    let Some(decimal) = short.decimal() else { return to.push_str(short.as_str()) };
+    let digits: String = decimal.digits().map(|digit| char::from(b'0' + digit)).collect();
     // The decimal point stands after so many digits.
-    let point = exponent.parse::<i32>().unwrap_or(0) + 1;
-    let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    let zeros = |many: i32| "0".repeat(usize::try_from(many).unwrap_or(0));
-    let split = |at: i32| digits.split_at_checked(usize::try_from(at).unwrap_or(0)).unwrap_or((&digits, ""));
-    to.push_str(sign);
+    let count = i64::try_from(digits.len()).unwrap_or(i64::MAX);
+    let point = count + decimal.scale;
+    let zeros = |many: i64| "0".repeat(usize::try_from(many).unwrap_or(0));
+    let split = |at: i64| digits.split_at_checked(usize::try_from(at).unwrap_or(0)).unwrap_or((&digits, ""));
+    if decimal.negative {
+        to.push('-');
+    }
     let written = if count <= point && point <= 21 {
         format!("{digits}{}", zeros(point - count))
     } else if 0 < point && point <= 21 {
@@ -163,6 +163,10 @@ mod tests {
             (json!(-9_223_372_036_854_775_808f64), "-9223372036854775808"),
             (json!(18_446_744_073_709_551_616f64), "18446744073709552000"),
             (json!(333_333_333.333_333_3), "333333333.3333333"),
+            // As near to ...07.12 as to ...07.13: the even one. (What `{:e}` writes is the other one.)
+            (json!(190_123_405_678_907.125), "190123405678907.12"),
+            (json!(190_123_405_678_907.375), "190123405678907.38"),
+            (json!(8_796_093_022_208.062_5), "8796093022208.062"),
         ] {
             assert_eq!(text(&value), want, "{value}");
         }

@@ -3,7 +3,8 @@
 //! No integer is ever converted to a float to be compared, and no decimal text is taken for the float nearest to it.
 
 use std::cmp::Ordering;
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io;
 use std::sync::LazyLock;
 
 use serde_json::Number;
@@ -138,9 +139,12 @@ impl ShortText {
         short
     }
 
-    /// The shortest decimal text that reads back as the same double: at most 17 digits, a sign, a point and an exponent.
+    /// The shortest decimal text that reads back as the same double, as JSON has it; of two that are as near, the even one, as in
+    /// ECMAScript (`{float:e}` takes the larger one). At most 17 digits, a sign, a point, zeros and an exponent.
     pub(crate) fn of(float: f64) -> Self {
-        Self::format(format_args!("{float:e}"))
+        let mut short = Self { text: [0; 32], length: 0, is_whole: true };
+        short.is_whole = serde_json::to_writer(&mut short, &float).is_ok();
+        short
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -152,11 +156,21 @@ impl ShortText {
     }
 }
 
-impl Write for ShortText {
+impl fmt::Write for ShortText {
     fn write_str(&mut self, part: &str) -> fmt::Result {
+        io::Write::write_all(self, part.as_bytes()).map_err(|_| fmt::Error)
+    }
+}
+
+impl io::Write for ShortText {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         let end = self.length + part.len();
-        self.text.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(part.as_bytes());
+        self.text.get_mut(self.length..end).ok_or(io::ErrorKind::StorageFull)?.copy_from_slice(part);
         self.length = end;
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

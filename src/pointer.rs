@@ -5,6 +5,9 @@ use std::fmt::Write;
 /// Adds a step into an object: `/` and the key with `~` written `~0` and `/` written `~1`.
 pub(crate) fn push_key(pointer: &mut String, key: &str) {
     pointer.push('/');
+    if !key.bytes().any(|byte| matches!(byte, b'~' | b'/')) {
+        return pointer.push_str(key);
+    }
     for part in key.split_inclusive(['~', '/']) {
         match part.as_bytes().last() {
             Some(b'~') => pointer.extend([part.trim_end_matches('~'), "~0"]),

@@ -99,19 +99,26 @@ impl<'b> Reader<'b> {
 
     /// Notes every duplicate key of a tree, whatever the tree means.
     pub(super) fn duplicates(&mut self, node: &Node<'_>) {
+        // Almost always there is none, and no place has to be written down.
+        if has_duplicates(node) {
+            self.note_duplicates(node);
+        }
+    }
+
+    fn note_duplicates(&mut self, node: &Node<'_>) {
         match &node.json {
             Json::Object(members) => {
                 each_duplicate(members, |member| self.duplicate_key(&member.key, member.at));
                 for member in members {
                     if let Json::Object(_) | Json::Array(_) = member.value.json {
-                        self.at_key(&member.key, |reader| reader.duplicates(&member.value));
+                        self.at_key(&member.key, |reader| reader.note_duplicates(&member.value));
                     }
                 }
             }
             Json::Array(elements) => {
                 for (index, element) in elements.iter().enumerate() {
                     if let Json::Object(_) | Json::Array(_) = element.json {
-                        self.at_index(index, |reader| reader.duplicates(element));
+                        self.at_index(index, |reader| reader.note_duplicates(element));
                     }
                 }
             }
@@ -496,4 +503,15 @@ fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().into_iter().flat_map(char::to_lowercase);
     first.chain(chars).collect::<String>().trim_end_matches('.').to_owned()
+}
+fn has_duplicates(node: &Node<'_>) -> bool {
+    match &node.json {
+        Json::Object(members) => {
+            let mut any = false;
+            each_duplicate(members, |_| any = true);
+            any || members.iter().any(|member| has_duplicates(&member.value))
+        }
+        Json::Array(elements) => elements.iter().any(has_duplicates),
+        _ => false,
+    }
 }

@@ -48,8 +48,7 @@ fn of_number(number: &Number) -> Decimal {
         Some(float) if float.fract() == 0.0 && (-(2f64.powi(63))..2f64.powi(64)).contains(&float) => {
             Decimal::of(&format!("{float:.0}"))
         }
-        Some(float) => Decimal::of(&format!("{float:e}")),
-        None => Decimal::of(&number.to_string()),
+        _ => Decimal::of(&number.to_string()),
     }
 }
 
