@@ -36,7 +36,8 @@ pub(super) fn compile(source: &str, bounds: &Bounds) -> Result<Compiled, PolicyE
         reader.issue(IssueCode::ByteOrderMark, 0, message, "save the file as UTF-8 without one".to_owned());
         return whole(reader);
     }
-    let mut draft = Draft::default();
+    // Written anew, a document is about as long as it was.
+    let mut draft = Draft { text: String::with_capacity(source.len()), ..Draft::default() };
     let mut parser = Parser::new(source, bounds.nesting);
     if let Err(error) = draft.read(&mut reader, &mut parser) {
         syntax_issue(&mut reader, error);

@@ -16,6 +16,7 @@ use crate::json::{Json, Node};
 use crate::limit::{
     ALGORITHMS, Algorithm, Cost, Limit, SCOPES, Scope, ScopePart, WINDOWS, Window, parse_duration, parse_utc_offset,
 };
+use crate::pointer;
 
 /// Where each limit stands in the text, and the counters that limits share.
 #[derive(Default)]
@@ -89,18 +90,23 @@ impl LimitPlaces {
         owners.sort_by_key(|(owner, _)| owner.unwrap_or(u32::MAX));
         for (owner, places) in &owners {
             let Some(rules) = rules_of(entries, all_tools, *owner) else { continue };
-            let mut base = String::new();
+            reader.pointer.clear();
             match owner {
                 Some(entry) => {
-                    base.push_str("/tools");
-                    crate::pointer::push_key(&mut base, names.name(*entry));
+                    reader.pointer.push_str("/tools");
+                    pointer::push_key(&mut reader.pointer, names.name(*entry));
                 }
-                None => base.push_str("/all_tools"),
+                None => reader.pointer.push_str("/all_tools"),
             }
+            let base = reader.pointer.len();
             for (limit, LimitPlace { index, at }) in rules.limits.iter_mut().zip(places) {
-                let pointer =
-                    if limit.is_rate_limit { format!("{base}/rate_limit") } else { format!("{base}/limits/{index}") };
-                reader.pointer = pointer;
+                reader.pointer.truncate(base);
+                if limit.is_rate_limit {
+                    reader.pointer.push_str("/rate_limit");
+                } else {
+                    reader.pointer.push_str("/limits");
+                    pointer::push_index(&mut reader.pointer, *index);
+                }
                 limit.slot = self.slot(reader, limit, *at);
             }
         }
