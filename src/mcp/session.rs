@@ -22,6 +22,8 @@ const ID_BYTES: usize = 1_024;
 const ANSWERED: usize = 256;
 /// How many tools with an `outputSchema` are remembered. Past that, all tools count as having one.
 const OUTPUT_SCHEMAS: usize = 10_000;
+/// How many bytes the name of a tool may have to be remembered for that. One with a longer name counts as having a schema.
+const NAME_BYTES: usize = 1_024;
 
 /// The text is no JSON, and the message is no request: JSON-RPC's own codes.
 const NO_JSON: i32 = -32700;
@@ -364,7 +366,8 @@ impl<P: Leave> Session<P> {
 
     fn form(&self, call: &Call) -> Form {
         let known = &self.with_output_schema;
-        let has_schema = known.contains(call.tool()) || known.len() >= OUTPUT_SCHEMAS;
+        let is_forgotten = call.tool().len() > NAME_BYTES || known.len() >= OUTPUT_SCHEMAS;
+        let has_schema = is_forgotten || known.contains(call.tool());
         let of_version = || match call.protocol_version().or(self.protocol_version()) {
             Some(version) if !has_schema => Form::of_version(version),
             _ => Form::Text,
@@ -385,7 +388,7 @@ impl<P: Leave> Session<P> {
         for tool in tools.into_iter().flatten() {
             let Some(name) = tool.get("name").and_then(Value::as_str) else { continue };
             match tool.get("outputSchema") {
-                Some(_) if self.with_output_schema.len() < OUTPUT_SCHEMAS => {
+                Some(_) if name.len() <= NAME_BYTES && self.with_output_schema.len() < OUTPUT_SCHEMAS => {
                     self.with_output_schema.insert(name.into());
                 }
                 Some(_) => {}

@@ -318,7 +318,9 @@ fn refusals_follow_the_version_that_was_agreed_on() {
         let _ = gateway.client(&json!({"jsonrpc":"2.0","id":0,"method":ask}).to_string());
         let _ = gateway.server(&json!({"jsonrpc":"2.0","id":0,"result":answer}).to_string());
     }
-    for (tool, is_structured) in [("pay", false), ("other", true)] {
+    // Names that are too long to be remembered count as having one.
+    let (long, too_long) = ("n".repeat(1_024), "n".repeat(1_025));
+    for (tool, is_structured) in [("pay", false), ("other", true), (&*long, true), (&*too_long, false)] {
         let Step::ToClient(answer) = gateway.client(&call("1", tool)) else { panic!("refused") };
         assert_eq!(answer["result"].get("structuredContent").is_some(), is_structured, "{answer}");
     }
