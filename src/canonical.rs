@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn texts_are_escaped_as_little_as_can_be() {
-        let value = json!("\u{20ac}$\u{f}\u{a}A'\u{42}\u{22}\u{5c}\\\"/\u{7f}\u{8}\t\r\u{c}");
-        assert_eq!(text(&value), "\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\u{7f}\\b\\t\\r\\f\"");
+        let value = json!("\u{20ac}$\u{f}\u{a}A' \u{42}\u{22}\u{5c}\\\"/\u{7f}\u{8}\t\r\u{c}");
+        assert_eq!(text(&value), "\"\u{20ac}$\\u000f\\nA' B\\\"\\\\\\\\\\\"/\u{7f}\\b\\t\\r\\f\"");
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Piece {
     fn can_begin_in(&self, bytes: &Bytes) -> bool {
         match self {
             Self::Text(text) => text.first().is_some_and(|first| has(bytes, *first)),
-            Self::Run { class, most, .. } => *most > 0 && class.iter().zip(bytes).any(|(one, other)| *one && *other),
+            Self::Run { class, .. } => class.iter().zip(bytes).any(|(one, other)| *one && *other),
         }
     }
 }
@@ -216,6 +216,12 @@ mod tests {
             "^.*$",
             "^é[0-9]?x",
             "^-?[0-9]+$",
+            "^[a-z][a-z0-9]*$",
+            "^[a-z]+@[a-z]+$",
+            "^[0-9]{4}[0-9-]{2}$",
+            "^()a[^/]{1,}$",
+            "^[^a]*a",
+            r"^[^\x00-\x7f]+$",
         ] {
             assert!(walk(source).is_some(), "{source}");
         }
@@ -239,6 +245,10 @@ mod tests {
             "^a$b",
             "^[^/]+é$",
             "^[a&&b]$",
+            r"^[a-\x{80}]+$",
+            "^[a-é]+$",
+            r"^[é-\x{10ffff}]+$",
+            "^[a-z]{2,3}-?_*[a-c]",
         ] {
             assert!(walk(source).is_none(), "{source}");
         }

@@ -423,46 +423,42 @@ impl<'b> Reader<'b> {
         None
     }
 
-    /// A value that conditions compare with: no `null` in it, no duplicate keys, exact numbers, lists within the bound.
-    pub(super) fn comparable(&mut self, node: &Node<'_>) -> bool {
+    /// Notes what is wrong with a value that conditions compare with: `null` in it, numbers that are not exact, lists past the
+    /// bound.
+    pub(super) fn comparable(&mut self, node: &Node<'_>) {
         match &node.json {
             Json::Null => {
                 let help = "a missing value and `null` are the same: ask with `exists`".to_owned();
                 self.issue(IssueCode::NullValue, node.at, "`null` compares with nothing", help);
-                false
             }
-            Json::Bool(_) | Json::String(_) => true,
+            Json::Bool(_) | Json::String(_) => {}
             Json::Number(text) => {
-                let exact = Exact::of_text(text).is_some();
-                if !exact {
+                if Exact::of_text(text).is_none() {
                     let message = format!("neither a 64-bit integer nor a double holds {} exactly", quote(text));
                     let help = "write it with fewer digits: no argument can have this value".to_owned();
                     self.issue(IssueCode::InexactNumber, node.at, message, help);
                 }
-                exact
             }
             Json::Array(elements) => {
-                let fits = self.list_fits(node.at, elements.len());
-                let each = self.each(elements, |reader, element| Some(reader.comparable(element)));
-                fits && each.into_iter().all(|fine| fine)
+                self.list_fits(node.at, elements.len());
+                for (index, element) in elements.iter().enumerate() {
+                    self.at_index(index, |reader| reader.comparable(element));
+                }
             }
             Json::Object(members) => {
-                let mut fine = true;
                 for member in members {
-                    fine &= self.at_key(&member.key, |reader| reader.comparable(&member.value));
+                    self.at_key(&member.key, |reader| reader.comparable(&member.value));
                 }
-                fine
             }
         }
     }
 
-    pub(super) fn list_fits(&mut self, at: usize, length: usize) -> bool {
+    pub(super) fn list_fits(&mut self, at: usize, length: usize) {
         let bound = self.bounds.list_values;
         if length > bound {
             let message = format!("a list of {length} values is past the bound of {bound}");
             self.issue(IssueCode::TooMany, at, message, "split it over several conditions".to_owned());
         }
-        length <= bound
     }
 
     pub(super) fn empty_list(&mut self, at: usize, message: &str, help: &str) {
@@ -504,6 +500,7 @@ fn lower_first(text: &str) -> String {
     let first = chars.next().into_iter().flat_map(char::to_lowercase);
     first.chain(chars).collect::<String>().trim_end_matches('.').to_owned()
 }
+
 fn has_duplicates(node: &Node<'_>) -> bool {
     match &node.json {
         Json::Object(members) => {

@@ -98,6 +98,56 @@ fn a_text_to_find_without_regard_to_case_is_bounded() {
     assert_eq!(read(101, true).unwrap_err(), ["too_long"]);
 }
 
+/// Each takes of the bound the smallest of four sizes that it fits, two kilobytes and eight times as much and so on.
+#[test]
+fn regexes_are_counted_by_the_size_that_they_fit() {
+    let document = |regexes: &[&str]| {
+        let conditions: Vec<_> =
+            regexes.iter().map(|regex| json!({ "path": "args.x", "op": "regex", "value": regex })).collect();
+        json!({ "version": "1", "default": "deny", "all_tools": { "deny_if": [{ "conditions": conditions }] } })
+            .to_string()
+    };
+    let is_read = |regexes: &[&str], bytes: usize| {
+        Policy::from_json_within(&document(regexes), &Bounds::new().regex_total_bytes(bytes)).is_ok()
+    };
+    for (one, other, size) in [
+        ("a", "b{40}", 2 << 10),
+        ("a{300}", "b{300}", 16 << 10),
+        ("a{1500}", "b{1500}", 128 << 10),
+        ("a{9000}", "b{9000}", 1 << 20),
+    ] {
+        assert!(is_read(&[one], size) && !is_read(&[one], size - 1), "{one}");
+        assert!(is_read(&[one, other], 2 * size) && !is_read(&[one, other], 2 * size - 1), "{other}");
+        assert!(is_read(&[one, one], size), "equal ones count once");
+    }
+}
+
+#[test]
+fn what_is_missing_or_misread_is_told_with_what_helps() {
+    let lease = |lease: Value| {
+        with_limits(&json!([{ "counter": "c", "window": "in_flight", "max": 1, "scope": "grant", "lease": lease }]))
+    };
+    let duration = "write a number of seconds above 0, or digits and `s`, `m`, `h` or `d`, up to 400 days";
+    for (document, message, help) in [
+        (
+            json!({ "version": "1" }).to_string(),
+            "a policy needs the key `default`",
+            "the outcome for a tool that no entry of `tools` matches",
+        ),
+        (lease(json!("1 x\n")), "`1 x\\n` is no duration", duration),
+        (lease(json!(0)), "`0` is no duration", duration),
+        (
+            json!({ "version": "1", "default": "deny", "hide": null }).to_string(),
+            "`hide` is a list, not null",
+            "leave the key out where it has no value",
+        ),
+    ] {
+        let error = Policy::from_json(&document).unwrap_err();
+        let told: Vec<_> = error.issues().iter().map(|issue| (issue.message(), issue.help())).collect();
+        assert_eq!(told, [(message, Some(help))]);
+    }
+}
+
 /// Each bound is what it is set to, also where another was set before.
 #[test]
 fn a_host_can_set_every_bound() {

@@ -185,3 +185,26 @@ fn a_subject_of_any_bytes_is_as_long_as_those_of_policies_at_most() {
     assert!(of(129).as_bytes().len() <= 128);
     assert_ne!(of(129), of(130));
 }
+
+/// A full store is swept for a look at a new counter, too; and what has ended of a subject goes when another counter of it comes,
+/// once more are held than are kept.
+#[test]
+fn what_has_ended_makes_room_in_its_own_row() {
+    let of = |name: &str, start: i64| {
+        let meter = Meter::Fixed(Span { start: at(start), end: at(start + 60) });
+        Charge::new(CounterId::named(name), Subject::default(), Amount::ONE, None, meter)
+    };
+    let (ended, new) = ([of("a", 0)], [of("b", 120)]);
+    let request = |charges| Reserve::new(ReservationId::new(1), at(121), charges);
+    let holding_one = |capacity| {
+        let store = MemoryStore::with_capacity(capacity);
+        store.reserve(&Reserve::new(ReservationId::new(0), at(1), &ended)).unwrap();
+        store
+    };
+    let full = holding_one(1);
+    assert!(matches!(full.peek(&request(&new)), Ok(Outcome::Granted(_))));
+    assert!(full.is_empty(), "a look adds nothing");
+    let kept = holding_one(2);
+    assert!(matches!(kept.reserve(&request(&new)), Ok(Outcome::Granted(_))));
+    assert_eq!(kept.len(), 1);
+}

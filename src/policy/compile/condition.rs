@@ -83,7 +83,10 @@ fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time
     }
     let Some(operator) = operator else {
         // What does not hang on the operator is told all the same.
-        reader.field(fields, "value", |reader, node| Some(reader.comparable(node)));
+        reader.field(fields, "value", |reader, node| {
+            reader.comparable(node);
+            Some(())
+        });
         reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
         return None;
     };
