@@ -21,6 +21,9 @@ use crate::number::Exact;
 use condition::Polarity;
 use limit::LimitPlaces;
 
+/// How much of the text of a policy is taken at once, at most: half a megabyte.
+const FIRST_TEXT: usize = 512 << 10;
+
 /// Reads a document. Its entries are compiled one by one as they are met, so that a large document never stands in
 /// memory as a tree.
 pub(super) fn compile(source: &str, bounds: &Bounds) -> Result<Compiled, PolicyError> {
@@ -36,8 +39,8 @@ pub(super) fn compile(source: &str, bounds: &Bounds) -> Result<Compiled, PolicyE
         reader.issue(IssueCode::ByteOrderMark, 0, message, "save the file as UTF-8 without one".to_owned());
         return whole(reader);
     }
-    // Written anew, a document is about as long as it was.
-    let mut draft = Draft { text: String::with_capacity(source.len()), ..Draft::default() };
+    // Written anew, a document is about as long as it was; but one that is refused at its start takes no memory of its length.
+    let mut draft = Draft { text: String::with_capacity(source.len().min(FIRST_TEXT)), ..Draft::default() };
     let mut parser = Parser::new(source, bounds.nesting);
     if let Err(error) = draft.read(&mut reader, &mut parser) {
         syntax_issue(&mut reader, error);
