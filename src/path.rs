@@ -319,7 +319,9 @@ mod tests {
 
     #[test]
     fn values_are_found_or_absent_or_out_of_reach() {
-        let arguments = json!({ "a": { "b": [1, { "c": null }] }, "t": "{\"x\":1}", "a.b": 5, "n": null });
+        let many: Map<_, _> = (0..20).map(|number| (format!("m{number}"), json!(number))).collect();
+        let arguments =
+            json!({ "a": { "b": [1, { "c": null }] }, "t": "{\"x\":1}", "a.b": 5, "n": null, "many": many });
         let call = ToolCall::new("tool", &arguments).user("ann");
         let now = "2026-01-18T23:05:00Z".parse().unwrap();
         let facts = Facts::new(&call, now);
@@ -337,6 +339,9 @@ mod tests {
             ("args.a.b[1].c.d", "absent"),
             ("args.a.b[2]", "absent"),
             ("args.n.x.y", "absent"),
+            ("args.many.m0", "0"),
+            ("args.many.m19", "19"),
+            ("args.many.m20", "absent"),
             ("args.a.x", "absent"),
             ("args.t.x", "wrong container"),
             ("args.a[0]", "wrong container"),

@@ -96,6 +96,12 @@ fn a_text_to_find_without_regard_to_case_is_bounded() {
     };
     assert!(read(100, true).is_ok() && read(101, false).is_ok());
     assert_eq!(read(101, true).unwrap_err(), ["too_long"]);
+    // Whatever the host allows, it takes no more than one expression may.
+    let read = |length| Policy::from_json_within(&document(length, true), &Bounds::new().regex_bytes(usize::MAX));
+    let error = read(1_000_000).unwrap_err();
+    let told: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.help())).collect();
+    assert_eq!(told, [("too_long", Some("use a shorter text"))]);
+    assert!(read(1_000).is_ok());
 }
 
 /// Each takes of the bound the smallest of four sizes that it fits, two kilobytes and eight times as much and so on.
@@ -127,12 +133,19 @@ fn what_is_missing_or_misread_is_told_with_what_helps() {
     let lease = |lease: Value| {
         with_limits(&json!([{ "counter": "c", "window": "in_flight", "max": 1, "scope": "grant", "lease": lease }]))
     };
+    let approvers =
+        r#"{ "version": "1", "default": "deny", "all_tools": { "approval": { "ttl": 60, "min_approvers": 1e999 } } }"#;
     let duration = "write a number of seconds above 0, or digits and `s`, `m`, `h` or `d`, up to 400 days";
     for (document, message, help) in [
         (
             json!({ "version": "1" }).to_string(),
             "a policy needs the key `default`",
             "the outcome for a tool that no entry of `tools` matches",
+        ),
+        (
+            approvers.to_owned(),
+            "`min_approvers` cannot be 1e999: it is past the range of a 64-bit float",
+            "write a smaller number",
         ),
         (lease(json!("1 x\n")), "`1 x\\n` is no duration", duration),
         (lease(json!(0)), "`0` is no duration", duration),
