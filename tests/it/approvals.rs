@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolgate::approval::{ApprovalError, Ask, Claim, Verdict};
+use toolgate::charge::{CounterId, Subject};
+use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve, Settle, StoreError};
 use toolgate::{
     Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, Gate, GateBuilder, Identity,
     ManualClock, MemoryApprovals, Permit, Policy, Timestamp, ToolCall,
@@ -535,7 +537,6 @@ pub(crate) fn looking_ahead_asks_nobody(make: Make<'_>) {
 
 #[tokio::test]
 async fn approvals_work_with_counters_across_a_network() {
-    use toolgate::store::{InProcess, MemoryStore};
     let limits = json!([{ "counter": "n", "window": "day", "max": 1, "scope": "grant" }]);
     let clock = ManualClock::new(START);
     let store = InProcess(MemoryStore::new());
@@ -554,4 +555,48 @@ async fn approvals_work_with_counters_across_a_network() {
     let Decision::Allow(permit) = gate.check_approved_async(&call(&arguments), &id).await else { panic!("given back") };
     permit.end().await.unwrap();
     assert_eq!(gate.check_async(&call(&arguments)).await.as_str(), "rate_limited");
+}
+
+/// Another call takes the room between the look and the first charge.
+#[derive(Default)]
+struct Outrun {
+    store: MemoryStore,
+    is_over: AtomicBool,
+}
+
+impl CounterStore for Outrun {
+    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
+            self.store.reserve(&Reserve::new(ReservationId::new(1), request.now, request.charges))?;
+        }
+        self.store.reserve(request)
+    }
+    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.store.peek(request)
+    }
+    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+        self.store.settle(request)
+    }
+    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
+        self.store.reset(counter, subject)
+    }
+}
+
+#[tokio::test]
+async fn an_approved_call_that_is_outrun_keeps_its_approval() {
+    let limits = json!([{ "counter": "n", "window": "day", "max": 1, "scope": "grant" }]);
+    let arguments = json!({});
+    let call = call(&arguments);
+    let gate = builder(&json!({ "limits": limits })).0.store(Outrun::default()).build();
+    gate.approve(asked(gate.check(&call)).id(), "ann").unwrap();
+    assert_eq!(gate.check(&call).as_str(), "rate_limited");
+    assert!(gate.reset_counter("n", &call).unwrap());
+    assert!(gate.check(&call).is_allowed());
+
+    let gate = builder(&json!({ "limits": limits })).0.store(InProcess(Outrun::default())).build();
+    let Decision::RequireApproval(request) = gate.check_async(&call).await else { panic!("asks") };
+    gate.approve(request.approval().unwrap().id(), "ann").unwrap();
+    assert_eq!(gate.check_async(&call).await.as_str(), "rate_limited");
+    assert!(gate.reset_counter_async("n", &call).await.unwrap());
+    assert!(gate.check_async(&call).await.is_allowed());
 }

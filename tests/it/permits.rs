@@ -287,8 +287,10 @@ fn an_async_gate_answers_calls_that_nothing_counts() {
     finished(held.end());
     let denied = now(gate.check_async(&ToolCall::new("other", None::<&Value>)));
     assert_eq!(denied.code(), Some(Code::DefaultDeny));
+    assert!(now(gate.would_allow_async(&[call(), call()])).is_ok());
     gate.replace_policy(None);
     assert_eq!(now(gate.check_async(&call())).code(), Some(Code::NoPolicy));
+    assert!(now(gate.explain_async(&call())).unwrap().to_string().contains("no_policy"));
     assert!(now(gate.usage_async(&call())).unwrap().is_empty());
     assert!(!now(gate.reset_counter_async("spend", &call())).unwrap());
 }
@@ -322,6 +324,10 @@ fn calls_pass_uncounted_where_the_host_says_so() {
     assert!(gate.would_allow(&[call("cheap"), call("cheap")]).is_ok());
     assert_eq!(gate.would_allow(&[call("cheap"), call("dear")]).unwrap_err().index(), 1);
     assert_eq!(gate.would_allow(&[call("cheap"), call("asks")]).unwrap_err().decision().code(), Some(Code::Approval));
+    let remote = Gate::builder().policy(policy(&tools)).store(InProcess(Arc::clone(&store))).clock(clock());
+    let remote = remote.pass_uncounted("cheap").build();
+    assert!(permit(now(remote.check_async(&call("cheap")))).limits().is_empty());
+    assert_eq!(now(remote.check_async(&call("dear"))).code(), Some(Code::StoreUnavailable));
     store.set_down(false);
     assert!(gate.check(&call("cheap")).is_allowed(), "what passed uncounted was not counted");
     assert_eq!(gate.check(&call("cheap")).code(), Some(Code::Limit));
