@@ -341,6 +341,7 @@ mod tests {
             ("+0200", None),
             ("Z", None),
             ("+02:0a", None),
+            ("+a2:00", None),
         ] {
             assert_eq!(parse_utc_offset(text), want, "{text}");
         }

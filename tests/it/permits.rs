@@ -272,8 +272,9 @@ fn an_end_that_the_store_does_not_hear_is_told() {
     let policy = limited(&flight_and_spend());
     let gate = Gate::builder().policy(policy).store(InProcess(Arc::clone(&store))).clock(clock()).build();
     let arguments = json!({ "amount": 10 });
-    let held = permit(now(gate.check_async(&ToolCall::new("t", &arguments).grant("g"))));
+    let mut held = permit(now(gate.check_async(&ToolCall::new("t", &arguments).grant("g"))));
     store.set_down(true);
+    assert!(matches!(now(held.settle(Amount::ONE)), Err(SettleError::Store(_))));
     assert!(now(held.end()).is_err());
 }
 
@@ -285,6 +286,7 @@ fn an_async_gate_answers_calls_that_nothing_counts() {
     now(held.settle(Amount::ONE)).unwrap();
     assert!(matches!(now(held.settle(Amount::ONE)), Err(SettleError::AlreadySettled)));
     finished(held.end());
+    assert!(now(permit(now(gate.check_async(&call()))).release()).is_ok());
     let denied = now(gate.check_async(&ToolCall::new("other", None::<&Value>)));
     assert_eq!(denied.code(), Some(Code::DefaultDeny));
     assert!(now(gate.would_allow_async(&[call(), call()])).is_ok());
