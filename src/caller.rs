@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use crate::call::{Arguments, ToolCall};
-use crate::identity::Identity;
 use crate::subject::{OwnScope, Subject};
 
 /// Who calls, for as many calls as a session has: the identities, and what else the host knows.
@@ -97,23 +96,15 @@ impl Caller {
             .known(&self.known)
     }
 
-    fn identity(&self, identity: Identity) -> Option<&str> {
-        match identity {
-            Identity::Grant => self.grant.as_deref(),
-            Identity::Session => self.session.as_deref(),
-            Identity::Agent => self.agent.as_deref(),
-            Identity::User => self.user.as_deref(),
-            Identity::Server => self.server.as_deref(),
-        }
-    }
-
     /// Made ready for counters of these scopes, and for no others.
     pub(crate) fn ready_for(self, scopes: impl Iterator<Item = OwnScope>) -> Self {
         let mut known: Vec<(OwnScope, Subject)> = Vec::new();
+        // Any of its calls tells whom they count.
+        let call = self.call("", None::<&Value>);
         for scope in scopes {
             if known.len() < MOST
                 && known.iter().all(|(other, _)| *other != scope)
-                && let Some(subject) = scope.subject(|identity| self.identity(identity))
+                && let Some(subject) = scope.subject(|identity| call.identity(identity))
             {
                 known.push((scope, subject));
             }
@@ -129,6 +120,7 @@ fn owned(name: Option<&str>) -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
 
     fn scope(identity: Identity) -> OwnScope {
         OwnScope::of([Some(identity)].into_iter()).unwrap()
