@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::charge::{CounterId, Subject};
-    use crate::policy::Policy;
+    use crate::policy::{Code, Policy};
     use crate::store::{MemoryStore, Reserve, Settle, StoreError};
 
     /// A store that leaves every counter out of its answers.
@@ -149,5 +149,28 @@ mod tests {
         assert!(Gate::builder().policy(policy()).store(Silent).build().charge(&call).is_none());
         gate.replace_policy(None);
         assert!(gate.charge(&call).is_none());
+    }
+    /// None of it is a reason to let a call pass.
+    #[test]
+    fn without_a_policy_or_a_whole_answer_nothing_passes() {
+        let call = ToolCall::new("t", None::<&Value>);
+        let code = |gate: &Gate<Silent>, given| gate.check_given(&call, given).code();
+        let limit = json!({ "counter": "c", "window": "day", "max": 2, "scope": "global" });
+        let asking = |entry: Value| {
+            let document = json!({ "version": "1", "default": "deny", "tools": { "t": entry } });
+            Gate::builder().policy(Policy::try_from(&document).unwrap()).store(Silent).build()
+        };
+        let counted = asking(json!({ "limits": [limit], "action": "require_approval" }));
+        for given in [Given::Yes, Given::No, Given::Unknown] {
+            assert_eq!(code(&counted, given), Some(Code::StoreUnavailable), "{given:?}");
+        }
+        let free = asking(json!({ "action": "require_approval" }));
+        for (given, want) in
+            [(Given::Yes, None), (Given::No, Some(Code::Approval)), (Given::Unknown, Some(Code::StoreUnavailable))]
+        {
+            assert_eq!(code(&free, given), want, "{given:?}");
+        }
+        free.replace_policy(None);
+        assert_eq!(code(&free, Given::Yes), Some(Code::NoPolicy));
     }
 }

@@ -15,6 +15,8 @@ use toolgate::{
     ManualClock, MemoryApprovals, Permit, Policy, Timestamp, ToolCall,
 };
 
+use crate::faults::block_on;
+
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
@@ -418,12 +420,13 @@ pub(crate) fn what_was_approved_elsewhere_is_used_once(make: Make<'_>) {
 
 pub(crate) use crate::signed::a_signed_approval_is_used_once;
 
-/// Approvals that can be made to fail, or to lose a race.
+/// Approvals that can be made to fail, or to lose a race, or to take nothing back.
 #[derive(Default)]
 struct Failing {
     approvals: MemoryApprovals,
     claims_fail: AtomicBool,
     claims_lose: AtomicBool,
+    keeps_claims: AtomicBool,
 }
 
 impl ApprovalStore for Failing {
@@ -447,6 +450,9 @@ impl ApprovalStore for Failing {
     }
 
     fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        if self.keeps_claims.load(Ordering::Relaxed) {
+            return Err(ApprovalError::Unavailable(None));
+        }
         self.approvals.hand_back(claim, now)
     }
 
@@ -514,6 +520,33 @@ fn a_claim_that_fails_lets_nothing_pass_and_counts_nothing() {
         assert_eq!(state.used().to_string(), "0", "{}", state.counter());
     }
     allowed(gate.check(&call(&arguments))).end();
+}
+
+/// The host is told; the quota is back all the same, and the approval is used.
+#[test]
+fn an_approval_that_cannot_be_handed_back_stays_used() {
+    let limits = json!([{ "counter": "n", "window": "day", "max": 1, "scope": "grant" }]);
+    let approvals = Arc::new(Failing::default());
+    let gate = builder(&json!({ "limits": limits })).0.approvals(Arc::clone(&approvals));
+    let gate = gate.store(InProcess(MemoryStore::new())).build();
+    let arguments = json!({});
+    let check = || block_on(gate.check_async(&call(&arguments)));
+    let pass = || {
+        let Decision::RequireApproval(request) = check() else { panic!("it asks") };
+        block_on(gate.approve_async(request.approval().unwrap().id(), "ann")).unwrap();
+        match check() {
+            Decision::Allow(permit) => permit,
+            other => panic!("{other:?}"),
+        }
+    };
+    let permit = pass();
+    approvals.keeps_claims.store(true, Ordering::Relaxed);
+    assert!(matches!(block_on(permit.release()), Err(StoreError::Unavailable(Some(_)))));
+    approvals.keeps_claims.store(false, Ordering::Relaxed);
+    let permit = pass();
+    assert_eq!(permit.limits()[0].used().to_string(), "1", "the first call's unit was given back");
+    block_on(permit.release()).unwrap();
+    assert!(check().is_allowed(), "it was handed back");
 }
 
 pub(crate) fn a_settled_call_was_made_and_hands_no_approval_back(make: Make<'_>) {

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys, KeyError, SignError, SignedError};
 use toolgate::approval::{ApprovalError, Ask, Claim, Verdict};
+use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{
     Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, Gate, GateBuilder, Grants,
     ManualClock, MemoryApprovals, Permit, Policy, Timestamp, ToolCall,
 };
 
 use crate::approvals::{Make, Room};
+use crate::faults::block_on;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
@@ -370,6 +372,26 @@ fn it_is_for_that_very_call() {
     gate.replace_policy(former);
     // A smaller number will do.
     allowed(gate.check_signed(&call(&arguments(9)), &text)).end();
+}
+
+/// As in the process, whatever the store of counters is.
+#[test]
+fn one_that_does_not_hold_asks_again_where_the_gate_waits() {
+    let gate = builder(&rules()).0.store(InProcess(MemoryStore::new())).build();
+    let ten = arguments(10);
+    let check = |text: &str| block_on(gate.check_signed_async(&call(&ten), text));
+    let why = |text: &str| match check(text) {
+        Decision::RequireApproval(request) => (request.approval().is_some(), request.signed_error()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why("nonsense"), (true, Some(SignedError::Malformed)));
+    let request = block_on(gate.pending_async()).unwrap().remove(0);
+    let text = service(&keys().write_request(&request).unwrap(), START);
+    let forged = format!("{}{}", &text[..text.len() - 1], if text.ends_with('0') { '1' } else { '0' });
+    assert!(why(&forged).1.is_some());
+    let Decision::Allow(permit) = check(&text) else { panic!("it holds") };
+    assert_eq!(permit.limits()[0].used().to_string(), "1", "what was refused has spent nothing");
+    assert_eq!(why(&text), (true, Some(SignedError::Spent)));
 }
 
 #[test]

@@ -472,6 +472,19 @@ mod tests {
         }
     }
 
+    /// A settlement has no states to tell, so a server that tells some has not done what it was asked.
+    #[test]
+    fn a_settlement_is_done_only_if_nothing_else_is_said() {
+        let array = |parts: &[i64]| Value::Array(parts.iter().map(|part| Value::Int(*part)).collect());
+        assert!(Bound(0).done(array(&[0])).is_ok());
+        for other in [array(&[]), array(&[0, 0]), array(&[4]), Value::Int(0), Value::Nil] {
+            assert!(matches!(Bound(0).done(other), Err(StoreError::Unavailable(Some(_)))));
+        }
+        assert!(matches!(Bound(0).done(array(&[2])), Err(StoreError::Corrupt)));
+        let skewed = Bound(7).done(array(&[1, -8]));
+        assert!(matches!(skewed, Err(StoreError::ClockSkew { skew_millis: -8, bound_millis: 7 })));
+    }
+
     #[test]
     fn numbers_are_whole_and_exact() {
         let whole = |number: f64| Doubles(&number.to_le_bytes()).whole();
