@@ -20,6 +20,7 @@ mod limit_state;
 mod link;
 pub mod mcp;
 mod number;
+mod object;
 mod path;
 mod permit;
 mod pointer;

@@ -37,6 +37,7 @@ use std::io::{self, BufRead};
 use std::ops::ControlFlow;
 
 use crate::audit::{AuditRecord, Seen, Survey};
+use crate::object::Object;
 use crate::policy::{Digest, Policy};
 use crate::shadow::DifferenceKind;
 use again::Again;
@@ -300,9 +301,9 @@ impl Replay {
                 let mut again = Again::new(self.policy, &self.pass_uncounted);
                 let mut lines = Lines::new(history);
                 while let Some((line, text)) = lines.next()? {
-                    let told = match text.map(serde_json::from_str::<AuditRecord>) {
+                    let told = match text.map(serde_json::from_str::<Object<AuditRecord>>) {
                         _ if text.is_some_and(|text| text.trim().is_empty()) => ControlFlow::Continue(()),
-                        Some(Ok(record)) => teller.record(&mut again, line, &record),
+                        Some(Ok(Object(record))) => teller.record(&mut again, line, &record),
                         Some(Err(error)) => teller.finding(line, format!("no record: {error}")),
                         None => teller.finding(line, "no text, or longer than 16 MiB".to_owned()),
                     };

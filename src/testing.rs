@@ -38,6 +38,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::approval::{ApprovalStore, MemoryApprovals};
+use crate::object::Object;
 use crate::policy::{Policy, PolicyError};
 use crate::trace::Runner;
 
@@ -94,12 +95,12 @@ impl<'a> Suite<'a> {
     /// # Errors
     /// It cannot be read, holds no case, or two cases have one id.
     pub fn cases(mut self, text: &str) -> Result<Self, TestError> {
-        let written: Vec<case::Written> =
+        let written: Vec<Object<case::Written>> =
             serde_json::from_str(text).map_err(|error| TestError::Cases(error.to_string()))?;
         if written.is_empty() {
             return Err(TestError::Cases("there are none".to_owned()));
         }
-        for case in written {
+        for Object(case) in written {
             self.cases.push(Case::read(case).map_err(TestError::Cases)?);
         }
         Ok(self)

@@ -35,6 +35,7 @@ use crate::call::ToolCall;
 use crate::decision::{Decision, Denial};
 use crate::gate::Gate;
 use crate::mcp::{self, Message};
+use crate::object::Object;
 use crate::permit::{Permit, SettleError};
 use crate::policy::{Code, Policy, PolicyError};
 use crate::store::StoreError;
@@ -174,8 +175,8 @@ impl Runner {
         if is_message(text) {
             return Some(self.message(id, text));
         }
-        match serde_json::from_str::<Line>(text) {
-            Ok(line) => Some(self.step(id, line)),
+        match serde_json::from_str::<Object<Line>>(text) {
+            Ok(Object(line)) => Some(self.step(id, line)),
             Err(_) => Some(self.unreadable(id)),
         }
     }
@@ -207,10 +208,10 @@ impl Runner {
             return self.unreadable(id);
         }
         match steps {
-            (Some(call), None, None, None, None, None, None, None) => self.call(id, &call, line.approval),
+            (Some(Object(call)), None, None, None, None, None, None, None) => self.call(id, &call, line.approval),
             _ if line.approval.is_some() => self.unreadable(id),
             (None, Some(text), None, None, None, None, None, None) => self.message(id, &text),
-            (None, None, Some(caller), None, None, None, None, None) => {
+            (None, None, Some(Object(caller)), None, None, None, None, None) => {
                 self.caller = caller;
                 Answer::Done { id, ok: true }
             }

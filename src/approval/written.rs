@@ -12,6 +12,7 @@ use super::{ApprovalId, CallDigest};
 use crate::canonical;
 use crate::identity::Identity;
 use crate::number::Exact;
+use crate::object::Object;
 use crate::time::Timestamp;
 
 /// Of the text; another one is not read.
@@ -22,8 +23,8 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Shelved {
     version: u32,
-    approvals: Vec<Row>,
-    spent: Vec<SpentRow>,
+    approvals: Vec<Object<Row>>,
+    spent: Vec<Object<SpentRow>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,7 +33,7 @@ struct Row {
     number: u64,
     state: State,
     tool: Box<str>,
-    caller: Caller,
+    caller: Object<Caller>,
     reason: Box<str>,
     details: Option<Box<str>>,
     details_bytes: usize,
@@ -83,14 +84,14 @@ struct SpentRow {
 struct Alone {
     version: u32,
     id: String,
-    approval: Row,
+    approval: Object<Row>,
 }
 
 impl Approval {
     /// All of it as JSON, for a store of one's own: [`from_json`](Self::from_json) reads it again. It holds the
     /// [details](Self::details), which are argument values.
     pub fn to_json(&self) -> String {
-        let alone = Alone { version: VERSION, id: self.id.to_string(), approval: Row::of(self) };
+        let alone = Alone { version: VERSION, id: self.id.to_string(), approval: Object(Row::of(self)) };
         // Nothing in it can fail to be written.
         serde_json::to_string(&alone).unwrap_or_default()
     }
@@ -102,9 +103,9 @@ impl Approval {
     /// Unknown, missing or duplicate members; another version; an approval that has fewer approvers than it needs.
     pub fn from_json(json: &str) -> Result<Self, ParseApprovalError> {
         let read = || {
-            let alone: Alone = serde_json::from_str(json).ok()?;
+            let Object(alone): Object<Alone> = serde_json::from_str(json).ok()?;
             let id: ApprovalId = alone.id.parse().ok()?;
-            let approval = alone.approval.approval(id.digest())?;
+            let approval = alone.approval.0.approval(id.digest())?;
             (alone.version == VERSION && approval.id == id).then_some(approval)
         };
         read().ok_or(ParseApprovalError(()))
@@ -123,15 +124,17 @@ impl Shelf {
         if self.is_empty() {
             return String::new();
         }
-        let spent = |spent: &Spent| SpentRow {
-            number: spent.number,
-            until: spent.until.unix_micros(),
-            turn: spent.turn,
-            in_use: spent.in_use,
+        let spent = |spent: &Spent| {
+            Object(SpentRow {
+                number: spent.number,
+                until: spent.until.unix_micros(),
+                turn: spent.turn,
+                in_use: spent.in_use,
+            })
         };
         let written = Shelved {
             version: VERSION,
-            approvals: self.approvals.iter().map(Row::of).collect(),
+            approvals: self.approvals.iter().map(Row::of).map(Object).collect(),
             spent: self.spent.iter().map(spent).collect(),
         };
         // Nothing in it can fail to be written.
@@ -143,9 +146,10 @@ impl Shelf {
         if text.is_empty() {
             return Some(Self::default());
         }
-        let written: Shelved = serde_json::from_str(text).ok()?;
-        let approvals: Vec<_> = written.approvals.into_iter().map(|row| row.approval(digest)).collect::<Option<_>>()?;
-        let spent = |row: SpentRow| Spent {
+        let Object(written): Object<Shelved> = serde_json::from_str(text).ok()?;
+        let approvals: Vec<_> =
+            written.approvals.into_iter().map(|Object(row)| row.approval(digest)).collect::<Option<_>>()?;
+        let spent = |Object(row): Object<SpentRow>| Spent {
             number: row.number,
             until: Timestamp::from_unix_micros(row.until),
             turn: row.turn,
@@ -177,13 +181,13 @@ impl Row {
             number: approval.id.number(),
             state,
             tool: approval.tool.clone(),
-            caller: Caller {
+            caller: Object(Caller {
                 grant: name(Identity::Grant),
                 session: name(Identity::Session),
                 agent: name(Identity::Agent),
                 user: name(Identity::User),
                 server: name(Identity::Server),
-            },
+            }),
             reason: approval.reason.clone(),
             details: approval.details.text.clone(),
             details_bytes: approval.details.bytes,
@@ -207,7 +211,7 @@ impl Row {
             State::Expired => ApprovalState::Expired,
         };
         let bounds: Option<Box<[Exact]>> = self.bounds.iter().map(|text| Exact::of_text(text)).collect();
-        let Caller { grant, session, agent, user, server } = self.caller;
+        let Caller { grant, session, agent, user, server } = self.caller.0;
         let identities = Identity::ALL.map(|identity| match identity {
             Identity::Grant => grant.clone(),
             Identity::Session => session.clone(),

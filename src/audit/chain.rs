@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::record::AuditRecord;
 use crate::hex::{Hex, undigest};
+use crate::object::Object;
 
 /// How long a line may be. A record is shorter by far, but for the states of very many limits.
 pub(super) const LINE: usize = 16 * 1024 * 1024;
@@ -93,7 +94,7 @@ struct Written {
     seq: u64,
     prev: String,
     torn: Option<String>,
-    record: AuditRecord,
+    record: Object<AuditRecord>,
     hash: String,
 }
 
@@ -118,7 +119,7 @@ impl Line {
         }
         let torn = written.torn.map(|torn| undigest(&torn).ok_or(Fault::Unreadable)).transpose()?;
         let prev = undigest(&written.prev).ok_or(Fault::Unreadable)?;
-        Ok(Self { head: Head { records: written.seq, hash }, prev, torn, record: written.record })
+        Ok(Self { head: Head { records: written.seq, hash }, prev, torn, record: written.record.0 })
     }
 }
 

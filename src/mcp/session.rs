@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Call, Ending, Form, MalformedMessage, Message, Refusal, RequestId};
 use crate::decision::{Decision, Denial};
+use crate::object::Object;
 use crate::permit::{AsyncPermit, Leave, Permit};
 use crate::store::StoreError;
 use text::{Envelope, answerable, error, read_list};
@@ -300,12 +301,12 @@ impl<P: Leave> Session<P> {
     /// `result`, to take out what the caller may not see ([`filter_tools_list`](super::filter_tools_list),
     /// [`ToolPins::filter_tools_list`](super::ToolPins::filter_tools_list)).
     ///
-    /// Dropped is what is no message of JSON-RPC, or could be read as two, and answers to requests that are not under way. An
+    /// Dropped is what is no message of JSON-RPC, a batch, what could be read as two messages, and answers to requests that are not under way. An
     /// answer that is sent again, as when a stream is resumed, passes as it did the first time, and ends nothing. In place of a
     /// list that two parsers could read differently the client gets an error. Linear in the message.
     pub fn from_server<'m>(&mut self, message: &'m [u8], filter: impl FnOnce(&mut Value)) -> FromServer<'m, P> {
         let Ok(text) = std::str::from_utf8(message) else { return FromServer::Drop { why: "not UTF-8" } };
-        let Ok(envelope) = serde_json::from_str::<Envelope>(text) else {
+        let Ok(Object(envelope)) = serde_json::from_str::<Object<Envelope>>(text) else {
             return FromServer::Drop { why: "not a message of JSON-RPC" };
         };
         let plain = FromServer::Forward { message: text.into(), answers: None, ended: None };
@@ -418,7 +419,7 @@ impl<P: Leave> Session<P> {
         #[derive(Deserialize)]
         struct Answer<'a> {
             #[serde(borrow)]
-            result: Agreed<'a>,
+            result: Object<Agreed<'a>>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -426,9 +427,9 @@ impl<P: Leave> Session<P> {
             #[serde(borrow)]
             protocol_version: Cow<'a, str>,
         }
-        if let Ok(answer) = serde_json::from_str::<Answer<'_>>(text) {
+        if let Ok(Object(Answer { result: Object(agreed) })) = serde_json::from_str::<Object<Answer<'_>>>(text) {
             // A version is a date; what is longer is none, and is not kept.
-            let version = &*answer.result.protocol_version;
+            let version = &*agreed.protocol_version;
             self.protocol_version = (version.len() <= 64).then(|| version.into());
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::object::Object;
 use crate::policy::Policy;
 use crate::time::Timestamp;
 use crate::trace::{Runner, START};
@@ -29,7 +30,7 @@ pub(super) struct Written {
     steps: Vec<Step>,
     document: Option<String>,
     #[serde(default)]
-    issues: Vec<WrittenIssue>,
+    issues: Vec<Object<WrittenIssue>>,
 }
 
 #[derive(Deserialize, Clone, Debug)]
@@ -71,7 +72,7 @@ pub struct Case {
     description: String,
     policy: Option<String>,
     steps: Vec<Step>,
-    refused: Option<(String, Vec<WrittenIssue>)>,
+    refused: Option<(String, Vec<Object<WrittenIssue>>)>,
     now: Timestamp,
 }
 
@@ -261,9 +262,9 @@ fn differences(place: &str, answer: &Value, expect: &Value, wrong: &mut String) 
     }
 }
 
-fn is_refused(document: &str, issues: &[WrittenIssue]) -> Result<(), String> {
+fn is_refused(document: &str, issues: &[Object<WrittenIssue>]) -> Result<(), String> {
     let Err(error) = Policy::from_json(document) else { return Err(format!("{document} is accepted")) };
-    for want in issues {
+    for Object(want) in issues {
         let found = error.issues().iter().any(|issue| {
             issue.pointer() == want.pointer && want.code.as_ref().is_none_or(|code| issue.code().as_str() == code)
         });

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
 use crate::call::ToolCall;
+use crate::object::Object;
 use crate::time::Timestamp;
 
 /// One line of a trace: a time, an id, and one of the steps.
@@ -13,7 +14,7 @@ use crate::time::Timestamp;
 pub(super) struct Line {
     pub(super) at: Option<At>,
     pub(super) id: Option<String>,
-    pub(super) call: Option<Call>,
+    pub(super) call: Option<Object<Call>>,
     /// The call that asked for the approval which this call comes with.
     pub(super) approval: Option<String>,
     pub(super) approve: Option<String>,
@@ -21,7 +22,7 @@ pub(super) struct Line {
     /// Who approves or refuses.
     pub(super) by: Option<String>,
     pub(super) message: Option<String>,
-    pub(super) caller: Option<Caller>,
+    pub(super) caller: Option<Object<Caller>>,
     pub(super) release: Option<String>,
     pub(super) settle: Option<String>,
     /// What the call of `settle` has really cost.

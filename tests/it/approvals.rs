@@ -496,6 +496,17 @@ fn an_approval_reads_back_and_nothing_else_does() {
             assert!(Approval::from_json(&json.replace(part, other)).is_err(), "{other}");
         }
         assert!(Approval::from_json(&format!("{json} 1")).is_err());
+        // Lists are not read as objects, by position.
+        let all = json.replace("{\"version\":1,\"id\":", "[1,").replace(",\"approval\":", ",");
+        let all = format!("{}]", all.strip_suffix('}').unwrap());
+        let (before, caller) = json.split_once("\"caller\":{").unwrap();
+        let (caller, behind) = caller.split_once('}').unwrap();
+        let names = ["grant", "session", "agent", "user", "server"];
+        let caller = names.iter().fold(caller.to_owned(), |text, name| text.replace(&format!("\"{name}\":"), ""));
+        for listed in [all, format!("{before}\"caller\":[{caller}]{behind}")] {
+            assert!(serde_json::from_str::<Value>(&listed).is_ok(), "{listed}");
+            assert!(Approval::from_json(&listed).is_err(), "{listed}");
+        }
     }
     assert!(Approval::from_json("").is_err());
 }

@@ -69,9 +69,13 @@ fn a_line_that_cannot_be_read_is_answered_in_its_place() {
     trace.extend(b"[".repeat(100_000));
     trace.extend(b"\n{\"call\":{\"tool\":\"t\",\"arguments\":[1]}}\n{\"call\":{\"tool\":\"t\"},\"end\":\"x\"}\n");
     trace.extend(b"{\"call\":{\"tool\":\"t\"},\"at\":1e300}\n{\"call\":{\"tool\":\"last\"}}\n");
+    // Lists are not read as calls and callers, by position.
+    trace.extend(
+        b"{\"call\":[\"t\",null,null,null,null,null,null,null]}\n{\"caller\":[null,\"g\",null,null,null,null]}\n",
+    );
     let ran = run(ALLOW, &trace);
     let errors: Vec<_> = ran.answers.iter().map(|answer| answer.contains("\"unreadable\"")).collect();
-    assert_eq!(errors, [true, false, true, true, true, false, true, true, false]);
+    assert_eq!(errors, [true, false, true, true, true, false, true, true, false, true, true]);
     assert!(ran.answers[5].contains("malformed_call"), "arguments that are no object: {}", ran.answers[5]);
     assert_eq!(ran.code, 1);
 }

@@ -135,6 +135,39 @@ fn what_is_no_call_passes_as_it_is() {
     assert_eq!(gateway.session.under_way(), 0);
 }
 
+/// A batch would bring its lists past the filter, and end its calls unseen; and a list is not read as an object, by position.
+#[test]
+fn what_is_no_object_is_dropped() {
+    let mut gateway = Gateway::new();
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    assert!(matches!(gateway.client(list), Step::ToServer(_)));
+    assert!(gateway.calls("2", "run"));
+    let tools = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"secret","inputSchema":{}}]}}"#;
+    let ran = result("2");
+    let texts = [
+        format!("[{tools}]"),
+        format!("[{tools},{ran}]"),
+        format!("[{tools},{ran},{tools}]"),
+        format!("[{tools},{ran},{tools},{ran}]"),
+        r#"[1,"tools/list"]"#.to_owned(),
+        r#" [1,null,{"tools":[]},null]"#.to_owned(),
+        "[]".to_owned(),
+        "null".to_owned(),
+        "\"result\"".to_owned(),
+    ];
+    for text in texts {
+        let (step, ended) = gateway.server(&text);
+        assert!(step == Step::Dropped && ended.is_none(), "{text}");
+    }
+    assert_eq!(gateway.session.under_way(), 2);
+    // What the server has agreed on stands in an object, too.
+    let hello = r#"{"jsonrpc":"2.0","id":3,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#;
+    assert!(matches!(gateway.client(hello), Step::ToServer(_)));
+    let answer = r#"{"jsonrpc":"2.0","id":3,"result":["2025-06-18"]}"#;
+    assert_eq!(gateway.server(answer).0, Step::ToClient(value(answer)));
+    assert_eq!(gateway.session.protocol_version(), None);
+}
+
 #[test]
 fn unreadable_messages_are_answered_to_whom_it_may_concern() {
     type Answer = Option<(&'static str, i32)>;

@@ -112,6 +112,8 @@ fn cases_are_read_strictly() {
     for (cases, want) in [
         ("[]", "none"),
         ("{}", "invalid type"),
+        (r#"[["a", "", null, [{ "end": "x" }], null, []]]"#, "expected an object"),
+        (r#"[{ "id": "a", "document": "", "issues": [[null, ""]] }]"#, "expected an object"),
         (r#"[{ "id": "a" }]"#, "neither"),
         (r#"[{ "id": "a", "stepz": [] }]"#, "unknown field"),
         (r#"[{ "id": "a", "steps": [{ "end": "x", "end": "y" }] }]"#, "`end` stands twice"),
