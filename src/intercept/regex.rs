@@ -56,16 +56,29 @@ fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String, inside: Inside) -> R
         }
         'x' | 'p' | 'P' => {
             out.extend(['\\', c]);
+            let mut name = String::new();
             if rest.next_if_eq(&'{').is_some() {
-                out.push('{');
                 while let Some(c) = rest.next_if(|c| *c != '}') {
-                    out.push(c);
+                    name.push(c);
                 }
+                out.push('{');
+                out.push_str(&name);
+            } else if c != 'x' {
+                name.extend(rest.peek());
+            }
+            // It has the characters that are not assigned since Go 1.25.
+            if c != 'x' && matches!(name.trim_start_matches('^'), "C" | "Other") {
+                return Err("`\\p{C}` is not the same in all versions of Go: write `[\\p{Cc}\\p{Cf}\\p{Co}]`");
             }
             return Ok(());
         }
         'Q' | 'E' => return Err("`\\Q` is not known here: escape each character by itself"),
         c if c.is_ascii_digit() => return Err("octal escapes are not known here: write `\\x{..}`"),
+        // Escaped, these are the ends of words here, and characters there.
+        '<' | '>' => {
+            out.push(c);
+            return Ok(());
+        }
         c if c.is_ascii_punctuation() => {
             out.extend(['\\', c]);
             return Ok(());
@@ -181,6 +194,8 @@ mod tests {
             (r"(?i:a)(?P<n>b)\x41\x{42}", &["AbAB"], &["ABAB"]),
             (r"^\pL\p{Greek}$", &["aα"], &["1α"]),
             (r"a$", &["a"], &["a\n"]),
+            (r"^\<b\>$", &["<b>"], &["b"]),
+            (r"^[\<\>x]+$", &["<x>"], &["y"]),
         ] {
             let translated = translate(source).unwrap();
             let regex = regex::Regex::new(&translated).unwrap_or_else(|error| panic!("{source}: {error}"));
@@ -196,8 +211,23 @@ mod tests {
     #[test]
     fn what_only_one_of_the_two_knows_is_refused() {
         for source in [
-            r"\Qa.b\E", r"a\", r"\1", r"\012", r"(?=a)", r"(?x) a", r"(?u)a", r"[a", r"[+--]", r"\h", r"\u0041",
+            r"\Qa.b\E",
+            r"a\",
+            r"\1",
+            r"\012",
+            r"(?=a)",
+            r"(?x) a",
+            r"(?u)a",
+            r"[a",
+            r"[+--]",
+            r"\h",
+            r"\u0041",
             r"[\b]",
+            r"\pC",
+            r"\PC",
+            r"^[\p{C}]$",
+            r"\p{^C}",
+            r"\P{Other}",
         ] {
             assert!(translate(source).is_err(), "{source}");
         }
