@@ -199,7 +199,7 @@ impl Other {
 }
 
 /// Takes those tools out of a `tools/list` result that `policy` does not [list](Policy::lists), and those without a name;
-/// without a policy, all of them. Everything else in the answer stays as it is.
+/// without a policy, all of them. `tools` that are no list become an empty one; everything else in the answer stays as it is.
 ///
 /// ```
 /// use serde_json::json;
@@ -212,11 +212,14 @@ impl Other {
 /// # Ok::<(), toolgate::PolicyError>(())
 /// ```
 pub fn filter_tools_list(policy: Option<&Policy>, result: &mut Value) {
-    if let Some(Value::Array(tools)) = result.get_mut("tools") {
-        tools.retain(|tool| match (policy, tool.get("name")) {
+    match result.get_mut("tools") {
+        Some(Value::Array(tools)) => tools.retain(|tool| match (policy, tool.get("name")) {
             (Some(policy), Some(Value::String(name))) => policy.lists(name),
             _ => false,
-        });
+        }),
+        // Whatever a client makes of it, these are no tools that the policy lists.
+        Some(no_list) => *no_list = Value::Array(Vec::new()),
+        None => {}
     }
 }
 
@@ -377,6 +380,9 @@ mod tests {
         assert_eq!(result, json!({"tools":[],"_meta":{"m":1}}));
         let mut odd = json!({"tools":"none"});
         filter_tools_list(None, &mut odd);
-        assert_eq!(odd, json!({"tools":"none"}));
+        assert_eq!(odd, json!({"tools":[]}));
+        let mut none = json!({"nextCursor":"2"});
+        filter_tools_list(None, &mut none);
+        assert_eq!(none, json!({"nextCursor":"2"}));
     }
 }

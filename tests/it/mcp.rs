@@ -198,6 +198,7 @@ fn only_what_the_policy_lists_is_pinned() {
     assert_eq!((pins.get("s", "xa"), pins.get("s", "a")), (Pin::Unseen, Pin::Same(ToolDigest::of(&tool("a", "")))));
     let mut odd = json!({ "tools": { "a": 1 } });
     assert_eq!(pins.filter_tools_list("s", None, &mut odd, OnChange::Drop), []);
+    assert_eq!(odd, json!({ "tools": [] }), "what is no list lists nothing");
 }
 
 #[test]
