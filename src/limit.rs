@@ -244,14 +244,22 @@ pub(crate) enum Algorithm {
 pub(crate) const ALGORITHMS: [&str; 3] = ["fixed", "sliding", "token_bucket"];
 
 impl Algorithm {
+    /// The name of its kind: what an edited policy goes on counting by, whatever its burst and its lease are from now on.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Sliding => "sliding",
+            Self::TokenBucket { .. } => "token_bucket",
+            Self::InFlight { .. } => "in_flight",
+        }
+    }
+
     /// A text that no other algorithm has. `max` may differ between limits of one counter, and so is no part of it.
     pub(crate) fn canonical(self) -> String {
         match self {
-            Self::Fixed => "fixed".into(),
-            Self::Sliding => "sliding".into(),
-            Self::TokenBucket { burst: None } => "token_bucket".into(),
-            Self::TokenBucket { burst: Some(burst) } => format!("token_bucket {burst}"),
-            Self::InFlight { lease } => format!("in_flight {lease}"),
+            Self::TokenBucket { burst: Some(burst) } => format!("{} {burst}", self.kind()),
+            Self::InFlight { lease } => format!("{} {lease}", self.kind()),
+            other => other.kind().into(),
         }
     }
 }

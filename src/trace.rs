@@ -175,10 +175,13 @@ impl Runner {
         if is_message(text) {
             return Some(self.message(id, text));
         }
-        match serde_json::from_str::<Object<Line>>(text) {
-            Ok(Object(line)) => Some(self.step(id, line)),
-            Err(_) => Some(self.unreadable(id)),
+        let Ok(Object(line)) = serde_json::from_str::<Object<Line>>(text) else { return Some(self.unreadable(id)) };
+        let before = self.clock.now();
+        let answer = self.step(id, line);
+        if let Answer::Failed { error: "unreadable", .. } = answer {
+            self.clock.set(before);
         }
+        Some(answer)
     }
 
     fn unreadable(&mut self, id: String) -> Answer {

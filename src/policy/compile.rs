@@ -3,6 +3,7 @@
 mod approval;
 mod condition;
 mod limit;
+mod sketch;
 
 use std::borrow::Cow;
 use std::collections::HashSet;

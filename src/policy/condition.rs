@@ -275,6 +275,7 @@ impl Check {
     fn usable<'a>(&self, found: Found<'a>) -> Result<Other<'a>, Unusable> {
         let Found::Value(other) = found else { return Err(Unusable) };
         let usable = match (self, other) {
+            (_, Datum::Array([])) => false,
             (Self::Order(..), other) => matches!(other, Datum::Number(_)),
             (Self::In(_), Datum::Array(values)) => (1..=MAX_OTHERS).contains(&values.len()),
             (Self::Affix(..), Datum::Text(_)) => true,

@@ -159,7 +159,8 @@ struct Counter {
     algorithm: Algorithm,
     /// The maximum of the limit that names it first.
     max: Amount,
-    /// Which of the name's token buckets it is: each runs full at the rate of its own maximum.
+    /// Which of the name's token buckets it is, the slowest first: each runs full at the rate of its own maximum. By that and not by
+    /// where they stand an edited policy finds them again; and where one is gone, the next has at least as much missing.
     bucket: usize,
 }
 
@@ -299,9 +300,10 @@ impl Policy {
 fn counters_in(namespace: &str, counters: &[Counter]) -> Box<[CounterId]> {
     let id = |counter: &Counter| {
         let (window, offset) = (counter.window.canonical(), counter.utc_offset.to_string());
+        let kind = counter.algorithm.kind();
         let algorithm = match counter.bucket {
-            0 => counter.algorithm.canonical(),
-            other => format!("{} #{other}", counter.algorithm.canonical()),
+            0 => kind.to_owned(),
+            other => format!("{kind} #{other}"),
         };
         let scope: Vec<_> = counter.scope.parts.iter().map(crate::limit::ScopePart::canonical).collect();
         let parts = [namespace, &counter.name, &window, &offset, &algorithm];

@@ -39,6 +39,41 @@ fn counters_that_disagree_are_told_in_what() {
     }
 }
 
+/// What is wrong elsewhere in a limit neither hides that it disagrees nor is taken for a disagreement.
+#[test]
+fn limits_with_something_wrong_in_them_are_held_against_others() {
+    let limit = |more: Value| {
+        let mut limit = json!({ "counter": "c", "window": "day", "max": 1, "scope": "global" });
+        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        limit
+    };
+    let bucket = |burst: Value| limit(json!({ "algorithm": "token_bucket", "burst": burst }));
+    let flight = |lease: &str| limit(json!({ "window": "in_flight", "lease": lease }));
+    let hour = limit(json!({ "window": "hour" }));
+    for (first, second, what) in [
+        (limit(json!({ "scope": "bogus" })), hour.clone(), Some("window")),
+        (hour.clone(), limit(json!({ "scope": "bogus" })), Some("window")),
+        (limit(json!({ "algorithm": "bogus" })), hour.clone(), Some("window")),
+        (limit(json!({ "max": -1 })), hour.clone(), Some("window")),
+        (limit(json!({ "window": "bogus", "algorithm": "sliding" })), limit(json!({})), Some("algorithm")),
+        (limit(json!({ "utc_offset": "+0200" })), limit(json!({ "utc_offset": "+02:00" })), None),
+        (limit(json!({ "utc_offset": "+02:00" })), limit(json!({ "utc_offset": "+0200" })), None),
+        (bucket(json!("5")), bucket(json!(5)), None),
+        (bucket(json!(5)), bucket(json!("5")), None),
+        (flight("1 m"), flight("1m"), None),
+        (limit(json!({ "window": "bogus" })), flight("1m"), None),
+        (limit(json!({ "window": "bogus" })), limit(json!({ "algorithm": "sliding" })), None),
+        (limit(json!({ "scope": "bogus" })), limit(json!({ "scope": "grant" })), None),
+    ] {
+        let told = told(&with_limits(&json!([first, second])));
+        let want =
+            what.map(|what| format!("/all_tools/limits/1: the counter `c` has another {what} in /all_tools/limits/0"));
+        let found: Vec<_> = told.iter().filter(|issue| issue.contains("the counter `c` has another")).collect();
+        assert_eq!(found, want.iter().collect::<Vec<_>>(), "{first} {second}");
+        assert_eq!(told.len(), 1 + found.len(), "{told:?}");
+    }
+}
+
 #[test]
 fn the_limits_of_an_entry_that_stands_twice_are_not_held_against_others() {
     let limits =

@@ -313,12 +313,15 @@ impl Model {
                 let leaving = numbered().map(|(index, event)| (last(index) + length, event.amount));
                 Holds::Pieces { pieces: leaving.filter(|(until, _)| *until > present).collect(), now }
             }
-            How::InFlight(lease) => {
+            How::InFlight(_) => {
+                let until = |event: &Event| match event.how {
+                    How::InFlight(lease) => event.now + lease,
+                    _ => panic!("a counter counts in one way"),
+                };
                 // A charge sweeps out what has run out, also if the clock steps back after it.
-                let swept =
-                    |index: usize| events[index + 1..].iter().any(|event| event.now >= events[index].now + lease);
+                let swept = |index: usize| events[index + 1..].iter().any(|event| event.now >= until(events[index]));
                 let units = numbered().filter(|(index, _)| !swept(*index));
-                let units = units.map(|(_, event)| (event.now + lease, event.amount));
+                let units = units.map(|(_, event)| (until(event), event.amount));
                 Holds::Pieces { pieces: units.filter(|(until, _)| *until > now).collect(), now }
             }
             How::Bucket(rate, length) => {
@@ -438,6 +441,7 @@ impl Policy {
             }
         }
         let mut charged: Vec<(u128, String)> = Vec::new();
+        rates.sort_unstable();
         for (number, rate) in rates.into_iter().enumerate() {
             charged.push((rate, format!("bucket {number} of {group}")));
         }
@@ -733,6 +737,7 @@ fn can_be_wanted(operator: &str, value: &Value) -> bool {
     let items = list(value);
     match operator {
         "lt" | "lte" | "gt" | "gte" => value.is_number(),
+        _ if value == &Value::Array(Vec::new()) => false,
         "in" => !items.is_empty(),
         "starts_with" | "ends_with" => value.is_string() || (!items.is_empty() && items.iter().all(Value::is_string)),
         _ => true,
@@ -1097,8 +1102,9 @@ fn key(limit: &Limit, roots: &Value) -> Option<String> {
         }
     }
     let how = match &limit.how {
-        // Buckets of one name may run full at different rates.
-        How::Bucket(_, length) => format!("a bucket in {length} of {:?}", limit.burst),
+        // Buckets of one name may run full at different rates; and what a policy says of bursts and leases holds from then on.
+        How::Bucket(..) => "a bucket".to_owned(),
+        How::InFlight(_) => "in flight".to_owned(),
         how => format!("{how:?}"),
     };
     let window = match limit.how {

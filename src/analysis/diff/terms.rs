@@ -70,7 +70,7 @@ fn between(old: &Limit, new: &Limit, sense: Sense) -> Bound {
     if old.scope != new.scope {
         return Bound::Unclear(change("scope", &scope(old), &scope(new)) + ", a new counter");
     }
-    if old.algorithm != new.algorithm {
+    if old.algorithm.kind() != new.algorithm.kind() {
         let (from, to) = (old.algorithm.canonical(), new.algorithm.canonical());
         return Bound::Unclear(change("algorithm", &from, &to) + ", a new counter");
     }
@@ -87,6 +87,15 @@ fn between(old: &Limit, new: &Limit, sense: Sense) -> Bound {
     }
     if !old.shadow && new.max > old.max {
         return Bound::Loosens(change("max", &old.max.to_string(), &new.max.to_string()));
+    }
+    if !old.shadow && new.room() > old.room() {
+        return Bound::Loosens(change("burst", &old.room().to_string(), &new.room().to_string()));
+    }
+    match (old.algorithm, new.algorithm) {
+        (Algorithm::InFlight { lease: from }, Algorithm::InFlight { lease: to }) if !old.shadow && to < from => {
+            return Bound::Loosens(change("lease", &format!("{from}s"), &format!("{to}s")));
+        }
+        _ => {}
     }
     let buckets = matches!(old.algorithm, Algorithm::TokenBucket { .. })
         && !(old.buckets.is_empty() && new.buckets.is_empty())

@@ -11,6 +11,7 @@ use super::super::reader::{Fields, Reader, quote, shown};
 use super::super::suggest::listed;
 use super::super::{Counter, Rules};
 use super::Entries;
+use super::sketch::{Parts, Sketch};
 use crate::amount::Amount;
 use crate::json::{Json, Node};
 use crate::limit::{
@@ -26,12 +27,16 @@ pub(super) struct LimitPlaces {
     pub(super) counters: Vec<Counter>,
     /// The counters of a name, more than one only where it is that of several token buckets; and where it stands first.
     by_name: HashMap<Box<str>, (SmallVec<[u32; 1]>, String)>,
+    /// The names that stand first in a limit with something wrong in it, and where.
+    broken: HashMap<Box<str>, (Sketch, String)>,
 }
 
 struct LimitPlace {
-    /// Which element of `limits` it is.
-    index: usize,
+    /// Which element of `limits` it is; none is `rate_limit`.
+    index: Option<usize>,
     at: usize,
+    /// What can be told of a limit with something wrong in it: it is not among the limits.
+    sketch: Option<Box<Sketch>>,
 }
 
 impl LimitPlaces {
@@ -50,16 +55,11 @@ impl LimitPlaces {
             let mut indices = 0..;
             Some(reader.each(limits, |reader, node| {
                 let index = indices.next()?;
-                let limit = limit(reader, node)?;
-                places.push(LimitPlace { index, at: node.at });
-                Some(limit)
+                note(&mut places, Some(index), node, limit(reader, node)?)
             }))
         });
-        let rate = reader.field(fields, "rate_limit", |reader, node| {
-            let rate = rate_limit(reader, node, name)?;
-            places.push(LimitPlace { index: 0, at: node.at });
-            Some(rate)
-        });
+        let rate = reader
+            .field(fields, "rate_limit", |reader, node| note(&mut places, None, node, rate_limit(reader, node, name)?));
         if !places.is_empty() {
             *reads_time = true;
             self.owners.push((owner, places));
@@ -99,20 +99,34 @@ impl LimitPlaces {
                 None => reader.pointer.push_str("/all_tools"),
             }
             let base = reader.pointer.len();
-            for (limit, LimitPlace { index, at }) in rules.limits.iter_mut().zip(places) {
+            let mut limits = rules.limits.iter_mut();
+            for LimitPlace { index, at, sketch } in places {
                 reader.pointer.truncate(base);
-                if limit.is_rate_limit {
-                    reader.pointer.push_str("/rate_limit");
-                } else {
-                    reader.pointer.push_str("/limits");
-                    pointer::push_index(&mut reader.pointer, *index);
+                match index {
+                    None => reader.pointer.push_str("/rate_limit"),
+                    Some(index) => {
+                        reader.pointer.push_str("/limits");
+                        pointer::push_index(&mut reader.pointer, *index);
+                    }
                 }
-                limit.slot = self.slot(reader, limit, *at);
+                match sketch {
+                    Some(sketch) => self.compare(reader, sketch, *at),
+                    None => limits.by_ref().take(1).for_each(|limit| limit.slot = self.slot(reader, limit, *at)),
+                }
             }
         }
         reader.pointer.clear();
         if self.by_name.values().all(|(slots, _)| slots.len() == 1) {
             return;
+        }
+        for (slots, _) in self.by_name.values_mut() {
+            let max = |slot: &u32| self.counters.get(*slot as usize).map(|counter| counter.max);
+            slots.sort_by_key(max);
+            for (rank, slot) in slots.iter().enumerate() {
+                if let Some(counter) = self.counters.get_mut(*slot as usize) {
+                    counter.bucket = rank;
+                }
+            }
         }
         for (owner, _) in owners {
             for limit in rules_of(entries, all_tools, owner).into_iter().flat_map(|rules| &mut rules.limits) {
@@ -124,28 +138,31 @@ impl LimitPlaces {
 
     fn slot(&mut self, reader: &mut Reader<'_>, limit: &Limit, at: usize) -> u32 {
         let new = u32::try_from(self.counters.len()).unwrap_or(u32::MAX);
-        let mut bucket = 0;
         match self.by_name.get_mut(&limit.counter) {
             Some((slots, first)) => {
                 let one = slots.first().copied().unwrap_or(new);
                 let known = self.counters.get(one as usize);
-                if let Some(what) = known.and_then(|known| known.disagrees(limit)) {
-                    let message = format!("the counter {} has another {what} in {first}", quote(&limit.counter));
-                    let help = format!("use the same {what} in both, or another counter");
-                    reader.issue(IssueCode::CounterDisagrees, at, message, help);
+                if let Some(what) = known.and_then(|known| Parts::of(known).disagreement(Parts::from(limit))) {
+                    disagrees(reader, at, &limit.counter, what, first);
                 }
                 // Only a token bucket's state depends on the maximum.
                 let runs = |slot: &&u32| self.counters.get(**slot as usize).is_some_and(|known| known.max == limit.max);
                 match limit.algorithm {
-                    Algorithm::TokenBucket { .. } => match slots.iter().find(runs) {
-                        Some(slot) => return *slot,
-                        None => bucket = slots.len(),
-                    },
+                    Algorithm::TokenBucket { .. } => {
+                        if let Some(slot) = slots.iter().find(runs) {
+                            return *slot;
+                        }
+                    }
                     _ => return one,
                 }
                 slots.push(new);
             }
             None => {
+                if let Some((known, first)) = self.broken.get(&limit.counter)
+                    && let Some(what) = known.parts().disagreement(Parts::from(limit))
+                {
+                    disagrees(reader, at, &limit.counter, what, first);
+                }
                 let place = (SmallVec::from_slice(&[new]), reader.pointer.clone());
                 self.by_name.insert(limit.counter.clone(), place);
             }
@@ -157,10 +174,50 @@ impl LimitPlaces {
             scope: limit.scope.clone(),
             algorithm: limit.algorithm,
             max: limit.max,
-            bucket,
+            bucket: 0,
         });
         new
     }
+
+    /// Notes what a limit with something wrong in it says otherwise, all the same, than the first one of its counter.
+    fn compare(&mut self, reader: &mut Reader<'_>, sketch: &Sketch, at: usize) {
+        let known = match (self.by_name.get(&sketch.counter), self.broken.get(&sketch.counter)) {
+            (Some((slots, first)), _) => {
+                let known = slots.first().and_then(|slot| self.counters.get(*slot as usize));
+                known.map(|known| (Parts::of(known), first))
+            }
+            (None, known) => known.map(|(known, first)| (known.parts(), first)),
+        };
+        match known.map(|(known, first)| (known.disagreement(sketch.parts()), first)) {
+            Some((Some(what), first)) => disagrees(reader, at, &sketch.counter, what, first),
+            Some((None, _)) => {}
+            None => {
+                let place = (sketch.clone(), reader.pointer.clone());
+                self.broken.insert(sketch.counter.clone(), place);
+            }
+        }
+    }
+}
+
+/// Where a limit stands; it itself, if nothing is wrong in it.
+fn note(
+    places: &mut Vec<LimitPlace>,
+    index: Option<usize>,
+    node: &Node<'_>,
+    read: Result<Limit, Sketch>,
+) -> Option<Limit> {
+    let (limit, sketch) = match read {
+        Ok(limit) => (Some(limit), None),
+        Err(sketch) => (None, Some(Box::new(sketch))),
+    };
+    places.push(LimitPlace { index, at: node.at, sketch });
+    limit
+}
+
+fn disagrees(reader: &mut Reader<'_>, at: usize, counter: &str, what: &str, first: &str) {
+    let message = format!("the counter {} has another {what} in {first}", quote(counter));
+    let help = format!("use the same {what} in both, or another counter");
+    reader.issue(IssueCode::CounterDisagrees, at, message, help);
 }
 
 fn rules_of<'r>(entries: &'r mut Entries, all_tools: &'r mut Rules, owner: Option<u32>) -> Option<&'r mut Rules> {
@@ -170,27 +227,7 @@ fn rules_of<'r>(entries: &'r mut Entries, all_tools: &'r mut Rules, owner: Optio
     }
 }
 
-impl Counter {
-    /// What the limit says otherwise than the counter's first one.
-    fn disagrees(&self, limit: &Limit) -> Option<&'static str> {
-        if self.window != limit.window {
-            return Some("window");
-        }
-        if self.utc_offset != limit.utc_offset {
-            return Some("utc_offset");
-        }
-        if self.scope != limit.scope {
-            return Some("scope");
-        }
-        (self.algorithm != limit.algorithm).then_some(match (self.algorithm, limit.algorithm) {
-            (Algorithm::TokenBucket { .. }, Algorithm::TokenBucket { .. }) => "burst",
-            (Algorithm::InFlight { .. }, Algorithm::InFlight { .. }) => "lease",
-            _ => "algorithm",
-        })
-    }
-}
-
-fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Limit> {
+fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Sketch>> {
     let fields = reader.object(node, &LIMIT)?;
     let counter = reader.field(fields, "counter", |reader, node| {
         let name = reader.text(node, "`counter`")?;
@@ -208,24 +245,17 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Limit> {
     let cost = cost(reader, fields);
     let shadow = reader.field(fields, "shadow", |reader, node| reader.boolean(node, "`shadow`"));
     let on_exceed = reader.field(fields, "on_exceed", |reader, node| reader.text(node, "`on_exceed`"));
-    // One whose maximum or cost is wrong still has a counter that others may disagree with.
-    Some(Limit {
-        counter: counter?,
-        window: window?,
-        max: max.unwrap_or_default(),
-        scope: scope?,
+    let limit = Sketch { counter: counter?, window, utc_offset, scope, algorithm, max }.limit();
+    Some(limit.map(|limit| Limit {
+        // One whose cost is wrong still has a counter that others may disagree with.
         cost: cost.unwrap_or(Cost::Constant(Amount::ONE)),
-        algorithm: algorithm?,
-        utc_offset,
         shadow: shadow.unwrap_or(false),
         on_exceed,
-        slot: 0,
-        buckets: Box::default(),
-        is_rate_limit: false,
-    })
+        ..limit
+    }))
 }
 
-fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<Limit> {
+fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<Result<Limit, Sketch>> {
     let fields = reader.object(node, &RATE)?;
     let max = reader.field(fields, "max", |reader, node| reader.amount(node, "`max`"));
     let window = reader.field(fields, "window", window);
@@ -234,25 +264,13 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<L
         Some(_) => reader.field(fields, "scope", scope),
         None => Some(session()),
     };
-    let window = window?;
-    Some(Limit {
-        counter: format!("{entry}_rate").into(),
-        window,
-        max: max.unwrap_or_default(),
-        scope: scope?,
-        cost: Cost::Constant(Amount::ONE),
-        algorithm: if window == Window::InFlight {
-            Algorithm::InFlight { lease: DEFAULT_LEASE }
-        } else {
-            Algorithm::Fixed
-        },
-        utc_offset: 0,
-        shadow: false,
-        on_exceed: None,
-        slot: 0,
-        buckets: Box::default(),
-        is_rate_limit: true,
-    })
+    let algorithm = window.map(|window| match window {
+        Window::InFlight => Algorithm::InFlight { lease: DEFAULT_LEASE },
+        _ => Algorithm::Fixed,
+    });
+    let counter = format!("{entry}_rate").into();
+    let limit = Sketch { counter, window, utc_offset: Some(0), scope, algorithm, max }.limit();
+    Some(limit.map(|limit| Limit { is_rate_limit: true, ..limit }))
 }
 
 /// Five minutes.
@@ -330,20 +348,27 @@ fn algorithm(reader: &mut Reader<'_>, fields: Fields<'_, '_>, window: Option<Win
     if window == Some(Window::InFlight) {
         reader.misplaced(fields, "algorithm", "calls in flight are counted in one way");
         reader.misplaced(fields, "burst", "it belongs to a token bucket");
-        return Some(Algorithm::InFlight { lease: lease.unwrap_or(DEFAULT_LEASE) });
+        return match fields.get("lease") {
+            Some(_) => lease.map(|lease| Algorithm::InFlight { lease }),
+            None => Some(Algorithm::InFlight { lease: DEFAULT_LEASE }),
+        };
     }
     if window.is_some() {
         reader.misplaced(fields, "lease", "it belongs to the window `in_flight`");
     }
     let has_algorithm = fields.get("algorithm").is_some();
     let algorithm = match named {
-        Some("token_bucket") => return Some(Algorithm::TokenBucket { burst }),
+        Some("token_bucket") => {
+            let is_known = burst.is_some() || fields.get("burst").is_none();
+            return is_known.then_some(Algorithm::TokenBucket { burst });
+        }
         Some("sliding") => Algorithm::Sliding,
         None if has_algorithm => return None,
         _ => Algorithm::Fixed,
     };
     reader.misplaced(fields, "burst", "it belongs to the algorithm `token_bucket`");
-    Some(algorithm)
+    // Without a window it could be one of calls in flight, too.
+    (window.is_some() || has_algorithm).then_some(algorithm)
 }
 
 fn utc_offset(
@@ -351,7 +376,7 @@ fn utc_offset(
     fields: Fields<'_, '_>,
     window: Option<Window>,
     algorithm: Option<Algorithm>,
-) -> i32 {
+) -> Option<i32> {
     let offset = reader.field(fields, "utc_offset", |reader, node| {
         let text = reader.string(node, "`utc_offset`")?;
         let offset = parse_utc_offset(text);
@@ -366,7 +391,7 @@ fn utc_offset(
     } else if let Some(Algorithm::Sliding | Algorithm::TokenBucket { .. }) = algorithm {
         reader.misplaced(fields, "utc_offset", "only `fixed` windows are aligned to the calendar");
     }
-    offset.unwrap_or(0)
+    if fields.get("utc_offset").is_some() { offset } else { Some(0) }
 }
 
 fn cost(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> Option<Cost> {
