@@ -183,6 +183,11 @@ impl<'l> Object<'l> {
         self.name.map_or_else(|| "tool".to_owned(), |name| name.replace('*', ""))
     }
 
+    /// The counter of its `rate_limit`.
+    fn rate_counter(&self) -> String {
+        format!("{}_rate", self.name.unwrap_or("all_tools"))
+    }
+
     /// Where an element of a section stands.
     fn place(&self, key: &str, index: usize) -> String {
         format!("{}/{key}/{index}", self.pointer)

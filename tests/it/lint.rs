@@ -16,6 +16,7 @@ use crate::properties::tool_call;
 mod catalogue;
 mod denials;
 mod expressions;
+mod limits;
 mod together;
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
