@@ -22,7 +22,7 @@ struct Tool<'t> {
 struct Read<'r> {
     /// What becomes of a call without it.
     absent: Option<&'r str>,
-    /// The types that it may have.
+    /// The types that it may have; any, if none are named.
     kinds: &'r [&'r str],
     /// What is said where it can have none of them.
     mistyped: &'r str,
@@ -181,7 +181,7 @@ impl Lint<'_> {
             let text = node.as_str().unwrap_or_default();
             let (path, kinds): (_, &[&str]) = match text.strip_suffix("<=") {
                 Some(path) => (path, &["number"]),
-                None => (text, &KINDS),
+                None => (text, &[]),
             };
             let read = Read { absent: None, kinds, mistyped: "is a number: `<=` bounds nothing" };
             let pointer = format!("{}/approval/bind/{index}", object.pointer);
@@ -196,7 +196,7 @@ impl Lint<'_> {
             "lt" | "lte" | "gt" | "gte" => (&["number"], "is a number: nothing can be compared with it"),
             "in" | "not_in" => (&["array"], "is a list: nothing can be compared with it"),
             "starts_with" | "ends_with" => (&["string", "array"], "is a text: nothing can be compared with it"),
-            _ => (&KINDS, ""),
+            _ => (&[], ""),
         };
         let absent = (section == "require" && leaf.joined).then_some("a call without it is denied");
         let read = Read { absent, kinds, mistyped };
@@ -224,7 +224,7 @@ impl Lint<'_> {
             Declared::There { types: Some(types), .. } => !types.iter().any(|name| may_be(name, read.kinds)),
             _ => false,
         });
-        if never && !found.is_empty() {
+        if never && !found.is_empty() && !read.kinds.is_empty() {
             let message = format!("no value that the tool declares for `{path}` {}", read.mistyped);
             self.never_of_type(place, message, "name an argument that can be one");
         }

@@ -37,8 +37,7 @@ impl Lint<'_> {
     fn left_out(&mut self, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
         let passes = tools.iter().find_map(|tool| self.passing_with(tool, &leaf.path, None, rule));
         let Some(passes) = passes else { return };
-        let below_not = leaf.pointer.contains("/not");
-        let mend = match below_not {
+        let mend = match leaf.below_not {
             // `absent` is an error there.
             true => "require that it exists, or write the condition without `not` and add `\"absent\": \"match\"`",
             false => "add `\"absent\": \"match\"`, or require that it exists",

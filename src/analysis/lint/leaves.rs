@@ -16,7 +16,9 @@ pub(super) struct Leaf<'l> {
     pub(super) value: Option<Value>,
     /// Whether the rule joins it to its others by AND: it stands in no group but `all`.
     pub(super) joined: bool,
-    /// Whether it stands below an odd number of `not`.
+    /// Whether it stands below a `not`.
+    pub(super) below_not: bool,
+    /// Whether it stands below an odd number of them.
     pub(super) turned: bool,
     pub(super) absent_matches: bool,
     pub(super) ignores_case: bool,
@@ -46,12 +48,17 @@ impl Leaf<'_> {
 /// The comparisons of a rule's list of conditions, those of groups included. `pointer` is that of the list.
 pub(super) fn leaves<'l>(conditions: &'l [Node<'l>], pointer: &str) -> Vec<Leaf<'l>> {
     let mut all = Vec::new();
-    add_list(conditions, pointer, (true, false), &mut all);
+    add_list(conditions, pointer, Standing { joined: true, below_not: false, turned: false }, &mut all);
     all
 }
 
-/// Joined by AND or not, and turned or not.
-type Standing = (bool, bool);
+/// The groups around a comparison, as far as they matter to it.
+#[derive(Clone, Copy)]
+struct Standing {
+    joined: bool,
+    below_not: bool,
+    turned: bool,
+}
 
 fn add_list<'l>(conditions: &'l [Node<'l>], pointer: &str, standing: Standing, to: &mut Vec<Leaf<'l>>) {
     for (index, node) in conditions.iter().enumerate() {
@@ -59,15 +66,17 @@ fn add_list<'l>(conditions: &'l [Node<'l>], pointer: &str, standing: Standing, t
     }
 }
 
-fn add<'l>(node: &'l Node<'l>, pointer: String, (joined, turned): Standing, to: &mut Vec<Leaf<'l>>) {
+fn add<'l>(node: &'l Node<'l>, pointer: String, standing: Standing, to: &mut Vec<Leaf<'l>>) {
+    let Standing { joined, below_not, turned } = standing;
     if let Some(all) = member(node, "all") {
-        add_list(elements(all), &format!("{pointer}/all"), (joined, turned), to);
+        add_list(elements(all), &format!("{pointer}/all"), standing, to);
     }
     if let Some(any) = member(node, "any") {
-        add_list(elements(any), &format!("{pointer}/any"), (false, turned), to);
+        add_list(elements(any), &format!("{pointer}/any"), Standing { joined: false, ..standing }, to);
     }
     if let Some(inner) = member(node, "not") {
-        add(inner, format!("{pointer}/not"), (false, !turned), to);
+        let standing = Standing { joined: false, below_not: true, turned: !turned };
+        add(inner, format!("{pointer}/not"), standing, to);
     }
     let path = member(node, "path").and_then(Node::as_str).and_then(|text| Path::parse(text).ok());
     let (Some(path), Some(op)) = (path, member(node, "op").and_then(Node::as_str)) else { return };
@@ -78,6 +87,7 @@ fn add<'l>(node: &'l Node<'l>, pointer: String, (joined, turned): Standing, to: 
         op,
         value: member(node, "value").and_then(Node::to_value),
         joined,
+        below_not,
         turned,
         absent_matches: member(node, "absent").is_some(),
         ignores_case: member(node, "ignore_case").and_then(Node::to_value) == Some(json!(true)),

@@ -115,7 +115,7 @@ pub(super) fn alone(section: &str, rule: &Value) -> Option<Policy> {
 /// A call that no rule of the policy denies, as near to `call` as a few changes find it.
 pub(super) fn undenied(policy: &Policy, call: &ToolCall<'_>) -> Option<ChangedCall> {
     let mut call = ChangedCall::new(call, NOW);
-    for _ in 0..12 {
+    for _ in 0..24 {
         let (change, missing) = {
             let now = call.call();
             let explanation = policy.explain(&now, call.now());

@@ -10,7 +10,7 @@ fn found(rules: &Value) -> Vec<(String, String)> {
         "required": ["amount", "currency", "lines", "flag"], "properties": {
             "amount": { "type": "integer" }, "currency": { "type": "string" }, "flag": { "type": "boolean" },
             "lines": { "type": "array", "items": { "type": "object", "properties": { "price": { "type": "number" } } } },
-            "note": { "type": "string" }, "many": { "type": ["integer", "string"] },
+            "note": { "type": "string" }, "many": { "type": ["integer", "string"] }, "none": { "type": "null" },
         } } }]);
     let report = lint::check_against(&source, &tools).unwrap();
     let own = report.findings().iter().filter(|finding| finding.code() >= FindingCode::NoSuchTool);
@@ -70,6 +70,7 @@ fn every_part_that_reads_an_argument_is_compared() {
         (bind("args.amuont<="), no("approval/bind/0")),
         (bind("args.currency<="), never("approval/bind/0")),
         (bind("args.currency"), vec![]),
+        (bind("args.none"), vec![]),
         (bind("args.amount<="), vec![]),
     ] {
         assert_eq!(found(&rules), want, "{rules}");
