@@ -73,6 +73,7 @@ fn run(source: &str, tools: Option<&Value>) -> Result<Report, PolicyError> {
         document: &document,
         names: Names::default(),
         denials: Names::default(),
+        reaching: HashMap::new(),
         passing: HashMap::new(),
         whole,
         fuel: FUEL,
@@ -104,6 +105,8 @@ struct Lint<'l> {
     names: Names,
     /// Those of them that deny every call.
     denials: Names,
+    /// Tools of a rules object, by its pointer, that come to its rules.
+    reaching: HashMap<String, Vec<String>>,
     /// Of a tool a call that its rules do not deny, if one was found, and how many bytes these have.
     passing: HashMap<String, (Option<ChangedCall>, usize)>,
     /// What running the whole policy on a call costs.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::findings::{Claim, FindingCode, Found};
 use super::leaves::{Leaf, leaves};
-use super::together::{COSTLY, exclude};
+use super::together::{cost, exclude};
 use super::witness::{NOW, Witness, alone};
 use super::{Lint, Object, RUN, elements, member};
 use crate::call::ToolCall;
@@ -88,8 +88,7 @@ impl<'l> Lint<'l> {
                 if a.path != b.path || a.path.has_each() || (a.holds_absent(section) && b.holds_absent(section)) {
                     continue;
                 }
-                let tries = usize::from(COSTLY.contains(&a.op)) + usize::from(COSTLY.contains(&b.op));
-                if !self.spend(tries * RUN) {
+                if !self.spend(cost(a, b)) {
                     return None;
                 }
                 if exclude(a, b, section) || exclude(b, a, section) {

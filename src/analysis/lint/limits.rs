@@ -38,14 +38,17 @@ fn amount(node: &Node<'_>) -> Option<Amount> {
 impl Lint<'_> {
     pub(super) fn limits(&mut self) {
         let mut all: BTreeMap<String, Vec<Written>> = BTreeMap::new();
-        for object in self.objects() {
+        let objects = self.objects();
+        // Whom a counter counts is looked up among all.
+        let lookup = self.whole + objects.iter().map(|object| object.list("limits").len() + 1).sum::<usize>() / 4;
+        for object in objects {
             let mut own: Vec<Written> = Vec::new();
             for (index, limit) in object.list("limits").iter().enumerate() {
                 let Some(counter) = member(limit, "counter") else { continue };
                 let max = member(limit, "max").and_then(amount);
                 let (Some(name), Some(max)) = (counter.as_str(), max) else { continue };
                 let pointer = object.place("limits", index);
-                self.scope_of_arguments(&object, limit, name, &pointer);
+                self.scope_of_arguments(&object, limit, name, &pointer, lookup);
                 own.push(Written {
                     pointer,
                     at: limit.at,
@@ -65,7 +68,7 @@ impl Lint<'_> {
             let rate = object.get("rate_limit");
             if let Some((rate, max)) = rate.and_then(|rate| Some((rate, member(rate, "max").and_then(amount)?))) {
                 let (pointer, counter) = (format!("{}/rate_limit", object.pointer), object.rate_counter());
-                self.scope_of_arguments(&object, rate, &counter, &pointer);
+                self.scope_of_arguments(&object, rate, &counter, &pointer, lookup);
                 let (named_at, amount) = (None, Some(Amount::ONE));
                 own.push(Written {
                     pointer,
@@ -134,7 +137,14 @@ impl Lint<'_> {
     }
 
     /// A count for each value that the caller writes.
-    fn scope_of_arguments(&mut self, object: &Object<'_>, limit: &Node<'_>, counter: &str, pointer: &str) {
+    fn scope_of_arguments(
+        &mut self,
+        object: &Object<'_>,
+        limit: &Node<'_>,
+        counter: &str,
+        pointer: &str,
+        lookup: usize,
+    ) {
         let Some(scope) = member(limit, "scope") else { return };
         let parts: Vec<&str> = elements(scope).iter().filter_map(Node::as_str).collect();
         let paths: Vec<Path> = parts.iter().filter_map(|part| Path::parse(part).ok()).collect();
@@ -142,7 +152,7 @@ impl Lint<'_> {
         // The tool and the time are no caller's name, nor is what all callers share.
         let is_nobody = |path: &Path| matches!(path.source(), Source::Arguments | Source::Tool | Source::Time);
         let others = parts.iter().filter(|part| Path::parse(part).is_err()).any(|part| *part != "global");
-        if written.is_empty() || others || !paths.iter().all(is_nobody) || !self.spend_whole() {
+        if written.is_empty() || others || !paths.iter().all(is_nobody) || !self.spend(lookup) {
             return;
         }
         let Some(witness) = self.counted_anew(object, counter, &written) else { return };
@@ -167,13 +177,13 @@ impl Lint<'_> {
     /// nothing, if it is not seen to begin another.
     fn counted_anew(&mut self, object: &Object<'_>, counter: &str, paths: &[&Path]) -> Option<Option<Witness>> {
         let tools = self.reaching(object);
-        let passing: Vec<ChangedCall> = tools.iter().filter_map(|tool| self.passing(tool).0).collect();
+        let passing = tools.iter().find_map(|tool| self.passing(tool).0);
         let (tool, arguments) = (object.tool(), json!({}));
         let plain = ChangedCall::new(&ToolCall::new(&tool, &arguments), NOW);
         let policy = self.policy;
         let subject = |call: &ChangedCall| Some(policy.counted_as(counter, &call.call(), call.now())?.1);
         let mut differ = false;
-        for (passes, start) in passing.iter().map(|call| (true, call)).chain([(false, &plain)]) {
+        for start in [passing.as_ref(), Some(&plain)].into_iter().flatten() {
             for (one, other) in [(json!("x"), json!("y")), (json!(1), json!(2))] {
                 let with = |value: &Value| {
                     let mut call = start.clone();
@@ -185,9 +195,12 @@ impl Lint<'_> {
                 }
                 differ = true;
                 let witness = Witness::of(policy, &other.call(), other.now());
-                if passes && witness.effect() != "deny" {
+                if witness.effect() != "deny" {
                     return Some(Some(witness));
                 }
+            }
+            if differ {
+                break;
             }
         }
         differ.then_some(None)

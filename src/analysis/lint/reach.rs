@@ -21,6 +21,9 @@ impl Lint<'_> {
     /// Names of tools that a rules object is about, and that neither `hide`, `default` nor an entry that denies all keeps from
     /// it: the first few of a few that are tried.
     pub(super) fn reaching(&mut self, object: &Object<'_>) -> Vec<String> {
+        if let Some(known) = self.reaching.get(&object.pointer) {
+            return known.clone();
+        }
         let mut reaching: Vec<String> = Vec::new();
         for name in self.candidates(object) {
             if !self.spend_whole() {
@@ -33,6 +36,7 @@ impl Lint<'_> {
                 break;
             }
         }
+        self.reaching.insert(object.pointer.clone(), reaching.clone());
         reaching
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::RUN;
 use super::conditions::{KINDS, can};
 use super::leaves::Leaf;
 use super::witness::{NOW, alone};
@@ -9,10 +10,18 @@ use crate::call::ToolCall;
 use crate::number::Exact;
 use crate::policy::explain::ChangedCall;
 
-/// Operators whose values are tried one by one.
-pub(super) const COSTLY: [&str; 4] = ["eq", "in", "path_within", "host_in"];
 /// How many values are tried, or compared with as many.
 const MOST: usize = 64;
+
+/// About what it costs to say whether two comparisons [`exclude`] each other, either way round.
+pub(super) fn cost(a: &Leaf<'_>, b: &Leaf<'_>) -> usize {
+    let values = |leaf: &Leaf<'_>| leaf.value.as_ref().and_then(Value::as_array).map_or(1, Vec::len).min(MOST);
+    match (a.op, b.op) {
+        ("starts_with", "starts_with") | ("ends_with", "ends_with") => values(a) * values(b),
+        ("host_in", "host_in") | ("path_within", "path_within") => 4 * RUN + 50 * (values(a) + values(b)),
+        _ => [a, b].into_iter().filter(|leaf| matches!(leaf.op, "eq" | "in")).count() * RUN,
+    }
+}
 
 /// Whether no value makes both true. `a` and `b` have one path, and absence makes at most one of them true.
 pub(super) fn exclude(a: &Leaf<'_>, b: &Leaf<'_>, section: &str) -> bool {
@@ -53,8 +62,8 @@ pub(super) fn exclude(a: &Leaf<'_>, b: &Leaf<'_>, section: &str) -> bool {
             let least = texts(of_a).iter().map(|text| text.chars().count() as u64).min();
             least.zip(of_b.as_u64()).is_some_and(|(least, most)| least > most)
         }
-        ("host_in", "host_in") => hosts_apart(a, b),
-        ("path_within", "path_within") => {
+        ("host_in", "host_in") => texts(of_a).len().max(texts(of_b).len()) <= MOST && hosts_apart(a, b),
+        ("path_within", "path_within") if texts(of_a).len().max(texts(of_b).len()) <= MOST => {
             // What lies in two directories lies in the inner of them.
             let (own, others) = (listed(of_a), listed(of_b));
             each_holds(&own, a)
@@ -123,7 +132,8 @@ fn each_holds(values: &[Value], leaf: &Leaf<'_>) -> bool {
 
 /// Whether a rule of `require` holds of each of a few values at the path of a comparison.
 fn holds_of(values: &[Value], leaf: &Leaf<'_>, rule: &Value) -> Option<Vec<bool>> {
-    let policy = alone("require", rule).filter(|_| leaf.path.is_in_arguments() && values.len() <= MOST)?;
+    let few = leaf.path.is_in_arguments() && values.len() <= 2 * MOST;
+    let policy = if few { alone("require", rule)? } else { return None };
     let holds = |value: &Value| {
         let arguments = json!({});
         let mut call = ChangedCall::new(&ToolCall::new("tool", &arguments), NOW);

@@ -98,6 +98,18 @@ fn counters_are_alike_that_differ_in_spelling_alone() {
     assert_eq!(findings(&two), []);
 }
 
+/// Whom a counter counts is looked up among all of them: of so many, not for each.
+#[test]
+fn limits_by_the_thousand_are_not_all_looked_up() {
+    let scope = json!(["args.x"]);
+    let limits = |tool: usize| -> Vec<Value> { (0..80).map(|n| limit(&format!("c{tool}_{n}"), &scope)).collect() };
+    let tools: serde_json::Map<_, _> =
+        (0..400).map(|tool| (format!("t{tool}"), json!({ "limits": limits(tool) }))).collect();
+    let source = json!({ "version": "1", "default": "deny", "tools": tools }).to_string();
+    let report = lint::check(&source).unwrap();
+    assert!(!report.is_complete() && report.findings().len() > 10, "{}", report.findings().len());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
