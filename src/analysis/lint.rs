@@ -20,16 +20,24 @@
 
 mod catalogue;
 mod conditions;
+mod denials;
 mod entries;
+mod expressions;
 mod findings;
+mod leaves;
 mod limits;
+mod reach;
 mod schema;
+mod together;
 mod witness;
+
+use std::collections::HashMap;
 
 use serde_json::Value;
 
 use crate::json::{Json, Node, Parser};
-use crate::policy::{Policy, PolicyError};
+use crate::policy::explain::ChangedCall;
+use crate::policy::{Names, Policy, PolicyError};
 
 pub use findings::{Claim, Finding, FindingCode, Report, Severity};
 pub use witness::Witness;
@@ -60,7 +68,21 @@ fn run(source: &str, tools: Option<&Value>) -> Result<Report, PolicyError> {
     let patterns =
         member(&document, "tools").map_or(&[][..], entries::keys).iter().filter(|entry| entry.key.contains('*'));
     let whole = 10 + 10 * patterns.count();
-    let mut lint = Lint { policy: &policy, document: &document, whole, fuel: FUEL, complete: true, found: Vec::new() };
+    let mut lint = Lint {
+        policy: &policy,
+        document: &document,
+        names: Names::default(),
+        denials: Names::default(),
+        reaching: HashMap::new(),
+        passing: HashMap::new(),
+        whole,
+        fuel: FUEL,
+        complete: true,
+        found: Vec::new(),
+    };
+    let objects = lint.objects();
+    lint.names = entries::names(objects.iter().filter_map(|one| one.name));
+    lint.denials = entries::names(objects.iter().filter(|one| one.denies_all().is_some()).filter_map(|one| one.name));
     lint.entries();
     lint.all_conditions();
     lint.limits();
@@ -72,11 +94,21 @@ fn run(source: &str, tools: Option<&Value>) -> Result<Report, PolicyError> {
 
 /// About how many small steps one lint takes before it says that it cannot tell the rest.
 const FUEL: usize = 1_000_000;
+/// About what reading and running a small policy costs.
+const RUN: usize = 500;
 
 /// A lint at work.
 struct Lint<'l> {
     policy: &'l Policy,
     document: &'l Node<'l>,
+    /// The entries.
+    names: Names,
+    /// Those of them that deny every call.
+    denials: Names,
+    /// Tools of a rules object, by its pointer, that come to its rules.
+    reaching: HashMap<String, Vec<String>>,
+    /// Of a tool a call that its rules do not deny, if one was found, and how many bytes these have.
+    passing: HashMap<String, (Option<ChangedCall>, usize)>,
     /// What running the whole policy on a call costs.
     whole: usize,
     fuel: usize,
@@ -149,9 +181,14 @@ impl<'l> Object<'l> {
         self.get(key).map_or(&[], elements)
     }
 
-    /// A tool that it is about.
+    /// A tool that it is about, whatever else is said of it; [`Lint::reaching`] has those that come to its rules.
     fn tool(&self) -> String {
         self.name.map_or_else(|| "tool".to_owned(), |name| name.replace('*', ""))
+    }
+
+    /// The counter of its `rate_limit`.
+    fn rate_counter(&self) -> String {
+        format!("{}_rate", self.name.unwrap_or("all_tools"))
     }
 
     /// Where an element of a section stands.

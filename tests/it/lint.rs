@@ -13,6 +13,12 @@ use toolgate::{Code, Effect, Gate, ManualClock, Policy, Timestamp};
 use crate::generate;
 use crate::properties::tool_call;
 
+mod catalogue;
+mod denials;
+mod expressions;
+mod limits;
+mod together;
+
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
 fn found(report: &Report) -> Vec<(&'static str, &str)> {
@@ -212,14 +218,34 @@ fn odd_document() -> impl Strategy<Value = String> {
             condition
         })
     };
+    let one = move || {
+        let plain = one().prop_map(|mut condition| {
+            condition.as_object_mut().unwrap().remove("absent");
+            condition
+        });
+        let other = select(vec!["args.y", "call.user", "context.x"]);
+        let from = (select(vec!["eq", "neq", "gt", "in"]), other)
+            .prop_map(|(op, other)| json!({ "path": "args.x", "op": op, "value_from": other }));
+        let several = prop::collection::vec(prop_oneof![3 => plain.clone(), 1 => from.clone()], 1..3);
+        prop_oneof![
+            6 => one(),
+            1 => from,
+            1 => (select(vec!["any", "all"]), several.clone()).prop_map(|(key, inner)| json!({ key: inner })),
+            1 => plain.prop_map(|condition| json!({ "not": condition })),
+            1 => (select(vec!["any", "all"]), several).prop_map(|(key, inner)| json!({ "not": { key: inner } })),
+        ]
+    };
     let rules = move || {
         let rule = prop::collection::vec(one(), 1..3).prop_map(|conditions| json!({ "conditions": conditions }));
         prop::collection::vec(rule, 0..3).prop_map(Value::from)
     };
-    (rules(), rules(), rules(), select(vec!["allow", "deny"])).prop_map(|(require, deny_if, approval, action)| {
+    let effect = || select(vec!["allow", "deny"]);
+    let effects = (effect(), effect());
+    (rules(), rules(), rules(), rules(), effects).prop_map(|(require, deny_if, approval, all, (action, default))| {
         let own = json!({ "require": require, "deny_if": deny_if, "require_approval_if": approval });
         let action = if action == "deny" { json!({ "action": "deny" }) } else { json!({}) };
-        json!({ "version": "1", "default": "allow", "tools": { "a": own, "a*": action, "b": own } }).to_string()
+        let tools = json!({ "a": own, "a*": action, "b": own, "*b": own });
+        json!({ "version": "1", "default": default, "all_tools": { "deny_if": all }, "tools": tools }).to_string()
     })
 }
 
@@ -253,6 +279,10 @@ fn witnesses_are_what_they_claim(report: &Report, policy: &Policy, document: &Va
             let document = json!({ "version": "1", "default": "allow", "all_tools": { section: [document.pointer(rule).unwrap()] } });
             document.to_string().parse::<Policy>().unwrap()
         };
+        if finding.code() == FindingCode::DenialLeftOut {
+            let alone = alone(finding.pointer());
+            prop_assert!(alone.evaluate(&witness.call(), witness.at()).is_allowed(), "{}", finding);
+        }
         match finding.code() {
             FindingCode::Unlimited | FindingCode::DenialLeftOut => {
                 prop_assert!(

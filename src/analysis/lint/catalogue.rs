@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
-use super::conditions::{KINDS, Leaf, SECTIONS, can, kind_of, leaves};
+use super::conditions::{KINDS, SECTIONS, can, kind_of};
 use super::entries::names;
 use super::findings::{Claim, FindingCode, Found};
+use super::leaves::{Leaf, leaves};
 use super::schema::{Declared, declared};
 use super::{Lint, Object, elements, member};
-use crate::json::Node;
+use crate::json::{Json, Node};
 use crate::path::Path;
 use crate::policy::{Names, edits};
 
@@ -15,6 +16,16 @@ use crate::policy::{Names, edits};
 struct Tool<'t> {
     name: &'t str,
     schema: Option<&'t Value>,
+}
+
+/// What an argument is read for.
+struct Read<'r> {
+    /// What becomes of a call without it.
+    absent: Option<&'r str>,
+    /// The types that it may have; any, if none are named.
+    kinds: &'r [&'r str],
+    /// What is said where it can have none of them.
+    mistyped: &'r str,
 }
 
 /// How many tools of one entry are looked at, and how many names it is compared with.
@@ -130,42 +141,126 @@ impl Lint<'_> {
         });
     }
 
-    /// The arguments that the rules and limits of an object read, in the schemas of the tools that it matches.
+    /// The arguments that the rules, limits and approvals of an object read, in the schemas of the tools that it matches.
     fn arguments(&mut self, object: &Object<'_>, tools: &[Tool<'_>], matching: &[usize]) {
         for section in SECTIONS {
             for (index, rule) in object.list(section).iter().enumerate() {
-                let mut all = Vec::new();
                 let pointer = format!("{}/conditions", object.place(section, index));
-                leaves(member(rule, "conditions").map_or(&[], elements), &pointer, &mut all);
-                for leaf in all.iter().filter(|leaf| leaf.path.is_in_arguments() && !leaf.path.is_root()) {
-                    self.leaf(leaf, section, tools, matching);
+                for leaf in leaves(member(rule, "conditions").map_or(&[], elements), &pointer) {
+                    if leaf.reads_argument() {
+                        self.leaf(&leaf, section, tools, matching);
+                    }
+                    self.other(&leaf, section, tools, matching);
                 }
             }
         }
-        for (index, limit) in object.list("limits").iter().enumerate() {
-            let Some(node) = member(limit, "amount_from") else { continue };
-            let path = node.as_str().and_then(|text| Path::parse(text).ok());
-            if let Some(path) = path.filter(|path| path.is_in_arguments() && !path.is_root()) {
-                let place = (node.at, format!("{}/amount_from", object.place("limits", index)));
-                self.argument(&path, &place, None, tools, matching);
+        let limits = object.list("limits").iter().enumerate();
+        let limits = limits.map(|(index, limit)| (limit, object.place("limits", index)));
+        let rate = object.get("rate_limit").map(|rate| (rate, format!("{}/rate_limit", object.pointer)));
+        for (limit, place) in limits.chain(rate) {
+            let refuses = !matches!(member(limit, "shadow"), Some(Node { json: Json::Bool(true), .. }));
+            if let Some(node) = member(limit, "amount_from") {
+                let read = Read {
+                    absent: refuses.then_some("a call without it is denied, as its amount cannot be told"),
+                    kinds: &["number"],
+                    mistyped: "is a number: what a call costs cannot be told",
+                };
+                self.reads(node, node.as_str(), format!("{place}/amount_from"), &read, tools, matching);
+            }
+            for (index, part) in member(limit, "scope").map_or(&[][..], elements).iter().enumerate() {
+                let read = Read {
+                    absent: refuses.then_some("a call without it is denied, as it cannot be counted"),
+                    kinds: &["string", "number"],
+                    mistyped: "is a string or a number: no call can be counted",
+                };
+                self.reads(part, part.as_str(), format!("{place}/scope/{index}"), &read, tools, matching);
             }
         }
+        let bind = object.get("approval").and_then(|approval| member(approval, "bind")).map_or(&[][..], elements);
+        for (index, node) in bind.iter().enumerate() {
+            let text = node.as_str().unwrap_or_default();
+            let (path, kinds): (_, &[&str]) = match text.strip_suffix("<=") {
+                Some(path) => (path, &["number"]),
+                None => (text, &[]),
+            };
+            let read = Read { absent: None, kinds, mistyped: "is a number: `<=` bounds nothing" };
+            let pointer = format!("{}/approval/bind/{index}", object.pointer);
+            self.reads(node, Some(path), pointer, &read, tools, matching);
+        }
+    }
+
+    /// What a comparison compares with, elsewhere in the call.
+    fn other(&mut self, leaf: &Leaf<'_>, section: &str, tools: &[Tool<'_>], matching: &[usize]) {
+        let Some(node) = member(leaf.node, "value_from") else { return };
+        let (kinds, mistyped): (&[&str], _) = match leaf.op {
+            "lt" | "lte" | "gt" | "gte" => (&["number"], "is a number: nothing can be compared with it"),
+            "in" | "not_in" => (&["array"], "is a list: nothing can be compared with it"),
+            "starts_with" | "ends_with" => (&["string", "array"], "is a text: nothing can be compared with it"),
+            _ => (&[], ""),
+        };
+        let absent = (section == "require" && leaf.joined).then_some("a call without it is denied");
+        let read = Read { absent, kinds, mistyped };
+        self.reads(node, node.as_str(), format!("{}/value_from", leaf.pointer), &read, tools, matching);
+    }
+
+    /// An argument that is read for something else than to be compared.
+    fn reads(
+        &mut self,
+        node: &Node<'_>,
+        path: Option<&str>,
+        pointer: String,
+        read: &Read<'_>,
+        tools: &[Tool<'_>],
+        matching: &[usize],
+    ) {
+        let path = path.and_then(|text| Path::parse(text).ok());
+        let Some(path) = path.filter(|path| path.is_in_arguments() && !path.is_root()) else { return };
+        let place = (node.at, pointer);
+        let Some(found) = self.argument(&path, &place, read.absent.filter(|_| !path.has_each()), tools, matching)
+        else {
+            return;
+        };
+        let never = found.iter().all(|declared| match declared {
+            Declared::There { types: Some(types), .. } => !types.iter().any(|name| may_be(name, read.kinds)),
+            _ => false,
+        });
+        if never && !found.is_empty() && !read.kinds.is_empty() {
+            let message = format!("no value that the tool declares for `{path}` {}", read.mistyped);
+            self.never_of_type(place, message, "name an argument that can be one");
+        }
+    }
+
+    fn never_of_type(&mut self, (at, pointer): (usize, String), message: String, mend: &str) {
+        self.found.push(Found {
+            code: FindingCode::NeverOfType,
+            claim: Claim::Nothing,
+            at,
+            pointer,
+            message,
+            mend: mend.to_owned(),
+            witness: None,
+        });
     }
 
     fn leaf(&mut self, leaf: &Leaf<'_>, section: &str, tools: &[Tool<'_>], matching: &[usize]) {
         let place = (leaf.at, leaf.pointer.clone());
-        let found = self.argument(&leaf.path, &place, Some((leaf, section)), tools, matching);
+        let absent = match section {
+            _ if leaf.path.has_each() || leaf.op == "exists" || !leaf.joined || leaf.holds_absent(section) => None,
+            "require" => Some("a call without it is denied"),
+            _ => Some("the rule does not stop a call without it"),
+        };
+        let found = self.argument(&leaf.path, &place, absent, tools, matching);
         let (Some(value), Some(found)) = (&leaf.value, found) else { return };
-        if leaf.op == "exists" {
+        // What is turned around is satisfied by other types.
+        if leaf.op == "exists" || leaf.turned {
             return;
         }
         // Only where no tool declares anything else.
         let never = found.iter().all(|declared| match declared {
             Declared::There { types: Some(types), values, .. } => {
                 let of_type = types.iter().any(|name| {
-                    let kind = if *name == "integer" { "number" } else { name };
-                    // A type that is not known may be anything.
-                    !KINDS.contains(&kind) && kind != "null" || (KINDS.contains(&kind) && can(leaf, value, kind))
+                    may_be(name, &KINDS.map(|kind| if can(leaf, value, kind) { kind } else { "" }))
+                        && !(*name == "integer" && is_broken(leaf, value))
                 });
                 let wanted: Vec<&Value> = match (leaf.op, value) {
                     ("eq", value) => vec![value],
@@ -183,15 +278,8 @@ impl Lint<'_> {
             _ => false,
         });
         if never && !found.is_empty() {
-            self.found.push(Found {
-                code: FindingCode::NeverOfType,
-                claim: Claim::Nothing,
-                at: leaf.at,
-                pointer: leaf.pointer.clone(),
-                message: format!("no value that the tool declares for `{}` satisfies `{}`", leaf.path, leaf.op),
-                mend: "compare with what the tool's inputSchema declares".to_owned(),
-                witness: None,
-            });
+            let message = format!("no value that the tool declares for `{}` satisfies `{}`", leaf.path, leaf.op);
+            self.never_of_type(place, message, "compare with what the tool's inputSchema declares");
         }
     }
 
@@ -200,7 +288,7 @@ impl Lint<'_> {
         &mut self,
         path: &Path,
         (at, pointer): &(usize, String),
-        leaf: Option<(&Leaf<'_>, &str)>,
+        absent: Option<&str>,
         tools: &[Tool<'t>],
         matching: &[usize],
     ) -> Option<Vec<Declared<'t>>> {
@@ -237,24 +325,31 @@ impl Lint<'_> {
             add(FindingCode::NoSuchArgument, format!("{whom} {verb} argument `{path}`{takes}"), mend);
         }
         let optional = found.iter().position(|one| matches!(one, Declared::There { optional: true, .. }));
-        if let Some(tool) = optional.and_then(|index| known.get(index)) {
-            let effect = match leaf {
-                _ if path.has_each() => None,
-                None => Some("a call without it is denied, as its amount cannot be told"),
-                Some((leaf, _)) if leaf.op == "exists" => None,
-                Some((leaf, "require")) if !leaf.holds_absent("require") => Some("a call without it is denied"),
-                Some((leaf, section)) if section != "require" && !leaf.holds_absent(section) => {
-                    Some("the rule does not stop a call without it")
-                }
-                _ => None,
-            };
-            if let Some(effect) = effect {
-                let message = format!("`{}` declares `{path}` optional: {effect}", tool.name);
-                let mend = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
-                add(FindingCode::ArgumentOptional, message, mend.to_owned());
-            }
+        if let (Some(tool), Some(effect)) = (optional.and_then(|index| known.get(index)), absent) {
+            let message = format!("`{}` declares `{path}` optional: {effect}", tool.name);
+            let mend = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
+            add(FindingCode::ArgumentOptional, message, mend.to_owned());
         }
         Some(found)
+    }
+}
+
+/// Whether a value of a declared type may be of one of these kinds. A type that is not known may be anything.
+fn may_be(name: &str, kinds: &[&str]) -> bool {
+    let kind = if name == "integer" { "number" } else { name };
+    kinds.contains(&kind) || (!KINDS.contains(&kind) && kind != "null")
+}
+
+/// Whether a comparison asks for equality with numbers, none of which is whole.
+fn is_broken(leaf: &Leaf<'_>, value: &Value) -> bool {
+    let whole = |number: &Value| match number.as_f64() {
+        Some(float) if number.is_f64() => float.fract() == 0.0,
+        _ => true,
+    };
+    match (leaf.op, value) {
+        ("eq", number) => !whole(number),
+        ("in", Value::Array(values)) => !values.iter().filter(|value| value.is_number()).any(whole),
+        _ => false,
     }
 }
 

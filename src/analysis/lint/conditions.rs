@@ -1,74 +1,24 @@
-//! Rules one by one: conditions that never hold, and denials that a caller can leave.
+//! Rules one by one, and of each the conditions that never hold.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::findings::{Claim, FindingCode, Found};
-use super::witness::{NOW, Witness, alone, undenied};
-use super::{Lint, Object, elements, member};
+use super::leaves::{Leaf, leaves};
+use super::together::{cost, exclude};
+use super::witness::{NOW, Witness, alone};
+use super::{Lint, Object, RUN, elements, member};
 use crate::call::ToolCall;
 use crate::json::Node;
-use crate::number::Exact;
-use crate::path::{Path, Source};
-use crate::policy::explain::ChangedCall;
-use crate::policy::{Effect, Policy};
-
-/// About what reading and running a small policy costs.
-const RUN: usize = 500;
-
-/// A comparison that a rule joins to its others by AND.
-pub(super) struct Leaf<'l> {
-    pub(super) at: usize,
-    pub(super) pointer: String,
-    pub(super) path: Path,
-    pub(super) op: &'l str,
-    /// Nothing for a comparison with another part of the call.
-    pub(super) value: Option<Value>,
-    absent_matches: bool,
-    ignores_case: bool,
-    node: &'l Node<'l>,
-}
-
-impl Leaf<'_> {
-    fn is_negative(&self) -> bool {
-        matches!(self.op, "neq" | "not_in" | "not_contains" | "not_regex")
-    }
-
-    /// Whether it counts as true where its path is absent.
-    pub(super) fn holds_absent(&self, section: &str) -> bool {
-        let exists_not = self.op == "exists" && self.value == Some(json!(false));
-        self.absent_matches || exists_not || (section != "require" && self.is_negative())
-    }
-}
-
-/// The comparisons of a rule's list of conditions, those of `all` included; groups of another kind are left out.
-pub(super) fn leaves<'l>(conditions: &'l [Node<'l>], pointer: &str, to: &mut Vec<Leaf<'l>>) {
-    for (index, node) in conditions.iter().enumerate() {
-        let pointer = format!("{pointer}/{index}");
-        if let Some(all) = member(node, "all") {
-            leaves(elements(all), &format!("{pointer}/all"), to);
-        }
-        let path = member(node, "path").and_then(Node::as_str).and_then(|text| Path::parse(text).ok());
-        let (Some(path), Some(op)) = (path, member(node, "op").and_then(Node::as_str)) else { continue };
-        to.push(Leaf {
-            at: node.at,
-            pointer,
-            path,
-            op,
-            value: member(node, "value").and_then(Node::to_value),
-            absent_matches: member(node, "absent").is_some(),
-            ignores_case: member(node, "ignore_case").and_then(Node::to_value) == Some(json!(true)),
-            node,
-        });
-    }
-}
+use crate::path::Source;
+use crate::policy::Policy;
 
 pub(super) const SECTIONS: [&str; 3] = ["require", "deny_if", "require_approval_if"];
 
 impl<'l> Lint<'l> {
     /// A policy with one rule and nothing else, if there is time for it.
-    fn alone(&mut self, section: &str, rule: &Value) -> Option<Policy> {
+    pub(super) fn alone(&mut self, section: &str, rule: &Value) -> Option<Policy> {
         let steps = RUN + 10 * rule.to_string().len();
         if self.spend(steps) { alone(section, rule) } else { None }
     }
@@ -82,8 +32,7 @@ impl<'l> Lint<'l> {
                     }
                     let Some(conditions) = member(rule, "conditions") else { continue };
                     let place = object.place(section, index);
-                    let mut all = Vec::new();
-                    leaves(elements(conditions), &format!("{place}/conditions"), &mut all);
+                    let all = leaves(elements(conditions), &format!("{place}/conditions"));
                     let never = self.never(&object, section, &all);
                     if let Some((at, pointer, message)) = never {
                         self.never_holds(section, rule, at, pointer, message);
@@ -91,7 +40,7 @@ impl<'l> Lint<'l> {
                         self.leavable(&object, rule, &all);
                     }
                     if section == "require" {
-                        self.unanchored(rule, &all);
+                        self.unanchored(rule, &place, &all);
                     }
                 }
             }
@@ -122,7 +71,8 @@ impl<'l> Lint<'l> {
 
     /// Why the conditions can never be true together.
     fn never(&mut self, object: &Object<'_>, section: &str, all: &[Leaf<'_>]) -> Option<(usize, String, String)> {
-        for leaf in all {
+        let all: Vec<&Leaf<'_>> = all.iter().filter(|leaf| leaf.joined).collect();
+        for leaf in &all {
             let tools = object.name.filter(|name| !name.contains('*'));
             if self.spend(RUN) && never_alone(leaf, section, tools) {
                 let message = format!("`{}` can never be true", said(leaf));
@@ -138,8 +88,7 @@ impl<'l> Lint<'l> {
                 if a.path != b.path || a.path.has_each() || (a.holds_absent(section) && b.holds_absent(section)) {
                     continue;
                 }
-                let tries = usize::from(matches!(a.op, "eq" | "in")) + usize::from(matches!(b.op, "eq" | "in"));
-                if !self.spend(tries * RUN) {
+                if !self.spend(cost(a, b)) {
                     return None;
                 }
                 if exclude(a, b, section) || exclude(b, a, section) {
@@ -149,189 +98,6 @@ impl<'l> Lint<'l> {
             }
         }
         None
-    }
-
-    /// Ways around a denial: leaving the argument out, another spelling, another type.
-    fn leavable(&mut self, object: &Object<'_>, rule: &Node<'_>, all: &[Leaf<'_>]) {
-        let Some(rule) = rule.to_value().and_then(|rule| self.alone("deny_if", &rule)) else { return };
-        for leaf in all {
-            let in_arguments = leaf.path.is_in_arguments() && !leaf.path.is_root();
-            if !in_arguments || leaf.op == "exists" {
-                continue;
-            }
-            if !leaf.is_negative() && !leaf.absent_matches {
-                self.left_out(object, leaf, &rule);
-            }
-            if let Some(hit) = self.hit(leaf) {
-                self.respelt(leaf, &rule, &hit);
-                self.retyped(leaf, &rule, &hit);
-            }
-        }
-    }
-
-    /// A call that passes the whole policy without the argument.
-    fn left_out(&mut self, object: &Object<'_>, leaf: &Leaf<'_>, rule: &Policy) {
-        let cost = self.policy.to_json().len() / 2 + RUN;
-        if !self.spend_whole() || !self.spend(cost) {
-            return;
-        }
-        let tool = object.tool();
-        let arguments = json!({});
-        let Some(passes) = undenied(self.policy, &ToolCall::new(&tool, &arguments)) else { return };
-        let mut without = passes.clone();
-        without.edit(&leaf.path, None);
-        let call = without.call();
-        let slips = !matches!(self.policy.evaluate(&call, passes.now()).effect(), Effect::Deny(_))
-            && rule.evaluate(&call, passes.now()).is_allowed();
-        if slips {
-            self.found.push(Found {
-                code: FindingCode::DenialLeftOut,
-                claim: Claim::SlipsThrough,
-                at: leaf.at,
-                pointer: leaf.pointer.clone(),
-                message: format!("a call without `{}` is not denied", leaf.path),
-                mend: "add `\"absent\": \"match\"`, or require that it exists".to_owned(),
-                witness: Some(Witness::of(self.policy, &call, passes.now())),
-            });
-        }
-    }
-
-    /// A call of which this comparison alone is true.
-    fn hit(&mut self, leaf: &Leaf<'_>) -> Option<ChangedCall> {
-        if leaf.path.has_each() || !self.spend(2 * RUN) {
-            return None;
-        }
-        let mut condition = leaf.node.to_value()?;
-        // What is wanted is a value.
-        condition.as_object_mut()?.remove("absent");
-        let holds = self.alone("require", &json!({ "conditions": [condition] }))?;
-        let arguments = json!({});
-        let call = ToolCall::new("tool", &arguments);
-        let explanation = holds.explain(&call, NOW);
-        let change = explanation.reasons().next()?.changes().first()?.clone();
-        Some(change.apply(&call, NOW))
-    }
-
-    fn respelt(&mut self, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
-        let texts = matches!(leaf.op, "eq" | "in" | "contains" | "starts_with" | "ends_with" | "regex");
-        let Some(text) = value_at(hit, &leaf.path).filter(|_| texts && !leaf.ignores_case) else { return };
-        let Some(text) = text.as_str().map(str::to_owned) else { return };
-        let swap = |c: char| if c.is_uppercase() { c.to_lowercase().next() } else { c.to_uppercase().next() };
-        let other: String = text.chars().filter_map(swap).collect();
-        if other == text {
-            return;
-        }
-        let mend = match leaf.op {
-            "eq" | "in" => "list what is allowed in `require` instead",
-            _ => "add `\"ignore_case\": true`, or better list what is allowed in `require`",
-        };
-        let message = format!("`{}` is stopped, and {} is not", json!(text), json!(other));
-        self.slips(FindingCode::DenialRespelt, leaf, rule, hit, json!(other), message, mend);
-    }
-
-    fn retyped(&mut self, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
-        if leaf.op != "type" {
-            return;
-        }
-        // Servers take one for the other.
-        for other in [json!("1"), json!(1), json!("true"), json!(["x"])] {
-            let message = format!("{other} is not stopped, and a server may take it for what is");
-            let mend = "name the types that are allowed in `require` instead";
-            if self.slips(FindingCode::DenialRetyped, leaf, rule, hit, other, message, mend) {
-                return;
-            }
-        }
-    }
-
-    /// A finding, if the rule stops `hit` and not the same call with another value.
-    #[expect(clippy::too_many_arguments, reason = "a finding and its proof")]
-    fn slips(
-        &mut self,
-        code: FindingCode,
-        leaf: &Leaf<'_>,
-        rule: &Policy,
-        hit: &ChangedCall,
-        to: Value,
-        message: String,
-        mend: &str,
-    ) -> bool {
-        let mut other = hit.clone();
-        let stopped = |call: &ChangedCall| !rule.evaluate(&call.call(), NOW).is_allowed();
-        if !stopped(hit) || !other.edit(&leaf.path, Some(&to)) || stopped(&other) {
-            return false;
-        }
-        self.found.push(Found {
-            code,
-            claim: Claim::SlipsThrough,
-            at: leaf.at,
-            pointer: leaf.pointer.clone(),
-            message,
-            mend: mend.to_owned(),
-            witness: Some(Witness::of(rule, &other.call(), NOW)),
-        });
-        true
-    }
-
-    /// Expressions that let more stand around what they match.
-    fn unanchored(&mut self, rule: &Node<'_>, all: &[Leaf<'_>]) {
-        let is_tried = |leaf: &&Leaf<'_>| leaf.op == "regex" && leaf.path.is_in_arguments();
-        if !all.iter().any(|leaf| is_tried(&leaf)) {
-            return;
-        }
-        let Some(policy) = rule.to_value().and_then(|rule| self.alone("require", &rule)) else { return };
-        for leaf in all.iter().filter(is_tried) {
-            let Some(Value::String(pattern)) = &leaf.value else { continue };
-            let Some((start, end)) = anchors(pattern).filter(|_| self.spend(4 * RUN)) else { continue };
-            if start && end {
-                continue;
-            }
-            let arguments = json!({});
-            let call = ToolCall::new("tool", &arguments);
-            let explanation = policy.explain(&call, NOW);
-            let Some(change) = explanation.reasons().next().and_then(|rule| rule.changes().first()) else { continue };
-            let holds = change.apply(&call, NOW);
-            let Some(Value::String(text)) = value_at(&holds, &leaf.path) else { continue };
-            let around = [format!("; {text}; "), format!("; {text}"), format!("{text}; ")];
-            let passing = around.into_iter().find_map(|text| {
-                let mut other = holds.clone();
-                let passes = other.edit(&leaf.path, Some(&json!(text)))
-                    && policy.evaluate(&other.call(), other.now()).is_allowed();
-                passes.then_some(other)
-            });
-            let Some(passing) = passing else { continue };
-            let open = match (start, end) {
-                (false, false) => "around",
-                (false, true) => "before",
-                _ => "after",
-            };
-            self.found.push(Found {
-                code: FindingCode::RegexUnanchored,
-                claim: Claim::SlipsThrough,
-                at: leaf.at,
-                pointer: leaf.pointer.clone(),
-                message: format!("anything may stand {open} what `{pattern}` matches"),
-                mend: format!("write {}", json!(format!("^(?:{pattern})$"))),
-                witness: Some(Witness::of(&policy, &passing.call(), passing.now())),
-            });
-        }
-    }
-}
-
-/// Whether every match of the expression begins where the text begins, and ends where it ends.
-fn anchors(pattern: &str) -> Option<(bool, bool)> {
-    use regex_syntax::hir::Look;
-    let hir = regex_syntax::parse(pattern).ok()?;
-    let properties = hir.properties();
-    Some((properties.look_set_prefix().contains(Look::Start), properties.look_set_suffix().contains(Look::End)))
-}
-
-/// The value at a path in the arguments of a call.
-fn value_at(call: &ChangedCall, path: &Path) -> Option<Value> {
-    let call = call.call();
-    let facts = crate::path::Facts::new(&call, NOW);
-    match path.resolve(&facts) {
-        crate::path::Found::Value(crate::path::Datum::Text(text)) => Some(text.into()),
-        _ => None,
     }
 }
 
@@ -399,44 +165,3 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
 }
 
 pub(super) const KINDS: [&str; 5] = ["string", "number", "boolean", "array", "object"];
-
-/// Whether no value makes both true. `a` and `b` have one path, and absence makes at most one of them true.
-fn exclude(a: &Leaf<'_>, b: &Leaf<'_>, section: &str) -> bool {
-    let (Some(of_a), Some(of_b)) = (&a.value, &b.value) else { return false };
-    if a.op == "exists" && *of_a == json!(false) {
-        return !b.holds_absent(section);
-    }
-    if a.op == "exists" || b.op == "exists" {
-        return false;
-    }
-    if !KINDS.iter().any(|kind| can(a, of_a, kind) && can(b, of_b, kind)) {
-        return true;
-    }
-    let number = |value: &Value| value.as_number().and_then(Exact::of);
-    match (a.op, b.op) {
-        ("gt" | "gte", "lt" | "lte") => match (number(of_a), number(of_b)) {
-            (Some(least), Some(most)) => least > most || (least == most && (a.op == "gt" || b.op == "lt")),
-            _ => false,
-        },
-        ("min_length", "max_length") => of_a.as_u64() > of_b.as_u64(),
-        // Of few values each is tried.
-        ("eq", _) => none_holds(std::slice::from_ref(of_a), a, b),
-        ("in", _) => of_a.as_array().is_some_and(|values| none_holds(values, a, b)),
-        _ => false,
-    }
-}
-
-/// Whether the engine finds both true of none of the values.
-fn none_holds(values: &[Value], a: &Leaf<'_>, b: &Leaf<'_>) -> bool {
-    const MOST: usize = 64;
-    let (Some(one), Some(two), true) = (a.node.to_value(), b.node.to_value(), a.path.is_in_arguments()) else {
-        return false;
-    };
-    let Some(policy) = alone("require", &json!({ "conditions": [one, two] })) else { return false };
-    values.len() <= MOST
-        && values.iter().all(|value| {
-            let arguments = json!({});
-            let mut call = ChangedCall::new(&ToolCall::new("tool", &arguments), NOW);
-            call.edit(&a.path, Some(value)) && !policy.evaluate(&call.call(), NOW).is_allowed()
-        })
-}

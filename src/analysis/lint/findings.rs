@@ -92,17 +92,18 @@ codes! {
     LimitNeverDecides = "limit_never_decides", Warning;
     /// A limit that nothing can exceed.
     LimitNeverReached = "limit_never_reached", Warning;
-    /// A limit whose scope is made of arguments alone: a caller begins a new count whenever it wants.
+    /// A limit whose scope is made of arguments, and of nothing that is a caller's own: a caller begins a new count whenever it
+    /// wants.
     ScopeOfArguments = "scope_of_arguments", Error;
     /// An expression of `require` that is not tied to both ends: anything may stand before or after what it matches.
     RegexUnanchored = "regex_unanchored", Warning;
-    /// A denial that a caller leaves by leaving an argument out.
+    /// A denial that a caller leaves by leaving an argument out, or where it says what becomes of that, by an empty list.
     DenialLeftOut = "denial_left_out", Warning;
     /// A denial that a caller leaves by another spelling.
     DenialRespelt = "denial_respelt", Note;
     /// A denial that a caller leaves by another type of value.
     DenialRetyped = "denial_retyped", Note;
-    /// Two counters whose names differ in spelling alone.
+    /// Two counters whose names differ in spelling alone: in case, or in what parts their words.
     CountersAlike = "counters_alike", Warning;
     /// `default` is `allow`, and there is no limit at all.
     Unlimited = "unlimited", Warning;
@@ -114,11 +115,11 @@ codes! {
     NoSuchTool = "no_such_tool", Warning;
     /// A tool of the catalogue that no entry matches.
     ToolUnmentioned = "tool_unmentioned", Note;
-    /// An argument that no matching tool declares.
+    /// An argument that no matching tool declares, or a part of one that has no parts.
     NoSuchArgument = "no_such_argument", Warning;
     /// An argument that a matching tool declares optional.
     ArgumentOptional = "argument_optional", Note;
-    /// A comparison that no value of the declared type satisfies.
+    /// A comparison that no value of the declared type satisfies; or an amount, a part of a scope or a bound that none can be.
     NeverOfType = "never_of_type", Warning;
     /// The document or the catalogue is too large to be looked at whole.
     CannotTell = "cannot_tell", Note;

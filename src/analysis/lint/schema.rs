@@ -13,7 +13,7 @@ const STEPS: usize = 200;
 pub(super) enum Declared<'s> {
     /// It may be there, with one of these types or values.
     There { optional: bool, types: Option<Vec<&'s str>>, values: Option<&'s [Value]> },
-    /// No such argument is named; these are.
+    /// No such argument is named, or none can be as what holds it is of another type; these are.
     Unnamed { known: Vec<&'s str>, closed: bool },
     /// It cannot be told.
     Unknown,
@@ -28,6 +28,9 @@ pub(super) fn declared<'s>(schema: &'s Value, path: &Path) -> Declared<'s> {
         // A schema that joins others may name the argument in any of them.
         if joins(here) {
             return Declared::Unknown;
+        }
+        if !is_entered(here, step) {
+            return Declared::Unnamed { known: Vec::new(), closed: false };
         }
         let next = match step {
             Step::Name(name) => {
@@ -55,6 +58,20 @@ pub(super) fn declared<'s>(schema: &'s Value, path: &Path) -> Declared<'s> {
     }
     let values = here.get("enum").and_then(Value::as_array).map(Vec::as_slice).filter(|values| !values.is_empty());
     Declared::There { optional, types: walk.types(here), values }
+}
+
+/// Whether a value of the type that a schema says may have what a step asks for; so it may if the type cannot be told.
+fn is_entered(schema: &Map<String, Value>, step: &Step) -> bool {
+    let closed = |name: &Value| match (name.as_str(), step) {
+        (Some("object"), step) => matches!(step, Step::Index(_)),
+        (Some("array"), step) => matches!(step, Step::Name(_)),
+        (name, _) => matches!(name, Some("string" | "number" | "integer" | "boolean" | "null")),
+    };
+    match schema.get("type") {
+        None => true,
+        Some(Value::Array(names)) => !names.iter().all(closed),
+        Some(name) => !closed(name),
+    }
 }
 
 fn joins(schema: &Map<String, Value>) -> bool {
@@ -143,7 +160,10 @@ mod tests {
         assert_eq!(look("args.b"), there(true, &["integer", "null"]));
         assert!(matches!(look("args.l[*].x"), Declared::There { optional: true, values: Some([_, _]), .. }));
         assert!(matches!(look("args.c"), Declared::Unnamed { closed: true, .. }));
-        for unknown in ["args.n", "args.f", "args.b.x", "args.a.x"] {
+        for scalar in ["args.a.x", "args.a[0]", "args.a[*].x", "args.l.x", "args[0]"] {
+            assert!(matches!(look(scalar), Declared::Unnamed { closed: false, .. }), "{scalar}");
+        }
+        for unknown in ["args.n", "args.f", "args.b.x", "args.l[*].x.y"] {
             assert_eq!(look(unknown), Declared::Unknown, "{unknown}");
         }
         assert_eq!(declared(&json!(true), &Path::parse("args.a").unwrap()), Declared::Unknown);

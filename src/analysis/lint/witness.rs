@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::call::ToolCall;
 use crate::identity::Identity;
-use crate::policy::explain::{ChangedCall, StepKind};
+use crate::path::{Datum, Facts, Found, Path, Visit};
+use crate::policy::explain::{Asked, ChangedCall, ConditionOutcome, Seen, StepKind};
 use crate::policy::{Effect, Policy};
 use crate::time::Timestamp;
 
@@ -114,8 +115,8 @@ pub(super) fn alone(section: &str, rule: &Value) -> Option<Policy> {
 /// A call that no rule of the policy denies, as near to `call` as a few changes find it.
 pub(super) fn undenied(policy: &Policy, call: &ToolCall<'_>) -> Option<ChangedCall> {
     let mut call = ChangedCall::new(call, NOW);
-    for _ in 0..8 {
-        let change = {
+    for _ in 0..24 {
+        let (change, missing) = {
             let now = call.call();
             let explanation = policy.explain(&now, call.now());
             if !matches!(explanation.effect(), Effect::Deny(_)) {
@@ -124,10 +125,47 @@ pub(super) fn undenied(policy: &Policy, call: &ToolCall<'_>) -> Option<ChangedCa
             let stops = |kind: StepKind| matches!(kind, StepKind::Require | StepKind::DenyIf);
             let step = explanation.decided_by().filter(|step| stops(step.kind()))?;
             let rule = step.rules().iter().find(|rule| Some(rule.pointer()) == explanation.rule())?;
-            rule.changes().first()?.clone()
+            let mut missing = Vec::new();
+            absent_others(rule.conditions(), &mut missing);
+            (rule.changes().first().cloned(), missing)
         };
-        let changed = change.apply(&call.call(), call.now());
+        // What a comparison with nothing cannot tell, it may tell of a value.
+        let made = missing.iter().filter(|(path, value)| call.edit(path, Some(value))).count();
+        if made > 0 {
+            continue;
+        }
+        let changed = change?.apply(&call.call(), call.now());
         call = changed;
     }
     None
+}
+
+/// The other parts of the call that comparisons name and that it does not have, each with a value that it may be compared with.
+fn absent_others(conditions: &[ConditionOutcome], to: &mut Vec<(Path, Value)>) {
+    for condition in conditions {
+        match condition.asked() {
+            Asked::Comparison { op, value_from: Some((path, Seen::Absent)), .. } => {
+                let value = match *op {
+                    "lt" | "lte" | "gt" | "gte" => json!(5),
+                    "in" | "not_in" => json!(["x"]),
+                    _ => json!("x"),
+                };
+                to.extend(Path::parse(path).ok().map(|path| (path, value)));
+            }
+            Asked::Any { any: inner } | Asked::All { all: inner } => absent_others(inner, to),
+            _ => {}
+        }
+    }
+}
+
+/// The text at a path of a call, the first if there are several.
+pub(super) fn text_at(call: &ChangedCall, path: &Path) -> Option<String> {
+    let (call, mut text) = (call.call(), None);
+    let _ = path.each(&Facts::new(&call, NOW), &mut |found| {
+        if let Found::Value(Datum::Text(found)) = found {
+            text = Some(found.to_owned());
+        }
+        Visit::Stop
+    });
+    text
 }

@@ -1,0 +1,130 @@
+//! Denials that a caller leaves, wherever they stand and whatever stands around them.
+
+use serde_json::{Value, json};
+use toolgate::analysis::lint::{self, Finding};
+use toolgate::{Effect, Policy};
+
+fn rules(section: &str, conditions: &Value) -> Value {
+    json!({ section: [{ "conditions": conditions }] })
+}
+
+fn too_many() -> Value {
+    json!({ "path": "args.n", "op": "gt", "value": 5 })
+}
+
+fn left_out(source: &str) -> Vec<Finding> {
+    let report = lint::check(source).unwrap();
+    assert!(report.is_complete(), "{source}");
+    report.findings().iter().filter(|finding| finding.code().as_str() == "denial_left_out").cloned().collect()
+}
+
+/// Where a finding is, and the call that shows it.
+fn shown(source: &Value) -> Vec<(String, String)> {
+    let source = source.to_string();
+    let policy: Policy = source.parse().unwrap();
+    let shown = |finding: &Finding| {
+        let witness = finding.witness().unwrap();
+        let effect = policy.evaluate(&witness.call(), witness.at()).effect();
+        assert!(!matches!(effect, Effect::Deny(_)), "{finding}");
+        (finding.pointer().to_owned(), witness.to_string())
+    };
+    left_out(&source).iter().map(shown).collect()
+}
+
+#[test]
+fn arguments_left_out_of_any_group_are_found() {
+    let g = too_many();
+    for (conditions, want) in [
+        (json!([{ "any": [g] }]), "/any/0"),
+        (json!([{ "not": { "path": "args.n", "op": "neq", "value": 5 } }]), "/not"),
+        (json!([{ "not": { "any": [{ "not": g }] } }]), "/not/any/0/not"),
+        (json!([{ "not": { "all": [{ "not": g }, { "not": g }] } }]), "/not/all/0/not"),
+        (json!([{ "all": [{ "any": [g, { "path": "args.n", "op": "neq", "value": 1 }] }] }]), ""),
+        (json!([{ "any": [g, { "path": "args.n", "op": "exists", "value": false }] }]), ""),
+        // What is turned around is true of nothing.
+        (json!([{ "not": { "path": "args.n", "op": "lte", "value": 5 } }]), ""),
+    ] {
+        let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules("deny_if", &conditions) } });
+        let found = shown(&source);
+        let want = (!want.is_empty()).then(|| format!("/tools/t/deny_if/0/conditions/0{want}"));
+        assert_eq!(found.first().map(|(pointer, _)| pointer), want.as_ref(), "{conditions}");
+        let mends = left_out(&source.to_string());
+        let below_not = |finding: &Finding| finding.pointer().contains("/not");
+        assert!(mends.iter().all(|one| below_not(one) == one.mend().contains("without `not`")), "{mends:?}");
+    }
+    let named = json!({ "version": "1", "default": "deny", "tools": { "notify": rules("deny_if", &json!([g])) } });
+    assert!(left_out(&named.to_string())[0].mend().starts_with("add `\"absent\""));
+}
+
+#[test]
+fn tools_are_named_that_reach_the_rule() {
+    let g = rules("deny_if", &json!([too_many()]));
+    let document = |default: &str, rest: &Value| {
+        let mut document = json!({ "version": "1", "default": default });
+        document.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        document
+    };
+    let denied = json!({ "action": "deny" });
+    for (source, witness) in [
+        (document("deny", &json!({ "all_tools": g, "tools": { "pay": {} } })), "pay {} -> allow"),
+        (document("deny", &json!({ "all_tools": g, "tools": { "a": denied, "p*": {} } })), "p {} -> allow"),
+        (document("allow", &json!({ "all_tools": g, "hide": ["t*"] })), "x {} -> allow"),
+        (document("deny", &json!({ "tools": { "p*": g, "p": denied } })), "px {} -> allow"),
+        (document("deny", &json!({ "hide": ["p", "px*", "*a"], "tools": { "p*": g } })), "p0 {} -> allow"),
+        (document("deny", &json!({ "tools": { "p*": g, "p": rules("deny_if", &json!([])) } })), "px {} -> allow"),
+    ] {
+        let found = shown(&source);
+        assert_eq!(found.first().map(|(_, witness)| witness.as_str()), Some(witness), "{source}");
+    }
+    // No call reaches these.
+    for rest in [json!({ "all_tools": g }), json!({ "all_tools": g, "hide": ["*"], "tools": { "a": {} } })] {
+        assert_eq!(shown(&document("deny", &rest)), [], "{rest}");
+    }
+}
+
+#[test]
+fn calls_are_made_that_pass_what_else_is_asked() {
+    let from = |op: &str, other: &str| json!([{ "path": "args.u", "op": op, "value_from": other }]);
+    let exists = |path: &str| json!({ "path": path, "op": "exists", "value": true });
+    for (rules, witness) in [
+        (rules("deny_if", &from("eq", "call.user")), "t {} by user x -> allow"),
+        (rules("deny_if", &from("gt", "context.max")), r#"t {} with context {"max":5} -> allow"#),
+        (rules("deny_if", &from("in", "context.names")), r#"t {} with context {"names":["x"]} -> allow"#),
+        (rules("deny_if", &from("lt", "args.least")), r#"t {"least":5} -> allow"#),
+        (
+            json!({ "require": [{ "conditions": [{ "path": "args.owner", "op": "eq", "value_from": "call.user" }] }],
+                    "deny_if": [{ "conditions": [too_many()] }] }),
+            r#"t {"owner":"x"} by user x -> allow"#,
+        ),
+        (
+            json!({ "require": [{ "conditions": [{ "any": [exists("args.n"), exists("args.m")] }] }],
+                    "deny_if": [{ "conditions": [too_many()] }] }),
+            r#"t {"m":"x"} -> allow"#,
+        ),
+        (
+            json!({ "require": [{ "conditions": [{ "all": [{ "any": [
+                        { "all": [exists("args.n"), exists("args.k")] }, exists("args.n.x"), exists("args.m"),
+                    ] }] }] }],
+                    "deny_if": [{ "conditions": [too_many()] }] }),
+            r#"t {"m":"x"} -> allow"#,
+        ),
+    ] {
+        let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
+        assert_eq!(shown(&source).first().map(|(_, witness)| witness.as_str()), Some(witness), "{rules}");
+    }
+    // Whatever else is given, this is wanted.
+    let wanted = json!({ "require": [{ "conditions": [{ "any": [exists("args.n"), exists("args.n")] }] }],
+                         "deny_if": [{ "conditions": [too_many()] }] });
+    assert_eq!(shown(&json!({ "version": "1", "default": "deny", "tools": { "t": wanted } })), []);
+}
+
+#[test]
+fn empty_lists_leave_a_denial_of_some_element() {
+    let some = json!([{ "path": "args.items[*].p", "op": "gt", "value": 5, "absent": "match" }]);
+    let source = |rules: &Value| json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
+    let mut own = rules("deny_if", &some);
+    let empty = r#"t {"items":[]} -> allow"#.to_owned();
+    assert_eq!(shown(&source(&own)), [("/tools/t/deny_if/0/conditions/0".to_owned(), empty)]);
+    own["require"] = json!([{ "conditions": [{ "path": "args.items", "op": "min_length", "value": 1 }] }]);
+    assert_eq!(shown(&source(&own)), []);
+}

@@ -1,0 +1,147 @@
+//! Limits that bound nothing, and counters that were likely meant to be one.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Value, json};
+use toolgate::analysis::lint::{self, Claim, Finding};
+use toolgate::{Code, Gate, ManualClock, Policy, ToolCall};
+
+use super::NOW;
+
+fn entry(rules: &Value) -> Value {
+    json!({ "version": "1", "default": "deny", "tools": { "t": rules } })
+}
+
+fn limit(counter: &str, scope: &Value) -> Value {
+    json!({ "counter": counter, "window": "day", "max": 5, "scope": scope })
+}
+
+fn findings(source: &Value) -> Vec<Finding> {
+    lint::check(&source.to_string()).unwrap().findings().to_vec()
+}
+
+#[test]
+fn scopes_that_the_caller_writes_are_found() {
+    let rate = |scope: &Value| json!({ "rate_limit": { "max": 1, "window": 60, "scope": scope } });
+    let limits = |scope: &Value| json!({ "limits": [limit("n", scope)] });
+    for (rules, place) in [
+        (rate(&json!(["args.x"])), "/tools/t/rate_limit/scope"),
+        (limits(&json!(["global", "args.x"])), "/tools/t/limits/0/scope"),
+        (limits(&json!(["call.tool", "time.hour", "args.x.y"])), "/tools/t/limits/0/scope"),
+        (rate(&json!(["grant", "args.x"])), ""),
+        (limits(&json!(["context.x", "args.x"])), ""),
+        (limits(&json!(["global", "call.tool"])), ""),
+        (json!({ "rate_limit": { "max": 1, "window": 60 } }), ""),
+    ] {
+        let found = findings(&entry(&rules));
+        let places: Vec<_> = found.iter().map(|one| (one.code().as_str(), one.pointer())).collect();
+        assert_eq!(places.is_empty(), place.is_empty(), "{rules} {places:?}");
+        assert!(places.iter().all(|found| *found == ("scope_of_arguments", place)), "{rules} {places:?}");
+    }
+    // Of a call that passes, whatever tool it takes.
+    let number = json!([{ "conditions": [{ "path": "args.x", "op": "type", "value": "number" }] }]);
+    let mut own = limits(&json!(["args.x"]));
+    own["require"] = number;
+    let all = json!({ "version": "1", "default": "deny", "all_tools": limits(&json!(["args.x"])),
+                      "tools": { "a": { "action": "deny" }, "pay": {} } });
+    for (source, witness) in [(all, r#"pay {"x":"y"} -> allow"#), (entry(&own), r#"t {"x":2} -> allow"#)] {
+        let found = findings(&source);
+        let shown = found.iter().find_map(|one| one.witness().map(ToString::to_string));
+        assert_eq!(shown.as_deref(), Some(witness), "{source}");
+    }
+}
+
+#[test]
+fn limits_behind_a_rate_limit_are_looked_at() {
+    let shared = |amount: u32, max: u32| {
+        entry(&json!({
+            "limits": [{ "counter": "t_rate", "amount": amount, "max": max, "window": "minute", "scope": "session" }],
+            "rate_limit": { "max": 3, "window": "minute" },
+        }))
+    };
+    // What the one does not charge, the other does.
+    assert_eq!(findings(&shared(0, 4)), []);
+    let behind = findings(&shared(1, 2));
+    assert_eq!(behind.iter().map(Finding::pointer).collect::<Vec<_>>(), ["/tools/t/rate_limit"]);
+}
+
+#[test]
+fn counters_are_alike_that_differ_in_spelling_alone() {
+    for (one, other, alike) in [
+        ("api_calls", "apiCalls", true),
+        ("T_rate", "t_rate", true),
+        ("spend day", "spend-day", true),
+        ("€", "$", false),
+        ("-", "_", false),
+        ("spend_€", "spend_$", false),
+        ("api_1_0", "api_10", false),
+        ("t_1", "t1", true),
+    ] {
+        let grant = json!("grant");
+        let found = findings(&entry(&json!({ "limits": [limit(one, &grant), limit(other, &grant)] })));
+        let places: Vec<_> = found.iter().map(|one| (one.code().as_str(), one.pointer())).collect();
+        let want: &[(&str, &str)] = if alike { &[("counters_alike", "/tools/t/limits/1/counter")] } else { &[] };
+        assert_eq!(places, want, "{one} {other}");
+    }
+    // The counter of a rate limit, on either side; not two of them, which two tools have.
+    let session = json!("session");
+    let rate = json!({ "max": 5, "window": 60 });
+    let one = json!({ "limits": [limit("T_rate", &session)], "rate_limit": rate });
+    let source = format!("{:#}", entry(&one));
+    let report = lint::check(&source).unwrap();
+    let [found] = report.findings() else { panic!("{report:?}") };
+    assert_eq!((found.code().as_str(), found.pointer()), ("counters_alike", "/tools/t/limits/0/counter"));
+    let line = source.lines().nth(found.line() - 1).unwrap();
+    assert!(line[found.column() - 1..].starts_with("\"T_rate\""), "{found} {line}");
+    let two = json!({ "version": "1", "default": "deny", "tools": {
+        "a_b": { "rate_limit": rate }, "a-b": { "rate_limit": rate } } });
+    assert_eq!(findings(&two), []);
+}
+
+/// Whom a counter counts is looked up among all of them: of so many, not for each.
+#[test]
+fn limits_by_the_thousand_are_not_all_looked_up() {
+    let scope = json!(["args.x"]);
+    let limits = |tool: usize| -> Vec<Value> { (0..80).map(|n| limit(&format!("c{tool}_{n}"), &scope)).collect() };
+    let tools: serde_json::Map<_, _> =
+        (0..400).map(|tool| (format!("t{tool}"), json!({ "limits": limits(tool) }))).collect();
+    let source = json!({ "version": "1", "default": "deny", "tools": tools }).to_string();
+    let report = lint::check(&source).unwrap();
+    assert!(!report.is_complete() && report.findings().len() > 10, "{}", report.findings().len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
+
+    /// Limits and rate limits of one counter.
+    #[test]
+    fn no_claim_of_shared_counters_is_false(
+        limits in prop::collection::vec((select(vec!["t_rate", "u_rate"]), 0u32..3, 0u32..4, any::<bool>()), 0..4),
+        rates in prop::collection::vec(prop::option::of(0u32..4), 2),
+        calls in prop::collection::vec(select(vec!["t", "u"]), 1..12),
+    ) {
+        let own = |tool: usize| {
+            let mut rules = json!({ "limits": limits.iter().skip(tool).map(|(counter, amount, max, shadow)| json!({
+                "counter": counter, "amount": amount, "max": max, "window": "minute", "scope": "global", "shadow": shadow,
+            })).collect::<Vec<_>>() });
+            if let Some(max) = rates[tool] {
+                rules["rate_limit"] = json!({ "max": max, "window": "minute", "scope": "global" });
+            }
+            rules
+        };
+        let source = json!({ "version": "1", "default": "deny", "tools": { "t": own(0), "u": own(1) } }).to_string();
+        let report = lint::check(&source).unwrap();
+        let gate = Gate::builder().policy(source.parse::<Policy>().unwrap()).clock(ManualClock::new(NOW)).build();
+        let arguments = json!({});
+        let mut kept = Vec::new();
+        for tool in calls {
+            let decision = gate.check(&ToolCall::new(tool, &arguments));
+            for finding in report.findings() {
+                let named = decision.rule() == Some(finding.pointer());
+                prop_assert!(!named || finding.claim() != Claim::NeverDecides, "{}", finding);
+                prop_assert!(!named || finding.claim() != Claim::NeverFull || decision.code() != Some(Code::Limit), "{}", finding);
+            }
+            kept.push(decision);
+        }
+    }
+}
