@@ -162,7 +162,9 @@ impl Draft {
             reader.known_key(&key, at, &DOCUMENT);
             if seen.contains(&key) {
                 reader.duplicate_key(&key, at);
-                parser.node()?;
+                // It is read for its issues alone, into a draft of its own.
+                let mut other = Self::default();
+                reader.at_key(&key, |reader| other.member(reader, parser, &key))?;
                 continue;
             }
             self.begin_member(&key, seen.is_empty());

@@ -8,7 +8,7 @@ use super::bounds::Bounds;
 use super::document::{Need, Shape};
 use super::error::{IssueCode, Issues};
 use super::expression::Expression;
-use super::suggest::{listed, nearest, suggest};
+use super::suggest::{listed, nearest, nearest_path, suggest};
 use super::text::REGEX_SIZE;
 use crate::amount::{Amount, AmountError};
 use crate::json::{Json, Member, Node, each_duplicate};
@@ -73,15 +73,21 @@ impl<'b> Reader<'b> {
         result
     }
 
-    /// Reads the member `key`, if it is there.
+    /// Reads the member `key`, if it is there. Where it stands twice the first one counts, and the others are read for their
+    /// issues alone.
     pub(super) fn field<'n, 't, R>(
         &mut self,
         fields: Fields<'n, 't>,
         key: &str,
-        read: impl FnOnce(&mut Self, &'n Node<'t>) -> Option<R>,
+        mut read: impl FnMut(&mut Self, &'n Node<'t>) -> Option<R>,
     ) -> Option<R> {
-        let node = fields.get(key)?;
-        self.at_key(key, |reader| read(reader, node))
+        let mut nodes = fields.members.iter().filter(|member| member.key == key).map(|member| &member.value);
+        let first = nodes.next()?;
+        self.at_key(key, |reader| {
+            let result = read(reader, first);
+            nodes.for_each(|node| drop(read(reader, node)));
+            result
+        })
     }
 
     /// The members of an object of that shape; unknown, missing and duplicate keys are noted.
@@ -320,16 +326,9 @@ impl<'b> Reader<'b> {
             Err(error) => error,
         };
         let (why, help) = match error {
-            PathError::Root(root) => {
-                let help = match nearest(root, &ROOTS) {
-                    Some(near) => Some(format!("did you mean `{near}`?")),
-                    // `amount` for `args.amount` is the commonest slip.
-                    None => {
-                        Path::parse(&format!("args.{text}")).is_ok().then(|| format!("did you mean `args.{text}`?"))
-                    }
-                };
-                let roots = format!("a path begins with {}", listed(&ROOTS));
-                ("it has no root".to_owned(), help.map_or(roots.clone(), |help| format!("{help} {roots}")))
+            PathError::Root(_) => {
+                let near = nearest_path(text).map_or(String::new(), |near| format!("did you mean {}? ", quote(&near)));
+                ("it has no root".to_owned(), format!("{near}a path begins with {}", listed(&ROOTS)))
             }
             PathError::Member { root, found, known } => {
                 let near =

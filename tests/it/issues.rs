@@ -231,3 +231,144 @@ fn what_ends_the_reading_is_told_with_what_helps() {
         assert_eq!(told, [help], "{text}");
     }
 }
+
+/// Of each issue its code and its pointer, in order.
+fn places(document: &str) -> Vec<String> {
+    let error = Policy::from_json(document).unwrap_err();
+    error.issues().iter().map(|issue| format!("{} {}", issue.code(), issue.pointer())).collect()
+}
+
+/// `BODY` of an entry `t`.
+fn entry(body: &str) -> String {
+    format!(r#"{{"version":"1","default":"deny","tools":{{"t":{body}}}}}"#)
+}
+
+/// One condition of a `deny_if`, whose pointer [`below_condition`] takes off.
+fn with_condition(condition: &str) -> String {
+    entry(&format!(r#"{{"deny_if":[{{"conditions":[{condition}]}}]}}"#))
+}
+
+fn below_condition(issue: &str) -> String {
+    issue.replace("/tools/t/deny_if/0/conditions/0", "")
+}
+
+#[test]
+fn what_stands_below_a_second_key_is_told_too() {
+    let limit = |window: &str| format!(r#"[{{"counter":"c","window":"{window}","max":1,"scope":"session"}}]"#);
+    let (day, hour) = (limit("day"), limit("hour"));
+    let rate = r#""rate_limit":{"max":1,"window":"day"}"#;
+    for (document, want) in [
+        (
+            r#"{"version":"1","default":"deny","tools":{"a":{}},"tools":{"a":{"denyif":1}}}"#.to_owned(),
+            &["duplicate_key /tools", "unknown_key /tools/a/denyif"][..],
+        ),
+        (
+            r#"{"version":"1","version":2,"default":"deny","default":"no"}"#.to_owned(),
+            &["duplicate_key /version", "wrong_type /version", "duplicate_key /default", "unknown_value /default"],
+        ),
+        (
+            r#"{"version":"1","default":"deny","hide":[],"hide":[1,"a",{"x":1,"x":2}]}"#.to_owned(),
+            &["duplicate_key /hide", "wrong_type /hide/0", "wrong_type /hide/2", "duplicate_key /hide/2/x"],
+        ),
+        (entry(r#"{"deny_if":[],"deny_if":"x"}"#), &["duplicate_key /tools/t/deny_if", "wrong_type /tools/t/deny_if"]),
+        (
+            entry(r#"{"deny_if":[{"conditions":[],"conditions":[{"path":"x","path":1,"op":"eq","value":1}]}]}"#),
+            &[
+                "duplicate_key /tools/t/deny_if/0/conditions",
+                "invalid_path /tools/t/deny_if/0/conditions/0/path",
+                "duplicate_key /tools/t/deny_if/0/conditions/0/path",
+                "wrong_type /tools/t/deny_if/0/conditions/0/path",
+            ],
+        ),
+        // Limits below a second key are held against none.
+        (
+            format!(
+                r#"{{"version":"1","default":"deny","all_tools":{{"limits":{day}}},"all_tools":{{"limits":{hour}}}}}"#
+            ),
+            &["duplicate_key /all_tools"],
+        ),
+        (entry(&format!(r#"{{"limits":{day},"limits":{hour}}}"#)), &["duplicate_key /tools/t/limits"]),
+        (
+            format!(
+                r#"{{"version":"1","default":"deny","tools":{{"t":{{{rate},"limits":[],"limits":{day}}},"u":{{"limits":{}}}}}}}"#,
+                hour.replace("\"c\"", "\"t_rate\"")
+            ),
+            &["duplicate_key /tools/t/limits", "counter_disagrees /tools/u/limits/0"],
+        ),
+    ] {
+        assert_eq!(places(&document), want, "{document}");
+    }
+    // The limit's own place, not that of one below the second key.
+    let document = format!(
+        "{{\"version\":\"1\",\"default\":\"deny\",\"tools\":{{\"s\":{{\"limits\":{}}},\n\"t\":{{{rate},\n\"limits\":[],\n\"limits\":{day}}}}}}}",
+        hour.replace("\"c\"", "\"t_rate\"")
+    );
+    let error = Policy::from_json(&document).unwrap_err();
+    let lines: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.line())).collect();
+    assert_eq!(lines, [("counter_disagrees", Some(2)), ("duplicate_key", Some(4))]);
+}
+
+#[test]
+fn every_part_of_a_condition_is_told_whatever_stands_beside_it() {
+    for (condition, want) in [
+        (
+            r#"{"any":[{"path":"args.a","op":"eq","value":1}],"all":[{"bad":1}]}"#,
+            &["misplaced_key /all", "missing_key /all/0", "missing_key /all/0", "unknown_key /all/0/bad"][..],
+        ),
+        (r#"{"not":{"path":"args.a","op":"eq","value":1},"any":1}"#, &["misplaced_key /any", "wrong_type /any"]),
+        (
+            r#"{"all":[{"path":"args.a","op":"eq","value":1}],"path":"zz","op":"what","value":null,"ignore_case":1,"more":1}"#,
+            &[
+                "misplaced_key /path",
+                "invalid_path /path",
+                "misplaced_key /op",
+                "unknown_value /op",
+                "misplaced_key /value",
+                "null_value /value",
+                "misplaced_key /ignore_case",
+                "wrong_type /ignore_case",
+                "unknown_key /more",
+            ],
+        ),
+        (
+            r#"{"op":"regex","value_from":"zz","path":"args.x"}"#,
+            &["missing_key ", "misplaced_key /value_from", "invalid_path /value_from"],
+        ),
+        (
+            r#"{"op":"regex","value":"(","value_from":"args.y","path":"args.x"}"#,
+            &["conflicting_keys ", "invalid_regex /value", "misplaced_key /value_from"],
+        ),
+        (
+            r#"{"op":"eq","value":1,"value_from":"zz","path":"args.x"}"#,
+            &["conflicting_keys ", "invalid_path /value_from"],
+        ),
+        (r#"{"op":"eq","path":"args.x"}"#, &["missing_key "]),
+    ] {
+        let places: Vec<_> = places(&with_condition(condition)).iter().map(|issue| below_condition(issue)).collect();
+        assert_eq!(places, want, "{condition}");
+    }
+}
+
+#[test]
+fn a_group_with_a_slip_in_its_key_is_told_once() {
+    for (key, near) in [
+        ("Any", "any"),
+        ("anny", "any"),
+        ("anyOf", "any"),
+        ("or", "any"),
+        ("al", "all"),
+        ("and", "all"),
+        ("nott", "not"),
+        ("NOT", "not"),
+    ] {
+        let document = with_condition(&format!(r#"{{"{key}":[]}}"#));
+        let error = Policy::from_json(&document).unwrap_err();
+        let told: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.help())).collect();
+        assert_eq!(told, [("unknown_key", Some(&*format!("did you mean `{near}`?")))], "{key}");
+    }
+    let document = with_condition(r#"{"colour":1}"#);
+    let error = Policy::from_json(&document).unwrap_err();
+    let helps: Vec<_> = error.issues().iter().filter_map(Issue::help).collect();
+    let keys = "it has `path`, `op`, `value`, `value_from`, `ignore_case`, `absent`, `any`, `all`, `not`";
+    assert!(helps.len() == 3 && helps.contains(&keys), "{helps:?}");
+}

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::super::condition::{Affix, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
-use super::super::document::{COMPARISON, GROUPS, OPERATORS, Operator, TYPES, Takes};
+use super::super::document::{COMPARISON, CONDITION, GROUPS, OPERATORS, Operator, TYPES, Takes};
 use super::super::error::IssueCode;
 use super::super::reader::{Fields, Reader, quote, shown};
+use super::super::suggest::nearest;
 use super::super::text::{Directories, Hosts, Needle};
 use crate::json::{Json, Node};
 use crate::number::Exact;
@@ -31,17 +32,39 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
         return None;
     };
     let fields = Fields { at: node.at, members };
-    let Some(group) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
-        return comparison(reader, node, below, reads_time);
-    };
-    let key = &*group.key;
-    for member in members.iter().filter(|member| member.key != group.key) {
-        if COMPARISON.has(&member.key) || GROUPS.contains(&&*member.key) {
-            reader.misplaced(fields, &member.key, &format!("the group `{key}` has no other keys"));
-        } else {
-            reader.known_key(&member.key, member.at, &COMPARISON);
-        }
+    for member in members {
+        reader.known_key(&member.key, member.at, &CONDITION);
     }
+    let Some(first) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
+        let has = |key: &str| fields.get(key).is_some();
+        // A group with a slip in its key lacks no part of a comparison.
+        let is_group = !has("path") && !has("op") && members.iter().any(|member| is_almost_group(&member.key));
+        if !is_group {
+            reader.missing(node.at, &COMPARISON, has);
+        }
+        return comparison(reader, fields, below, reads_time);
+    };
+    let key = &*first.key;
+    for member in members.iter().filter(|member| member.key != first.key && CONDITION.has(&member.key)) {
+        reader.misplaced(fields, &member.key, &format!("the group `{key}` has no other keys"));
+    }
+    // What does not belong is read all the same, for its issues.
+    let _ = (path_and_operator(reader, fields), ignore_case(reader, fields), absent_word(reader, fields));
+    values(reader, fields);
+    for other in GROUPS.iter().filter(|other| **other != key) {
+        group(reader, fields, other, below, reads_time);
+    }
+    group(reader, fields, key, below, reads_time)
+}
+
+/// A group's condition, of those that stand below its key.
+fn group(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+    key: &str,
+    below: Below,
+    reads_time: &mut bool,
+) -> Option<Condition> {
     reader.field(fields, key, |reader, node| {
         if key == "not" {
             return read(reader, node, Below::Not, reads_time).map(Condition::not);
@@ -59,10 +82,17 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
     })
 }
 
-fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
-    let fields = reader.object(node, &COMPARISON)?;
+/// Whether an unknown key was probably meant for a group's.
+fn is_almost_group(key: &str) -> bool {
+    let names: Vec<_> = CONDITION.names().collect();
+    !CONDITION.has(key) && nearest(key, &names).is_some_and(|near| GROUPS.contains(&near))
+}
+
+fn path_and_operator(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+) -> (Option<crate::path::Path>, Option<&'static Operator>) {
     let path = reader.field(fields, "path", |reader, node| reader.path(node, "`path`"));
-    *reads_time |= path.as_ref().is_some_and(crate::path::Path::reads_time);
     let operator = reader.field(fields, "op", |reader, node| {
         let known = node.as_str().and_then(Operator::named);
         if known.is_none() {
@@ -74,8 +104,32 @@ fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time
         }
         known
     });
+    (path, operator)
+}
+
+fn ignore_case(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> Option<bool> {
+    reader.field(fields, "ignore_case", |reader, node| reader.boolean(node, "`ignore_case`"))
+}
+
+/// What is wrong with a value, or a path to one, whatever the operator.
+fn values(reader: &mut Reader<'_>, fields: Fields<'_, '_>) {
+    reader.field(fields, "value", |reader, node| {
+        reader.comparable(node);
+        Some(())
+    });
+    reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
+}
+
+fn comparison(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+    below: Below,
+    reads_time: &mut bool,
+) -> Option<Condition> {
+    let (path, operator) = path_and_operator(reader, fields);
+    *reads_time |= path.as_ref().is_some_and(crate::path::Path::reads_time);
     let absent_matches = absent(reader, fields, operator, below);
-    let ignore_case = reader.field(fields, "ignore_case", |reader, node| reader.boolean(node, "`ignore_case`"));
+    let ignore_case = ignore_case(reader, fields);
     let (value, other) = (fields.get("value"), fields.get("value_from"));
     if value.is_some() && other.is_some() {
         let message = "`value` and `value_from` exclude each other";
@@ -83,53 +137,46 @@ fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time
     }
     let Some(operator) = operator else {
         // What does not hang on the operator is told all the same.
-        reader.field(fields, "value", |reader, node| {
-            reader.comparable(node);
-            Some(())
-        });
-        reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
+        values(reader, fields);
         return None;
     };
     if !operator.ignore_case && fields.get("ignore_case").is_some() {
         reader.misplaced(fields, "ignore_case", &format!("`{}` compares no case", operator.name));
     }
     let case = if ignore_case == Some(true) { IgnoreCase::Yes } else { IgnoreCase::No };
-    let check = match (value, other) {
-        (Some(_), Some(_)) => {
-            reader.field(fields, "value", |reader, node| check(reader, operator, node, case));
-            reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
-            None
-        }
-        (None, None) => {
-            let choice = if operator.value_from { "`value` or `value_from`" } else { "`value`" };
-            let message = format!("a condition with `{}` needs {choice}", operator.name);
-            reader.issue(IssueCode::MissingKey, fields.at, message, "say what the path is compared with".to_owned());
-            None
-        }
-        (None, Some(_)) if !operator.value_from => {
-            let why = format!("`{}` compares with a `value` that is checked when the policy is read", operator.name);
-            reader.misplaced(fields, "value_from", &why);
-            None
-        }
-        (None, Some(_)) => reader.field(fields, "value_from", |reader, node| {
-            let path = reader.single_path(node, "`value_from`")?;
-            *reads_time |= path.reads_time();
-            check_from(operator.takes, path, case)
-        }),
-        (Some(_), None) => reader.field(fields, "value", |reader, node| check(reader, operator, node, case)),
-    };
-    let (path, (check, turned)) = (path?, check?);
+    if value.is_none() && (other.is_none() || !operator.value_from) {
+        let choice = if operator.value_from { "`value` or `value_from`" } else { "`value`" };
+        let message = format!("a condition with `{}` needs {choice}", operator.name);
+        reader.issue(IssueCode::MissingKey, fields.at, message, "say what the path is compared with".to_owned());
+    }
+    if !operator.value_from {
+        let why = format!("`{}` compares with a `value` that is checked when the policy is read", operator.name);
+        reader.misplaced(fields, "value_from", &why);
+    }
+    let fixed = reader.field(fields, "value", |reader, node| check(reader, operator, node, case));
+    let from = reader.field(fields, "value_from", |reader, node| {
+        let path = reader.single_path(node, "`value_from`")?;
+        *reads_time |= path.reads_time();
+        check_from(operator.takes, path, case)
+    });
+    let (path, (check, turned)) = (path?, fixed.or(from)?);
     Some(Condition::Test(Box::new(Test { path, check, negated: operator.negative != turned, absent_matches })))
 }
 
+fn absent_word(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> bool {
+    let word =
+        |reader: &mut Reader<'_>, node: &Node<'_>| reader.word(node, "a word for `absent`", &["match"]).map(drop);
+    reader.field(fields, "absent", word).is_some()
+}
+
 fn absent(reader: &mut Reader<'_>, fields: Fields<'_, '_>, operator: Option<&Operator>, below: Below) -> bool {
-    let matches = reader.field(fields, "absent", |reader, node| reader.word(node, "a word for `absent`", &["match"]));
+    let matches = absent_word(reader, fields);
     if below == Below::Not {
         reader.misplaced(fields, "absent", "below `not` it would be turned around");
     } else if operator.is_some_and(|operator| operator.takes == Takes::Exists) {
         reader.misplaced(fields, "absent", "`exists` itself decides on absence");
     }
-    matches.is_some()
+    matches
 }
 
 /// A check, and whether its sense is turned around by its value.

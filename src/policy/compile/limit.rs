@@ -55,6 +55,8 @@ impl LimitPlaces {
                 Some(limit)
             }))
         });
+        // Those of a second key `limits` were read for their issues alone.
+        places.truncate(limits.as_ref().map_or(0, Vec::len));
         let rate = reader.field(fields, "rate_limit", |reader, node| {
             let rate = rate_limit(reader, node, name)?;
             places.push(LimitPlace { index: 0, at: node.at });
