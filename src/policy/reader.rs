@@ -1,15 +1,14 @@
 //! Reads a tree of JSON and notes everything that is wrong on the way.
 
-use std::collections::HashMap;
+mod regexes;
 
-use regex::RegexBuilder;
+use std::collections::HashMap;
 
 use super::bounds::Bounds;
 use super::document::{Need, Shape};
-use super::error::{IssueCode, Issues};
+use super::error::{IssueCode, Issues, steers};
 use super::expression::Expression;
 use super::suggest::{listed, nearest, nearest_path, suggest};
-use super::text::REGEX_SIZE;
 use crate::amount::{Amount, AmountError};
 use crate::json::{Json, Member, Node, each_duplicate};
 use crate::limit::{MAX_DURATION, parse_duration};
@@ -177,7 +176,7 @@ impl<'b> Reader<'b> {
 
     pub(super) fn wrong_type(&mut self, node: &Node<'_>, want: &str) {
         let help = match node.json {
-            Json::Null => Some("leave the key out where it has no value".to_owned()),
+            Json::Null => Some("`null` is no value here: write one, or leave an optional key out".to_owned()),
             _ => None,
         };
         self.issue(IssueCode::WrongType, node.at, format!("{want}, not {}", node.kind()), help);
@@ -267,7 +266,7 @@ impl<'b> Reader<'b> {
                 self.issue(
                     IssueCode::InvalidAmount,
                     node.at,
-                    format!("{what} cannot be {text}: {error}"),
+                    format!("{what} cannot be {}: {error}", cut(text)),
                     help.to_owned(),
                 );
                 None
@@ -275,20 +274,20 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// A whole number that is not negative; past `u64` it is as good as the largest.
-    pub(super) fn count(&mut self, node: &Node<'_>, what: &str) -> Option<u64> {
+    /// A whole number that is not negative; past `u64` it is as good as the largest. `least` is for the help alone.
+    pub(super) fn count(&mut self, node: &Node<'_>, what: &str, least: u8) -> Option<u64> {
         let Json::Number(text) = node.json else {
             self.wrong_type(node, &format!("{what} is a whole number"));
             return None;
         };
         let decimal = Decimal::of_text(text).filter(|decimal| !decimal.negative && decimal.scale >= 0);
         let Some(decimal) = decimal else {
-            let message = format!("{what} cannot be {text}");
-            self.issue(IssueCode::InvalidValue, node.at, message, "write a whole number, 0 or above".to_owned());
+            let message = format!("{what} cannot be {}", cut(text));
+            self.issue(IssueCode::InvalidValue, node.at, message, format!("write a whole number, {least} or above"));
             return None;
         };
         if !text.parse::<f64>().is_ok_and(f64::is_finite) {
-            let message = format!("{what} cannot be {text}: it is past the range of a 64-bit float");
+            let message = format!("{what} cannot be {}: it is past the range of a 64-bit float", cut(text));
             self.issue(IssueCode::InexactNumber, node.at, message, "write a smaller number".to_owned());
             return None;
         }
@@ -369,59 +368,6 @@ impl<'b> Reader<'b> {
         Some(path)
     }
 
-    /// A regular expression. Equal ones are compiled once.
-    pub(super) fn regex(&mut self, node: &Node<'_>, ignore_case: bool) -> Option<Expression> {
-        let source = self.string(node, "a regular expression")?;
-        if source.len() > self.bounds.regex_bytes {
-            let bound = self.bounds.regex_bytes;
-            let message = format!("a regular expression of {} bytes is past the bound of {bound}", source.len());
-            self.issue(IssueCode::TooLong, node.at, message, "split it into several conditions".to_owned());
-            return None;
-        }
-        let key = (source.to_owned(), ignore_case);
-        if let Some(known) = self.regexes.get(&key) {
-            return known.clone();
-        }
-        let compiled = self.compile_regex(node.at, source, ignore_case);
-        self.regexes.insert(key, compiled.clone());
-        compiled
-    }
-
-    fn compile_regex(&mut self, at: usize, source: &str, ignore_case: bool) -> Option<Expression> {
-        // What a regex takes is not told, only whether it stays below a limit: the smallest that it fits is counted.
-        for size in [REGEX_SIZE / 512, REGEX_SIZE / 64, REGEX_SIZE / 8, REGEX_SIZE] {
-            if self.regex_bytes + size > self.bounds.regex_total_bytes {
-                let bound = self.bounds.regex_total_bytes;
-                let message = format!("the policy's regular expressions take more than the bound of {bound} bytes");
-                self.issue(
-                    IssueCode::RegexTooLarge,
-                    at,
-                    message,
-                    "use fewer or smaller ones, or raise the bound; equal ones count once".to_owned(),
-                );
-                return None;
-            }
-            match RegexBuilder::new(source).case_insensitive(ignore_case).size_limit(size).build() {
-                Ok(regex) => {
-                    self.regex_bytes += size;
-                    return Some(Expression::new(regex, ignore_case));
-                }
-                Err(regex::Error::CompiledTooBig(_)) => {}
-                Err(error) => {
-                    let text = error.to_string();
-                    let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                    let message = format!("{} is no regular expression: {why}", quote(source));
-                    let help = "the syntax is that of the `regex` crate, without backreferences and look-around";
-                    self.issue(IssueCode::InvalidRegex, at, message, help.to_owned());
-                    return None;
-                }
-            }
-        }
-        let message = format!("{} takes more than the bound of {REGEX_SIZE} bytes when compiled", quote(source));
-        self.issue(IssueCode::RegexTooLarge, at, message, "use smaller repetitions".to_owned());
-        None
-    }
-
     /// Notes what is wrong with a value that conditions compare with: `null` in it, numbers that are not exact, lists past the
     /// bound.
     pub(super) fn comparable(&mut self, node: &Node<'_>) {
@@ -433,7 +379,8 @@ impl<'b> Reader<'b> {
             Json::Bool(_) | Json::String(_) => {}
             Json::Number(text) => {
                 if Exact::of_text(text).is_none() {
-                    let message = format!("neither a 64-bit integer nor a double holds {} exactly", quote(text));
+                    let message =
+                        format!("{} is no 64-bit integer, and no double's shortest text has its value", quote(text));
                     let help = "write it with fewer digits: no argument can have this value".to_owned();
                     self.issue(IssueCode::InexactNumber, node.at, message, help);
                 }
@@ -473,16 +420,17 @@ fn whole_seconds(text: &str) -> Option<u32> {
     u32::try_from(micros / Amount::ONE.micros()).ok()
 }
 
-/// A text of the document in backticks, cut and with control characters escaped.
+/// A text of the document in backticks, cut and with control characters and the like escaped.
 pub(crate) fn quote(text: &str) -> String {
+    format!("`{}`", cut(text))
+}
+
+fn cut(text: &str) -> String {
     const SHOWN: usize = 60;
-    let cut: String = text
-        .chars()
-        .take(SHOWN)
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-        .collect();
+    let cut: String =
+        text.chars().take(SHOWN).flat_map(|c| if steers(c) { c.escape_debug().collect() } else { vec![c] }).collect();
     let more = if text.chars().nth(SHOWN).is_some() { "..." } else { "" };
-    format!("`{cut}{more}`")
+    format!("{cut}{more}")
 }
 
 /// A string or number of the document in backticks.

@@ -88,7 +88,10 @@ pub(super) fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str
     };
     let is_there = |near: &&'static str| words.contains(near);
     let wanted = plain(word);
-    let is_it = |foreign: &str| foreign == word || (!wanted.is_empty() && plain(foreign) == wanted);
+    let is_it = |foreign: &str| {
+        let letters = foreign.chars().filter(|c| c.is_alphanumeric());
+        foreign == word || (!wanted.is_empty() && letters.eq(wanted.chars()))
+    };
     if let Some((_, near)) = FOREIGN.iter().find(|(foreign, near)| is_there(near) && is_it(foreign)) {
         return Some(near);
     }

@@ -128,6 +128,37 @@ fn regexes_are_counted_by_the_size_that_they_fit() {
     }
 }
 
+/// A bound above the default one lets larger expressions be, as far as all of them together may grow.
+#[test]
+fn a_larger_regex_is_read_where_the_host_allows_it() {
+    let document = with_condition(r#"{"path":"args.x","op":"regex","value":"a{90000}"}"#);
+    let large = Bounds::new().regex_compiled_bytes(16 << 20);
+    let told = |bounds: &Bounds| {
+        let read = Policy::from_json_within(&document, bounds);
+        read.err().map(|error| error.issues()[0].message().to_owned())
+    };
+    let one = "`a{90000}` takes more than the bound of 1048576 bytes when compiled";
+    assert_eq!(told(&Bounds::new()).as_deref(), Some(one));
+    assert_eq!(told(&large), None);
+    let all = "the policy's regular expressions take more than the bound of 1048576 bytes";
+    assert_eq!(told(&large.regex_total_bytes(1 << 20)).as_deref(), Some(all));
+}
+
+/// Texts to find without regard to case count as regular expressions do.
+#[test]
+fn texts_without_regard_to_case_are_bounded_all_together() {
+    let texts: Vec<_> = (0..20).map(|index| format!("{index:02}{}", "x".repeat(1_000))).collect();
+    let read = |ignore_case: bool| {
+        let condition = json!({ "path": "args.x", "op": "starts_with", "value": texts, "ignore_case": ignore_case });
+        let bounds = Bounds::new().regex_total_bytes(1 << 20);
+        let read = Policy::from_json_within(&with_condition(&condition.to_string()), &bounds);
+        read.err().map_or_else(Vec::new, |error| error.issues().iter().map(Issue::code).collect())
+    };
+    assert_eq!(read(false), []);
+    let codes = read(true);
+    assert!(!codes.is_empty() && codes.iter().all(|code| code.as_str() == "regex_too_large"), "{codes:?}");
+}
+
 #[test]
 fn what_is_missing_or_misread_is_told_with_what_helps() {
     let lease = |lease: Value| {
@@ -147,12 +178,34 @@ fn what_is_missing_or_misread_is_told_with_what_helps() {
             "`min_approvers` cannot be 1e999: it is past the range of a 64-bit float",
             "write a smaller number",
         ),
+        (approvers.replace("1e999", "1.5"), "`min_approvers` cannot be 1.5", "write a whole number, 1 or above"),
+        (
+            json!({ "version": "1", "default": "deny", "hide": [null] }).to_string(),
+            "a name pattern is a string, not null",
+            "`null` is no value here: write one, or leave an optional key out",
+        ),
+        (
+            with_condition(r#"{"path":"args.x","op":"not_in","value":[]}"#),
+            "`not_in` with an empty list is true of every value",
+            "name a value, or remove the condition",
+        ),
+        (
+            with_condition(r#"{"path":"args.x","op":"eq","value":18446744073709551616}"#),
+            "`18446744073709551616` is no 64-bit integer, and no double's shortest text has its value",
+            "write it with fewer digits: no argument can have this value",
+        ),
+        (
+            with_limits(&json!([{ "counter": "c", "window": "day", "max": 1, "scope": "grant" }]))
+                .replace(r#""max":1"#, &format!(r#""max":{}"#, "9".repeat(5_000))),
+            &format!("`max` cannot be {}...: an amount is at most 9000000000000", "9".repeat(60)),
+            "write a number from 0 to 9000000000000 with at most six decimals",
+        ),
         (lease(json!("1 x\n")), "`1 x\\n` is no duration", duration),
         (lease(json!(0)), "`0` is no duration", duration),
         (
             json!({ "version": "1", "default": "deny", "hide": null }).to_string(),
             "`hide` is a list, not null",
-            "leave the key out where it has no value",
+            "`null` is no value here: write one, or leave an optional key out",
         ),
     ] {
         let error = Policy::from_json(&document).unwrap_err();
@@ -187,6 +240,7 @@ fn a_host_can_set_every_bound() {
         (Bounds::pattern_bytes, 3, tools(&["abc"]), tools(&["abcd"]), "too_long"),
         (Bounds::pattern_bytes, 3, hidden(&["abc"]), hidden(&["abcd"]), "too_long"),
         (Bounds::regex_bytes, 3, regex("abc"), regex("abcd"), "too_long"),
+        (Bounds::regex_compiled_bytes, 100_000, regex("a"), regex("a{9000}"), "regex_too_large"),
         (Bounds::regex_total_bytes, 100_000, regex("a"), regex("a{9000}"), "regex_too_large"),
     ] {
         for before in [Bounds::new(), Bounds::new().nesting(9), Bounds::new().document_bytes(9_999)] {
@@ -207,8 +261,14 @@ fn a_host_can_set_every_bound() {
     assert_eq!(codes(5, &four), ["too_deep"]);
     assert_eq!(codes(5, &Bounds::new()), ["wrong_type"]);
     // What was set before stays.
-    let others: [Set; 5] =
-        [Bounds::entries, Bounds::list_values, Bounds::pattern_bytes, Bounds::regex_bytes, Bounds::regex_total_bytes];
+    let others: [Set; 6] = [
+        Bounds::entries,
+        Bounds::list_values,
+        Bounds::pattern_bytes,
+        Bounds::regex_bytes,
+        Bounds::regex_compiled_bytes,
+        Bounds::regex_total_bytes,
+    ];
     for set in others {
         assert_eq!(codes(5, &set(Bounds::new().nesting(4), 9).document_bytes(9_999)), ["too_deep"]);
     }
@@ -218,7 +278,18 @@ fn a_host_can_set_every_bound() {
 fn what_ends_the_reading_is_told_with_what_helps() {
     for (text, help) in [
         ("", Some("close what is open")),
-        ("{,", Some("a policy is one object in strict JSON")),
+        ("{,", Some("write it as `\"key\": value`")),
+        ("deny", Some("a policy is one object in strict JSON")),
+        ("{\"version\": True}", Some("did you mean `true`?")),
+        ("{\"version\": nulll}", Some("did you mean `null`?")),
+        ("{\"version\": NaN}", Some("JSON has no number `NaN`")),
+        ("{\"version\": +1}", Some("write the number without `+`")),
+        ("{\"version\": .5}", Some("write a digit before the point, as in `0.5`")),
+        ("{\"version\": '1'}", Some("a string stands in double quotes, `\"`")),
+        (
+            "{\"version\": @}",
+            Some("a value is an object, a list, a string in double quotes, a number, `true`, `false` or `null`"),
+        ),
         ("{\"version\": ", Some("close what is open")),
         ("{\"version\": \"1\", \"default\": \"deny\",}", Some("remove it")),
         ("{} {}", Some("remove it")),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::condition::{Affix, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
 use super::super::document::{COMPARISON, CONDITION, GROUPS, OPERATORS, Operator, TYPES, Takes};
 use super::super::error::IssueCode;
-use super::super::reader::{Fields, Reader, quote, shown};
+use super::super::reader::{Fields, Reader, quote};
 use super::super::suggest::nearest;
 use super::super::text::{Directories, Hosts, Needle};
 use crate::json::{Json, Node};
@@ -220,7 +220,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         Takes::Greater => order(reader, Order::Greater)?,
         Takes::GreaterOrEqual => order(reader, Order::GreaterOrEqual)?,
         Takes::In => {
-            let elements = some_list(reader, node, name, "a list of values")?;
+            let elements = some_list(reader, node, operator, "a list of values")?;
             reader.comparable(node);
             Check::In(Operand::Fixed(elements.iter().map(Node::to_value).collect::<Option<_>>()?))
         }
@@ -251,7 +251,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
             let affix = if operator.takes == Takes::StartsWith { Affix::Start } else { Affix::End };
             let needles = match &node.json {
                 Json::String(text) => vec![needle(reader, node, text, case)?],
-                _ => strings(reader, node, name, "a string or a list of strings", |reader, node, text| {
+                _ => strings(reader, node, operator, "a string or a list of strings", |reader, node, text| {
                     needle(reader, node, text, case)
                 })?,
             };
@@ -278,7 +278,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
             };
             match &node.json {
                 Json::String(text) => add(reader, node, text)?,
-                _ => drop(strings(reader, node, name, "the name of a type, or a list of them", add)?),
+                _ => drop(strings(reader, node, operator, "the name of a type, or a list of them", add)?),
             }
             Check::Type(types)
         }
@@ -291,7 +291,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
                 }
                 Some(text.to_owned())
             };
-            let directories = strings(reader, node, name, "a list of absolute directories", one)?;
+            let directories = strings(reader, node, operator, "a list of absolute directories", one)?;
             Check::PathWithin(Directories::new(directories.iter().map(String::as_str)).ok()?)
         }
         Takes::HostIn => {
@@ -307,7 +307,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
                 }
                 Some(text.to_owned())
             };
-            let hosts = strings(reader, node, name, "a list of hosts", one)?;
+            let hosts = strings(reader, node, operator, "a list of hosts", one)?;
             Check::HostIn(Hosts::new(hosts.iter().map(String::as_str)).ok()?)
         }
     };
@@ -320,13 +320,19 @@ fn unfit(reader: &mut Reader<'_>, node: &Node<'_>, operator: &str, want: &str) {
     reader.issue(IssueCode::InvalidValue, node.at, message, None);
 }
 
-fn some_list<'n, 't>(reader: &mut Reader<'_>, node: &'n Node<'t>, name: &str, want: &str) -> Option<&'n [Node<'t>]> {
+fn some_list<'n, 't>(
+    reader: &mut Reader<'_>,
+    node: &'n Node<'t>,
+    operator: &Operator,
+    want: &str,
+) -> Option<&'n [Node<'t>]> {
     let Json::Array(elements) = &node.json else {
-        unfit(reader, node, name, want);
+        unfit(reader, node, operator.name, want);
         return None;
     };
     if elements.is_empty() {
-        let message = format!("`{name}` with an empty list is never true");
+        let always = if operator.negative { "true of every value" } else { "never true" };
+        let message = format!("`{}` with an empty list is {always}", operator.name);
         reader.empty_list(node.at, &message, "name a value, or remove the condition");
     }
     Some(elements)
@@ -335,16 +341,16 @@ fn some_list<'n, 't>(reader: &mut Reader<'_>, node: &'n Node<'t>, name: &str, wa
 fn strings<T>(
     reader: &mut Reader<'_>,
     node: &Node<'_>,
-    name: &str,
+    operator: &Operator,
     want: &str,
     mut read: impl FnMut(&mut Reader<'_>, &Node<'_>, &str) -> Option<T>,
 ) -> Option<Vec<T>> {
-    let elements = some_list(reader, node, name, want)?;
+    let elements = some_list(reader, node, operator, want)?;
     reader.list_fits(node.at, elements.len());
     Some(reader.each(elements, |reader, node| match node.as_str() {
         Some(text) => read(reader, node, text),
         None => {
-            let message = format!("`{name}` compares with strings, not {}", node.kind());
+            let message = format!("`{}` compares with strings, not {}", operator.name, node.kind());
             reader.issue(IssueCode::InvalidValue, node.at, message, None);
             None
         }
@@ -353,7 +359,7 @@ fn strings<T>(
 
 fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
     match node.json {
-        Json::Number(_) => reader.count(node, "a length"),
+        Json::Number(_) => reader.count(node, "a length", 0),
         _ => {
             unfit(reader, node, name, "a whole number, 0 or above");
             None
@@ -362,16 +368,8 @@ fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
 }
 
 fn needle(reader: &mut Reader<'_>, node: &Node<'_>, text: &str, case: IgnoreCase) -> Option<Needle> {
-    if case == IgnoreCase::Yes && text.len() > reader.bounds.regex_bytes {
-        let message = format!("a text of {} bytes to find without regard to case", text.len());
-        let help = format!("at most {} bytes can be compared so", reader.bounds.regex_bytes);
-        reader.issue(IssueCode::TooLong, node.at, message, help);
-        return None;
+    match case {
+        IgnoreCase::No => Some(Needle::Plain(text.into())),
+        IgnoreCase::Yes => reader.folded(node, text),
     }
-    let needle = Needle::new(text, case);
-    if needle.is_none() {
-        let message = format!("{} is too long to find without regard to case", shown(node));
-        reader.issue(IssueCode::TooLong, node.at, message, "use a shorter text".to_owned());
-    }
-    needle
 }
