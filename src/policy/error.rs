@@ -277,6 +277,11 @@ impl Issues {
         self.found.push((at, issue));
     }
 
+    /// Whether no further ones are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() == KEPT
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

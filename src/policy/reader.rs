@@ -146,13 +146,10 @@ impl<'b> Reader<'b> {
     pub(super) fn known_key(&mut self, key: &str, at: usize, shape: &'static Shape) {
         if !shape.has(key) {
             self.at_key(key, |reader| {
-                let names: Vec<_> = shape.names().collect();
-                reader.issue(
-                    IssueCode::UnknownKey,
-                    at,
-                    format!("{} has no key {}", shape.name, quote(key)),
-                    suggest(key, &names),
-                );
+                let message = format!("{} has no key {}", shape.name, quote(key));
+                // It takes longer than all else, and what is not kept needs none.
+                let help = (!reader.issues.is_full()).then(|| suggest(key, &shape.names().collect::<Vec<_>>()));
+                reader.issue(IssueCode::UnknownKey, at, message, help);
             });
         }
     }

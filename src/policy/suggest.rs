@@ -92,7 +92,7 @@ pub(super) fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str
         let letters = foreign.chars().filter(|c| c.is_alphanumeric());
         foreign == word || (!wanted.is_empty() && letters.eq(wanted.chars()))
     };
-    if let Some((_, near)) = FOREIGN.iter().find(|(foreign, near)| is_there(near) && is_it(foreign)) {
+    if let Some((_, near)) = FOREIGN.iter().find(|(foreign, near)| is_it(foreign) && is_there(near)) {
         return Some(near);
     }
     let near = words.iter().map(|known| (edits(&wanted, &plain(known)), *known)).min_by_key(|(edits, _)| *edits)?;

@@ -26,6 +26,9 @@ pub(super) enum Below {
     Not,
 }
 
+/// Among so many members is the key of a group looked for.
+const FEW: usize = 8;
+
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
     let Json::Object(members) = &node.json else {
         reader.wrong_type(node, "a condition is an object");
@@ -38,7 +41,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
     let Some(first) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
         let has = |key: &str| fields.get(key).is_some();
         // A group with a slip in its key lacks no part of a comparison.
-        let is_group = !has("path") && !has("op") && members.iter().any(|member| is_almost_group(&member.key));
+        let could_be = !has("path") && !has("op") && !reader.issues.is_full();
+        let is_group = could_be && members.iter().take(FEW).any(|member| is_almost_group(&member.key));
         if !is_group {
             reader.missing(node.at, &COMPARISON, has);
         }
