@@ -38,12 +38,14 @@
 //! | `tools.<name>`, `tools.*` | an entry of `tools`, `all_tools` |
 //! | `conditions` on `args.` | a rule of `require` with the `name` and `on_deny` of theirs |
 //! | `conditions` on `state.`, with or without `state` | a limit; its counter is `<tool>.<counter>` or `_global.<counter>`, its scope `global` |
+//! | a bound of 0 for calls that may add nothing | a `max` of 0.5: one of 0 would refuse these too |
 //! | `rate_limit: 5/hour` | a limit, its counter `<tool>._rate_hour` |
 //! | `increment_from` | `amount_from`, and a rule of `deny_if` for what is no whole number |
 //! | `action: deny` | `action: deny`; where it is not the first rule of its tool, a rule of `require` that never holds |
 //! | `default`, `hide`, `description` | the same; `default` is written down where it was left out |
 //!
 //! The rules stay in their order, and a refusal gives the message that it gave there: `on_deny`, or what Intercept says without one.
+//! But a bound on a counter is a limit here, and limits come after all rules: where both stop a call, the rule's message is shown.
 //! The rule that it names is a place of the translation, where the `name` of the first one stands (of a limit, its counter).
 //!
 //! # Deliberate differences

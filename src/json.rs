@@ -246,8 +246,10 @@ impl<'t> Parser<'t> {
         SyntaxError { at: self.at, what }
     }
 
+    /// Steps over `word`, unless it is only the beginning of another.
     fn literal(&mut self, word: &str) -> bool {
-        let found = self.rest().starts_with(word.as_bytes());
+        let after = self.rest().strip_prefix(word.as_bytes());
+        let found = after.is_some_and(|after| !matches!(after, [b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_', ..]));
         if found {
             self.at += word.len();
         }
@@ -480,6 +482,9 @@ mod tests {
             ("1 2", 2, TrailingText),
             ("{}}", 2, TrailingText),
             ("nul", 0, ExpectedValue),
+            ("nulll", 0, ExpectedValue),
+            ("[true1]", 1, ExpectedValue),
+            ("null\"", 4, TrailingText),
             ("NaN", 0, ExpectedValue),
             ("Infinity", 0, ExpectedValue),
             ("05", 0, Number),

@@ -9,7 +9,7 @@ use crate::policy::{IssueCode, quote};
 
 pub(super) enum Condition {
     /// On an argument: the condition in this crate's language, which holds in `require` where the other held.
-    Argument(Value, Place),
+    Argument { translated: Value, place: Place, value_place: Place },
     /// On a counter.
     Bound(Bound),
 }
@@ -21,6 +21,7 @@ pub(super) struct Bound {
     pub(super) is_strict: bool,
     pub(super) value: f64,
     pub(super) place: Place,
+    pub(super) value_place: Place,
 }
 
 const OPERATORS: [&str; 11] = ["eq", "neq", "in", "not_in", "lt", "lte", "gt", "gte", "regex", "contains", "exists"];
@@ -62,7 +63,8 @@ pub(super) fn read(walk: &mut Walk, value: &Value) -> Option<Condition> {
     walk.at_key("value", |walk| match path? {
         Path::Arguments(path) => {
             let value = operand(walk, op, value)?;
-            Some(Condition::Argument(json!({ "path": path, "op": op, "value": value }), place))
+            let translated = json!({ "path": path, "op": op, "value": value });
+            Some(Condition::Argument { translated, place, value_place: walk.place() })
         }
         Path::Counter(scope, counter) => {
             if op != "lt" && op != "lte" {
@@ -76,7 +78,8 @@ pub(super) fn read(walk: &mut Walk, value: &Value) -> Option<Condition> {
             };
             let value = double(walk, number)?;
             let (scope, counter) = (scope.to_owned(), counter.to_owned());
-            Some(Condition::Bound(Bound { scope, counter, is_strict: op == "lt", value, place }))
+            let value_place = walk.place();
+            Some(Condition::Bound(Bound { scope, counter, is_strict: op == "lt", value, place, value_place }))
         }
     })
 }

@@ -13,6 +13,8 @@ pub(super) struct Rule {
     pub(super) denies: bool,
     pub(super) conditions: Vec<Condition>,
     pub(super) state: Option<State>,
+    /// It keeps a counter, and which one could not be read.
+    pub(super) has_unread_state: bool,
     pub(super) place: Place,
     /// Every condition could be read.
     pub(super) is_whole: bool,
@@ -21,8 +23,10 @@ pub(super) struct Rule {
 /// A counter that a rule keeps.
 pub(super) struct State {
     pub(super) counter: String,
-    pub(super) window: &'static str,
+    /// Nothing, if it could not be read.
+    pub(super) window: Option<&'static str>,
     pub(super) cost: Cost,
+    pub(super) cost_place: Place,
     pub(super) place: Place,
 }
 
@@ -40,7 +44,7 @@ impl Rule {
         let state = self.state.as_ref()?;
         self.conditions.iter().position(|condition| match condition {
             Condition::Bound(bound) => bound.scope == scope && bound.counter == state.counter,
-            Condition::Argument(..) => false,
+            Condition::Argument { .. } => false,
         })
     }
 }
@@ -70,6 +74,7 @@ pub(super) fn read(walk: &mut Walk, value: &Value, scope: &str) -> Option<Rule> 
         is_whole: conditions.as_ref().map_or(0, Vec::len) == written,
         conditions: conditions.unwrap_or_default(),
         state: None,
+        has_unread_state: matches!((&rate, &state), (Some((None, _)), _) | (_, Some(None))),
         place,
     };
     let mut conflict = |message: &str, help: &str| {
@@ -115,9 +120,11 @@ impl Rule {
             is_strict: false,
             value: count as f64,
             place: place.clone(),
+            value_place: place.clone(),
         };
         self.conditions = vec![Condition::Bound(bound)];
-        self.state = Some(State { counter, window, cost: Cost::Each(1), place: place.clone() });
+        let (cost, cost_place) = (Cost::Each(1), place.clone());
+        self.state = Some(State { counter, window: Some(window), cost, cost_place, place: place.clone() });
         self.on_deny.get_or_insert_with(|| format!("Rate limit of {count} per {window} reached. Try again later."));
     }
 }
@@ -182,11 +189,11 @@ fn state(walk: &mut Walk, value: &Value) -> Option<State> {
     if members.get("window").is_none_or(Value::is_null) {
         walk.missing("`state` needs a `window`", "it is one of `minute`, `hour`, `day`");
     }
-    let each = walk.field(members, "increment", |walk, value| Some(increment(walk, value)));
+    let each = walk.field(members, "increment", |walk, value| Some((increment(walk, value), walk.place())));
     let from = walk.field(members, "increment_from", |walk, value| {
         let text = walk.string(value, "`increment_from`")?;
         match Path::parse(text) {
-            Some(Path::Arguments(path)) => Some(path),
+            Some(Path::Arguments(path)) => Some((path, walk.place())),
             _ => {
                 let message = format!("{} is no path into the arguments", quote(text));
                 walk.issue(IssueCode::InvalidPath, message, "begin it with `args.`".to_owned());
@@ -198,11 +205,12 @@ fn state(walk: &mut Walk, value: &Value) -> Option<State> {
         let message = "Intercept passes over `increment` beside `increment_from`";
         walk.issue_at(&place, IssueCode::ConflictingKeys, message, "keep one of the two");
     }
-    let cost = match (from, each) {
-        (Some(path), _) => Cost::From(path),
-        (None, each) => Cost::Each(each.flatten().unwrap_or(1)),
+    let (cost, cost_place) = match (from, each) {
+        (Some((path, place)), _) => (Cost::From(path), place),
+        (None, Some((each, place))) => (Cost::Each(each.unwrap_or(1)), place),
+        (None, None) => (Cost::Each(1), place.clone()),
     };
-    Some(State { counter: counter?, window: window?, cost, place })
+    Some(State { counter: counter?, window, cost, cost_place, place })
 }
 
 /// A whole number; nothing and 0 are 1.

@@ -19,11 +19,28 @@ pub(super) struct Tool<'v> {
 
 /// The counters of a document, by scope and name.
 #[derive(Default)]
-pub(super) struct Counters(HashMap<(String, String), Counter>);
+pub(super) struct Counters {
+    kept: HashMap<(String, String), Counter>,
+    /// Those of which something is wrong that has been told; without a name, any of the scope.
+    unclear: HashSet<(String, Option<String>)>,
+}
 
 struct Counter {
     window: &'static str,
     cost: Cost,
+}
+
+impl Counters {
+    /// Bounds on this counter are not told that nobody keeps it.
+    fn unclear(&mut self, scope: &str, counter: Option<&str>) {
+        self.unclear.insert((scope.to_owned(), counter.map(str::to_owned)));
+    }
+
+    fn is_unclear(&self, scope: &str, counter: &str) -> bool {
+        [None, Some(counter)]
+            .into_iter()
+            .any(|counter| self.unclear.contains(&(scope.to_owned(), counter.map(str::to_owned))))
+    }
 }
 
 /// The key that stands for all tools, and what its counters stand below.
@@ -45,12 +62,19 @@ pub(super) fn read<'v>(walk: &mut Walk, name: &'v str, value: &Value, counters: 
     }
     let members = walk.object(value, "a tool", &["rules"])?;
     let rules = walk.field(members, "rules", |walk, value| {
-        let rules = walk.list(value, "`rules`")?;
-        Some(walk.each(rules, |walk, value| rule::read(walk, value, scope)))
+        let written = walk.list(value, "`rules`")?;
+        let rules = walk.each(written, |walk, value| rule::read(walk, value, scope));
+        if rules.len() < written.len() {
+            counters.unclear(scope, None);
+        }
+        Some(rules)
     });
     tool.rules = rules.unwrap_or_default();
     let mut kept = HashSet::new();
     for rule in &tool.rules {
+        if rule.has_unread_state {
+            counters.unclear(scope, None);
+        }
         let Some(state) = &rule.state else { continue };
         if name == GLOBAL || name.contains('.') {
             let message = match name {
@@ -59,6 +83,11 @@ pub(super) fn read<'v>(walk: &mut Walk, name: &'v str, value: &Value, counters: 
             };
             let help = "translate without it, and write it as one of `limits`";
             walk.issue_at(&state.place, IssueCode::InvalidPattern, message, help);
+            counters.unclear(scope, Some(&state.counter));
+            // As a path to it reads.
+            if let Some((scope, counter)) = format!("{scope}.{}", state.counter).split_once('.') {
+                counters.unclear(scope, Some(counter));
+            }
         } else if !kept.insert(&state.counter) {
             let message = format!("another rule of this tool keeps the counter {}", quote(&state.counter));
             walk.issue_at(&state.place, IssueCode::CounterDisagrees, message, "give it another name");
@@ -69,9 +98,12 @@ pub(super) fn read<'v>(walk: &mut Walk, name: &'v str, value: &Value, counters: 
                     format!("no condition of the rule bounds {path} from above, so that Intercept counts nothing");
                 walk.issue_at(&state.place, IssueCode::MissingKey, message, "add one with `lte`, or remove `state`");
             }
+            counters.unclear(scope, Some(&state.counter));
+        } else if let Some(window) = state.window {
+            let counter = Counter { window, cost: state.cost.clone() };
+            counters.kept.insert((scope.to_owned(), state.counter.clone()), counter);
         } else {
-            let counter = Counter { window: state.window, cost: state.cost.clone() };
-            counters.0.insert((scope.to_owned(), state.counter.clone()), counter);
+            counters.unclear(scope, Some(&state.counter));
         }
     }
     Some(tool)
@@ -106,9 +138,11 @@ impl Tool<'_> {
             let mut conditions = Vec::new();
             let at = format!("{base}/require/{}", require.len());
             for condition in &rule.conditions {
-                if let Condition::Argument(value, place) = condition {
-                    walk.made_of(&format!("{at}/conditions/{}", conditions.len()), place);
-                    conditions.push(value.clone());
+                if let Condition::Argument { translated, place, value_place } = condition {
+                    let at = format!("{at}/conditions/{}", conditions.len());
+                    walk.made_of(&at, place);
+                    walk.made_of(&format!("{at}/value"), value_place);
+                    conditions.push(translated.clone());
                 }
             }
             if rule.denies {
@@ -145,10 +179,13 @@ impl Tool<'_> {
         let own = rule.own_bound(self.scope());
         for (index, condition) in rule.conditions.iter().enumerate() {
             let Condition::Bound(bound) = condition else { continue };
-            let Bound { scope, counter, place, .. } = bound;
-            let Some(kept) = counters.0.get(&(scope.clone(), counter.clone())) else {
-                let message = format!("no `state` keeps the counter {}", quote(&format!("state.{scope}.{counter}")));
-                walk.issue_at(place, IssueCode::UnknownValue, message, "name a counter that a rule keeps");
+            let Bound { scope, counter, place, value_place, .. } = bound;
+            let Some(kept) = counters.kept.get(&(scope.clone(), counter.clone())) else {
+                if !counters.is_unclear(scope, counter) {
+                    let path = quote(&format!("state.{scope}.{counter}"));
+                    let message = format!("no `state` keeps the counter {path}");
+                    walk.issue_at(place, IssueCode::UnknownValue, message, "name a counter that a rule keeps");
+                }
                 continue;
             };
             let charged = scope == self.scope() || scope == GLOBAL;
@@ -173,7 +210,16 @@ impl Tool<'_> {
                 walk.issue_at(place, IssueCode::InvalidValue, message, "say so with `action: deny`");
                 continue;
             }
-            let message = rule.on_deny.clone().unwrap_or_else(|| format!("Rate limit exceeded for {}", rule.name));
+            // Only a bound that is counted up to is a rate limit there.
+            let message = rule.on_deny.clone().unwrap_or_else(|| match own == Some(index) {
+                true => format!("Rate limit exceeded for {}", rule.name),
+                false => format!("Denied by rule {:?}", rule.name),
+            });
+            let max = match cost {
+                // A maximum of 0 refuses every call, also one that adds nothing. Counters are whole: below a half is 0.
+                Cost::From(_) | Cost::Each(0) if max == 0 => json!(0.5),
+                _ => json!(max),
+            };
             let mut limit = json!({
                 "counter": format!("{scope}.{counter}"),
                 "window": kept.window,
@@ -183,6 +229,7 @@ impl Tool<'_> {
             });
             let at = format!("{base}/limits/{}", limits.len());
             walk.made_of(&at, place);
+            walk.made_of(&format!("{at}/max"), value_place);
             if let Some(members) = limit.as_object_mut() {
                 match cost {
                     Cost::Each(1) => None,
@@ -192,7 +239,7 @@ impl Tool<'_> {
             }
             if let (Some(state), true) = (&rule.state, own == Some(index)) {
                 for key in ["amount", "amount_from"] {
-                    walk.made_of(&format!("{at}/{key}"), &state.place);
+                    walk.made_of(&format!("{at}/{key}"), &state.cost_place);
                 }
             }
             limits.push(limit);

@@ -11,6 +11,7 @@ pub struct Bounds {
     pub(crate) list_values: usize,
     pub(crate) pattern_bytes: usize,
     pub(crate) regex_bytes: usize,
+    pub(crate) regex_compiled_bytes: usize,
     pub(crate) regex_total_bytes: usize,
     pub(crate) nesting: usize,
 }
@@ -23,6 +24,7 @@ impl Default for Bounds {
             list_values: 1_000,
             pattern_bytes: 256,
             regex_bytes: 4 << 10,
+            regex_compiled_bytes: 1 << 20,
             regex_total_bytes: 256 << 20,
             nesting: 64,
         }
@@ -55,13 +57,20 @@ impl Bounds {
         Self { pattern_bytes: bytes, ..self }
     }
 
-    /// The source of a regular expression: 4 KiB. Compiled, each is at most 1 MiB.
+    /// The source of a regular expression, or a text that is found without regard to case: 4 KiB, in bytes.
     pub fn regex_bytes(self, bytes: usize) -> Self {
         Self { regex_bytes: bytes, ..self }
     }
 
-    /// All different regular expressions of the policy, compiled: 256 MiB. (How much one takes is told by a factor of
-    /// eight.)
+    /// A regular expression, or a text that is found without regard to case, compiled: 1 MiB, in bytes. All of a policy together
+    /// are bounded by [`Bounds::regex_total_bytes`], which does not grow with this.
+    pub fn regex_compiled_bytes(self, bytes: usize) -> Self {
+        Self { regex_compiled_bytes: bytes, ..self }
+    }
+
+    /// All regular expressions of the policy, compiled, equal ones once, and all texts that are found without regard to case: 256
+    /// MiB, in bytes. How much one takes is told by a factor of eight: 2 KiB, 16 KiB, and so on up to
+    /// [`Bounds::regex_compiled_bytes`].
     pub fn regex_total_bytes(self, bytes: usize) -> Self {
         Self { regex_total_bytes: bytes, ..self }
     }

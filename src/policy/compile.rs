@@ -15,6 +15,7 @@ use super::document::{ACTIONS, ALL_TOOLS, APPROVAL_RULE, DEFAULTS, DOCUMENT, ENT
 use super::error::{IssueCode, PolicyError};
 use super::pattern::Names;
 use super::reader::{Fields, Reader, quote};
+use super::suggest::nearest;
 use super::{Action, Compiled, DefaultEffect, Digest, Rule, Rules};
 use crate::json::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind};
 use crate::number::Exact;
@@ -44,7 +45,7 @@ pub(super) fn compile(source: &str, bounds: &Bounds) -> Result<Compiled, PolicyE
     let mut draft = Draft { text: String::with_capacity(source.len().min(FIRST_TEXT)), ..Draft::default() };
     let mut parser = Parser::new(source, bounds.nesting);
     if let Err(error) = draft.read(&mut reader, &mut parser) {
-        syntax_issue(&mut reader, error);
+        syntax_issue(&mut reader, source, error);
     }
     draft.limits.connect(&mut reader, &mut draft.entries, &mut draft.all_tools, &draft.names);
     if !reader.issues.is_empty() {
@@ -68,15 +69,19 @@ pub(super) fn compile(source: &str, bounds: &Bounds) -> Result<Compiled, PolicyE
     Ok(compiled)
 }
 
-fn syntax_issue(reader: &mut Reader<'_>, error: SyntaxError) {
+fn syntax_issue(reader: &mut Reader<'_>, source: &str, error: SyntaxError) {
+    let (before, rest) = source.split_at_checked(error.at).unwrap_or((source, ""));
+    let is_at_start = before.trim().is_empty();
     let (code, help) = match error.what {
         SyntaxErrorKind::TooDeep => (
             IssueCode::TooDeep,
             Some(format!("at most {} lists and objects may stand inside each other", reader.bounds.nesting)),
         ),
-        SyntaxErrorKind::ExpectedKey | SyntaxErrorKind::ExpectedValue => {
+        SyntaxErrorKind::ExpectedValue if is_at_start => {
             (IssueCode::Syntax, Some("a policy is one object in strict JSON".to_owned()))
         }
+        SyntaxErrorKind::ExpectedValue => (IssueCode::Syntax, Some(value_help(rest))),
+        SyntaxErrorKind::ExpectedKey => (IssueCode::Syntax, Some("write it as `\"key\": value`".to_owned())),
         SyntaxErrorKind::Ended => (IssueCode::Syntax, Some("close what is open".to_owned())),
         SyntaxErrorKind::TrailingComma | SyntaxErrorKind::Comment | SyntaxErrorKind::TrailingText => {
             (IssueCode::Syntax, Some("remove it".to_owned()))
@@ -85,6 +90,22 @@ fn syntax_issue(reader: &mut Reader<'_>, error: SyntaxError) {
     };
     reader.pointer.clear();
     reader.issue(code, error.at, error.what.to_string(), help);
+}
+
+/// How to mend a text that is no value of JSON.
+fn value_help(text: &str) -> String {
+    let word: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').take(20).collect();
+    match text.chars().next() {
+        Some('+') => "write the number without `+`".to_owned(),
+        Some('.') => "write a digit before the point, as in `0.5`".to_owned(),
+        Some('\'' | '`' | '\u{201c}' | '\u{201d}') => "a string stands in double quotes, `\"`".to_owned(),
+        _ if matches!(&*word, "NaN" | "Infinity" | "inf") => format!("JSON has no number {}", quote(&word)),
+        _ => match nearest(&word, &["true", "false", "null"]) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "a value is an object, a list, a string in double quotes, a number, `true`, `false` or `null`"
+                .to_owned(),
+        },
+    }
 }
 
 /// A policy in the making.
@@ -163,7 +184,9 @@ impl Draft {
             reader.known_key(&key, at, &DOCUMENT);
             if seen.contains(&key) {
                 reader.duplicate_key(&key, at);
-                parser.node()?;
+                // It is read for its issues alone, into a draft of its own.
+                let mut other = Self::default();
+                reader.at_key(&key, |reader| other.member(reader, parser, &key))?;
                 continue;
             }
             self.begin_member(&key, seen.is_empty());

@@ -93,24 +93,30 @@ pub(crate) static APPROVAL_RULE: Shape = Shape {
     ],
 };
 
-pub(crate) static COMPARISON: Shape = Shape {
-    name: "a condition",
-    keys: &[
-        key(
-            "path",
-            Required,
-            "What is compared: `args.amount`, `context.role`, `call.grant`, `time.hour`, `args.items[*].price`.",
-        ),
-        key("op", Required, "How it is compared."),
-        key("value", Optional, "What it is compared with."),
-        key("value_from", Optional, "Another part of the call that it is compared with: a path."),
-        key("ignore_case", Optional, "Whether upper and lower case are the same."),
-        key("absent", Optional, "With `match`, the condition counts as true where its path is absent."),
-    ],
-};
+const PATH: Key = key(
+    "path",
+    Required,
+    "What is compared: `args.amount`, `context.role`, `call.grant`, `time.hour`, `args.items[*].price`.",
+);
+const OP: Key = key("op", Required, "How it is compared.");
+const VALUE: Key = key("value", Optional, "What it is compared with.");
+const VALUE_FROM: Key = key("value_from", Optional, "Another part of the call that it is compared with: a path.");
+const IGNORE_CASE: Key = key("ignore_case", Optional, "Whether upper and lower case are the same.");
+const ABSENT: Key = key("absent", Optional, "With `match`, the condition counts as true where its path is absent.");
+
+pub(crate) static COMPARISON: Shape =
+    Shape { name: "a condition", keys: &[PATH, OP, VALUE, VALUE_FROM, IGNORE_CASE, ABSENT] };
+
+pub(crate) const ANY: Key = key("any", Optional, "Conditions of which at least one must hold.");
+pub(crate) const ALL: Key = key("all", Optional, "Conditions all of which must hold.");
+pub(crate) const NOT: Key = key("not", Optional, "The condition that must not hold.");
 
 /// The groups of conditions, as keys.
-pub(crate) const GROUPS: [&str; 3] = ["any", "all", "not"];
+pub(crate) const GROUPS: [&str; 3] = [ANY.name, ALL.name, NOT.name];
+
+/// What an object of conditions may have for keys: a comparison's, or one of a group.
+pub(crate) static CONDITION: Shape =
+    Shape { name: "a condition", keys: &[PATH, OP, VALUE, VALUE_FROM, IGNORE_CASE, ABSENT, ANY, ALL, NOT] };
 
 pub(crate) static LIMIT: Shape = Shape {
     name: "a limit",

@@ -71,8 +71,8 @@ impl fmt::Display for PolicyError {
         let plural = if count == 1 { "" } else { "s" };
         writeln!(f, "the document is no policy: {count} issue{plural}")?;
         for issue in &self.issues {
-            write!(f, "\nerror[{}]: {}\n  ", issue.code, issue.message)?;
-            let pointer = if issue.pointer.is_empty() { "the document" } else { &issue.pointer };
+            write!(f, "\nerror[{}]: {}\n  ", issue.code, Shown(&issue.message))?;
+            let pointer = Shown(if issue.pointer.is_empty() { "the document" } else { &issue.pointer });
             match &issue.place {
                 None => writeln!(f, "in {pointer}")?,
                 Some(Place { line, column, excerpt, before }) => {
@@ -93,7 +93,7 @@ impl fmt::Display for PolicyError {
                 }
             }
             if let Some(help) = &issue.help {
-                writeln!(f, "= help: {help}")?;
+                writeln!(f, "= help: {}", Shown(help))?;
             }
         }
         if self.omitted > 0 {
@@ -139,15 +139,36 @@ impl Issue {
     }
 }
 
-/// On one line, without the place in the text: `unknown_key: /tools/t/denyif: unknown key ... (did you mean ...)`.
+/// On one line, without the place in the text: `unknown_key: /tools/t/denyif: unknown key ... (did you mean ...)`. What would
+/// end the line, steer a terminal or turn the direction of the text is shown as an escape.
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.code, self.pointer, self.message)?;
+        write!(f, "{}: {}: {}", self.code, Shown(&self.pointer), Shown(&self.message))?;
         match &self.help {
-            Some(help) => write!(f, " ({help})"),
+            Some(help) => write!(f, " ({})", Shown(help)),
             None => Ok(()),
         }
     }
+}
+
+/// A text in which every character that [`steers`] is an escape.
+struct Shown<'t>(&'t str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| steers(*c)) {
+            write!(f, "{}{}", rest.get(..at).unwrap_or_default(), c.escape_debug())?;
+            rest = rest.get(at + c.len_utf8()..).unwrap_or_default();
+        }
+        f.write_str(rest)
+    }
+}
+
+/// Whether a character, written as it is, would end a line, steer a terminal, or turn the direction of the text around it.
+pub(super) fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 macro_rules! codes {
@@ -209,7 +230,7 @@ codes! {
     InvalidValue = "invalid_value",
     /// `null` as a value, or inside one.
     NullValue = "null_value",
-    /// A number that neither a 64-bit integer nor a double holds as written: `1e400`, `0.30000000000000000001`.
+    /// A number that no 64-bit integer is, nor the shortest text of a double: `1e400`, `0.30000000000000000001`, 2^64 in full.
     InexactNumber = "inexact_number",
     /// No regular expression of the `regex` crate's syntax, such as one with a backreference.
     InvalidRegex = "invalid_regex",
@@ -256,6 +277,11 @@ impl Issues {
         self.found.push((at, issue));
     }
 
+    /// Whether no further ones are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() == KEPT
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
@@ -297,9 +323,9 @@ fn place(text: &str, (line, line_start): (usize, usize), column: usize, at: usiz
         shown.get(..line_end.unwrap_or(to)).unwrap_or_default(),
         cut(line_end.is_none() && to < tail.len())
     );
-    // Control characters, escape sequences of a terminal among them, are shown as a mark.
+    // What steers a terminal or turns the text is shown as a mark.
     let excerpt: String =
-        excerpt.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        excerpt.chars().map(|c| if steers(c) && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect();
     let before = head.chars().count() + cut(from > 0).len();
     Place { line, column, excerpt: excerpt.into(), before }
 }
@@ -325,6 +351,20 @@ mod tests {
              \nerror[wrong_type]: first\n  at line 2, column 8, in /ä\n  |\n2 |   \"ä\": 1,\n  |        ^\n  = help: mend it\n\
              \nerror[unknown_key]: second\n  at line 3, column 2, in /b\n  |\n3 | \t\"b\": 2\n  | \t^\n"
         );
+    }
+
+    #[test]
+    fn an_issue_is_shown_on_one_line_and_steers_nothing() {
+        let mut issues = Issues::default();
+        let odd = "a\nb\u{1b}[31m\u{202e}\u{2066}\u{2028}ä\\";
+        issues.add(IssueCode::UnknownKey, 0, &format!("/{odd}"), format!("`{odd}`"), Some(odd.into()));
+        let error = issues.into_error(odd);
+        let shown = r"a\nb\u{1b}[31m\u{202e}\u{2066}\u{2028}ä\";
+        assert_eq!(error.issues()[0].pointer(), format!("/{odd}"), "the pointer itself is what it is");
+        assert_eq!(error.issues()[0].to_string(), format!("unknown_key: /{shown}: `{shown}` ({shown})"));
+        let whole = error.to_string();
+        assert!(whole.contains(&format!("]: `{shown}`\n  at line 1, column 1, in /{shown}\n")), "{whole}");
+        assert!(whole.chars().all(|c| c == '\n' || !steers(c)), "{whole}");
     }
 
     #[test]

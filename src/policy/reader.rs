@@ -1,15 +1,14 @@
 //! Reads a tree of JSON and notes everything that is wrong on the way.
 
-use std::collections::HashMap;
+mod regexes;
 
-use regex::RegexBuilder;
+use std::collections::HashMap;
 
 use super::bounds::Bounds;
 use super::document::{Need, Shape};
-use super::error::{IssueCode, Issues};
+use super::error::{IssueCode, Issues, steers};
 use super::expression::Expression;
-use super::suggest::{listed, nearest, suggest};
-use super::text::REGEX_SIZE;
+use super::suggest::{listed, nearest, nearest_path, suggest};
 use crate::amount::{Amount, AmountError};
 use crate::json::{Json, Member, Node, each_duplicate};
 use crate::limit::{MAX_DURATION, parse_duration};
@@ -24,6 +23,8 @@ pub(super) struct Reader<'b> {
     pub(super) pointer: String,
     regexes: HashMap<(String, bool), Option<Expression>>,
     regex_bytes: usize,
+    /// Whether a key stands twice somewhere in the tree that is being read.
+    has_twice: bool,
 }
 
 /// The members of an object whose shape has been checked.
@@ -41,7 +42,14 @@ impl<'n, 't> Fields<'n, 't> {
 
 impl<'b> Reader<'b> {
     pub(super) fn new(bounds: &'b Bounds) -> Self {
-        Self { bounds, issues: Issues::default(), pointer: String::new(), regexes: HashMap::new(), regex_bytes: 0 }
+        Self {
+            bounds,
+            issues: Issues::default(),
+            pointer: String::new(),
+            regexes: HashMap::new(),
+            regex_bytes: 0,
+            has_twice: false,
+        }
     }
 
     /// Notes an issue at the present place.
@@ -73,15 +81,23 @@ impl<'b> Reader<'b> {
         result
     }
 
-    /// Reads the member `key`, if it is there.
+    /// Reads the member `key`, if it is there. Where it stands twice the first one counts, and the others are read for their
+    /// issues alone.
     pub(super) fn field<'n, 't, R>(
         &mut self,
         fields: Fields<'n, 't>,
         key: &str,
-        read: impl FnOnce(&mut Self, &'n Node<'t>) -> Option<R>,
+        mut read: impl FnMut(&mut Self, &'n Node<'t>) -> Option<R>,
     ) -> Option<R> {
-        let node = fields.get(key)?;
-        self.at_key(key, |reader| read(reader, node))
+        let mut nodes = fields.members.iter().filter(|member| member.key == key).map(|member| &member.value);
+        let first = nodes.next()?;
+        self.at_key(key, |reader| {
+            let result = read(reader, first);
+            if reader.has_twice {
+                nodes.for_each(|node| drop(read(reader, node)));
+            }
+            result
+        })
     }
 
     /// The members of an object of that shape; unknown, missing and duplicate keys are noted.
@@ -100,7 +116,8 @@ impl<'b> Reader<'b> {
     /// Notes every duplicate key of a tree, whatever the tree means.
     pub(super) fn duplicates(&mut self, node: &Node<'_>) {
         // Almost always there is none, and no place has to be written down.
-        if has_duplicates(node) {
+        self.has_twice = has_duplicates(node);
+        if self.has_twice {
             self.note_duplicates(node);
         }
     }
@@ -141,13 +158,10 @@ impl<'b> Reader<'b> {
     pub(super) fn known_key(&mut self, key: &str, at: usize, shape: &'static Shape) {
         if !shape.has(key) {
             self.at_key(key, |reader| {
-                let names: Vec<_> = shape.names().collect();
-                reader.issue(
-                    IssueCode::UnknownKey,
-                    at,
-                    format!("{} has no key {}", shape.name, quote(key)),
-                    suggest(key, &names),
-                );
+                let message = format!("{} has no key {}", shape.name, quote(key));
+                // It takes longer than all else, and what is not kept needs none.
+                let help = (!reader.issues.is_full()).then(|| suggest(key, &shape.names().collect::<Vec<_>>()));
+                reader.issue(IssueCode::UnknownKey, at, message, help);
             });
         }
     }
@@ -171,7 +185,7 @@ impl<'b> Reader<'b> {
 
     pub(super) fn wrong_type(&mut self, node: &Node<'_>, want: &str) {
         let help = match node.json {
-            Json::Null => Some("leave the key out where it has no value".to_owned()),
+            Json::Null => Some("`null` is no value here: write one, or leave an optional key out".to_owned()),
             _ => None,
         };
         self.issue(IssueCode::WrongType, node.at, format!("{want}, not {}", node.kind()), help);
@@ -261,7 +275,7 @@ impl<'b> Reader<'b> {
                 self.issue(
                     IssueCode::InvalidAmount,
                     node.at,
-                    format!("{what} cannot be {text}: {error}"),
+                    format!("{what} cannot be {}: {error}", cut(text)),
                     help.to_owned(),
                 );
                 None
@@ -269,20 +283,20 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// A whole number that is not negative; past `u64` it is as good as the largest.
-    pub(super) fn count(&mut self, node: &Node<'_>, what: &str) -> Option<u64> {
+    /// A whole number that is not negative; past `u64` it is as good as the largest. `least` is for the help alone.
+    pub(super) fn count(&mut self, node: &Node<'_>, what: &str, least: u8) -> Option<u64> {
         let Json::Number(text) = node.json else {
             self.wrong_type(node, &format!("{what} is a whole number"));
             return None;
         };
         let decimal = Decimal::of_text(text).filter(|decimal| !decimal.negative && decimal.scale >= 0);
         let Some(decimal) = decimal else {
-            let message = format!("{what} cannot be {text}");
-            self.issue(IssueCode::InvalidValue, node.at, message, "write a whole number, 0 or above".to_owned());
+            let message = format!("{what} cannot be {}", cut(text));
+            self.issue(IssueCode::InvalidValue, node.at, message, format!("write a whole number, {least} or above"));
             return None;
         };
         if !text.parse::<f64>().is_ok_and(f64::is_finite) {
-            let message = format!("{what} cannot be {text}: it is past the range of a 64-bit float");
+            let message = format!("{what} cannot be {}: it is past the range of a 64-bit float", cut(text));
             self.issue(IssueCode::InexactNumber, node.at, message, "write a smaller number".to_owned());
             return None;
         }
@@ -320,16 +334,9 @@ impl<'b> Reader<'b> {
             Err(error) => error,
         };
         let (why, help) = match error {
-            PathError::Root(root) => {
-                let help = match nearest(root, &ROOTS) {
-                    Some(near) => Some(format!("did you mean `{near}`?")),
-                    // `amount` for `args.amount` is the commonest slip.
-                    None => {
-                        Path::parse(&format!("args.{text}")).is_ok().then(|| format!("did you mean `args.{text}`?"))
-                    }
-                };
-                let roots = format!("a path begins with {}", listed(&ROOTS));
-                ("it has no root".to_owned(), help.map_or(roots.clone(), |help| format!("{help} {roots}")))
+            PathError::Root(_) => {
+                let near = nearest_path(text).map_or(String::new(), |near| format!("did you mean {}? ", quote(&near)));
+                ("it has no root".to_owned(), format!("{near}a path begins with {}", listed(&ROOTS)))
             }
             PathError::Member { root, found, known } => {
                 let near =
@@ -370,59 +377,6 @@ impl<'b> Reader<'b> {
         Some(path)
     }
 
-    /// A regular expression. Equal ones are compiled once.
-    pub(super) fn regex(&mut self, node: &Node<'_>, ignore_case: bool) -> Option<Expression> {
-        let source = self.string(node, "a regular expression")?;
-        if source.len() > self.bounds.regex_bytes {
-            let bound = self.bounds.regex_bytes;
-            let message = format!("a regular expression of {} bytes is past the bound of {bound}", source.len());
-            self.issue(IssueCode::TooLong, node.at, message, "split it into several conditions".to_owned());
-            return None;
-        }
-        let key = (source.to_owned(), ignore_case);
-        if let Some(known) = self.regexes.get(&key) {
-            return known.clone();
-        }
-        let compiled = self.compile_regex(node.at, source, ignore_case);
-        self.regexes.insert(key, compiled.clone());
-        compiled
-    }
-
-    fn compile_regex(&mut self, at: usize, source: &str, ignore_case: bool) -> Option<Expression> {
-        // What a regex takes is not told, only whether it stays below a limit: the smallest that it fits is counted.
-        for size in [REGEX_SIZE / 512, REGEX_SIZE / 64, REGEX_SIZE / 8, REGEX_SIZE] {
-            if self.regex_bytes + size > self.bounds.regex_total_bytes {
-                let bound = self.bounds.regex_total_bytes;
-                let message = format!("the policy's regular expressions take more than the bound of {bound} bytes");
-                self.issue(
-                    IssueCode::RegexTooLarge,
-                    at,
-                    message,
-                    "use fewer or smaller ones, or raise the bound; equal ones count once".to_owned(),
-                );
-                return None;
-            }
-            match RegexBuilder::new(source).case_insensitive(ignore_case).size_limit(size).build() {
-                Ok(regex) => {
-                    self.regex_bytes += size;
-                    return Some(Expression::new(regex, ignore_case));
-                }
-                Err(regex::Error::CompiledTooBig(_)) => {}
-                Err(error) => {
-                    let text = error.to_string();
-                    let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                    let message = format!("{} is no regular expression: {why}", quote(source));
-                    let help = "the syntax is that of the `regex` crate, without backreferences and look-around";
-                    self.issue(IssueCode::InvalidRegex, at, message, help.to_owned());
-                    return None;
-                }
-            }
-        }
-        let message = format!("{} takes more than the bound of {REGEX_SIZE} bytes when compiled", quote(source));
-        self.issue(IssueCode::RegexTooLarge, at, message, "use smaller repetitions".to_owned());
-        None
-    }
-
     /// Notes what is wrong with a value that conditions compare with: `null` in it, numbers that are not exact, lists past the
     /// bound.
     pub(super) fn comparable(&mut self, node: &Node<'_>) {
@@ -434,7 +388,8 @@ impl<'b> Reader<'b> {
             Json::Bool(_) | Json::String(_) => {}
             Json::Number(text) => {
                 if Exact::of_text(text).is_none() {
-                    let message = format!("neither a 64-bit integer nor a double holds {} exactly", quote(text));
+                    let message =
+                        format!("{} is no 64-bit integer, and no double's shortest text has its value", quote(text));
                     let help = "write it with fewer digits: no argument can have this value".to_owned();
                     self.issue(IssueCode::InexactNumber, node.at, message, help);
                 }
@@ -474,16 +429,17 @@ fn whole_seconds(text: &str) -> Option<u32> {
     u32::try_from(micros / Amount::ONE.micros()).ok()
 }
 
-/// A text of the document in backticks, cut and with control characters escaped.
+/// A text of the document in backticks, cut and with control characters and the like escaped.
 pub(crate) fn quote(text: &str) -> String {
+    format!("`{}`", cut(text))
+}
+
+fn cut(text: &str) -> String {
     const SHOWN: usize = 60;
-    let cut: String = text
-        .chars()
-        .take(SHOWN)
-        .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-        .collect();
+    let cut: String =
+        text.chars().take(SHOWN).flat_map(|c| if steers(c) { c.escape_debug().collect() } else { vec![c] }).collect();
     let more = if text.chars().nth(SHOWN).is_some() { "..." } else { "" };
-    format!("`{cut}{more}`")
+    format!("{cut}{more}")
 }
 
 /// A string or number of the document in backticks.

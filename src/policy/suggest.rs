@@ -1,5 +1,9 @@
 //! What was probably meant.
 
+use serde_json::Value;
+
+use crate::path::{CALL_MEMBERS, Path, ROOTS, TIME_MEMBERS};
+
 /// `a`, `b`, `c`
 pub(super) fn listed(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
@@ -13,15 +17,22 @@ pub(crate) fn suggest(word: &str, words: &[&'static str]) -> String {
     }
 }
 
-/// Words that people bring along from other languages.
-const FOREIGN: [(&str, &str); 36] = [
+/// Words that people bring along from other languages. Those in letters are found in any case and with any separators.
+const FOREIGN: &[(&str, &str)] = &[
     ("==", "eq"),
     ("=", "eq"),
+    ("===", "eq"),
+    ("equal", "eq"),
     ("equals", "eq"),
     ("is", "eq"),
     ("!=", "neq"),
+    ("!==", "neq"),
+    ("<>", "neq"),
     ("ne", "neq"),
+    ("not_eq", "neq"),
+    ("not_equal", "neq"),
     ("not_equals", "neq"),
+    ("is_not", "neq"),
     ("<", "lt"),
     ("<=", "lte"),
     ("le", "lte"),
@@ -34,17 +45,34 @@ const FOREIGN: [(&str, &str); 36] = [
     ("less", "lt"),
     ("less_than", "lt"),
     ("less_or_equal", "lte"),
+    ("greater_than_or_equal", "gte"),
+    ("less_than_or_equal", "lte"),
     ("matches", "regex"),
     ("match", "regex"),
     ("pattern", "regex"),
     ("not_matches", "not_regex"),
     ("one_of", "in"),
     ("nin", "not_in"),
+    ("include", "contains"),
+    ("includes", "contains"),
+    ("min", "min_length"),
+    ("max", "max_length"),
+    ("len", "max_length"),
+    ("length", "max_length"),
+    ("or", "any"),
+    ("any_of", "any"),
+    ("one_of", "any"),
+    ("and", "all"),
+    ("all_of", "all"),
+    ("operator", "op"),
+    ("field", "path"),
     ("prefix", "starts_with"),
     ("suffix", "ends_with"),
     ("arguments", "args"),
     ("params", "args"),
     ("ctx", "context"),
+    ("caller", "call"),
+    ("now", "time"),
     ("limit", "max"),
     ("per", "window"),
     ("key", "scope"),
@@ -59,12 +87,52 @@ pub(super) fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str
         text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).take(40).collect()
     };
     let is_there = |near: &&'static str| words.contains(near);
-    if let Some((_, near)) = FOREIGN.iter().find(|(foreign, near)| *foreign == word && is_there(near)) {
+    let wanted = plain(word);
+    let is_it = |foreign: &str| {
+        let letters = foreign.chars().filter(|c| c.is_alphanumeric());
+        foreign == word || (!wanted.is_empty() && letters.eq(wanted.chars()))
+    };
+    if let Some((_, near)) = FOREIGN.iter().find(|(foreign, near)| is_it(foreign) && is_there(near)) {
         return Some(near);
     }
-    let wanted = plain(word);
     let near = words.iter().map(|known| (edits(&wanted, &plain(known)), *known)).min_by_key(|(edits, _)| *edits)?;
     (near.0 <= (near.1.len() / 3).max(1) && near.0 < near.1.len()).then_some(near.1)
+}
+
+/// The path that was probably meant by a text that begins with no root: `amount` for `args.amount` is the commonest slip. What
+/// the host says of a call is never taken for an argument, which the agent writes.
+pub(super) fn nearest_path(text: &str) -> Option<String> {
+    let below = match (text.strip_prefix('/'), text.strip_prefix('$')) {
+        (Some(pointer), _) => pointer.split('/').map(step).collect(),
+        (_, Some(steps)) => steps.to_owned(),
+        _ => format!(".{text}"),
+    };
+    let known = |path: String| Path::parse(&path).is_ok().then_some(path);
+    let text = below.trim_start_matches('.');
+    let (word, rest) = text.split_at(text.find(['.', '[']).unwrap_or(text.len()));
+    let lower = text.to_ascii_lowercase();
+    let fact = [text, &lower].into_iter().flat_map(|text| ["call", "time"].map(|root| known(format!("{root}.{text}"))));
+    let rooted = || nearest(word, &ROOTS).map(|near| known(format!("{near}{rest}")).unwrap_or_else(|| near.to_owned()));
+    let is_fact = CALL_MEMBERS.iter().chain(&TIME_MEMBERS).any(|member| member.eq_ignore_ascii_case(word));
+    let is_plain = word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+    let root = if is_fact { "context" } else { "args" };
+    fact.flatten()
+        .next()
+        .or_else(|| known(text.to_owned()))
+        .or_else(rooted)
+        .or_else(|| known(format!("{root}{below}")).filter(|_| is_plain))
+}
+
+/// A step of a JSON Pointer in a path.
+fn step(text: &str) -> String {
+    let name = text.replace("~1", "/").replace("~0", "~");
+    if name.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() {
+        format!("[{name}]")
+    } else if name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-')) {
+        format!(".{name}")
+    } else {
+        format!("[{}]", Value::from(name))
+    }
 }
 
 /// How many insertions, deletions, replacements and swaps of neighbours lead from one text to the other.
@@ -89,7 +157,7 @@ pub(crate) fn edits(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::document::{ENTRY, LIMIT, OPERATORS};
+    use super::super::document::{CONDITION, ENTRY, LIMIT, OPERATORS};
     use super::*;
 
     #[test]
@@ -113,11 +181,78 @@ mod tests {
             ("startswith", Some("starts_with")),
             ("matches", Some("regex")),
             (">=", Some("gte")),
-            ("equal", None),
+            ("equal", Some("eq")),
+            ("not_eq", Some("neq")),
+            ("not_equal", Some("neq")),
+            ("is_not", Some("neq")),
+            ("<>", Some("neq")),
+            ("===", Some("eq")),
+            ("~", None),
+            ("lessThan", Some("lt")),
+            ("include", Some("contains")),
+            ("includes", Some("contains")),
+            ("len", Some("max_length")),
+            ("min", Some("min_length")),
             ("EQ", Some("eq")),
             ("not_contain", Some("not_contains")),
         ] {
             assert_eq!(nearest(word, &operators), near, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_found_by_what_others_call_it() {
+        let keys: Vec<_> = CONDITION.names().collect();
+        for (word, near) in [
+            ("Any", "any"),
+            ("anny", "any"),
+            ("anyOf", "any"),
+            ("or", "any"),
+            ("al", "all"),
+            ("alll", "all"),
+            ("AND", "all"),
+            ("nott", "not"),
+            ("NOT", "not"),
+            ("operator", "op"),
+            ("valu", "value"),
+        ] {
+            assert_eq!(nearest(word, &keys), Some(near), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_root_is_taken_for_an_argument_unless_the_host_says_it() {
+        for (text, near) in [
+            ("amount", Some("args.amount")),
+            ("customer.id", Some("args.customer.id")),
+            ("items[0].price", Some("args.items[0].price")),
+            ("user", Some("call.user")),
+            ("User", Some("call.user")),
+            ("grant", Some("call.grant")),
+            ("tool", Some("call.tool")),
+            ("user.name", Some("context.user.name")),
+            ("hour", Some("time.hour")),
+            ("weekday", Some("time.weekday")),
+            ("now.hour", Some("time.hour")),
+            ("now", Some("time")),
+            ("caller.user", Some("call.user")),
+            ("arguments.user", Some("args.user")),
+            ("arg.amount", Some("args.amount")),
+            ("ctx.role", Some("context.role")),
+            ("$.amount", Some("args.amount")),
+            ("$.args.amount", Some("args.amount")),
+            ("$.user", Some("call.user")),
+            ("$[\"x y\"]", Some("args[\"x y\"]")),
+            ("/x", Some("args.x")),
+            ("/args/x", Some("args.x")),
+            ("/items/0/a~1b", Some("args.items[0][\"a/b\"]")),
+            ("a/b", None),
+            ("{{amount}}", None),
+            ("$", Some("args")),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest_path(text).as_deref(), near, "{text}");
         }
     }
 

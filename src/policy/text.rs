@@ -3,7 +3,7 @@
 use regex::{Regex, RegexBuilder};
 use url::{Host, Url};
 
-use super::condition::{Affix, IgnoreCase};
+use super::condition::Affix;
 
 /// A text to look for.
 #[derive(Debug)]
@@ -16,20 +16,16 @@ pub(crate) enum Needle {
     },
 }
 
-/// How large a compiled regex may be, in bytes.
-pub(crate) const REGEX_SIZE: usize = 1 << 20;
+/// How large the regex of a text from the call may be compiled, in bytes.
+const CALL_REGEX_SIZE: usize = 1 << 20;
 
 /// How many characters the texts from the call may have, all together, that a condition looks for without regard to case.
 const MAX_FOLDED: usize = 1_000;
 
 impl Needle {
-    /// Nothing, if the text is too long for a regex.
-    pub(crate) fn new(text: &str, case: IgnoreCase) -> Option<Self> {
-        if case == IgnoreCase::No {
-            return Some(Self::Plain(text.into()));
-        }
-        let regex = RegexBuilder::new(&regex::escape(text)).case_insensitive(true).size_limit(REGEX_SIZE).build();
-        regex.ok().map(|regex| Self::Folded { regex, characters: text.chars().count() })
+    /// A text by what it compiled to, escaped and without regard to case.
+    pub(crate) fn folded(regex: Regex, text: &str) -> Self {
+        Self::Folded { regex, characters: text.chars().count() }
     }
 
     /// Texts of the call, to look for without regard to case; nothing, if they are too long: what is sought and what it is sought
@@ -38,7 +34,9 @@ impl Needle {
         let mut left = MAX_FOLDED;
         let needle = |text: &&str| {
             left = left.checked_sub(text.chars().take(left + 1).count())?;
-            Self::new(text, IgnoreCase::Yes)
+            let escaped = regex::escape(text);
+            let regex = RegexBuilder::new(&escaped).case_insensitive(true).size_limit(CALL_REGEX_SIZE).build();
+            Some(Self::folded(regex.ok()?, text))
         };
         texts.iter().map(needle).collect()
     }
@@ -253,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn needle(text: &str) -> Needle {
-        Needle::new(text, IgnoreCase::Yes).unwrap()
+        Needle::of_call(&[text]).unwrap().remove(0)
     }
 
     #[test]

@@ -163,6 +163,37 @@ fn regexes_are_counted_by_the_size_that_they_fit() {
     }
 }
 
+/// A bound above the default one lets larger expressions be, as far as all of them together may grow.
+#[test]
+fn a_larger_regex_is_read_where_the_host_allows_it() {
+    let document = with_condition(r#"{"path":"args.x","op":"regex","value":"a{90000}"}"#);
+    let large = Bounds::new().regex_compiled_bytes(16 << 20);
+    let told = |bounds: &Bounds| {
+        let read = Policy::from_json_within(&document, bounds);
+        read.err().map(|error| error.issues()[0].message().to_owned())
+    };
+    let one = "`a{90000}` takes more than the bound of 1048576 bytes when compiled";
+    assert_eq!(told(&Bounds::new()).as_deref(), Some(one));
+    assert_eq!(told(&large), None);
+    let all = "the policy's regular expressions take more than the bound of 1048576 bytes";
+    assert_eq!(told(&large.regex_total_bytes(1 << 20)).as_deref(), Some(all));
+}
+
+/// Texts to find without regard to case count as regular expressions do.
+#[test]
+fn texts_without_regard_to_case_are_bounded_all_together() {
+    let texts: Vec<_> = (0..20).map(|index| format!("{index:02}{}", "x".repeat(1_000))).collect();
+    let read = |ignore_case: bool| {
+        let condition = json!({ "path": "args.x", "op": "starts_with", "value": texts, "ignore_case": ignore_case });
+        let bounds = Bounds::new().regex_total_bytes(1 << 20);
+        let read = Policy::from_json_within(&with_condition(&condition.to_string()), &bounds);
+        read.err().map_or_else(Vec::new, |error| error.issues().iter().map(Issue::code).collect())
+    };
+    assert_eq!(read(false), []);
+    let codes = read(true);
+    assert!(!codes.is_empty() && codes.iter().all(|code| code.as_str() == "regex_too_large"), "{codes:?}");
+}
+
 #[test]
 fn what_is_missing_or_misread_is_told_with_what_helps() {
     let lease = |lease: Value| {
@@ -182,12 +213,34 @@ fn what_is_missing_or_misread_is_told_with_what_helps() {
             "`min_approvers` cannot be 1e999: it is past the range of a 64-bit float",
             "write a smaller number",
         ),
+        (approvers.replace("1e999", "1.5"), "`min_approvers` cannot be 1.5", "write a whole number, 1 or above"),
+        (
+            json!({ "version": "1", "default": "deny", "hide": [null] }).to_string(),
+            "a name pattern is a string, not null",
+            "`null` is no value here: write one, or leave an optional key out",
+        ),
+        (
+            with_condition(r#"{"path":"args.x","op":"not_in","value":[]}"#),
+            "`not_in` with an empty list is true of every value",
+            "name a value, or remove the condition",
+        ),
+        (
+            with_condition(r#"{"path":"args.x","op":"eq","value":18446744073709551616}"#),
+            "`18446744073709551616` is no 64-bit integer, and no double's shortest text has its value",
+            "write it with fewer digits: no argument can have this value",
+        ),
+        (
+            with_limits(&json!([{ "counter": "c", "window": "day", "max": 1, "scope": "grant" }]))
+                .replace(r#""max":1"#, &format!(r#""max":{}"#, "9".repeat(5_000))),
+            &format!("`max` cannot be {}...: an amount is at most 9000000000000", "9".repeat(60)),
+            "write a number from 0 to 9000000000000 with at most six decimals",
+        ),
         (lease(json!("1 x\n")), "`1 x\\n` is no duration", duration),
         (lease(json!(0)), "`0` is no duration", duration),
         (
             json!({ "version": "1", "default": "deny", "hide": null }).to_string(),
             "`hide` is a list, not null",
-            "leave the key out where it has no value",
+            "`null` is no value here: write one, or leave an optional key out",
         ),
     ] {
         let error = Policy::from_json(&document).unwrap_err();
@@ -222,6 +275,7 @@ fn a_host_can_set_every_bound() {
         (Bounds::pattern_bytes, 3, tools(&["abc"]), tools(&["abcd"]), "too_long"),
         (Bounds::pattern_bytes, 3, hidden(&["abc"]), hidden(&["abcd"]), "too_long"),
         (Bounds::regex_bytes, 3, regex("abc"), regex("abcd"), "too_long"),
+        (Bounds::regex_compiled_bytes, 100_000, regex("a"), regex("a{9000}"), "regex_too_large"),
         (Bounds::regex_total_bytes, 100_000, regex("a"), regex("a{9000}"), "regex_too_large"),
     ] {
         for before in [Bounds::new(), Bounds::new().nesting(9), Bounds::new().document_bytes(9_999)] {
@@ -242,8 +296,14 @@ fn a_host_can_set_every_bound() {
     assert_eq!(codes(5, &four), ["too_deep"]);
     assert_eq!(codes(5, &Bounds::new()), ["wrong_type"]);
     // What was set before stays.
-    let others: [Set; 5] =
-        [Bounds::entries, Bounds::list_values, Bounds::pattern_bytes, Bounds::regex_bytes, Bounds::regex_total_bytes];
+    let others: [Set; 6] = [
+        Bounds::entries,
+        Bounds::list_values,
+        Bounds::pattern_bytes,
+        Bounds::regex_bytes,
+        Bounds::regex_compiled_bytes,
+        Bounds::regex_total_bytes,
+    ];
     for set in others {
         assert_eq!(codes(5, &set(Bounds::new().nesting(4), 9).document_bytes(9_999)), ["too_deep"]);
     }
@@ -253,7 +313,18 @@ fn a_host_can_set_every_bound() {
 fn what_ends_the_reading_is_told_with_what_helps() {
     for (text, help) in [
         ("", Some("close what is open")),
-        ("{,", Some("a policy is one object in strict JSON")),
+        ("{,", Some("write it as `\"key\": value`")),
+        ("deny", Some("a policy is one object in strict JSON")),
+        ("{\"version\": True}", Some("did you mean `true`?")),
+        ("{\"version\": nulll}", Some("did you mean `null`?")),
+        ("{\"version\": NaN}", Some("JSON has no number `NaN`")),
+        ("{\"version\": +1}", Some("write the number without `+`")),
+        ("{\"version\": .5}", Some("write a digit before the point, as in `0.5`")),
+        ("{\"version\": '1'}", Some("a string stands in double quotes, `\"`")),
+        (
+            "{\"version\": @}",
+            Some("a value is an object, a list, a string in double quotes, a number, `true`, `false` or `null`"),
+        ),
         ("{\"version\": ", Some("close what is open")),
         ("{\"version\": \"1\", \"default\": \"deny\",}", Some("remove it")),
         ("{} {}", Some("remove it")),
@@ -265,4 +336,145 @@ fn what_ends_the_reading_is_told_with_what_helps() {
             error.issues().iter().filter(|issue| issue.code().as_str() == "syntax").map(Issue::help).collect();
         assert_eq!(told, [help], "{text}");
     }
+}
+
+/// Of each issue its code and its pointer, in order.
+fn places(document: &str) -> Vec<String> {
+    let error = Policy::from_json(document).unwrap_err();
+    error.issues().iter().map(|issue| format!("{} {}", issue.code(), issue.pointer())).collect()
+}
+
+/// `BODY` of an entry `t`.
+fn entry(body: &str) -> String {
+    format!(r#"{{"version":"1","default":"deny","tools":{{"t":{body}}}}}"#)
+}
+
+/// One condition of a `deny_if`, whose pointer [`below_condition`] takes off.
+fn with_condition(condition: &str) -> String {
+    entry(&format!(r#"{{"deny_if":[{{"conditions":[{condition}]}}]}}"#))
+}
+
+fn below_condition(issue: &str) -> String {
+    issue.replace("/tools/t/deny_if/0/conditions/0", "")
+}
+
+#[test]
+fn what_stands_below_a_second_key_is_told_too() {
+    let limit = |window: &str| format!(r#"[{{"counter":"c","window":"{window}","max":1,"scope":"session"}}]"#);
+    let (day, hour) = (limit("day"), limit("hour"));
+    let rate = r#""rate_limit":{"max":1,"window":"day"}"#;
+    for (document, want) in [
+        (
+            r#"{"version":"1","default":"deny","tools":{"a":{}},"tools":{"a":{"denyif":1}}}"#.to_owned(),
+            &["duplicate_key /tools", "unknown_key /tools/a/denyif"][..],
+        ),
+        (
+            r#"{"version":"1","version":2,"default":"deny","default":"no"}"#.to_owned(),
+            &["duplicate_key /version", "wrong_type /version", "duplicate_key /default", "unknown_value /default"],
+        ),
+        (
+            r#"{"version":"1","default":"deny","hide":[],"hide":[1,"a",{"x":1,"x":2}]}"#.to_owned(),
+            &["duplicate_key /hide", "wrong_type /hide/0", "wrong_type /hide/2", "duplicate_key /hide/2/x"],
+        ),
+        (entry(r#"{"deny_if":[],"deny_if":"x"}"#), &["duplicate_key /tools/t/deny_if", "wrong_type /tools/t/deny_if"]),
+        (
+            entry(r#"{"deny_if":[{"conditions":[],"conditions":[{"path":"x","path":1,"op":"eq","value":1}]}]}"#),
+            &[
+                "duplicate_key /tools/t/deny_if/0/conditions",
+                "invalid_path /tools/t/deny_if/0/conditions/0/path",
+                "duplicate_key /tools/t/deny_if/0/conditions/0/path",
+                "wrong_type /tools/t/deny_if/0/conditions/0/path",
+            ],
+        ),
+        // Limits below a second key are held against none.
+        (
+            format!(
+                r#"{{"version":"1","default":"deny","all_tools":{{"limits":{day}}},"all_tools":{{"limits":{hour}}}}}"#
+            ),
+            &["duplicate_key /all_tools"],
+        ),
+        (entry(&format!(r#"{{"limits":{day},"limits":{hour}}}"#)), &["duplicate_key /tools/t/limits"]),
+        (
+            format!(
+                r#"{{"version":"1","default":"deny","tools":{{"t":{{{rate},"limits":[],"limits":{day}}},"u":{{"limits":{}}}}}}}"#,
+                hour.replace("\"c\"", "\"t_rate\"")
+            ),
+            &["duplicate_key /tools/t/limits", "counter_disagrees /tools/u/limits/0"],
+        ),
+    ] {
+        assert_eq!(places(&document), want, "{document}");
+    }
+    // The limit's own place, not that of one below the second key.
+    let document = format!(
+        "{{\"version\":\"1\",\"default\":\"deny\",\"tools\":{{\"s\":{{\"limits\":{}}},\n\"t\":{{{rate},\n\"limits\":[],\n\"limits\":{day}}}}}}}",
+        hour.replace("\"c\"", "\"t_rate\"")
+    );
+    let error = Policy::from_json(&document).unwrap_err();
+    let lines: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.line())).collect();
+    assert_eq!(lines, [("counter_disagrees", Some(2)), ("duplicate_key", Some(4))]);
+}
+
+#[test]
+fn every_part_of_a_condition_is_told_whatever_stands_beside_it() {
+    for (condition, want) in [
+        (
+            r#"{"any":[{"path":"args.a","op":"eq","value":1}],"all":[{"bad":1}]}"#,
+            &["misplaced_key /all", "missing_key /all/0", "missing_key /all/0", "unknown_key /all/0/bad"][..],
+        ),
+        (r#"{"not":{"path":"args.a","op":"eq","value":1},"any":1}"#, &["misplaced_key /any", "wrong_type /any"]),
+        (
+            r#"{"all":[{"path":"args.a","op":"eq","value":1}],"path":"zz","op":"what","value":null,"ignore_case":1,"more":1}"#,
+            &[
+                "misplaced_key /path",
+                "invalid_path /path",
+                "misplaced_key /op",
+                "unknown_value /op",
+                "misplaced_key /value",
+                "null_value /value",
+                "misplaced_key /ignore_case",
+                "wrong_type /ignore_case",
+                "unknown_key /more",
+            ],
+        ),
+        (
+            r#"{"op":"regex","value_from":"zz","path":"args.x"}"#,
+            &["missing_key ", "misplaced_key /value_from", "invalid_path /value_from"],
+        ),
+        (
+            r#"{"op":"regex","value":"(","value_from":"args.y","path":"args.x"}"#,
+            &["conflicting_keys ", "invalid_regex /value", "misplaced_key /value_from"],
+        ),
+        (
+            r#"{"op":"eq","value":1,"value_from":"zz","path":"args.x"}"#,
+            &["conflicting_keys ", "invalid_path /value_from"],
+        ),
+        (r#"{"op":"eq","path":"args.x"}"#, &["missing_key "]),
+    ] {
+        let places: Vec<_> = places(&with_condition(condition)).iter().map(|issue| below_condition(issue)).collect();
+        assert_eq!(places, want, "{condition}");
+    }
+}
+
+#[test]
+fn a_group_with_a_slip_in_its_key_is_told_once() {
+    for (key, near) in [
+        ("Any", "any"),
+        ("anny", "any"),
+        ("anyOf", "any"),
+        ("or", "any"),
+        ("al", "all"),
+        ("and", "all"),
+        ("nott", "not"),
+        ("NOT", "not"),
+    ] {
+        let document = with_condition(&format!(r#"{{"{key}":[]}}"#));
+        let error = Policy::from_json(&document).unwrap_err();
+        let told: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.help())).collect();
+        assert_eq!(told, [("unknown_key", Some(&*format!("did you mean `{near}`?")))], "{key}");
+    }
+    let document = with_condition(r#"{"colour":1}"#);
+    let error = Policy::from_json(&document).unwrap_err();
+    let helps: Vec<_> = error.issues().iter().filter_map(Issue::help).collect();
+    let keys = "it has `path`, `op`, `value`, `value_from`, `ignore_case`, `absent`, `any`, `all`, `not`";
+    assert!(helps.len() == 3 && helps.contains(&keys), "{helps:?}");
 }

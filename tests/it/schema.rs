@@ -58,7 +58,10 @@ fn both_refuse_what_is_not() {
     assert!(documents.len() > 1_500, "{}", documents.len());
     for (what, document) in documents {
         let issues = issues(&document.to_string());
-        let places: BTreeSet<_> = issues.iter().map(Issue::pointer).collect();
+        // A key in place of another is two issues: it does not belong, and the other one is missing.
+        let replaces = issues.len() == 2 && issues[1].code() == IssueCode::MisplacedKey;
+        let told = if replaces && issues[0].code() == IssueCode::MissingKey { &issues[1..] } else { &issues };
+        let places: BTreeSet<_> = told.iter().map(Issue::pointer).collect();
         assert_eq!(places.len(), 1, "one mistake each: {what}: {document}: {issues:?}");
         assert!(!is_beyond_schemas(&issues[0], &document), "{what}: {document}: {issues:?}");
         assert!(!VALIDATOR.is_valid(&document), "{what}: {document}");

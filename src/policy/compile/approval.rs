@@ -14,7 +14,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Box<Appro
         Some(reader.each(approvers, |reader, node| reader.string(node, "an approver").map(Box::from)).into())
     });
     let min_approvers = reader.field(fields, "min_approvers", |reader, node| {
-        let count = reader.count(node, "`min_approvers`")?;
+        let count = reader.count(node, "`min_approvers`", 1)?;
         if count == 0 {
             let help = "write 1 or above; a call that needs no approval has no rule that asks for one".to_owned();
             reader.issue(IssueCode::InvalidValue, node.at, "`min_approvers` cannot be 0", help);

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::super::condition::{Affix, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
-use super::super::document::{COMPARISON, GROUPS, OPERATORS, Operator, TYPES, Takes};
+use super::super::document::{COMPARISON, CONDITION, GROUPS, OPERATORS, Operator, TYPES, Takes};
 use super::super::error::IssueCode;
-use super::super::reader::{Fields, Reader, quote, shown};
+use super::super::reader::{Fields, Reader, quote};
+use super::super::suggest::nearest;
 use super::super::text::{Directories, Hosts, Needle};
 use crate::json::{Json, Node};
 use crate::number::Exact;
@@ -25,23 +26,49 @@ pub(super) enum Below {
     Not,
 }
 
+/// Among so many members is the key of a group looked for.
+const FEW: usize = 8;
+
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
     let Json::Object(members) = &node.json else {
         reader.wrong_type(node, "a condition is an object");
         return None;
     };
     let fields = Fields { at: node.at, members };
-    let Some(group) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
-        return comparison(reader, node, below, reads_time);
-    };
-    let key = &*group.key;
-    for member in members.iter().filter(|member| member.key != group.key) {
-        if COMPARISON.has(&member.key) || GROUPS.contains(&&*member.key) {
-            reader.misplaced(fields, &member.key, &format!("the group `{key}` has no other keys"));
-        } else {
-            reader.known_key(&member.key, member.at, &COMPARISON);
-        }
+    for member in members {
+        reader.known_key(&member.key, member.at, &CONDITION);
     }
+    let Some(first) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
+        let has = |key: &str| fields.get(key).is_some();
+        // A group with a slip in its key lacks no part of a comparison.
+        let could_be = !has("path") && !has("op") && !reader.issues.is_full();
+        let is_group = could_be && members.iter().take(FEW).any(|member| is_almost_group(&member.key));
+        if !is_group {
+            reader.missing(node.at, &COMPARISON, has);
+        }
+        return comparison(reader, fields, below, reads_time);
+    };
+    let key = &*first.key;
+    for member in members.iter().filter(|member| member.key != first.key && CONDITION.has(&member.key)) {
+        reader.misplaced(fields, &member.key, &format!("the group `{key}` has no other keys"));
+    }
+    // What does not belong is read all the same, for its issues.
+    let _ = (path_and_operator(reader, fields), ignore_case(reader, fields), absent_word(reader, fields));
+    values(reader, fields);
+    for other in GROUPS.iter().filter(|other| **other != key) {
+        group(reader, fields, other, below, reads_time);
+    }
+    group(reader, fields, key, below, reads_time)
+}
+
+/// A group's condition, of those that stand below its key.
+fn group(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+    key: &str,
+    below: Below,
+    reads_time: &mut bool,
+) -> Option<Condition> {
     reader.field(fields, key, |reader, node| {
         if key == "not" {
             return read(reader, node, Below::Not, reads_time).map(Condition::not);
@@ -59,10 +86,17 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
     })
 }
 
-fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
-    let fields = reader.object(node, &COMPARISON)?;
+/// Whether an unknown key was probably meant for a group's.
+fn is_almost_group(key: &str) -> bool {
+    let names: Vec<_> = CONDITION.names().collect();
+    !CONDITION.has(key) && nearest(key, &names).is_some_and(|near| GROUPS.contains(&near))
+}
+
+fn path_and_operator(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+) -> (Option<crate::path::Path>, Option<&'static Operator>) {
     let path = reader.field(fields, "path", |reader, node| reader.path(node, "`path`"));
-    *reads_time |= path.as_ref().is_some_and(crate::path::Path::reads_time);
     let operator = reader.field(fields, "op", |reader, node| {
         let known = node.as_str().and_then(Operator::named);
         if known.is_none() {
@@ -74,8 +108,32 @@ fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time
         }
         known
     });
+    (path, operator)
+}
+
+fn ignore_case(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> Option<bool> {
+    reader.field(fields, "ignore_case", |reader, node| reader.boolean(node, "`ignore_case`"))
+}
+
+/// What is wrong with a value, or a path to one, whatever the operator.
+fn values(reader: &mut Reader<'_>, fields: Fields<'_, '_>) {
+    reader.field(fields, "value", |reader, node| {
+        reader.comparable(node);
+        Some(())
+    });
+    reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
+}
+
+fn comparison(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+    below: Below,
+    reads_time: &mut bool,
+) -> Option<Condition> {
+    let (path, operator) = path_and_operator(reader, fields);
+    *reads_time |= path.as_ref().is_some_and(crate::path::Path::reads_time);
     let absent_matches = absent(reader, fields, operator, below);
-    let ignore_case = reader.field(fields, "ignore_case", |reader, node| reader.boolean(node, "`ignore_case`"));
+    let ignore_case = ignore_case(reader, fields);
     let (value, other) = (fields.get("value"), fields.get("value_from"));
     if value.is_some() && other.is_some() {
         let message = "`value` and `value_from` exclude each other";
@@ -83,53 +141,46 @@ fn comparison(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time
     }
     let Some(operator) = operator else {
         // What does not hang on the operator is told all the same.
-        reader.field(fields, "value", |reader, node| {
-            reader.comparable(node);
-            Some(())
-        });
-        reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
+        values(reader, fields);
         return None;
     };
     if !operator.ignore_case && fields.get("ignore_case").is_some() {
         reader.misplaced(fields, "ignore_case", &format!("`{}` compares no case", operator.name));
     }
     let case = if ignore_case == Some(true) { IgnoreCase::Yes } else { IgnoreCase::No };
-    let check = match (value, other) {
-        (Some(_), Some(_)) => {
-            reader.field(fields, "value", |reader, node| check(reader, operator, node, case));
-            reader.field(fields, "value_from", |reader, node| reader.single_path(node, "`value_from`"));
-            None
-        }
-        (None, None) => {
-            let choice = if operator.value_from { "`value` or `value_from`" } else { "`value`" };
-            let message = format!("a condition with `{}` needs {choice}", operator.name);
-            reader.issue(IssueCode::MissingKey, fields.at, message, "say what the path is compared with".to_owned());
-            None
-        }
-        (None, Some(_)) if !operator.value_from => {
-            let why = format!("`{}` compares with a `value` that is checked when the policy is read", operator.name);
-            reader.misplaced(fields, "value_from", &why);
-            None
-        }
-        (None, Some(_)) => reader.field(fields, "value_from", |reader, node| {
-            let path = reader.single_path(node, "`value_from`")?;
-            *reads_time |= path.reads_time();
-            check_from(operator.takes, path, case)
-        }),
-        (Some(_), None) => reader.field(fields, "value", |reader, node| check(reader, operator, node, case)),
-    };
-    let (path, (check, turned)) = (path?, check?);
+    if value.is_none() && (other.is_none() || !operator.value_from) {
+        let choice = if operator.value_from { "`value` or `value_from`" } else { "`value`" };
+        let message = format!("a condition with `{}` needs {choice}", operator.name);
+        reader.issue(IssueCode::MissingKey, fields.at, message, "say what the path is compared with".to_owned());
+    }
+    if !operator.value_from {
+        let why = format!("`{}` compares with a `value` that is checked when the policy is read", operator.name);
+        reader.misplaced(fields, "value_from", &why);
+    }
+    let fixed = reader.field(fields, "value", |reader, node| check(reader, operator, node, case));
+    let from = reader.field(fields, "value_from", |reader, node| {
+        let path = reader.single_path(node, "`value_from`")?;
+        *reads_time |= path.reads_time();
+        check_from(operator.takes, path, case)
+    });
+    let (path, (check, turned)) = (path?, fixed.or(from)?);
     Some(Condition::Test(Box::new(Test { path, check, negated: operator.negative != turned, absent_matches })))
 }
 
+fn absent_word(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> bool {
+    let word =
+        |reader: &mut Reader<'_>, node: &Node<'_>| reader.word(node, "a word for `absent`", &["match"]).map(drop);
+    reader.field(fields, "absent", word).is_some()
+}
+
 fn absent(reader: &mut Reader<'_>, fields: Fields<'_, '_>, operator: Option<&Operator>, below: Below) -> bool {
-    let matches = reader.field(fields, "absent", |reader, node| reader.word(node, "a word for `absent`", &["match"]));
+    let matches = absent_word(reader, fields);
     if below == Below::Not {
         reader.misplaced(fields, "absent", "below `not` it would be turned around");
     } else if operator.is_some_and(|operator| operator.takes == Takes::Exists) {
         reader.misplaced(fields, "absent", "`exists` itself decides on absence");
     }
-    matches.is_some()
+    matches
 }
 
 /// A check, and whether its sense is turned around by its value.
@@ -173,7 +224,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         Takes::Greater => order(reader, Order::Greater)?,
         Takes::GreaterOrEqual => order(reader, Order::GreaterOrEqual)?,
         Takes::In => {
-            let elements = some_list(reader, node, name, "a list of values")?;
+            let elements = some_list(reader, node, operator, "a list of values")?;
             reader.comparable(node);
             Check::In(Operand::Fixed(elements.iter().map(Node::to_value).collect::<Option<_>>()?))
         }
@@ -204,7 +255,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
             let affix = if operator.takes == Takes::StartsWith { Affix::Start } else { Affix::End };
             let needles = match &node.json {
                 Json::String(text) => vec![needle(reader, node, text, case)?],
-                _ => strings(reader, node, name, "a string or a list of strings", |reader, node, text| {
+                _ => strings(reader, node, operator, "a string or a list of strings", |reader, node, text| {
                     needle(reader, node, text, case)
                 })?,
             };
@@ -231,7 +282,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
             };
             match &node.json {
                 Json::String(text) => add(reader, node, text)?,
-                _ => drop(strings(reader, node, name, "the name of a type, or a list of them", add)?),
+                _ => drop(strings(reader, node, operator, "the name of a type, or a list of them", add)?),
             }
             Check::Type(types)
         }
@@ -244,7 +295,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
                 }
                 Some(text.to_owned())
             };
-            let directories = strings(reader, node, name, "a list of absolute directories", one)?;
+            let directories = strings(reader, node, operator, "a list of absolute directories", one)?;
             Check::PathWithin(Directories::new(directories.iter().map(String::as_str)).ok()?)
         }
         Takes::HostIn => {
@@ -260,7 +311,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
                 }
                 Some(text.to_owned())
             };
-            let hosts = strings(reader, node, name, "a list of hosts", one)?;
+            let hosts = strings(reader, node, operator, "a list of hosts", one)?;
             Check::HostIn(Hosts::new(hosts.iter().map(String::as_str)).ok()?)
         }
     };
@@ -273,13 +324,19 @@ fn unfit(reader: &mut Reader<'_>, node: &Node<'_>, operator: &str, want: &str) {
     reader.issue(IssueCode::InvalidValue, node.at, message, None);
 }
 
-fn some_list<'n, 't>(reader: &mut Reader<'_>, node: &'n Node<'t>, name: &str, want: &str) -> Option<&'n [Node<'t>]> {
+fn some_list<'n, 't>(
+    reader: &mut Reader<'_>,
+    node: &'n Node<'t>,
+    operator: &Operator,
+    want: &str,
+) -> Option<&'n [Node<'t>]> {
     let Json::Array(elements) = &node.json else {
-        unfit(reader, node, name, want);
+        unfit(reader, node, operator.name, want);
         return None;
     };
     if elements.is_empty() {
-        let message = format!("`{name}` with an empty list is never true");
+        let always = if operator.negative { "true of every value" } else { "never true" };
+        let message = format!("`{}` with an empty list is {always}", operator.name);
         reader.empty_list(node.at, &message, "name a value, or remove the condition");
     }
     Some(elements)
@@ -288,16 +345,16 @@ fn some_list<'n, 't>(reader: &mut Reader<'_>, node: &'n Node<'t>, name: &str, wa
 fn strings<T>(
     reader: &mut Reader<'_>,
     node: &Node<'_>,
-    name: &str,
+    operator: &Operator,
     want: &str,
     mut read: impl FnMut(&mut Reader<'_>, &Node<'_>, &str) -> Option<T>,
 ) -> Option<Vec<T>> {
-    let elements = some_list(reader, node, name, want)?;
+    let elements = some_list(reader, node, operator, want)?;
     reader.list_fits(node.at, elements.len());
     Some(reader.each(elements, |reader, node| match node.as_str() {
         Some(text) => read(reader, node, text),
         None => {
-            let message = format!("`{name}` compares with strings, not {}", node.kind());
+            let message = format!("`{}` compares with strings, not {}", operator.name, node.kind());
             reader.issue(IssueCode::InvalidValue, node.at, message, None);
             None
         }
@@ -306,7 +363,7 @@ fn strings<T>(
 
 fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
     match node.json {
-        Json::Number(_) => reader.count(node, "a length"),
+        Json::Number(_) => reader.count(node, "a length", 0),
         _ => {
             unfit(reader, node, name, "a whole number, 0 or above");
             None
@@ -315,16 +372,8 @@ fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
 }
 
 fn needle(reader: &mut Reader<'_>, node: &Node<'_>, text: &str, case: IgnoreCase) -> Option<Needle> {
-    if case == IgnoreCase::Yes && text.len() > reader.bounds.regex_bytes {
-        let message = format!("a text of {} bytes to find without regard to case", text.len());
-        let help = format!("at most {} bytes can be compared so", reader.bounds.regex_bytes);
-        reader.issue(IssueCode::TooLong, node.at, message, help);
-        return None;
+    match case {
+        IgnoreCase::No => Some(Needle::Plain(text.into())),
+        IgnoreCase::Yes => reader.folded(node, text),
     }
-    let needle = Needle::new(text, case);
-    if needle.is_none() {
-        let message = format!("{} is too long to find without regard to case", shown(node));
-        reader.issue(IssueCode::TooLong, node.at, message, "use a shorter text".to_owned());
-    }
-    needle
 }

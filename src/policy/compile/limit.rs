@@ -50,16 +50,23 @@ impl LimitPlaces {
         reads_time: &mut bool,
     ) -> Box<[Limit]> {
         let mut places = Vec::new();
+        // How many stand under the first key `limits`: those of a second one are read for their issues alone.
+        let mut read = None;
         let limits = reader.field(fields, "limits", |reader, node| {
             let limits = reader.list(node, "`limits`")?;
             let mut indices = 0..;
-            Some(reader.each(limits, |reader, node| {
+            let limits = reader.each(limits, |reader, node| {
                 let index = indices.next()?;
                 note(&mut places, Some(index), node, limit(reader, node)?)
-            }))
+            });
+            read.get_or_insert(places.len());
+            Some(limits)
         });
+        places.truncate(read.unwrap_or_default());
+        let before = places.len();
         let rate = reader
             .field(fields, "rate_limit", |reader, node| note(&mut places, None, node, rate_limit(reader, node, name)?));
+        places.truncate(before + 1);
         if !places.is_empty() {
             *reads_time = true;
             self.owners.push((owner, places));

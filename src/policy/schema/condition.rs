@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::super::Bounds;
-use super::super::document::{COMPARISON, GROUPS, OPERATORS, Operator, TYPES, Takes};
+use super::super::document::{ALL, ANY, COMPARISON, Key, NOT, OPERATORS, Operator, TYPES, Takes};
 use super::{
     ComparableValue, Comparison, ComparisonBelowNot, Condition, ConditionBelowNot, Path, SinglePath, ValueByOperator,
     boolean, object, some, string, text, without, words,
@@ -20,7 +20,6 @@ pub(super) fn condition_below_not(generator: &mut SchemaGenerator) -> Schema {
 }
 
 fn comparison_or_group<C: JsonSchema, Element: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    let [any, all, not] = GROUPS;
     let elements = some(&generator.subschema_for::<Element>());
     let negated = generator.subschema_for::<ConditionBelowNot>();
     json_schema!({
@@ -29,21 +28,21 @@ fn comparison_or_group<C: JsonSchema, Element: JsonSchema>(generator: &mut Schem
         "type": "object",
         "anyOf": [
             generator.subschema_for::<C>(),
-            group(any, "One of some conditions", "Conditions of which at least one must hold.", elements.clone()),
-            group(all, "All of some conditions", "Conditions all of which must hold.", elements),
-            group(not, "Not a condition", "The condition that must not hold.", negated),
+            group(&ANY, "One of some conditions", elements.clone()),
+            group(&ALL, "All of some conditions", elements),
+            group(&NOT, "Not a condition", negated),
         ],
     })
 }
 
-fn group(key: &str, title: &str, description: &str, mut value: Schema) -> Schema {
-    value.insert("description".into(), description.into());
+fn group(key: &Key, title: &str, mut value: Schema) -> Schema {
+    value.insert("description".into(), key.description.into());
     json_schema!({
         "title": title,
         "description": "A group; it has no other key.",
         "type": "object",
-        "properties": { key: value },
-        "required": [key],
+        "properties": { key.name: value },
+        "required": [key.name],
         "additionalProperties": false,
     })
 }
