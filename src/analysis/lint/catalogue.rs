@@ -216,10 +216,9 @@ impl Lint<'_> {
         let path = path.and_then(|text| Path::parse(text).ok());
         let Some(path) = path.filter(|path| path.is_in_arguments() && !path.is_root()) else { return };
         let place = (node.at, pointer);
-        let Some(found) = self.argument(&path, &place, read.absent.filter(|_| !path.has_each()), tools, matching)
-        else {
-            return;
-        };
+        let mend = "require that it exists, with an `on_deny` that says so";
+        let absent = read.absent.filter(|_| !path.has_each()).map(|absent| (absent, mend));
+        let Some(found) = self.argument(&path, &place, absent, tools, matching) else { return };
         let never = found.iter().all(|declared| match declared {
             Declared::There { types: Some(types), .. } => !types.iter().any(|name| may_be(name, read.kinds)),
             _ => false,
@@ -249,7 +248,8 @@ impl Lint<'_> {
             "require" => Some("a call without it is denied"),
             _ => Some("the rule does not stop a call without it"),
         };
-        let found = self.argument(&leaf.path, &place, absent, tools, matching);
+        let mend = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
+        let found = self.argument(&leaf.path, &place, absent.map(|absent| (absent, mend)), tools, matching);
         let (Some(value), Some(found)) = (&leaf.value, found) else { return };
         // What is turned around is satisfied by other types.
         if leaf.op == "exists" || leaf.turned {
@@ -288,7 +288,7 @@ impl Lint<'_> {
         &mut self,
         path: &Path,
         (at, pointer): &(usize, String),
-        absent: Option<&str>,
+        absent: Option<(&str, &str)>,
         tools: &[Tool<'t>],
         matching: &[usize],
     ) -> Option<Vec<Declared<'t>>> {
@@ -325,9 +325,8 @@ impl Lint<'_> {
             add(FindingCode::NoSuchArgument, format!("{whom} {verb} argument `{path}`{takes}"), mend);
         }
         let optional = found.iter().position(|one| matches!(one, Declared::There { optional: true, .. }));
-        if let (Some(tool), Some(effect)) = (optional.and_then(|index| known.get(index)), absent) {
+        if let (Some(tool), Some((effect, mend))) = (optional.and_then(|index| known.get(index)), absent) {
             let message = format!("`{}` declares `{path}` optional: {effect}", tool.name);
-            let mend = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
             add(FindingCode::ArgumentOptional, message, mend.to_owned());
         }
         Some(found)
