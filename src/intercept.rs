@@ -218,11 +218,13 @@ fn hide(walk: &mut Walk, value: &Value) -> Option<Vec<Value>> {
             walk.issue(IssueCode::InvalidPattern, message, "name each tool".to_owned());
             return None;
         }
+        let place = format!("/hide/{}", hidden.len());
         if !hidden.insert(name) {
             let message = format!("{} is hidden already", quote(name));
             walk.issue(IssueCode::DuplicateKey, message, "remove it".to_owned());
             return None;
         }
+        walk.made(&place);
         Some(value.clone())
     }))
 }

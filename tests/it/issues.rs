@@ -423,6 +423,10 @@ fn every_part_of_a_condition_is_told_whatever_stands_beside_it() {
         ),
         (r#"{"not":{"path":"args.a","op":"eq","value":1},"any":1}"#, &["misplaced_key /any", "wrong_type /any"]),
         (
+            r#"{"not":{"path":"args.a","op":"eq","value":1},"path":"args.a","path":"args.a"}"#,
+            &["misplaced_key /path", "duplicate_key /path"],
+        ),
+        (
             r#"{"all":[{"path":"args.a","op":"eq","value":1}],"path":"zz","op":"what","value":null,"ignore_case":1,"more":1}"#,
             &[
                 "misplaced_key /path",

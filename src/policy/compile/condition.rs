@@ -49,8 +49,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
         return comparison(reader, fields, below, reads_time);
     };
     let key = &*first.key;
-    for member in members.iter().filter(|member| member.key != first.key && CONDITION.has(&member.key)) {
-        reader.misplaced(fields, &member.key, &format!("the group `{key}` has no other keys"));
+    for other in CONDITION.names().filter(|other| *other != key) {
+        reader.misplaced(fields, other, &format!("the group `{key}` has no other keys"));
     }
     // What does not belong is read all the same, for its issues.
     let _ = (path_and_operator(reader, fields), ignore_case(reader, fields), absent_word(reader, fields));
