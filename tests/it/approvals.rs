@@ -15,7 +15,7 @@ use toolgate::{
     ManualClock, MemoryApprovals, Permit, Policy, Timestamp, ToolCall,
 };
 
-use crate::faults::block_on;
+use crate::leased::block_on;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);

@@ -16,7 +16,7 @@ use toolgate::{
 };
 
 use crate::approvals::{Make, Room};
-use crate::faults::block_on;
+use crate::leased::block_on;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
