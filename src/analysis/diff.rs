@@ -31,9 +31,9 @@
 //! - **Decisions**, not reasons: allow, approval required, deny, in that order ever narrower. A call that another rule or another
 //!   text denies is no change.
 //! - **Limits** at equal counts: that a call which is denied now leaves room to others is no change. A limit holds as much as
-//!   another if it has the same counter, window, scope and algorithm, no larger `max` or `burst`, no shorter `lease`, and no smaller amount;
-//!   a shadow limit counts as much and refuses nothing. A limit whose window, scope or algorithm is another is a new counter, which begins empty: whether it is
-//!   stricter is not told. Nor is it where one limit has gone and others are there.
+//!   another if it has the same counter, window, scope and algorithm, no larger `max` or `burst`, no shorter `lease`, and no smaller
+//!   amount; a shadow limit counts as much and refuses nothing. A limit whose window, scope or algorithm is another is a new
+//!   counter, which begins empty: whether it is stricter is not told. Nor is it where one limit has gone and others are there.
 //! - **Approvals**: how long they may be used, who may give them, how many must, and what they are bound to.
 //! - The namespaces of the counters, descriptions and messages are not compared.
 

@@ -150,6 +150,7 @@ mod tests {
         gate.replace_policy(None);
         assert!(gate.charge(&call).is_none());
     }
+
     /// None of it is a reason to let a call pass.
     #[test]
     fn without_a_policy_or_a_whole_answer_nothing_passes() {

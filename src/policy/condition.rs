@@ -277,11 +277,9 @@ impl Check {
         let usable = match (self, other) {
             (_, Datum::Array([])) => false,
             (Self::Order(..), other) => matches!(other, Datum::Number(_)),
-            (Self::In(_), Datum::Array(values)) => (1..=MAX_OTHERS).contains(&values.len()),
+            (Self::In(_), Datum::Array(values)) => values.len() <= MAX_OTHERS,
             (Self::Affix(..), Datum::Text(_)) => true,
-            (Self::Affix(..), Datum::Array(texts)) => {
-                (1..=MAX_OTHERS).contains(&texts.len()) && texts.iter().all(Value::is_string)
-            }
+            (Self::Affix(..), Datum::Array(texts)) => texts.len() <= MAX_OTHERS && texts.iter().all(Value::is_string),
             (Self::In(_) | Self::Affix(..), _) | (_, Datum::UnclearNumber) => false,
             _ => true,
         };

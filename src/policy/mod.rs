@@ -281,8 +281,9 @@ impl Policy {
     /// key stands twice; that nothing stands before or after the document; the sizes in bytes of the document, of names, of
     /// regular expressions and of texts that are compared without regard to case (characters are counted instead), and its
     /// nesting; that a regular expression is one and is small enough compiled, and all of them together; that a listed host is
-    /// one (only characters that no host has are refused); that amounts have at most six decimals; that a number is held exactly by a 64-bit integer or a
-    /// double, so that one which only rounds to a fitting number is refused; and that limits of one counter agree.
+    /// one (only characters that no host has are refused); that amounts have at most six decimals; that a number is held exactly
+    /// by a 64-bit integer or a double, so that one which only rounds to a fitting number is refused; and that limits of one
+    /// counter agree.
     ///
     /// It is also a file, `examples/data/policy.schema.json`. Its `$id` names the language's version, and is no address.
     pub fn json_schema() -> schemars::Schema {

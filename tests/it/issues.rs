@@ -14,13 +14,16 @@ fn with_limits(limits: &Value) -> String {
     json!({ "version": "1", "default": "allow", "all_tools": { "limits": limits } }).to_string()
 }
 
+/// One call a day for everybody, but for what `more` says otherwise.
+fn limit(more: Value) -> Value {
+    let mut limit = json!({ "counter": "c", "window": "day", "max": 1, "scope": "global" });
+    let Value::Object(more) = more else { panic!("an object") };
+    limit.as_object_mut().unwrap().extend(more);
+    limit
+}
+
 #[test]
 fn counters_that_disagree_are_told_in_what() {
-    let limit = |more: Value| {
-        let mut limit = json!({ "counter": "c", "window": "day", "max": 1, "scope": "global" });
-        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        limit
-    };
     let bucket = |burst: u8| limit(json!({ "algorithm": "token_bucket", "burst": burst }));
     let lease = |lease: &str| limit(json!({ "window": "in_flight", "lease": lease }));
     for (first, second, what) in [
@@ -42,11 +45,6 @@ fn counters_that_disagree_are_told_in_what() {
 /// What is wrong elsewhere in a limit neither hides that it disagrees nor is taken for a disagreement.
 #[test]
 fn limits_with_something_wrong_in_them_are_held_against_others() {
-    let limit = |more: Value| {
-        let mut limit = json!({ "counter": "c", "window": "day", "max": 1, "scope": "global" });
-        limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        limit
-    };
     let bucket = |burst: Value| limit(json!({ "algorithm": "token_bucket", "burst": burst }));
     let flight = |lease: &str| limit(json!({ "window": "in_flight", "lease": lease }));
     let hour = limit(json!({ "window": "hour" }));

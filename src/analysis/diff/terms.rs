@@ -91,11 +91,11 @@ fn between(old: &Limit, new: &Limit, sense: Sense) -> Bound {
     if !old.shadow && new.room() > old.room() {
         return Bound::Loosens(change("burst", &old.room().to_string(), &new.room().to_string()));
     }
-    match (old.algorithm, new.algorithm) {
-        (Algorithm::InFlight { lease: from }, Algorithm::InFlight { lease: to }) if !old.shadow && to < from => {
-            return Bound::Loosens(change("lease", &format!("{from}s"), &format!("{to}s")));
-        }
-        _ => {}
+    if let (Algorithm::InFlight { lease: from }, Algorithm::InFlight { lease: to }) = (old.algorithm, new.algorithm)
+        && !old.shadow
+        && to < from
+    {
+        return Bound::Loosens(change("lease", &format!("{from}s"), &format!("{to}s")));
     }
     let buckets = matches!(old.algorithm, Algorithm::TokenBucket { .. })
         && !(old.buckets.is_empty() && new.buckets.is_empty())
