@@ -378,6 +378,22 @@ fn real_catalogues_and_policies_take_milliseconds() {
     }
 }
 
+/// A text that such an expression matches has as many bytes as the expression has states: to try it takes a step for each byte in
+/// each state, and so seconds. None is tried, and none is shown.
+#[test]
+fn expressions_of_long_texts_are_not_tried() {
+    let condition = |n: u32| {
+        let value = format!("(?:a{{4000}})x{n}");
+        json!({ "conditions": [{ "path": "args.x", "op": "regex", "value": value }] })
+    };
+    let rules: Vec<_> = (0..40).map(condition).collect();
+    for list in ["deny_if", "require"] {
+        let source = json!({ "version": "1", "default": "deny", "tools": { "t": { list: rules } } }).to_string();
+        let report = lint::check(&source).unwrap();
+        assert!(report.findings().iter().all(|finding| finding.to_string().len() < 1_000));
+    }
+}
+
 #[test]
 fn absurd_policies_and_catalogues_take_bounded_time() {
     let condition = json!({ "path": "args.x.y[*].z", "op": "in", "value": ["a", 1] });

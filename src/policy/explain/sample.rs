@@ -10,8 +10,11 @@ use crate::path::{Datum, Facts, Found};
 
 /// How many values of a list are tried.
 const FEW: usize = 8;
-/// The longest text that is made.
-const LONGEST: u64 = 4_096;
+/// The longest text that is made for its length.
+const LONGEST: u64 = 1_024;
+/// The longest text that is made for an expression, in bytes. One that needs a longer text has as many states, and each of them
+/// may look at each byte: a policy with a few hundred such expressions would keep whoever tries their texts for hours.
+const LONGEST_MATCH: usize = 512;
 
 /// A comparison that a value is to meet, in the words of the language.
 pub(super) struct Aim {
@@ -236,15 +239,12 @@ pub(crate) fn matching(pattern: &str) -> Option<String> {
     let hir = regex_syntax::parse(pattern).ok()?;
     let mut text = Vec::new();
     write_match(&hir, &mut text, &mut 10_000)?;
-    String::from_utf8(text).ok()
+    String::from_utf8(text).ok().filter(|text| text.len() <= LONGEST_MATCH)
 }
 
 /// Expressions come with a bound on their nesting from their parser.
 fn write_match(hir: &Hir, to: &mut Vec<u8>, steps: &mut u32) -> Option<()> {
-    *steps = steps.checked_sub(1)?;
-    if to.len() as u64 > LONGEST {
-        return None;
-    }
+    *steps = steps.checked_sub(1).filter(|_| to.len() <= LONGEST_MATCH)?;
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => Some(()),
         HirKind::Literal(literal) => {
@@ -292,6 +292,9 @@ mod tests {
             assert!(regex::Regex::new(pattern).unwrap().is_match(&text), "{pattern} {text}");
         }
         assert_eq!(matching("(?:a{1000}){1000}"), None);
+        assert!(matching("a{512}").is_some() && matching("a{513}").is_none());
+        assert!(matching(&"a".repeat(513)).is_none());
+        assert_eq!(matching("(?:a{600}|b)c").unwrap(), "bc");
         assert_eq!(matching("("), None);
     }
 }
