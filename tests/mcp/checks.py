@@ -1,11 +1,12 @@
 """What the Python clients share: the gateway's command, the admin client, and checks that stop at the first failure."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "target" / "release" / "examples"
+EXAMPLES = ROOT / "target" / os.environ["GATEWAYS"] / "examples"
 GATEWAY = str(EXAMPLES / "mcp_stdio_gateway")
 SERVER = str(EXAMPLES / "mcp_server")
 MODULES = ROOT / "target" / "mcp" / "node_modules" / "@modelcontextprotocol"

@@ -14,8 +14,9 @@ const { Client } = await load("@modelcontextprotocol/sdk/client/index.js");
 const { StdioClientTransport } = await load("@modelcontextprotocol/sdk/client/stdio.js");
 const { CreateMessageRequestSchema, ToolListChangedNotificationSchema } = await load("@modelcontextprotocol/sdk/types.js");
 
-const gateway = join(root, "target/release/examples/mcp_stdio_gateway");
-const ownServer = join(root, "target/release/examples/mcp_server");
+const examples = join(root, "target", process.env.GATEWAYS, "examples");
+const gateway = join(examples, "mcp_stdio_gateway");
+const ownServer = join(examples, "mcp_server");
 const modules = join(root, "target/mcp/node_modules/@modelcontextprotocol");
 const filesystem = ["node", join(modules, "server-filesystem/dist/index.js")];
 const everything = ["node", join(modules, "server-everything/dist/index.js"), "stdio"];
