@@ -405,6 +405,8 @@ impl Locked<'_> {
                 Some(cell) => cell.charge(charge, request.now)?,
                 None => {
                     added = true;
+                    // One that had ended was there, and has made room for another of its row: it comes again.
+                    store.held.fetch_add(usize::from(place.found.is_some()), Ordering::Relaxed);
                     let mut cell = Cell::new(charge);
                     let tally = cell.charge(charge, request.now)?;
                     // A shard of two million rows of one kind takes no more: a store of a hundred thousand million counters.

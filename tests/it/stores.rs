@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use proptest::prelude::*;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::conformance::{self, Suite};
 use toolgate::store::{
     AsyncCounterStore, Counter, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId, Reserve,
-    Settle, Settled,
+    Settle, Settled, StoreError,
 };
 use toolgate::{Amount, Timestamp};
 
@@ -208,6 +209,68 @@ fn what_has_ended_makes_room_in_its_own_row() {
     let kept = holding_one(2);
     assert!(matches!(kept.reserve(&request(&new)), Ok(Outcome::Granted(_))));
     assert_eq!(kept.len(), 1);
+}
+
+/// A store that counts fewer than it holds takes more than its capacity.
+#[test]
+fn a_counter_that_goes_and_comes_again_in_one_call_is_counted() {
+    let of = |name: &str, subject: &[u8], start: i64, seconds: i64| {
+        let meter = Meter::Fixed(Span { start: at(start), end: at(start + seconds) });
+        Charge::new(CounterId::named(name), Subject::from_bytes(subject), Amount::ONE, None, meter)
+    };
+    let store = MemoryStore::with_capacity(8);
+    let reserve = |second, charges: &[Charge]| {
+        assert!(matches!(
+            store.reserve(&Reserve::new(ReservationId::new(0), at(second), charges)),
+            Ok(Outcome::Granted(_))
+        ));
+    };
+    for other in 0..5 {
+        reserve(1, &[of("day", &[other], 0, 86_400)]);
+    }
+    reserve(1, &[of("minute", b"s", 0, 60), of("day", b"s", 0, 86_400)]);
+    reserve(121, &[of("new", b"s", 120, 60), of("minute", b"s", 120, 60)]);
+    assert_eq!((store.len(), store.snapshot().len()), (8, 8));
+}
+
+proptest! {
+    /// Whatever comes and goes, in rows of one counter and of several.
+    #[test]
+    fn a_store_knows_how_many_counters_it_holds(
+        calls in prop::collection::vec((0..4u8, prop::collection::btree_set(0..6u8, 1..4), any::<bool>(), 0..90i64, 0..4u8), 1..60),
+    ) {
+        let store = MemoryStore::with_capacity(10);
+        let mut now = 0;
+        for (subject, counters, is_reversed, wait, then) in calls {
+            now += wait;
+            let of = |number: &u8| {
+                let seconds = [10, 60, 3600][usize::from(number % 3)];
+                let start = now - now % seconds;
+                let meter = match number {
+                    0..3 => Meter::Fixed(Span { start: at(start), end: at(start + seconds) }),
+                    3 => Meter::Sliding { seconds: 10 },
+                    4 => Meter::TokenBucket { refill: units(60), seconds: 60 },
+                    _ => Meter::InFlight { lease: 10 },
+                };
+                Charge::new(CounterId::named(&number.to_string()), Subject::from_bytes(&[subject]), units(u64::from(then / 2)), None, meter)
+            };
+            let mut charges: Vec<_> = counters.iter().map(of).collect();
+            if is_reversed {
+                charges.reverse();
+            }
+            match store.reserve(&Reserve::new(ReservationId::new(0), at(now), &charges)) {
+                Ok(Outcome::Granted(tallies)) if then > 0 => {
+                    let settled = charges.iter().zip(&tallies);
+                    let settled: Vec<_> =
+                        settled.map(|(charge, tally)| Settled::new(charge, tally.charged_at, units(1))).collect();
+                    store.settle(&Settle::new(ReservationId::new(0), 1, at(now + i64::from(then) * 8), &settled)).unwrap();
+                }
+                Ok(_) => {}
+                Err(error) => prop_assert!(matches!(error, StoreError::Full { .. }), "{error}"),
+            }
+            prop_assert_eq!(store.len(), store.snapshot().len());
+        }
+    }
 }
 
 /// A bucket of one a second, of which the store forgets that one was taken.
