@@ -302,8 +302,9 @@ impl<P: Leave> Session<P> {
     /// [`ToolPins::filter_tools_list`](super::ToolPins::filter_tools_list)).
     ///
     /// Dropped is what is no message of JSON-RPC, a batch, what could be read as two messages (by a client that ignores the case of
-    /// keys, too), and answers to requests that are not under way. An answer that is sent again, as when a stream is resumed, passes as it did the first time, and ends
-    /// nothing. In place of a list that two parsers could read differently the client gets an error. Linear in the message.
+    /// keys, too), and answers to requests that are not under way. An answer that is sent again, as when a stream is resumed, passes
+    /// as it did the first time, and ends nothing. In place of a list that two parsers could read differently the client gets an
+    /// error. Linear in the message.
     pub fn from_server<'m>(&mut self, message: &'m [u8], filter: impl FnOnce(&mut Value)) -> FromServer<'m, P> {
         let Ok(text) = std::str::from_utf8(message) else { return FromServer::Drop { why: "not UTF-8" } };
         let Ok(Object(envelope)) = serde_json::from_str::<Object<Envelope>>(text) else {
