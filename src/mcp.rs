@@ -272,8 +272,8 @@ fn read_in_one_way(node: &Node<'_>) -> Result<(), MalformedMessage> {
     }
 }
 
-/// No key that a reader which ignores case would take for a known one.
-fn no_variants(members: &[Member<'_>], known: &[&str]) -> Result<(), MalformedMessage> {
+/// Whether a reader which ignores case would take a key for a known one that it is not.
+fn is_variant(key: &str, known: &[&str]) -> bool {
     // Beyond ASCII, only these letters fold to one of ASCII's, or have one as their capital or small letter.
     let fold = |c: char| match c {
         'ſ' => 's',
@@ -281,9 +281,12 @@ fn no_variants(members: &[Member<'_>], known: &[&str]) -> Result<(), MalformedMe
         'ı' | 'İ' => 'i',
         c => c.to_ascii_lowercase(),
     };
-    let is_variant =
-        |key: &str| known.iter().any(|known| *known != key && key.chars().map(fold).eq(known.chars().map(fold)));
-    match members.iter().find(|member| is_variant(&member.key)) {
+    known.iter().any(|known| *known != key && key.chars().map(fold).eq(known.chars().map(fold)))
+}
+
+/// No key that a reader which ignores case would take for a known one.
+fn no_variants(members: &[Member<'_>], known: &[&str]) -> Result<(), MalformedMessage> {
+    match members.iter().find(|member| is_variant(&member.key, known)) {
         None => Ok(()),
         Some(member) => Err(MalformedMessage {
             at: member.at,

@@ -286,6 +286,13 @@ impl Permit {
         drop(self);
     }
 
+    /// Notes the approval that the call uses.
+    pub(crate) fn claim(&mut self, claim: Claim) {
+        if let Some(held) = &mut self.held {
+            held.claim = Some(Box::new(claim));
+        }
+    }
+
     /// Whether anything counts the call.
     pub(crate) fn is_counted(&self) -> bool {
         self.held.is_some()
@@ -319,6 +326,13 @@ impl Drop for Permit {
 impl AsyncPermit {
     pub(crate) fn counted(held: Held<dyn AsyncGranter>) -> Self {
         Self { held: Some(Box::new(held)), settled: false, watch: None }
+    }
+
+    /// Notes the approval that the call uses.
+    pub(crate) fn claim(&mut self, claim: Claim) {
+        if let Some(held) = &mut self.held {
+            held.claim = Some(Box::new(claim));
+        }
     }
 
     pub(crate) fn uncounted() -> Self {

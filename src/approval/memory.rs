@@ -15,7 +15,9 @@ use crate::time::Timestamp;
 /// So many that have expired are reclaimed with each new request: more than one, so that they become fewer.
 const RECLAIMED_AT_ONCE: usize = 4;
 
-/// Approvals in memory, for one process. They are gone when it ends, which errs on the safe side.
+/// Approvals in memory, for one process. They are gone when it ends, which errs on the safe side; and so is what it knew of
+/// [signed](super::signed) approvals that were used, which does not: a text that holds still may be used once more after a new start.
+/// Where that matters, keep them in a store that outlives the process.
 ///
 /// At most so many are kept as there is room for, 10,000 by default: those that wait, those that may be used, and those in use,
 /// until they expire. When it is full, new requests are refused and their calls denied; no live one makes room for another. Of one

@@ -267,8 +267,8 @@ impl ApprovalKeys {
             return Err(SignedError::TooFewApprovers);
         }
         // The same request may have been signed again, later: as long as such a text may hold it counts as used. It was made before
-        // this one was signed, and people decide within its `ttl`.
-        let until = issued_at.saturating_add(approval.ttl).saturating_add(approval.ttl).saturating_add(self.max_skew);
+        // this one has expired, however far the service's clock is behind, and people decide within its `ttl`.
+        let until = approval.expires_at().saturating_add(approval.ttl * 2).saturating_add(self.max_skew);
         Ok(Believed { id, until })
     }
 

@@ -149,21 +149,23 @@ impl<S: CounterStore + 'static> Gate<S> {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
-        let mut held = Held { granter: in_force.clone() as _, id, plan: charged, tallies, claim: None };
+        // A permit, so that whatever happens from here on leaves nothing in flight.
+        let held = Held { granter: in_force.clone() as _, id, plan: charged, tallies, claim: None };
+        let mut permit = Permit::counted(held);
         let claimed = match &usable {
             Usable::Kept(id) => approvals.claim(id, question.now),
             Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now),
         };
         let refused = match claimed {
             Ok(Some(claim)) => {
-                held.claim = Some(Box::new(claim));
-                return Decision::Allow(Permit::counted(held));
+                permit.claim(claim);
+                return Decision::Allow(permit);
             }
             Ok(None) => asking.again(approvals.request(&ask, question.now), usable.lost()),
             Err(error) => question.without_approvals(error),
         };
         // If it can't be given back it stays spent, which is the safe side.
-        Permit::counted(held).release();
+        permit.release();
         refused.into()
     }
 }
@@ -212,21 +214,23 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
-        let mut held = Held { granter: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
+        // A permit, so that who does not wait for the answer leaves nothing in flight.
+        let held = Held { granter: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
+        let mut permit = AsyncPermit::counted(held);
         let claimed = match &usable {
             Usable::Kept(id) => approvals.claim(id, question.now).await,
             Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now).await,
         };
         let refused = match claimed {
             Ok(Some(claim)) => {
-                held.claim = Some(Box::new(claim));
-                return Decision::Allow(AsyncPermit::counted(held));
+                permit.claim(claim);
+                return Decision::Allow(permit);
             }
             Ok(None) => asking.again(approvals.request(&ask, question.now).await, usable.lost()),
             Err(error) => question.without_approvals(error),
         };
         // If it can't be given back it stays spent, which is the safe side.
-        let _ = AsyncPermit::counted(held).release().await;
+        let _ = permit.release().await;
         refused.into()
     }
 }

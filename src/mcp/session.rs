@@ -301,14 +301,19 @@ impl<P: Leave> Session<P> {
     /// `result`, to take out what the caller may not see ([`filter_tools_list`](super::filter_tools_list),
     /// [`ToolPins::filter_tools_list`](super::ToolPins::filter_tools_list)).
     ///
-    /// Dropped is what is no message of JSON-RPC, a batch, what could be read as two messages, and answers to requests that are
-    /// not under way. An answer that is sent again, as when a stream is resumed, passes as it did the first time, and ends
-    /// nothing. In place of a list that two parsers could read differently the client gets an error. Linear in the message.
+    /// Dropped is what is no message of JSON-RPC, a batch, what could be read as two messages (by a client that ignores the case of
+    /// keys, too), and answers to requests that are not under way. An answer that is sent again, as when a stream is resumed, passes
+    /// as it did the first time, and ends nothing. In place of a list that two parsers could read differently the client gets an
+    /// error. Linear in the message.
     pub fn from_server<'m>(&mut self, message: &'m [u8], filter: impl FnOnce(&mut Value)) -> FromServer<'m, P> {
         let Ok(text) = std::str::from_utf8(message) else { return FromServer::Drop { why: "not UTF-8" } };
         let Ok(Object(envelope)) = serde_json::from_str::<Object<Envelope>>(text) else {
             return FromServer::Drop { why: "not a message of JSON-RPC" };
         };
+        // Of an answer to `tools/list` the client hears an error below.
+        if envelope.has_variant && !(envelope.result && !envelope.method && self.asked_for_list(envelope.id.as_ref())) {
+            return FromServer::Drop { why: "a key that equals one of JSON-RPC's but for case" };
+        }
         let plain = FromServer::Forward { message: text.into(), answers: None, ended: None };
         match (envelope.method, envelope.result || envelope.error) {
             (true, false) => return plain,
@@ -330,9 +335,7 @@ impl<P: Leave> Session<P> {
                 self.remember(id.clone(), taken.0);
                 Some(taken)
             }
-            (Some(id), None) => {
-                self.answered.iter().rfind(|(answered, _)| answered == id).map(|(_, kind)| (*kind, None))
-            }
+            (Some(id), None) => self.answered(id).map(|kind| (kind, None)),
             (None, _) => None,
         };
         let (Some(id), Some((kind, permit))) = (id, asked) else {
@@ -406,6 +409,17 @@ impl<P: Leave> Session<P> {
         if let Some(entry) = id.and_then(|id| self.under_way.get_mut(&id)) {
             entry.cancelled = true;
         }
+    }
+
+    /// What the request was that was answered last under an id.
+    fn answered(&self, id: &RequestId) -> Option<Kind> {
+        self.answered.iter().rfind(|(answered, _)| answered == id).map(|(_, kind)| *kind)
+    }
+
+    fn asked_for_list(&self, id: Option<&Value>) -> bool {
+        let under_way = |id: &RequestId| self.under_way.get(id).map(|entry| entry.kind);
+        let id = id.and_then(RequestId::of);
+        id.and_then(|id| under_way(&id).or_else(|| self.answered(&id))) == Some(Kind::List)
     }
 
     fn remember(&mut self, id: RequestId, kind: Kind) {

@@ -22,7 +22,7 @@ pub(super) use fixed::Fixed;
 ///
 /// A store keeps one for each counter and subject that was ever charged, looks at those of a call with
 /// [`tally`](Self::tally), and if all have room, [charges](Self::charge) them. It may forget one whose
-/// [`expires_at`](Self::expires_at) has passed.
+/// [`expires_at`](Self::expires_at) has passed; a token bucket that is settled to more after that begins [anew](Self::new).
 ///
 /// Every state is made of integers: times in microseconds, amounts in millionths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

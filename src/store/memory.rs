@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{CounterStore, Outcome, Reserve, Settle, StoreError, Tallies, Tally};
-use crate::charge::{Charge, CounterId, Subject};
+use crate::charge::{Charge, CounterId, Meter, Subject};
 use row::Cell;
 use table::{At, Table};
 
@@ -23,9 +23,10 @@ pub use snapshot::{RestoreError, Snapshot};
 /// O(charges), whatever the number of counters.
 ///
 /// Memory is bounded: at most [`capacity`](Self::with_capacity) counters are live, and a store that is full of live
-/// ones refuses new ones, it never evicts. A live counter of a fixed window takes some 85 bytes where it is the only one of its
-/// subject, 60 where there are three, and the subject's own bytes where they are more than 30 (`cargo bench --bench memory`
-/// measures it); a sliding window takes up to 65 times 16 bytes more, a token bucket some 70, and each call in flight 16.
+/// ones refuses new ones, it never evicts; what a call has cost is recorded in a full one, too. A live counter of a fixed
+/// window takes some 85 bytes where it is the only one of its subject, 60 where there are three, and the subject's own bytes
+/// where they are more than 30 (`cargo bench --bench memory` measures it); a sliding window takes up to 65 times 16 bytes more,
+/// a token bucket some 70, and each call in flight 16.
 ///
 /// Beyond 65,536 counters (or half of the capacity), those whose window has ended are reclaimed, a few at a time whenever a
 /// new one is counted; there is no background thread, and no call does work that grows with the number of counters. Once some
@@ -404,6 +405,8 @@ impl Locked<'_> {
                 Some(cell) => cell.charge(charge, request.now)?,
                 None => {
                     added = true;
+                    // One that had ended was there, and has made room for another of its row: it comes again.
+                    store.held.fetch_add(usize::from(place.found.is_some()), Ordering::Relaxed);
                     let mut cell = Cell::new(charge);
                     let tally = cell.charge(charge, request.now)?;
                     // A shard of two million rows of one kind takes no more: a store of a hundred thousand million counters.
@@ -448,10 +451,14 @@ impl CounterStore for MemoryStore {
                 let cells = at.map_or(&mut [][..], |at| table.cells_mut(at));
                 match cells.iter_mut().find(|cell| cell.counter == settled.charge.counter) {
                     Some(cell) => cell.settle(settled, request.now)?,
-                    None if settled.is_first(request.now) => {
-                        self.claim(1, true)?;
+                    None if settled.begins(request.now) => {
+                        // What has happened is counted, in a full store too: there are no more of these than permits.
+                        self.held.fetch_add(1, Ordering::Relaxed);
                         let mut cell = Cell::new(settled.charge);
-                        cell.settle(settled, request.now)?;
+                        // A bucket that was reclaimed was full by the horizon.
+                        let is_bucket = matches!(settled.charge.meter, Meter::TokenBucket { .. });
+                        let full_by = table.horizon().filter(|_| is_bucket);
+                        cell.settle(settled, full_by.map_or(request.now, |instant| instant.max(request.now)))?;
                         table.add(spot.hash, subject, cell, None).ok_or(StoreError::Unavailable(None))?;
                         at = table.find(spot.hash, subject);
                     }

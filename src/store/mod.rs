@@ -63,7 +63,9 @@ pub trait CounterStore: Send + Sync {
     fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError>;
 
     /// Changes what was charged, in the windows that were charged: to less, to nothing (a release, or the end of what was in
-    /// flight), or to more, which is recorded whatever the maximum. What has passed since is not changed.
+    /// flight), or to more, which is recorded whatever the maximum. What has passed since is not changed; but a bucket has no window
+    /// that could: what a call has taken out of it beyond its charge is missing from now on, also if the bucket was full again and
+    /// is forgotten.
     ///
     /// # Errors
     /// The store cannot tell; as far as it knows nothing has changed.
@@ -272,11 +274,14 @@ impl<'c> Settled<'c> {
         Self { charge, at, to }
     }
 
-    /// Whether it puts the first unit in flight, so that a counter that is not there begins with it: one that was charged
-    /// nothing need not have been kept.
-    fn is_first(&self, now: Timestamp) -> bool {
-        let in_flight = matches!(self.charge.meter, Meter::InFlight { .. });
-        in_flight && self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now
+    /// Whether a counter that is not there begins with it. It may put the first unit in flight, where one that was charged nothing
+    /// need not have been kept; or take more out of a bucket, which need not have been kept since it was full again.
+    fn begins(&self, now: Timestamp) -> bool {
+        match self.charge.meter {
+            Meter::InFlight { .. } => self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now,
+            Meter::TokenBucket { .. } => self.to > self.charge.amount,
+            Meter::Fixed(_) | Meter::Sliding { .. } => false,
+        }
     }
 }
 

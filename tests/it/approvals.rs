@@ -1,13 +1,16 @@
 //! Approvals through the gate: given once, used once, whoever meets whom.
 
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use toolgate::approval::{ApprovalError, Ask, Claim, Verdict};
+use toolgate::approval::{self, ApprovalError, Ask, AsyncApprovalStore, Claim, Verdict};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve, Settle, StoreError};
 use toolgate::{
@@ -643,4 +646,56 @@ async fn an_approved_call_that_is_outrun_keeps_its_approval() {
     assert_eq!(gate.check_async(&call).await.as_str(), "rate_limited");
     assert!(gate.reset_counter_async("n", &call).await.unwrap());
     assert!(gate.check_async(&call).await.is_allowed());
+}
+
+/// Approvals that are never claimed: the answer does not come.
+#[derive(Default)]
+struct Mute(approval::InProcess<MemoryApprovals>);
+
+impl AsyncApprovalStore for Mute {
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> approval::Answer<'a, Approval> {
+        self.0.request(ask, now)
+    }
+    fn decide<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        verdict: Verdict,
+        by: &'a str,
+        now: Timestamp,
+    ) -> approval::Answer<'a, Approval, DecideError> {
+        self.0.decide(id, verdict, by, now)
+    }
+    fn claim<'a>(&'a self, _: &'a ApprovalId, _: Timestamp) -> approval::Answer<'a, Option<Claim>> {
+        Box::pin(pending())
+    }
+    fn spend<'a>(&'a self, _: &'a ApprovalId, _: Timestamp, _: Timestamp) -> approval::Answer<'a, Option<Claim>> {
+        Box::pin(pending())
+    }
+    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> approval::Answer<'a, bool> {
+        self.0.hand_back(claim, now)
+    }
+    fn pending(&self, now: Timestamp) -> approval::Answer<'_, Vec<Approval>> {
+        self.0.pending(now)
+    }
+}
+
+/// Whoever hangs up while an approval is claimed makes no call, and holds no place of those that may run at once.
+#[tokio::test]
+async fn a_decision_that_nobody_waits_for_leaves_nothing_in_flight() {
+    let limits = json!([
+        { "counter": "flight", "window": "in_flight", "max": 1, "scope": "grant" },
+        { "counter": "day", "window": "day", "max": 9, "scope": "grant" },
+    ]);
+    let builder = builder(&json!({ "limits": limits })).0.store(InProcess(MemoryStore::new()));
+    let gate = builder.approvals_async(Mute::default()).build();
+    let arguments = json!({});
+    let call = call(&arguments);
+    let Decision::RequireApproval(request) = gate.check_async(&call).await else { panic!("asks") };
+    gate.approve_async(request.approval().unwrap().id(), "ann").await.unwrap();
+    {
+        let mut decision = pin!(gate.check_async(&call));
+        assert!(decision.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    let used: Vec<_> = gate.usage_async(&call).await.unwrap().iter().map(|limit| limit.used().to_string()).collect();
+    assert_eq!(used, ["0", "1"]);
 }

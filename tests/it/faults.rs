@@ -24,6 +24,7 @@ enum Fault {
     ChargesUpToTheRefusal,
     CreditsThePresentWindow,
     DropsWhatIsAboveTheEstimate,
+    DropsWhatIsOwedToForgottenCounters,
     OpensWindowsAgain,
     ForgetsTheWholeSubject,
     EvictsTheOldest,
@@ -145,6 +146,9 @@ impl CounterStore for Faulty {
 
     fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
         let mut counters = self.counters.lock().unwrap();
+        if self.has(Fault::DropsWhatIsOwedToForgottenCounters) {
+            counters.retain(|_, (_, counter)| counter.expires_at() > request.now);
+        }
         for settled in request.charges {
             let Some((_, counter)) = counters.get_mut(&self.key(settled.charge)) else { continue };
             let (mut at, mut to) = (settled.at, settled.to);
@@ -175,6 +179,7 @@ fn the_suite_finds_every_fault() {
         (Fault::ChargesUpToTheRefusal, "all_or_none_in_any_order"),
         (Fault::CreditsThePresentWindow, "a_release_credits_its_own_window_alone"),
         (Fault::DropsWhatIsAboveTheEstimate, "settle_to_more_is_recorded_whole"),
+        (Fault::DropsWhatIsOwedToForgottenCounters, "a_bucket_owes_what_is_settled_late"),
         (Fault::OpensWindowsAgain, "clocks_that_disagree_share_the_later_window"),
         (Fault::OpensWindowsAgain, "a_clock_back_by_a_day_opens_nothing"),
         (Fault::ForgetsTheWholeSubject, "reset_forgets_one_counter_of_one_subject"),

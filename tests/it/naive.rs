@@ -40,6 +40,10 @@ impl History {
                 event @ Event::Settled { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now } if at > now => {
                     events.push(event.clone());
                 }
+                // What a call has taken out of a bucket beyond its charge, whatever is known of that.
+                event @ Event::Settled { meter: Meter::TokenBucket { .. }, from, to, .. } if to > from => {
+                    events.push(event.clone());
+                }
                 // Of a counter that was not charged there is nothing else to settle.
                 Event::Settled { .. } if events.is_empty() => {}
                 event => events.push(event.clone()),

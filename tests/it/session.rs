@@ -238,6 +238,29 @@ fn lists_are_filtered_also_when_they_are_sent_again() {
     assert_eq!(gateway.server(failed).0, Step::ToClient(value(failed)));
 }
 
+/// A client that ignores the case of keys would read them as the answer to its request: with a list that nobody has filtered.
+#[test]
+fn what_a_client_may_read_as_an_answer_is_dropped() {
+    let mut gateway = Gateway::new();
+    assert!(matches!(gateway.client(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#), Step::ToServer(_)));
+    let tools = r#"{"tools":[{"name":"secret","inputSchema":{}}]}"#;
+    for text in [
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","Method":"","Result":{tools}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","ID":1,"method":"notifications/message","METHOD":null,"result\u0000":{tools}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","re\u017fult":{tools}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":1,"message":""}},"Error":null,"Result":{tools}}}"#),
+        format!(r#"{{"jsonrpc":"2.0","id":2,"\u0130d":1,"result":{tools}}}"#),
+        r#"{"jsonrpc":"2.0","method":"ping","method":"ping"}"#.to_owned(),
+    ] {
+        let (step, ended) = gateway.server(&text);
+        assert!(step == Step::Dropped && ended.is_none(), "{text}");
+    }
+    // Of a list the names of its tools are read, too.
+    let named = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"get_a","Name":"secret","inputSchema":{}}]}}"#;
+    let (Step::ToClient(answer), _) = gateway.server(named) else { panic!("an answer") };
+    assert!(answer.get("result").is_none(), "{answer}");
+}
+
 #[test]
 fn an_answer_is_one_to_a_request_under_way() {
     let mut gateway = Gateway::new();

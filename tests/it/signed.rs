@@ -202,6 +202,20 @@ fn a_request_that_is_signed_again_later_still_has_one_use() {
     }
 }
 
+/// A service whose clock is behind signs what seems older than the request.
+#[test]
+fn a_request_that_is_signed_twice_by_a_slow_clock_has_one_use() {
+    let (gate, clock) = gate(&rules());
+    let ten = arguments(10);
+    let text = keys().write_request(&asked(gate.check(&call(&ten)))).unwrap();
+    allowed(gate.check_signed(&call(&ten), &service(&text, at(-20_000_000)))).end();
+    let later = service(&text, at(29_999_999));
+    for second in [30, 44, 45, 50, 59] {
+        clock.set(at(second * 1_000_000));
+        assert_eq!(why(&gate.check_signed(&call(&ten), &later)), Some(SignedError::Spent), "{second}");
+    }
+}
+
 #[test]
 fn a_service_by_another_hand_is_believed() {
     let (gate, _) = gate(&rules());

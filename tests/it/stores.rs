@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use proptest::prelude::*;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::conformance::{self, Suite};
 use toolgate::store::{
     AsyncCounterStore, Counter, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId, Reserve,
+    Settle, Settled, StoreError,
 };
 use toolgate::{Amount, Timestamp};
 
@@ -207,4 +209,122 @@ fn what_has_ended_makes_room_in_its_own_row() {
     let kept = holding_one(2);
     assert!(matches!(kept.reserve(&request(&new)), Ok(Outcome::Granted(_))));
     assert_eq!(kept.len(), 1);
+}
+
+/// A store that counts fewer than it holds takes more than its capacity.
+#[test]
+fn a_counter_that_goes_and_comes_again_in_one_call_is_counted() {
+    let of = |name: &str, subject: &[u8], start: i64, seconds: i64| {
+        let meter = Meter::Fixed(Span { start: at(start), end: at(start + seconds) });
+        Charge::new(CounterId::named(name), Subject::from_bytes(subject), Amount::ONE, None, meter)
+    };
+    let store = MemoryStore::with_capacity(8);
+    let reserve = |second, charges: &[Charge]| {
+        assert!(matches!(
+            store.reserve(&Reserve::new(ReservationId::new(0), at(second), charges)),
+            Ok(Outcome::Granted(_))
+        ));
+    };
+    for other in 0..5 {
+        reserve(1, &[of("day", &[other], 0, 86_400)]);
+    }
+    reserve(1, &[of("minute", b"s", 0, 60), of("day", b"s", 0, 86_400)]);
+    reserve(121, &[of("new", b"s", 120, 60), of("minute", b"s", 120, 60)]);
+    assert_eq!((store.len(), store.snapshot().len()), (8, 8));
+}
+
+proptest! {
+    /// Whatever comes and goes, in rows of one counter and of several.
+    #[test]
+    fn a_store_knows_how_many_counters_it_holds(
+        calls in prop::collection::vec((0..4u8, prop::collection::btree_set(0..6u8, 1..4), any::<bool>(), 0..90i64, 0..4u8), 1..60),
+    ) {
+        let store = MemoryStore::with_capacity(10);
+        let mut now = 0;
+        for (subject, counters, is_reversed, wait, then) in calls {
+            now += wait;
+            let of = |number: &u8| {
+                let seconds = [10, 60, 3600][usize::from(number % 3)];
+                let start = now - now % seconds;
+                let meter = match number {
+                    0..3 => Meter::Fixed(Span { start: at(start), end: at(start + seconds) }),
+                    3 => Meter::Sliding { seconds: 10 },
+                    4 => Meter::TokenBucket { refill: units(60), seconds: 60 },
+                    _ => Meter::InFlight { lease: 10 },
+                };
+                Charge::new(CounterId::named(&number.to_string()), Subject::from_bytes(&[subject]), units(u64::from(then / 2)), None, meter)
+            };
+            let mut charges: Vec<_> = counters.iter().map(of).collect();
+            if is_reversed {
+                charges.reverse();
+            }
+            match store.reserve(&Reserve::new(ReservationId::new(0), at(now), &charges)) {
+                Ok(Outcome::Granted(tallies)) if then > 0 => {
+                    let settled = charges.iter().zip(&tallies);
+                    let settled: Vec<_> =
+                        settled.map(|(charge, tally)| Settled::new(charge, tally.charged_at, units(1))).collect();
+                    store.settle(&Settle::new(ReservationId::new(0), 1, at(now + i64::from(then) * 8), &settled)).unwrap();
+                }
+                Ok(_) => {}
+                Err(error) => prop_assert!(matches!(error, StoreError::Full { .. }), "{error}"),
+            }
+            prop_assert_eq!(store.len(), store.snapshot().len());
+        }
+    }
+}
+
+/// A bucket of one a second, of which the store forgets that one was taken.
+fn forgotten_bucket() -> (MemoryStore, Charge) {
+    let bucket = charge(Meter::TokenBucket { refill: units(60), seconds: 60 }, Amount::ONE, Some(units(100)));
+    let of = |name: &str| {
+        let meter = Meter::Fixed(Span { start: at(0), end: at(86_400) });
+        Charge::new(CounterId::named(name), Subject::default(), Amount::ONE, None, meter)
+    };
+    let store = MemoryStore::with_capacity(4);
+    for (second, charge) in [(0, bucket.clone()), (1, of("d1")), (1, of("d2")), (100, of("d3"))] {
+        store.reserve(&Reserve::new(ReservationId::new(0), at(second), &[charge])).unwrap();
+    }
+    assert_eq!(store.len(), 3, "the bucket is full again, and is not kept");
+    (store, bucket)
+}
+
+#[test]
+fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
+    // Also by a clock that has stepped back to where all is forgotten.
+    for (second, used) in [(100, 49), (0, 49), (140, 9)] {
+        let (store, bucket) = forgotten_bucket();
+        let settled = [Settled::new(&bucket, at(0), units(50))];
+        let now = at(if second == 140 { 100 } else { second });
+        store.settle(&Settle::new(ReservationId::new(0), 1, now, &settled)).unwrap();
+        let looked = [charge(bucket.meter, Amount::ZERO, None)];
+        let tallies = store.peek(&Reserve::new(ReservationId::new(0), at(second), &looked)).unwrap();
+        assert_eq!(tallies.tallies()[0].used.micros(), units(used).micros(), "{second}");
+        assert_eq!((store.len(), store.snapshot().len()), (4, 4));
+    }
+    // What is given back late, is there already.
+    let (store, bucket) = forgotten_bucket();
+    let settled = [Settled::new(&bucket, at(0), Amount::ZERO)];
+    store.settle(&Settle::new(ReservationId::new(0), 1, at(100), &settled)).unwrap();
+    assert_eq!(store.len(), 3);
+}
+
+/// What has happened is recorded in a full store too, and once: a settlement in part would be made again.
+#[test]
+fn a_full_store_settles_whole() {
+    let store = MemoryStore::with_capacity(2);
+    let day = Meter::Fixed(Span { start: at(0), end: at(86_400) });
+    let of = |name: &str, subject: &[u8], meter, amount| {
+        Charge::new(CounterId::named(name), Subject::from_bytes(subject), amount, None, meter)
+    };
+    let flight = of("flight", b"s", Meter::InFlight { lease: 60 }, Amount::ZERO);
+    let charges = [of("day", b"s", day, units(10)), flight.clone()];
+    let id = ReservationId::new(0);
+    let places = store.reserve(&Reserve::new(id, at(0), &charges)).unwrap().tallies().clone();
+    store.reset(flight.counter, &flight.subject).unwrap();
+    store.reserve(&Reserve::new(id, at(0), &[of("day", b"other", day, Amount::ONE)])).unwrap();
+    let settled: Vec<_> =
+        charges.iter().zip(&places).map(|(charge, tally)| Settled::new(charge, tally.charged_at, units(3))).collect();
+    store.settle(&Settle::new(id, 1, at(1), &settled)).unwrap();
+    let used = store.peek(&Reserve::new(id, at(1), &charges)).unwrap();
+    assert_eq!(used.tallies().iter().map(|tally| tally.used.micros()).collect::<Vec<_>>(), [3_000_000; 2]);
 }

@@ -1,10 +1,12 @@
 //! The texts of a session: what a message is, before and after it is read whole, and errors.
 
+use std::fmt;
+
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use super::super::{NESTING, RequestId, field, no_variants, read_in_one_way};
+use super::super::{NESTING, RequestId, field, is_variant, no_variants, read_in_one_way};
 use super::{NO_JSON, NO_REQUEST};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 
@@ -12,24 +14,94 @@ use crate::json::{Json, Member, Node, Parser, each_duplicate};
 const LIST_NESTING: usize = 128;
 
 /// What a server's message is, and nothing of what is in it. A key that stands twice is an error.
-#[derive(Deserialize)]
+#[derive(Default)]
 pub(super) struct Envelope {
-    #[serde(default, deserialize_with = "id")]
     pub(super) id: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
     pub(super) method: bool,
-    #[serde(default, deserialize_with = "present")]
     pub(super) result: bool,
-    #[serde(default, deserialize_with = "present")]
     pub(super) error: bool,
+    /// Whether a client which ignores case would take another key for one of these, and so may read another message.
+    pub(super) has_variant: bool,
 }
 
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+/// A key of a message.
+enum Key {
+    Id,
+    Method,
+    Result,
+    Error,
+    Variant,
+    Other,
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
+                Ok(match key {
+                    "id" => Key::Id,
+                    "method" => Key::Method,
+                    "result" => Key::Result,
+                    "error" => Key::Error,
+                    other if is_variant(other, &["id", "method", "result", "error"]) => Key::Variant,
+                    _ => Key::Other,
+                })
+            }
+        }
+
+        from.deserialize_identifier(Name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Envelope {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Envelope;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Envelope, A::Error> {
+                let mut envelope = Envelope::default();
+                while let Some(key) = members.next_key()? {
+                    let there = match key {
+                        Key::Id => {
+                            if envelope.id.replace(members.next_value()?).is_some() {
+                                return Err(A::Error::duplicate_field("id"));
+                            }
+                            continue;
+                        }
+                        Key::Method => Some(&mut envelope.method),
+                        Key::Result => Some(&mut envelope.result),
+                        Key::Error => Some(&mut envelope.error),
+                        Key::Variant => {
+                            envelope.has_variant = true;
+                            None
+                        }
+                        Key::Other => None,
+                    };
+                    if there.is_some_and(|there| std::mem::replace(there, true)) {
+                        return Err(A::Error::custom("a key stands twice"));
+                    }
+                    members.next_value::<IgnoredAny>()?;
+                }
+                Ok(envelope)
+            }
+        }
+
+        from.deserialize_map(Members)
+    }
 }
 
 pub(super) fn error(id: &str, code: i32, message: &str, data: Option<Value>) -> String {
@@ -68,6 +140,12 @@ pub(super) fn read_list(text: &str) -> Option<Value> {
     no_variants(members, &["jsonrpc", "id", "result", "error"]).ok()?;
     if let Some(Json::Object(members)) = field(members, "result").map(|result| &result.json) {
         no_variants(members, &["tools"]).ok()?;
+        if let Some(Json::Array(tools)) = field(members, "tools").map(|tools| &tools.json) {
+            for tool in tools {
+                let Json::Object(members) = &tool.json else { continue };
+                no_variants(members, &["name"]).ok()?;
+            }
+        }
     }
     root.to_value()
 }

@@ -20,6 +20,7 @@ cases! { CASES:
     sliding_weighs_every_charge: "a sliding check that counts calls forgets what they cost",
     a_bucket_refills_at_its_exact_rate: "rounding a rate admits more, or less, the longer it runs",
     a_bucket_holds_no_more_than_its_burst: "a quiet night, or a release, would allow a burst above the limit",
+    a_bucket_owes_what_is_settled_late: "a call that costs more than it said, and takes longer than that, would be free",
     a_lease_ends_on_time: "a crashed holder would block its place for ever, or lose it too soon",
     ends_that_come_late_free_nobody_else: "a call that outlived its lease would give free what another holds",
     a_clock_back_by_a_day_opens_nothing: "setting the clock back would give the budget again",
@@ -239,6 +240,21 @@ async fn a_bucket_holds_no_more_than_its_burst(case: &Case<'_>) -> Result<(), Mi
     case.refuse(quiet, &[charge.of(units(6))]).await?;
     case.grant(quiet, &[charge.of(units(5))]).await?;
     case.refuse(quiet, from_ref(&charge)).await.map(drop)
+}
+
+/// Full again, and perhaps forgotten, before the real amount is known.
+async fn a_bucket_owes_what_is_settled_late(case: &Case<'_>) -> Result<(), Mismatch> {
+    let meter = Meter::TokenBucket { refill: units(10), seconds: 10 };
+    for estimate in [Amount::ZERO, units(1)] {
+        let charge = case.charge(meter).up_to(5);
+        let mut late = case.grant(0, &[charge.of(estimate)]).await?;
+        case.settle(DAY, &mut late, &[units(9)]).await?;
+        let owed = units(9).micros() - estimate.micros();
+        case.holds(DAY, &charge, owed).await?;
+        case.refuse(DAY, from_ref(&charge)).await?;
+        case.holds(DAY + 2 * SECOND, &charge, owed - 2_000_000).await?;
+    }
+    Ok(())
 }
 
 async fn a_lease_ends_on_time(case: &Case<'_>) -> Result<(), Mismatch> {

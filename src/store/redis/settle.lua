@@ -42,7 +42,7 @@ for i = 1, n do
     return minus(h, l, dh, dl)
   end
 
-  if not state and kind ~= 3 then
+  if not state and kind ~= 3 and (kind ~= 2 or more == 0 or (dh == 0 and dl == 0)) then
     -- It has been forgotten, and the charge with it.
 
   elseif kind == 0 then
@@ -87,8 +87,12 @@ for i = 1, n do
     end
 
   elseif kind == 2 then
-    if letter ~= 66 or size ~= 41 then return {2} end
-    local its, seen, h, l, r = struct.unpack('<ddddd', state, 2)
+    -- One that has been forgotten was full again: what is more is missing from now on.
+    local its, seen, h, l, r = seconds, now, 0, 0, 0
+    if state then
+      if letter ~= 66 or size ~= 41 then return {2} end
+      its, seen, h, l, r = struct.unpack('<ddddd', state, 2)
+    end
     local w = seconds * 1e6
     if its ~= seconds or broken(seen) or odd(h, l) or broken(r) or r < 0 or r >= w then return {2} end
     local present = seen

@@ -227,3 +227,29 @@ fn more_in_flight_than_are_kept_refuse() {
     assert_eq!(ask().unwrap().tallies()[0].used.micros(), 65_536_000_000);
     assert!(matches!(ask(), Err(StoreError::Full { capacity: 65_536 })));
 }
+
+/// A key expires when its bucket is full again; what the call has cost beyond is owed all the same.
+#[test]
+fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = builder(&server.url()).build().unwrap();
+    let charge = one_of_each(now()).remove(2);
+    let mut ids = Ids::default();
+    for (to, used) in [(Amount::from_micros(5_000_000).unwrap(), 4_000_000), (Amount::ZERO, 0)] {
+        let id = ids.next();
+        let charges = [charge.clone()];
+        let made = run(async { AsyncCounterStore::reserve(&store, &Reserve::new(id, now(), &charges)).await }).unwrap();
+        server.tell::<()>(&[b"DEL", &server.counters().remove(0)]);
+        let settled = [Settled::new(&charge, made.tallies()[0].charged_at, to)];
+        for _ in 0..2 {
+            run(async { AsyncCounterStore::settle(&store, &Settle::new(id, 1, now(), &settled)).await }).unwrap();
+        }
+        let request = Reserve::new(ids.next(), now(), &charges);
+        let seen = run(async { AsyncCounterStore::peek(&store, &request).await }).unwrap();
+        // A little has come back since.
+        let seen = seen.tallies()[0].used.micros();
+        assert!((used - used / 100..=used).contains(&seen), "{seen}");
+        server.everything_expires();
+        server.tell::<()>(&[b"FLUSHALL"]);
+    }
+}
