@@ -14,21 +14,25 @@ use std::process::ExitCode;
 use serde_json::Value;
 use toolgate::{Gate, Policy, SystemClock, ToolCall};
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let has = |name: &str| options.iter().any(|option| option == name);
     let [policy, call] = files.as_slice() else {
         eprintln!("usage: explain POLICY.json CALL.json [--json] [--values]");
         return Ok(ExitCode::from(2));
     };
-    let policy = match Policy::from_slice(&std::fs::read(policy)?) {
-        Ok(policy) => policy,
-        Err(error) => {
-            eprint!("{error}");
-            return Ok(ExitCode::from(2));
-        }
-    };
-    let call: Value = serde_json::from_slice(&std::fs::read(call)?)?;
+    let policy = Policy::from_slice(&read(policy)?).map_err(|error| format!("{policy}: {error}"))?;
+    let call: Value = serde_json::from_slice(&read(call)?).map_err(|error| format!("{call}: {error}"))?;
     let text = |key: &str| call.get(key).and_then(Value::as_str);
     let Some(tool) = text("tool") else {
         eprintln!("the call has no `tool`");
@@ -51,4 +55,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         false => print!("{explanation}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &str) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| format!("{file}: {error}"))
 }

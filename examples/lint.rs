@@ -5,24 +5,36 @@
 //! ```
 //!
 //! With the result of a server's `tools/list`, it looks also for names, arguments and types that the server does not have. The exit
-//! code is 1 if a finding is an error.
+//! code is 1 if a finding is an error, 2 if a file cannot be read.
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use toolgate::analysis::lint::{self, Severity};
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let (file, tools) = match files.as_slice() {
         [policy] => (policy, None),
-        [policy, tools] => (policy, Some(serde_json::from_slice(&std::fs::read(tools)?)?)),
+        [policy, tools] => {
+            (policy, Some(serde_json::from_str(&read(tools)?).map_err(|error| format!("{tools}: {error}"))?))
+        }
         _ => {
             eprintln!("usage: lint POLICY.json [TOOLS_LIST.json] [--json]");
             return Ok(ExitCode::from(2));
         }
     };
-    let source = std::fs::read_to_string(file)?;
+    let source = read(file)?;
     let checked = match &tools {
         None => lint::check(&source),
         Some(tools) => lint::check_against(&source, tools),
@@ -30,7 +42,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let report = match checked {
         Ok(report) => report,
         Err(error) => {
-            eprint!("{error}");
+            eprint!("{file}: {error}");
             return Ok(ExitCode::from(2));
         }
     };
@@ -43,4 +55,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         println!("{} findings", report.findings().len() + report.omitted());
     }
     Ok(if report.worst() == Some(Severity::Error) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn read(file: &str) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))
 }

@@ -31,6 +31,13 @@ mod gateway;
 mod stdio_gateway;
 
 #[cfg(unix)]
+const USAGE: &str = "\
+usage: mcp_stdio_gateway --policy POLICY.json [--server NAME] [--grant G] [--agent A] [--user U] [--session S]
+           [--admin SOCKET] [--audit LOG.jsonl] [--require-audit] [--pins FILE] [--on-changed-tool deny|report]
+           [--timeout SECONDS] [--max-message BYTES] [--errors] -- COMMAND ARGS...
+       mcp_stdio_gateway admin SOCKET pending|approve ID --by NAME|refuse ID --by NAME|usage|policy|reload";
+
+#[cfg(unix)]
 fn main() -> std::process::ExitCode {
     use gateway::{admin_client, log, options::Options};
     use std::process::ExitCode;
@@ -39,6 +46,10 @@ fn main() -> std::process::ExitCode {
     if words.first().is_some_and(|word| word == "admin") {
         let words: Vec<_> = words.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
         return admin_client::run(&words);
+    }
+    if words.iter().take_while(|word| *word != "--").any(|word| word == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
     }
     let ran =
         Options::read(words, |_, _| Ok(false)).and_then(|(options, command)| stdio_gateway::run(options, &command));

@@ -14,19 +14,31 @@ use toolgate::Policy;
 use toolgate::shadow::{Candidate, Difference};
 use toolgate::trace::Runner;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     let files: Vec<String> = std::env::args().skip(1).collect();
     let [in_force, candidate, trace] = files.as_slice() else {
         eprintln!("usage: shadow POLICY.json CANDIDATE.json TRACE.jsonl");
         return Ok(ExitCode::from(2));
     };
-    let read = |file: &String| -> Result<Policy, Box<dyn Error>> { Ok(Policy::from_slice(&std::fs::read(file)?)?) };
-    let runner = Runner::new(read(in_force)?).files(|file| std::fs::read(file));
+    let read = |file: &String| std::fs::read(file).map_err(|error| format!("{file}: {error}"));
+    let policy = |file: &String| Policy::from_slice(&read(file)?).map_err(|error| format!("{file}: {error}"));
+    let runner = Runner::new(policy(in_force)?).files(|file| std::fs::read(file));
     let mut runner = runner.on_invalid_policy(|file, error| eprintln!("{file}: {error}"));
-    let trial = Candidate::new(read(candidate)?).on_difference(print);
+    let trial = Candidate::new(policy(candidate)?).on_difference(print);
     runner.gate().try_out(trial);
 
-    for line in std::fs::read_to_string(trace)?.lines() {
+    let history = String::from_utf8(read(trace)?).map_err(|error| format!("{trace}: {error}"))?;
+    for line in history.lines() {
         runner.answer(line);
     }
     if let Some(report) = runner.gate().end_trial() {

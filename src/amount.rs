@@ -16,6 +16,7 @@ use crate::number::{Decimal, Exact, ShortText};
 ///
 /// let tenth: Amount = "0.1".parse()?;
 /// assert_eq!(tenth.micros() * 10, Amount::ONE.micros());
+/// assert_eq!(Amount::from(12), "12".parse()?);
 /// assert!("0.0000001".parse::<Amount>().is_err());
 /// # Ok::<(), toolgate::AmountError>(())
 /// ```
@@ -113,6 +114,13 @@ impl fmt::Display for Amount {
 impl fmt::Debug for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// So many whole units: every `u32` is an amount.
+impl From<u32> for Amount {
+    fn from(units: u32) -> Self {
+        Self(u64::from(units) * MICROS)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::subject::{OwnScope, Subject};
 /// One call of a tool, as a decision sees it. Everything is borrowed: making one costs nothing.
 ///
 /// The arguments come from the agent; all the rest must come from the host, which knows who is calling. An identity
-/// that is empty counts as absent.
+/// that is empty counts as absent. One in a `String` is handed in by `as_str()`, one in an `Option<String>` by `as_deref()`.
 ///
 /// ```
 /// use serde_json::json;
@@ -35,12 +35,14 @@ pub struct ToolCall<'a> {
 /// The arguments of a call: a JSON object, or nothing, which is the empty object.
 ///
 /// Made from `&Value`, `&Map`, or an `Option` of either. `null` is nothing. A value of another type is kept as what it
-/// is, a call that cannot be judged: every decision on it is a denial, `malformed_call`.
-#[derive(Clone, Copy, Debug)]
+/// is, a call that cannot be judged: every decision on it is a denial, `malformed_call`. `Arguments::default()` is none, where a
+/// call stands for its caller alone, as for [`Gate::usage`](crate::Gate::usage).
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Arguments<'a>(Shape<'a>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Shape<'a> {
+    #[default]
     Absent,
     Object(&'a Map<String, Value>),
     Malformed,

@@ -167,7 +167,8 @@ impl From<Refusal> for Denial {
 impl Denial {
     refusal_accessors!(refusal);
 
-    /// What the store failed with, where the code is [`Code::StoreUnavailable`]: for the host's log, not for the agent.
+    /// What the store failed with, where the code is [`Code::StoreUnavailable`]: for the host's log, not for the agent. Log the
+    /// [sources](std::error::Error::source) below it too: they say what the server did, or that it was the store of approvals.
     pub fn store_error(&self) -> Option<&StoreError> {
         self.cause.as_deref()
     }

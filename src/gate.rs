@@ -198,7 +198,8 @@ impl<S> GateBuilder<S> {
     }
 
     /// The counters: a [`CounterStore`] for [`Gate::check`], an [`AsyncCounterStore`] for [`Gate::check_async`]. Gates that
-    /// share a store need policies with [namespaces](Policy::with_namespace).
+    /// share a store need policies with [namespaces](Policy::with_namespace). A host that chooses when it starts has one type in
+    /// `Arc<dyn AsyncCounterStore>`, with [`InProcess`](crate::store::InProcess) around counters in memory.
     pub fn store<T>(self, store: T) -> GateBuilder<T> {
         let Self { policy, approvals, keys, clock, pass_uncounted, recorder, .. } = self;
         GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, recorder }
@@ -348,6 +349,10 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call, with counters across a network: one round trip, whatever the number of limits; none for a call that no
     /// limit applies to, and one more for a call that needs an approval, besides those of the store of approvals. If it is allowed,
     /// its quota is spent.
+    ///
+    /// Who drops the future before it is ready gets no permit, and the store may have heard of the call all the same: what was
+    /// charged, and an approval that was used, stay spent, and what is in flight is free when its lease ends. Where callers give
+    /// up, decide in a task of its own.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
         self.decide_async(call, Brought::Any).await
     }

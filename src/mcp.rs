@@ -1,4 +1,8 @@
 //! MCP at the edge: `tools/call` in, `tools/list` filtered, refusals out, and what became of a call.
+//!
+//! A gateway that passes a whole connection has a [`Session`]. For one message at a time there are [`Message::read`], then
+//! [`Call::tool_call`] or [`Caller::call`](crate::Caller::call) for the gate, [`Call::to_json`] to forward it or [`Refusal::of`]
+//! and [`Call::answer`] to refuse it, and [`Call::ending`] for what the server has answered.
 
 mod answer;
 mod ending;

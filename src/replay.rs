@@ -218,7 +218,8 @@ impl fmt::Display for Finding {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Told {
-    /// A decision comes out otherwise.
+    /// A decision comes out otherwise, or alike but for its [details](ChangeKind::Details), which [`Report::changed`] does not
+    /// count.
     Change(Change),
     /// A decision cannot be told.
     Untold(Untold),

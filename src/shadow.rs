@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::audit::AuditRecord;
 use crate::policy::{Digest, Policy};
@@ -158,12 +158,34 @@ impl Difference {
 }
 
 /// How a trial stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Serialised, each of its `rules` has the `kind` of the difference, the `rule` and the `count`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     policy: Digest,
     agreed: u64,
     differed: u64,
+    #[serde(serialize_with = "each_rule")]
     rules: Vec<(DifferenceKind, Box<str>, u64)>,
+}
+
+fn each_rule<S: Serializer>(rules: &[(DifferenceKind, Box<str>, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Line<'r> {
+        kind: DifferenceKind,
+        rule: &'r str,
+        count: u64,
+    }
+    serializer.collect_seq(rules.iter().map(|(kind, rule, count)| Line { kind: *kind, rule, count: *count }))
+}
+
+/// For a person: how many calls, and a line for each rule.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, agreed, differed, rules } = self;
+        writeln!(f, "{agreed} calls decided alike, {differed} not, by candidate {policy}")?;
+        rules.iter().try_for_each(|(kind, rule, count)| writeln!(f, "{count:>9}  {kind:<9}  {rule}"))
+    }
 }
 
 impl Report {

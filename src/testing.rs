@@ -21,9 +21,10 @@
 //! ```
 //!
 //! An answer must have every member of `expect`, with that value: lists have as many elements, numbers compare by value. A step
-//! without `expect` must be one that can be read. A case that has a `policy` of its own is run under that. A case of a `document`, a
-//! text, and `issues`, of which each has a `pointer` and may have a `code`, passes if that document is refused with at least
-//! those. What is misspelt is refused: unknown and double members of cases, steps and expectations.
+//! without `expect` must be one that can be read, whatever it is answered: a step that names a call wrongly is answered
+//! `unknown_call`, so give it `{ "ok": true }` to hold. A case that has a `policy` of its own is run under that. A case of a
+//! `document`, a text, and `issues`, of which each has a `pointer` and may have a `code`, passes if that document is refused with
+//! at least those. What is misspelt is refused: unknown and double members of cases, steps and expectations.
 //!
 //! There is no feature to switch on: the crate's examples and its own tests stand on the same reader, it adds no dependency, and what
 //! nobody calls is not linked.

@@ -237,7 +237,15 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        match SystemTime::now().duration_since(UNIX_EPOCH) {
+        SystemTime::now().into()
+    }
+}
+
+/// The instant of the standard library's clock, to the microsecond; past [`Timestamp::MIN`] and [`Timestamp::MAX`] it is these.
+impl From<SystemTime> for Timestamp {
+    #[inline]
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
             // By seconds: the 128-bit arithmetic of `as_micros` would cost as much as a table look-up.
             Ok(since) => {
                 let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
@@ -379,6 +387,10 @@ mod tests {
             assert!(!end.to_string().is_empty());
             assert!(end.saturating_add(Duration::MAX) == Timestamp::MAX);
         }
+        // Not every system's clock goes so far.
+        let last = UNIX_EPOCH.checked_add(Duration::from_secs(i64::MAX.unsigned_abs()));
+        assert!(last.is_none_or(|last| Timestamp::from(last) == Timestamp::MAX));
+        assert_eq!(Timestamp::from(UNIX_EPOCH - Duration::from_millis(1)), Timestamp(-1_000));
         assert_eq!(Timestamp::MAX.saturating_since(Timestamp::MIN), Duration::from_micros(u64::MAX));
         assert_eq!(Timestamp::MIN.saturating_since(Timestamp::MAX), Duration::ZERO);
     }

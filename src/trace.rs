@@ -43,6 +43,7 @@ use crate::time::{Clock, ManualClock, Timestamp};
 use step::{At, Call, Caller, Line, Switch};
 
 pub use answer::{Answer, Summary};
+pub(crate) use step::explained;
 pub use switch::SwitchStore;
 
 /// When a trace begins: 2026-01-15T10:30:00Z, a Thursday.

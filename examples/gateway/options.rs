@@ -116,10 +116,10 @@ impl Options {
                 }
                 "--errors" => options.form = Some(Form::Error),
                 _ if own(&option, &mut words)? => {}
-                _ => return Err(format!("no such option: {option}")),
+                _ => return Err(format!("no such option: {option}; --help lists them")),
             }
         }
-        options.policy = policy.ok_or("--policy POLICY.json is missing")?;
+        options.policy = policy.ok_or("--policy POLICY.json is missing; --help lists all options")?;
         if options.require_audit && options.audit.is_none() {
             return Err("--require-audit needs --audit LOG.jsonl".into());
         }

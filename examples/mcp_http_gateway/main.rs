@@ -44,6 +44,10 @@ fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     match words.first().and_then(|word| word.to_str()) {
         Some("digest") if words.len() == 1 => digest(),
+        Some("--help") => {
+            println!("{}", options::USAGE);
+            ExitCode::SUCCESS
+        }
         Some("admin") => {
             let words: Option<Vec<String>> =
                 words.iter().skip(1).map(|word| word.to_str().map(str::to_owned)).collect();

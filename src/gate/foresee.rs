@@ -81,6 +81,20 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// How every counter of a caller stands: each limit of the policy whose scope `caller`, a call of any tool, has all parts of.
     /// Limits that share a counter and agree in `max` are one. Nothing is charged.
     ///
+    /// ```
+    /// use toolgate::{Arguments, Caller, Gate, Policy};
+    ///
+    /// let policy: Policy = r#"{
+    ///     "version": "1", "default": "allow",
+    ///     "all_tools": { "limits": [{ "counter": "calls", "window": "hour", "max": 2, "scope": "user" }] }
+    /// }"#.parse()?;
+    /// let gate = Gate::new(policy);
+    /// let caller = gate.caller(Caller::new().user("ann"));
+    /// let states = gate.usage(&caller.call("", Arguments::default()))?;
+    /// assert_eq!((states[0].counter(), states[0].remaining()), ("calls", 2.into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The store cannot tell.
     pub fn usage(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {

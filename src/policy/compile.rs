@@ -11,11 +11,11 @@ use std::collections::HashSet;
 use sha2::{Digest as _, Sha256};
 
 use super::bounds::Bounds;
-use super::document::{ACTIONS, ALL_TOOLS, APPROVAL_RULE, DEFAULTS, DOCUMENT, ENTRY, RULE, Shape};
+use super::document::{ACTIONS, ALL_TOOLS, APPROVAL_RULE, DEFAULTS, DOCUMENT, ENTRY, RULE, Shape, TOOLS};
 use super::error::{IssueCode, PolicyError};
 use super::pattern::Names;
 use super::reader::{Fields, Reader, quote};
-use super::suggest::nearest;
+use super::suggest::{Want, nearest};
 use super::{Action, Compiled, DefaultEffect, Digest, Rule, Rules};
 use crate::json::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind};
 use crate::number::Exact;
@@ -174,7 +174,7 @@ impl Draft {
         if !is_object {
             let node = parser.node()?;
             parser.finish()?;
-            reader.wrong_type(&node, "a policy is an object");
+            reader.wrong_type(&node, &Want::Object(&DOCUMENT), "a policy is an object");
             return Ok(());
         }
         parser.enter_object()?;
@@ -261,7 +261,7 @@ impl Draft {
                 }
             }
             "tools" => {
-                reader.wrong_type(&node, "`tools` is an object of names and rules");
+                reader.wrong_type(&node, &Want::Object(&TOOLS), "`tools` is an object of names and rules");
             }
             _ => {}
         }

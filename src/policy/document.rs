@@ -5,6 +5,8 @@
 pub(crate) struct Shape {
     /// With its article, for messages.
     pub(crate) name: &'static str,
+    /// A small one, for those who have written something else.
+    pub(crate) example: &'static str,
     pub(crate) keys: &'static [Key],
 }
 
@@ -29,6 +31,7 @@ const fn key(name: &'static str, need: Need, description: &'static str) -> Key {
 
 pub(crate) static DOCUMENT: Shape = Shape {
     name: "a policy",
+    example: r#"{ "version": "1", "default": "deny", "tools": {} }"#,
     keys: &[
         key("$schema", Optional, "The JSON Schema that editors check the document against; it decides nothing."),
         key("version", Required, "The version of the language, always \"1\"."),
@@ -52,6 +55,9 @@ pub(crate) static DOCUMENT: Shape = Shape {
     ],
 };
 
+/// Its keys are the names of tools.
+pub(crate) static TOOLS: Shape = Shape { name: "`tools`", example: r#"{ "list_customers": {} }"#, keys: &[] };
+
 const DESCRIPTION: Key = key("description", Optional, "What the entry is for.");
 const ACTION: Key = key("action", Optional, "What becomes of a call that no rule stops; `allow` if it is left out.");
 const REASON: Key = key("reason", Optional, "The message for a call that `action` denies or sends for approval.");
@@ -66,16 +72,19 @@ const RATE_LIMIT: Key =
 
 pub(crate) static ENTRY: Shape = Shape {
     name: "an entry",
+    example: r#"{}, which allows the tool, or { "action": "deny" }"#,
     keys: &[DESCRIPTION, ACTION, REASON, REQUIRE, DENY_IF, APPROVAL_IF, APPROVAL, LIMITS, RATE_LIMIT],
 };
 
 pub(crate) static ALL_TOOLS: Shape = Shape {
     name: "`all_tools`",
+    example: r#"{ "limits": [] }"#,
     keys: &[DESCRIPTION, REASON, REQUIRE, DENY_IF, APPROVAL_IF, APPROVAL, LIMITS, RATE_LIMIT],
 };
 
 pub(crate) static RULE: Shape = Shape {
     name: "a rule",
+    example: r#"{ "conditions": [{ "path": "args.amount", "op": "lte", "value": 100 }] }"#,
     keys: &[
         key("name", Optional, "A name for the rule."),
         key("conditions", Required, "The conditions, all of which must hold. An empty list always holds."),
@@ -85,6 +94,7 @@ pub(crate) static RULE: Shape = Shape {
 
 pub(crate) static APPROVAL_RULE: Shape = Shape {
     name: "a rule of `require_approval_if`",
+    example: r#"{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 100 }] }"#,
     keys: &[
         key("name", Optional, "A name for the rule."),
         key("conditions", Required, "The conditions, all of which must hold. An empty list always asks."),
@@ -104,8 +114,10 @@ const VALUE_FROM: Key = key("value_from", Optional, "Another part of the call th
 const IGNORE_CASE: Key = key("ignore_case", Optional, "Whether upper and lower case are the same.");
 const ABSENT: Key = key("absent", Optional, "With `match`, the condition counts as true where its path is absent.");
 
+const COMPARES: &str = r#"{ "path": "args.amount", "op": "lte", "value": 100 }"#;
+
 pub(crate) static COMPARISON: Shape =
-    Shape { name: "a condition", keys: &[PATH, OP, VALUE, VALUE_FROM, IGNORE_CASE, ABSENT] };
+    Shape { name: "a condition", example: COMPARES, keys: &[PATH, OP, VALUE, VALUE_FROM, IGNORE_CASE, ABSENT] };
 
 pub(crate) const ANY: Key = key("any", Optional, "Conditions of which at least one must hold.");
 pub(crate) const ALL: Key = key("all", Optional, "Conditions all of which must hold.");
@@ -115,11 +127,15 @@ pub(crate) const NOT: Key = key("not", Optional, "The condition that must not ho
 pub(crate) const GROUPS: [&str; 3] = [ANY.name, ALL.name, NOT.name];
 
 /// What an object of conditions may have for keys: a comparison's, or one of a group.
-pub(crate) static CONDITION: Shape =
-    Shape { name: "a condition", keys: &[PATH, OP, VALUE, VALUE_FROM, IGNORE_CASE, ABSENT, ANY, ALL, NOT] };
+pub(crate) static CONDITION: Shape = Shape {
+    name: "a condition",
+    example: COMPARES,
+    keys: &[PATH, OP, VALUE, VALUE_FROM, IGNORE_CASE, ABSENT, ANY, ALL, NOT],
+};
 
 pub(crate) static LIMIT: Shape = Shape {
     name: "a limit",
+    example: r#"{ "counter": "calls", "window": "minute", "max": 60, "scope": "grant" }"#,
     keys: &[
         key(
             "counter",
@@ -154,6 +170,7 @@ pub(crate) static LIMIT: Shape = Shape {
 
 pub(crate) static RATE: Shape = Shape {
     name: "`rate_limit`",
+    example: r#"{ "max": 10, "window": "minute" }"#,
     keys: &[
         key("max", Required, "How many calls pass in one window."),
         key("window", Required, "The window, as in a limit; a number is seconds."),
@@ -163,6 +180,7 @@ pub(crate) static RATE: Shape = Shape {
 
 pub(crate) static APPROVAL_TERMS: Shape = Shape {
     name: "`approval`",
+    example: r#"{ "approvers": ["ann"], "ttl": "30m" }"#,
     keys: &[
         key(
             "ttl",
@@ -180,6 +198,12 @@ pub(crate) static APPROVAL_TERMS: Shape = Shape {
 };
 
 impl Shape {
+    /// The kind of object, other than this one, that has such a key.
+    pub(crate) fn elsewhere(&self, key: &str) -> Option<&'static Self> {
+        let all = [&CONDITION, &RULE, &LIMIT, &APPROVAL_TERMS, &ENTRY, &DOCUMENT];
+        all.into_iter().find(|shape| shape.name != self.name && shape.has(key))
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         self.keys.iter().any(|known| known.name == key)
     }

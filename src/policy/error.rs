@@ -3,6 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
 /// A document is no policy. It lists every issue, in the order of their places.
 ///
 /// Its `Display` shows each with the line of the document that it is in:
@@ -19,7 +22,9 @@ use std::fmt;
 ///   = help: did you mean `deny`? it is one of `allow`, `deny`
 /// "#);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Serialised it is `{ "issues": [..], "omitted": 0 }`, for tools that show issues in their own way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyError {
     issues: Box<[Issue]>,
     omitted: usize,
@@ -74,7 +79,12 @@ impl fmt::Display for PolicyError {
             write!(f, "\nerror[{}]: {}\n  ", issue.code, Shown(&issue.message))?;
             let pointer = Shown(if issue.pointer.is_empty() { "the document" } else { &issue.pointer });
             match &issue.place {
-                None => writeln!(f, "in {pointer}")?,
+                None => {
+                    writeln!(f, "in {pointer}")?;
+                    if issue.help.is_some() {
+                        f.write_str("  ")?;
+                    }
+                }
                 Some(Place { line, column, excerpt, before }) => {
                     let number = line.to_string();
                     let margin = " ".repeat(number.len());
@@ -104,6 +114,20 @@ impl fmt::Display for PolicyError {
 }
 
 impl Error for PolicyError {}
+
+/// An object with its `code`, `pointer`, `line`, `column`, `message` and `help`; what there is none of is `null`.
+impl Serialize for Issue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_struct("Issue", 6)?;
+        members.serialize_field("code", self.code.as_str())?;
+        members.serialize_field("pointer", self.pointer())?;
+        members.serialize_field("line", &self.line())?;
+        members.serialize_field("column", &self.column())?;
+        members.serialize_field("message", self.message())?;
+        members.serialize_field("help", &self.help())?;
+        members.end()
+    }
+}
 
 impl Issue {
     /// What kind of issue it is; stable.

@@ -27,6 +27,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::amount::Amount;
@@ -57,8 +58,9 @@ pub(crate) use condition::{Truth, equal};
 
 /// A policy: a document that has been read and checked. Cheap to clone.
 ///
-/// It is read from JSON text ([`FromStr`], [`Policy::from_json`]), from a [`serde_json::Value`], or from any other serde
-/// source. Writing it ([`Policy::to_json`], [`Serialize`](serde::Serialize)) and reading it again gives an equal policy.
+/// It is read from JSON text ([`FromStr`], [`Policy::from_json`]), from a [`serde_json::Value`] (`Policy::try_from(&value)`), or from
+/// any other serde source. Text alone has lines and columns for what is wrong: hold a policy in a larger document as a text, or
+/// as a [`RawValue`](serde_json::value::RawValue), and read that. Writing it ([`Policy::to_json`], [`Serialize`](serde::Serialize)) and reading it again gives an equal policy.
 ///
 /// ```
 /// use serde_json::json;
@@ -165,7 +167,7 @@ struct Counter {
 }
 
 /// What identifies a policy: a SHA-256 over its document without blanks, in the order in which it is written.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -183,6 +185,13 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hex(&self.0).fmt(f)
+    }
+}
+
+/// As its `Display`.
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -8,7 +8,7 @@ use super::bounds::Bounds;
 use super::document::{Need, Shape};
 use super::error::{IssueCode, Issues, steers};
 use super::expression::Expression;
-use super::suggest::{listed, nearest, nearest_path, suggest};
+use super::suggest::{Want, listed, nearest, nearest_path, retype, suggest_key};
 use crate::amount::{Amount, AmountError};
 use crate::json::{Json, Member, Node, each_duplicate};
 use crate::limit::{MAX_DURATION, parse_duration};
@@ -103,7 +103,7 @@ impl<'b> Reader<'b> {
     /// The members of an object of that shape; unknown, missing and duplicate keys are noted.
     pub(super) fn object<'n, 't>(&mut self, node: &'n Node<'t>, shape: &'static Shape) -> Option<Fields<'n, 't>> {
         let Json::Object(members) = &node.json else {
-            self.wrong_type(node, &format!("{} is an object", shape.name));
+            self.wrong_type(node, &Want::Object(shape), &format!("{} is an object", shape.name));
             return None;
         };
         for member in members {
@@ -160,7 +160,7 @@ impl<'b> Reader<'b> {
             self.at_key(key, |reader| {
                 let message = format!("{} has no key {}", shape.name, quote(key));
                 // It takes longer than all else, and what is not kept needs none.
-                let help = (!reader.issues.is_full()).then(|| suggest(key, &shape.names().collect::<Vec<_>>()));
+                let help = (!reader.issues.is_full()).then(|| suggest_key(key, shape));
                 reader.issue(IssueCode::UnknownKey, at, message, help);
             });
         }
@@ -183,17 +183,14 @@ impl<'b> Reader<'b> {
         }
     }
 
-    pub(super) fn wrong_type(&mut self, node: &Node<'_>, want: &str) {
-        let help = match node.json {
-            Json::Null => Some("`null` is no value here: write one, or leave an optional key out".to_owned()),
-            _ => None,
-        };
-        self.issue(IssueCode::WrongType, node.at, format!("{want}, not {}", node.kind()), help);
+    /// Notes a value of another type than `want`, which `is` says in words.
+    pub(super) fn wrong_type(&mut self, node: &Node<'_>, want: &Want, is: &str) {
+        self.issue(IssueCode::WrongType, node.at, format!("{is}, not {}", node.kind()), retype(node, want));
     }
 
     pub(super) fn string<'n>(&mut self, node: &'n Node<'_>, what: &str) -> Option<&'n str> {
         if node.as_str().is_none() {
-            self.wrong_type(node, &format!("{what} is a string"));
+            self.wrong_type(node, &Want::Text, &format!("{what} is a string"));
         }
         node.as_str()
     }
@@ -206,7 +203,7 @@ impl<'b> Reader<'b> {
         if let Json::Bool(value) = node.json {
             return Some(value);
         }
-        self.wrong_type(node, &format!("{what} is `true` or `false`"));
+        self.wrong_type(node, &Want::Boolean, &format!("{what} is `true` or `false`"));
         None
     }
 
@@ -214,7 +211,7 @@ impl<'b> Reader<'b> {
         if let Json::Array(elements) = &node.json {
             return Some(elements);
         }
-        self.wrong_type(node, &format!("{what} is a list"));
+        self.wrong_type(node, &Want::List, &format!("{what} is a list"));
         None
     }
 
@@ -234,7 +231,7 @@ impl<'b> Reader<'b> {
     /// One of a few words.
     pub(super) fn word<'n>(&mut self, node: &'n Node<'_>, what: &str, words: &[&'static str]) -> Option<&'n str> {
         let Some(text) = node.as_str() else {
-            self.wrong_type(node, &format!("{what} is one of {}", listed(words)));
+            self.wrong_type(node, &Want::Any, &format!("{what} is one of {}", listed(words)));
             return None;
         };
         if words.contains(&text) {
@@ -264,7 +261,7 @@ impl<'b> Reader<'b> {
 
     pub(super) fn amount(&mut self, node: &Node<'_>, what: &str) -> Option<Amount> {
         let Json::Number(text) = node.json else {
-            self.wrong_type(node, &format!("{what} is a number"));
+            self.wrong_type(node, &Want::Number, &format!("{what} is a number"));
             return None;
         };
         let amount = Decimal::of_text(text).ok_or(AmountError::NotANumber);
@@ -286,7 +283,7 @@ impl<'b> Reader<'b> {
     /// A whole number that is not negative; past `u64` it is as good as the largest. `least` is for the help alone.
     pub(super) fn count(&mut self, node: &Node<'_>, what: &str, least: u8) -> Option<u64> {
         let Json::Number(text) = node.json else {
-            self.wrong_type(node, &format!("{what} is a whole number"));
+            self.wrong_type(node, &Want::Number, &format!("{what} is a whole number"));
             return None;
         };
         let decimal = Decimal::of_text(text).filter(|decimal| !decimal.negative && decimal.scale >= 0);
@@ -310,14 +307,22 @@ impl<'b> Reader<'b> {
             Json::String(text) => parse_duration(text),
             Json::Number(text) => whole_seconds(text),
             _ => {
-                self.wrong_type(node, &format!("{what} is a number of seconds or a duration such as `15m`"));
+                self.wrong_type(
+                    node,
+                    &Want::Any,
+                    &format!("{what} is a number of seconds or a duration such as `15m`"),
+                );
                 return None;
             }
         };
         if seconds.is_none() {
-            let help =
-                "write a number of seconds above 0, or digits and `s`, `m`, `h` or `d`, up to 400 days".to_owned();
-            self.issue(IssueCode::InvalidDuration, node.at, format!("{} is no duration", shown(node)), help);
+            let quoted = node.as_str().is_some_and(|text| whole_seconds(text).is_some());
+            let help = if quoted {
+                "a number of seconds is written without quotes; in quotes it ends in `s`, `m`, `h` or `d`"
+            } else {
+                "write a number of seconds above 0, or digits and `s`, `m`, `h` or `d`, up to 400 days"
+            };
+            self.issue(IssueCode::InvalidDuration, node.at, format!("{} is no duration", shown(node)), help.to_owned());
         }
         seconds
     }
@@ -341,7 +346,8 @@ impl<'b> Reader<'b> {
             PathError::Member { root, found, known } => {
                 let near =
                     nearest(found, known).map_or(String::new(), |near| format!("did you mean `{root}.{near}`? "));
-                (format!("`{root}` has no member {}", quote(found)), format!("{near}it has {}", listed(known)))
+                let holds = if root == "time" { TIME_HOLDS } else { "" };
+                (format!("`{root}` has no member {}", quote(found)), format!("{near}it has {}{holds}", listed(known)))
             }
             PathError::StepIntoText(step) => {
                 (format!("nothing lies below {}", quote(step)), "end the path before that step".to_owned())
@@ -420,6 +426,9 @@ impl<'b> Reader<'b> {
         self.issue(IssueCode::EmptyList, at, message, help.to_owned());
     }
 }
+
+/// What the members of `time` hold.
+const TIME_HOLDS: &str = ": 0 to 23, 0 to 59, 1 (Monday) to 7, and a text such as `2026-01-15`, in UTC";
 
 /// A number of seconds above 0 and up to 400 days; `60.0` is whole.
 fn whole_seconds(text: &str) -> Option<u32> {

@@ -1,7 +1,9 @@
 //! What was probably meant.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
+use super::document::Shape;
+use crate::json::{Json, Node};
 use crate::path::{CALL_MEMBERS, Path, ROOTS, TIME_MEMBERS};
 
 /// `a`, `b`, `c`
@@ -14,6 +16,47 @@ pub(crate) fn suggest(word: &str, words: &[&'static str]) -> String {
     match nearest(word, words) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("it has {}", listed(words)),
+    }
+}
+
+/// The mend for a key that an object of that shape has not: the nearest that it has, else where the key belongs.
+pub(super) fn suggest_key(key: &str, shape: &Shape) -> String {
+    let names: Vec<_> = shape.names().collect();
+    match (nearest(key, &names), shape.elsewhere(key)) {
+        (None, Some(other)) => {
+            format!("`{key}` is a key of {}; {} has {}", other.name, shape.name, listed(&names))
+        }
+        _ => suggest(key, &names),
+    }
+}
+
+/// What stands in place of a value of another type.
+pub(super) enum Want {
+    Text,
+    Number,
+    Boolean,
+    List,
+    Object(&'static Shape),
+    /// Several types will do.
+    Any,
+}
+
+/// The mend for a value of another type than is wanted, where it is plain.
+pub(super) fn retype(node: &Node<'_>, want: &Want) -> Option<String> {
+    let word = |text: &str| text == "true" || text == "false";
+    match (want, &node.json) {
+        (_, Json::Null) => Some("`null` is no value here: write one, or leave an optional key out".to_owned()),
+        (Want::Text, Json::Number(_) | Json::Bool(_)) => Some("write it in double quotes".to_owned()),
+        (Want::Number, Json::String(text)) if text.parse::<Number>().is_ok() => {
+            Some("write it without quotes".to_owned())
+        }
+        (Want::Boolean, Json::String(text)) if word(text) => Some("write it without quotes".to_owned()),
+        (Want::List, _) => Some("a list stands in brackets, `[` and `]`, with one element too".to_owned()),
+        (Want::Object(shape), Json::Array(_)) if shape.has("any") => {
+            Some(r#"several conditions are one as `{ "all": [..] }` or `{ "any": [..] }`"#.to_owned())
+        }
+        (Want::Object(shape), _) => Some(format!("such as {}", shape.example)),
+        _ => None,
     }
 }
 
@@ -79,6 +122,94 @@ const FOREIGN: &[(&str, &str)] = &[
     ("message", "on_deny"),
     ("effect", "action"),
     ("block", "deny"),
+    ("is_type", "type"),
+    ("type_of", "type"),
+    ("typeof", "type"),
+    ("present", "exists"),
+    ("is_present", "exists"),
+    ("is_set", "exists"),
+    ("defined", "exists"),
+    ("is_null", "exists"),
+    ("not_exists", "exists"),
+    ("regexp", "regex"),
+    ("like", "regex"),
+    ("glob", "regex"),
+    ("within", "path_within"),
+    ("under", "path_within"),
+    ("inside", "path_within"),
+    ("path_in", "path_within"),
+    ("host", "host_in"),
+    ("hostname", "host_in"),
+    ("domain", "host_in"),
+    ("domain_in", "host_in"),
+    ("int", "integer"),
+    ("float", "number"),
+    ("double", "number"),
+    ("bool", "boolean"),
+    ("str", "string"),
+    ("text", "string"),
+    ("list", "array"),
+    ("dict", "object"),
+    ("map", "object"),
+    ("per_second", "second"),
+    ("min", "minute"),
+    ("per_minute", "minute"),
+    ("hourly", "hour"),
+    ("per_hour", "hour"),
+    ("daily", "day"),
+    ("per_day", "day"),
+    ("weekly", "week"),
+    ("per_week", "week"),
+    ("monthly", "month"),
+    ("per_month", "month"),
+    ("concurrent", "in_flight"),
+    ("concurrency", "in_flight"),
+    ("at_once", "in_flight"),
+    ("parallel", "in_flight"),
+    ("rolling", "sliding"),
+    ("sliding_window", "sliding"),
+    ("fixed_window", "fixed"),
+    ("bucket", "token_bucket"),
+    ("leaky_bucket", "token_bucket"),
+    ("per_grant", "grant"),
+    ("credential", "grant"),
+    ("api_key", "grant"),
+    ("per_session", "session"),
+    ("per_agent", "agent"),
+    ("per_user", "user"),
+    ("per_server", "server"),
+    ("everyone", "global"),
+    ("shared", "global"),
+    ("all", "global"),
+    ("ask", "require_approval"),
+    ("approve", "require_approval"),
+    ("approval", "require_approval"),
+    ("confirm", "require_approval"),
+    ("reject", "deny"),
+    ("refuse", "deny"),
+    ("forbid", "deny"),
+    ("permit", "allow"),
+    ("accept", "allow"),
+    ("pass", "allow"),
+    ("deny", "action"),
+    ("allow", "action"),
+    ("ask", "action"),
+    ("require_approval", "action"),
+    ("on_match", "on_deny"),
+    ("reason", "on_deny"),
+    ("on_deny", "reason"),
+    ("message", "reason"),
+    ("message", "on_exceed"),
+    ("reason", "on_exceed"),
+    ("on_deny", "on_exceed"),
+    ("day", "weekday"),
+    ("day_of_week", "weekday"),
+    ("dow", "weekday"),
+    ("today", "date"),
+    ("timezone", "utc_offset"),
+    ("tz", "utc_offset"),
+    ("name", "counter"),
+    ("cost", "amount"),
 ];
 
 /// The word that was probably meant: the same but for case and separators, a foreign word's twin, or few edits away.
@@ -109,6 +240,8 @@ pub(super) fn nearest_path(text: &str) -> Option<String> {
     };
     let known = |path: String| Path::parse(&path).is_ok().then_some(path);
     let text = below.trim_start_matches('.');
+    // As it stands in the message.
+    let text = text.strip_prefix("params.").filter(|rest| rest.starts_with("arguments")).unwrap_or(text);
     let (word, rest) = text.split_at(text.find(['.', '[']).unwrap_or(text.len()));
     let lower = text.to_ascii_lowercase();
     let fact = [text, &lower].into_iter().flat_map(|text| ["call", "time"].map(|root| known(format!("{root}.{text}"))));
@@ -172,6 +305,7 @@ mod tests {
             ("limts", Some("limits")),
             ("requrie", Some("require")),
             ("approvals", Some("approval")),
+            ("deny", Some("action")),
             ("colour", None),
             ("x", None),
         ] {
@@ -193,6 +327,10 @@ mod tests {
             ("includes", Some("contains")),
             ("len", Some("max_length")),
             ("min", Some("min_length")),
+            ("is_null", Some("exists")),
+            ("domain_in", Some("host_in")),
+            ("within", Some("path_within")),
+            ("between", None),
             ("EQ", Some("eq")),
             ("not_contain", Some("not_contains")),
         ] {
@@ -246,6 +384,8 @@ mod tests {
             ("/x", Some("args.x")),
             ("/args/x", Some("args.x")),
             ("/items/0/a~1b", Some("args.items[0][\"a/b\"]")),
+            ("params.arguments.amount", Some("args.amount")),
+            ("params.amount", Some("args.amount")),
             ("a/b", None),
             ("{{amount}}", None),
             ("$", Some("args")),

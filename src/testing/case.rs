@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::object::Object;
 use crate::policy::Policy;
 use crate::time::Timestamp;
-use crate::trace::{Runner, START};
+use crate::trace::{Runner, START, explained};
 
 /// What an answer may hold; an expectation of anything else would never fail, or never hold.
 const ANSWERS: [&str; 10] =
@@ -218,16 +218,19 @@ impl Step {
     /// What is wrong with an answer.
     fn check(&self, answer: &Value) -> Option<String> {
         let mut wrong = String::new();
+        let error = answer.get("error").and_then(Value::as_str);
+        let is_slip = matches!(error, Some("unreadable" | "policy_invalid"));
         match &self.expect {
             Some(expect) => differences("", answer, expect, &mut wrong),
             // A mistake in the case itself is no expectation.
-            None if ["unreadable", "policy_invalid"]
-                .map(Some)
-                .contains(&answer.get("error").and_then(Value::as_str)) =>
-            {
+            None if is_slip => {
                 let _ = write!(wrong, "\n    expected a step that can be read");
             }
             None => {}
+        }
+        if is_slip && !wrong.is_empty() {
+            let why = explained(&self.line).replace('\n', "\n             ");
+            let _ = write!(wrong, "\n    because  {}", why.trim_end());
         }
         if wrong.is_empty() {
             return None;

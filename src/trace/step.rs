@@ -6,6 +6,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::call::ToolCall;
 use crate::object::Object;
+use crate::policy::Policy;
 use crate::time::Timestamp;
 
 /// One line of a trace: a time, an id, and one of the steps.
@@ -124,6 +125,19 @@ impl Call {
             None => call,
         }
     }
+}
+
+/// What is wrong with a line that cannot be read, or with the policy of one: for who has written it.
+pub(crate) fn explained(text: &str) -> String {
+    let line = match serde_json::from_str::<Object<Line>>(text) {
+        Ok(Object(line)) => line,
+        Err(error) => return error.to_string(),
+    };
+    if At::instant(line.at, super::START).is_none() {
+        return "`at` is an instant such as `2026-01-15T10:30:00Z`, or a number of seconds since the start".to_owned();
+    }
+    let issues = line.policy.and_then(|policy| Policy::from_json(policy.get()).err());
+    issues.map_or_else(|| "it is not one step".to_owned(), |error| error.to_string())
 }
 
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {

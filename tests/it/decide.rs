@@ -11,10 +11,10 @@ struct Ran {
     complaints: String,
 }
 
-/// The example's program, which `cargo test` builds beside the tests.
-fn program() -> PathBuf {
+/// The program of an example, which `cargo test` builds beside the tests.
+fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let program = tests.parent().and_then(Path::parent).unwrap().join("examples/decide");
+    let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
     assert!(program.exists(), "{} is missing: run `cargo test`, or `cargo build --examples` first", program.display());
     program
 }
@@ -25,7 +25,7 @@ fn run(policy: &[u8], trace: &[u8]) -> Ran {
     let name = format!("toolgate-{}-{}.json", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     let file = std::env::temp_dir().join(name);
     std::fs::write(&file, policy).unwrap();
-    let mut child = Command::new(program())
+    let mut child = Command::new(program("decide"))
         .arg(&file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -153,7 +153,7 @@ fn a_policy_of_intercept_is_read_and_printed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
     let decide = |arguments: &[&str]| {
         let output =
-            Command::new(program()).current_dir(&folder).args(arguments).stdin(Stdio::null()).output().unwrap();
+            Command::new(program("decide")).current_dir(&folder).args(arguments).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     };
@@ -172,5 +172,26 @@ fn a_policy_of_intercept_is_read_and_printed() {
     for arguments in [&["--intercept"][..], &["--print", yaml], &["--intercept", yaml, "a", "b"]] {
         let (code, _, usage) = decide(arguments);
         assert!(code == 2 && usage.starts_with("usage: "), "{usage}");
+    }
+}
+
+/// In CI a file that is not there must not pass for something that was found in it, which is 1.
+#[test]
+fn every_tool_names_the_file_that_it_cannot_read() {
+    for (name, files) in [("decide", 2), ("lint", 1), ("explain", 2), ("shadow", 3), ("diff", 2), ("replay", 2)] {
+        let ran = Command::new(program(name)).args(vec!["/no/such/file"; files]).output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(said.starts_with("/no/such/file: No such file"), "{name}: {said}");
+        assert_eq!(ran.status.code(), Some(2), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn gateways_list_their_options() {
+    for name in ["mcp_stdio_gateway", "mcp_http_gateway"] {
+        let ran = Command::new(program(name)).arg("--help").output().unwrap();
+        let said = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success() && said.starts_with(&format!("usage: {name} ")), "{said}");
     }
 }

@@ -185,6 +185,25 @@ fn a_catalogue_is_compared_with() {
     assert_eq!((of_catalogue[2].2, of_catalogue[7].2), ("did you mean `create_charge`?", "did you mean `currency`?"));
 }
 
+/// Who writes `Monday` is told what the path holds.
+#[test]
+fn what_is_never_so_is_told_with_what_can_be() {
+    for (condition, mend) in [
+        (json!({ "path": "time.weekday", "op": "in", "value": ["sat", "sun"] }), "a number from 1 (Monday) to 7"),
+        (json!({ "path": "time.hour", "op": "gte", "value": 24 }), "a number from 0 to 23"),
+        (json!({ "path": "time.minute", "op": "eq", "value": "00" }), "a number from 0 to 59"),
+        (json!({ "path": "time.date", "op": "gt", "value": 20_260_115 }), "a text such as `2026-01-15`"),
+        (json!({ "path": "call.user", "op": "gt", "value": 1 }), "mend the value, or remove the condition"),
+    ] {
+        let rules = json!({ "require": [{ "conditions": [condition] }] });
+        let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules } }).to_string();
+        let report = lint::check(&source).unwrap();
+        let [finding] = report.findings() else { panic!("{report}") };
+        assert!(finding.code() == FindingCode::NeverHolds && finding.mend().contains(mend), "{finding}");
+        assert_eq!(report.to_string(), format!("{finding}\n1 finding\n"));
+    }
+}
+
 #[test]
 fn findings_have_lines_and_columns() {
     let source = "{\n  \"version\": \"1\", \"default\": \"deny\",\n  \"tools\": {\n    \"ä\": { \"deny_if\": [\n      { \"conditions\": [{ \"path\": \"args.x\", \"op\": \"gt\", \"value\": 1 }] }\n    ] }\n  }\n}";

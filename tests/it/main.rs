@@ -51,6 +51,7 @@ mod session;
 mod shadow;
 mod shown;
 mod signed;
+mod slips;
 #[cfg(feature = "conformance")]
 mod stores;
 mod testing;

@@ -101,6 +101,12 @@ fn differences_are_told_by_kind_and_rule() {
         "otherwise /tools/moved/require/0 1",
     ];
     assert_eq!(rules, counted);
+    let shown = report.to_string();
+    assert!(shown.starts_with("2 calls decided alike, 6 not, by candidate "), "{shown}");
+    assert!(shown.ends_with("\n        1  otherwise  /tools/moved/require/0\n"), "{shown}");
+    let written = serde_json::to_value(&report).unwrap();
+    assert_eq!(written["rules"][0], json!({ "kind": "passes", "rule": "/tools/full/limits/0", "count": 2 }));
+    assert_eq!((&written["policy"], &written["differed"]), (&json!(next.digest().to_string()), &json!(6)));
     assert_eq!(gate.end_trial(), Some(report));
     assert!(gate.trial().is_none());
 

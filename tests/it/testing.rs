@@ -108,6 +108,25 @@ fn a_failure_says_where_and_why() {
 }
 
 #[test]
+fn a_step_that_cannot_be_read_fails_and_says_why() {
+    for (step, want) in [
+        (
+            r#"{ "call": { "tool": "pay", "args": {} } }"#,
+            "because  unknown field `args`, expected one of `tool`, `arguments`",
+        ),
+        (r#"{ "caller": { "name": "ann" } }"#, "because  unknown field `name`, expected one of `server`, `grant`"),
+        (r#"{ "at": "61s", "call": { "tool": "pay" } }"#, "because  `at` is an instant such as"),
+        (r#"{ "at": "61s", "call": { "tool": "pay" }, "expect": { "decision": "allow" } }"#, "because  `at` is an"),
+        (r#"{ "approve": "a" }"#, "because  it is not one step"),
+        (r#"{ "policy": { "version": "1", "default": "dney" } }"#, "= help: did you mean `deny`?"),
+        (r#"{ "release": "typo", "expect": { "ok": true } }"#, "\"error\":\"unknown_call\""),
+    ] {
+        let text = failure(&format!(r#"[{{ "id": "x", "steps": [{step}] }}]"#));
+        assert!(text.contains(want), "{text}");
+    }
+}
+
+#[test]
 fn cases_are_read_strictly() {
     for (cases, want) in [
         ("[]", "none"),

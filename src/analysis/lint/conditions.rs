@@ -34,8 +34,8 @@ impl<'l> Lint<'l> {
                     let place = object.place(section, index);
                     let all = leaves(elements(conditions), &format!("{place}/conditions"));
                     let never = self.never(&object, section, &all);
-                    if let Some((at, pointer, message)) = never {
-                        self.never_holds(section, rule, at, pointer, message);
+                    if let Some(never) = never {
+                        self.never_holds(section, rule, never);
                     } else if section == "deny_if" && object.denies_all().is_none() {
                         self.leavable(&object, rule, &all);
                     }
@@ -47,7 +47,8 @@ impl<'l> Lint<'l> {
         }
     }
 
-    fn never_holds(&mut self, section: &str, rule: &Node<'_>, at: usize, pointer: String, message: String) {
+    fn never_holds(&mut self, section: &str, rule: &Node<'_>, never: Never) {
+        let Never { at, pointer, message, mend } = never;
         let effect = match section {
             "require" => "every call is denied",
             _ => "the rule stops only what cannot be compared",
@@ -64,19 +65,19 @@ impl<'l> Lint<'l> {
             at,
             pointer,
             message: format!("{message}: {effect}"),
-            mend: "join them by `any`, write two rules, or mend the values".to_owned(),
+            mend,
             witness,
         });
     }
 
     /// Why the conditions can never be true together.
-    fn never(&mut self, object: &Object<'_>, section: &str, all: &[Leaf<'_>]) -> Option<(usize, String, String)> {
+    fn never(&mut self, object: &Object<'_>, section: &str, all: &[Leaf<'_>]) -> Option<Never> {
         let all: Vec<&Leaf<'_>> = all.iter().filter(|leaf| leaf.joined).collect();
         for leaf in &all {
             let tools = object.name.filter(|name| !name.contains('*'));
             if self.spend(RUN) && never_alone(leaf, section, tools) {
                 let message = format!("`{}` can never be true", said(leaf));
-                return Some((leaf.at, leaf.pointer.clone(), message));
+                return Some(Never::of(leaf, message, holds(leaf)));
             }
         }
         for (index, a) in all.iter().enumerate() {
@@ -93,11 +94,38 @@ impl<'l> Lint<'l> {
                 }
                 if exclude(a, b, section) || exclude(b, a, section) {
                     let message = format!("`{}` and `{}` can never both be true", said(a), said(b));
-                    return Some((b.at, b.pointer.clone(), message));
+                    let mend = "join them by `any`, write two rules, or mend the values";
+                    return Some(Never::of(b, message, mend.to_owned()));
                 }
             }
         }
         None
+    }
+}
+
+/// Conditions that never hold: where, why, and how to mend them.
+struct Never {
+    at: usize,
+    pointer: String,
+    message: String,
+    mend: String,
+}
+
+impl Never {
+    fn of(leaf: &Leaf<'_>, message: String, mend: String) -> Self {
+        Self { at: leaf.at, pointer: leaf.pointer.clone(), message, mend }
+    }
+}
+
+/// How to mend a comparison with what its path never is.
+fn holds(leaf: &Leaf<'_>) -> String {
+    let path = leaf.path.to_string();
+    match &*path {
+        "time.hour" => format!("mend the value: `{path}` is a number from 0 to 23, in UTC"),
+        "time.minute" => format!("mend the value: `{path}` is a number from 0 to 59"),
+        "time.weekday" => format!("mend the value: `{path}` is a number from 1 (Monday) to 7, in UTC"),
+        "time.date" => format!("mend the value: `{path}` is a text such as `2026-01-15`, in UTC"),
+        _ => "mend the value, or remove the condition".to_owned(),
     }
 }
 

@@ -39,7 +39,10 @@ impl Lint<'_> {
                 _ => "after",
             };
             let message = format!("anything may stand {open} what `{pattern}` matches");
-            let mend = format!("write {}", json!(format!("^(?:{pattern})$")));
+            let mend = format!(
+                "write {}; where anything may stand there, say so by `(?s:.*)`",
+                json!(format!("^(?:{pattern})$"))
+            );
             self.slips_through(FindingCode::RegexUnanchored, leaf, message, &mend, &policy, &passing);
         }
     }

@@ -230,6 +230,16 @@ pub struct Report {
     complete: bool,
 }
 
+/// For a person: each finding as it is shown, and how many there are.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))?;
+        let count = self.findings.len() + self.omitted;
+        let plural = if count == 1 { "" } else { "s" };
+        writeln!(f, "{count} finding{plural}")
+    }
+}
+
 impl Report {
     /// The findings, in the order of their places.
     pub fn findings(&self) -> &[Finding] {

@@ -6,7 +6,7 @@ use super::super::condition::{Affix, Check, Condition, IgnoreCase, Operand, Orde
 use super::super::document::{COMPARISON, CONDITION, GROUPS, OPERATORS, Operator, TYPES, Takes};
 use super::super::error::IssueCode;
 use super::super::reader::{Fields, Reader, quote};
-use super::super::suggest::nearest;
+use super::super::suggest::{Want, nearest, retype};
 use super::super::text::{Directories, Hosts, Needle};
 use crate::json::{Json, Node};
 use crate::number::Exact;
@@ -31,7 +31,7 @@ const FEW: usize = 8;
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
     let Json::Object(members) = &node.json else {
-        reader.wrong_type(node, "a condition is an object");
+        reader.wrong_type(node, &Want::Object(&CONDITION), "a condition is an object");
         return None;
     };
     let fields = Fields { at: node.at, members };
@@ -103,7 +103,7 @@ fn path_and_operator(
             let names: Vec<_> = OPERATORS.iter().map(|operator| operator.name).collect();
             match node.as_str() {
                 Some(text) => reader.unknown_word(node, text, "an operator", &names),
-                None => reader.wrong_type(node, "`op` is the name of an operator"),
+                None => reader.wrong_type(node, &Want::Any, "`op` is the name of an operator"),
             }
         }
         known
@@ -151,7 +151,11 @@ fn comparison(
     if value.is_none() && (other.is_none() || !operator.value_from) {
         let choice = if operator.value_from { "`value` or `value_from`" } else { "`value`" };
         let message = format!("a condition with `{}` needs {choice}", operator.name);
-        reader.issue(IssueCode::MissingKey, fields.at, message, "say what the path is compared with".to_owned());
+        let help = match operator.takes {
+            Takes::Exists => "write `true` for a path that must be there, `false` for one that must not",
+            _ => "say what the path is compared with",
+        };
+        reader.issue(IssueCode::MissingKey, fields.at, message, help.to_owned());
     }
     if !operator.value_from {
         let why = format!("`{}` compares with a `value` that is checked when the policy is read", operator.name);
@@ -208,7 +212,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
     let name = operator.name;
     let order = |reader: &mut Reader<'_>, order| {
         let Json::Number(text) = node.json else {
-            unfit(reader, node, name, "a number");
+            unfit(reader, node, name, &Want::Number, "a number");
             return None;
         };
         reader.comparable(node);
@@ -231,13 +235,13 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         Takes::Exists => match node.json {
             Json::Bool(there) => return Some((Check::Exists, !there)),
             _ => {
-                unfit(reader, node, name, "`true` or `false`");
+                unfit(reader, node, name, &Want::Boolean, "`true` or `false`");
                 return None;
             }
         },
         Takes::Regex => {
             if node.as_str().is_none() {
-                unfit(reader, node, name, "a regular expression in a string");
+                unfit(reader, node, name, &Want::Text, "a regular expression in a string");
                 return None;
             }
             Check::Regex(reader.regex(node, case == IgnoreCase::Yes)?)
@@ -301,13 +305,16 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         Takes::HostIn => {
             let help = "write a host alone, `example.com`, or `*.example.com` for all below it";
             let one = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
-                if Hosts::new([text]).is_err() {
-                    reader.issue(
-                        IssueCode::InvalidValue,
-                        node.at,
-                        format!("{} is no host", quote(text)),
-                        help.to_owned(),
-                    );
+                // Elsewhere `.example.com` is all below it. No name has an empty label, so here it would list nothing.
+                let is_dotted = text.starts_with('.');
+                if is_dotted || Hosts::new([text]).is_err() {
+                    let near = if is_dotted {
+                        format!("did you mean {}? ", quote(&format!("*{text}")))
+                    } else {
+                        String::new()
+                    };
+                    let message = format!("{} is no host", quote(text));
+                    reader.issue(IssueCode::InvalidValue, node.at, message, format!("{near}{help}"));
                 }
                 Some(text.to_owned())
             };
@@ -319,9 +326,11 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
 }
 
 /// The value does not fit the operator.
-fn unfit(reader: &mut Reader<'_>, node: &Node<'_>, operator: &str, want: &str) {
-    let message = format!("`{operator}` compares with {want}, not {}", node.kind());
-    reader.issue(IssueCode::InvalidValue, node.at, message, None);
+fn unfit(reader: &mut Reader<'_>, node: &Node<'_>, operator: &str, want: &Want, is: &str) {
+    let message = format!("`{operator}` compares with {is}, not {}", node.kind());
+    // What a `null` means here is told as for every value.
+    let help = retype(node, want).filter(|_| !matches!(node.json, Json::Null));
+    reader.issue(IssueCode::InvalidValue, node.at, message, help);
 }
 
 fn some_list<'n, 't>(
@@ -331,7 +340,7 @@ fn some_list<'n, 't>(
     want: &str,
 ) -> Option<&'n [Node<'t>]> {
     let Json::Array(elements) = &node.json else {
-        unfit(reader, node, operator.name, want);
+        unfit(reader, node, operator.name, &Want::List, want);
         return None;
     };
     if elements.is_empty() {
@@ -365,7 +374,7 @@ fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
     match node.json {
         Json::Number(_) => reader.count(node, "a length", 0),
         _ => {
-            unfit(reader, node, name, "a whole number, 0 or above");
+            unfit(reader, node, name, &Want::Number, "a whole number, 0 or above");
             None
         }
     }

@@ -8,7 +8,7 @@ use super::super::document::{LIMIT, RATE};
 use super::super::error::IssueCode;
 use super::super::pattern::Names;
 use super::super::reader::{Fields, Reader, quote, shown};
-use super::super::suggest::listed;
+use super::super::suggest::{Want, listed};
 use super::super::{Counter, Rules};
 use super::Entries;
 use super::sketch::{Parts, Sketch};
@@ -303,11 +303,13 @@ fn window(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Window> {
         }
         Json::Number(_) => reader.duration(node, "`window`").map(Window::Every),
         _ => {
-            reader.wrong_type(node, "`window` is a number of seconds, a duration such as `15m`, or a word");
+            reader.wrong_type(node, &Want::Any, "`window` is a number of seconds, a duration such as `15m`, or a word");
             None
         }
     }
 }
+
+const SCOPE_LISTS: &str = r#", or a list of these and of paths, such as ["user", "call.tool"]"#;
 
 fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
     match &node.json {
@@ -319,7 +321,7 @@ fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
             }
             let part = ScopePart::named(text);
             if part.is_none() {
-                reader.unknown_word(node, text, "a scope", &SCOPES);
+                reader.unknown_word_or(node, text, "a scope", &SCOPES, SCOPE_LISTS);
             }
             part.map(|part| Scope::new([part]))
         }
@@ -335,14 +337,18 @@ fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
                 }
                 let part = ScopePart::named(text);
                 if part.is_none() {
-                    reader.unknown_word(node, text, "a scope", &SCOPES);
+                    reader.unknown_word_or(node, text, "a scope", &SCOPES, SCOPE_LISTS);
                 }
                 part
             });
             (parts.len() == count && count > 0).then(|| Scope::new(parts))
         }
         _ => {
-            reader.wrong_type(node, &format!("`scope` is one of {}, or a list of these and of paths", listed(&SCOPES)));
+            reader.wrong_type(
+                node,
+                &Want::Any,
+                &format!("`scope` is one of {}, or a list of these and of paths", listed(&SCOPES)),
+            );
             None
         }
     }

@@ -130,7 +130,9 @@ fn host_of(url: &str) -> Option<String> {
 /// A listed host as it is compared, and whether what lies below it is meant; nothing for what is none.
 fn normal(entry: &str) -> Option<(bool, String)> {
     let (below, name) = entry.strip_prefix("*.").map_or((false, entry), |name| (true, name));
-    if name.chars().any(|c| c.is_whitespace() || c.is_control() || "*/?#@\\".contains(c)) {
+    // A leading dot means nothing to a browser; elsewhere it is all below a name, which here is written otherwise.
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || "*/?#@\\".contains(c);
+    if entry.starts_with('.') || name.chars().any(is_odd) {
         return None;
     }
     let host = Host::parse(name).ok().filter(|host| !below || matches!(host, Host::Domain(_)))?.to_string();

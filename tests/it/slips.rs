@@ -1,0 +1,84 @@
+//! What people write first in a policy, and what they are told.
+
+use serde_json::json;
+use toolgate::Policy;
+
+fn entry(body: &str) -> String {
+    format!(r#"{{"version":"1","default":"deny","tools":{{"t":{body}}}}}"#)
+}
+
+fn with_condition(condition: &str) -> String {
+    entry(&format!(r#"{{"require":[{{"conditions":[{condition}]}}]}}"#))
+}
+
+#[test]
+fn a_plausible_slip_is_told_with_what_to_write() {
+    let limit =
+        |more: &str| entry(&format!(r#"{{"limits":[{{"counter":"c","window":"day","max":1,"scope":"user"{more}}}]}}"#));
+    for (document, help) in [
+        (r#"{"version":1,"default":"deny"}"#.to_owned(), "write it in double quotes"),
+        (r#"{"version":"1","default":"deny","tools":["t"]}"#.to_owned(), r#"such as { "list_customers": {} }"#),
+        (entry(r#""allow""#), r#"such as {}, which allows the tool, or { "action": "deny" }"#),
+        (entry(r#"{"deny":true}"#), "did you mean `action`?"),
+        (entry(r#"{"require_approval":true}"#), "did you mean `action`?"),
+        (entry(r#"{"action":"ask"}"#), "did you mean `require_approval`?"),
+        (entry(r#"{"on_deny":"no"}"#), "did you mean `reason`?"),
+        (entry(r#"{"ttl":"5m"}"#), "`ttl` is a key of `approval`; an entry has "),
+        (entry(r#"{"hide":true}"#), "`hide` is a key of a policy; an entry has "),
+        (entry(r#"{"colour":1}"#), "it has `description`, "),
+        (entry(r#"{"rate_limit":10}"#), r#"such as { "max": 10, "window": "minute" }"#),
+        (entry(r#"{"require":{"conditions":[]}}"#), "a list stands in brackets"),
+        (entry(r#"{"deny_if":[{"conditions":[],"reason":"no"}]}"#), "did you mean `on_deny`?"),
+        (entry(r#"{"deny_if":[{"conditions":[],"path":"args.x"}]}"#), "`path` is a key of a condition; a rule has "),
+        (
+            entry(r#"{"require_approval_if":[{"conditions":[],"approvers":["ann"]}]}"#),
+            "`approvers` is a key of `approval`; ",
+        ),
+        (entry(r#"{"approval":{"approvers":"ann"}}"#), "a list stands in brackets"),
+        (with_condition(r#"{"path":"args.x","op":"exists"}"#), "write `true` for a path that must be there"),
+        (with_condition(r#"{"path":"args.x","op":"is_null","value":true}"#), "did you mean `exists`?"),
+        (with_condition(r#"{"path":"args.x","op":"gt","value":"100"}"#), "write it without quotes"),
+        (with_condition(r#"{"path":"args.x","op":"in","value":"eur"}"#), "a list stands in brackets"),
+        (with_condition(r#"{"path":"args.x","op":"path_within","value":"/srv"}"#), "a list stands in brackets"),
+        (
+            with_condition(r#"{"path":"args.x","op":"host_in","value":[".example.com"]}"#),
+            "did you mean `*.example.com`?",
+        ),
+        (with_condition(r#"{"path":"args.x","op":"type","value":"bool"}"#), "did you mean `boolean`?"),
+        (with_condition(r#"{"path":"params.arguments.x","op":"gt","value":1}"#), "did you mean `args.x`?"),
+        (
+            with_condition(r#"{"path":"time.day","op":"in","value":[6,7]}"#),
+            "did you mean `time.weekday`? it has `hour`, `minute`, `weekday`, `date`: 0 to 23, 0 to 59, 1 (Monday) to 7, ",
+        ),
+        (with_condition(r#"{"not":[]}"#), r#"several conditions are one as `{ "all": [..] }`"#),
+        (limit("").replace("day", "daily"), "did you mean `day`?"),
+        (limit("").replace("day", "60"), "a number of seconds is written without quotes"),
+        (limit("").replace("day", "1 day"), "write a number of seconds above 0, or digits and "),
+        (limit("").replace("user", "tool"), r#"or a list of these and of paths, such as ["user", "call.tool"]"#),
+        (limit("").replace("user", "per_user"), "did you mean `user`?"),
+        (limit(r#","algorithm":"sliding_window""#), "did you mean `sliding`?"),
+        (limit("").replace(r#""max":1"#, r#""max":"1""#), "write it without quotes"),
+        (limit(r#","shadow":"true""#), "write it without quotes"),
+        (limit(r#","reason":"no""#), "did you mean `on_exceed`?"),
+    ] {
+        let error = Policy::from_json(&document).unwrap_err();
+        let told = error.issues()[0].help().unwrap_or_default();
+        assert!(told.contains(help), "{document}: {told}");
+    }
+}
+
+/// Without a text there is no place to show, and what helps stands where it always does.
+#[test]
+fn an_issue_of_no_text_is_shown_with_its_help() {
+    let error = serde_json::from_value::<Policy>(json!({ "version": "1", "default": "dney" })).unwrap_err().to_string();
+    assert!(error.contains("\n  in /default\n  = help: did you mean `deny`?"), "{error}");
+}
+
+#[test]
+fn issues_are_written_as_json() {
+    let error = Policy::from_json("{\n\"version\": \"1\", \"default\": \"dney\" }").unwrap_err();
+    let help = "did you mean `deny`? it is one of `allow`, `deny`";
+    let issue = json!({ "code": "unknown_value", "pointer": "/default", "line": 2, "column": 28,
+        "message": "`dney` is not an outcome", "help": help });
+    assert_eq!(serde_json::to_value(&error).unwrap(), json!({ "issues": [issue], "omitted": 0 }));
+}
