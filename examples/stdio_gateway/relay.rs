@@ -187,7 +187,11 @@ impl Relay {
             if is_call {
                 self.cancel(&id);
             }
-            self.fail(&id, Ending::Unclear(None), &format!("the server has not answered within {seconds} seconds"));
+            let failed =
+                self.session.lock().give_up(&id, &format!("the server has not answered within {seconds} seconds"));
+            if let Some(failed) = failed {
+                self.conclude(failed);
+            }
         }
     }
 

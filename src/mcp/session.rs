@@ -64,7 +64,7 @@ const NOT_ANSWERED: i32 = -32053;
 /// ```
 ///
 /// A call that the client cancels stays under way until the server answers it or the host gives it up
-/// ([`fail`](Self::fail)): the server may be at work on it still, and whoever cancels is the one who is limited.
+/// ([`give_up`](Self::give_up)): the server may be at work on it still, and whoever cancels is the one who is limited.
 #[derive(Debug)]
 pub struct Session<P = Permit> {
     form: Option<Form>,
@@ -90,6 +90,8 @@ enum Kind {
     Undecided,
     Call,
     Other,
+    /// Answered by the host, because the server took too long. What it answers yet goes to nobody.
+    GivenUp,
 }
 
 /// What becomes of a message of the client.
@@ -101,7 +103,7 @@ pub enum FromClient {
     Forward {
         /// The message to send.
         message: String,
-        /// Its id, if it is a request: to [give it up](Session::fail) by.
+        /// Its id, if it is a request: to [give it up](Session::give_up) by.
         id: Option<RequestId>,
     },
     /// It goes no further.
@@ -124,7 +126,7 @@ pub enum Decided {
     Forward {
         /// The message to send.
         message: String,
-        /// Its id, to [give it up](Session::fail) by.
+        /// Its id, to [give it up](Session::give_up) by.
         id: RequestId,
     },
     /// It may not.
@@ -201,16 +203,16 @@ impl<P: Leave> Session<P> {
         self.protocol_version.as_deref()
     }
 
-    /// How many requests of the client wait for an answer.
+    /// How many requests of the client wait for an answer. Linear in them.
     pub fn under_way(&self) -> usize {
-        self.under_way.len()
+        self.under_way.values().filter(|entry| entry.kind != Kind::GivenUp).count()
     }
 
     /// Takes a message of the client. Linear in the message.
     ///
     /// Answered, with as much of its id as is certain, is what [`Message::read`] refuses or is not UTF-8; a request whose
-    /// id is neither a text of at most 1,024 bytes nor an integer, or is under way already; a `tools/call` without an id, which
-    /// could not be told when it ends; and requests past 10,000 under way.
+    /// id is neither a text of at most 1,024 bytes nor an integer, or is under way already or [given up](Self::give_up); a
+    /// `tools/call` without an id, which could not be told when it ends; and requests past 10,000 under way.
     pub fn from_client(&mut self, message: &[u8]) -> FromClient {
         let read = match std::str::from_utf8(message) {
             Ok(text) => Message::read(text).map_err(|error| {
@@ -329,6 +331,10 @@ impl<P: Leave> Session<P> {
         let under_way = id.as_ref().and_then(|id| self.under_way.get_mut(id));
         let asked = match (&id, under_way) {
             (Some(_), Some(UnderWay { kind: Kind::Undecided, .. })) => None,
+            (Some(id), Some(UnderWay { kind: Kind::GivenUp, .. })) => {
+                self.under_way.remove(id);
+                None
+            }
             (Some(id), Some(entry)) => {
                 let taken = (entry.kind, entry.permit.take());
                 self.under_way.remove(id);
@@ -353,19 +359,45 @@ impl<P: Leave> Session<P> {
         FromServer::Forward { message, answers: Some(id), ended }
     }
 
-    /// Gives a request up: the server could not be reached, or has not answered in the host's time. None, if it is not under way.
+    /// Ends a request that will have no answer: the server could not be reached, or the connection that would bring the answer is
+    /// gone. None, if it is not under way. Where an answer may come yet, [`give_up`](Self::give_up).
     ///
     /// [`Ending::NotRun`] where it certainly did not reach the server: its quota is given back. Otherwise
     /// [`Ending::Unclear`]. `why` is told to the client.
     pub fn fail(&mut self, id: &RequestId, ending: Ending, why: &str) -> Option<Failed<P>> {
-        let entry = self.under_way.remove(id)?;
-        // The answer may come yet. It is then one to nothing that was asked.
+        let entry = self.under_way.remove(id).filter(|entry| entry.kind != Kind::GivenUp)?;
         Some(entry.fail(id, ending, why))
     }
 
-    /// Gives up all that is under way: the server is gone.
+    /// Gives a request up that may have an answer yet: the server has taken longer than the host waits. None, if it is not under way.
+    /// It ends as [`Ending::Unclear`], and `why` is told to the client.
+    ///
+    /// The late answer goes to nobody. Until it comes, no other request may have the id: what comes late would end that one's permit,
+    /// and be told as its answer. A client that keeps to the protocol uses no id twice. What is given up counts towards the 10,000
+    /// requests that may be under way.
+    ///
+    /// ```
+    /// # use toolgate::mcp::{FromClient, FromServer, Session};
+    /// let mut session = Session::<toolgate::Permit>::new();
+    /// let ping = br#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
+    /// let FromClient::Forward { id: Some(id), .. } = session.from_client(ping) else { panic!("a request") };
+    /// let failed = session.give_up(&id, "no answer in 60 s").unwrap();
+    /// assert!(failed.answer.unwrap().contains("no answer in 60 s"));
+    /// assert!(matches!(session.from_client(ping), FromClient::Answer { .. }));
+    /// let late = br#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+    /// assert!(matches!(session.from_server(late, |_| {}), FromServer::Drop { .. }));
+    /// assert!(matches!(session.from_client(ping), FromClient::Forward { .. }));
+    /// ```
+    pub fn give_up(&mut self, id: &RequestId, why: &str) -> Option<Failed<P>> {
+        let entry = self.under_way.get_mut(id).filter(|entry| entry.kind != Kind::GivenUp)?;
+        let late = UnderWay { kind: Kind::GivenUp, permit: None, cancelled: false };
+        Some(std::mem::replace(entry, late).fail(id, Ending::Unclear(None), why))
+    }
+
+    /// Ends all that is under way: the server is gone.
     pub fn fail_all(&mut self, ending: Ending, why: &str) -> Vec<Failed<P>> {
-        self.under_way.drain().map(|(id, entry)| entry.fail(&id, ending, why)).collect()
+        let waiting = self.under_way.drain().filter(|(_, entry)| entry.kind != Kind::GivenUp);
+        waiting.map(|(id, entry)| entry.fail(&id, ending, why)).collect()
     }
 
     fn form(&self, call: &Call) -> Form {

@@ -321,6 +321,35 @@ fn quota_is_given_back_where_the_server_did_not_run_the_tool() {
     assert!(gateway.session.fail(&id("3"), Ending::NotRun, "").is_none());
 }
 
+/// The late answer would end the second call, and be told for its own.
+#[test]
+fn a_late_answer_is_taken_for_no_other_call() {
+    let mut gateway = Gateway::new();
+    assert!(gateway.calls("1", "run"));
+    let given_up = gateway.session.give_up(&id("1"), "no answer in 60 s").unwrap();
+    let answer = value(&given_up.answer.unwrap());
+    assert_eq!(answer["error"]["message"], "The request may have been made: no answer in 60 s.");
+    given_up.ended.unwrap().conclude().unwrap();
+    assert_eq!(gateway.session.under_way(), 0);
+    assert!(gateway.session.give_up(&id("1"), "").is_none());
+    let again = gateway.client(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"run"}}"#);
+    assert!(matches!(again, Step::ToClient(_)), "{again:?}");
+    assert!(gateway.calls("2", "run"), "what was refused for its id is not counted");
+    let late = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#;
+    assert!(matches!(gateway.server(late), (Step::Dropped, None)));
+    assert_eq!(gateway.ends(&result("2")), Ending::Succeeded);
+    assert!(gateway.calls("1", "run"), "the id is free again");
+    assert_eq!(gateway.ends(&result("1")), Ending::Succeeded);
+    // Where no answer can come any more, the id is free at once, and nobody hears of it twice.
+    assert!(gateway.calls("3", "run"));
+    gateway.session.give_up(&id("3"), "too late").unwrap().ended.unwrap().conclude().unwrap();
+    assert!(gateway.session.fail(&id("3"), Ending::Unclear(None), "gone").is_none());
+    assert!(gateway.calls("3", "run"));
+    gateway.session.give_up(&id("3"), "too late").unwrap().ended.unwrap().conclude().unwrap();
+    assert!(gateway.session.fail_all(Ending::Unclear(None), "gone").is_empty());
+    assert!(gateway.calls("3", "run"));
+}
+
 #[test]
 fn what_is_cancelled_stays_in_flight_until_it_ends() {
     let mut gateway = Gateway::new();
