@@ -116,17 +116,19 @@ fn write_files(folder: &Path) {
     std::fs::write(folder.join("grants.json"), grants.to_string()).unwrap();
 }
 
-/// Builds the examples in release mode, and says where they are.
+/// Builds the examples, optimised if the bench is, and says where they are.
 fn build() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    // The bench is in `deps`, in the folder of its profile, in which the examples have theirs.
+    let own = std::env::current_exe().unwrap();
+    let folder = own.ancestors().nth(2).unwrap();
+    let profile = if folder.ends_with("debug") { "dev" } else { "release" };
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked", "--release", "--manifest-path"]);
+    command.args(["build", "--quiet", "--locked", "--profile", profile, "--manifest-path"]);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
     command.args(["--example", "mcp_http_gateway", "--example", "mcp_http_upstream"]);
     assert!(command.status().unwrap().success(), "the examples cannot be built");
-    // The bench is in `deps`, beside `examples`; a profile of its own would have put it into a folder of its own.
-    let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(3).unwrap().join("release/examples")
+    folder.join("examples")
 }
 
 fn start(command: &mut Command) -> Running {

@@ -1,7 +1,7 @@
 //! Messages against a strict reader by another hand, and a session between a client and a server who say anything.
 #![no_main]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
@@ -49,9 +49,18 @@ fn message(text: &str) {
         Ok(Message::Other(other)) => (other.to_json(), canonical::digest(&serde_json::from_str(text).expect("JSON"))),
         Err(_) => return,
     };
-    assert_eq!(Message::read(&written).ok(), read.ok(), "{text} is written {written}");
+    let reread = Message::read(&written).expect("what is written can be read");
+    assert_eq!(content(&reread), content(&read.expect("it was read")), "{text} is written {written}");
     let again: Value = serde_json::from_str(&written).expect("what is written is JSON");
     assert_eq!(ToolDigest::of(&again).to_string(), digest, "{text} is written {written}");
+}
+
+/// What a message says. A call also keeps how its id was spelt, for the answer, where what is written has a number's shortest text.
+fn content(message: &Message) -> (Option<Value>, String) {
+    match message {
+        Message::Call(call) => (call.id().cloned(), call.to_json()),
+        Message::Other(other) => (None, other.to_json()),
+    }
 }
 
 /// Whether a message is a call; nothing where it must not be read. By the rules of section 8 of the language.
@@ -101,6 +110,8 @@ fn session(tape: &mut Tape<'_>) {
     let mut session = Session::new();
     let mut waiting: HashMap<RequestId, Waits> = HashMap::new();
     let mut answered: Vec<RequestId> = Vec::new();
+    // Given up, and perhaps not answered yet.
+    let mut given_up: HashSet<RequestId> = HashSet::new();
     while !tape.is_over() {
         let who = tape.byte();
         let line = tape.0.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
@@ -110,6 +121,7 @@ fn session(tape: &mut Tape<'_>) {
                 FromClient::Forward { message, id } => {
                     assert!(matches!(Message::read(&message), Ok(Message::Other(_))), "{message}");
                     if let Some(id) = id {
+                        assert!(!given_up.contains(&id), "{message}");
                         assert_eq!(waiting.insert(id, Waits::Other), None);
                     }
                 }
@@ -126,7 +138,7 @@ fn session(tape: &mut Tape<'_>) {
                 }
                 FromClient::Decide(call) => {
                     let id = RequestId::of(call.id().expect("a request")).expect("an id");
-                    assert!(!waiting.contains_key(&id));
+                    assert!(!waiting.contains_key(&id) && !given_up.contains(&id));
                     let (judged, written) = (gate.check(&call.tool_call()), call.to_json());
                     let allowed = judged.is_allowed();
                     match session.decided(call, judged) {
@@ -160,11 +172,24 @@ fn session(tape: &mut Tape<'_>) {
                         ended.conclude().expect("a store in memory");
                     }
                 }
-                FromServer::Drop { .. } => {}
+                FromServer::Drop { .. } => {
+                    // By the grammar, as above.
+                    let dropped = serde_json::from_slice::<HashMap<String, &RawValue>>(&line).unwrap_or_default();
+                    let id = dropped.get("id").and_then(|id| serde_json::from_str::<Value>(id.get()).ok());
+                    if let Some(id) = id.and_then(|id| RequestId::of(&id)) {
+                        given_up.remove(&id);
+                    }
+                }
             },
             _ => {
                 let Some(id) = waiting.keys().min().cloned() else { continue };
-                let failed = session.fail(&id, Ending::NotRun, "gone").expect("it is under way");
+                let failed = if who & 8 == 0 {
+                    session.fail(&id, Ending::NotRun, "gone")
+                } else {
+                    given_up.insert(id.clone());
+                    session.give_up(&id, "late")
+                };
+                let failed = failed.expect("it is under way");
                 assert_eq!(waiting.remove(&id), failed.ended.as_ref().map(|_| Waits::Call).or(Some(Waits::Other)));
                 if let Some(ended) = failed.ended {
                     ended.conclude().expect("a store in memory");
