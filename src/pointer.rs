@@ -19,8 +19,12 @@ pub(crate) fn push_key(pointer: &mut String, key: &str) {
 
 /// Adds a step into an array.
 pub(crate) fn push_index(pointer: &mut String, index: usize) {
-    // Writing to a `String` does not fail.
-    let _ = write!(pointer, "/{index}");
+    pointer.push('/');
+    match char::from_digit(u32::try_from(index).unwrap_or(u32::MAX), 10) {
+        Some(digit) => pointer.push(digit),
+        // Writing to a `String` does not fail.
+        None => drop(write!(pointer, "{index}")),
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +49,9 @@ mod tests {
             assert_eq!(pointer.strip_prefix('/').unwrap().replace("~1", "/").replace("~0", "~"), key);
         }
         let mut pointer = String::from("/a");
-        push_index(&mut pointer, 12);
-        assert_eq!(pointer, "/a/12");
+        for index in [0, 9, 10, usize::MAX] {
+            push_index(&mut pointer, index);
+        }
+        assert_eq!(pointer, format!("/a/0/9/10/{}", usize::MAX));
     }
 }

@@ -8,6 +8,7 @@ mod sketch;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::bounds::Bounds;
@@ -200,7 +201,8 @@ impl Draft {
         Ok(())
     }
 
-    fn begin_member(&mut self, key: &str, first: bool) {
+    #[expect(clippy::ptr_arg, reason = "what is borrowed stood in the document as it is")]
+    fn begin_member(&mut self, key: &Cow<'_, str>, first: bool) {
         if !first {
             self.text.push(',');
         }
@@ -433,12 +435,11 @@ fn write_node(to: &mut String, node: &Node<'_>) {
     }
 }
 
-fn write_string(to: &mut String, text: &str) {
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        to.push('"');
-        to.push_str(text);
-        to.push('"');
-    } else {
-        to.push_str(&serde_json::Value::from(text).to_string());
+#[expect(clippy::ptr_arg, reason = "what is borrowed stood in the document as it is")]
+fn write_string(to: &mut String, text: &Cow<'_, str>) {
+    match text {
+        // Without escapes, and so without anything that needs one.
+        Cow::Borrowed(text) => to.extend(["\"", text, "\""]),
+        Cow::Owned(text) => to.push_str(&Value::from(&**text).to_string()),
     }
 }
