@@ -9,14 +9,17 @@
 //! shows the values that were compared.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 use serde_json::Value;
 use toolgate::{Gate, Policy, SystemClock, ToolCall};
 
+const USAGE: &str = "usage: explain POLICY.json CALL.json [--json] [--values]";
+
 fn main() -> ExitCode {
     match run() {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(2)
@@ -24,20 +27,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<ExitCode, Box<dyn Error>> {
+fn run() -> Result<(), Box<dyn Error>> {
     let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let has = |name: &str| options.iter().any(|option| option == name);
-    let [policy, call] = files.as_slice() else {
-        eprintln!("usage: explain POLICY.json CALL.json [--json] [--values]");
-        return Ok(ExitCode::from(2));
-    };
+    let known = options.iter().all(|option| matches!(&**option, "--json" | "--values"));
+    let [policy, call] = files.as_slice() else { return Err(USAGE.into()) };
+    if !known {
+        return Err(USAGE.into());
+    }
     let policy = Policy::from_slice(&read(policy)?).map_err(|error| format!("{policy}: {error}"))?;
     let call: Value = serde_json::from_slice(&read(call)?).map_err(|error| format!("{call}: {error}"))?;
     let text = |key: &str| call.get(key).and_then(Value::as_str);
-    let Some(tool) = text("tool") else {
-        eprintln!("the call has no `tool`");
-        return Ok(ExitCode::from(2));
-    };
+    let tool = text("tool").ok_or("the call has no `tool`")?;
     let call = ToolCall::new(tool, call.get("arguments"))
         .grant(text("grant"))
         .session(text("session"))
@@ -50,11 +51,12 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         true => policy.explain_with_values(&call, toolgate::Clock::now(&SystemClock)),
         false => Gate::new(policy).explain(&call)?,
     };
+    let mut to = std::io::stdout().lock();
     match has("--json") {
-        true => println!("{}", serde_json::to_string_pretty(&explanation)?),
-        false => print!("{explanation}"),
+        true => writeln!(to, "{}", serde_json::to_string_pretty(&explanation)?)?,
+        false => write!(to, "{explanation}")?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn read(file: &str) -> Result<Vec<u8>, String> {

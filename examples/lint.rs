@@ -1,4 +1,4 @@
-//! Looks at a policy for what is odd in it: entries that never apply, rules that never decide, denials that a caller can leave.
+//! Looks at a policy for what is odd in it: entries that never apply, rules that never decide, denials and approvals that a caller can leave.
 //!
 //! ```text
 //! cargo run --example lint -- POLICY.json [TOOLS_LIST.json] [--json]
@@ -8,9 +8,12 @@
 //! code is 1 if a finding is an error, 2 if a file cannot be read.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 use toolgate::analysis::lint::{self, Severity};
+
+const USAGE: &str = "usage: lint POLICY.json [TOOLS_LIST.json] [--json]";
 
 fn main() -> ExitCode {
     match run() {
@@ -24,15 +27,14 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Box<dyn Error>> {
     let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let as_json = options == ["--json"];
     let (file, tools) = match files.as_slice() {
+        _ if !as_json && !options.is_empty() => return Err(USAGE.into()),
         [policy] => (policy, None),
         [policy, tools] => {
             (policy, Some(serde_json::from_str(&read(tools)?).map_err(|error| format!("{tools}: {error}"))?))
         }
-        _ => {
-            eprintln!("usage: lint POLICY.json [TOOLS_LIST.json] [--json]");
-            return Ok(ExitCode::from(2));
-        }
+        _ => return Err(USAGE.into()),
     };
     let source = read(file)?;
     let checked = match &tools {
@@ -46,13 +48,14 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
             return Ok(ExitCode::from(2));
         }
     };
-    if options.iter().any(|option| option == "--json") {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    let mut to = std::io::stdout().lock();
+    if as_json {
+        writeln!(to, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
         for finding in report.findings() {
-            println!("{file}:{finding}");
+            writeln!(to, "{file}:{finding}")?;
         }
-        println!("{} findings", report.findings().len() + report.omitted());
+        writeln!(to, "findings: {}", report.findings().len() + report.omitted())?;
     }
     Ok(if report.worst() == Some(Severity::Error) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,4 +1,5 @@
-//! What is odd in a policy that reads well: entries that never apply, rules that never decide, denials that a caller can leave.
+//! What is odd in a policy that reads well: entries that never apply, rules that never decide, denials and approvals that a caller
+//! can leave.
 //!
 //! [`check`] looks at a policy alone, [`check_against`] also at the tools that a server has (its `tools/list`). A finding says where,
 //! why, and how to mend it; where it claims that something can slip through, the [`Witness`] is a call that the engine was run on.
@@ -26,6 +27,7 @@ mod expressions;
 mod findings;
 mod leaves;
 mod limits;
+mod literals;
 mod reach;
 mod schema;
 mod together;
@@ -84,6 +86,7 @@ fn run(source: &str, tools: Option<&Value>) -> Result<Report, PolicyError> {
     lint.names = entries::names(objects.iter().filter_map(|one| one.name));
     lint.denials = entries::names(objects.iter().filter(|one| one.denies_all().is_some()).filter_map(|one| one.name));
     lint.entries();
+    lint.literal_names();
     lint.all_conditions();
     lint.limits();
     if let Some(tools) = tools {
@@ -202,12 +205,23 @@ impl<'l> Object<'l> {
 
     /// Which of its rules denies every call: its action, or a rule of `deny_if` without conditions.
     fn denies_all(&self) -> Option<String> {
-        if self.action() == Some("deny") {
+        self.always("deny", "deny_if")
+    }
+
+    /// Which of its rules stops every call before, or as, the rules of `section` do: `deny_if` or `require_approval_if`.
+    fn stops_all(&self, section: &str) -> Option<String> {
+        let asks = || self.always("require_approval", "require_approval_if");
+        self.denies_all().or_else(|| if section == "require_approval_if" { asks() } else { None })
+    }
+
+    /// The action, if it is this one, or a rule of the section without conditions.
+    fn always(&self, action: &str, section: &str) -> Option<String> {
+        if self.action() == Some(action) {
             return Some(format!("{}/action", self.pointer));
         }
         let empty =
             |rule: &Node<'_>| member(rule, "conditions").is_some_and(|conditions| elements(conditions).is_empty());
-        self.list("deny_if").iter().position(empty).map(|index| self.place("deny_if", index))
+        self.list(section).iter().position(empty).map(|index| self.place(section, index))
     }
 }
 

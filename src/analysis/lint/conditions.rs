@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::denials::STOPS;
 use super::findings::{Claim, FindingCode, Found};
 use super::leaves::{Leaf, leaves};
 use super::together::{cost, exclude};
@@ -36,9 +37,12 @@ impl<'l> Lint<'l> {
                     let never = self.never(&object, section, &all);
                     if let Some(never) = never {
                         self.never_holds(section, rule, never);
-                    } else if section == "deny_if" && object.denies_all().is_none() {
-                        self.leavable(&object, rule, &all);
+                    } else if let Some(stops) = STOPS.iter().find(|stops| stops.section == section)
+                        && object.stops_all(section).is_none()
+                    {
+                        self.leavable(stops, &object, rule, &all);
                     }
+                    self.literals(&all);
                     if section == "require" {
                         self.unanchored(rule, &place, &all);
                     }

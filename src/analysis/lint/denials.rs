@@ -1,4 +1,4 @@
-//! Ways around a denial: leaving the argument out, an empty list, another spelling, another type.
+//! Ways around a denial, or around a person's approval: leaving the argument out, an empty list, another spelling, another type.
 
 use serde_json::{Value, json};
 
@@ -8,53 +8,88 @@ use super::witness::{NOW, Witness, text_at};
 use super::{Lint, Object, RUN};
 use crate::call::ToolCall;
 use crate::json::Node;
-use crate::policy::Policy;
 use crate::policy::explain::ChangedCall;
+use crate::policy::{Effect, Policy};
+
+/// A section whose rules stop a call that they match: what is said of a call that leaves one.
+pub(super) struct Stops {
+    pub(super) section: &'static str,
+    left_out: FindingCode,
+    respelt: FindingCode,
+    retyped: FindingCode,
+    /// Of a call that is stopped, and of one that is not.
+    stopped: &'static str,
+    unstopped: &'static str,
+    /// Whether a call with this outcome has left every rule of the kind.
+    left: fn(Effect) -> bool,
+}
+
+/// The sections of which the ways around are looked for.
+pub(super) static STOPS: [Stops; 2] = [
+    Stops {
+        section: "deny_if",
+        left_out: FindingCode::DenialLeftOut,
+        respelt: FindingCode::DenialRespelt,
+        retyped: FindingCode::DenialRetyped,
+        stopped: "is denied",
+        unstopped: "is not denied",
+        left: |effect| !matches!(effect, Effect::Deny(_)),
+    },
+    Stops {
+        section: "require_approval_if",
+        left_out: FindingCode::ApprovalLeftOut,
+        respelt: FindingCode::ApprovalRespelt,
+        retyped: FindingCode::ApprovalRetyped,
+        stopped: "needs an approval",
+        unstopped: "needs no approval",
+        left: |effect| effect == Effect::Allow,
+    },
+];
 
 impl Lint<'_> {
-    /// The ways around a rule of `deny_if`.
-    pub(super) fn leavable(&mut self, object: &Object<'_>, rule: &Node<'_>, all: &[Leaf<'_>]) {
-        let Some(rule) = rule.to_value().and_then(|rule| self.alone("deny_if", &rule)) else { return };
+    /// The ways around a rule of the section.
+    pub(super) fn leavable(&mut self, stops: &Stops, object: &Object<'_>, rule: &Node<'_>, all: &[Leaf<'_>]) {
+        let Some(rule) = rule.to_value().and_then(|rule| self.alone(stops.section, &rule)) else { return };
         let mut tools: Option<Vec<String>> = None;
         for leaf in all.iter().filter(|leaf| leaf.reads_argument() && leaf.op != "exists") {
             let tools = tools.get_or_insert_with(|| self.reaching(object));
             if !leaf.is_negative() && !leaf.absent_matches {
-                self.left_out(tools, leaf, &rule);
+                self.left_out(stops, tools, leaf, &rule);
             } else if leaf.absent_matches && leaf.path.has_each() {
-                self.emptied(tools, leaf, &rule);
+                self.emptied(stops, tools, leaf, &rule);
             }
             if leaf.turned {
                 continue;
             }
             if let Some(hit) = self.hit(leaf) {
-                self.respelt(leaf, &rule, &hit);
-                self.retyped(leaf, &rule, &hit);
+                self.respelt(stops, leaf, &rule, &hit);
+                self.retyped(stops, leaf, &rule, &hit);
             }
         }
     }
 
     /// A call that passes the whole policy without the argument.
-    fn left_out(&mut self, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
-        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &leaf.path, None, rule));
+    fn left_out(&mut self, stops: &Stops, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
+        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &leaf.path, None, rule, stops.left));
         let Some(passes) = passes else { return };
         let mend = match leaf.below_not {
             // `absent` is an error there.
             true => "require that it exists, or write the condition without `not` and add `\"absent\": \"match\"`",
             false => "add `\"absent\": \"match\"`, or require that it exists",
         };
-        let message = format!("a call without `{}` is not denied", leaf.path);
-        self.slips_through(FindingCode::DenialLeftOut, leaf, message, mend, self.policy, &passes);
+        let message = format!("a call without `{}` {}", leaf.path, stops.unstopped);
+        self.slips_through(stops.left_out, leaf, message, mend, self.policy, &passes);
     }
 
     /// A call that passes the whole policy with an empty list, which has no element that could be what is denied.
-    fn emptied(&mut self, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
+    fn emptied(&mut self, stops: &Stops, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
         let Some(list) = leaf.path.before_each() else { return };
         let empty = json!([]);
-        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &list, Some(&empty), rule));
+        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &list, Some(&empty), rule, stops.left));
         let Some(passes) = passes else { return };
-        let message = format!("a call in which `{list}` is empty is not denied");
+        let message = format!("a call in which `{list}` is empty {}", stops.unstopped);
         let mend = format!("require a `min_length` of 1 of `{list}`, if a server may take an empty list for all");
-        self.slips_through(FindingCode::DenialLeftOut, leaf, message, &mend, self.policy, &passes);
+        self.slips_through(stops.left_out, leaf, message, &mend, self.policy, &passes);
     }
 
     /// A call of which this comparison alone is true.
@@ -73,7 +108,7 @@ impl Lint<'_> {
         Some(change.apply(&call, NOW))
     }
 
-    fn respelt(&mut self, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
+    fn respelt(&mut self, stops: &Stops, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
         let texts = matches!(leaf.op, "eq" | "in" | "contains" | "starts_with" | "ends_with" | "regex");
         let Some(text) = text_at(hit, &leaf.path).filter(|_| texts && !leaf.ignores_case) else { return };
         let swap = |c: char| if c.is_uppercase() { c.to_lowercase().next() } else { c.to_uppercase().next() };
@@ -85,13 +120,13 @@ impl Lint<'_> {
             "eq" | "in" => "list what is allowed in `require` instead",
             _ => "add `\"ignore_case\": true`, or better list what is allowed in `require`",
         };
-        let message = format!("`{}` is stopped, and {} is not", json!(text), json!(other));
+        let message = format!("{} {}, and {} {}", json!(text), stops.stopped, json!(other), stops.unstopped);
         if let Some(passes) = slips(leaf, rule, hit, &json!(other)) {
-            self.slips_through(FindingCode::DenialRespelt, leaf, message, mend, rule, &passes);
+            self.slips_through(stops.respelt, leaf, message, mend, rule, &passes);
         }
     }
 
-    fn retyped(&mut self, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
+    fn retyped(&mut self, stops: &Stops, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
         if leaf.op != "type" {
             return;
         }
@@ -99,9 +134,9 @@ impl Lint<'_> {
         let others = [json!("1"), json!(1), json!("true"), json!(["x"])];
         let passing = others.iter().find_map(|other| Some((other, slips(leaf, rule, hit, other)?)));
         if let Some((other, passes)) = passing {
-            let message = format!("{other} is not stopped, and a server may take it for what is");
+            let message = format!("{other} {}, and a server may take it for what {}", stops.unstopped, stops.stopped);
             let mend = "name the types that are allowed in `require` instead";
-            self.slips_through(FindingCode::DenialRetyped, leaf, message, mend, rule, &passes);
+            self.slips_through(stops.retyped, leaf, message, mend, rule, &passes);
         }
     }
 

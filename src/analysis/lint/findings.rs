@@ -103,6 +103,14 @@ codes! {
     DenialRespelt = "denial_respelt", Note;
     /// A denial that a caller leaves by another type of value.
     DenialRetyped = "denial_retyped", Note;
+    /// An approval that a caller need not ask for if it leaves an argument out, or sends an empty list.
+    ApprovalLeftOut = "approval_left_out", Warning;
+    /// An approval that a caller need not ask for in another spelling.
+    ApprovalRespelt = "approval_respelt", Note;
+    /// An approval that a caller need not ask for with another type of value.
+    ApprovalRetyped = "approval_retyped", Note;
+    /// A text that looks like a pattern where it is taken as it stands: `/data/*` in `path_within`, `^get_` as a tool's name.
+    LiteralPattern = "literal_pattern", Warning;
     /// Two counters whose names differ in spelling alone: in case, or in what parts their words.
     CountersAlike = "counters_alike", Warning;
     /// `default` is `allow`, and there is no limit at all.

@@ -93,18 +93,20 @@ impl Lint<'_> {
         found
     }
 
-    /// A call that the whole policy does not deny and `rule` does not stop, with `to` at the path, or nothing there.
+    /// A call of whose outcome by the whole policy `left` says yes and that `rule` does not stop, with `to` at the path, or
+    /// nothing there.
     pub(super) fn passing_with(
         &mut self,
         tool: &str,
         path: &Path,
         to: Option<&Value>,
         rule: &Policy,
+        left: fn(Effect) -> bool,
     ) -> Option<ChangedCall> {
         let policy = self.policy;
         let with = |mut call: ChangedCall| {
             let made = call.edit(path, to) || to.is_none();
-            let passes = !matches!(policy.evaluate(&call.call(), call.now()).effect(), Effect::Deny(_))
+            let passes = left(policy.evaluate(&call.call(), call.now()).effect())
                 && rule.evaluate(&call.call(), call.now()).is_allowed();
             (made && passes).then_some(call)
         };

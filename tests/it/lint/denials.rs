@@ -1,4 +1,4 @@
-//! Denials that a caller leaves, wherever they stand and whatever stands around them.
+//! Denials and approvals that a caller leaves, wherever they stand and whatever stands around them.
 
 use serde_json::{Value, json};
 use toolgate::analysis::lint::{self, Finding};
@@ -15,7 +15,8 @@ fn too_many() -> Value {
 fn left_out(source: &str) -> Vec<Finding> {
     let report = lint::check(source).unwrap();
     assert!(report.is_complete(), "{source}");
-    report.findings().iter().filter(|finding| finding.code().as_str() == "denial_left_out").cloned().collect()
+    let left_out = |finding: &&Finding| matches!(finding.code().as_str(), "denial_left_out" | "approval_left_out");
+    report.findings().iter().filter(left_out).cloned().collect()
 }
 
 /// Where a finding is, and the call that shows it.
@@ -127,4 +128,46 @@ fn empty_lists_leave_a_denial_of_some_element() {
     assert_eq!(shown(&source(&own)), [("/tools/t/deny_if/0/conditions/0".to_owned(), empty)]);
     own["require"] = json!([{ "conditions": [{ "path": "args.items", "op": "min_length", "value": 1 }] }]);
     assert_eq!(shown(&source(&own)), []);
+}
+
+#[test]
+fn an_approval_that_need_not_be_asked_for_is_found() {
+    let g = json!([too_many()]);
+    let own = |rest: Value| {
+        let mut own = rules("require_approval_if", &g);
+        own.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        json!({ "version": "1", "default": "deny", "tools": { "t": own } })
+    };
+    let at = "/tools/t/require_approval_if/0/conditions/0".to_owned();
+    let mut everywhere = json!({ "version": "1", "default": "deny", "tools": { "t": {} } });
+    everywhere["all_tools"] = rules("require_approval_if", &g);
+    for (source, want) in [
+        (own(json!({})), vec![(at.clone(), "t {} -> allow".to_owned())]),
+        (
+            own(rules("require", &json!([{ "path": "args.m", "op": "exists", "value": true }]))),
+            vec![(at.clone(), r#"t {"m":"x"} -> allow"#.to_owned())],
+        ),
+        (everywhere, vec![("/all_tools/require_approval_if/0/conditions/0".to_owned(), "t {} -> allow".to_owned())]),
+        // Whoever leaves it is asked, or refused, all the same.
+        (own(json!({ "action": "require_approval" })), vec![]),
+        (own(json!({ "action": "deny" })), vec![]),
+        (own(rules("deny_if", &json!([{ "path": "args.n", "op": "exists", "value": false }]))), vec![]),
+        (own(json!({ "require_approval_if": [{ "conditions": g }, { "conditions": [] }] })), vec![]),
+        (
+            own(rules(
+                "require_approval_if",
+                &json!([{ "path": "args.n", "op": "gt", "value": 5, "absent": "match" }]),
+            )),
+            vec![],
+        ),
+    ] {
+        assert_eq!(shown(&source), want, "{source}");
+    }
+    let all = json!({ "version": "1", "default": "deny", "tools": {
+        "t": rules("require_approval_if", &g),
+        "t*": rules("require_approval_if", &json!([{ "path": "args.n", "op": "exists", "value": false }])),
+    } });
+    assert_eq!(shown(&all), []);
+    let findings = left_out(&own(json!({})).to_string());
+    assert_eq!(findings[0].message(), "a call without `args.n` needs no approval");
 }

@@ -1,0 +1,71 @@
+//! Texts that look like patterns, where every character stands for itself.
+
+use serde_json::Value;
+
+use super::findings::{Claim, FindingCode, Found};
+use super::leaves::Leaf;
+use super::{Lint, elements, member};
+use crate::policy::quote;
+
+impl Lint<'_> {
+    /// Names of tools, in which `*` alone is more than a character.
+    pub(super) fn literal_names(&mut self) {
+        let objects = self.objects();
+        let mut look = |name: &str, at: usize, pointer: String| {
+            // No server names a tool so.
+            let Some(mark) = name.chars().find(|c| "^$()[]{}|\\?+".contains(*c)) else { return };
+            let message = format!("`{mark}` in {} stands for itself: a name is no expression", quote(name));
+            let mend = "write `*` for any run of characters, and one name for each alternative";
+            self.found.push(literal(at, pointer, message, mend));
+        };
+        for (index, hidden) in member(self.document, "hide").map_or(&[][..], elements).iter().enumerate() {
+            look(hidden.as_str().unwrap_or_default(), hidden.at, format!("/hide/{index}"));
+        }
+        for object in objects {
+            look(object.name.unwrap_or_default(), object.at, object.pointer);
+        }
+    }
+
+    /// Values of operators that compare character by character.
+    pub(super) fn literals(&mut self, all: &[Leaf<'_>]) {
+        for leaf in all {
+            let Some(value) = &leaf.value else { continue };
+            let texts = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            let Some(text) = texts.iter().filter_map(Value::as_str).find(|text| is_pattern(leaf.op, text)) else {
+                continue;
+            };
+            let mend = match leaf.op {
+                "path_within" => "name the directory alone: all that lies below it is within",
+                "starts_with" | "ends_with" => "leave it out: anything may follow, or stand before",
+                _ => "use `starts_with`, `ends_with`, or `regex` with `^` and `$`",
+            };
+            let message = format!("`*` in {} stands for itself", quote(text));
+            self.found.push(literal(leaf.at, leaf.pointer.clone(), message, mend));
+        }
+    }
+}
+
+fn is_pattern(op: &str, text: &str) -> bool {
+    match op {
+        "path_within" => text.contains('*'),
+        // With a blank it is rather a command or a sentence.
+        "eq" | "neq" | "in" | "not_in" | "starts_with" | "ends_with" => {
+            (text.starts_with('*') || text.ends_with('*'))
+                && text.contains(char::is_alphanumeric)
+                && !text.contains(char::is_whitespace)
+        }
+        _ => false,
+    }
+}
+
+fn literal(at: usize, pointer: String, message: String, mend: &str) -> Found {
+    Found {
+        code: FindingCode::LiteralPattern,
+        claim: Claim::Nothing,
+        at,
+        pointer,
+        message,
+        mend: mend.to_owned(),
+        witness: None,
+    }
+}
