@@ -42,7 +42,11 @@ impl CounterStore for MapStore {
     fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
         let mut counters = self.0.lock().map_err(|_| StoreError::Unavailable(None))?;
         for settled in request.charges {
-            if let Some(counter) = counters.get_mut(&(settled.charge.counter, settled.charge.subject.clone())) {
+            let key = (settled.charge.counter, settled.charge.subject.clone());
+            if settled.begins(request.now) {
+                counters.entry(key.clone()).or_insert_with(|| Counter::new(&settled.charge.meter));
+            }
+            if let Some(counter) = counters.get_mut(&key) {
                 counter.settle(settled.charge, settled.at, settled.to, request.now)?;
             }
         }

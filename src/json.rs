@@ -24,6 +24,7 @@ pub(crate) enum Json<'t> {
     Bool(bool),
     /// As written, by the grammar of JSON; no reader may be able to hold it.
     Number(&'t str),
+    /// Borrowed if it stood there without an escape: it then needs none where it is written again.
     String(Cow<'t, str>),
     Array(Vec<Node<'t>>),
     Object(Vec<Member<'t>>),

@@ -274,9 +274,10 @@ impl<'c> Settled<'c> {
         Self { charge, at, to }
     }
 
-    /// Whether a counter that is not there begins with it. It may put the first unit in flight, where one that was charged nothing
-    /// need not have been kept; or take more out of a bucket, which need not have been kept since it was full again.
-    fn begins(&self, now: Timestamp) -> bool {
+    /// Whether a [counter](Counter::new) that is not there begins with it; else there is nothing to change. It may put the first unit
+    /// in flight, where one that was charged nothing need not have been kept; or take more out of a bucket, which need not have been
+    /// kept since it was full again.
+    pub fn begins(&self, now: Timestamp) -> bool {
         match self.charge.meter {
             Meter::InFlight { .. } => self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now,
             Meter::TokenBucket { .. } => self.to > self.charge.amount,
