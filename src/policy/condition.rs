@@ -327,7 +327,7 @@ impl Check {
             },
             Self::MinLength(least) => length(datum).map_or(Truth::Undecidable, |length| Truth::of(length >= *least)),
             Self::MaxLength(most) => length(datum).map_or(Truth::Undecidable, |length| Truth::of(length <= *most)),
-            Self::Type(types) => Truth::of(types.has(datum)),
+            Self::Type(types) => types.truth(datum),
             Self::PathWithin(directories) => match datum {
                 Datum::Text(path) => directories.within(path).map_or(Truth::Undecidable, Truth::of),
                 _ => Truth::Undecidable,
@@ -364,16 +364,18 @@ impl Check {
 }
 
 impl Types {
-    fn has(self, datum: Datum<'_>) -> bool {
-        match datum {
+    fn truth(self, datum: Datum<'_>) -> Truth {
+        Truth::of(match datum {
             Datum::Null => false,
             Datum::False | Datum::True => self.boolean,
             Datum::Number(number) => self.number || (self.integer && number.is_whole()),
+            // Whether it is whole depends on who reads it.
+            Datum::UnclearNumber if self.integer && !self.number => return Truth::Undecidable,
             Datum::UnclearNumber => self.number,
             Datum::Text(_) => self.string,
             Datum::Array(_) => self.array,
             Datum::Object(_) => self.object,
-        }
+        })
     }
 }
 
@@ -483,6 +485,23 @@ mod tests {
         ] {
             assert_eq!(equal((&a).into(), (&b).into()), want, "{a} {b}");
             assert_eq!(equal((&b).into(), (&a).into()), want, "{b} {a}");
+        }
+    }
+
+    /// One that no double holds is there only where `serde_json` keeps numbers as texts, which any crate of a build can ask for.
+    #[test]
+    fn a_number_that_may_be_whole_is_not_taken_for_another() {
+        let is = |types: Types, text: &str| {
+            let value: Value = serde_json::from_str(text).unwrap();
+            Check::Type(types).truth((&value).into(), &Other::default())
+        };
+        let integer = Types { integer: true, ..Types::default() };
+        for text in ["12345678901234567890123", "1e400", "0.30000000000000000000001"] {
+            if serde_json::from_str::<Value>(text).is_ok() {
+                assert_ne!(is(integer, text), Truth::of(text.contains('.')), "{text}");
+                assert_eq!(is(Types { number: true, ..integer }, text), Truth::True, "{text}");
+                assert_eq!(is(Types { string: true, ..Types::default() }, text), Truth::False, "{text}");
+            }
         }
     }
 
