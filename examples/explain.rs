@@ -31,10 +31,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let has = |name: &str| options.iter().any(|option| option == name);
     let known = options.iter().all(|option| matches!(&**option, "--json" | "--values"));
-    let [policy, call] = files.as_slice() else { return Err(USAGE.into()) };
-    if !known {
-        return Err(USAGE.into());
-    }
+    let ([policy, call], true) = (files.as_slice(), known) else { return Err(USAGE.into()) };
     let policy = Policy::from_slice(&read(policy)?).map_err(|error| format!("{policy}: {error}"))?;
     let call: Value = serde_json::from_slice(&read(call)?).map_err(|error| format!("{call}: {error}"))?;
     let text = |key: &str| call.get(key).and_then(Value::as_str);

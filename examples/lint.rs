@@ -1,4 +1,5 @@
-//! Looks at a policy for what is odd in it: entries that never apply, rules that never decide, denials and approvals that a caller can leave.
+//! Looks at a policy for what is odd in it: entries that never apply, rules that never decide, denials and approvals
+//! that a caller can leave.
 //!
 //! ```text
 //! cargo run --example lint -- POLICY.json [TOOLS_LIST.json] [--json]
@@ -27,9 +28,12 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Box<dyn Error>> {
     let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
-    let as_json = options == ["--json"];
+    let as_json = match options.as_slice() {
+        [] => false,
+        [option] if option == "--json" => true,
+        _ => return Err(USAGE.into()),
+    };
     let (file, tools) = match files.as_slice() {
-        _ if !as_json && !options.is_empty() => return Err(USAGE.into()),
         [policy] => (policy, None),
         [policy, tools] => {
             (policy, Some(serde_json::from_str(&read(tools)?).map_err(|error| format!("{tools}: {error}"))?))

@@ -139,6 +139,11 @@ impl<'l> Lint<'l> {
         self.spend(self.whole)
     }
 
+    /// The elements of `hide`.
+    fn hide(&self) -> &'l [Node<'l>] {
+        member(self.document, "hide").map_or(&[], elements)
+    }
+
     /// Every rules object: its pointer, its key in `tools` (none is `all_tools`), where it stands, and what it says.
     fn objects(&self) -> Vec<Object<'l>> {
         let mut all = Vec::new();
@@ -208,10 +213,10 @@ impl<'l> Object<'l> {
         self.always("deny", "deny_if")
     }
 
-    /// Which of its rules stops every call before, or as, the rules of `section` do: `deny_if` or `require_approval_if`.
-    fn stops_all(&self, section: &str) -> Option<String> {
-        let asks = || self.always("require_approval", "require_approval_if");
-        self.denies_all().or_else(|| if section == "require_approval_if" { asks() } else { None })
+    /// Whether something stops every call before, or as, the rules of `section` do: `deny_if` or `require_approval_if`.
+    fn stops_all(&self, section: &str) -> bool {
+        let asks = || self.always("require_approval", "require_approval_if").is_some();
+        self.denies_all().is_some() || (section == "require_approval_if" && asks())
     }
 
     /// The action, if it is this one, or a rule of the section without conditions.

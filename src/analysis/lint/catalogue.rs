@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::conditions::{KINDS, SECTIONS, can, kind_of};
 use super::entries::names;
-use super::findings::{Claim, FindingCode, Found};
+use super::findings::{FindingCode, Found};
 use super::leaves::{Leaf, leaves};
 use super::schema::{Declared, declared};
 use super::{Lint, Object, elements, member};
@@ -48,7 +48,7 @@ impl Lint<'_> {
             .collect();
         let objects = self.objects();
         let entries = names(objects.iter().filter_map(|object| object.name));
-        let hide = member(self.document, "hide").map_or(&[][..], elements);
+        let hide = self.hide();
         let hidden_names: Vec<(usize, &Node<'_>)> = hide.iter().enumerate().collect();
         let matched = self.matched(&entries, &tools);
         self.unmentioned(&entries, &tools, &matched);
@@ -103,7 +103,7 @@ impl Lint<'_> {
                 *mentioned = true;
             }
         }
-        let hide = member(self.document, "hide").map_or(&[][..], elements);
+        let hide = self.hide();
         let hidden = names(hide.iter().filter_map(Node::as_str));
         for (tool, _) in tools.iter().zip(mentioned).filter(|(_, mentioned)| !mentioned) {
             if !self.spend(hidden.patterns()) {
@@ -112,15 +112,9 @@ impl Lint<'_> {
             if hidden.matches(tool.name) {
                 continue;
             }
-            self.found.push(Found {
-                code: FindingCode::ToolUnmentioned,
-                claim: Claim::Nothing,
-                at,
-                pointer: "/default".to_owned(),
-                message: format!("no entry matches the tool `{}`: by `default` it is {outcome}", tool.name),
-                mend: "add an entry for it if that is not meant".to_owned(),
-                witness: None,
-            });
+            let message = format!("no entry matches the tool `{}`: by `default` it is {outcome}", tool.name);
+            let mend = "add an entry for it if that is not meant";
+            self.found.push(Found::remark(FindingCode::ToolUnmentioned, (at, "/default".to_owned()), message, mend));
         }
     }
 
@@ -130,15 +124,9 @@ impl Lint<'_> {
         }
         let known = tools.iter().take(MOST).map(|tool| tool.name);
         let near = if self.spend(tools.len().min(MOST) * (name.len() + 1) * 4) { nearest(name, known) } else { None };
-        self.found.push(Found {
-            code: FindingCode::NoSuchTool,
-            claim: Claim::Nothing,
-            at,
-            pointer,
-            message: format!("`{name}` matches no tool of the catalogue"),
-            mend: near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?")),
-            witness: None,
-        });
+        let message = format!("`{name}` matches no tool of the catalogue");
+        let mend = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
+        self.found.push(Found::remark(FindingCode::NoSuchTool, (at, pointer), message, mend));
     }
 
     /// The arguments that the rules, limits and approvals of an object read, in the schemas of the tools that it matches.
@@ -229,16 +217,8 @@ impl Lint<'_> {
         }
     }
 
-    fn never_of_type(&mut self, (at, pointer): (usize, String), message: String, mend: &str) {
-        self.found.push(Found {
-            code: FindingCode::NeverOfType,
-            claim: Claim::Nothing,
-            at,
-            pointer,
-            message,
-            mend: mend.to_owned(),
-            witness: None,
-        });
+    fn never_of_type(&mut self, place: (usize, String), message: String, mend: &str) {
+        self.found.push(Found::remark(FindingCode::NeverOfType, place, message, mend));
     }
 
     fn leaf(&mut self, leaf: &Leaf<'_>, section: &str, tools: &[Tool<'_>], matching: &[usize]) {
@@ -301,8 +281,7 @@ impl Lint<'_> {
             known.iter().map(|tool| tool.schema.map_or(Declared::Unknown, |schema| declared(schema, path))).collect();
         let mut add = |code, message: String, mend: String| {
             let pointer = pointer.clone();
-            let found = Found { code, claim: Claim::Nothing, at: *at, pointer, message, mend, witness: None };
-            self.found.push(found);
+            self.found.push(Found::remark(code, (*at, pointer), message, mend));
         };
         let unnamed = |declared: &Declared<'_>| matches!(declared, Declared::Unnamed { .. });
         let first = known.first().map_or("", |tool| tool.name);

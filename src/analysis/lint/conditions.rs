@@ -27,6 +27,7 @@ impl<'l> Lint<'l> {
     pub(super) fn all_conditions(&mut self) {
         for object in self.objects() {
             for section in SECTIONS {
+                let stops = STOPS.iter().find(|stops| stops.section == section).filter(|_| !object.stops_all(section));
                 for (index, rule) in object.list(section).iter().enumerate() {
                     if !self.spend(RUN) {
                         return;
@@ -37,9 +38,7 @@ impl<'l> Lint<'l> {
                     let never = self.never(&object, section, &all);
                     if let Some(never) = never {
                         self.never_holds(section, rule, never);
-                    } else if let Some(stops) = STOPS.iter().find(|stops| stops.section == section)
-                        && object.stops_all(section).is_none()
-                    {
+                    } else if let Some(stops) = stops {
                         self.leavable(stops, &object, rule, &all);
                     }
                     self.literals(&all);

@@ -17,7 +17,7 @@ const PAIRS: usize = 4_000_000;
 impl Lint<'_> {
     pub(super) fn entries(&mut self) {
         let objects = self.objects();
-        let hide = member(self.document, "hide").map_or(&[][..], elements);
+        let hide = self.hide();
         let hidden = names(hide.iter().filter_map(Node::as_str));
         let denying: Vec<(&Object<'_>, String)> =
             objects.iter().filter_map(|object| Some((object, object.denies_all()?))).collect();
@@ -135,15 +135,8 @@ impl Lint<'_> {
     fn approval(&mut self, object: &Object<'_>) {
         let Some(approval) = object.get("approval") else { return };
         let mut add = |code, key: &str, at, message: String, mend: &str| {
-            self.found.push(Found {
-                code,
-                claim: Claim::Nothing,
-                at,
-                pointer: format!("{}/approval/{key}", object.pointer),
-                message,
-                mend: mend.to_owned(),
-                witness: None,
-            });
+            let pointer = format!("{}/approval/{key}", object.pointer);
+            self.found.push(Found::remark(code, (at, pointer), message, mend));
         };
         if let (Some(least), Some(approvers)) = (member(approval, "min_approvers"), member(approval, "approvers")) {
             let people: HashSet<&str> = elements(approvers).iter().filter_map(Node::as_str).collect();

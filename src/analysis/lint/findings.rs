@@ -150,6 +150,19 @@ pub(super) struct Found {
     pub(super) witness: Option<Witness>,
 }
 
+impl Found {
+    /// One that claims nothing of calls.
+    pub(super) fn remark(
+        code: FindingCode,
+        (at, pointer): (usize, String),
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        let (message, mend) = (message.into(), mend.into());
+        Self { code, claim: Claim::Nothing, at, pointer, message, mend, witness: None }
+    }
+}
+
 /// One thing that is odd in a policy: where, why, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
@@ -276,15 +289,9 @@ const KEPT: usize = 10_000;
 /// The report, with lines and columns. Linear in the text, but for the sorting of findings.
 pub(super) fn report(mut found: Vec<Found>, source: &str, complete: bool) -> Report {
     if !complete {
-        found.push(Found {
-            code: FindingCode::CannotTell,
-            claim: Claim::Nothing,
-            at: 0,
-            pointer: String::new(),
-            message: "not everything was looked at: there is more here than a lint takes time for".to_owned(),
-            mend: "look at parts of it alone".to_owned(),
-            witness: None,
-        });
+        let message = "not everything was looked at: there is more here than a lint takes time for";
+        let mend = "look at parts of it alone";
+        found.push(Found::remark(FindingCode::CannotTell, (0, String::new()), message, mend));
     }
     found.sort_by(|a, b| (a.at, a.code, &a.pointer).cmp(&(b.at, b.code, &b.pointer)));
     let omitted = found.len().saturating_sub(KEPT);

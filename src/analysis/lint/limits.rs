@@ -221,15 +221,10 @@ impl Lint<'_> {
             };
             let (limit, at) = named;
             if of.counter != limit.counter {
-                self.found.push(Found {
-                    code: FindingCode::CountersAlike,
-                    claim: Claim::Nothing,
-                    at,
-                    pointer: format!("{}/counter", limit.pointer),
-                    message: format!("`{}` and `{}` are two counters", limit.counter, of.counter),
-                    mend: format!("write `{}` for both, or choose names that differ", of.counter),
-                    witness: None,
-                });
+                let message = format!("`{}` and `{}` are two counters", limit.counter, of.counter);
+                let mend = format!("write `{}` for both, or choose names that differ", of.counter);
+                let place = (at, format!("{}/counter", limit.pointer));
+                self.found.push(Found::remark(FindingCode::CountersAlike, place, message, mend));
             }
         }
     }

@@ -2,23 +2,23 @@
 
 use serde_json::Value;
 
-use super::findings::{Claim, FindingCode, Found};
+use super::Lint;
+use super::findings::{FindingCode, Found};
 use super::leaves::Leaf;
-use super::{Lint, elements, member};
 use crate::policy::quote;
 
 impl Lint<'_> {
     /// Names of tools, in which `*` alone is more than a character.
     pub(super) fn literal_names(&mut self) {
-        let objects = self.objects();
+        let (hide, objects) = (self.hide(), self.objects());
         let mut look = |name: &str, at: usize, pointer: String| {
             // No server names a tool so.
             let Some(mark) = name.chars().find(|c| "^$()[]{}|\\?+".contains(*c)) else { return };
             let message = format!("`{mark}` in {} stands for itself: a name is no expression", quote(name));
             let mend = "write `*` for any run of characters, and one name for each alternative";
-            self.found.push(literal(at, pointer, message, mend));
+            self.found.push(Found::remark(FindingCode::LiteralPattern, (at, pointer), message, mend));
         };
-        for (index, hidden) in member(self.document, "hide").map_or(&[][..], elements).iter().enumerate() {
+        for (index, hidden) in hide.iter().enumerate() {
             look(hidden.as_str().unwrap_or_default(), hidden.at, format!("/hide/{index}"));
         }
         for object in objects {
@@ -40,7 +40,8 @@ impl Lint<'_> {
                 _ => "use `starts_with`, `ends_with`, or `regex` with `^` and `$`",
             };
             let message = format!("`*` in {} stands for itself", quote(text));
-            self.found.push(literal(leaf.at, leaf.pointer.clone(), message, mend));
+            let place = (leaf.at, leaf.pointer.clone());
+            self.found.push(Found::remark(FindingCode::LiteralPattern, place, message, mend));
         }
     }
 }
@@ -55,17 +56,5 @@ fn is_pattern(op: &str, text: &str) -> bool {
                 && !text.contains(char::is_whitespace)
         }
         _ => false,
-    }
-}
-
-fn literal(at: usize, pointer: String, message: String, mend: &str) -> Found {
-    Found {
-        code: FindingCode::LiteralPattern,
-        claim: Claim::Nothing,
-        at,
-        pointer,
-        message,
-        mend: mend.to_owned(),
-        witness: None,
     }
 }
