@@ -1,4 +1,4 @@
-//! One integration binary: a module for each capability.
+//! One integration binary, with a room for each part of the crate.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,57 +8,16 @@
     reason = "a test that finds what it does not expect should stop"
 )]
 
-mod allocations;
 mod approvals;
-mod attacks;
-mod audit;
-mod audit_log;
-mod callers;
 #[cfg(feature = "conformance")]
 mod counting;
-mod decide;
-mod diff;
-mod explain;
-#[cfg(feature = "conformance")]
-mod faults;
+mod docs;
+mod edge;
 mod gate;
-#[cfg(target_os = "linux")]
-mod gateway;
-mod generate;
-mod grants;
-#[cfg(unix)]
-mod http_gateway;
-mod intercept;
-mod intercept_engine;
-mod issues;
-mod leased;
-mod lint;
-mod mcp;
+mod language;
 mod model;
-#[cfg(feature = "conformance")]
-mod naive;
-mod permits;
-mod properties;
-mod reach;
-mod recommend;
-mod recorder;
-#[cfg(feature = "redis")]
-mod redis;
-mod replay;
-mod samples;
-mod schema;
-mod session;
-mod shadow;
-mod shown;
-mod signed;
-mod slips;
-#[cfg(feature = "conformance")]
 mod stores;
-mod testing;
-#[cfg(feature = "tracing")]
-mod tracing;
-mod vectors;
-mod walls;
+mod tools;
 
 #[path = "../../examples/yaml/mod.rs"]
 mod yaml;

@@ -6,20 +6,12 @@ use libfuzzer_sys::fuzz_target;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-#[allow(dead_code, unused_imports, unused_macros, reason = "tests of their own use more of it")]
-#[path = "../../it/audit.rs"]
-mod audit;
-#[allow(dead_code, unused_imports, unused_macros, reason = "tests of their own use more of it")]
-#[path = "../../it/generate.rs"]
-mod generate;
-#[allow(dead_code, unused_imports, unused_macros, reason = "tests of their own use more of it")]
-#[path = "../../it/model.rs"]
+#[allow(dead_code, unused_imports, reason = "tests of their own use more of it")]
+#[path = "../../it/model/mod.rs"]
 mod model;
-#[allow(dead_code, unused_imports, unused_macros, reason = "tests of their own use more of it")]
-#[path = "../../it/properties.rs"]
-mod properties;
 
-use generate::{Document, Event};
+use model::generate::{self, Document, Event};
+use model::properties;
 
 thread_local! {
     /// Rules of every kind, and much that is counted in every way; and what may happen to each.

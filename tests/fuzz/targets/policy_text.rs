@@ -9,7 +9,7 @@ use toolgate::{Effect, Issue, IssueCode, Policy, PolicyError, Timestamp, ToolCal
 use toolgate_fuzz::strict::{self, Node};
 
 #[allow(dead_code, unused_imports, reason = "tests of their own use more of it")]
-#[path = "../../it/schema.rs"]
+#[path = "../../it/language/schema.rs"]
 mod schema;
 
 fuzz_target!(|bytes: &[u8]| {

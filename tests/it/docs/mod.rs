@@ -1,0 +1,3 @@
+//! The documents of the repository, compared with its code.
+
+mod walls;

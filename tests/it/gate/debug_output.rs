@@ -1,0 +1,71 @@
+//! What parts show of themselves, in a log say, and what an evaluation tells.
+
+use serde_json::{Value, json};
+use toolgate::store::{InProcess, MemoryStore};
+use toolgate::{Amount, Code, Decision, Effect, Gate, ManualClock, Policy, Timestamp, ToolCall};
+
+use crate::gate::permits::now;
+
+fn policy() -> Policy {
+    let limits = json!([{ "counter": "spend", "window": "day", "max": 2.5, "scope": "global" }]);
+    let asks =
+        json!([{ "conditions": [{ "path": "args.x", "op": "gt", "value": 1 }], "on_deny": "a person confirms" }]);
+    let document = json!({ "version": "1", "default": "deny", "hide": ["h"], "tools": {
+        "t": { "limits": limits, "require_approval_if": asks },
+        "closed": { "action": "deny" },
+        "free": {},
+    } });
+    Policy::from_json(&document.to_string()).unwrap()
+}
+
+#[test]
+fn parts_show_what_they_are() {
+    let half: Amount = "0.5".parse().unwrap();
+    let noon: Timestamp = "2026-01-15T12:00:00Z".parse().unwrap();
+    assert_eq!(format!("{half:?} {noon:?}"), "0.5 2026-01-15T12:00:00Z");
+    assert_eq!(format!("{} {}", Code::NoPolicy, Code::ActionDeny), "no_policy action_deny");
+
+    let store = MemoryStore::with_capacity(100);
+    assert_eq!(format!("{store:?}"), "MemoryStore { counters: 0, capacity: 100 }");
+    assert!(store.is_empty() && store.snapshot().is_empty());
+    let gate = Gate::builder().policy(policy()).store(InProcess(store)).clock(ManualClock::new(noon)).build();
+    let shown = format!("{gate:?}");
+    assert!(shown.starts_with("Gate { policy: Some(") && shown.ends_with(", .. }"), "{shown}");
+
+    let call = ToolCall::new("t", None::<&Value>);
+    let Decision::Allow(permit) = now(gate.check_async(&call)) else { panic!("it has room") };
+    let store = &gate.store().0;
+    assert!(!store.is_empty() && !store.snapshot().is_empty() && store.len() == 1);
+    let shown = format!("{permit:?}");
+    assert!(shown.starts_with("AsyncPermit { limits: [LimitState { counter: \"spend\", used: 1,"), "{shown}");
+    let gate = Gate::new(policy());
+    let two = json!({ "x": 2 });
+    assert!(gate.approvals().is_some());
+    let Decision::RequireApproval(asked) = gate.check(&ToolCall::new("t", &two)) else { panic!("a person confirms") };
+    assert_eq!(asked.limits().iter().map(|state| state.counter()).collect::<Vec<_>>(), ["spend"]);
+    assert!(asked.signed_error().is_none() && asked.message() == "a person confirms");
+    let Decision::Allow(permit) = gate.check(&call) else { panic!("it has room") };
+    let shown = format!("{permit:?}");
+    assert!(shown.starts_with("Permit { limits: [LimitState { counter: \"spend\", used: 1,"), "{shown}");
+}
+
+#[test]
+fn an_evaluation_tells_what_the_rules_say() {
+    let policy = policy();
+    let two = json!({ "x": 2 });
+    for (tool, arguments, effect, code, rule) in [
+        ("t", None, Effect::Allow, None, None),
+        ("free", Some(&two), Effect::Allow, None, None),
+        ("t", Some(&two), Effect::RequireApproval, Some(Code::Approval), Some("/tools/t/require_approval_if/0")),
+        ("closed", None, Effect::Deny(Code::ActionDeny), Some(Code::ActionDeny), Some("/tools/closed/action")),
+        ("h", None, Effect::Deny(Code::Hidden), Some(Code::Hidden), Some("(hidden)")),
+        ("other", None, Effect::Deny(Code::DefaultDeny), Some(Code::DefaultDeny), Some("(default deny)")),
+    ] {
+        let evaluation = policy.evaluate(&ToolCall::new(tool, arguments), Timestamp::UNIX_EPOCH);
+        assert_eq!((evaluation.effect(), evaluation.code()), (effect, code), "{tool}");
+        assert_eq!(evaluation.is_allowed(), effect == Effect::Allow, "{tool}");
+        assert_eq!(evaluation.rule().as_deref(), rule, "{tool}");
+        let shown = format!("{evaluation:?}");
+        assert!(shown.starts_with(&format!("Evaluation {{ effect: {effect:?}, rule: ")), "{shown}");
+    }
+}

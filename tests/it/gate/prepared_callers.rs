@@ -1,0 +1,105 @@
+//! Callers that are made ready once are decided and counted as those that are not.
+
+use allocation_counter::measure;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use toolgate::{Caller, Decision, Gate, Policy, Timestamp};
+
+use crate::model::generate::{self, Document, Event};
+use crate::model::properties::{Came, Made, World, tool_call};
+
+/// A trace's `call` object as a caller.
+fn caller(call: &Value) -> Caller {
+    let text = |key: &str| call.get(key).and_then(Value::as_str);
+    Caller::new()
+        .grant(text("grant"))
+        .session(text("session"))
+        .agent(text("agent"))
+        .user(text("user"))
+        .server(text("server"))
+        .context(call.get("context").and_then(Value::as_object).cloned())
+}
+
+fn shown(decision: &Decision) -> String {
+    format!("{decision:?} {:?} {:?} {:?}", decision.rule(), decision.retry_after(), decision.limits())
+}
+
+/// The caller was made ready at first, and the policy may have been another then.
+fn decides_alike(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let (mut plain, mut ready) = (World::of(documents), World::of(documents));
+    let at_first = Gate::builder().policy(ready.policies[0].clone()).build();
+    for event in history {
+        let Event::Call(call, pause) = event else {
+            let (one, other) = (plain.happen(event), ready.happen(event));
+            prop_assert!(matches!(
+                (&one, &other),
+                (Came::Nothing, Came::Nothing) | (Came::Answered(_), Came::Answered(_))
+            ));
+            continue;
+        };
+        let Came::Decided(decision) = plain.happen(event) else { panic!("a call is decided") };
+        ready.now += pause;
+        ready.clock.set(Timestamp::from_unix_micros(ready.now));
+        let caller = at_first.caller(caller(call));
+        let made = caller.call(call["tool"].as_str().unwrap(), call.get("arguments"));
+        let other = ready.gate.check(&made);
+        ready.calls.push(Made::Refused);
+        prop_assert_eq!(shown(&decision), shown(&other), "{}", call);
+        let usage = |world: &World| format!("{:?}", world.gate.usage(&tool_call(call)));
+        prop_assert_eq!(usage(&plain), usage(&ready), "{}", call);
+        plain.keep(*decision);
+        ready.keep(other);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_ready_caller_is_decided_as_any(
+        documents in prop_oneof![
+            (generate::document(), generate::document()).prop_map(|(one, two)| [one, two]),
+            generate::counting_documents(),
+        ],
+        history in prop_oneof![generate::history().boxed(), generate::counted_history().boxed()],
+    ) {
+        decides_alike(&documents, &history)?;
+    }
+}
+
+/// Scopes of identities, and such as arguments have a part in.
+#[test]
+fn callers_who_differ_in_a_part_of_a_scope_are_counted_apart() {
+    for scope in [json!("user"), json!(["grant", "user"]), json!(["args.x", "user"]), json!(["global", "user"])] {
+        let limit = json!({ "counter": "calls", "window": "day", "scope": scope, "max": 1 });
+        let document = json!({ "version": "1", "default": "allow", "all_tools": { "limits": [limit] } });
+        let gate = Gate::new(Policy::try_from(&document).unwrap());
+        let arguments = json!({ "x": "y" });
+        let caller = |user| gate.caller(Caller::new().grant("g").user(user));
+        let decide = |caller: &Caller| gate.check(&caller.call("t", &arguments)).as_str();
+        let (ann, bob) = (caller("ann"), caller("bob"));
+        assert_eq!([decide(&ann), decide(&bob)], ["allow"; 2], "{scope}");
+        assert_eq!([decide(&ann), decide(&bob), decide(&caller("ann"))], ["rate_limited"; 3], "{scope}");
+        // What is said of a call goes before what was made ready.
+        let as_another = ann.call("t", &arguments).user("cleo");
+        assert_eq!(gate.check(&as_another).as_str(), "allow", "{scope}");
+        assert_eq!(
+            gate.check(&ann.call("t", &arguments).user(None)).code().unwrap().as_str(),
+            "scope_missing",
+            "{scope}"
+        );
+        assert_eq!(decide(&ann.clone().user("dora")), "allow", "{scope}");
+    }
+}
+
+#[test]
+fn a_call_of_a_ready_caller_allocates_nothing() {
+    let limits = ["grant", "session", "user"]
+        .map(|scope| json!({ "counter": scope, "window": "day", "scope": scope, "max": 1_000 }));
+    let document = json!({ "version": "1", "default": "allow", "all_tools": { "limits": limits } });
+    let gate = Gate::new(Policy::try_from(&document).unwrap());
+    let caller = gate.caller(Caller::new().grant("g-42").session("s-7").user("u-1"));
+    let arguments = json!({});
+    let decide = || assert!(gate.check(&caller.call("search", &arguments)).is_allowed());
+    decide();
+    assert_eq!(measure(decide).count_total, 0);
+}

@@ -1,0 +1,429 @@
+//! Documents of Intercept: the vectors of its own engine where they are at hand, and the project's own cases.
+
+mod engine;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use toolgate::mcp::{self, Message};
+use toolgate::{Code, Decision, Gate, ManualClock, Permit, Policy, PolicyError, ToolCall, intercept};
+
+use crate::yaml;
+use toolgate::trace::SwitchStore;
+
+/// What the engine was seen to do.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vectors {
+    #[serde(rename = "meta")]
+    _meta: Value,
+    vectors: Vec<Vector>,
+    invalid: Vec<Invalid>,
+    list_filter: Vec<ListFilter>,
+    #[serde(rename = "batch")]
+    _batch: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vector {
+    id: String,
+    policy: Value,
+    steps: Vec<Step>,
+    #[serde(rename = "source", default)]
+    _source: String,
+    #[serde(rename = "note", default)]
+    _note: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    at: Option<String>,
+    tool: Option<String>,
+    args: Option<Value>,
+    expect: Option<String>,
+    message: Option<String>,
+    rule: Option<String>,
+    then: Option<String>,
+    store: Option<String>,
+    #[serde(default)]
+    counters: BTreeMap<String, i64>,
+    reload: Option<Value>,
+    hold: Option<String>,
+    respond: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invalid {
+    id: String,
+    policy: Value,
+    exact: Option<usize>,
+    #[serde(default)]
+    parse_error: bool,
+    #[serde(rename = "source", default)]
+    _source: String,
+    #[serde(rename = "errors", default)]
+    _errors: Value,
+    #[serde(rename = "note", default)]
+    _note: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListFilter {
+    id: String,
+    hide: Vec<String>,
+    response: Value,
+    expect: Value,
+    #[serde(rename = "source", default)]
+    _source: String,
+    #[serde(rename = "note", default)]
+    _note: String,
+}
+
+/// How a vector differs, where it does so on purpose: each time it is stricter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stricter {
+    /// The document is refused.
+    Refused,
+    /// A call that passed there is stopped here.
+    Stops,
+    /// A counter stands higher here.
+    Counts,
+}
+
+/// By the beginning of a vector's id: how it differs, and the number of the difference in the documentation of `intercept`.
+const DIFFERENCES: [(&str, Stricter, u8); 9] = [
+    ("op-eq-100000-vs-string", Stricter::Stops, 1),
+    ("op-in-number-matches-string-item", Stricter::Stops, 1),
+    ("op-eq-null-vs-null", Stricter::Refused, 2),
+    ("increment-negative-accepted", Stricter::Refused, 6),
+    ("increment-from-negative-refunds-quota", Stricter::Stops, 6),
+    ("cross-tool-counter-read", Stricter::Refused, 8),
+    ("rollback-after-window-rollover-hits-new-window", Stricter::Counts, 9),
+    ("rollback-floors-at-zero", Stricter::Counts, 9),
+    ("window-clock-backwards-resets", Stricter::Stops, 10),
+];
+
+fn vectors() -> Option<Vectors> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/intercept/vectors.json");
+    if !file.exists() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", file.display());
+        println!("skipped: {} is not there", file.display());
+        return None;
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+}
+
+/// Either the first deliberate-looking difference, or that there is none; an error if something is laxer or plainly other.
+fn compare(vector: &Vector) -> Result<Option<Stricter>, String> {
+    let Ok(policy) = intercept::read(&vector.policy) else { return Ok(Some(Stricter::Refused)) };
+    let mut translated = intercept::translate(&vector.policy).unwrap();
+    assert_eq!(
+        Policy::try_from(&translated).as_ref(),
+        Ok(&policy),
+        "{}: what is translated is what is read",
+        vector.id
+    );
+    let clock = ManualClock::new("2026-01-15T10:30:00Z".parse().unwrap());
+    let store = Arc::new(SwitchStore::default());
+    let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone()).build();
+    let mut held: HashMap<String, Permit> = HashMap::new();
+    for (index, step) in vector.steps.iter().enumerate() {
+        if let Some(at) = &step.at {
+            clock.set(at.parse().unwrap());
+        }
+        if let Some(policy) = &step.reload {
+            translated = intercept::translate(policy).unwrap();
+            gate.replace_policy(intercept::read(policy).unwrap());
+        }
+        let mut permit = step.respond.as_ref().map(|held_as| held.remove(held_as).unwrap());
+        if let Some(tool) = &step.tool {
+            store.set_down(match step.store.as_deref() {
+                None => false,
+                Some("down-closed") => true,
+                // That engine lets such calls pass; here the host says for which counters it wants that.
+                Some(other) => return Err(format!("step {index}: the store is {other}")),
+            });
+            let decision = gate.check(&ToolCall::new(tool, step.args.as_ref()));
+            store.set_down(false);
+            let allowed_there = step.expect.as_deref() == Some("allow");
+            match (allowed_there, decision.is_allowed()) {
+                (true, false) => return Ok(Some(Stricter::Stops)),
+                (false, true) => return Err(format!("step {index}: denied there and allowed here")),
+                (false, false) => same_refusal(step, &decision, &translated)
+                    .map_err(|difference| format!("step {index}: {difference}\n  {decision:?}"))?,
+                (true, true) => {}
+            }
+            if let Decision::Allow(allowed) = decision {
+                permit = Some(allowed);
+            }
+        }
+        match (permit, step.then.as_deref(), &step.hold) {
+            (Some(permit), None, Some(held_as)) => drop(held.insert(held_as.clone(), permit)),
+            (Some(permit), Some("rollback"), None) => permit.release(),
+            (_, None | Some("tool_error"), None) => {}
+            (_, then, hold) => return Err(format!("step {index}: {then:?} {hold:?}")),
+        }
+        let usage = gate.usage(&ToolCall::new("any", &json!({}))).unwrap();
+        for (counter, there) in &step.counters {
+            let here = usage.iter().find(|state| state.counter() == counter).map(|state| state.used().to_string());
+            let here: i64 = here.as_deref().unwrap_or("0").parse().unwrap();
+            match here.cmp(there) {
+                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Greater => return Ok(Some(Stricter::Counts)),
+                std::cmp::Ordering::Less => return Err(format!("step {index}: {counter} is {here}, there {there}")),
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the refusal has the message of the other, and is traced to the rule of the same name.
+fn same_refusal(step: &Step, decision: &Decision, translated: &Value) -> Result<(), String> {
+    // What is said of a store that fails, the gate says itself.
+    let by_gate = decision.code() == Some(Code::StoreUnavailable);
+    if let Some(message) = step.message.as_deref().filter(|_| !by_gate)
+        && decision.message() != Some(message)
+    {
+        return Err(format!("the message is not {message:?}"));
+    }
+    let Some(name) = step.rule.as_deref().filter(|name| !name.is_empty()) else { return Ok(()) };
+    let rule = decision.rule().ok_or("no rule")?;
+    let found = translated.pointer(rule);
+    let traced = match decision.code() {
+        Some(Code::Hidden | Code::DefaultDeny) => rule == name,
+        Some(Code::ActionDeny) => {
+            let entry = translated.pointer(rule.trim_end_matches("/action"));
+            entry.and_then(|entry| entry["description"].as_str()) == Some(&format!("Rule {name:?}."))
+        }
+        // A limit has no name but its counter's; its message is the rule's.
+        Some(Code::Limit | Code::StoreUnavailable) => found.is_some_and(|limit| limit["counter"].is_string()),
+        _ => found.is_some_and(|rule| rule["name"] == name),
+    };
+    if traced { Ok(()) } else { Err(format!("the rule is not {name}, but {rule}: {found:?}")) }
+}
+
+#[test]
+fn vectors_agree_or_differ_on_purpose() {
+    let Some(Vectors { vectors, .. }) = vectors() else { return };
+    assert!(!vectors.is_empty());
+    let (mut failures, mut seen, mut agreed) = (Vec::new(), BTreeSet::new(), 0);
+    for vector in &vectors {
+        let known = DIFFERENCES.iter().find(|(id, ..)| vector.id.starts_with(id));
+        match (compare(vector), known) {
+            (Ok(None), None) => agreed += 1,
+            (Ok(Some(found)), Some((id, how, _))) if found == *how => drop(seen.insert(*id)),
+            (found, known) => failures.push(format!("{}: {found:?}, and should be {known:?}", vector.id)),
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    println!("{agreed} vectors agree, {} differ on purpose", seen.len());
+}
+
+#[test]
+fn invalid_documents_are_refused() {
+    let Some(Vectors { invalid, .. }) = vectors() else { return };
+    assert!(!invalid.is_empty());
+    for Invalid { id, policy, exact, parse_error, .. } in invalid {
+        let Err(error) = intercept::read(&policy) else { panic!("{id}: accepted") };
+        assert_eq!(intercept::translate(&policy).unwrap_err(), error, "{id}");
+        if let (Some(exact), false) = (exact, parse_error) {
+            assert!(error.issues().len() >= exact, "{id}: as many issues as there, at least\n{error}");
+        }
+    }
+}
+
+#[test]
+fn lists_are_filtered_alike() {
+    let Some(Vectors { list_filter, .. }) = vectors() else { return };
+    for ListFilter { id, hide, mut response, mut expect, .. } in list_filter {
+        let policy = intercept::read(&json!({ "version": "1", "hide": hide })).unwrap();
+        if let Some(result) = response.get_mut("result") {
+            mcp::filter_tools_list(Some(&policy), result);
+        }
+        if id == "list-other-result-fields-dropped" {
+            // The one difference: whatever else stands in an answer passes as it is.
+            expect["result"]["_meta"] = json!({ "k": 1 });
+        }
+        assert_eq!(response, expect, "{id}");
+    }
+}
+
+/// A case of the project: a document, and its issues or what it becomes and how it decides.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    id: String,
+    description: String,
+    document: Value,
+    #[serde(default)]
+    issues: Vec<Issue>,
+    translated: Option<Value>,
+    #[serde(default)]
+    calls: Vec<Call>,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct Issue {
+    code: String,
+    pointer: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    tool: String,
+    args: Value,
+    /// The decision, or the code of a refusal.
+    expect: String,
+    message: Option<String>,
+}
+
+fn run_case(Case { document, issues, translated, calls, .. }: &Case) -> Result<(), String> {
+    let read = intercept::read(document);
+    let error = read.as_ref().err();
+    let found: Vec<_> = error.into_iter().flat_map(PolicyError::issues).collect();
+    assert!(found.iter().all(|issue| issue.line().is_none() && issue.column().is_none()), "no text, no places");
+    let same = |(found, want): (&&toolgate::Issue, &Issue)| {
+        found.code().as_str() == want.code
+            && found.pointer() == want.pointer
+            && document.pointer(&want.pointer).is_some()
+    };
+    if found.len() != issues.len() || !found.iter().zip(issues).all(same) {
+        return Err(format!("want {issues:#?}\n{}", error.map_or("accepted".to_owned(), ToString::to_string)));
+    }
+    let Ok(policy) = read else { return Ok(()) };
+    let written = intercept::translate(document).map_err(|error| error.to_string())?;
+    if translated.as_ref().is_some_and(|translated| *translated != written) {
+        return Err(format!("is translated to {written:#}"));
+    }
+    let clock = ManualClock::new("2026-01-15T10:30:00Z".parse().unwrap());
+    let gate = Gate::builder().policy(policy).clock(clock).build();
+    for Call { tool, args, expect, message } in calls {
+        let decision = gate.check(&ToolCall::new(tool, args));
+        let found = decision.code().map_or("allow", Code::as_str);
+        if found != expect || (message.is_some() && decision.message() != message.as_deref()) {
+            return Err(format!("{tool} {args}\n{decision:?}\n{written:#}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn own_cases_agree() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/intercept");
+    let (mut cases, mut failures) = (0, String::new());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let read: Vec<Case> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        for case in &read {
+            cases += 1;
+            if let Err(failure) = run_case(case) {
+                writeln!(failures, "\n{} ({})\n{failure}", case.id, case.description).unwrap();
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+    assert!(cases > 20, "{cases} cases");
+}
+
+#[test]
+fn calls_that_cannot_be_read_are_denied() {
+    let policy = intercept::read(&json!({ "version": "1" })).unwrap();
+    let gate = Gate::new(policy);
+    for arguments in [json!([1]), json!("x"), json!(1)] {
+        assert_eq!(gate.check(&ToolCall::new("t", &arguments)).code(), Some(Code::MalformedCall));
+    }
+    let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":[1]}}"#;
+    assert!(Message::read(text).is_err());
+}
+
+/// Documents of any shape end in a policy or in issues.
+#[test]
+fn odd_documents_end_in_issues() {
+    let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    let condition = |value: Value| {
+        json!({ "version": "1", "tools": { "t": { "rules": [
+            { "name": "r", "conditions": [{ "path": "args.x", "op": "eq", "value": value }] },
+        ] } } })
+    };
+    for document in [
+        json!(null),
+        json!([]),
+        json!("x"),
+        condition(deep),
+        condition(json!({ "a": null })),
+        condition(json!(1e300)),
+        json!({ "version": "1", "tools": { "t": { "rules": vec![1; 20_000] } } }),
+        json!({ "version": "1", "hide": vec!["*"; 20_000] }),
+    ] {
+        let error = intercept::read(&document).unwrap_err();
+        assert!(!error.issues().is_empty());
+        assert!(error.issues().iter().all(|issue| document.pointer(issue.pointer()).is_some()));
+    }
+    let many: Map<String, Value> = (0..100_001).map(|index| (format!("t{index}"), json!({ "rules": [] }))).collect();
+    let error = intercept::read(&json!({ "version": "1", "tools": many })).unwrap_err();
+    assert_eq!((error.issues()[0].code().as_str(), error.issues()[0].pointer()), ("too_many", "/tools"));
+}
+
+/// What the example makes of YAML that is none, or that two readers could take for two things.
+#[test]
+fn odd_yaml_ends_in_a_clear_message() {
+    let deep = [b"a: ".as_slice(), &b"[".repeat(100_000)].concat();
+    let huge = b" ".repeat(9 << 20);
+    let bomb = (1..20).fold("a0: &a0 [x]\n".to_owned(), |text, n| {
+        format!("{text}a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(","))
+    });
+    for (document, message) in [
+        (b"a: [".as_slice(), "unclosed bracket"),
+        (b"version: '1'\nversion: '1'", "duplicate mapping key"),
+        (b"tools: { t: {}, 't': {} }", "duplicate mapping key"),
+        (b"a: .nan", "non-finite"),
+        (b"a: 1e400", "non-finite"),
+        (b"? [a, b]\n: c", "line 1"),
+        (b"version: '1'\n---\nversion: '1'", "Documents"),
+        (b"<<: { default: allow }", "merge keys"),
+        (b"\xff", "not UTF-8"),
+        (bomb.as_bytes(), "Anchors"),
+        (&deep, "recursion limit"),
+        (&huge, "past the bound"),
+    ] {
+        let error = yaml::read(document).unwrap_err();
+        assert!(error.contains(message), "{message}: {error}");
+        assert!(error.len() < 2000, "{error}");
+    }
+}
+
+/// Scalars without quotes are what the reader of Intercept takes them for, or an error.
+#[test]
+fn scalars_of_yaml_are_what_they_were() {
+    for (scalar, value) in [
+        ("yes", Some(json!("yes"))),
+        ("true", Some(json!(true))),
+        ("0777", Some(json!(511))),
+        ("1_000", Some(json!(1000))),
+        ("1:30", Some(json!("1:30"))),
+        ("'1'", Some(json!("1"))),
+        ("2026-01-15", None),
+        ("2026-01-15T10:30:00Z", None),
+        ("~", None),
+    ] {
+        let text = format!(
+            "version: 1\ntools:\n  t:\n    rules:\n      - {{ name: r, conditions: [{{ path: args.x, op: eq, value: {scalar} }}] }}"
+        );
+        let translated = intercept::translate(&yaml::read(text.as_bytes()).unwrap());
+        let found =
+            translated.ok().and_then(|document| document.pointer("/tools/t/require/0/conditions/0/value").cloned());
+        assert_eq!(found, value, "{scalar}");
+    }
+}

@@ -1,0 +1,382 @@
+//! Histories decided again: the same by the same policy, and by another what is told is true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+use std::ops::ControlFlow;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use toolgate::audit::{AuditSink, JsonLines};
+use toolgate::replay::{Change, ChangeKind, Replay, Report, Told, Untold};
+use toolgate::{AuditRecord, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
+
+use crate::model::generate::{self, Document, Event};
+use crate::model::kept_records::Kept;
+use crate::model::properties::{Came, World};
+
+fn policy(tools: &Value) -> Policy {
+    json!({ "version": "1", "default": "deny", "tools": tools }).to_string().parse().unwrap()
+}
+
+fn log(records: &[AuditRecord]) -> Vec<u8> {
+    let log = JsonLines::new(Vec::new());
+    records.iter().for_each(|record| log.record(record).unwrap());
+    log.into_inner()
+}
+
+/// What a replay has told, and its report.
+fn run(replay: Replay, history: &[u8]) -> (Vec<Told>, Report) {
+    let mut told = Vec::new();
+    let hear = |one: &Told| {
+        told.push(one.clone());
+        ControlFlow::Continue(())
+    };
+    let report = replay.run(history, hear).unwrap();
+    (told, report)
+}
+
+fn changes(told: &[Told]) -> BTreeMap<u64, Change> {
+    let change = |told: &Told| if let Told::Change(change) = told { Some((change.line, change.clone())) } else { None };
+    told.iter().filter_map(change).collect()
+}
+
+fn untold(told: &[Told]) -> BTreeMap<u64, Untold> {
+    let one = |told: &Told| if let Told::Untold(untold) = told { Some((untold.line, untold.clone())) } else { None };
+    told.iter().filter_map(one).collect()
+}
+
+fn findings(report: &Report) -> Vec<String> {
+    report.findings().iter().map(ToString::to_string).collect()
+}
+
+/// Lives through a history, and gives the records of it, with arguments and without.
+fn live(documents: &[Document; 2], history: &[Event]) -> [Vec<AuditRecord>; 2] {
+    [true, false].map(|with_arguments| {
+        let (mut world, kept) = (World::of(documents), Kept::default());
+        let builder = Gate::builder().policy(world.policies[0].clone()).store(std::sync::Arc::clone(&world.store));
+        let builder = builder.clock(world.clock.clone()).audit(kept.clone());
+        world.gate = if with_arguments { builder.audit_arguments().build() } else { builder.build() };
+        for event in history.iter().filter(|event| !matches!(event, Event::Swap)) {
+            // That an end could not be told to the store is in no log.
+            if let Event::End(_) = event {
+                world.store.set_down(false);
+            }
+            if let Came::Decided(decision) = world.happen(event) {
+                world.keep(*decision);
+            }
+        }
+        world.store.set_down(false);
+        world.calls.clear();
+        kept.take()
+    })
+}
+
+/// By its own policy everything comes out alike; by another, what is told without arguments is what is told with them.
+fn is_true(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let [whole, bare] = live(documents, history);
+    let [own, other] = documents.each_ref().map(|document| Policy::from_json(&document.to_json()).unwrap());
+    let (whole, bare) = (log(&whole), log(&bare));
+    let (told, report) = run(Replay::new(own.clone()), &whole);
+    prop_assert!(report.is_same(), "{:?}\n{}", told, report);
+    let (told, report) = run(Replay::new(own), &bare);
+    prop_assert!(report.changed() + report.details() + report.found() == 0, "{:?}\n{}", told, report);
+    let [(all, _), (some, report)] = [&whole, &bare].map(|log| run(Replay::new(other.clone()), log));
+    let (all, some, cannot) = (changes(&all), changes(&some), untold(&some));
+    for (line, change) in &some {
+        prop_assert_eq!(all.get(line), Some(change), "{}", report);
+    }
+    for line in all.keys() {
+        prop_assert!(
+            some.contains_key(line) || cannot.contains_key(line),
+            "line {}: {:?}\n{}",
+            line,
+            all[line],
+            report
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_replay_tells_the_truth(
+        documents in (generate::document(), generate::document()).prop_map(|(one, two)| [one, two]),
+        history in generate::history(),
+    ) {
+        is_true(&documents, &history)?;
+    }
+
+    #[test]
+    fn a_replay_counts_alike(documents in generate::counting_documents(), history in generate::counted_history()) {
+        is_true(&documents, &history)?;
+    }
+
+    /// Whatever the bytes are, they are read to their end.
+    #[test]
+    fn no_damage_stops_a_replay(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = sample_log();
+        for (at, byte) in damage {
+            *at.get_mut(&mut bytes) = byte;
+        }
+        bytes.truncate(cut.index(bytes.len() + 1));
+        let report = run(Replay::new(sample_policy()), &bytes).1;
+        prop_assert!(report.calls() <= 9);
+    }
+}
+
+fn sample_policy() -> Policy {
+    policy(&json!({
+        "search": { "rate_limit": { "max": 2, "window": "minute", "scope": "grant" } },
+        "pay": {
+            "require_approval_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 10 }] }],
+            "limits": [{ "counter": "spend", "window": "day", "max": 100, "scope": "grant", "amount_from": "args.amount" }],
+        },
+    }))
+}
+
+/// Three searches, of which the last is limited; a payment that is settled, one that is released, and one that a person approves.
+fn sample_records(with_arguments: bool) -> Vec<AuditRecord> {
+    let (kept, clock) = (Kept::default(), ManualClock::new(Timestamp::UNIX_EPOCH));
+    let builder = Gate::builder().policy(sample_policy()).clock(clock.clone()).audit(kept.clone());
+    let gate = if with_arguments { builder.audit_arguments().build() } else { builder.build() };
+    let nothing = json!({});
+    let search = ToolCall::new("search", &nothing).grant("g-42");
+    (0..3).for_each(|_| drop(gate.check(&search)));
+    let pay = |amount: u32| json!({ "amount": amount });
+    let (ten, five, thirty) = (pay(10), pay(5), pay(30));
+    let call = |arguments| ToolCall::new("pay", arguments).grant("g-42").user("ann");
+    let permit = |arguments| match gate.check(&call(arguments)) {
+        Decision::Allow(permit) => permit,
+        other => panic!("{other:?}"),
+    };
+    permit(&ten).settle("70".parse().unwrap()).unwrap();
+    permit(&five).release();
+    let Decision::RequireApproval(request) = gate.check(&call(&thirty)) else { panic!("asks") };
+    drop(gate.check(&call(&ten)));
+    clock.advance(std::time::Duration::from_secs(86_400));
+    drop(request);
+    let Decision::RequireApproval(request) = gate.check(&call(&thirty)) else { panic!("asks") };
+    gate.approve(request.approval().unwrap().id(), "bob").unwrap();
+    drop(permit(&thirty));
+    kept.take()
+}
+
+fn sample_log() -> Vec<u8> {
+    log(&sample_records(true))
+}
+
+#[test]
+fn a_log_is_the_same_by_the_same_policy() {
+    let (told, report) = run(Replay::new(sample_policy()), &sample_log());
+    assert!(report.is_same() && told.is_empty(), "{told:?}");
+    assert_eq!((report.history(), report.calls(), report.alike()), ("log", 9, 9));
+    let text = report.to_string();
+    assert!(text.starts_with("9 calls in the log, by policy ") && text.contains("        9  decided alike"), "{text}");
+    // Bare records are as good.
+    let lines =
+        sample_records(true).iter().map(|record| serde_json::to_string(record).unwrap() + "\n").collect::<String>();
+    let (_, bare) = run(Replay::new(sample_policy()), lines.as_bytes());
+    assert_eq!((bare.history(), bare.alike(), bare.is_same()), ("records", 9, true));
+}
+
+#[test]
+fn another_policy_changes_by_rule_tool_and_caller() {
+    let strict = policy(&json!({
+        "search": { "rate_limit": { "max": 1, "window": "minute", "scope": "grant" } },
+        "pay": { "deny_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 25 }] }] },
+    }));
+    let (told, report) = run(Replay::new(strict), &sample_log());
+    let changes: Vec<_> =
+        changes(&told).into_values().map(|it| (it.kind.as_str(), it.tool.clone(), it.rule().to_owned())).collect();
+    let pay = "/tools/pay/deny_if/0";
+    let want = [
+        ("details", "search", ""),
+        ("stops", "search", "/tools/search/rate_limit"),
+        ("details", "search", "/tools/search/rate_limit"),
+        ("details", "pay", ""),
+        ("details", "pay", ""),
+        ("otherwise", "pay", pay),
+        ("details", "pay", ""),
+        ("otherwise", "pay", pay),
+        ("stops", "pay", pay),
+    ];
+    assert_eq!(changes, want.map(|(kind, tool, rule)| (kind, tool.to_owned(), rule.to_owned())));
+    let count = |counts: &[toolgate::replay::Count], kind: ChangeKind| -> Vec<(String, u64)> {
+        counts.iter().filter(|it| it.kind == Some(kind)).map(|it| (it.name.clone(), it.count)).collect()
+    };
+    assert_eq!(count(report.rules(), ChangeKind::Otherwise), [(pay.to_owned(), 2)]);
+    assert_eq!(count(report.tools(), ChangeKind::Stops), [("pay".to_owned(), 1), ("search".to_owned(), 1)]);
+    assert_eq!(count(report.callers(), ChangeKind::Stops), [("grant g-42".to_owned(), 2)]);
+    assert_eq!(count(report.callers(), ChangeKind::Details), [], "how limits stand is no change of a decision");
+    let written = serde_json::to_value(&report).unwrap();
+    assert_eq!(
+        (&written["details"], &written["changed"], &written["rules"][0]["kind"]),
+        (&json!(5), &json!(4), &json!("otherwise"))
+    );
+    // Of a policy that has decided nothing, nothing is decided again.
+    let (_, report) = run(Replay::new(sample_policy()).only(&policy(&json!({}))), &sample_log());
+    assert_eq!((report.calls(), report.other()), (9, 9));
+}
+
+/// A person's approval counts as given, where the call has used it.
+#[test]
+fn approvals_count_as_given() {
+    let asks = |approvers: Value| {
+        policy(
+            &json!({ "search": {}, "pay": { "action": "require_approval", "approval": { "approvers": approvers } } }),
+        )
+    };
+    let (told, _) = run(Replay::new(asks(json!(["carl"]))), &sample_log());
+    let last = changes(&told).into_values().next_back().unwrap();
+    assert_eq!((last.kind, &*last.now.decision), (ChangeKind::Details, "allow"), "{last:?}");
+    let asked = changes(&told).into_values().filter(|it| it.kind == ChangeKind::Stops).count();
+    assert_eq!(asked, 3, "nobody was asked of these");
+}
+
+#[test]
+fn what_arguments_are_needed_for_is_told() {
+    let bare = log(&sample_records(false));
+    let (told, report) = run(Replay::new(sample_policy()), &bare);
+    // The searches have no arguments at all.
+    assert_eq!((report.alike(), report.untold(), report.changed() + report.details()), (3, 6, 0), "{report}");
+    let first = untold(&told).into_values().next().unwrap();
+    assert_eq!(
+        (first.rule.as_deref(), first.needs.as_slice()),
+        (Some("/tools/pay/require_approval_if/0"), &["args.amount".to_owned()][..])
+    );
+    assert_eq!(report.untold_rules()[0].name, "/tools/pay/require_approval_if/0 needs args.amount");
+    // Which arguments there are is known, and so is what asks for none.
+    let other = policy(&json!({
+        "search": { "limits": [{ "counter": "c", "window": "day", "max": 1, "scope": ["grant", "args.q"] }] },
+        "pay": {
+            "deny_if": [{ "conditions": [{ "path": "args.to", "op": "eq", "value": "x" }] },
+                        { "conditions": [{ "any": [{ "path": "call.user", "op": "eq", "value": "ann" },
+                                                   { "path": "args.amount", "op": "gt", "value": 1 }] }] }],
+        },
+    }));
+    let (_, report) = run(Replay::new(other), &bare);
+    assert_eq!((report.untold(), report.changed() + report.details()), (0, 9), "{report}");
+}
+
+#[test]
+fn a_counter_that_has_missed_calls_is_uncertain() {
+    let other = policy(&json!({
+        "search": { "limits": [{ "counter": "shared", "window": "day", "max": 5, "scope": "grant" }] },
+        "pay": { "limits": [{ "counter": "shared", "window": "day", "max": 5, "scope": "grant", "amount_from": "args.amount" }] },
+    }));
+    let mut records = sample_records(false);
+    let search = records[1].clone();
+    records.push(search);
+    let (told, report) = run(Replay::new(other), &log(&records));
+    let last = untold(&told).into_values().next_back().unwrap();
+    assert_eq!(last.to_string(), "/tools/search/limits/0 counts by `shared`, which has missed calls");
+    assert_eq!((report.untold(), report.details(), report.changed()), (7, 2, 1), "{report}");
+}
+
+#[test]
+fn a_broken_log_goes_on_with_the_rest() {
+    let whole = sample_log();
+    let lines: Vec<Vec<u8>> = whole.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    let broken = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
+        let mut lines = lines.clone();
+        change(&mut lines);
+        let report = run(Replay::new(sample_policy()), &lines.concat()).1;
+        (findings(&report), report.calls())
+    };
+    let changed =
+        |line: &mut Vec<u8>| *line = String::from_utf8(line.clone()).unwrap().replace("search", "seerch").into_bytes();
+    for (name, (findings, calls), want, left) in [
+        ("changed", broken(&|lines| changed(&mut lines[1])), vec!["line 2: the record has been changed"], 8),
+        ("no record", broken(&|lines| lines[1] = b"nothing\n".to_vec()), vec!["line 2: no line of a log"], 8),
+        (
+            "missing",
+            broken(&|lines| drop(lines.remove(1))),
+            vec!["line 2: record 3 stands where record 2 is expected: records are missing, moved or doubled"],
+            8,
+        ),
+        (
+            "doubled",
+            broken(&|lines| lines.insert(2, lines[1].clone())),
+            vec!["line 3: record 2 stands where record 3 is expected: records are missing, moved or doubled"],
+            9,
+        ),
+        ("inserted", broken(&|lines| lines.insert(2, b"{}\n".to_vec())), vec!["line 3: no line of a log"], 9),
+        (
+            "cut",
+            broken(&|lines| lines.last_mut().unwrap().truncate(40)),
+            vec!["line 18: the log ends before the line does"],
+            9,
+        ),
+        ("empty", broken(&Vec::clear), vec![], 0),
+    ] {
+        assert_eq!((findings, calls), (want.into_iter().map(str::to_owned).collect(), left), "{name}");
+    }
+    let torn = [&lines[0][..], b"x\n", &lines[1..].concat()].concat();
+    let (told, report) = run(Replay::new(sample_policy()).stop_at_finding(), &torn);
+    assert_eq!((told.len(), report.calls(), report.found()), (1, 0, 1));
+    let stopped = Replay::new(policy(&json!({}))).run(&whole[..], |_| ControlFlow::Break(())).unwrap();
+    assert_eq!(stopped.calls(), 1);
+}
+
+#[test]
+fn bare_records_are_read_line_by_line() {
+    let record = serde_json::to_string(&sample_records(true)[1]).unwrap();
+    let text = format!("{record}\n\nnothing\n{record}");
+    let report = run(Replay::new(sample_policy()), text.as_bytes()).1;
+    assert_eq!((report.calls(), report.alike()), (2, 1), "{report}");
+    assert!(findings(&report)[0].starts_with("line 3: no record: "), "{report}");
+    let binary = [record.as_bytes(), b"\n\xff\xfe\n"].concat();
+    let report = run(Replay::new(sample_policy()), &binary).1;
+    assert_eq!(findings(&report), ["line 2: no text, or longer than 16 MiB"]);
+}
+
+fn sample(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn traces_are_compared_with_kept_answers() {
+    for (name, broken) in [("read-only", 0), ("code-generator", 0), ("search-budget", 0), ("payments", 2)] {
+        let own: Policy = sample(&format!("{name}.json")).parse().unwrap();
+        let answers = sample(&format!("{name}.expected.jsonl"));
+        let trace = sample(&format!("{name}.jsonl"));
+        let replay = Replay::new(own.clone()).answers(Cursor::new(answers));
+        let (told, report) = run(replay, trace.as_bytes());
+        assert_eq!(
+            (report.changed() + report.details() + report.steps(), report.uncompared(), report.found()),
+            (0, 0, broken),
+            "{name}: {told:?}"
+        );
+        assert!(report.alike() > 10 && report.history() == "trace");
+        let (_, beside) = run(Replay::new(own.clone()).against(own), trace.as_bytes());
+        assert_eq!((beside.alike(), beside.changed() + beside.details() + beside.steps()), (report.alike(), 0));
+    }
+}
+
+#[test]
+fn traces_are_compared_with_another_policy() {
+    let [own, other] =
+        ["code-generator.json", "code-generator.candidate.json"].map(|file| sample(file).parse::<Policy>().unwrap());
+    let trace = sample("code-generator.jsonl");
+    let (told, report) = run(Replay::new(other.clone()).against(own.clone()), trace.as_bytes());
+    let [stops, passes] = [ChangeKind::Stops, ChangeKind::Passes]
+        .map(|kind| report.rules().iter().filter(|it| it.kind == Some(kind)).map(|it| it.count).sum::<u64>());
+    assert!(stops > 0, "{report}");
+    assert!(changes(&told).values().all(|it| !it.tool.is_empty() || it.kind == ChangeKind::Details), "{told:?}");
+    // The other way round, what was stopped passes.
+    let (_, back) = run(Replay::new(own.clone()).against(other), trace.as_bytes());
+    let passes_back: u64 =
+        back.rules().iter().filter(|it| it.kind == Some(ChangeKind::Passes)).map(|it| it.count).sum();
+    assert_eq!((stops, back.changed()), (passes_back, report.changed()), "{passes}");
+    // Alone, there is nothing to compare it with; answers that are missing are missed.
+    let (_, alone) = run(Replay::new(own.clone()), trace.as_bytes());
+    assert!(alone.alike() == 0 && alone.uncompared() > 10, "{alone}");
+    let (_, short) = run(Replay::new(own).answers(Cursor::new("")), trace.as_bytes());
+    assert_eq!(short.found(), trace.lines().count() as u64, "{short}");
+    let lines: BTreeSet<_> = short.findings().iter().map(|it| it.line).collect();
+    assert_eq!(lines.len() as u64, short.found());
+}

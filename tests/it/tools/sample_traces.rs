@@ -1,0 +1,80 @@
+//! The sample traces of the examples have the answers that stand beside them.
+
+use std::path::Path;
+
+use serde_json::Value;
+use toolgate::shadow::{Candidate, DifferenceKind};
+use toolgate::trace::Runner;
+use toolgate::{Policy, intercept};
+
+use crate::language::vectors::contains;
+use crate::yaml;
+
+fn run(name: &str) -> usize {
+    let file =
+        |ending: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(format!("{name}{ending}"));
+    let read = |ending: &str| std::fs::read_to_string(file(ending)).unwrap();
+    let policy = match name.strip_suffix(".intercept") {
+        None => read(".json").parse(),
+        Some(_) => intercept::read(&yaml::read(read(".yaml").as_bytes()).unwrap()),
+    };
+    let policy: Policy = policy.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut runner = Runner::new(policy);
+    let trace = read(".jsonl");
+    let answers = trace.lines().filter_map(|line| Some((line, runner.answer(line)?)));
+    let answers: Vec<_> = answers.map(|(line, answer)| (line, serde_json::to_value(answer).unwrap())).collect();
+    let expected: Vec<Value> =
+        read(".expected.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), expected.len(), "{name}: as many answers as expected");
+    for ((line, answer), expected) in answers.iter().zip(&expected) {
+        assert!(contains(answer, expected), "{name}\n  step   {line}\n  want   {expected}\n  answer {answer}");
+    }
+    runner.summary().calls
+}
+
+#[test]
+fn read_only() {
+    assert!(run("read-only") > 50);
+}
+
+#[test]
+fn code_generator() {
+    assert!(run("code-generator") > 90);
+}
+
+#[test]
+fn payments() {
+    assert!(run("payments") > 190);
+}
+
+#[test]
+fn search_budget() {
+    assert!(run("search-budget") > 45);
+}
+
+#[test]
+fn helpdesk_of_intercept() {
+    assert!(run("helpdesk.intercept") > 15);
+}
+
+/// A candidate beside it changes no answer, and differs where it was written to.
+#[test]
+fn a_candidate_for_the_code_generator() {
+    let read = |name: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name)).unwrap()
+    };
+    let runner = || Runner::new(read("code-generator.json").parse().unwrap());
+    let (mut alone, mut tried) = (runner(), runner());
+    tried.gate().try_out(Candidate::new(read("code-generator.candidate.json").parse().unwrap()));
+    for line in read("code-generator.jsonl").lines() {
+        let answer = |runner: &mut Runner| serde_json::to_value(runner.answer(line)).unwrap();
+        assert_eq!(answer(&mut tried), answer(&mut alone), "{line}");
+    }
+    let report = tried.gate().end_trial().unwrap();
+    let rules: Vec<_> = report.rules().map(|(kind, rule, _)| (kind, rule)).collect();
+    for rule in ["limits/0", "require/0"] {
+        assert!(rules.contains(&(DifferenceKind::Stops, &*format!("/tools/generate_code/{rule}"))), "{rules:?}");
+    }
+    assert!(rules.contains(&(DifferenceKind::Passes, "/tools/generate_code/require/1")), "a longer prompt: {rules:?}");
+    assert!(report.agreed() > report.differed());
+}

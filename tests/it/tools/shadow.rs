@@ -1,0 +1,408 @@
+//! Candidates beside the policy in force.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toolgate::charge::{CounterId, Subject};
+use toolgate::shadow::{Candidate, Difference, DifferenceKind};
+use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, Reserve, Settle, StoreError};
+use toolgate::{AsyncPermit, Decision, Gate, Grants, ManualClock, Permit, Policy, Timestamp, ToolCall};
+
+use crate::model::kept_records::Kept;
+use toolgate::trace::SwitchStore;
+
+/// A Thursday morning.
+const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
+
+fn policy(tools: &Value) -> Policy {
+    Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": tools })).unwrap()
+}
+
+/// So many calls a day, and as many at once.
+fn limited(max: u32) -> Policy {
+    policy(&json!({ "t": { "limits": [
+        { "counter": "spend", "window": "day", "max": max, "scope": "grant", "amount_from": "args.amount" },
+        { "counter": "flight", "window": "in_flight", "max": max, "scope": "grant" },
+    ] } }))
+}
+
+fn gate(policy: Policy) -> Gate {
+    Gate::builder().policy(policy).clock(ManualClock::new(START)).build()
+}
+
+/// A candidate whose differences are kept.
+fn candidate(policy: Policy) -> (Candidate, Arc<Mutex<Vec<Difference>>>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&heard);
+    let candidate =
+        Candidate::new(policy).on_difference(move |difference| keep.lock().unwrap().push(difference.clone()));
+    (candidate, heard)
+}
+
+/// What a policy has used of its counters in a store, as texts.
+fn used(policy: &Policy, store: &Arc<SwitchStore>, call: &ToolCall<'_>) -> Vec<String> {
+    let gate = Gate::builder().policy(policy.clone()).store(Arc::clone(store)).clock(ManualClock::new(START)).build();
+    gate.usage(call).unwrap().iter().map(|state| state.used().to_string()).collect()
+}
+
+fn now<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a store in the process answers at once"),
+    }
+}
+
+#[test]
+fn differences_are_told_by_kind_and_rule() {
+    let in_force = policy(&json!({
+        "same": {}, "stricter": {}, "asked": {},
+        "laxer": { "action": "deny", "reason": "No." },
+        "moved": { "action": "deny" },
+        "full": { "limits": [{ "counter": "c", "window": "day", "max": 0, "scope": "global" }] },
+    }));
+    let next = policy(&json!({
+        "same": {}, "laxer": {}, "full": {},
+        "stricter": { "action": "deny", "reason": "Not any more." },
+        "asked": { "action": "require_approval" },
+        "moved": { "require": [{ "conditions": [{ "path": "args.x", "op": "exists", "value": true }] }] },
+    }));
+    let gate = gate(in_force.clone());
+    assert!(gate.trial().is_none() && gate.end_trial().is_none());
+    let (candidate, heard) = candidate(next.clone());
+    assert!(gate.try_out(candidate).is_none());
+    let arguments = json!({ "secret": 1 });
+    for tool in ["same", "laxer", "stricter", "asked", "moved", "full", "full", "unknown"] {
+        drop(gate.check(&ToolCall::new(tool, &arguments).user("ann")));
+    }
+    let told: Vec<_> = heard.lock().unwrap().iter().map(|it| format!("{} {}", it.kind(), it.rule())).collect();
+    let want = [
+        "passes /tools/laxer/action",
+        "stops /tools/stricter/action",
+        "stops /tools/asked/action",
+        "otherwise /tools/moved/require/0",
+        "passes /tools/full/limits/0",
+        "passes /tools/full/limits/0",
+    ];
+    assert_eq!(told, want);
+    let report = gate.trial().unwrap();
+    assert_eq!((report.agreed(), report.differed(), report.policy()), (2, 6, next.digest()));
+    let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
+    let counted = [
+        "passes /tools/full/limits/0 2",
+        "passes /tools/laxer/action 1",
+        "stops /tools/asked/action 1",
+        "stops /tools/stricter/action 1",
+        "otherwise /tools/moved/require/0 1",
+    ];
+    assert_eq!(rules, counted);
+    let shown = report.to_string();
+    assert!(shown.starts_with("2 calls decided alike, 6 not, by candidate "), "{shown}");
+    assert!(shown.ends_with("\n        1  otherwise  /tools/moved/require/0\n"), "{shown}");
+    let written = serde_json::to_value(&report).unwrap();
+    assert_eq!(written["rules"][0], json!({ "kind": "passes", "rule": "/tools/full/limits/0", "count": 2 }));
+    assert_eq!((&written["policy"], &written["differed"]), (&json!(next.digest().to_string()), &json!(6)));
+    assert_eq!(gate.end_trial(), Some(report));
+    assert!(gate.trial().is_none());
+
+    let heard = heard.lock().unwrap();
+    let (ours, theirs) = (heard[1].in_force(), heard[1].candidate());
+    assert_eq!((ours.policy(), theirs.policy()), (Some(in_force.digest()), Some(next.digest())));
+    assert_eq!(
+        (ours.tool(), theirs.tool(), ours.id(), ours.time()),
+        (Some("stricter"), Some("stricter"), theirs.id(), START)
+    );
+    assert_eq!((ours.message(), theirs.message()), (None, Some("Not any more.")));
+    assert_eq!((ours.arguments(), theirs.arguments()), (None, None), "no values");
+    for difference in heard.iter() {
+        let text = serde_json::to_string(difference).unwrap();
+        assert_eq!(serde_json::from_str::<Difference>(&text).unwrap(), *difference, "{text}");
+    }
+    assert!(gate.pending().unwrap().is_empty(), "a candidate asks nobody");
+}
+
+#[test]
+fn a_candidate_counts_apart_and_follows_what_becomes_of_calls() {
+    let (in_force, next) = (limited(100), limited(5));
+    let store = Arc::new(SwitchStore::default());
+    let gate = gate(in_force);
+    gate.try_out(Candidate::new(next.clone()).store(Arc::clone(&store)));
+    let arguments = json!({ "amount": 2 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    let permit = || match gate.check(&call) {
+        Decision::Allow(permit) => permit,
+        other => panic!("{other:?}"),
+    };
+    let used = || used(&next, &store, &call);
+    let (released, mut settled, ended) = (permit(), permit(), permit());
+    assert_eq!(used(), ["4", "2"], "the third has no room there");
+    ended.end();
+    assert_eq!(used(), ["4", "2"]);
+    settled.settle("3".parse().unwrap()).unwrap();
+    assert_eq!(used(), ["5", "2"]);
+    released.release();
+    assert_eq!(used(), ["3", "1"]);
+    drop(settled);
+    assert_eq!(used(), ["3", "0"]);
+    let real: Vec<_> = gate.usage(&call).unwrap().iter().map(|state| state.used().to_string()).collect();
+    assert_eq!(real, ["5", "0"]);
+    let report = gate.trial().unwrap();
+    assert_eq!((report.agreed(), report.differed()), (2, 1));
+    // What was let pass before the end of the trial is followed on.
+    let late = permit();
+    assert_eq!(used(), ["5", "1"]);
+    gate.end_trial();
+    late.release();
+    assert_eq!(used(), ["3", "0"]);
+    drop(permit());
+    assert_eq!(used(), ["3", "0"], "and nothing after it");
+}
+
+/// A call that the gate stops stays spent with the candidate, and is not in flight.
+#[test]
+fn what_only_the_candidate_lets_pass_stays_spent() {
+    let (store, next) = (Arc::new(SwitchStore::default()), limited(5));
+    let gate = gate(limited(1));
+    gate.try_out(Candidate::new(next.clone()).store(Arc::clone(&store)));
+    let arguments = json!({ "amount": 2 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    assert!(!gate.check(&call).is_allowed());
+    assert_eq!(used(&next, &store, &call), ["2", "0"]);
+}
+
+#[test]
+fn an_approval_counts_for_the_candidate_too() {
+    let asks = json!({ "t": { "action": "require_approval", "limits": [
+        { "counter": "c", "window": "day", "max": 1, "scope": "grant" }] } });
+    let gate = gate(policy(&asks));
+    let (same, heard) = candidate(policy(&asks));
+    gate.try_out(same);
+    let arguments = json!({});
+    let call = ToolCall::new("t", &arguments).grant("g");
+    let Decision::RequireApproval(request) = gate.check(&call) else { panic!("an approval") };
+    assert_eq!(gate.pending().unwrap().len(), 1, "the gate's own request alone");
+    gate.approve(request.approval().unwrap().id(), "ann").unwrap();
+    let Decision::Allow(permit) = gate.check(&call) else { panic!("approved") };
+    permit.release();
+    assert!(gate.check(&call).is_allowed(), "the approval and the quota were given back");
+    // Both are full now.
+    assert_eq!(gate.check(&call).as_str(), "rate_limited");
+    assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
+    assert_eq!(gate.trial().unwrap().agreed(), 4);
+}
+
+/// A store that fails, or worse.
+#[derive(Default)]
+struct Broken {
+    panics: AtomicBool,
+}
+
+impl Broken {
+    fn fail<T>(&self) -> Result<T, StoreError> {
+        assert!(!self.panics.load(Ordering::Relaxed), "on purpose");
+        Err(StoreError::Unavailable(None))
+    }
+}
+
+impl CounterStore for Broken {
+    fn reserve(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.fail()
+    }
+
+    fn peek(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        self.fail()
+    }
+
+    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+        self.fail()
+    }
+
+    fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
+        self.fail()
+    }
+}
+
+#[test]
+fn a_candidate_that_fails_changes_nothing() {
+    let store = Arc::new(Broken::default());
+    let gate = gate(limited(100));
+    let (failing, heard) = candidate(limited(100));
+    gate.try_out(failing.store(Arc::clone(&store)));
+    let arguments = json!({ "amount": 1 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    for panics in [false, true] {
+        store.panics.store(panics, Ordering::Relaxed);
+        let Decision::Allow(permit) = gate.check(&call) else { panic!("allowed") };
+        permit.release();
+    }
+    let heard = heard.lock().unwrap();
+    let told: Vec<_> = heard.iter().map(|it| (it.kind(), it.rule(), it.candidate().failure().unwrap())).collect();
+    let unavailable = "the counter store is unavailable";
+    assert_eq!(told[0], (DifferenceKind::Fails, "/tools/t/limits/0", unavailable));
+    assert_eq!(told[1].0, DifferenceKind::Fails);
+    assert!(told[1].2.contains("panicked"), "{told:?}");
+    assert_eq!(gate.usage(&call).unwrap()[0].used().micros(), 0);
+
+    // Nor does one who hears of differences badly, or ends the trial at the first.
+    let ended = Arc::new(gate.clone());
+    let ender = Arc::clone(&ended);
+    let hasty = Candidate::new(policy(&json!({}))).on_difference(move |_| drop(ender.end_trial()));
+    gate.try_out(hasty);
+    assert!(gate.check(&call).is_allowed() && gate.trial().is_none());
+    gate.try_out(Candidate::new(policy(&json!({}))).on_difference(|_| panic!("on purpose")));
+    assert!(gate.check(&call).is_allowed());
+    assert_eq!(gate.end_trial().unwrap().differed(), 1);
+}
+
+#[test]
+fn a_trial_goes_on_across_a_network_and_over_policies() {
+    let (store, next) = (Arc::new(SwitchStore::default()), limited(5));
+    let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
+    let gate = builder.store(InProcess(MemoryStore::new())).build();
+    gate.try_out(Candidate::new(next.clone()).store(Arc::clone(&store)));
+    let arguments = json!({ "amount": 2 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    let permit = || -> AsyncPermit {
+        match now(gate.check_async(&call)) {
+            Decision::Allow(permit) => permit,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (one, mut two) = (permit(), permit());
+    assert_eq!(used(&next, &store, &call), ["4", "2"]);
+    now(one.release()).unwrap();
+    now(two.settle("5".parse().unwrap())).unwrap();
+    now(two.end()).unwrap();
+    assert_eq!(used(&next, &store, &call), ["5", "0"]);
+    drop(permit());
+    gate.replace_policy(None);
+    assert!(!now(gate.check_async(&call)).is_allowed());
+    let report = gate.end_trial().unwrap();
+    let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
+    assert_eq!(
+        (report.agreed(), rules),
+        (2, vec!["stops /tools/t/limits/0 1".into(), "otherwise /tools/t/limits/0 1".into()])
+    );
+}
+
+#[test]
+fn grants_try_candidates_out_by_name() {
+    let grants = Grants::new();
+    assert!(!grants.try_out("reader", Candidate::new(policy(&json!({})))), "there is no such policy");
+    for name in ["reader", "writer"] {
+        grants.replace_policy(name, policy(&json!({ "t": {} })));
+        grants.grant(name, None, name, None).unwrap();
+    }
+    assert!(grants.try_out("reader", Candidate::new(policy(&json!({})))));
+    let none = json!({});
+    for grant in ["reader", "writer", "reader", "nobody"] {
+        drop(grants.check(&ToolCall::new("t", &none).grant(grant)));
+    }
+    let report = grants.trial("reader").unwrap();
+    assert_eq!((report.agreed(), report.differed()), (0, 2));
+    assert!(grants.trial("writer").is_none() && grants.end_trial("none").is_none());
+    assert_eq!(grants.end_trial("reader"), Some(report));
+    assert!(grants.try_out("reader", Candidate::new(policy(&json!({})))));
+    grants.remove_policy("reader");
+    assert!(grants.trial("reader").is_none(), "a trial ends with the policy");
+}
+
+/// Under the candidate the call would not have been made either.
+#[test]
+fn what_cannot_be_recorded_is_given_back_to_the_candidate() {
+    let (store, kept) = (Arc::new(SwitchStore::default()), Kept::default());
+    let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
+    let gate = builder.audit(kept.clone()).require_audit().build();
+    gate.try_out(Candidate::new(limited(100)).store(Arc::clone(&store)));
+    let arguments = json!({ "amount": 2 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    kept.set_down(true);
+    assert!(!gate.check(&call).is_allowed());
+    assert_eq!(used(&limited(100), &store, &call), ["0", "0"]);
+    assert_eq!(gate.trial().unwrap().agreed(), 1);
+}
+
+#[test]
+fn candidates_come_and_go_while_calls_run() {
+    let gate = gate(limited(1_000_000));
+    let stop = AtomicBool::new(false);
+    let made = thread::scope(|scope| {
+        let calls: Vec<_> = (0..3)
+            .map(|thread| {
+                let (gate, stop) = (gate.clone(), &stop);
+                scope.spawn(move || {
+                    let (arguments, grant) = (json!({ "amount": 1 }), format!("g{thread}"));
+                    let call = ToolCall::new("t", &arguments).grant(&*grant);
+                    let mut made = 0u64;
+                    while !stop.load(Ordering::Relaxed) || made < 100 {
+                        let decision: Decision<Permit> = gate.check(&call);
+                        assert!(decision.is_allowed());
+                        made += 1;
+                    }
+                    made
+                })
+            })
+            .collect();
+        let mut judged = 0;
+        for round in 0..100 {
+            let max = if round % 2 == 0 { 1 } else { 1_000_000 };
+            if let Some(report) = gate.try_out(Candidate::new(limited(max))) {
+                judged += report.agreed() + report.differed();
+            }
+            gate.replace_policy(limited(1_000_000 + round));
+            thread::sleep(Duration::from_micros(200));
+        }
+        assert!(gate.end_trial().is_some());
+        stop.store(true, Ordering::Relaxed);
+        let made: u64 = calls.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert!(judged <= made);
+        made
+    });
+    let used: u64 = (0..3)
+        .map(|thread| {
+            let (arguments, grant) = (json!({ "amount": 1 }), format!("g{thread}"));
+            let states = gate.usage(&ToolCall::new("t", &arguments).grant(&*grant)).unwrap();
+            assert_eq!(states[1].used().micros(), 0, "nothing is in flight");
+            states[0].used().micros() / 1_000_000
+        })
+        .sum();
+    assert_eq!(used, made, "every call was counted once");
+}
+
+#[test]
+fn a_report_is_bounded() {
+    let tools: serde_json::Map<String, Value> =
+        (0..1100).map(|index| (format!("t{index}"), json!({ "action": "deny" }))).collect();
+    let gate = gate("{\"version\":\"1\",\"default\":\"allow\"}".parse().unwrap());
+    gate.try_out(Candidate::new(policy(&Value::Object(tools))));
+    let none = json!({});
+    for index in 0..1100 {
+        drop(gate.check(&ToolCall::new(&format!("t{index}"), &none)));
+    }
+    let report = gate.end_trial().unwrap();
+    assert_eq!((report.differed(), report.rules().len()), (1100, 1024));
+}
+
+/// What the store did not hear of is settled again, and the candidate counts what it is settled to in the end.
+#[test]
+fn a_settlement_that_failed_is_none_for_the_candidate() {
+    let policy = limited(50);
+    let (store, apart) = (Arc::new(SwitchStore::default()), Arc::new(SwitchStore::default()));
+    let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store));
+    let gate = builder.clock(ManualClock::new(START)).build();
+    gate.try_out(Candidate::new(policy.clone()).store(Arc::clone(&apart)));
+    let arguments = json!({ "amount": 10 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    let Decision::Allow(mut permit) = gate.check(&call) else { panic!("it has room") };
+    store.set_down(true);
+    assert!(permit.settle("5".parse().unwrap()).is_err());
+    store.set_down(false);
+    assert_eq!(used(&policy, &apart, &call)[0], "10");
+    permit.settle("7".parse().unwrap()).unwrap();
+    assert_eq!([&store, &apart].map(|store| used(&policy, store, &call)[0].clone()), ["7", "7"]);
+}
