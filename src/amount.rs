@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Number;
 
-use crate::number::{Decimal, Exact, ShortText};
+use crate::json::number::{Decimal, Exact, ShortText};
 
 /// An amount from 0 to 9,000,000,000,000 with at most six decimals, held exactly.
 ///

@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
-use crate::hex::{Hex, bytes_of_hex};
+use crate::json::hex::{Hex, bytes_of_hex};
+use crate::time::Timestamp;
 
-pub use crate::limit::Span;
-pub use crate::subject::Subject;
+pub use crate::call::subject::Subject;
 
 /// A counter of one policy, whoever is counted by it.
 ///
@@ -118,6 +118,16 @@ pub enum Meter {
 
 /// All charges of one call. Up to four stay out of the heap.
 pub type Charges = SmallVec<[Charge; 4]>;
+
+/// A span of time: from `start` up to but not including `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "a start and an end are what a span is")]
+pub struct Span {
+    /// The first instant.
+    pub start: Timestamp,
+    /// The first instant after it.
+    pub end: Timestamp,
+}
 
 #[cfg(test)]
 mod tests {

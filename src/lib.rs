@@ -1,51 +1,33 @@
 #![doc = include_str!("../README.md")]
 
 mod amount;
-pub mod analysis;
 pub mod approval;
 pub mod audit;
 mod call;
-mod caller;
-mod canonical;
 pub mod charge;
 mod decision;
+pub mod docs;
 mod gate;
 mod grants;
-mod hex;
-mod identity;
-pub mod intercept;
 mod json;
-mod limit;
-mod limit_state;
-mod link;
 pub mod mcp;
-mod number;
-mod object;
-mod path;
-mod permit;
-mod pointer;
 mod policy;
-pub mod recommend;
-pub mod replay;
-pub mod security;
-pub mod shadow;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod store;
-mod subject;
-pub mod testing;
 mod time;
-pub mod trace;
+mod tools;
 
 pub use amount::{Amount, AmountError, Total};
 pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};
 pub use audit::{AuditError, AuditRecord, AuditSink};
-pub use call::{Arguments, ToolCall};
-pub use caller::Caller;
-pub use decision::{ApprovalRequest, Decision, Denial, RateLimited};
-pub use gate::{Gate, GateBuilder, Obstacle};
+pub use call::{Arguments, Caller, Identity, ToolCall};
+pub use decision::{
+    ApprovalRequest, AsyncPermit, Decision, Denial, Leave, LimitState, Permit, RateLimited, SettleError,
+};
+pub use docs::security;
+pub use gate::{Gate, GateBuilder, Obstacle, shadow};
 pub use grants::{Access, Grant, GrantError, Grants};
-pub use identity::Identity;
-pub use limit_state::LimitState;
-pub use permit::{AsyncPermit, Leave, Permit, SettleError};
-pub use policy::explain;
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};
+pub use tools::{analysis, explain, intercept, recommend, replay, testing, trace};

@@ -293,6 +293,12 @@ impl Clock for ManualClock {
     }
 }
 
+/// The time from `now` until `until` in whole milliseconds, rounded up; zero if it has passed.
+pub(crate) fn wait_millis(now: Timestamp, until: Timestamp) -> u64 {
+    let micros = i128::from(until.unix_micros()) - i128::from(now.unix_micros());
+    u64::try_from(micros.max(0)).unwrap_or(u64::MAX).div_ceil(MICROS_PER_SECOND.unsigned_abs() / 1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,5 +399,15 @@ mod tests {
         assert_eq!(Timestamp::from(UNIX_EPOCH - Duration::from_millis(1)), Timestamp(-1_000));
         assert_eq!(Timestamp::MAX.saturating_since(Timestamp::MIN), Duration::from_micros(u64::MAX));
         assert_eq!(Timestamp::MIN.saturating_since(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn waits_are_rounded_up() {
+        let at = Timestamp::from_unix_micros;
+        assert_eq!(wait_millis(at(0), at(1)), 1);
+        assert_eq!(wait_millis(at(0), at(1000)), 1);
+        assert_eq!(wait_millis(at(0), at(1001)), 2);
+        assert_eq!(wait_millis(at(5), at(0)), 0);
+        assert_eq!(wait_millis(Timestamp::MIN, Timestamp::MAX), u64::MAX / 1000 + 1);
     }
 }

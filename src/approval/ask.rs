@@ -5,10 +5,10 @@ use sha2::{Digest as _, Sha256};
 use super::DETAILS_BYTES;
 use super::id::{ApprovalId, CallDigest};
 use crate::call::ToolCall;
-use crate::canonical;
-use crate::identity::Identity;
-use crate::number::Exact;
-use crate::path::{Datum, Facts, Found};
+use crate::call::identity::Identity;
+use crate::call::path::{Datum, Facts, Found};
+use crate::json::canonical;
+use crate::json::number::Exact;
 use crate::policy::{Binding, Digest, Terms};
 use crate::time::Timestamp;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::hex::{Hex, unhex};
+use crate::json::hex::{Hex, unhex};
 
 /// A SHA-256 over all that an approval is bound to: tool, server, arguments, grant, session, agent, user and policy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::group::{Shelf, changes};
 use super::record::{Approval, Claim, Verdict};
-use super::shelf::{Shelf, changes};
 use super::{ApprovalError, ApprovalId, ApprovalStore, Ask, CAPACITY, CallDigest, DETAILS_BYTES, DecideError, PENDING};
 use crate::time::Timestamp;
 

@@ -7,24 +7,24 @@
 //! [`Gate::pending`](crate::Gate::pending) alone, or their twins that end in `_async`.
 
 mod ask;
+mod group;
 mod id;
+mod json;
 mod memory;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
-mod shelf;
 pub mod signed;
 mod store;
-mod written;
 
 use std::error::Error;
 
 pub use ask::Ask;
 pub use id::{ApprovalId, CallDigest, ParseApprovalIdError};
+pub use json::ParseApprovalError;
 pub use memory::MemoryApprovals;
 pub use record::{Approval, ApprovalState, Claim, Verdict};
 pub use store::{Answer, ApprovalStore, AsyncApprovalStore, InProcess};
-pub use written::ParseApprovalError;
 
 /// How many bytes the names of tool and caller may have together. The agent writes the tool's, and a store keeps it.
 const NAME_BYTES: usize = 4096;

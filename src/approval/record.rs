@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::DecideError;
 use super::ask::{Ask, Details, asker};
 use super::id::ApprovalId;
-use crate::identity::Identity;
-use crate::number::Exact;
+use crate::call::identity::Identity;
+use crate::json::number::Exact;
 use crate::time::Timestamp;
 
 /// Where an approval stands.

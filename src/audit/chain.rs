@@ -8,8 +8,8 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::record::AuditRecord;
-use crate::hex::{Hex, undigest};
-use crate::object::Object;
+use crate::json::hex::{Hex, undigest};
+use crate::json::object::Object;
 
 /// How long a line may be. A record is shorter by far, but for the states of very many limits.
 pub(super) const LINE: usize = 16 * 1024 * 1024;

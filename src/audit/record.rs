@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::spelling::{self, Spelt};
+use super::text_format::{self, Spelt};
 use crate::amount::Amount;
 use crate::approval::ApprovalId;
 use crate::call::ToolCall;
-use crate::hex::{Hex, unhex};
-use crate::identity::Identity;
-use crate::limit_state::LimitState;
+use crate::call::identity::Identity;
+use crate::decision::limit_state::LimitState;
+use crate::json::hex::{Hex, unhex};
 use crate::policy::{Code, Digest};
 use crate::time::Timestamp;
 
@@ -160,10 +160,10 @@ fn is_zero(count: &u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditRecord {
-    #[serde(with = "spelling::one")]
+    #[serde(with = "text_format::one")]
     pub(super) time: Timestamp,
     pub(super) event: Event,
-    #[serde(default, with = "spelling::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "text_format::option", skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<DecisionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) decision: Option<Outcome>,
@@ -173,7 +173,7 @@ pub struct AuditRecord {
     pub(super) rule: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) message: Option<Box<str>>,
-    #[serde(default, with = "spelling::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "text_format::option", skip_serializing_if = "Option::is_none")]
     pub(super) policy: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<Box<str>>,
@@ -193,23 +193,23 @@ pub struct AuditRecord {
     pub(super) argument_names: Box<[Box<str>]>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) more_arguments: u64,
-    #[serde(default, with = "spelling::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "text_format::option", skip_serializing_if = "Option::is_none")]
     pub(super) arguments_digest: Option<ArgumentsDigest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) arguments: Option<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) context: Option<Map<String, Value>>,
-    #[serde(default, skip_serializing_if = "<[_]>::is_empty", with = "spelling::limits")]
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty", with = "text_format::limits")]
     pub(super) limits: Vec<LimitState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) retry_after_ms: Option<u64>,
-    #[serde(default, with = "spelling::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "text_format::option", skip_serializing_if = "Option::is_none")]
     pub(super) approval: Option<ApprovalId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) by: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) approved: Option<bool>,
-    #[serde(default, with = "spelling::option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "text_format::option", skip_serializing_if = "Option::is_none")]
     pub(super) amount: Option<Amount>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<Box<str>>,
@@ -240,7 +240,7 @@ impl fmt::Debug for ArgumentsDigest {
 
 impl Spelt for ArgumentsDigest {
     fn read(text: &str) -> Option<Self> {
-        crate::hex::undigest(text).map(Self)
+        crate::json::hex::undigest(text).map(Self)
     }
 }
 

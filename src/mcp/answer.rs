@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::Call;
+use crate::decision::limit_state::LimitState;
+use crate::decision::permit::Leave;
 use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited};
-use crate::limit_state::LimitState;
-use crate::permit::Leave;
 use crate::policy::{Code, Digest};
 
 /// A refusal, to be written as MCP.

@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 use super::filter_tools_list;
 use crate::call::ToolCall;
-use crate::canonical;
+use crate::call::identity::Identity;
 use crate::decision::{Denial, Refusal, default_message};
-use crate::hex::{Hex, unhex};
-use crate::identity::Identity;
+use crate::json::canonical;
+use crate::json::hex::{Hex, unhex};
 use crate::policy::{Code, Policy};
 
 /// The definitions of servers' tools as they were first seen, so that a tool which turns into another one under its old name is

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use super::evaluate::Evaluation;
 use crate::call::ToolCall;
-use crate::path::Path;
+use crate::call::path::Path;
 
 /// How long an approval holds where `approval` does not say.
 const DEFAULT_TTL: Duration = Duration::from_secs(600);
 
 /// `approval` of one rules object.
 #[derive(Default)]
-pub(super) struct Approving {
+pub(crate) struct Approving {
     /// In seconds.
-    pub(super) ttl: Option<u32>,
-    pub(super) approvers: Option<Box<[Box<str>]>>,
-    pub(super) min_approvers: Option<u32>,
-    pub(super) bind: Option<Box<[Binding]>>,
+    pub(crate) ttl: Option<u32>,
+    pub(crate) approvers: Option<Box<[Box<str>]>>,
+    pub(crate) min_approvers: Option<u32>,
+    pub(crate) bind: Option<Box<[Binding]>>,
 }
 
 /// An argument that an approval is bound to.

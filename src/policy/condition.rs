@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::expression::Expression;
 use super::text::{Directories, Hosts, Needle};
-use crate::number::Exact;
-use crate::path::{Datum, Facts, Found, Path, Visit};
+use crate::call::path::{Datum, Facts, Found, Path, Visit};
+use crate::json::number::Exact;
 
 /// What a condition says of a call. What cannot be decided never helps the caller: it does not satisfy `require`, and
 /// it does match in `deny_if` and `require_approval_if`.
@@ -38,7 +38,7 @@ impl Truth {
 
     /// The strongest of many by `or`: true if any is, else undecidable if any is.
     #[inline]
-    pub(super) fn any(truths: impl Iterator<Item = Self>) -> Self {
+    pub(crate) fn any(truths: impl Iterator<Item = Self>) -> Self {
         Self::join(truths, Self::True)
     }
 
@@ -196,11 +196,11 @@ pub(crate) struct Types {
 
 impl Test {
     /// The paths to what it compares.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.path).chain(self.check.other())
     }
 
-    pub(super) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
+    pub(crate) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
         let operand = match self.check.other() {
             None => Other::default(),
             Some(path) => match self.check.usable(path.resolve(facts)) {
@@ -260,7 +260,7 @@ const MAX_OTHERS: usize = 1_000;
 impl Check {
     /// The path to what is compared with, if that stands elsewhere in the call.
     #[inline]
-    pub(super) fn other(&self) -> Option<&Path> {
+    pub(crate) fn other(&self) -> Option<&Path> {
         match self {
             Self::Equal(Operand::From(path))
             | Self::Order(_, Operand::From(path))

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::Policy;
 use super::approval::Approving;
 use super::code::Code;
+use super::compiled::{Action, Compiled, DefaultEffect, Rule, RuleRef, Rules, Section};
 use super::condition::{Condition, Stance, Truth};
 use super::pattern::Matching;
 use super::plan::{Plan, Uncountable};
-use super::{Action, Compiled, DefaultEffect, Policy, Rule, RuleRef, Rules, Section};
 use crate::call::ToolCall;
-use crate::path::Facts;
+use crate::call::path::Facts;
 use crate::time::Timestamp;
 
 /// What the rules of a policy say of a call. Whether its limits have room is another question, for a
@@ -96,7 +97,7 @@ impl Compiled {
     /// The first thing that `find` finds in the rules that apply: those of the matching entries in document order, then
     /// those of `all_tools`.
     #[inline]
-    pub(super) fn first<'c, T>(
+    pub(crate) fn first<'c, T>(
         &'c self,
         call: &ToolCall<'_>,
         matching: &Matching,
@@ -119,7 +120,7 @@ fn first_rule(rules: &[Rule], stops: impl Fn(&Rule) -> bool) -> Option<u32> {
 
 impl Rule {
     #[inline]
-    pub(super) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
+    pub(crate) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
         Truth::all(self.conditions.iter().map(|condition: &Condition| condition.truth(facts, stance)))
     }
 }
@@ -195,7 +196,7 @@ impl<'p> Evaluation<'p> {
     }
 
     /// Calls `visit` for `approval` of every rules object that matches the call, in document order.
-    pub(super) fn each_approving(&self, call: &ToolCall<'_>, mut visit: impl FnMut(&'p Approving)) {
+    pub(crate) fn each_approving(&self, call: &ToolCall<'_>, mut visit: impl FnMut(&'p Approving)) {
         self.policy.compiled().first(call, &self.matching, |_, rules| {
             rules.approval.as_deref().map(&mut visit);
             None::<()>

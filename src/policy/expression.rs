@@ -21,7 +21,7 @@ enum Way {
 }
 
 impl Expression {
-    pub(super) fn new(compiled: Regex, ignore_case: bool) -> Self {
+    pub(crate) fn new(compiled: Regex, ignore_case: bool) -> Self {
         let source = compiled.as_str().into();
         let way = match Walk::new(compiled.as_str(), ignore_case) {
             Some(walk) => Way::Walk(Arc::new(walk)),
@@ -37,7 +37,7 @@ impl Expression {
 
     /// Whether a match is found. Linear in the text.
     #[inline]
-    pub(super) fn is_match(&self, text: &str) -> bool {
+    pub(crate) fn is_match(&self, text: &str) -> bool {
         match &self.way {
             Way::Walk(walk) => walk.is_match(text),
             Way::Search(regex) => regex.is_match(text),

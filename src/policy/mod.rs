@@ -2,56 +2,44 @@
 //!
 //! Pure: nothing in here keeps state, reads a clock, or does I/O.
 
-mod applying;
 mod approval;
 mod bounds;
-mod code;
+pub(crate) mod code;
 mod compile;
-mod condition;
-mod document;
+pub(crate) mod compiled;
+pub(crate) mod condition;
+mod digest;
+pub(crate) mod document;
 mod error;
-mod evaluate;
-pub mod explain;
+pub(crate) mod evaluate;
 mod expression;
-mod partial;
-mod pattern;
-mod places;
-mod plan;
-mod reader;
+pub(crate) mod limit;
+pub(crate) mod pattern;
+pub(crate) mod plan;
+pub(crate) mod read;
 mod schema;
-mod source;
-mod suggest;
-mod text;
+pub(crate) mod text;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::amount::Amount;
 use crate::charge::CounterId;
-use crate::hex::Hex;
-use crate::limit::{Algorithm, Limit, Scope, Window};
-use crate::pointer;
-use condition::Condition;
+use compiled::{Compiled, Counter, DefaultEffect};
 
 pub use bounds::Bounds;
 pub use code::Code;
+pub use digest::Digest;
 pub use error::{Issue, IssueCode, PolicyError};
 pub use evaluate::{Effect, Evaluation};
 
 pub(crate) use approval::{Binding, Terms};
 pub(crate) use error::Issues;
-pub(crate) use explain::Standing;
-pub(crate) use partial::{Gaps, Missing};
 pub(crate) use pattern::Names;
-pub(crate) use places::Place;
 pub(crate) use plan::{LimitRef, Plan, Uncountable};
-pub(crate) use reader::quote;
-pub(crate) use suggest::edits;
-pub(crate) use suggest::suggest;
+pub(crate) use read::{edits, quote, suggest};
 
 #[cfg(test)]
 pub(crate) use condition::{Truth, equal};
@@ -88,117 +76,6 @@ struct Named {
     namespace: Box<str>,
     /// One for each counter of the document.
     counters: Box<[CounterId]>,
-}
-
-/// A document in the form in which it decides.
-pub(crate) struct Compiled {
-    /// The document in one line.
-    text: Box<str>,
-    digest: Digest,
-    default: DefaultEffect,
-    hide: Names,
-    names: Names,
-    entries: compile::Entries,
-    all_tools: Rules,
-    counters: Vec<Counter>,
-    /// Whether any rule or limit asks for the time.
-    reads_time: bool,
-}
-
-/// The outcome for a tool that no entry matches.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum DefaultEffect {
-    Allow,
-    Deny,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Action {
-    #[default]
-    Allow,
-    Deny,
-    RequireApproval,
-}
-
-/// A rules object.
-#[derive(Default)]
-struct Rules {
-    action: Action,
-    reason: Option<Box<str>>,
-    require: Box<[Rule]>,
-    deny_if: Box<[Rule]>,
-    require_approval_if: Box<[Rule]>,
-    /// Boxed, as it is rare.
-    approval: Option<Box<approval::Approving>>,
-    /// `rate_limit` is the last of them.
-    limits: Box<[Limit]>,
-}
-
-impl Rules {
-    /// Whether they can stop a call, apart from their limits.
-    fn can_stop(&self) -> bool {
-        self.action != Action::Allow
-            || !(self.require.is_empty() && self.deny_if.is_empty() && self.require_approval_if.is_empty())
-    }
-
-    /// Whether they stop nothing, count nothing, and say nothing of approvals.
-    fn is_empty(&self) -> bool {
-        !self.can_stop() && self.approval.is_none() && self.limits.is_empty()
-    }
-}
-
-struct Rule {
-    conditions: Box<[Condition]>,
-    message: Option<Box<str>>,
-}
-
-/// A counter that one or more limits charge.
-struct Counter {
-    name: Box<str>,
-    window: Window,
-    utc_offset: i32,
-    scope: Scope,
-    algorithm: Algorithm,
-    /// The maximum of the limit that names it first.
-    max: Amount,
-    /// Which of the name's token buckets it is, the slowest first: each runs full at the rate of its own maximum. By that and not by
-    /// where they stand an edited policy finds them again; and where one is gone, the next has at least as much missing.
-    bucket: usize,
-}
-
-/// What identifies a policy: a SHA-256 over its document without blanks, in the order in which it is written.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    pub(crate) const fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-/// 64 hexadecimal digits.
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hex(&self.0).fmt(f)
-    }
-}
-
-/// As its `Display`.
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Digest({self})")
-    }
 }
 
 impl Policy {
@@ -253,7 +130,7 @@ impl Policy {
         Self(Arc::new(Named { compiled, namespace: namespace.into(), counters }))
     }
 
-    fn compiled(&self) -> &Compiled {
+    pub(crate) fn compiled(&self) -> &Compiled {
         &self.0.compiled
     }
 
@@ -315,72 +192,11 @@ fn counters_in(namespace: &str, counters: &[Counter]) -> Box<[CounterId]> {
             0 => kind.to_owned(),
             other => format!("{kind} #{other}"),
         };
-        let scope: Vec<_> = counter.scope.parts.iter().map(crate::limit::ScopePart::canonical).collect();
+        let scope: Vec<_> = counter.scope.parts.iter().map(crate::policy::limit::ScopePart::canonical).collect();
         let parts = [namespace, &counter.name, &window, &offset, &algorithm];
         CounterId::of(parts.into_iter().chain(scope.iter().map(String::as_str)))
     };
     counters.iter().map(id).collect()
-}
-
-/// A place of the policy that a decision can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RuleRef {
-    /// None is `all_tools`.
-    pub(crate) entry: Option<u32>,
-    pub(crate) section: Section,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Section {
-    Action,
-    Require(u32),
-    DenyIf(u32),
-    RequireApprovalIf(u32),
-    Limit(u32),
-    RateLimit,
-}
-
-impl Compiled {
-    fn rules(&self, entry: Option<u32>) -> Option<&Rules> {
-        entry.map_or(Some(&self.all_tools), |entry| self.entries.get(entry))
-    }
-
-    fn pointer(&self, rule: RuleRef) -> String {
-        let mut text = match rule.entry {
-            None => "/all_tools".to_owned(),
-            Some(entry) => {
-                let mut text = "/tools".to_owned();
-                pointer::push_key(&mut text, self.names.name(entry));
-                text
-            }
-        };
-        let (key, index) = match rule.section {
-            Section::Action => ("action", None),
-            Section::Require(index) => ("require", Some(index)),
-            Section::DenyIf(index) => ("deny_if", Some(index)),
-            Section::RequireApprovalIf(index) => ("require_approval_if", Some(index)),
-            Section::Limit(index) => ("limits", Some(index)),
-            Section::RateLimit => ("rate_limit", None),
-        };
-        pointer::push_key(&mut text, key);
-        if let Some(index) = index {
-            pointer::push_index(&mut text, index as usize);
-        }
-        text
-    }
-
-    /// The author's text for a call that the rule stops.
-    fn message(&self, rule: RuleRef) -> Option<&str> {
-        let rules = self.rules(rule.entry)?;
-        match rule.section {
-            Section::Action => rules.reason.as_deref(),
-            Section::Require(index) => rules.require.get(index as usize)?.message.as_deref(),
-            Section::DenyIf(index) => rules.deny_if.get(index as usize)?.message.as_deref(),
-            Section::RequireApprovalIf(index) => rules.require_approval_if.get(index as usize)?.message.as_deref(),
-            Section::Limit(index) => rules.limits.get(index as usize)?.on_exceed.as_deref(),
-            Section::RateLimit => None,
-        }
-    }
 }
 
 /// By their documents: the namespace is no part of it.

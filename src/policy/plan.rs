@@ -4,15 +4,16 @@ use std::collections::{HashMap, HashSet};
 
 use smallvec::SmallVec;
 
+use super::Policy;
 use super::code::Code;
+use super::compiled::{Compiled, RuleRef, Section};
 use super::pattern::Matching;
-use super::{Compiled, Policy, RuleRef, Section};
 use crate::amount::Amount;
 use crate::call::ToolCall;
+use crate::call::path::{Datum, Facts, Found};
+use crate::call::subject::OwnScope;
 use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
-use crate::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
-use crate::path::{Datum, Facts, Found};
-use crate::subject::OwnScope;
+use crate::policy::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
 use crate::time::Timestamp;
 
 /// What a call costs: the charges, and the limits that they are for.
@@ -25,9 +26,9 @@ pub(crate) struct Plan {
 /// A limit of the policy, and which charge of the plan is its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitRef {
-    pub(super) entry: Option<u32>,
-    pub(super) index: u32,
-    pub(super) charge: u32,
+    pub(crate) entry: Option<u32>,
+    pub(crate) index: u32,
+    pub(crate) charge: u32,
 }
 
 impl LimitRef {
@@ -49,7 +50,7 @@ impl Plan {
     /// # Errors
     /// The call lacks a part of the limit's scope, or has no valid amount.
     #[inline]
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         policy: &Policy,
         found: LimitRef,
@@ -149,7 +150,7 @@ impl Plan {
 impl Compiled {
     /// Calls `visit` for every limit that applies, in document order, until it gives something.
     #[inline]
-    pub(super) fn each_limit<'c, T>(
+    pub(crate) fn each_limit<'c, T>(
         &'c self,
         call: &ToolCall<'_>,
         matching: &Matching,
@@ -263,7 +264,7 @@ fn write_subject(subject: &mut Subject, scope: &Scope, facts: &Facts<'_>) -> Opt
 }
 
 #[inline]
-pub(super) fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
+pub(crate) fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
     match &limit.cost {
         Cost::Constant(amount) => Some(*amount),
         Cost::From(path) => match path.resolve(facts) {

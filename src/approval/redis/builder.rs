@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::RedisApprovals;
 use crate::approval::{CAPACITY, DETAILS_BYTES, PENDING};
-use crate::link::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
+use crate::redis::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
 
 /// Puts a [`RedisApprovals`] together.
 ///

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
-use super::shelf::{Place, Shelf, changes};
+use super::group::{Place, Shelf, changes};
 use super::{
     Answer, Approval, ApprovalError, ApprovalId, ApprovalState, Ask, AsyncApprovalStore, CallDigest, Claim,
     DecideError, Verdict,
 };
-use crate::hex::Hex;
-use crate::link::{Beyond, Cause, Known, LATEST, Link, Sent};
+use crate::json::hex::Hex;
+use crate::redis::{Beyond, Cause, Known, LATEST, Link, Sent};
 use crate::time::Timestamp;
 
-pub use crate::link::BuildError;
+pub use crate::redis::BuildError;
 pub use builder::RedisApprovalsBuilder;
 
 /// How often a verb tries again because others have changed the same approvals between its reading and its writing. One of them

@@ -5,8 +5,8 @@
 //! two bytes, and each name behind its length, two bytes. The largest byte first.
 
 use crate::approval::{Approval, ApprovalId, CallDigest};
-use crate::canonical;
-use crate::number::Exact;
+use crate::json::canonical;
+use crate::json::number::Exact;
 use crate::time::Timestamp;
 
 #[derive(Debug)]

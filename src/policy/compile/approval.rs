@@ -3,8 +3,8 @@
 use super::super::approval::{Approving, Binding};
 use super::super::document::APPROVAL_TERMS;
 use super::super::error::IssueCode;
-use super::super::reader::{Reader, quote};
 use crate::json::Node;
+use crate::policy::read::{Reader, quote};
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Box<Approving>> {
     let fields = reader.object(node, &APPROVAL_TERMS)?;

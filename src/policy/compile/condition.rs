@@ -5,11 +5,11 @@ use serde_json::Value;
 use super::super::condition::{Affix, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
 use super::super::document::{COMPARISON, CONDITION, GROUPS, OPERATORS, Operator, TYPES, Takes};
 use super::super::error::IssueCode;
-use super::super::reader::{Fields, Reader, quote};
-use super::super::suggest::{Want, nearest, retype};
 use super::super::text::{Directories, Hosts, Needle};
+use crate::json::number::Exact;
 use crate::json::{Json, Node};
-use crate::number::Exact;
+use crate::policy::read::suggest::{Want, nearest, retype};
+use crate::policy::read::{Fields, Reader, quote};
 
 /// What a rule's list asks of its conditions.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ fn is_almost_group(key: &str) -> bool {
 fn path_and_operator(
     reader: &mut Reader<'_>,
     fields: Fields<'_, '_>,
-) -> (Option<crate::path::Path>, Option<&'static Operator>) {
+) -> (Option<crate::call::path::Path>, Option<&'static Operator>) {
     let path = reader.field(fields, "path", |reader, node| reader.path(node, "`path`"));
     let operator = reader.field(fields, "op", |reader, node| {
         let known = node.as_str().and_then(Operator::named);
@@ -131,7 +131,7 @@ fn comparison(
     reads_time: &mut bool,
 ) -> Option<Condition> {
     let (path, operator) = path_and_operator(reader, fields);
-    *reads_time |= path.as_ref().is_some_and(crate::path::Path::reads_time);
+    *reads_time |= path.as_ref().is_some_and(crate::call::path::Path::reads_time);
     let absent_matches = absent(reader, fields, operator, below);
     let ignore_case = ignore_case(reader, fields);
     let (value, other) = (fields.get("value"), fields.get("value_from"));
@@ -190,7 +190,7 @@ fn absent(reader: &mut Reader<'_>, fields: Fields<'_, '_>, operator: Option<&Ope
 /// A check, and whether its sense is turned around by its value.
 type Checked = (Check, bool);
 
-fn check_from(takes: Takes, path: crate::path::Path, case: IgnoreCase) -> Option<Checked> {
+fn check_from(takes: Takes, path: crate::call::path::Path, case: IgnoreCase) -> Option<Checked> {
     let order = |order, path| Check::Order(order, Operand::From(path));
     let check = match takes {
         Takes::Equal => Check::Equal(Operand::From(path)),

@@ -7,17 +7,16 @@ use smallvec::SmallVec;
 use super::super::document::{LIMIT, RATE};
 use super::super::error::IssueCode;
 use super::super::pattern::Names;
-use super::super::reader::{Fields, Reader, quote, shown};
-use super::super::suggest::{Want, listed};
-use super::super::{Counter, Rules};
-use super::Entries;
 use super::sketch::{Parts, Sketch};
 use crate::amount::Amount;
+use crate::json::pointer;
 use crate::json::{Json, Node};
-use crate::limit::{
+use crate::policy::compiled::{Counter, Entries, Rules};
+use crate::policy::limit::{
     ALGORITHMS, Algorithm, Cost, Limit, SCOPES, Scope, ScopePart, WINDOWS, Window, parse_duration, parse_utc_offset,
 };
-use crate::pointer;
+use crate::policy::read::suggest::{Want, listed};
+use crate::policy::read::{Fields, Reader, quote, shown};
 
 /// Where each limit stands in the text, and the counters that limits share.
 #[derive(Default)]

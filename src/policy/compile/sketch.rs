@@ -1,8 +1,8 @@
 //! What can be told of a limit, though something may be wrong in it; and what limits of one counter have to agree in.
 
-use super::super::Counter;
 use crate::amount::Amount;
-use crate::limit::{Algorithm, Cost, Limit, Scope, Window};
+use crate::policy::compiled::Counter;
+use crate::policy::limit::{Algorithm, Cost, Limit, Scope, Window};
 
 /// What of a limit could be read.
 #[derive(Clone)]

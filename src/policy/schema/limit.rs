@@ -7,7 +7,7 @@ use super::super::document::{LIMIT, RATE};
 use super::{
     Amount, Duration, Scope, ScopePath, SinglePath, Window, boolean, object, some, string, text, without, words,
 };
-use crate::limit::{self, ALGORITHMS, SCOPES, WINDOWS};
+use crate::policy::limit::{self, ALGORITHMS, SCOPES, WINDOWS};
 
 pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
     let description = "How much may pass in a time, and for whom.";

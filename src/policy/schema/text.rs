@@ -4,8 +4,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::super::Bounds;
 use super::{Path, SinglePath};
-use crate::limit::MAX_DURATION;
-use crate::path::{CALL_MEMBERS, TIME_MEMBERS};
+use crate::call::path::{CALL_MEMBERS, TIME_MEMBERS};
+use crate::policy::limit::MAX_DURATION;
 
 /// A name in `hide`.
 pub(super) fn name() -> Schema {
@@ -206,7 +206,7 @@ mod tests {
         let step = matcher(&single_step());
         for character in '\0'..=char::MAX {
             let name = format!(".{character}");
-            let is_path = crate::path::Path::parse(&format!("args{name}")).is_ok();
+            let is_path = crate::call::path::Path::parse(&format!("args{name}")).is_ok();
             assert_eq!(step.is_match(&name), is_path, "{character:?}");
         }
     }

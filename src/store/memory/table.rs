@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::row::{Cell, Cells, Key, Row};
+use crate::call::subject::hash_code;
 use crate::charge::{Charge, CounterId, Meter, Subject};
-use crate::subject::hash_code;
 use crate::time::Timestamp;
 
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::RedisStore;
 use super::wire::{Bound, Keys};
-use crate::link::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
+use crate::redis::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
 
 const LIMBS: &str = include_str!("limbs.lua");
 

@@ -8,11 +8,11 @@ use std::fmt;
 use redis::{Cmd, Value};
 
 use crate::charge::{CounterId, Subject};
-use crate::link::{Known, Link, Sent};
+use crate::redis::{Known, Link, Sent};
 use crate::store::{Answer, AsyncCounterStore, Outcome, Reserve, Settle, StoreError, Tallies};
 use wire::{Bound, Keys};
 
-pub use crate::link::BuildError;
+pub use crate::redis::BuildError;
 pub use builder::RedisStoreBuilder;
 
 /// A store of counters in Redis 7 or Valkey: processes that name the same server and prefix share them.

@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, CounterId, Meter, Subject};
-use crate::link::{Beyond, Cause, EXACT, LATEST};
+use crate::redis::{Beyond, Cause, EXACT, LATEST};
 use crate::store::{Counter, Outcome, ReservationId, Settled, StoreError, Tallies, Tally};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 

@@ -48,49 +48,35 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
     imports
 }
 
-#[test]
-fn policy_and_store_do_not_know_each_other() {
-    let imports = imports();
-    let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
-    assert!(!knows("policy", "store") && !knows("store", "policy"));
-    for both in
-        ["gate", "decision", "grants", "permit", "limit_state", "mcp", "audit", "shadow", "trace", "testing", "replay"]
-    {
-        assert!(!knows("policy", both) && !knows("store", both), "neither wing knows `{both}`");
-    }
-    assert!(
-        !knows("analysis", "gate") && !knows("analysis", "store"),
-        "tools over the policy alone never see the hall"
-    );
-    let sees_both: Vec<_> = imports.keys().filter(|module| knows(module, "policy") && knows(module, "store")).collect();
-    assert_eq!(
-        sees_both,
-        ["decision", "gate", "grants", "limit_state", "mcp", "permit", "shadow", "trace"],
-        "the gate joins the wings, a permit carries what both gave, grants choose among gates, a session ends permits, \
-         a candidate has both, and a trace swaps the one and fails the other"
-    );
-}
+/// The rooms of `src/`, and the rooms that each may use.
+const MAY_USE: [(&str, &[&str]); 14] = [
+    ("json", &[]),
+    ("time", &[]),
+    ("amount", &["json"]),
+    ("call", &["json", "time"]),
+    ("charge", &["amount", "call", "json", "time"]),
+    ("redis", &[]),
+    ("policy", &["amount", "call", "charge", "json", "time"]),
+    ("store", &["amount", "call", "charge", "redis", "time"]),
+    ("approval", &["call", "json", "policy", "redis", "time"]),
+    ("decision", &["amount", "approval", "charge", "policy", "store", "time"]),
+    ("audit", &["amount", "approval", "call", "decision", "json", "policy", "time"]),
+    ("mcp", &["call", "decision", "json", "policy", "store"]),
+    ("gate", &["amount", "approval", "audit", "call", "charge", "decision", "policy", "store", "time"]),
+    ("grants", &["approval", "call", "decision", "gate", "policy", "store", "time"]),
+];
 
-/// Tools over the policy alone see no hall and no state.
+/// `tools` may use every room, and no room uses them.
 #[test]
-fn recommendations_know_the_policy_alone() {
-    assert_eq!(imports()["recommend"], BTreeSet::from(["policy".to_owned()]));
-}
-
-/// A replay decides: it needs counters and a gate, and so is no tool over the policy alone. It stands beside `shadow`, on the far
-/// side of the hall, where nothing that a host decides by imports it; `analysis` stays on the policy's side.
-#[test]
-fn what_looks_on_is_imported_by_nobody_who_decides() {
-    let imports = imports();
-    let knows = |a: &str, b: &str| imports.get(a).is_some_and(|known| known.contains(b));
-    for tool in ["replay", "testing", "trace"] {
-        let known_by: Vec<_> = imports.keys().filter(|module| knows(module, tool)).collect();
-        assert!(known_by.iter().all(|by| ["replay", "testing"].contains(&by.as_str())), "{tool}: {known_by:?}");
-    }
-    assert!(knows("replay", "gate") && knows("trace", "gate"));
-    for tool in ["analysis", "recommend", "intercept"] {
-        for decides in ["gate", "store", "replay", "testing", "trace"] {
-            assert!(!knows(tool, decides), "{tool} is a tool over the policy alone");
+fn rooms_use_only_what_they_may() {
+    for (room, used) in imports() {
+        if room == "tools" {
+            continue;
+        }
+        let (_, may) =
+            MAY_USE.iter().find(|(known, _)| *known == room).unwrap_or_else(|| panic!("unknown room {room}"));
+        for used in used {
+            assert!(may.contains(&&*used), "{room} may not use {used}");
         }
     }
 }

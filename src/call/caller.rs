@@ -1,0 +1,162 @@
+//! Callers that are made ready once, for all their calls.
+
+use serde_json::{Map, Value};
+
+use crate::call::subject::{OwnScope, Subject};
+use crate::call::{Arguments, ToolCall};
+
+/// Who calls, for as many calls as a session has: the identities, and what else the host knows.
+///
+/// Its [calls](Self::call) are those of [`ToolCall::new`] with the same identities, and are decided the same. One that
+/// [`Gate::caller`](crate::Gate::caller) has made ready decides them faster: whom each counter counts is worked out once, and not
+/// at every call.
+///
+/// ```
+/// use serde_json::json;
+/// use toolgate::{Caller, Gate, Policy};
+///
+/// let policy = r#"{ "version": "1", "default": "allow", "all_tools":
+///     { "limits": [{ "counter": "calls", "window": "minute", "scope": "session", "max": 1 }] } }"#;
+/// let gate = Gate::new(policy.parse()?);
+///
+/// let caller = gate.caller(Caller::new().grant("g-42").session("s-7"));
+/// let arguments = json!({ "query": "rust" });
+/// assert!(gate.check(&caller.call("search", &arguments)).is_allowed());
+/// assert_eq!(gate.check(&caller.call("fetch", &arguments)).as_str(), "rate_limited");
+/// # Ok::<(), toolgate::PolicyError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    grant: Option<Box<str>>,
+    session: Option<Box<str>>,
+    agent: Option<Box<str>>,
+    user: Option<Box<str>>,
+    server: Option<Box<str>>,
+    context: Option<Map<String, Value>>,
+    /// Whom counters count, of these identities.
+    known: Vec<(OwnScope, Subject)>,
+}
+
+/// For so many different scopes a caller is made ready: each takes 64 bytes, and a policy may have thousands.
+const MOST: usize = 16;
+
+impl Caller {
+    /// A caller of whom nothing is known yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The credential under which the caller acts. Here, as for every identity, an empty name is none.
+    #[must_use = "a caller is what it is made into"]
+    pub fn grant<'a>(self, grant: impl Into<Option<&'a str>>) -> Self {
+        Self { grant: owned(grant.into()), known: Vec::new(), ..self }
+    }
+
+    /// The agent session in which the calls are made.
+    #[must_use = "a caller is what it is made into"]
+    pub fn session<'a>(self, session: impl Into<Option<&'a str>>) -> Self {
+        Self { session: owned(session.into()), known: Vec::new(), ..self }
+    }
+
+    /// The agent that calls.
+    #[must_use = "a caller is what it is made into"]
+    pub fn agent<'a>(self, agent: impl Into<Option<&'a str>>) -> Self {
+        Self { agent: owned(agent.into()), known: Vec::new(), ..self }
+    }
+
+    /// The person for whom the agent acts.
+    #[must_use = "a caller is what it is made into"]
+    pub fn user<'a>(self, user: impl Into<Option<&'a str>>) -> Self {
+        Self { user: owned(user.into()), known: Vec::new(), ..self }
+    }
+
+    /// The server that has the tools.
+    #[must_use = "a caller is what it is made into"]
+    pub fn server<'a>(self, server: impl Into<Option<&'a str>>) -> Self {
+        Self { server: owned(server.into()), known: Vec::new(), ..self }
+    }
+
+    /// What else the host knows of all its calls: roles, address, tenant.
+    #[must_use = "a caller is what it is made into"]
+    pub fn context(self, context: impl Into<Option<Map<String, Value>>>) -> Self {
+        Self { context: context.into(), ..self }
+    }
+
+    /// A call of `tool`. Everything is borrowed: making one costs nothing. What differs from call to call can be set on it, at the
+    /// price of what was made ready, if it is an identity.
+    #[inline]
+    pub fn call<'a>(&'a self, tool: &'a str, arguments: impl Into<Arguments<'a>>) -> ToolCall<'a> {
+        ToolCall::new(tool, arguments)
+            .grant(self.grant.as_deref())
+            .session(self.session.as_deref())
+            .agent(self.agent.as_deref())
+            .user(self.user.as_deref())
+            .server(self.server.as_deref())
+            .context(self.context.as_ref())
+            .known(&self.known)
+    }
+
+    /// Made ready for counters of these scopes, and for no others.
+    pub(crate) fn ready_for(self, scopes: impl Iterator<Item = OwnScope>) -> Self {
+        let mut known: Vec<(OwnScope, Subject)> = Vec::new();
+        // Any of its calls tells whom they count.
+        let call = self.call("", None::<&Value>);
+        for scope in scopes {
+            if known.len() < MOST
+                && known.iter().all(|(other, _)| *other != scope)
+                && let Some(subject) = scope.subject(|identity| call.identity(identity))
+            {
+                known.push((scope, subject));
+            }
+        }
+        Self { known, ..self }
+    }
+}
+
+fn owned(name: Option<&str>) -> Option<Box<str>> {
+    name.filter(|name| !name.is_empty()).map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::identity::Identity;
+
+    fn scope(identity: Identity) -> OwnScope {
+        OwnScope::of([Some(identity)].into_iter()).unwrap()
+    }
+
+    #[test]
+    fn another_identity_makes_a_caller_and_a_call_unready() {
+        let caller = || Caller::new().grant("g").user("u").ready_for([scope(Identity::Grant)].into_iter());
+        let ready = caller();
+        let is_ready = |call: &ToolCall<'_>| call.known_subject(scope(Identity::Grant)).is_some();
+        assert!(is_ready(&ready.call("t", None::<&Value>)));
+        for change in [Caller::grant, Caller::session, Caller::agent, Caller::user, Caller::server] {
+            assert!(!is_ready(&change(caller(), Some("other")).call("t", None::<&Value>)));
+        }
+        for change in [ToolCall::grant, ToolCall::session, ToolCall::agent, ToolCall::user, ToolCall::server] {
+            assert!(!is_ready(&change(ready.call("t", None::<&Value>), Some("other"))));
+        }
+        let context = Map::new();
+        assert!(is_ready(&ready.call("t", None::<&Value>).context(&context)), "no identity");
+    }
+
+    #[test]
+    fn a_scope_that_the_caller_lacks_a_part_of_is_left_to_the_call() {
+        let caller = Caller::new().grant("g").session("").ready_for([scope(Identity::Session)].into_iter());
+        let call = caller.call("t", None::<&Value>);
+        assert!(call.known_subject(scope(Identity::Session)).is_none());
+        assert!(call.identity(Identity::Session).is_none());
+    }
+
+    #[test]
+    fn many_scopes_take_no_more_than_a_few() {
+        let scopes = |length| OwnScope::of(std::iter::repeat_n(Some(Identity::Grant), length));
+        let caller = Caller::new().grant("g").ready_for((1..=10).chain(1..=10).filter_map(scopes));
+        assert_eq!(caller.known.len(), 10, "each once");
+        let pairs = Identity::ALL.into_iter().flat_map(|a| Identity::ALL.map(|b| [Some(a), Some(b)].into_iter()));
+        let all = Caller::new().grant("g").session("s").agent("a").user("u").server("m");
+        assert_eq!(all.ready_for(pairs.filter_map(OwnScope::of)).known.len(), MOST);
+    }
+}

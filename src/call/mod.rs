@@ -1,0 +1,207 @@
+//! Tool calls: what is called, with what, by whom.
+
+mod caller;
+pub(crate) mod identity;
+pub(crate) mod path;
+pub(crate) mod subject;
+
+use serde_json::{Map, Value};
+
+use subject::{OwnScope, Subject};
+
+pub use caller::Caller;
+pub use identity::Identity;
+
+/// One call of a tool, as a decision sees it. Everything is borrowed: making one costs nothing.
+///
+/// The arguments come from the agent; all the rest must come from the host, which knows who is calling. An identity
+/// that is empty counts as absent. One in a `String` is handed in by `as_str()`, one in an `Option<String>` by `as_deref()`.
+///
+/// ```
+/// use serde_json::json;
+/// use toolgate::ToolCall;
+///
+/// let arguments = json!({ "prompt": "a parser" });
+/// let call = ToolCall::new("code_generate", &arguments).grant("g-42").session("s-7");
+/// assert_eq!(call.tool(), "code_generate");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct ToolCall<'a> {
+    tool: &'a str,
+    arguments: Arguments<'a>,
+    grant: Option<&'a str>,
+    session: Option<&'a str>,
+    agent: Option<&'a str>,
+    user: Option<&'a str>,
+    server: Option<&'a str>,
+    context: Option<&'a Map<String, Value>>,
+    /// Whom counters count, of these identities, as far as it has been worked out before.
+    known: &'a [(OwnScope, Subject)],
+}
+
+/// The arguments of a call: a JSON object, or nothing, which is the empty object.
+///
+/// Made from `&Value`, `&Map`, or an `Option` of either. `null` is nothing. A value of another type is kept as what it
+/// is, a call that cannot be judged: every decision on it is a denial, `malformed_call`. `Arguments::default()` is none, where a
+/// call stands for its caller alone, as for [`Gate::usage`](crate::Gate::usage).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arguments<'a>(Shape<'a>);
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Shape<'a> {
+    #[default]
+    Absent,
+    Object(&'a Map<String, Value>),
+    Malformed,
+}
+
+impl<'a> From<&'a Value> for Arguments<'a> {
+    fn from(value: &'a Value) -> Self {
+        Self(match value {
+            Value::Null => Shape::Absent,
+            Value::Object(members) => Shape::Object(members),
+            _ => Shape::Malformed,
+        })
+    }
+}
+
+impl<'a> From<&'a Map<String, Value>> for Arguments<'a> {
+    fn from(members: &'a Map<String, Value>) -> Self {
+        Self(Shape::Object(members))
+    }
+}
+
+impl<'a, T> From<Option<&'a T>> for Arguments<'a>
+where
+    &'a T: Into<Arguments<'a>>,
+{
+    fn from(arguments: Option<&'a T>) -> Self {
+        arguments.map_or(Self(Shape::Absent), Into::into)
+    }
+}
+
+impl<'a> ToolCall<'a> {
+    /// A call of `tool`, by a caller of whom nothing is known yet.
+    pub fn new(tool: &'a str, arguments: impl Into<Arguments<'a>>) -> Self {
+        Self {
+            tool,
+            arguments: arguments.into(),
+            grant: None,
+            session: None,
+            agent: None,
+            user: None,
+            server: None,
+            context: None,
+            known: &[],
+        }
+    }
+
+    /// The credential under which the caller acts.
+    #[must_use = "the call itself is not changed"]
+    pub fn grant(self, grant: impl Into<Option<&'a str>>) -> Self {
+        Self { grant: present(grant.into()), known: &[], ..self }
+    }
+
+    /// The agent session in which the call is made.
+    #[must_use = "the call itself is not changed"]
+    pub fn session(self, session: impl Into<Option<&'a str>>) -> Self {
+        Self { session: present(session.into()), known: &[], ..self }
+    }
+
+    /// The agent that calls.
+    #[must_use = "the call itself is not changed"]
+    pub fn agent(self, agent: impl Into<Option<&'a str>>) -> Self {
+        Self { agent: present(agent.into()), known: &[], ..self }
+    }
+
+    /// The person for whom the agent acts.
+    #[must_use = "the call itself is not changed"]
+    pub fn user(self, user: impl Into<Option<&'a str>>) -> Self {
+        Self { user: present(user.into()), known: &[], ..self }
+    }
+
+    /// The server that has the tool.
+    #[must_use = "the call itself is not changed"]
+    pub fn server(self, server: impl Into<Option<&'a str>>) -> Self {
+        Self { server: present(server.into()), known: &[], ..self }
+    }
+
+    /// What else the host knows of the call: roles, address, tenant. Conditions read it as `context`.
+    #[must_use = "the call itself is not changed"]
+    pub fn context(self, context: impl Into<Option<&'a Map<String, Value>>>) -> Self {
+        Self { context: context.into(), ..self }
+    }
+
+    /// Spares the gate to work out again whom its counters count. They must be the subjects of the identities that the call has.
+    #[inline]
+    pub(crate) fn known(self, known: &'a [(OwnScope, Subject)]) -> Self {
+        Self { known, ..self }
+    }
+
+    /// Whom a counter of that scope counts, if that was worked out before.
+    #[inline]
+    pub(crate) fn known_subject(&self, scope: OwnScope) -> Option<&'a Subject> {
+        self.known.iter().find(|(known, _)| *known == scope).map(|(_, subject)| subject)
+    }
+
+    /// The name of the tool.
+    pub fn tool(&self) -> &'a str {
+        self.tool
+    }
+
+    pub(crate) fn is_malformed(&self) -> bool {
+        matches!(self.arguments.0, Shape::Malformed)
+    }
+
+    pub(crate) fn argument_members(&self) -> Option<&'a Map<String, Value>> {
+        match self.arguments.0 {
+            Shape::Object(members) => Some(members),
+            Shape::Absent | Shape::Malformed => None,
+        }
+    }
+
+    pub(crate) fn context_members(&self) -> Option<&'a Map<String, Value>> {
+        self.context
+    }
+
+    pub(crate) fn identity(&self, identity: Identity) -> Option<&'a str> {
+        match identity {
+            Identity::Grant => self.grant,
+            Identity::Session => self.session,
+            Identity::Agent => self.agent,
+            Identity::User => self.user,
+            Identity::Server => self.server,
+        }
+    }
+}
+
+fn present(identity: Option<&str>) -> Option<&str> {
+    identity.filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn arguments_are_an_object_or_nothing() {
+        let object = json!({ "a": 1 });
+        assert!(ToolCall::new("t", &object).argument_members().is_some());
+        assert!(ToolCall::new("t", object.as_object()).argument_members().is_some());
+        for (nothing, malformed) in [(json!(null), false), (json!([]), true), (json!("{}"), true), (json!(1), true)] {
+            let call = ToolCall::new("t", &nothing);
+            assert!(call.argument_members().is_none());
+            assert_eq!(call.is_malformed(), malformed, "{nothing}");
+        }
+        assert!(!ToolCall::new("t", None::<&Value>).is_malformed());
+    }
+
+    #[test]
+    fn an_empty_identity_is_absent() {
+        let call = ToolCall::new("t", None::<&Value>).grant("g").user("").session(None);
+        assert_eq!(call.identity(Identity::Grant), Some("g"));
+        assert_eq!(call.identity(Identity::User), None);
+        assert_eq!(call.identity(Identity::Session), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! Values at paths, put there or taken away: the calls that an explanation or a finding tries out.
+
+use serde_json::{Map, Value};
+
+use super::{Path, Root, Step};
+use crate::call::identity::Identity;
+
+/// Where a path begins, for whoever wants to change what it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Arguments,
+    Context,
+    Tool,
+    Identity(Identity),
+    Time,
+}
+
+/// Paths with more steps, and lists with more elements made for an index, are not written.
+const MOST: usize = 64;
+
+impl Path {
+    pub(crate) fn source(&self) -> Source {
+        match self.root {
+            Root::Arguments => Source::Arguments,
+            Root::Context => Source::Context,
+            Root::Tool => Source::Tool,
+            Root::Identity(identity) => Source::Identity(identity),
+            Root::Time(_) => Source::Time,
+        }
+    }
+
+    /// Whether it stands for all that its root holds.
+    pub(crate) fn is_root(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The steps below the root.
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The path up to the first `[*]`.
+    pub(crate) fn before_each(&self) -> Option<Self> {
+        let each = self.steps.iter().position(|step| *step == Step::Each)?;
+        let steps = self.steps.get(..each)?;
+        Some(Self { root: self.root, steps: steps.into(), has_each: false })
+    }
+
+    /// Puts a value at the path below `root`, the value that the path's own root stands for, or takes away what is there.
+    /// What stands in the way is replaced; `[*]` goes through every element, and makes one where there is none. Says no where
+    /// the path leads nowhere that could be written.
+    pub(crate) fn edit(&self, root: &mut Value, to: Option<&Value>) -> bool {
+        self.steps.len() <= MOST && edit(root, &self.steps, to)
+    }
+}
+
+fn edit(value: &mut Value, steps: &[Step], to: Option<&Value>) -> bool {
+    let Some((step, rest)) = steps.split_first() else {
+        *value = to.cloned().unwrap_or(Value::Null);
+        return true;
+    };
+    match step {
+        Step::Name(name) => {
+            if to.is_none() {
+                let Some(members) = value.as_object_mut() else { return value.is_null() };
+                return match (rest.is_empty(), members.get_mut(&**name)) {
+                    (true, _) => {
+                        members.remove(&**name);
+                        true
+                    }
+                    (false, Some(inner)) => edit(inner, rest, to),
+                    (false, None) => true,
+                };
+            }
+            if !value.is_object() {
+                *value = Value::Object(Map::new());
+            }
+            value.as_object_mut().is_some_and(|members| edit(members.entry(&**name).or_insert(Value::Null), rest, to))
+        }
+        Step::Index(index) => {
+            if *index >= MOST {
+                return false;
+            }
+            if !value.is_array() {
+                if to.is_none() {
+                    return value.is_null();
+                }
+                *value = Value::Array(Vec::new());
+            }
+            value.as_array_mut().is_some_and(|elements| {
+                while elements.len() <= *index && to.is_some() {
+                    elements.push(Value::Null);
+                }
+                elements.get_mut(*index).is_none_or(|element| edit(element, rest, to))
+            })
+        }
+        Step::Each => match value {
+            Value::Array(elements) if !elements.is_empty() => elements.iter_mut().all(|each| edit(each, rest, to)),
+            Value::Object(members) if !members.is_empty() => members.values_mut().all(|each| edit(each, rest, to)),
+            _ if to.is_none() => true,
+            _ => {
+                let mut element = Value::Null;
+                let made = edit(&mut element, rest, to);
+                *value = Value::Array(vec![element]);
+                made
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_are_put_at_paths_and_taken_away() {
+        for (path, before, to, after) in [
+            ("args.a", json!({}), Some(json!(1)), json!({ "a": 1 })),
+            ("args.a.b", json!({ "a": "x" }), Some(json!(1)), json!({ "a": { "b": 1 } })),
+            ("args.l[1]", json!({}), Some(json!(1)), json!({ "l": [null, 1] })),
+            ("args.l[*].x", json!({ "l": [{ "x": 1 }, {}] }), Some(json!(2)), json!({ "l": [{ "x": 2 }, { "x": 2 }] })),
+            ("args.l[*]", json!({}), Some(json!(2)), json!({ "l": [2] })),
+            ("args.l[*]", json!({ "l": [] }), Some(json!(2)), json!({ "l": [2] })),
+            ("args.l[*]", json!({ "l": {} }), Some(json!(2)), json!({ "l": [2] })),
+            ("args.l[*]", json!({ "l": "x" }), None, json!({ "l": "x" })),
+            ("args.l[*].x", json!({ "l": [] }), None, json!({ "l": [] })),
+            ("args[*]", json!({ "a": 1 }), Some(json!(2)), json!({ "a": 2 })),
+            ("args.a", json!({ "a": 1, "b": 2 }), None, json!({ "b": 2 })),
+            ("args.a.b", json!({}), None, json!({})),
+            ("args.l[*].x", json!({ "l": [{ "x": 1 }] }), None, json!({ "l": [{}] })),
+        ] {
+            let mut value = before.clone();
+            assert!(Path::parse(path).unwrap().edit(&mut value, to.as_ref()), "{path} {before}");
+            assert_eq!(value, after, "{path} {before}");
+        }
+        let far = Path::parse("args[4000000000]").unwrap();
+        assert!(!far.edit(&mut json!([]), Some(&json!(1))));
+        let deep = format!("args{}", ".a".repeat(10_000));
+        assert!(!Path::parse(&deep).unwrap().edit(&mut json!({}), Some(&json!(1))));
+    }
+
+    #[test]
+    fn a_path_is_known_by_its_steps() {
+        for (path, steps, before_each) in [
+            ("args", 0, None),
+            ("args.a", 1, None),
+            ("args.a[0][\"b c\"]", 3, None),
+            ("args[*]", 1, Some("args")),
+            ("args.l[*].x[*]", 4, Some("args.l")),
+        ] {
+            let parsed = Path::parse(path).unwrap();
+            assert_eq!((parsed.is_root(), parsed.steps().len()), (steps == 0, steps), "{path}");
+            assert_eq!(parsed.before_each(), before_each.map(|path| Path::parse(path).unwrap()), "{path}");
+        }
+    }
+}

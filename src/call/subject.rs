@@ -1,0 +1,513 @@
+//! Whom a counter counts.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::LazyLock;
+
+use foldhash::quality::RandomState;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
+
+use crate::call::identity::Identity;
+use crate::json::hex::{Hex, bytes_of_hex};
+use crate::json::number::Exact;
+
+/// Whom a counter counts: the values of its scope's parts, in an encoding that is injective. No two different lists of
+/// parts give the same bytes, whatever the parts contain.
+///
+/// The parts come from callers and may be any text; a store must treat them as opaque bytes. There are at most 128 of them: in
+/// place of more stands their SHA-256, so that nobody fills a store with long names.
+pub struct Subject {
+    bytes: Bytes,
+    /// Of one that is used again and again: its [hash](Self::hash_code).
+    hash: Option<NonZeroU64>,
+}
+
+impl Clone for Subject {
+    fn clone(&self) -> Self {
+        let mut copy = Self::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    /// Written where it stays: one that is made and then moved is waited for.
+    #[inline]
+    fn clone_from(&mut self, from: &Self) {
+        match (&mut self.bytes, &from.bytes) {
+            (Bytes::Short { length: to_length, bytes: to }, Bytes::Short { length, bytes }) => {
+                (*to_length, *to) = (*length, *bytes);
+            }
+            (to, from) => *to = from.clone(),
+        }
+        self.hash = from.hash;
+    }
+}
+
+/// A buffer of its own, because one is filled for each call: a general one took a third of the time of a plan.
+#[derive(Clone)]
+enum Bytes {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(Vec<u8>),
+}
+
+/// So many bytes stay out of the heap.
+const SHORT: usize = 46;
+
+/// What a part of a subject is: its first byte.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Tag {
+    Global = 0,
+    Text = 1,
+    Integer = 2,
+    Float = 3,
+    Grant = 4,
+    Session = 5,
+    Agent = 6,
+    User = 7,
+    Server = 8,
+    /// The digest of an encoding that is too long.
+    Digest = 9,
+}
+
+/// In place of a part's length: it is 255 or above, and follows in eight bytes.
+const LONG: u8 = u8::MAX;
+/// How long an encoding may be.
+const SUBJECT_BYTES: usize = 128;
+
+impl Subject {
+    /// A subject of these bytes, or of their digest where there are more than 128, whether parts encode to them or not: for
+    /// tests of stores.
+    #[cfg(feature = "conformance")]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut subject = Self::of_bytes(bytes);
+        subject.bound();
+        subject
+    }
+
+    /// The encoded parts.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// A hash of the encoded parts, under a key that is drawn at random for each process. O(bytes), once for a subject that is
+    /// [remembered](Self::remember_hash).
+    #[inline]
+    pub(crate) fn hash_code(&self) -> u64 {
+        self.hash.map_or_else(|| hash_code(self.as_bytes()), NonZeroU64::get)
+    }
+
+    /// Spares a subject that is used again and again its hash.
+    fn remember_hash(mut self) -> Self {
+        self.hash = NonZeroU64::new(self.hash_code());
+        self
+    }
+
+    /// A subject from the bytes that another one had.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        let mut subject = Self::default();
+        subject.extend([], bytes);
+        subject
+    }
+
+    #[inline]
+    pub(crate) fn push_identity(&mut self, identity: Identity, name: &str) {
+        let tag = match identity {
+            Identity::Grant => Tag::Grant,
+            Identity::Session => Tag::Session,
+            Identity::Agent => Tag::Agent,
+            Identity::User => Tag::User,
+            Identity::Server => Tag::Server,
+        };
+        self.push(tag, name.as_bytes());
+    }
+
+    pub(crate) fn push_global(&mut self) {
+        self.push(Tag::Global, &[]);
+    }
+
+    pub(crate) fn push_text(&mut self, text: &str) {
+        self.push(Tag::Text, text.as_bytes());
+    }
+
+    /// Numbers by value: `1` and `1.0` are one part, `"1"` is another.
+    pub(crate) fn push_number(&mut self, number: Exact) {
+        let integer = match number {
+            Exact::Integer(integer) => i128::from(integer),
+            Exact::Large(integer) => i128::from(integer),
+            #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^100")]
+            Exact::Float(float) if number.is_whole() && float.abs() < 2f64.powi(100) => float as i128,
+            Exact::Float(float) => return self.push(Tag::Float, &float.to_bits().to_le_bytes()),
+        };
+        self.push(Tag::Integer, &integer.to_le_bytes());
+    }
+
+    /// Brings the encoding down to at most [`SUBJECT_BYTES`], after the last part.
+    #[inline]
+    pub(crate) fn bound(&mut self) {
+        if let Bytes::Long(bytes) = &self.bytes
+            && bytes.len() > SUBJECT_BYTES
+        {
+            let digest = Sha256::digest(bytes);
+            *self = Self::default();
+            self.push(Tag::Digest, &digest);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, tag: Tag, part: &[u8]) {
+        match u8::try_from(part.len()) {
+            Ok(length) if length < LONG => self.extend([tag as u8, length], part),
+            _ => {
+                self.extend([tag as u8, LONG], &(part.len() as u64).to_le_bytes());
+                self.extend([], part);
+            }
+        }
+    }
+
+    #[inline]
+    fn extend<const HEAD: usize>(&mut self, head: [u8; HEAD], part: &[u8]) {
+        if let Bytes::Short { length, bytes } = &mut self.bytes {
+            let before = usize::from(*length);
+            let after = before + HEAD + part.len();
+            let space = bytes.get_mut(before..after).and_then(|space| space.split_first_chunk_mut::<HEAD>());
+            if let (Some((to_head, to_part)), Ok(after)) = (space, u8::try_from(after)) {
+                *to_head = head;
+                to_part.copy_from_slice(part);
+                *length = after;
+                return;
+            }
+        }
+        self.extend_on_heap(&head, part);
+    }
+
+    #[cold]
+    fn extend_on_heap(&mut self, head: &[u8], part: &[u8]) {
+        let mut bytes = match std::mem::take(&mut self.bytes) {
+            Bytes::Long(bytes) => bytes,
+            short @ Bytes::Short { .. } => short.as_slice().to_vec(),
+        };
+        bytes.extend_from_slice(head);
+        bytes.extend_from_slice(part);
+        self.bytes = Bytes::Long(bytes);
+    }
+}
+
+impl Bytes {
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for Bytes {
+    #[inline]
+    fn default() -> Self {
+        Self::Short { length: 0, bytes: [0; SHORT] }
+    }
+}
+
+impl Default for Subject {
+    #[inline]
+    fn default() -> Self {
+        Self { bytes: Bytes::default(), hash: None }
+    }
+}
+
+/// As [`Subject::hash_code`], of the bytes of a subject.
+#[inline]
+pub(crate) fn hash_code(subject: &[u8]) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    let mut hasher = KEY.build_hasher();
+    hasher.write(subject);
+    hasher.finish()
+}
+
+/// A scope that no argument has a part in: the caller's identities that it names, in order, as octal digits, the first one
+/// lowest. So the subject of a caller is the same at each of its calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OwnScope(NonZeroU32);
+
+impl OwnScope {
+    /// The scope of these parts, of which `None` is everyone; nothing for one of too many.
+    pub(crate) fn of(parts: impl DoubleEndedIterator<Item = Option<Identity>>) -> Option<Self> {
+        let digit = |part| match part {
+            None => 1,
+            Some(Identity::Grant) => 2,
+            Some(Identity::Session) => 3,
+            Some(Identity::Agent) => 4,
+            Some(Identity::User) => 5,
+            Some(Identity::Server) => 6,
+        };
+        let number = parts.rev().try_fold(0u32, |number, part| number.checked_mul(8)?.checked_add(digit(part)))?;
+        NonZeroU32::new(number).map(Self)
+    }
+
+    /// The parts, in order.
+    fn parts(self) -> impl Iterator<Item = Option<Identity>> {
+        let digits = std::iter::successors(Some(self.0.get()), |rest| Some(rest / 8).filter(|rest| *rest > 0));
+        digits.map(|rest| match rest % 8 {
+            2 => Some(Identity::Grant),
+            3 => Some(Identity::Session),
+            4 => Some(Identity::Agent),
+            5 => Some(Identity::User),
+            6 => Some(Identity::Server),
+            _ => None,
+        })
+    }
+
+    /// Whom it counts, of a caller with these identities; nothing where a part is absent.
+    pub(crate) fn subject<'i>(self, identity: impl Fn(Identity) -> Option<&'i str>) -> Option<Subject> {
+        let mut subject = Subject::default();
+        for part in self.parts() {
+            match part {
+                None => subject.push_global(),
+                Some(part) => subject.push_identity(part, identity(part)?),
+            }
+        }
+        subject.bound();
+        Some(subject.remember_hash())
+    }
+}
+
+impl PartialEq for Subject {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Subject {}
+
+impl PartialOrd for Subject {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Subject {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Subject {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+/// As hexadecimal digits.
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Hex(self.as_bytes()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Subject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = bytes_of_hex(deserializer)?;
+        if bytes.len() > SUBJECT_BYTES {
+            return Err(de::Error::custom("a subject has at most 128 bytes"));
+        }
+        Ok(Self::of_bytes(&bytes))
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subject({})", self.as_bytes().escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Part {
+        Global,
+        Identity(Identity, String),
+        Text(String),
+        Integer(i64),
+        Float(f64),
+    }
+
+    fn part() -> impl Strategy<Value = Part> {
+        // Few letters, those of the encoding itself among them, so that parts nearly meet.
+        let text = "[\\x00-\\x0aab]{0,4}";
+        prop_oneof![
+            Just(Part::Global),
+            (prop::sample::select(Identity::ALL.to_vec()), text)
+                .prop_map(|(identity, name)| Part::Identity(identity, name)),
+            text.prop_map(Part::Text),
+            (-3i64..3).prop_map(Part::Integer),
+            prop::sample::select(vec![0.5, -0.5, 1e300, 5e-324]).prop_map(Part::Float),
+        ]
+    }
+
+    fn encode(parts: &[Part]) -> Subject {
+        let mut subject = Subject::default();
+        for part in parts {
+            match part {
+                Part::Global => subject.push_global(),
+                Part::Identity(identity, name) => subject.push_identity(*identity, name),
+                Part::Text(text) => subject.push_text(text),
+                Part::Integer(integer) => subject.push_number(Exact::Integer(*integer)),
+                Part::Float(float) => subject.push_number(Exact::Float(*float)),
+            }
+        }
+        subject
+    }
+
+    proptest! {
+        #[test]
+        fn different_lists_of_parts_give_different_subjects(
+            a in prop::collection::vec(part(), 0..4),
+            b in prop::collection::vec(part(), 0..4),
+        ) {
+            prop_assert_eq!(encode(&a) == encode(&b), a == b);
+        }
+
+        /// The same bytes, cut into parts in two ways.
+        #[test]
+        fn a_text_cut_in_two_ways_gives_two_subjects(text in "[a-c\\x00-\\x02]{1,8}", cuts in any::<(usize, usize)>()) {
+            let cut = |at: usize| {
+                let (head, tail) = text.split_at(at % (text.len() + 1));
+                encode(&[Part::Text(head.into()), Part::Text(tail.into())])
+            };
+            let same = cuts.0 % (text.len() + 1) == cuts.1 % (text.len() + 1);
+            prop_assert_eq!(cut(cuts.0) == cut(cuts.1), same);
+        }
+    }
+
+    #[test]
+    fn numbers_are_parts_by_value() {
+        let part = |text: &str| {
+            let mut subject = Subject::default();
+            subject.push_number(Exact::of_text(text).unwrap());
+            subject
+        };
+        assert_eq!(part("1"), part("1.0"));
+        assert_eq!(part("0"), part("-0.0"));
+        assert_eq!(part("100"), part("1e2"));
+        assert_ne!(part("9007199254740993"), part("9007199254740992.0"));
+        assert_ne!(part("1e300"), part("1e299"));
+        let mut text = Subject::default();
+        text.push_text("1");
+        assert_ne!(text, part("1"));
+    }
+
+    #[test]
+    fn long_parts_keep_their_length() {
+        let subject = |parts: &[&str]| {
+            let mut subject = Subject::default();
+            parts.iter().for_each(|part| subject.push_identity(Identity::Grant, part));
+            subject
+        };
+        let long = "x".repeat(300);
+        assert_eq!(subject(&[&long]).as_bytes().len(), 310);
+        let (shorter, _) = long.split_at(299);
+        assert_ne!(subject(&[&long, "y"]), subject(&[shorter, "xy"]));
+        let bounded = |parts: &[&str]| {
+            let mut subject = subject(parts);
+            subject.bound();
+            subject
+        };
+        assert_eq!(bounded(&["short"]), subject(&["short"]));
+        assert_eq!(bounded(&[&long]).as_bytes().len(), 34);
+        assert_ne!(bounded(&[&long, "y"]), bounded(&[shorter, "xy"]));
+    }
+
+    /// What stores keep: a change of it would lose their counters.
+    #[test]
+    fn parts_are_encoded_as_ever() {
+        let number = |exact| {
+            let mut subject = Subject::default();
+            subject.push_number(exact);
+            subject
+        };
+        let integer = |integer: i128| [&[2, 16][..], &integer.to_le_bytes()].concat();
+        let float = |float: f64| [&[3, 8][..], &float.to_bits().to_le_bytes()].concat();
+        assert_eq!(number(Exact::Integer(-7)).as_bytes(), integer(-7));
+        assert_eq!(number(Exact::Float(2f64.powi(99))).as_bytes(), integer(1 << 99));
+        assert_eq!(number(Exact::Float(-(2f64.powi(100)))).as_bytes(), float(-(2f64.powi(100))));
+        assert_eq!(number(Exact::Float(0.5)).as_bytes(), float(0.5));
+        let text = |length: usize| {
+            let mut subject = Subject::default();
+            subject.push_text(&"x".repeat(length));
+            subject
+        };
+        assert_eq!(text(2).as_bytes(), b"\x01\x02xx");
+        assert_eq!(text(254).as_bytes(), [&[1, 254][..], &[b'x'; 254]].concat());
+        assert_eq!(text(255).as_bytes(), [&[1, 255, 255, 0, 0, 0, 0, 0, 0, 0][..], &[b'x'; 255]].concat());
+        let bounded = |length| {
+            let mut subject = text(length);
+            subject.bound();
+            subject.as_bytes().len()
+        };
+        assert_eq!((bounded(126), bounded(127)), (128, 34));
+    }
+
+    #[test]
+    fn subjects_are_written_in_hexadecimal_digits() {
+        let subject = encode(&[Part::Global, Part::Text("a".into())]);
+        assert_eq!(serde_json::to_string(&subject).unwrap(), "\"0000010161\"");
+        assert_eq!(serde_json::from_str::<Subject>("\"0000010161\"").unwrap(), subject);
+        assert_eq!(format!("{subject:?}"), r"Subject(\x00\x00\x01\x01a)");
+        let of_bytes = |count: usize| serde_json::from_str::<Subject>(&format!("\"{}\"", "61".repeat(count)));
+        assert_eq!(of_bytes(128).unwrap().as_bytes(), [b'a'; 128]);
+        assert!(of_bytes(129).is_err() && serde_json::from_str::<Subject>("\"6\"").is_err());
+        assert!(serde_json::from_str::<Subject>("\"6g\"").is_err());
+    }
+
+    #[test]
+    fn subjects_are_in_the_order_of_their_bytes() {
+        let mut subjects = [Subject::of_bytes(b"b"), Subject::of_bytes(b"a"), Subject::of_bytes(&[b'a'; 60])];
+        subjects.sort();
+        assert_eq!(subjects.each_ref().map(|subject| subject.as_bytes().len()), [1, 60, 1]);
+        assert!(subjects[0] < subjects[1] && subjects[1] < subjects[2]);
+        let hash = |subject: &Subject| {
+            let mut hasher = std::collections::hash_map::DefaultHasher::new();
+            subject.hash(&mut hasher);
+            hasher.finish()
+        };
+        assert_eq!(hash(&subjects[0]), hash(&Subject::of_bytes(b"a")));
+        assert_ne!(hash(&subjects[0]), hash(&subjects[1]));
+    }
+
+    #[test]
+    fn a_scope_of_identities_tells_its_parts() {
+        let all = [None].into_iter().chain(Identity::ALL.map(Some));
+        for first in all.clone() {
+            for second in all.clone() {
+                let scope = OwnScope::of([first, second].into_iter()).unwrap();
+                assert_eq!(scope.parts().collect::<Vec<_>>(), [first, second]);
+            }
+        }
+        assert_eq!(OwnScope::of(std::iter::repeat_n(Some(Identity::Server), 10)).map(|s| s.parts().count()), Some(10));
+        assert_eq!(OwnScope::of(std::iter::repeat_n(Some(Identity::Server), 11)), None);
+        assert_eq!(OwnScope::of(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn a_remembered_hash_is_that_of_the_bytes() {
+        let scope = OwnScope::of([Some(Identity::Grant), Some(Identity::User)].into_iter()).unwrap();
+        let long = "u".repeat(300);
+        for user in ["", "u", &long] {
+            let subject = scope.subject(|part| Some(if part == Identity::User { user } else { "g" })).unwrap();
+            let again = Subject::of_bytes(subject.as_bytes());
+            assert_eq!(subject, again);
+            assert_eq!(subject.hash_code(), again.hash_code(), "{user}");
+            assert!(subject.hash.is_some() && again.hash.is_none());
+        }
+        assert!(scope.subject(|part| (part == Identity::User).then_some("u")).is_none(), "no grant");
+    }
+}

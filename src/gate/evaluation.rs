@@ -1,0 +1,182 @@
+//! What a gate asks its store about a call, and what it makes of the answer: all that a decision is, but for the asking.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{InForce, Parts};
+use crate::amount::Amount;
+use crate::approval::Approval;
+use crate::approval::signed::SignedError;
+use crate::call::ToolCall;
+use crate::decision::limit_state::LimitState;
+use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message};
+use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Uncountable};
+use crate::store::{Outcome, ReservationId, Reserve, StoreError, Tallies};
+use crate::time::wait_millis;
+use crate::time::{Clock, Timestamp};
+
+/// A call that no rule stops, and that a store has to count.
+pub(super) struct Question<'p> {
+    pub(super) policy: &'p Policy,
+    pass_uncounted: &'p [Box<str>],
+    clock: &'p dyn Clock,
+    pub(super) evaluation: Evaluation<'p>,
+    pub(super) call: &'p ToolCall<'p>,
+    pub(super) now: Timestamp,
+}
+
+impl<S> InForce<S> {
+    /// What a call asks of the policy, and then of the stores: denied, until it is [judged](Question::judge).
+    #[inline(always)]
+    pub(super) fn question<'p>(&'p self, policy: &'p Policy, call: &'p ToolCall<'p>) -> Question<'p> {
+        let (evaluation, now) = (Evaluation::of(policy), Timestamp::UNIX_EPOCH);
+        let Parts { pass_uncounted, clock, .. } = &*self.parts;
+        Question { policy, pass_uncounted, clock: &**clock, evaluation, call, now }
+    }
+}
+
+impl Question<'_> {
+    /// Finds what the policy says. Without a `now` the clock is read, if the decision depends on it.
+    #[inline]
+    pub(super) fn judge(&mut self, now: Option<Timestamp>) {
+        let Self { policy, clock, evaluation, call, .. } = self;
+        let known = now.or_else(|| policy.reads_time().then(|| clock.now()));
+        evaluation.judge(call, known.unwrap_or(Timestamp::UNIX_EPOCH));
+        let asks = evaluation.effect() == Effect::RequireApproval;
+        self.now = known.unwrap_or_else(|| if asks { clock.now() } else { Timestamp::UNIX_EPOCH });
+    }
+
+    /// Adds to `plan`, an empty one, what the call costs.
+    ///
+    /// # Errors
+    /// A rule denies the call, or it cannot be counted.
+    #[inline(always)]
+    pub(super) fn cost(&self, plan: &mut Plan) -> Result<(), Refused> {
+        if let Effect::Deny(code) = self.evaluation.effect() {
+            return Err(Refused::Deny(self.rule_refusal(code).into()));
+        }
+        self.evaluation
+            .plan(self.call, self.now, plan)
+            .map_err(|Uncountable { limit, code }| Refused::Deny(self.limit_refusal(limit, code).into()))
+    }
+
+    /// Whether a store has to be asked; the call is allowed without, if not.
+    #[inline]
+    pub(super) fn asks(&self, plan: &Plan) -> bool {
+        !plan.charges.is_empty() || self.needs_approval()
+    }
+
+    pub(super) fn request<'c>(&self, id: ReservationId, plan: &'c Plan) -> Reserve<'c> {
+        Reserve::new(id, self.now, &plan.charges)
+    }
+
+    /// Whether the call needs an approval, so that nothing may be charged before there is one.
+    pub(super) fn needs_approval(&self) -> bool {
+        self.evaluation.effect() == Effect::RequireApproval
+    }
+
+    /// What becomes of the call after the store's answer: it is allowed, with its counters as they stand, or without any if the
+    /// store failed and the call may pass uncounted.
+    #[inline(always)]
+    pub(super) fn answered(
+        &self,
+        plan: &Plan,
+        outcome: Result<Outcome, StoreError>,
+    ) -> Result<Option<Tallies>, Refused> {
+        match outcome {
+            // A store that leaves a counter out cannot be believed.
+            Ok(outcome) if outcome.tallies().len() != plan.charges.len() => {
+                self.without_store(&plan.limits, Arc::new(StoreError::Corrupt)).map(|()| None)
+            }
+            Ok(Outcome::Granted(tallies)) => Ok(Some(tallies)),
+            Ok(Outcome::Refused(tallies)) => Err(self.rate_limit(plan, &tallies)),
+            Err(error) => self.without_store(&plan.limits, Arc::new(error)).map(|()| None),
+        }
+    }
+
+    /// The store cannot tell. A call that some limit could refuse is denied, unless the host chose otherwise for each of
+    /// them; shadow limits alone refuse nothing, so a call that only they would count passes uncounted.
+    pub(super) fn without_store(&self, limits: &[LimitRef], error: Arc<StoreError>) -> Result<(), Refused> {
+        let refuses = |found: &&LimitRef| {
+            let passes =
+                |limit: &crate::policy::limit::Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
+            self.policy.limit(**found).is_some_and(|limit| !passes(limit))
+        };
+        match limits.iter().find(refuses) {
+            Some(limit) => {
+                let refusal = self.limit_refusal(*limit, Code::StoreUnavailable);
+                Err(Refused::Deny(Denial { refusal, cause: Some(error) }))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Names the first limit without room, and works out how long the call has to wait for all that have none.
+    pub(super) fn rate_limit(&self, plan: &Plan, tallies: &Tallies) -> Refused {
+        let mut first = None;
+        let mut wait = Some(0);
+        for found in &plan.limits {
+            let (Some(limit), Some(charge), Some(tally)) =
+                (self.policy.limit(*found), plan.charges.get(found.charge()), tallies.get(found.charge()))
+            else {
+                continue;
+            };
+            let room = limit.room();
+            if limit.shadow || tally.used.has_room(charge.amount, room) {
+                continue;
+            }
+            first = first.or(Some(*found));
+            let ever = room > Amount::ZERO && charge.amount <= room;
+            let until = tally.retry_at.filter(|_| ever).map(|at| wait_millis(self.now, at));
+            wait = wait.zip(until).map(|(longest, until)| longest.max(until));
+        }
+        // A store that refuses although every counter has room is believed: no is the safe side.
+        let Some(named) = first.or_else(|| plan.limits.first().copied()) else { return deny_without_policy(self.call) };
+        Refused::RateLimit(RateLimited {
+            refusal: self.limit_refusal(named, Code::Limit),
+            retry_after: wait.filter(|_| first.is_some()).map(Duration::from_millis),
+            limits: self.states(plan, tallies),
+        })
+    }
+
+    /// How the limits of the call stand.
+    pub(super) fn states(&self, plan: &Plan, tallies: &Tallies) -> Vec<LimitState> {
+        LimitState::all(self.policy, &plan.limits, tallies)
+    }
+
+    pub(super) fn require_approval(
+        &self,
+        limits: Vec<LimitState>,
+        approval: Option<Box<Approval>>,
+        signed_error: Option<SignedError>,
+    ) -> Refused {
+        let refusal = self.rule_refusal(Code::Approval);
+        Refused::RequireApproval(ApprovalRequest { refusal, limits, approval, signed_error })
+    }
+
+    /// What a rule says to a call that it stops.
+    pub(super) fn rule_refusal(&self, code: Code) -> Refusal {
+        let own = self.evaluation.message().map(Into::into);
+        let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
+        Refusal { code, rule: self.evaluation.rule(), message, policy: Some(self.policy.digest()) }
+    }
+
+    /// What a limit says to a call that it stops; its own text is for one that it has no room for.
+    fn limit_refusal(&self, limit: LimitRef, code: Code) -> Refusal {
+        let own = self.policy.limit(limit).and_then(|limit| limit.on_exceed.clone()).filter(|_| code == Code::Limit);
+        let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
+        let rule = Some(self.policy.limit_pointer(limit).into());
+        Refusal { code, rule, message, policy: Some(self.policy.digest()) }
+    }
+}
+
+#[cold]
+pub(super) fn deny_without_policy(call: &ToolCall<'_>) -> Refused {
+    // What cannot be read is said first, with a policy and without.
+    let (code, rule) = match call.is_malformed() {
+        true => (Code::MalformedCall, None),
+        false => (Code::NoPolicy, Some("(no policy)".into())),
+    };
+    let message = default_message(code, call.tool()).into();
+    Refused::Deny(Refusal { code, rule, message, policy: None }.into())
+}

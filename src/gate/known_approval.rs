@@ -1,0 +1,177 @@
+//! Decisions for which it is known already whether a person has approved: of a candidate, and of a history that is decided again.
+
+use std::sync::Arc;
+
+use super::evaluation::{Question, deny_without_policy};
+use super::{Gate, InForce};
+use crate::approval::ApprovalError;
+use crate::call::ToolCall;
+use crate::decision::permit::{Held, Permit};
+use crate::decision::{Decision, Refused};
+use crate::policy::Plan;
+use crate::store::{CounterStore, Outcome, ReservationId, StoreError, Tallies};
+use crate::time::Timestamp;
+
+/// What is known of a person's approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// It was given.
+    Yes,
+    /// It was not.
+    No,
+    /// The store of approvals could not tell.
+    Unknown,
+}
+
+/// What was decided.
+pub(super) struct Judged {
+    pub(super) decision: Decision,
+    /// Whether the counters could not tell.
+    pub(super) has_failed: bool,
+}
+
+impl<S: CounterStore + 'static> InForce<S> {
+    /// Decides a call at an instant, and asks no store of approvals.
+    pub(super) fn decide_given(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp, given: Given) -> Judged {
+        let certain = |decision| Judged { decision, has_failed: false };
+        let Some(policy) = &self.policy else { return certain(deny_without_policy(call).into()) };
+        let mut question = self.question(policy, call);
+        question.judge(Some(now));
+        let mut plan = Plan::default();
+        if let Err(refused) = question.cost(&mut plan) {
+            return certain(refused.into());
+        }
+        let asks = question.needs_approval() && given != Given::Yes;
+        if plan.charges.is_empty() {
+            return certain(match asks {
+                true => asked(&question, &plan, None, given).into(),
+                false => Decision::Allow(Permit::uncounted()),
+            });
+        }
+        let request = question.request(ReservationId::next(), &plan);
+        let store = &self.parts.store;
+        let outcome = if asks { store.peek(&request) } else { store.reserve(&request) };
+        let is_whole = |outcome: &Outcome| outcome.tallies().len() == plan.charges.len();
+        let outcome =
+            outcome.and_then(|outcome| if is_whole(&outcome) { Ok(outcome) } else { Err(StoreError::Corrupt) });
+        let has_failed = outcome.is_err();
+        let id = request.id;
+        let decision = match question.answered(&plan, outcome) {
+            Ok(tallies) if asks => asked(&question, &plan, tallies, given).into(),
+            Ok(Some(tallies)) => {
+                let granter = Arc::clone(self) as _;
+                Decision::Allow(Permit::counted(Held { granter, id, plan, tallies, claim: None }))
+            }
+            Ok(None) => Decision::Allow(Permit::uncounted()),
+            Err(refused) => refused.into(),
+        };
+        Judged { decision, has_failed }
+    }
+
+    /// Charges what a call costs that is known to be allowed, whatever its rules say; nothing where it cannot be counted or has no
+    /// room.
+    fn charge(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp) -> Option<Permit> {
+        let policy = self.policy.as_ref()?;
+        let mut plan = Plan::default();
+        policy.evaluate(call, now).plan(call, now, &mut plan).ok()?;
+        let id = ReservationId::next();
+        let request = crate::store::Reserve::new(id, now, &plan.charges);
+        match self.parts.store.reserve(&request).ok()? {
+            Outcome::Granted(tallies) if tallies.len() == plan.charges.len() => {
+                let granter = Arc::clone(self) as _;
+                Some(Permit::counted(Held { granter, id, plan, tallies, claim: None }))
+            }
+            Outcome::Granted(_) | Outcome::Refused(_) => None,
+        }
+    }
+}
+
+fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<Tallies>, given: Given) -> Refused {
+    if given == Given::Unknown {
+        return question.without_approvals(ApprovalError::Unavailable(None));
+    }
+    question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None, None)
+}
+
+impl<S: CounterStore + 'static> Gate<S> {
+    /// Decides a call now, with what is known of its approval.
+    pub(crate) fn check_given(&self, call: &ToolCall<'_>, given: Given) -> Decision {
+        self.in_force().decide_given(call, self.now(), given).decision
+    }
+
+    /// Charges a call that is known to be allowed.
+    pub(crate) fn charge(&self, call: &ToolCall<'_>) -> Option<Permit> {
+        self.in_force().charge(call, self.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::charge::{CounterId, Subject};
+    use crate::policy::{Code, Policy};
+    use crate::store::{MemoryStore, Reserve, Settle, StoreError};
+
+    /// A store that leaves every counter out of its answers.
+    struct Silent;
+
+    impl CounterStore for Silent {
+        fn reserve(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+            Ok(Outcome::Granted(Tallies::new()))
+        }
+        fn peek(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+            Ok(Outcome::Granted(Tallies::new()))
+        }
+        fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+            Ok(())
+        }
+        fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    fn policy() -> Policy {
+        let limit = json!({ "counter": "c", "window": "day", "max": 2, "scope": "global" });
+        let entry = json!({ "action": "deny", "limits": [limit] });
+        Policy::from_json(&json!({ "version": "1", "default": "deny", "tools": { "t": entry } }).to_string()).unwrap()
+    }
+
+    /// Whatever the rules say of it.
+    #[test]
+    fn a_call_that_was_allowed_is_charged_while_there_is_room() {
+        let call = ToolCall::new("t", None::<&Value>);
+        let gate = Gate::builder().policy(policy()).store(MemoryStore::new()).build();
+        let charged = [(); 3].map(|()| gate.charge(&call));
+        assert_eq!(charged.each_ref().map(Option::is_some), [true, true, false]);
+        assert_eq!(charged[1].as_ref().unwrap().limits()[0].used().micros(), 2_000_000);
+        assert!(Gate::builder().policy(policy()).store(Silent).build().charge(&call).is_none());
+        gate.replace_policy(None);
+        assert!(gate.charge(&call).is_none());
+    }
+
+    /// None of it is a reason to let a call pass.
+    #[test]
+    fn without_a_policy_or_a_whole_answer_nothing_passes() {
+        let call = ToolCall::new("t", None::<&Value>);
+        let code = |gate: &Gate<Silent>, given| gate.check_given(&call, given).code();
+        let limit = json!({ "counter": "c", "window": "day", "max": 2, "scope": "global" });
+        let asking = |entry: Value| {
+            let document = json!({ "version": "1", "default": "deny", "tools": { "t": entry } });
+            Gate::builder().policy(Policy::try_from(&document).unwrap()).store(Silent).build()
+        };
+        let counted = asking(json!({ "limits": [limit], "action": "require_approval" }));
+        for given in [Given::Yes, Given::No, Given::Unknown] {
+            assert_eq!(code(&counted, given), Some(Code::StoreUnavailable), "{given:?}");
+        }
+        let free = asking(json!({ "action": "require_approval" }));
+        for (given, want) in
+            [(Given::Yes, None), (Given::No, Some(Code::Approval)), (Given::Unknown, Some(Code::StoreUnavailable))]
+        {
+            assert_eq!(code(&free, given), want, "{given:?}");
+        }
+        free.replace_policy(None);
+        assert_eq!(code(&free, Given::Yes), Some(Code::NoPolicy));
+    }
+}

@@ -1,0 +1,10 @@
+//! JSON, read strictly and written exactly: positions, number texts, canonical form, pointers, hex.
+
+pub(crate) mod canonical;
+pub(crate) mod hex;
+pub(crate) mod number;
+pub(crate) mod object;
+mod parse;
+pub(crate) mod pointer;
+
+pub(crate) use parse::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind, each_duplicate};

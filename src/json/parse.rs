@@ -1,0 +1,532 @@
+//! Strict JSON text, read into a tree that remembers where everything stood.
+//!
+//! `serde_json` keeps the last of two equal keys, rounds numbers and forgets positions. A policy is judged by what it
+//! says and a call by what is forwarded, so both are read here: duplicate keys stay visible as two members, a number
+//! stays the text it was, and every value knows its byte offset.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::json::number::Exact;
+
+/// A value and where it begins.
+#[derive(Debug)]
+pub(crate) struct Node<'t> {
+    pub(crate) at: usize,
+    pub(crate) json: Json<'t>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Json<'t> {
+    Null,
+    Bool(bool),
+    /// As written, by the grammar of JSON; no reader may be able to hold it.
+    Number(&'t str),
+    /// Borrowed if it stood there without an escape: it then needs none where it is written again.
+    String(Cow<'t, str>),
+    Array(Vec<Node<'t>>),
+    Object(Vec<Member<'t>>),
+}
+
+/// One member of an object.
+#[derive(Debug)]
+pub(crate) struct Member<'t> {
+    /// Where the key begins.
+    pub(crate) at: usize,
+    pub(crate) key: Cow<'t, str>,
+    pub(crate) value: Node<'t>,
+}
+
+/// Why a text is not JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SyntaxError {
+    pub(crate) at: usize,
+    pub(crate) what: SyntaxErrorKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SyntaxErrorKind {
+    #[error("the text ends too early")]
+    Ended,
+    #[error("expected a value")]
+    ExpectedValue,
+    #[error("expected a key in double quotes")]
+    ExpectedKey,
+    #[error("expected `:` after the key")]
+    ExpectedColon,
+    #[error("expected `,` or `}}`")]
+    ExpectedMemberEnd,
+    #[error("expected `,` or `]`")]
+    ExpectedElementEnd,
+    #[error("a comma without another element after it")]
+    TrailingComma,
+    #[error("comments are not part of JSON")]
+    Comment,
+    #[error("a control character in a string must be written as an escape, such as `\\n`")]
+    ControlCharacter,
+    #[error("an escape that JSON does not have")]
+    Escape,
+    #[error("half of a surrogate pair")]
+    LoneSurrogate,
+    #[error("not a number as JSON writes it")]
+    Number,
+    #[error("text after the end of the value")]
+    TrailingText,
+    #[error("nested too deeply")]
+    TooDeep,
+}
+
+/// A pull parser: [`Parser::node`] reads a whole value, [`Parser::enter_object`] and [`Parser::next_key`] go through an
+/// object member by member, so that a large one need not stand in memory as a tree.
+pub(crate) struct Parser<'t> {
+    text: &'t str,
+    at: usize,
+    /// How many arrays and objects may still be opened inside each other.
+    depth_left: usize,
+    in_object: Place,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    FirstMember,
+    LaterMember,
+}
+
+type Parsed<T> = Result<T, SyntaxError>;
+
+impl<'t> Parser<'t> {
+    /// Reads `text`, in which at most `nesting` arrays and objects stand inside each other.
+    pub(crate) fn new(text: &'t str, nesting: usize) -> Self {
+        Self { text, at: 0, depth_left: nesting, in_object: Place::LaterMember }
+    }
+
+    /// The whole text as one value.
+    pub(crate) fn document(text: &'t str, nesting: usize) -> Parsed<Node<'t>> {
+        let mut parser = Self::new(text, nesting);
+        let node = parser.node()?;
+        parser.finish()?;
+        Ok(node)
+    }
+
+    /// Whether the next value is an object, and where it begins.
+    pub(crate) fn peek_object(&mut self) -> (bool, usize) {
+        (self.peek() == Some(b'{'), self.at)
+    }
+
+    /// Steps into an object. Its members are then read by [`Parser::next_key`], each followed by its value.
+    pub(crate) fn enter_object(&mut self) -> Parsed<()> {
+        self.open()?;
+        self.in_object = Place::FirstMember;
+        Ok(())
+    }
+
+    /// The next key of the object and where it begins; after the last one steps out of it and gives `None`.
+    pub(crate) fn next_key(&mut self) -> Parsed<Option<(usize, Cow<'t, str>)>> {
+        let place = std::mem::replace(&mut self.in_object, Place::LaterMember);
+        match self.peek() {
+            Some(b'}') => {
+                self.close();
+                return Ok(None);
+            }
+            Some(b',') if place == Place::LaterMember => {
+                let comma = self.at;
+                self.at += 1;
+                if self.peek() == Some(b'}') {
+                    return Err(SyntaxError { at: comma, what: SyntaxErrorKind::TrailingComma });
+                }
+            }
+            _ if place == Place::LaterMember => return Err(self.unexpected(SyntaxErrorKind::ExpectedMemberEnd)),
+            _ => {}
+        }
+        if self.peek() != Some(b'"') {
+            return Err(self.unexpected(SyntaxErrorKind::ExpectedKey));
+        }
+        let at = self.at;
+        let key = self.string()?;
+        if self.peek() != Some(b':') {
+            return Err(self.unexpected(SyntaxErrorKind::ExpectedColon));
+        }
+        self.at += 1;
+        Ok(Some((at, key)))
+    }
+
+    /// The next value, whole.
+    pub(crate) fn node(&mut self) -> Parsed<Node<'t>> {
+        let first = self.peek();
+        let at = self.at;
+        let json = match first {
+            Some(b'{') => {
+                self.enter_object()?;
+                let mut members = Vec::new();
+                while let Some((at, key)) = self.next_key()? {
+                    members.push(Member { at, key, value: self.node()? });
+                }
+                Json::Object(members)
+            }
+            Some(b'[') => Json::Array(self.array()?),
+            Some(b'"') => Json::String(self.string()?),
+            Some(b'-' | b'0'..=b'9') => Json::Number(self.number()?),
+            _ if self.literal("null") => Json::Null,
+            _ if self.literal("true") => Json::Bool(true),
+            _ if self.literal("false") => Json::Bool(false),
+            _ => return Err(self.unexpected(SyntaxErrorKind::ExpectedValue)),
+        };
+        Ok(Node { at, json })
+    }
+
+    /// Nothing but blanks may follow.
+    pub(crate) fn finish(&mut self) -> Parsed<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.unexpected(SyntaxErrorKind::TrailingText)),
+        }
+    }
+
+    fn array(&mut self) -> Parsed<Vec<Node<'t>>> {
+        self.open()?;
+        let mut elements = Vec::new();
+        if self.peek() == Some(b']') {
+            self.close();
+            return Ok(elements);
+        }
+        loop {
+            elements.push(self.node()?);
+            match self.peek() {
+                Some(b',') => {
+                    let comma = self.at;
+                    self.at += 1;
+                    if self.peek() == Some(b']') {
+                        return Err(SyntaxError { at: comma, what: SyntaxErrorKind::TrailingComma });
+                    }
+                }
+                Some(b']') => {
+                    self.close();
+                    return Ok(elements);
+                }
+                _ => return Err(self.unexpected(SyntaxErrorKind::ExpectedElementEnd)),
+            }
+        }
+    }
+
+    fn open(&mut self) -> Parsed<()> {
+        self.depth_left =
+            self.depth_left.checked_sub(1).ok_or(SyntaxError { at: self.at, what: SyntaxErrorKind::TooDeep })?;
+        self.at += 1;
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.depth_left += 1;
+        self.at += 1;
+    }
+
+    /// The next byte that is no blank.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.rest();
+        let blanks = rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).unwrap_or(rest.len());
+        self.at += blanks;
+        self.rest().first().copied()
+    }
+
+    fn rest(&self) -> &'t [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn slice(&self, from: usize) -> &'t str {
+        self.text.get(from..self.at).unwrap_or_default()
+    }
+
+    fn unexpected(&self, expected: SyntaxErrorKind) -> SyntaxError {
+        let what = match self.rest() {
+            [] => SyntaxErrorKind::Ended,
+            [b'/', b'/' | b'*', ..] => SyntaxErrorKind::Comment,
+            _ => expected,
+        };
+        SyntaxError { at: self.at, what }
+    }
+
+    /// Steps over `word`, unless it is only the beginning of another.
+    fn literal(&mut self, word: &str) -> bool {
+        let after = self.rest().strip_prefix(word.as_bytes());
+        let found = after.is_some_and(|after| !matches!(after, [b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_', ..]));
+        if found {
+            self.at += word.len();
+        }
+        found
+    }
+
+    fn number(&mut self) -> Parsed<&'t str> {
+        let from = self.at;
+        let error = |what| SyntaxError { at: from, what };
+        if self.rest().first() == Some(&b'-') {
+            self.at += 1;
+        }
+        let whole = self.digits();
+        // No zeros in front: `05` is 5 to one reader and octal to another.
+        if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
+            return Err(error(SyntaxErrorKind::Number));
+        }
+        if self.rest().first() == Some(&b'.') {
+            self.at += 1;
+            if self.digits().is_empty() {
+                return Err(error(SyntaxErrorKind::Number));
+            }
+        }
+        if let Some(b'e' | b'E') = self.rest().first() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.rest().first() {
+                self.at += 1;
+            }
+            if self.digits().is_empty() {
+                return Err(error(SyntaxErrorKind::Number));
+            }
+        }
+        if let Some(b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'_' | b'+' | b'-') = self.rest().first() {
+            return Err(error(SyntaxErrorKind::Number));
+        }
+        let text = self.slice(from);
+        Ok(text)
+    }
+
+    fn digits(&mut self) -> &'t str {
+        let from = self.at;
+        let rest = self.rest();
+        self.at += rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.slice(from)
+    }
+
+    fn string(&mut self) -> Parsed<Cow<'t, str>> {
+        self.at += 1;
+        let from = self.at;
+        let mut owned: Option<String> = None;
+        loop {
+            let run_from = self.at;
+            let rest = self.rest();
+            self.at += rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
+            if let Some(owned) = &mut owned {
+                owned.push_str(self.slice(run_from));
+            }
+            match self.rest().first() {
+                Some(b'"') => {
+                    let text = owned.map_or_else(|| Cow::Borrowed(self.slice(from)), Cow::Owned);
+                    self.at += 1;
+                    return Ok(text);
+                }
+                Some(b'\\') => {
+                    let text = owned.get_or_insert_with(|| self.slice(from).to_owned());
+                    let (character, length) =
+                        unescape(self.rest()).map_err(|what| SyntaxError { at: self.at, what })?;
+                    text.push(character);
+                    self.at += length;
+                }
+                Some(_) => return Err(SyntaxError { at: self.at, what: SyntaxErrorKind::ControlCharacter }),
+                None => return Err(SyntaxError { at: self.at, what: SyntaxErrorKind::Ended }),
+            }
+        }
+    }
+}
+
+/// The character of an escape, and how many bytes the escape takes.
+fn unescape(text: &[u8]) -> Result<(char, usize), SyntaxErrorKind> {
+    let plain = |character| Ok((character, 2));
+    match text {
+        [_, b'"', ..] => plain('"'),
+        [_, b'\\', ..] => plain('\\'),
+        [_, b'/', ..] => plain('/'),
+        [_, b'b', ..] => plain('\u{8}'),
+        [_, b'f', ..] => plain('\u{c}'),
+        [_, b'n', ..] => plain('\n'),
+        [_, b'r', ..] => plain('\r'),
+        [_, b't', ..] => plain('\t'),
+        [_, b'u', rest @ ..] => {
+            let first = hex4(rest)?;
+            match first {
+                0xd800..0xdc00 => {
+                    let Some([b'\\', b'u', low @ ..]) = rest.get(4..) else {
+                        return Err(SyntaxErrorKind::LoneSurrogate);
+                    };
+                    let low = hex4(low)?;
+                    if !(0xdc00..0xe000).contains(&low) {
+                        return Err(SyntaxErrorKind::LoneSurrogate);
+                    }
+                    let code = 0x1_0000 + ((first - 0xd800) << 10) + (low - 0xdc00);
+                    char::from_u32(code).map(|character| (character, 12)).ok_or(SyntaxErrorKind::LoneSurrogate)
+                }
+                _ => char::from_u32(first).map(|character| (character, 6)).ok_or(SyntaxErrorKind::LoneSurrogate),
+            }
+        }
+        [_] => Err(SyntaxErrorKind::Ended),
+        _ => Err(SyntaxErrorKind::Escape),
+    }
+}
+
+fn hex4(text: &[u8]) -> Result<u32, SyntaxErrorKind> {
+    let digits = text.get(..4).ok_or(SyntaxErrorKind::Ended)?;
+    digits.iter().try_fold(0, |code, &digit| {
+        char::from(digit).to_digit(16).map(|value| code * 16 + value).ok_or(SyntaxErrorKind::Escape)
+    })
+}
+
+impl<'t> Node<'t> {
+    /// The name of the value's type, with its article.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.json {
+            Json::Null => "null",
+            Json::Bool(_) => "a boolean",
+            Json::Number(_) => "a number",
+            Json::String(_) => "a string",
+            Json::Array(_) => "a list",
+            Json::Object(_) => "an object",
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match &self.json {
+            Json::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The tree as a `serde_json` value; nothing if a number in it is not held exactly by a 64-bit integer or a double.
+    /// Of duplicate keys the last one stays: look for them first.
+    pub(crate) fn to_value(&self) -> Option<Value> {
+        Some(match &self.json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(text) => Value::Number(Exact::of_text(text)?.to_number()?),
+            Json::String(text) => Value::String(text.clone().into_owned()),
+            Json::Array(elements) => Value::Array(elements.iter().map(Node::to_value).collect::<Option<_>>()?),
+            Json::Object(members) => {
+                // One by one: collecting sorts them in a list of its own first.
+                let mut object = Map::new();
+                for member in members {
+                    object.insert(member.key.clone().into_owned(), member.value.to_value()?);
+                }
+                Value::Object(object)
+            }
+        })
+    }
+}
+
+/// Calls `found` for each member whose key stood before in the same object.
+pub(crate) fn each_duplicate<'n, 't>(members: &'n [Member<'t>], mut found: impl FnMut(&'n Member<'t>)) {
+    const FEW: usize = 16;
+    if members.len() <= FEW {
+        for (index, member) in members.iter().enumerate() {
+            if members.iter().take(index).any(|before| before.key == member.key) {
+                found(member);
+            }
+        }
+    } else {
+        let mut keys = HashSet::with_capacity(members.len());
+        for member in members {
+            if !keys.insert(&*member.key) {
+                found(member);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Truth, equal};
+
+    fn error(text: &str) -> Option<(usize, SyntaxErrorKind)> {
+        Parser::document(text, 8).err().map(|error| (error.at, error.what))
+    }
+
+    #[test]
+    fn what_is_json_agrees_with_serde() {
+        for text in [
+            "null",
+            " true ",
+            "[]",
+            "{}",
+            r#"{"a":[1,2,{"b":null}],"c":"x"}"#,
+            r#""\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00 ä😀""#,
+            "[0, -0, 1.5, 1e2, 1E+2, -0.25, 5e-1, 18446744073709551615, -9223372036854775808]",
+            "\t[\n1\r, 2 ]\n",
+        ] {
+            let ours = Parser::document(text, 8).unwrap().to_value().unwrap();
+            let theirs: Value = serde_json::from_str(text).unwrap();
+            // By value: `-0` is the integer 0 here and the float -0.0 there.
+            assert_eq!(equal((&ours).into(), (&theirs).into()), Truth::True, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_says_where() {
+        use SyntaxErrorKind::*;
+        for (text, at, what) in [
+            ("", 0, Ended),
+            ("  \n", 3, Ended),
+            ("{\"a\":1", 6, Ended),
+            ("[1,", 3, Ended),
+            ("\"abc", 4, Ended),
+            ("\"\\", 1, Ended),
+            ("\"\\u12", 1, Ended),
+            ("{\"a\":1,}", 6, TrailingComma),
+            ("[1,]", 2, TrailingComma),
+            ("{,}", 1, ExpectedKey),
+            ("[,]", 1, ExpectedValue),
+            ("{'a':1}", 1, ExpectedKey),
+            ("{a:1}", 1, ExpectedKey),
+            ("{\"a\" 1}", 5, ExpectedColon),
+            ("{\"a\":1 \"b\":2}", 7, ExpectedMemberEnd),
+            ("[1 2]", 3, ExpectedElementEnd),
+            ("[1}", 2, ExpectedElementEnd),
+            ("{\"a\":1/* x */}", 6, Comment),
+            ("// x", 0, Comment),
+            ("1 2", 2, TrailingText),
+            ("{}}", 2, TrailingText),
+            ("nul", 0, ExpectedValue),
+            ("nulll", 0, ExpectedValue),
+            ("[true1]", 1, ExpectedValue),
+            ("null\"", 4, TrailingText),
+            ("NaN", 0, ExpectedValue),
+            ("Infinity", 0, ExpectedValue),
+            ("05", 0, Number),
+            ("-", 0, Number),
+            ("1.", 0, Number),
+            (".5", 0, ExpectedValue),
+            ("1e", 0, Number),
+            ("1_000", 0, Number),
+            ("0x10", 0, Number),
+            ("\"\t\"", 1, ControlCharacter),
+            ("\"\\x\"", 1, Escape),
+            ("\"\\uzzzz\"", 1, Escape),
+            ("\"\\ud800\"", 1, LoneSurrogate),
+            ("\"\\ud800\\u0041\"", 1, LoneSurrogate),
+            ("\"\\udc00\"", 1, LoneSurrogate),
+            ("[[[[[[[[[", 8, TooDeep),
+            ("\u{feff}{}", 0, ExpectedValue),
+        ] {
+            assert_eq!(error(text), Some((at, what)), "{text}");
+        }
+        assert_eq!(error("[[[[[[[[]]]]]]]]"), None, "the bound itself is allowed");
+        let far = Parser::document("[1e999]", 8).unwrap();
+        assert_eq!(far.to_value(), None, "a number that no reader holds is told from one that can be read");
+    }
+
+    #[test]
+    fn a_key_written_with_an_escape_is_the_same_key() {
+        let node = Parser::document(r#"{"t":1,"\u0074":2,"u":3}"#, 8).unwrap();
+        let Json::Object(members) = &node.json else { panic!("an object") };
+        let mut found = Vec::new();
+        each_duplicate(members, |member| found.push(member.at));
+        assert_eq!(found, [7]);
+    }
+
+    #[test]
+    fn duplicates_are_found_among_many_keys() {
+        let text = format!("{{{}\"k7\":0}}", (0..40).map(|i| format!("\"k{i}\":0,")).collect::<String>());
+        let node = Parser::document(&text, 8).unwrap();
+        let Json::Object(members) = &node.json else { panic!("an object") };
+        let mut found = Vec::new();
+        each_duplicate(members, |member| found.push(member.key.clone().into_owned()));
+        assert_eq!(found, ["k7"]);
+    }
+}

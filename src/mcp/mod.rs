@@ -1,0 +1,395 @@
+//! MCP at the edge: `tools/call` in, `tools/list` filtered, refusals out, and what became of a call.
+//!
+//! A gateway that passes a whole connection has a [`Session`]. For one message at a time there are [`Message::read`], then
+//! [`Call::tool_call`] or [`Caller::call`](crate::Caller::call) for the gate, [`Call::to_json`] to forward it or [`Refusal::of`]
+//! and [`Call::answer`] to refuse it, and [`Call::ending`] for what the server has answered.
+
+mod answer;
+mod id;
+mod outcome;
+mod pins;
+mod session;
+
+use serde_json::{Map, Value};
+
+use crate::call::ToolCall;
+use crate::decision::{Denial, Refusal as Refused};
+use crate::json::number::Exact;
+use crate::json::{Json, Member, Node, Parser, each_duplicate};
+use crate::policy::{Code, Policy};
+
+pub use answer::{Form, Refusal};
+pub use id::RequestId;
+pub use outcome::Ending;
+pub use pins::{OnChange, Pin, PinError, PinSnapshot, ToolChange, ToolDigest, ToolPins};
+pub use session::{Decided, Ended, Failed, FromClient, FromServer, Session, too_long};
+
+/// A JSON-RPC message that can be read in one way only.
+///
+/// What was judged must be what is forwarded: forward the text that [`Call::to_json`] or [`Other::to_json`] writes, not the
+/// one that came in.
+///
+/// ```
+/// use toolgate::mcp::Message;
+///
+/// let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"q":"x"}}}"#;
+/// let Message::Call(call) = Message::read(text)? else { panic!("a call") };
+/// assert_eq!(call.tool_call().grant("g-42").tool(), "search");
+///
+/// // Two parsers could take two different tools from this one.
+/// let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete","name":"search"}}"#;
+/// assert!(Message::read(text).is_err());
+/// # Ok::<(), toolgate::mcp::MalformedMessage>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
+pub enum Message {
+    /// A `tools/call`, to be decided.
+    Call(Call),
+    /// Any other request, a notification, or a response.
+    Other(Other),
+}
+
+/// A `tools/call` request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    message: Value,
+    /// The id as it was written; none for a notification.
+    id: Option<Box<str>>,
+}
+
+/// A message that calls no tool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Other(Value);
+
+/// A message that two parsers could read differently, or that is no JSON-RPC. It must not be passed on.
+///
+/// It is also a decision: `Denial::from(error)` denies with `malformed_call`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message at byte {at}: {why}")]
+pub struct MalformedMessage {
+    at: usize,
+    why: String,
+}
+
+impl MalformedMessage {
+    /// The byte offset of the place in the text.
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+}
+
+impl From<MalformedMessage> for Denial {
+    fn from(error: MalformedMessage) -> Self {
+        let message = format!("This call could not be read: {}.", error.why).into();
+        Refused { code: Code::MalformedCall, rule: None, message, policy: None }.into()
+    }
+}
+
+/// How deep arrays and objects may stand inside each other.
+const NESTING: usize = 64;
+/// The keys that JSON-RPC and MCP give a meaning to.
+const ENVELOPE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
+const PARAMS: [&str; 4] = ["name", "arguments", "_meta", "task"];
+
+impl Message {
+    /// Reads one message strictly. Linear in the text.
+    ///
+    /// # Errors
+    /// Whatever two parsers could read differently: duplicate keys at any depth; a key of the envelope that equals a known
+    /// one but for case (`Method`); `arguments` that is no object; a number that neither a 64-bit integer nor a double
+    /// holds as written (`1e400`, `18446744073709551616`, `0.30000000000000000001`); a batch, of which each element is a call
+    /// of its own; nesting past 64; text after the message.
+    pub fn read(text: &str) -> Result<Self, MalformedMessage> {
+        let root = Parser::document(text, NESTING)
+            .map_err(|error| MalformedMessage { at: error.at, why: error.what.to_string() })?;
+        read_in_one_way(&root)?;
+        let members = match &root.json {
+            Json::Object(members) => members,
+            Json::Array(_) => return Err(malformed(&root, "a batch: send each message by itself")),
+            _ => return Err(malformed(&root, "a message is an object")),
+        };
+        no_variants(members, &ENVELOPE)?;
+        if field(members, "jsonrpc").and_then(Node::as_str) != Some("2.0") {
+            return Err(malformed(&root, "`jsonrpc` must be \"2.0\""));
+        }
+        if let Some(id) = field(members, "id")
+            && let Json::Array(_) | Json::Object(_) | Json::Bool(_) = id.json
+        {
+            return Err(malformed(id, "`id` must be a string or a number"));
+        }
+        let is_call = match field(members, "method") {
+            None => false,
+            Some(method) => {
+                method.as_str().ok_or_else(|| malformed(method, "`method` must be a string"))? == "tools/call"
+            }
+        };
+        if is_call {
+            let params = field(members, "params").ok_or_else(|| malformed(&root, "a call needs `params`"))?;
+            let Json::Object(members) = &params.json else {
+                return Err(malformed(params, "`params` must be an object"));
+            };
+            no_variants(members, &PARAMS)?;
+            if field(members, "name").and_then(Node::as_str).is_none() {
+                return Err(malformed(params, "`name` must be a string"));
+            }
+            if let Some(arguments) = field(members, "arguments")
+                && !matches!(arguments.json, Json::Object(_))
+            {
+                return Err(malformed(arguments, "`arguments` must be an object"));
+            }
+        }
+        let value = root.to_value().ok_or_else(|| malformed(&root, "a number is not held exactly"))?;
+        Ok(if is_call {
+            let id = field(members, "id").map(|id| written(id, text).into());
+            Self::Call(Call { message: value, id })
+        } else {
+            Self::Other(Other(value))
+        })
+    }
+}
+
+impl Call {
+    /// The call, of a caller whom the host still has to name.
+    pub fn tool_call(&self) -> ToolCall<'_> {
+        ToolCall::new(self.tool(), self.arguments())
+    }
+
+    /// The name of the tool.
+    pub fn tool(&self) -> &str {
+        self.params().and_then(|params| params.get("name")).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The protocol's version, where the call names it itself (`_meta`, from 2026-07-28 on): then no `initialize` has agreed
+    /// on one.
+    pub fn protocol_version(&self) -> Option<&str> {
+        self.params()?.get("_meta")?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
+    }
+
+    /// The arguments; none where the message has none.
+    pub fn arguments(&self) -> Option<&Map<String, Value>> {
+        self.params()?.get("arguments")?.as_object()
+    }
+
+    /// The request's id; none for a notification.
+    pub fn id(&self) -> Option<&Value> {
+        self.message.get("id")
+    }
+
+    /// The message to forward.
+    pub fn to_json(&self) -> String {
+        written_out(&self.message)
+    }
+
+    fn id_text(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    fn params(&self) -> Option<&Value> {
+        self.message.get("params")
+    }
+}
+
+impl Other {
+    /// The message to forward.
+    pub fn to_json(&self) -> String {
+        written_out(&self.0)
+    }
+
+    /// The message.
+    pub fn as_value(&self) -> &Value {
+        &self.0
+    }
+}
+
+/// Takes those tools out of a `tools/list` result that `policy` does not [list](Policy::lists), and those without a name;
+/// without a policy, all of them. `tools` that are no list become an empty one; everything else in the answer stays as it is.
+///
+/// ```
+/// use serde_json::json;
+/// use toolgate::{Policy, mcp};
+///
+/// let policy: Policy = r#"{ "version": "1", "default": "deny", "tools": { "get_*": {} } }"#.parse()?;
+/// let mut result = json!({ "tools": [{ "name": "get_user" }, { "name": "drop_user" }], "nextCursor": "2" });
+/// mcp::filter_tools_list(Some(&policy), &mut result);
+/// assert_eq!(result, json!({ "tools": [{ "name": "get_user" }], "nextCursor": "2" }));
+/// # Ok::<(), toolgate::PolicyError>(())
+/// ```
+pub fn filter_tools_list(policy: Option<&Policy>, result: &mut Value) {
+    match result.get_mut("tools") {
+        Some(Value::Array(tools)) => tools.retain(|tool| match (policy, tool.get("name")) {
+            (Some(policy), Some(Value::String(name))) => policy.lists(name),
+            _ => false,
+        }),
+        // Whatever a client makes of it, these are no tools that the policy lists.
+        Some(no_list) => *no_list = Value::Array(Vec::new()),
+        None => {}
+    }
+}
+
+/// A value as text: half the work of its `Display`.
+fn written_out(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| value.to_string())
+}
+
+fn malformed(node: &Node<'_>, why: &str) -> MalformedMessage {
+    MalformedMessage { at: node.at, why: why.to_owned() }
+}
+
+fn field<'n, 't>(members: &'n [Member<'t>], key: &str) -> Option<&'n Node<'t>> {
+    members.iter().find(|member| member.key == key).map(|member| &member.value)
+}
+
+/// A string, a number or `null` as `text` has it.
+fn written<'t>(node: &Node<'t>, text: &'t str) -> &'t str {
+    match node.json {
+        Json::Number(number) => number,
+        Json::String(_) => {
+            let rest = text.get(node.at..).unwrap_or_default();
+            let mut escaped = false;
+            let end = rest.bytes().skip(1).position(|byte| {
+                let ends = byte == b'"' && !escaped;
+                escaped = byte == b'\\' && !escaped;
+                ends
+            });
+            end.and_then(|end| rest.get(..end + 2)).unwrap_or("null")
+        }
+        _ => "null",
+    }
+}
+
+/// No duplicate key and no inexact number, at any depth.
+fn read_in_one_way(node: &Node<'_>) -> Result<(), MalformedMessage> {
+    match &node.json {
+        Json::Null | Json::Bool(_) | Json::String(_) => Ok(()),
+        Json::Number(text) if Exact::of_text(text).is_some() => Ok(()),
+        Json::Number(_) => Err(malformed(node, "a number that neither a 64-bit integer nor a double holds as written")),
+        Json::Array(elements) => elements.iter().try_for_each(read_in_one_way),
+        Json::Object(members) => {
+            let mut duplicate = None;
+            each_duplicate(members, |member| duplicate = duplicate.or(Some(member.at)));
+            match duplicate {
+                Some(at) => Err(MalformedMessage { at, why: "a key stands twice in one object".to_owned() }),
+                None => members.iter().try_for_each(|member| read_in_one_way(&member.value)),
+            }
+        }
+    }
+}
+
+/// Whether a reader which ignores case would take a key for a known one that it is not.
+fn is_variant(key: &str, known: &[&str]) -> bool {
+    // Beyond ASCII, only these letters fold to one of ASCII's, or have one as their capital or small letter.
+    let fold = |c: char| match c {
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        'ı' | 'İ' => 'i',
+        c => c.to_ascii_lowercase(),
+    };
+    known.iter().any(|known| *known != key && key.chars().map(fold).eq(known.chars().map(fold)))
+}
+
+/// No key that a reader which ignores case would take for a known one.
+fn no_variants(members: &[Member<'_>], known: &[&str]) -> Result<(), MalformedMessage> {
+    match members.iter().find(|member| is_variant(&member.key, known)) {
+        None => Ok(()),
+        Some(member) => Err(MalformedMessage {
+            at: member.at,
+            why: "a key that equals one of the envelope's but for case".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn call(params: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)
+    }
+
+    #[test]
+    fn calls_are_read_and_written() {
+        let text = " {\"params\" : {\"name\":\"delete\\u005fx\", \"arguments\":{\"n\":1E2, \"ID\":1, \"id\":2}},\"method\":\"tools\\/call\",\"id\":\"a\",\"jsonrpc\":\"2.0\"}\n";
+        let Ok(Message::Call(call)) = Message::read(text) else { panic!("a call") };
+        assert_eq!(call.tool(), "delete_x");
+        assert_eq!(call.id(), Some(&json!("a")));
+        assert_eq!(call.arguments().map(Map::len), Some(3));
+        let Ok(Message::Call(again)) = Message::read(&call.to_json()) else { panic!("a call") };
+        assert_eq!(again, call);
+    }
+
+    #[test]
+    fn arguments_may_be_left_out() {
+        let Ok(Message::Call(call)) = Message::read(&call(r#"{"name":"t"}"#)) else { panic!("a call") };
+        assert_eq!(call.arguments(), None);
+    }
+
+    #[test]
+    fn other_messages_are_no_calls() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized","params":{"Name":1}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        ] {
+            assert!(matches!(Message::read(text), Ok(Message::Other(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        let deep = format!(r#"{{"name":"t","arguments":{{"a":{}{}}}}}"#, "[".repeat(62), "]".repeat(62));
+        for text in [
+            call(r#"{"name":"a","name":"b"}"#),
+            call(r#"{"name":"a","arguments":{"x":{"y":1,"y":1}}}"#),
+            call(r#"{"name":"a","NAME":"b"}"#),
+            call(r#"{"name":"a","argumentſ":{}}"#),
+            call(r#"{"name":"a","tas\u212a":{}}"#),
+            call(r#"{"name":"a","arguments":[]}"#),
+            call(r#"{"name":"a","arguments":null}"#),
+            call(r#"{"name":"a","arguments":"{}"}"#),
+            call(r#"{"name":"a","arguments":{"x":1e400}}"#),
+            call(r#"{"name":"a","_meta":{"x":18446744073709551616}}"#),
+            call(r#"{"name":5}"#),
+            call(r#"{"arguments":{}}"#),
+            call("[]"),
+            call("null"),
+            call(&deep),
+            call(r#"{"name":"a"}"#) + "{}",
+            format!("[{}]", call(r#"{"name":"a"}"#)),
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#.into(),
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call"}"#.into(),
+            r#"{"jsonrpc":"2.0","id":1,"ıd":2,"method":"ping"}"#.into(),
+            r#"{"jsonrpc":"2.0","id":1,"İD":2,"method":"ping"}"#.into(),
+            r#"{"jsonrpc":"2.0","id":1,"method":["tools/call"]}"#.into(),
+            r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#.into(),
+            r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#.into(),
+            r#"{"id":1,"method":"tools/call","params":{"name":"a"}}"#.into(),
+            "nonsense".into(),
+            String::new(),
+        ] {
+            assert!(Message::read(&text).is_err(), "{text}");
+        }
+        let text = call(r#"{"name":"a","name":"b"}"#);
+        let error = Message::read(&text).unwrap_err();
+        assert_eq!(Some(error.offset()), text.rfind("\"name\""), "{error}");
+        let denial = Denial::from(error);
+        assert_eq!((denial.code(), denial.rule()), (Code::MalformedCall, None));
+    }
+
+    #[test]
+    fn only_listed_tools_stay() {
+        let policy: Policy = r#"{"version":"1","default":"allow","hide":["x*"]}"#.parse().unwrap();
+        let mut result = json!({"tools":[{"name":"a","k":[1]},{"name":"xa"},{"name":7},{}],"_meta":{"m":1}});
+        filter_tools_list(Some(&policy), &mut result);
+        assert_eq!(result, json!({"tools":[{"name":"a","k":[1]}],"_meta":{"m":1}}));
+        filter_tools_list(None, &mut result);
+        assert_eq!(result, json!({"tools":[],"_meta":{"m":1}}));
+        let mut odd = json!({"tools":"none"});
+        filter_tools_list(None, &mut odd);
+        assert_eq!(odd, json!({"tools":[]}));
+        let mut none = json!({"nextCursor":"2"});
+        filter_tools_list(None, &mut none);
+        assert_eq!(none, json!({"nextCursor":"2"}));
+    }
+}

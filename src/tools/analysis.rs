@@ -1,0 +1,3 @@
+//! Tools over policies alone: no gate, no store, no clock.
+
+pub use super::{diff, lint};

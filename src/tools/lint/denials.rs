@@ -1,0 +1,170 @@
+//! Ways around a denial, or around a person's approval: leaving the argument out, an empty list, another spelling, another type.
+
+use serde_json::{Value, json};
+
+use super::findings::{Claim, FindingCode, Found};
+use super::leaves::Leaf;
+use super::witness::{NOW, Witness, text_at};
+use super::{Lint, Object, RUN};
+use crate::call::ToolCall;
+use crate::json::Node;
+use crate::policy::{Effect, Policy};
+use crate::tools::explain::ChangedCall;
+
+/// A section whose rules stop a call that they match: what is said of a call that leaves one.
+pub(super) struct Stops {
+    pub(super) section: &'static str,
+    left_out: FindingCode,
+    respelt: FindingCode,
+    retyped: FindingCode,
+    /// Of a call that is stopped, and of one that is not.
+    stopped: &'static str,
+    unstopped: &'static str,
+    /// Whether a call with this outcome has left every rule of the kind.
+    left: fn(Effect) -> bool,
+}
+
+/// The sections of which the ways around are looked for.
+pub(super) static STOPS: [Stops; 2] = [
+    Stops {
+        section: "deny_if",
+        left_out: FindingCode::DenialLeftOut,
+        respelt: FindingCode::DenialRespelt,
+        retyped: FindingCode::DenialRetyped,
+        stopped: "is denied",
+        unstopped: "is not denied",
+        left: |effect| !matches!(effect, Effect::Deny(_)),
+    },
+    Stops {
+        section: "require_approval_if",
+        left_out: FindingCode::ApprovalLeftOut,
+        respelt: FindingCode::ApprovalRespelt,
+        retyped: FindingCode::ApprovalRetyped,
+        stopped: "needs an approval",
+        unstopped: "needs no approval",
+        left: |effect| effect == Effect::Allow,
+    },
+];
+
+impl Lint<'_> {
+    /// The ways around a rule of the section.
+    pub(super) fn leavable(&mut self, stops: &Stops, object: &Object<'_>, rule: &Node<'_>, all: &[Leaf<'_>]) {
+        let Some(rule) = rule.to_value().and_then(|rule| self.alone(stops.section, &rule)) else { return };
+        let mut tools: Option<Vec<String>> = None;
+        for leaf in all.iter().filter(|leaf| leaf.reads_argument() && leaf.op != "exists") {
+            let tools = tools.get_or_insert_with(|| self.reaching(object));
+            if !leaf.is_negative() && !leaf.absent_matches {
+                self.left_out(stops, tools, leaf, &rule);
+            } else if leaf.absent_matches && leaf.path.has_each() {
+                self.emptied(stops, tools, leaf, &rule);
+            }
+            if leaf.turned {
+                continue;
+            }
+            if let Some(hit) = self.hit(leaf) {
+                self.respelt(stops, leaf, &rule, &hit);
+                self.retyped(stops, leaf, &rule, &hit);
+            }
+        }
+    }
+
+    /// A call that passes the whole policy without the argument.
+    fn left_out(&mut self, stops: &Stops, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
+        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &leaf.path, None, rule, stops.left));
+        let Some(passes) = passes else { return };
+        let mend = match leaf.below_not {
+            // `absent` is an error there.
+            true => "require that it exists, or write the condition without `not` and add `\"absent\": \"match\"`",
+            false => "add `\"absent\": \"match\"`, or require that it exists",
+        };
+        let message = format!("a call without `{}` {}", leaf.path, stops.unstopped);
+        self.slips_through(stops.left_out, leaf, message, mend, self.policy, &passes);
+    }
+
+    /// A call that passes the whole policy with an empty list, which has no element that could be what is denied.
+    fn emptied(&mut self, stops: &Stops, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
+        let Some(list) = leaf.path.before_each() else { return };
+        let empty = json!([]);
+        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &list, Some(&empty), rule, stops.left));
+        let Some(passes) = passes else { return };
+        let message = format!("a call in which `{list}` is empty {}", stops.unstopped);
+        let mend = format!("require a `min_length` of 1 of `{list}`, if a server may take an empty list for all");
+        self.slips_through(stops.left_out, leaf, message, &mend, self.policy, &passes);
+    }
+
+    /// A call of which this comparison alone is true.
+    fn hit(&mut self, leaf: &Leaf<'_>) -> Option<ChangedCall> {
+        if leaf.path.has_each() || !self.spend(2 * RUN) {
+            return None;
+        }
+        let mut condition = leaf.node.to_value()?;
+        // What is wanted is a value.
+        condition.as_object_mut()?.remove("absent");
+        let holds = self.alone("require", &json!({ "conditions": [condition] }))?;
+        let arguments = json!({});
+        let call = ToolCall::new("tool", &arguments);
+        let explanation = holds.explain(&call, NOW);
+        let change = explanation.reasons().next()?.changes().first()?.clone();
+        Some(change.apply(&call, NOW))
+    }
+
+    fn respelt(&mut self, stops: &Stops, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
+        let texts = matches!(leaf.op, "eq" | "in" | "contains" | "starts_with" | "ends_with" | "regex");
+        let Some(text) = text_at(hit, &leaf.path).filter(|_| texts && !leaf.ignores_case) else { return };
+        let swap = |c: char| if c.is_uppercase() { c.to_lowercase().next() } else { c.to_uppercase().next() };
+        let other: String = text.chars().filter_map(swap).collect();
+        if other == text {
+            return;
+        }
+        let mend = match leaf.op {
+            "eq" | "in" => "list what is allowed in `require` instead",
+            _ => "add `\"ignore_case\": true`, or better list what is allowed in `require`",
+        };
+        let message = format!("{} {}, and {} {}", json!(text), stops.stopped, json!(other), stops.unstopped);
+        if let Some(passes) = slips(leaf, rule, hit, &json!(other)) {
+            self.slips_through(stops.respelt, leaf, message, mend, rule, &passes);
+        }
+    }
+
+    fn retyped(&mut self, stops: &Stops, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
+        if leaf.op != "type" {
+            return;
+        }
+        // Servers take one for the other.
+        let others = [json!("1"), json!(1), json!("true"), json!(["x"])];
+        let passing = others.iter().find_map(|other| Some((other, slips(leaf, rule, hit, other)?)));
+        if let Some((other, passes)) = passing {
+            let message = format!("{other} {}, and a server may take it for what {}", stops.unstopped, stops.stopped);
+            let mend = "name the types that are allowed in `require` instead";
+            self.slips_through(stops.retyped, leaf, message, mend, rule, &passes);
+        }
+    }
+
+    /// A finding, shown by what `policy` says of a call.
+    pub(super) fn slips_through(
+        &mut self,
+        code: FindingCode,
+        leaf: &Leaf<'_>,
+        message: String,
+        mend: &str,
+        policy: &Policy,
+        call: &ChangedCall,
+    ) {
+        self.found.push(Found {
+            code,
+            claim: Claim::SlipsThrough,
+            at: leaf.at,
+            pointer: leaf.pointer.clone(),
+            message,
+            mend: mend.to_owned(),
+            witness: Some(Witness::of(policy, &call.call(), call.now())),
+        });
+    }
+}
+
+/// The same call with another value, if the rule stops `hit` and not it.
+fn slips(leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall, to: &Value) -> Option<ChangedCall> {
+    let mut other = hit.clone();
+    let stopped = |call: &ChangedCall| !rule.evaluate(&call.call(), NOW).is_allowed();
+    (stopped(hit) && other.edit(&leaf.path, Some(to)) && !stopped(&other)).then_some(other)
+}

@@ -1,0 +1,269 @@
+//! The records of a log, decided again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::partial::{Gaps, Missing};
+use super::{Came, Change, ChangeKind, Side, Untold};
+use crate::audit::{AuditRecord, DecisionId, Event, Outcome, is_kept_as};
+use crate::call::ToolCall;
+use crate::call::identity::Identity;
+use crate::decision::Decision;
+use crate::decision::permit::Permit;
+use crate::gate::{Gate, Given};
+use crate::policy::{Code, Effect, Policy};
+use crate::time::{ManualClock, Timestamp};
+use crate::tools::trace::SwitchStore;
+
+/// How many calls may be under way: the latest. An older one has ended.
+const OPEN: usize = 1 << 17;
+/// How many bytes of a name a record keeps.
+const NAME: usize = 512;
+
+/// A gate that decides again what a log says, and the calls that it has let pass.
+pub(super) struct Again {
+    policy: Policy,
+    gate: Gate<Arc<SwitchStore>>,
+    store: Arc<SwitchStore>,
+    clock: ManualClock,
+    open: HashMap<DecisionId, Box<Permit>>,
+    /// The ids of calls that were let pass, the oldest first; many have ended.
+    order: VecDeque<DecisionId>,
+    /// Counters that have missed calls.
+    uncertain: HashSet<Box<str>>,
+}
+
+impl Again {
+    pub(super) fn new(policy: Policy, pass_uncounted: &[Box<str>]) -> Self {
+        let (store, clock) = (Arc::new(SwitchStore::default()), ManualClock::new(Timestamp::UNIX_EPOCH));
+        let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store)).clock(clock.clone());
+        let gate = pass_uncounted.iter().fold(builder, |builder, counter| builder.pass_uncounted(counter)).build();
+        let (open, order, uncertain) = (HashMap::new(), VecDeque::new(), HashSet::new());
+        Self { policy, gate, store, clock, open, order, uncertain }
+    }
+
+    /// What comes of a record.
+    pub(super) fn record(&mut self, line: u64, record: &AuditRecord) -> Came {
+        self.clock.set(record.time());
+        match (record.event(), record.id()) {
+            (Event::Decision, _) => return self.decide(line, record),
+            (Event::Release, Some(id)) => {
+                if let Some(permit) = self.open.remove(&id) {
+                    // What could not be given back then, is not now.
+                    self.store.set_down(record.failure().is_some());
+                    permit.release();
+                    self.store.set_down(false);
+                }
+            }
+            (Event::Settle, Some(id)) if record.failure().is_none() => {
+                if let (Some(permit), Some(amount)) = (self.open.get_mut(&id), record.amount()) {
+                    // The store does not fail, and what was settled before stays so.
+                    let _ = permit.settle(amount);
+                }
+            }
+            (Event::End, Some(id)) => drop(self.open.remove(&id)),
+            _ => {}
+        }
+        Came::Step
+    }
+
+    fn decide(&mut self, line: u64, record: &AuditRecord) -> Came {
+        let is_kept = matches!(
+            record.code(),
+            Some(
+                Code::MalformedCall
+                    | Code::NoPolicy
+                    | Code::GrantExpired
+                    | Code::GrantRevoked
+                    | Code::ToolChanged
+                    | Code::AuditUnavailable
+            )
+        );
+        let Some(was) = record.decision().filter(|_| !is_kept) else { return Came::Kept };
+        let nothing = Map::new();
+        let (call, gaps) = match record.call() {
+            Some(call) => (call, None),
+            None => (bare(record, &nothing), Some(gaps(record))),
+        };
+        if gaps.is_some() && has_cut_name(record) {
+            self.miss(&call);
+            return Came::Untold(untold(line, record, None));
+        }
+        let is_same = record.policy() == Some(self.policy.digest());
+        if let Some(gaps) = &gaps
+            && let Some(missing) = self.missing(&call, record, gaps)
+        {
+            let is_charged = is_same && was == Outcome::Allow;
+            let is_stopped = is_same && was != Outcome::Allow;
+            if is_charged && self.policy.missing_of_limits(&call, gaps).is_none() {
+                let permit = self.gate.charge(&call);
+                self.keep(record, permit);
+            } else if !is_stopped {
+                self.miss(&call);
+            }
+            return Came::Untold(untold(line, record, Some(missing)));
+        }
+        let decision = self.decide_call(record, &call, is_same);
+        if let Some((rule, counter)) = self.uncertain_limit(&call, &decision) {
+            self.miss(&call);
+            let untold = untold(line, record, Some(Missing { rule, needs: Vec::new() }));
+            return Came::Untold(Untold { counter: Some(counter), ..untold });
+        }
+        let came = compare(line, record, was, &decision).map_or(Came::Alike, Came::Change);
+        let permit = match decision {
+            Decision::Allow(permit) => Some(permit),
+            Decision::Deny(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => None,
+        };
+        // Where the call was not made, it is not under way either.
+        self.keep(record, permit.filter(|_| was == Outcome::Allow));
+        came
+    }
+
+    fn missing(&self, call: &ToolCall<'_>, record: &AuditRecord, gaps: &Gaps<'_>) -> Option<Missing> {
+        let policy = &self.policy;
+        let found = policy.missing_of_rules(call, record.time(), gaps);
+        // Limits are asked of calls alone that no rule denies.
+        let is_denied = || matches!(policy.evaluate(call, record.time()).effect(), Effect::Deny(_));
+        found.or_else(|| policy.missing_of_limits(call, gaps).filter(|_| !is_denied()))
+    }
+
+    fn decide_call(&mut self, record: &AuditRecord, call: &ToolCall<'_>, is_same: bool) -> Decision {
+        let failed = record.code() == Some(Code::StoreUnavailable);
+        let of_limit = record.rule().is_some_and(is_limit);
+        let given = match record.decision() {
+            Some(Outcome::Allow) if record.approval().is_some() => Given::Yes,
+            _ if failed && !of_limit => Given::Unknown,
+            _ => Given::No,
+        };
+        // What has passed limits that do not say how they stand, has passed them uncounted.
+        let has_passed = matches!(record.decision(), Some(Outcome::Allow | Outcome::ApprovalRequired));
+        let uncounted = is_same && has_passed && record.limits().is_empty();
+        self.store.set_down(uncounted || (failed && of_limit));
+        let decision = self.gate.check_given(call, given);
+        self.store.set_down(false);
+        decision
+    }
+
+    /// The first limit that has to do with the decision, and whose counter has missed calls.
+    fn uncertain_limit(&self, call: &ToolCall<'_>, decision: &Decision) -> Option<(String, String)> {
+        let asks_limits = match decision {
+            Decision::Allow(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => true,
+            Decision::Deny(_) => false,
+        };
+        if self.uncertain.is_empty() || !asks_limits {
+            return None;
+        }
+        let limits = self.policy.limits_on(call);
+        let (rule, counter) = limits.into_iter().find(|(_, counter)| self.uncertain.contains(*counter))?;
+        Some((rule, counter.to_owned()))
+    }
+
+    /// The call cannot be decided: whatever it may have charged is uncertain.
+    fn miss(&mut self, call: &ToolCall<'_>) {
+        for (_, counter) in self.policy.limits_on(call) {
+            if !self.uncertain.contains(counter) {
+                self.uncertain.insert(counter.into());
+            }
+        }
+    }
+
+    fn keep(&mut self, record: &AuditRecord, permit: Option<Permit>) {
+        let (Some(id), Some(permit)) = (record.id(), permit) else { return };
+        if !permit.is_counted() {
+            return;
+        }
+        self.open.insert(id, Box::new(permit));
+        self.order.push_back(id);
+        if self.order.len() > 2 * OPEN {
+            self.order.retain(|id| self.open.contains_key(id));
+        }
+        while self.open.len() > OPEN {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.open.remove(&oldest);
+        }
+    }
+}
+
+/// The call of a record that does not hold its arguments.
+fn bare<'r>(record: &'r AuditRecord, nothing: &'r Map<String, Value>) -> ToolCall<'r> {
+    ToolCall::new(record.tool().unwrap_or_default(), nothing)
+        .grant(record.identity(Identity::Grant))
+        .session(record.identity(Identity::Session))
+        .agent(record.identity(Identity::Agent))
+        .user(record.identity(Identity::User))
+        .server(record.identity(Identity::Server))
+}
+
+fn gaps(record: &AuditRecord) -> Gaps<'_> {
+    // A name that was cut is some name.
+    let has_more = record.more_arguments() > 0 || record.argument_names().any(|name| name.len() > NAME);
+    Gaps { names: record.argument_names().collect(), has_more }
+}
+
+fn has_cut_name(record: &AuditRecord) -> bool {
+    let identities = Identity::ALL.into_iter().map(|identity| record.identity(identity));
+    identities.chain([record.tool()]).flatten().any(|name| name.len() > NAME)
+}
+
+/// Whether a pointer is that of a limit.
+fn is_limit(rule: &str) -> bool {
+    let mut parts = rule.rsplit('/');
+    match (parts.next(), parts.next()) {
+        (Some("rate_limit"), _) => true,
+        (Some(index), Some("limits")) => index.parse::<u32>().is_ok(),
+        _ => false,
+    }
+}
+
+/// In what the decision differs from the recorded one.
+fn compare(line: u64, record: &AuditRecord, was: Outcome, decision: &Decision) -> Option<Change> {
+    let is_same = was.as_str() == decision.as_str()
+        && record.code() == decision.code()
+        && is_kept_as(record.rule(), decision.rule());
+    let kind = match (is_same, was == Outcome::Allow, decision.is_allowed()) {
+        (true, ..) => {
+            let is_alike = is_kept_as(record.message(), decision.message())
+                && record.retry_after() == decision.retry_after()
+                && record.limits() == decision.limits();
+            if is_alike {
+                return None;
+            }
+            ChangeKind::Details
+        }
+        (false, _, true) => ChangeKind::Passes,
+        (false, true, false) => ChangeKind::Stops,
+        (false, false, false) => ChangeKind::Otherwise,
+    };
+    let text = |code: Option<Code>| code.map(|code| code.as_str().to_owned());
+    Some(Change {
+        line,
+        kind,
+        tool: record.tool().unwrap_or_default().to_owned(),
+        caller: caller(|identity| record.identity(identity)),
+        was: Side {
+            decision: was.as_str().to_owned(),
+            code: text(record.code()),
+            rule: record.rule().map(str::to_owned),
+        },
+        now: Side {
+            decision: decision.as_str().to_owned(),
+            code: text(decision.code()),
+            rule: decision.rule().map(str::to_owned),
+        },
+    })
+}
+
+fn untold(line: u64, record: &AuditRecord, missing: Option<Missing>) -> Untold {
+    let (rule, needs) = missing.map_or((None, Vec::new()), |missing| (Some(missing.rule), missing.needs));
+    let tool = record.tool().unwrap_or_default().to_owned();
+    Untold { line, tool, caller: caller(|identity| record.identity(identity)), rule, needs, counter: None }
+}
+
+/// Who calls: the first of these that is known.
+pub(super) fn caller<'a>(identity: impl Fn(Identity) -> Option<&'a str>) -> String {
+    let order = [Identity::Grant, Identity::Agent, Identity::User, Identity::Session];
+    let known = order.into_iter().find_map(|which| Some((which, identity(which)?)));
+    known.map_or_else(|| "nobody".to_owned(), |(which, name)| format!("{} {name}", which.as_str()))
+}

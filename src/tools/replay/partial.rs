@@ -1,0 +1,171 @@
+//! What a policy can say of a call of which not everything is known: only what would be so whatever the rest is.
+
+use crate::call::ToolCall;
+use crate::call::path::{AsksFor, Facts, Path};
+use crate::policy::Policy;
+use crate::policy::compiled::{Action, Compiled, DefaultEffect, Rule, RuleRef, Rules, Section};
+use crate::policy::condition::{Condition, Stance, Truth};
+use crate::policy::limit::{Cost, Limit, ScopePart};
+use crate::policy::pattern::Matching;
+use crate::time::Timestamp;
+
+/// What is not known of a call: the values of its arguments, and its context. Which arguments it has is known.
+pub(crate) struct Gaps<'r> {
+    /// The names of the arguments.
+    pub(crate) names: Vec<&'r str>,
+    /// Whether there are others.
+    pub(crate) has_more: bool,
+}
+
+/// A rule or limit that needs what is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// Its place.
+    pub(crate) rule: String,
+    /// The paths, in the order in which it asks for them.
+    pub(crate) needs: Vec<String>,
+}
+
+/// What stops a call, or would.
+enum Found {
+    /// It does, whatever is not known.
+    Stops,
+    /// That cannot be told.
+    Missing(Missing),
+}
+
+/// Looks at one kind of rules of a rules object.
+type Stage<'s> = &'s dyn Fn(Option<u32>, &Rules) -> Option<Found>;
+
+impl Gaps<'_> {
+    /// Whether the path leads to the same, whatever is not known. (An argument that is there may be `null`.)
+    fn knows(&self, path: &Path) -> bool {
+        match path.asks_for() {
+            AsksFor::Nothing => true,
+            AsksFor::Argument(name) => !self.has_more && !self.names.contains(&name),
+            AsksFor::Arguments => !self.has_more && self.names.is_empty(),
+            AsksFor::Context => false,
+        }
+    }
+
+    /// The truth of a condition; none where it cannot be told, with what it needs added.
+    fn truth(
+        &self,
+        condition: &Condition,
+        facts: &Facts<'_>,
+        stance: Stance,
+        needs: &mut Vec<String>,
+    ) -> Option<Truth> {
+        let mut join = |conditions: &[Condition], enough: Truth| {
+            let mut own = Vec::new();
+            let truths: Vec<_> = conditions.iter().map(|inner| self.truth(inner, facts, stance, &mut own)).collect();
+            if truths.contains(&Some(enough)) {
+                return Some(enough);
+            }
+            needs.extend(own);
+            // None that is known is enough: they are as the other, or undecidable.
+            let known: Option<Vec<Truth>> = truths.into_iter().collect();
+            let known = known?.into_iter();
+            Some(if enough == Truth::False { Truth::all(known) } else { Truth::any(known) })
+        };
+        match condition {
+            Condition::All(conditions) => join(conditions, Truth::False),
+            Condition::Any(conditions) => join(conditions, Truth::True),
+            Condition::Test(test) => {
+                let missing: Vec<_> = test.paths().filter(|path| !self.knows(path)).map(Path::to_string).collect();
+                if missing.is_empty() {
+                    return Some(test.truth(facts, stance));
+                }
+                needs.extend(missing);
+                None
+            }
+        }
+    }
+
+    /// What a limit needs to count a call.
+    fn missing_of(&self, limit: &Limit) -> Vec<String> {
+        let scope = limit.scope.parts.iter().filter_map(|part| match part {
+            ScopePart::Path(path) => Some(path),
+            ScopePart::Identity(_) | ScopePart::Global => None,
+        });
+        let cost = match &limit.cost {
+            Cost::Constant(_) => None,
+            Cost::From(path) => Some(path),
+        };
+        scope.chain(cost).filter(|path| !self.knows(path)).map(Path::to_string).collect()
+    }
+}
+
+impl Policy {
+    /// The first rule for which it cannot be told whether it stops the call; none if another certainly does before, or none does.
+    pub(crate) fn missing_of_rules(&self, call: &ToolCall<'_>, now: Timestamp, gaps: &Gaps<'_>) -> Option<Missing> {
+        let compiled = self.compiled();
+        let matching = compiled.names.matching(call.tool());
+        if compiled.is_stopped_by_name(call, &matching) {
+            return None;
+        }
+        let facts = Facts::new(call, now);
+        let rules = |rules: &[Rule], entry, stance, section: fn(u32) -> Section| {
+            (0u32..).zip(rules).find_map(|(index, rule)| {
+                let mut needs = Vec::new();
+                let whole = rule.conditions.iter().map(|one| gaps.truth(one, &facts, stance, &mut needs));
+                let truths: Vec<_> = whole.collect();
+                let truth = match truths.contains(&Some(Truth::False)) {
+                    true => Some(Truth::False),
+                    false => truths.into_iter().collect::<Option<Vec<_>>>().map(|all| Truth::all(all.into_iter())),
+                };
+                let lets_pass = if stance == Stance::Require { Truth::True } else { Truth::False };
+                match truth {
+                    Some(truth) if truth == lets_pass => None,
+                    Some(_) => Some(Found::Stops),
+                    None => {
+                        let rule = compiled.pointer(RuleRef { entry, section: section(index) });
+                        Some(Found::Missing(Missing { rule, needs }))
+                    }
+                }
+            })
+        };
+        let action = |of: &Rules, action| (of.action == action).then_some(Found::Stops);
+        let stages: [Stage<'_>; 4] = [
+            &|_, of| action(of, Action::Deny),
+            &|entry, of| rules(&of.require, entry, Stance::Require, Section::Require),
+            &|entry, of| rules(&of.deny_if, entry, Stance::Match, Section::DenyIf),
+            &|entry, of| {
+                action(of, Action::RequireApproval)
+                    .or_else(|| rules(&of.require_approval_if, entry, Stance::Match, Section::RequireApprovalIf))
+            },
+        ];
+        match stages.into_iter().find_map(|stage| compiled.first(call, &matching, stage))? {
+            Found::Stops => None,
+            Found::Missing(missing) => Some(missing),
+        }
+    }
+
+    /// The first limit of those that apply which cannot be told how to count the call.
+    pub(crate) fn missing_of_limits(&self, call: &ToolCall<'_>, gaps: &Gaps<'_>) -> Option<Missing> {
+        let compiled = self.compiled();
+        let matching = compiled.names.matching(call.tool());
+        compiled.each_limit(call, &matching, |found, limit| {
+            let needs = gaps.missing_of(limit);
+            (!needs.is_empty()).then(|| Missing { rule: self.limit_pointer(found), needs })
+        })
+    }
+
+    /// The places and counters of all limits that apply to the call, in document order.
+    pub(crate) fn limits_on(&self, call: &ToolCall<'_>) -> Vec<(String, &str)> {
+        let compiled = self.compiled();
+        let matching = compiled.names.matching(call.tool());
+        let mut limits = Vec::new();
+        compiled.each_limit(call, &matching, |found, limit| {
+            limits.push((self.limit_pointer(found), &*limit.counter));
+            None::<()>
+        });
+        limits
+    }
+}
+
+impl Compiled {
+    fn is_stopped_by_name(&self, call: &ToolCall<'_>, matching: &Matching) -> bool {
+        self.hide.matches(call.tool()) || (matching.is_empty() && self.default == DefaultEffect::Deny)
+    }
+}

@@ -1,0 +1,123 @@
+//! A trace, run again.
+
+use std::io::{self, BufRead};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::again::caller;
+use super::line::Lines;
+use super::{Came, Change, ChangeKind, Side, Was};
+use crate::policy::Policy;
+use crate::tools::trace::{Answer, Runner};
+
+/// Who called what, in the line that is being answered.
+type Called = Arc<Mutex<Option<(String, String)>>>;
+
+pub(super) struct Traced {
+    runner: Runner,
+    called: Called,
+    was: Before,
+}
+
+/// What the answers are compared with.
+enum Before {
+    Nothing,
+    Answers(Lines<Box<dyn BufRead>>),
+    Under(Box<Runner>),
+}
+
+impl Traced {
+    pub(super) fn new(policy: Policy, was: Was) -> Self {
+        let called = Called::default();
+        let note = Arc::clone(&called);
+        let runner = Runner::new(policy).watch(move |call, _, _, _| {
+            *note.lock() = Some((call.tool().to_owned(), caller(|identity| call.identity(identity))));
+        });
+        let was = match was {
+            Was::Unknown => Before::Nothing,
+            Was::Answers(answers) => Before::Answers(Lines::new(answers)),
+            Was::Under(policy) => Before::Under(Box::new(Runner::new(policy))),
+        };
+        Self { runner, called, was }
+    }
+
+    /// What comes of a line, and what is wrong with it.
+    pub(super) fn line(&mut self, line: u64, text: Option<&str>) -> io::Result<(Came, Option<String>)> {
+        // What is no text is no line that can be read; the reader of steps says so.
+        let text = text.unwrap_or("unreadable");
+        *self.called.lock() = None;
+        let Some(answer) = self.runner.answer(text) else {
+            if let Before::Under(runner) = &mut self.was {
+                runner.answer(text);
+            }
+            return Ok((Came::Step, None));
+        };
+        let problem = match &answer {
+            Answer::Failed { error: "unreadable", .. } => Some("no step of a trace".to_owned()),
+            Answer::Failed { error: "policy_invalid", .. } => {
+                Some("no policy (files that a trace names are not read)".to_owned())
+            }
+            _ => None,
+        };
+        let is_call = matches!(answer, Answer::Decided { .. });
+        let (tool, caller) = self.called.lock().take().unwrap_or_default();
+        let is = json(&answer);
+        let was = match &mut self.was {
+            Before::Nothing => return Ok((if is_call { Came::Decided } else { Came::Step }, problem)),
+            Before::Under(runner) => runner.answer(text).map(|answer| json(&answer)),
+            Before::Answers(answers) => loop {
+                match answers.next()? {
+                    Some((_, Some(answer))) if answer.trim().is_empty() => {}
+                    Some((_, answer)) => break answer.and_then(|answer| serde_json::from_str(answer).ok()),
+                    None => break None,
+                }
+            },
+        };
+        let Some(was) = was else {
+            let problem = problem.or_else(|| Some("no answer is kept for it".to_owned()));
+            return Ok((if is_call { Came::Decided } else { Came::Step }, problem));
+        };
+        if holds(&is, &was) {
+            // That it was none is what is known of it.
+            let is_known = matches!(self.was, Before::Answers(_)) && is.get("error") == Some(&"policy_invalid".into());
+            let problem = problem.filter(|_| !is_known);
+            return Ok((if is_call { Came::Alike } else { Came::Step }, problem));
+        }
+        let (was, now) = (side(&was), side(&is));
+        let kind = match (was == now, &*was.decision == "allow", &*now.decision == "allow") {
+            _ if !is_call => ChangeKind::Details,
+            (true, ..) => ChangeKind::Details,
+            (false, false, true) => ChangeKind::Passes,
+            (false, true, _) => ChangeKind::Stops,
+            (false, false, false) => ChangeKind::Otherwise,
+        };
+        let change = Change { line, kind, tool, caller, was, now };
+        Ok((if is_call { Came::Change(change) } else { Came::OtherStep(change) }, problem))
+    }
+}
+
+fn json(answer: &Answer) -> Value {
+    serde_json::to_value(answer).unwrap_or_default()
+}
+
+/// What an answer says, of whatever kind.
+fn side(answer: &Value) -> Side {
+    let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
+    Side { decision: text("decision").unwrap_or_else(|| answer.to_string()), code: text("code"), rule: text("rule") }
+}
+
+/// Whether an answer is the kept one, as far as that was kept: numbers by value.
+fn holds(answer: &Value, kept: &Value) -> bool {
+    match (answer, kept) {
+        (Value::Object(answer), Value::Object(kept)) => {
+            kept.iter().all(|(key, kept)| answer.get(key).is_some_and(|answer| holds(answer, kept)))
+        }
+        (Value::Array(answer), Value::Array(kept)) => {
+            answer.len() == kept.len() && answer.iter().zip(kept).all(|(answer, kept)| holds(answer, kept))
+        }
+        (Value::Number(answer), Value::Number(kept)) => answer == kept || answer.as_f64() == kept.as_f64(),
+        _ => answer == kept,
+    }
+}
