@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod amount;
 pub mod approval;
@@ -30,4 +31,13 @@ pub use gate::{Gate, GateBuilder, Obstacle, shadow};
 pub use grants::{Access, Grant, GrantError, Grants};
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};
-pub use tools::{analysis, explain, intercept, recommend, replay, testing, trace};
+#[cfg(feature = "intercept")]
+pub use tools::intercept;
+#[cfg(feature = "recommend")]
+pub use tools::recommend;
+#[cfg(feature = "replay")]
+pub use tools::replay;
+#[cfg(feature = "analysis")]
+pub use tools::{analysis, explain};
+#[cfg(feature = "testing")]
+pub use tools::{testing, trace};

@@ -41,6 +41,7 @@ fn short(text: &str) -> Box<str> {
 }
 
 /// Whether a record that has `kept` was given this text.
+#[cfg(feature = "replay")]
 pub(crate) fn is_kept_as(kept: Option<&str>, text: Option<&str>) -> bool {
     match (kept, text) {
         (Some(kept), Some(text)) if text.len() > NAME => *kept == *short(text),

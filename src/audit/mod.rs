@@ -22,6 +22,7 @@ mod json_lines;
 mod record;
 mod recorder;
 mod text_format;
+#[cfg(feature = "replay")]
 mod tolerant;
 #[cfg(feature = "tracing")]
 mod trace;
@@ -34,8 +35,10 @@ pub use chain::{Fault, Head, LogError, ParseHeadError, Records, Verified, verify
 pub use json_lines::JsonLines;
 pub use record::{ArgumentsDigest, AuditRecord, DecisionId, Event, Outcome};
 
+#[cfg(feature = "replay")]
 pub(crate) use build::is_kept_as;
 pub(crate) use recorder::{Recorder, is_traced};
+#[cfg(feature = "replay")]
 pub(crate) use tolerant::{Seen, Survey};
 
 /// Where records go.

@@ -294,6 +294,7 @@ impl Permit {
     }
 
     /// Whether anything counts the call.
+    #[cfg(feature = "replay")]
     pub(crate) fn is_counted(&self) -> bool {
         self.held.is_some()
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::InForce;
 use super::evaluation::{Question, deny_without_policy};
-use super::{Gate, InForce};
 use crate::approval::ApprovalError;
 use crate::call::ToolCall;
 use crate::decision::permit::{Held, Permit};
@@ -70,6 +70,7 @@ impl<S: CounterStore + 'static> InForce<S> {
 
     /// Charges what a call costs that is known to be allowed, whatever its rules say; nothing where it cannot be counted or has no
     /// room.
+    #[cfg(feature = "replay")]
     fn charge(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp) -> Option<Permit> {
         let policy = self.policy.as_ref()?;
         let mut plan = Plan::default();
@@ -93,7 +94,8 @@ fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<Tallies>, given: 
     question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None, None)
 }
 
-impl<S: CounterStore + 'static> Gate<S> {
+#[cfg(feature = "replay")]
+impl<S: CounterStore + 'static> super::Gate<S> {
     /// Decides a call now, with what is known of its approval.
     pub(crate) fn check_given(&self, call: &ToolCall<'_>, given: Given) -> Decision {
         self.in_force().decide_given(call, self.now(), given).decision
@@ -105,7 +107,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "replay"))]
 mod tests {
     use serde_json::{Value, json};
 

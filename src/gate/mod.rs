@@ -34,6 +34,7 @@ use shadow::Trial;
 
 pub use preview::Obstacle;
 
+#[cfg(feature = "replay")]
 pub(crate) use known_approval::Given;
 
 /// The policy decision point: a policy in force, the counters, a clock. Cheap to clone; clones are one gate.
@@ -469,6 +470,7 @@ impl<S> Gate<S> {
     }
 
     /// The store that counts.
+    #[cfg(feature = "analysis")]
     pub(crate) fn counters(&self) -> &S {
         &self.0.parts.store
     }

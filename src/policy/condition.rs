@@ -14,6 +14,7 @@ use crate::json::number::Exact;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, reason = "there is no fourth")]
+#[cfg_attr(not(feature = "analysis"), expect(unreachable_pub, reason = "explanations make it public"))]
 pub enum Truth {
     /// It does not hold.
     False,
@@ -196,6 +197,7 @@ pub(crate) struct Types {
 
 impl Test {
     /// The paths to what it compares.
+    #[cfg(feature = "replay")]
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.path).chain(self.check.other())
     }

@@ -10,6 +10,7 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
 /// over the bytes tells as much.
 #[derive(Clone, Debug)]
 pub(crate) struct Expression {
+    #[cfg_attr(not(feature = "analysis"), expect(dead_code, reason = "only tools print it"))]
     source: Arc<str>,
     way: Way,
 }
@@ -31,6 +32,7 @@ impl Expression {
     }
 
     /// As it stands in the policy.
+    #[cfg(feature = "analysis")]
     pub(crate) fn as_str(&self) -> &str {
         &self.source
     }

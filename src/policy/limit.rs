@@ -246,6 +246,7 @@ impl Algorithm {
     }
 
     /// A text that no other algorithm has. `max` may differ between limits of one counter, and so is no part of it.
+    #[cfg(feature = "analysis")]
     pub(crate) fn canonical(self) -> String {
         match self {
             Self::TokenBucket { burst: Some(burst) } => format!("{} {burst}", self.kind()),

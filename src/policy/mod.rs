@@ -36,10 +36,17 @@ pub use error::{Issue, IssueCode, PolicyError};
 pub use evaluate::{Effect, Evaluation};
 
 pub(crate) use approval::{Binding, Terms};
+#[cfg(feature = "intercept")]
 pub(crate) use error::Issues;
+#[cfg(feature = "analysis")]
 pub(crate) use pattern::Names;
 pub(crate) use plan::{LimitRef, Plan, Uncountable};
-pub(crate) use read::{edits, quote, suggest};
+#[cfg(feature = "analysis")]
+pub(crate) use read::edits;
+#[cfg(any(feature = "analysis", feature = "intercept"))]
+pub(crate) use read::quote;
+#[cfg(feature = "intercept")]
+pub(crate) use read::suggest;
 
 #[cfg(test)]
 pub(crate) use condition::{Truth, equal};

@@ -111,6 +111,7 @@ impl Names {
     }
 
     /// How many of them are patterns.
+    #[cfg(feature = "analysis")]
     pub(crate) fn patterns(&self) -> usize {
         self.patterns.len()
     }
@@ -134,6 +135,7 @@ impl Names {
     }
 
     /// The entries that match `name`, in document order.
+    #[cfg(any(feature = "analysis", feature = "testing"))]
     pub(crate) fn matching(&self, name: &str) -> Matching {
         let mut found = Matching::Nothing;
         self.find(name, &mut found);

@@ -6,6 +6,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod counter;
+#[cfg(feature = "leased")]
 mod leased;
 mod memory;
 #[cfg(feature = "redis")]
@@ -26,6 +27,7 @@ use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
 pub use counter::Counter;
+#[cfg(feature = "leased")]
 pub use leased::LeasedStore;
 pub use memory::{MemoryStore, RestoreError, Snapshot};
 

@@ -1,5 +1,6 @@
 //! Paths into a call: `args.customer.id`, `context["x-user"]`, `call.grant`, `time.hour`, `args.items[*].price`.
 
+#[cfg(feature = "analysis")]
 mod edit;
 mod text;
 
@@ -13,6 +14,7 @@ use crate::call::identity::Identity;
 use crate::json::number::{Exact, ShortText};
 use crate::time::Timestamp;
 
+#[cfg(feature = "analysis")]
 pub(crate) use edit::Source;
 pub(crate) use text::{CALL_MEMBERS, PathError, ROOTS, TIME_MEMBERS};
 
@@ -65,6 +67,7 @@ impl Path {
     }
 
     /// What of a call it asks for that the host or the agent sends along.
+    #[cfg(feature = "replay")]
     pub(crate) fn asks_for(&self) -> AsksFor<'_> {
         match (self.root, self.steps.first()) {
             (Root::Arguments, Some(Step::Name(name))) => AsksFor::Argument(name),
@@ -189,6 +192,7 @@ fn walk<'a>(mut place: Place<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'
 }
 
 /// What a path needs to be resolved, besides who calls what and when.
+#[cfg(feature = "replay")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AsksFor<'p> {
     Nothing,

@@ -16,8 +16,11 @@ use crate::policy::document::{Need, Shape};
 use crate::policy::error::{IssueCode, Issues, steers};
 use crate::policy::expression::Expression;
 use crate::policy::limit::{MAX_DURATION, parse_duration};
+#[cfg(feature = "analysis")]
+pub(crate) use suggest::edits;
+#[cfg(feature = "intercept")]
+pub(crate) use suggest::suggest;
 use suggest::{Want, listed, nearest, nearest_path, retype, suggest_key};
-pub(crate) use suggest::{edits, suggest};
 
 /// Reads nodes; where it is, what it found wrong, and what it may spend.
 pub(crate) struct Reader<'b> {
