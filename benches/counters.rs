@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use smallvec::SmallVec;
 use toolgate::charge::{Charges, CounterId, Subject};
-use toolgate::store::{CounterStore, MemoryStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tally};
+use toolgate::store::{
+    ChargeChange, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, Tally,
+};
 use toolgate::{Amount, Gate, Policy, Timestamp};
 
 use crate::workload::{self, Caller, ENTRIES, Limits, Order, Ring};
@@ -77,8 +79,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn ask(&self) -> Reserve<'_> {
-        Reserve::new(self.id, self.now, &self.charges)
+    pub(crate) fn ask(&self) -> ReserveRequest<'_> {
+        ReserveRequest::new(self.id, self.now, &self.charges)
     }
 
     /// Whether there was room.
@@ -109,8 +111,8 @@ impl Stored {
         let Ok(Outcome::Granted(tallies)) = self.store.reserve(&request.ask()) else { panic!("there is room") };
         let charges = request.charges.iter().zip(&tallies);
         let settled: SmallVec<[_; 4]> =
-            charges.map(|(charge, tally)| Settled::new(charge, tally.charged_at, Amount::ZERO)).collect();
-        self.store.settle(&Settle::new(request.id, 1, request.now, &settled)).unwrap();
+            charges.map(|(charge, tally)| ChargeChange::new(charge, tally.charged_at, Amount::ZERO)).collect();
+        self.store.settle(&SettleRequest::new(request.id, 1, request.now, &settled)).unwrap();
     }
 }
 
@@ -147,17 +149,17 @@ impl Requests {
 struct Recorder(Mutex<Option<Request>>);
 
 impl CounterStore for Recorder {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let kept = Request { id: request.id, now: request.now, charges: request.charges.into() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.reserve(request)
     }
 
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, _: &SettleRequest<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use criterion::Criterion;
-use toolgate::store::{AsyncCounterStore, InProcess, LeasedStore, MemoryStore, Outcome, Reserve};
+use toolgate::store::{AsyncCounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReserveRequest};
 
 use crate::counters::{Request, Requests};
 use crate::workload::{self, Limits, Ring};
@@ -41,7 +41,7 @@ pub(crate) fn reserve(c: &mut Criterion) {
     }
 }
 
-fn ask<S: AsyncCounterStore>(store: &S, request: &Reserve<'_>) -> Option<Outcome> {
+fn ask<S: AsyncCounterStore>(store: &S, request: &ReserveRequest<'_>) -> Option<Outcome> {
     match pin!(store.reserve(request)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome.ok(),
         Poll::Pending => None,

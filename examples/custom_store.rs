@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use toolgate::charge::{CounterId, Subject};
-use toolgate::store::{Counter, CounterStore, Outcome, Reserve, Settle, StoreError, Tallies, conformance};
+use toolgate::store::{
+    Counter, CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, conformance,
+};
 use toolgate::{Gate, Policy, ToolCall};
 
 /// Keeps every counter for ever. One for production forgets those whose `expires_at` has passed, and refuses when it is full.
@@ -15,7 +17,7 @@ struct MapStore(Mutex<BTreeMap<(CounterId, Subject), Counter>>);
 
 impl MapStore {
     /// All or none, in one step: nobody else has the lock.
-    fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
+    fn run(&self, request: &ReserveRequest<'_>, commit: bool) -> Result<Outcome, StoreError> {
         let mut counters = self.0.lock().map_err(|_| StoreError::Unavailable(None))?;
         let (mut tallies, mut room) = (Tallies::new(), true);
         for charge in request.charges {
@@ -33,13 +35,13 @@ impl MapStore {
 }
 
 impl CounterStore for MapStore {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.run(request, true)
     }
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.run(request, false)
     }
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let mut counters = self.0.lock().map_err(|_| StoreError::Unavailable(None))?;
         for settled in request.charges {
             let key = (settled.charge.counter, settled.charge.subject.clone());

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use toolgate::Policy;
-use toolgate::shadow::{Candidate, Difference};
+use toolgate::shadow::{Difference, Shadow};
 use toolgate::trace::Runner;
 
 fn main() -> ExitCode {
@@ -34,14 +34,14 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     let policy = |file: &String| Policy::from_slice(&read(file)?).map_err(|error| format!("{file}: {error}"));
     let runner = Runner::new(policy(in_force)?).files(|file| std::fs::read(file));
     let mut runner = runner.on_invalid_policy(|file, error| eprintln!("{file}: {error}"));
-    let trial = Candidate::new(policy(candidate)?).on_difference(print);
-    runner.gate().try_out(trial);
+    let trial = Shadow::new(policy(candidate)?).on_difference(print);
+    runner.gate().start_shadow(trial);
 
     let history = String::from_utf8(read(trace)?).map_err(|error| format!("{trace}: {error}"))?;
     for line in history.lines() {
         runner.answer(line);
     }
-    if let Some(report) = runner.gate().end_trial() {
+    if let Some(report) = runner.gate().stop_shadow() {
         let (calls, agreed, differed) = (runner.summary().calls, report.agreed(), report.differed());
         eprintln!("\n{calls} calls in the trace: {agreed} decided alike, {differed} not");
         for (kind, rule, count) in report.rules() {

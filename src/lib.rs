@@ -27,7 +27,7 @@ pub use decision::{
     ApprovalRequest, AsyncPermit, Decision, Denial, Leave, LimitState, Permit, RateLimited, SettleError,
 };
 pub use docs::security;
-pub use gate::{Gate, GateBuilder, Obstacle, shadow};
+pub use gate::{FirstRefusal, Gate, GateBuilder, shadow};
 pub use grants::{Access, Grant, GrantError, Grants};
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};

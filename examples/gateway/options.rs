@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toolgate::mcp::{Form, OnChange};
+use toolgate::mcp::{OnChange, RefusalFormat};
 
 use super::caller::Caller;
 
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// The most bytes that a message may have.
     pub(crate) max_message: usize,
     /// How refusals are written; none goes by the version of the protocol.
-    pub(crate) form: Option<Form>,
+    pub(crate) form: Option<RefusalFormat>,
 }
 
 /// The words of a command line, from the left.
@@ -114,7 +114,7 @@ impl Options {
                         .filter(|bytes| *bytes > 0)
                         .ok_or("--max-message is too small or large")?;
                 }
-                "--errors" => options.form = Some(Form::Error),
+                "--errors" => options.form = Some(RefusalFormat::Error),
                 _ if own(&option, &mut words)? => {}
                 _ => return Err(format!("no such option: {option}; --help lists them")),
             }

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 use tokio::sync::{oneshot, watch};
 use toolgate::AsyncPermit;
-use toolgate::mcp::{Form, RequestId, Session};
+use toolgate::mcp::{RefusalFormat, RequestId, Session};
 
 /// The longest id that a server may give to a session.
 const ID: usize = 1024;
@@ -45,7 +45,7 @@ pub(crate) struct Using(Arc<Conversation>);
 
 impl Conversation {
     /// One that has no id yet. Refusals are written in this form, else as the protocol's version has it.
-    pub(crate) fn new(grant: &Arc<str>, form: Option<Form>) -> Arc<Self> {
+    pub(crate) fn new(grant: &Arc<str>, form: Option<RefusalFormat>) -> Arc<Self> {
         let session = Session::new();
         let session = match form {
             None => session,

@@ -8,7 +8,7 @@ use hyper::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use toolgate::ToolCall;
-use toolgate::mcp::{Decided, Ending, FromClient, RequestId};
+use toolgate::mcp::{CallOutcome, FromClient, RequestId, Routed};
 
 use crate::body::{self, Reply, Unread, Whole};
 use crate::conversations::{Unusable, Using};
@@ -50,11 +50,11 @@ impl Exchange {
         let sent = patience.wait_for(self.gateway.upstream.send(Method::POST, headers, Whole::new(message))).await;
         let (ending, status, why) = match sent {
             Ok(Ok(response)) => return self.answered(response, id, patience).await,
-            Ok(Err(Lost::Unreached)) => (Ending::NotRun, StatusCode::BAD_GATEWAY, "the server cannot be reached"),
+            Ok(Err(Lost::Unreached)) => (CallOutcome::NotRun, StatusCode::BAD_GATEWAY, "the server cannot be reached"),
             Ok(Err(Lost::Broken)) => {
-                (Ending::Unclear(None), StatusCode::BAD_GATEWAY, "the connection to the server was lost")
+                (CallOutcome::Unclear(None), StatusCode::BAD_GATEWAY, "the connection to the server was lost")
             }
-            Err(cut) => (Ending::Unclear(None), StatusCode::GATEWAY_TIMEOUT, cut.why()),
+            Err(cut) => (CallOutcome::Unclear(None), StatusCode::GATEWAY_TIMEOUT, cut.why()),
         };
         self.fail(id.as_ref(), ending, status, why).await
     }
@@ -72,7 +72,7 @@ impl Exchange {
             FromClient::Forward { message, id } => {
                 if !self.holder.is_good() && !is_harmless(&message) {
                     let why = "its grant has been revoked or has expired";
-                    return Err(self.fail(id.as_ref(), Ending::NotRun, StatusCode::FORBIDDEN, why).await);
+                    return Err(self.fail(id.as_ref(), CallOutcome::NotRun, StatusCode::FORBIDDEN, why).await);
                 }
                 Ok((message, id))
             }
@@ -98,8 +98,8 @@ impl Exchange {
                     self.gateway.grants.check_async(&named).await
                 };
                 match self.conversation.session().decided(call, decision) {
-                    Decided::Forward { message, id } => Ok((message, Some(id))),
-                    Decided::Answer { answer: text } => Err(answer(text)),
+                    Routed::Forward { message, id } => Ok((message, Some(id))),
+                    Routed::Answer { answer: text } => Err(answer(text)),
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Exchange {
         mut patience: Patience,
     ) -> Response<Reply> {
         let (head, mut body) = response.into_parts();
-        let unclear = Ending::Unclear(None);
+        let unclear = CallOutcome::Unclear(None);
         if !head.status.is_success() {
             return self.turned_down(head.status, id.as_ref()).await;
         }
@@ -187,7 +187,7 @@ impl Exchange {
         let of_session = status == StatusCode::NOT_FOUND && self.conversation.id().is_some();
         let text = match id {
             None => None,
-            Some(id) => self.gateway.give_up(&self.conversation, id, Ending::Unclear(None), &why).await,
+            Some(id) => self.gateway.give_up(&self.conversation, id, CallOutcome::Unclear(None), &why).await,
         };
         if of_session {
             self.gateway.conversations.close(&self.conversation);
@@ -202,7 +202,13 @@ impl Exchange {
     }
 
     /// The server has not answered: the client is told, and nothing is held any more.
-    async fn fail(&self, id: Option<&RequestId>, ending: Ending, status: StatusCode, why: &str) -> Response<Reply> {
+    async fn fail(
+        &self,
+        id: Option<&RequestId>,
+        ending: CallOutcome,
+        status: StatusCode,
+        why: &str,
+    ) -> Response<Reply> {
         let Some(id) = id else { return refuse(status, why) };
         match self.gateway.give_up(&self.conversation, id, ending, why).await {
             Some(text) => answer(text),

@@ -12,7 +12,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
-use toolgate::mcp::{self, Ended, Ending, Form, RequestId};
+use toolgate::mcp::{self, CallOutcome, FinishedCall, RefusalFormat, RequestId};
 use toolgate::store::AsyncCounterStore;
 use toolgate::{AsyncPermit, Gate, Grants, ToolCall};
 
@@ -124,7 +124,7 @@ impl Gateway {
             }),
             None => {
                 // Only a server that keeps no sessions is asked again without one, and says its version each time.
-                let of_header = |version: &HeaderValue| version.to_str().ok().map(Form::of_version);
+                let of_header = |version: &HeaderValue| version.to_str().ok().map(RefusalFormat::of_version);
                 let form = self.options.form.or_else(|| head.get(VERSION).and_then(of_header));
                 Ok(Conversation::new(&holder.grant, form).using())
             }
@@ -280,7 +280,7 @@ impl Gateway {
         &self,
         conversation: &Using,
         id: &RequestId,
-        ending: Ending,
+        ending: CallOutcome,
         why: &str,
     ) -> Option<String> {
         let failed = conversation.session().fail(id, ending, why)?;
@@ -291,7 +291,7 @@ impl Gateway {
         failed.answer
     }
 
-    pub(crate) async fn conclude(&self, ended: Ended<AsyncPermit>) {
+    pub(crate) async fn conclude(&self, ended: FinishedCall<AsyncPermit>) {
         if let Err(error) = ended.conclude().await {
             self.note(&format!("a permit could not be concluded: {error}"));
         }

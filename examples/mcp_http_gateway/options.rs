@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::HeaderValue;
-use toolgate::mcp::Form;
+use toolgate::mcp::RefusalFormat;
 
 pub(crate) const USAGE: &str = "\
 usage: mcp_http_gateway --listen ADDRESS:PORT --upstream http://HOST:PORT/PATH --grants GRANTS.json
@@ -43,7 +43,7 @@ pub(crate) struct Options {
     pub(crate) session_idle: Duration,
     pub(crate) sessions_per_grant: usize,
     /// How refusals are written; none goes by the version of the protocol.
-    pub(crate) form: Option<Form>,
+    pub(crate) form: Option<RefusalFormat>,
     /// Nothing is judged: for measuring alone.
     pub(crate) ungated: bool,
 }
@@ -75,7 +75,7 @@ impl Options {
         while let Some(option) = words.next() {
             match option.as_str() {
                 "--require-audit" => options.require_audit = true,
-                "--errors" => options.form = Some(Form::Error),
+                "--errors" => options.form = Some(RefusalFormat::Error),
                 "--ungated" => options.ungated = true,
                 _ => {
                     let value = words.next().ok_or_else(|| format!("{option} needs a value, or is no option"))?;

@@ -189,7 +189,8 @@ impl Stream {
         };
         self.conversation.unpark(&id);
         let Some(why) = why else { return };
-        let answer = self.gateway.give_up(&self.conversation, &id, toolgate::mcp::Ending::Unclear(None), why).await;
+        let answer =
+            self.gateway.give_up(&self.conversation, &id, toolgate::mcp::CallOutcome::Unclear(None), why).await;
         if let (Some(answer), Some(client)) = (answer, &self.client) {
             let mut out = Vec::new();
             events::write_message(&mut out, answer.as_bytes());

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use toolgate::mcp::{self, Call, Decided, Ended, Ending, Failed, FromClient, FromServer, RequestId, Session};
+use toolgate::mcp::{
+    self, Call, CallOutcome, FailedRequest, FinishedCall, FromClient, FromServer, RequestId, Routed, Session,
+};
 use toolgate::{Decision, Gate, Permit, ToolCall};
 
 use super::child::takes_a_little;
@@ -97,8 +99,8 @@ impl Relay {
                 let decision = self.decide(&call);
                 let decided = self.session.lock().decided(call, decision);
                 match decided {
-                    Decided::Forward { message, id } => self.tell_call(&message, id),
-                    Decided::Answer { answer } => self.tell_client(&answer),
+                    Routed::Forward { message, id } => self.tell_call(&message, id),
+                    Routed::Answer { answer } => self.tell_client(&answer),
                 }
             }
         }
@@ -213,21 +215,21 @@ impl Relay {
 
     /// Answers all requests that are under way: there will be no other answer.
     pub(crate) fn give_up_all(&self, why: &str) {
-        let failed = self.session.lock().fail_all(Ending::Unclear(None), why);
+        let failed = self.session.lock().fail_all(CallOutcome::Unclear(None), why);
         self.due.lock().clear();
         for failed in failed {
             self.conclude(failed);
         }
     }
 
-    fn fail(&self, id: &RequestId, ending: Ending, why: &str) {
+    fn fail(&self, id: &RequestId, ending: CallOutcome, why: &str) {
         let failed = self.session.lock().fail(id, ending, why);
         if let Some(failed) = failed {
             self.conclude(failed);
         }
     }
 
-    fn conclude(&self, failed: Failed<Permit>) {
+    fn conclude(&self, failed: FailedRequest<Permit>) {
         if let Some(ended) = failed.ended {
             conclude(ended);
         }
@@ -270,7 +272,7 @@ impl Relay {
         }
         let sent = match &mut *self.to_server.lock() {
             Some(server) => send(server, format!("{message}\n").as_bytes()),
-            None => Err(Ending::NotRun),
+            None => Err(CallOutcome::NotRun),
         };
         if let (Err(ending), Some(id)) = (sent, id) {
             self.due.lock().remove(&id);
@@ -281,22 +283,22 @@ impl Relay {
 }
 
 /// Gives back what the call has not used, or frees what it held.
-fn conclude(ended: Ended<Permit>) {
+fn conclude(ended: FinishedCall<Permit>) {
     if let Err(error) = ended.conclude() {
         say(format_args!("{error}: the call stays counted"));
     }
 }
 
 /// Writes it all. A server that has read nothing of it has done nothing; of one that has read a part, nobody can tell.
-fn send(server: &mut impl Write, message: &[u8]) -> Result<(), Ending> {
-    let mut ending = Ending::NotRun;
+fn send(server: &mut impl Write, message: &[u8]) -> Result<(), CallOutcome> {
+    let mut ending = CallOutcome::NotRun;
     let mut rest = message;
     while !rest.is_empty() {
         match server.write(rest) {
             Ok(0) => return Err(ending),
             Ok(written) => {
                 rest = rest.get(written..).unwrap_or_default();
-                ending = Ending::Unclear(None);
+                ending = CallOutcome::Unclear(None);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return Err(ending),

@@ -118,8 +118,8 @@ impl Shelf {
         self.at(id, |approval| approval.claim(now)).flatten()
     }
 
-    /// As [`ApprovalStore::spend`](super::ApprovalStore::spend). A request has one use, whichever way it was approved.
-    pub(super) fn spend(&mut self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Option<Claim> {
+    /// As [`ApprovalStore::redeem`](super::ApprovalStore::redeem). A request has one use, whichever way it was approved.
+    pub(super) fn redeem(&mut self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Option<Claim> {
         let kept = self.approvals.iter().position(|approval| approval.id() == id);
         let in_use = kept.and_then(|kept| self.approvals.get(kept));
         if now >= until || in_use.is_some_and(|approval| approval.state() == ApprovalState::Consumed) {
@@ -143,10 +143,10 @@ impl Shelf {
         Some(Claim { approval: *id, turn, signed: true })
     }
 
-    /// As [`ApprovalStore::hand_back`](super::ApprovalStore::hand_back).
-    pub(super) fn hand_back(&mut self, claim: &Claim, now: Timestamp) -> bool {
+    /// As [`ApprovalStore::restore`](super::ApprovalStore::restore).
+    pub(super) fn restore(&mut self, claim: &Claim, now: Timestamp) -> bool {
         if !claim.signed {
-            return self.at(claim.approval(), |approval| approval.hand_back(claim, now)).unwrap_or(false);
+            return self.at(claim.approval(), |approval| approval.restore(claim, now)).unwrap_or(false);
         }
         let its = |spent: &&mut Spent| spent.number == claim.approval().number() && spent.turn == claim.turn;
         match self.spent.iter_mut().find(its).filter(|spent| spent.in_use && now < spent.until) {

@@ -186,7 +186,7 @@ impl ApprovalStore for MemoryApprovals {
         Ok(self.table.lock().at(&id.digest(), now, |shelf| shelf.claim(id, now)))
     }
 
-    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
         let mut table = self.table.lock();
         table.reclaim(now);
         let is_known = table.at(&id.digest(), now, |shelf| shelf.has(id.number()));
@@ -197,11 +197,11 @@ impl ApprovalStore for MemoryApprovals {
         if !is_known && table.by_end.len() >= self.capacity {
             return Err(ApprovalError::Full { capacity: self.capacity });
         }
-        Ok(table.at(&id.digest(), now, |shelf| shelf.spend(id, until, now)))
+        Ok(table.at(&id.digest(), now, |shelf| shelf.redeem(id, until, now)))
     }
 
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        Ok(self.table.lock().at(&claim.approval().digest(), now, |shelf| shelf.hand_back(claim, now)))
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        Ok(self.table.lock().at(&claim.approval().digest(), now, |shelf| shelf.restore(claim, now)))
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {

@@ -247,7 +247,7 @@ impl Approval {
     }
 
     /// Gives it back, if this claim has it in use and it has not expired. It keeps its end.
-    pub fn hand_back(&mut self, claim: &Claim, now: Timestamp) -> bool {
+    pub fn restore(&mut self, claim: &Claim, now: Timestamp) -> bool {
         let is_its = claim.approval == self.id && claim.turn == self.turn && !claim.signed;
         let handed_back = self.look(now) == ApprovalState::Consumed && is_its;
         if handed_back {

@@ -50,14 +50,14 @@ pub trait ApprovalStore: Send + Sync {
     ///
     /// # Errors
     /// The store cannot tell, or is full: the call must not go ahead.
-    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
 
     /// Gives back what was claimed or spent, because the call was certainly not made. Says whether it may be claimed again: it has not
     /// expired, and was not handed back before.
     ///
     /// # Errors
     /// The store cannot tell: it may stay consumed.
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError>;
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError>;
 
     /// What waits for a person, the oldest first; a store may leave out what comes after a thousand.
     ///
@@ -79,12 +79,12 @@ impl<S: ApprovalStore + ?Sized, P: Deref<Target = S> + Send + Sync> ApprovalStor
         (**self).claim(id, now)
     }
 
-    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        (**self).spend(id, until, now)
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        (**self).redeem(id, until, now)
     }
 
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        (**self).hand_back(claim, now)
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        (**self).restore(claim, now)
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
@@ -128,14 +128,14 @@ pub trait AsyncApprovalStore: Send + Sync {
     /// Takes into use, once, what was approved elsewhere.
     ///
     /// # Errors
-    /// As for [`ApprovalStore::spend`].
-    fn spend<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>>;
+    /// As for [`ApprovalStore::redeem`].
+    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>>;
 
     /// Gives back what was claimed or spent.
     ///
     /// # Errors
-    /// As for [`ApprovalStore::hand_back`].
-    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool>;
+    /// As for [`ApprovalStore::restore`].
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool>;
 
     /// What waits for a person, the oldest first.
     ///
@@ -163,12 +163,12 @@ impl<S: AsyncApprovalStore + ?Sized + 'static, P: Deref<Target = S> + Send + Syn
         (**self).claim(id, now)
     }
 
-    fn spend<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
-        (**self).spend(id, until, now)
+    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
+        (**self).redeem(id, until, now)
     }
 
-    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
-        (**self).hand_back(claim, now)
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
+        (**self).restore(claim, now)
     }
 
     fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {
@@ -200,12 +200,12 @@ impl<S: ApprovalStore> AsyncApprovalStore for InProcess<S> {
         Box::pin(ready(self.0.claim(id, now)))
     }
 
-    fn spend<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
-        Box::pin(ready(self.0.spend(id, until, now)))
+    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
+        Box::pin(ready(self.0.redeem(id, until, now)))
     }
 
-    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
-        Box::pin(ready(self.0.hand_back(claim, now)))
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
+        Box::pin(ready(self.0.restore(claim, now)))
     }
 
     fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {

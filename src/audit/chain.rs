@@ -22,12 +22,12 @@ const END: &str = "\"}";
 /// Kept elsewhere than the log, it shows later that the log still begins with them ([`verify_up_to`]). It is written as the
 /// number, a dash and 64 hexadecimal digits, and read from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct ChainHead {
     pub(super) records: u64,
     pub(super) hash: [u8; 32],
 }
 
-impl Head {
+impl ChainHead {
     /// That of a log without a record.
     pub const EMPTY: Self = Self { records: 0, hash: [0; 32] };
 
@@ -64,7 +64,7 @@ impl Head {
     }
 }
 
-impl fmt::Display for Head {
+impl fmt::Display for ChainHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.records, Hex(&self.hash))
     }
@@ -76,7 +76,7 @@ impl fmt::Display for Head {
 pub struct ParseHeadError;
 
 /// Reads what was written, and no other spelling.
-impl FromStr for Head {
+impl FromStr for ChainHead {
     type Err = ParseHeadError;
 
     fn from_str(text: &str) -> Result<Self, ParseHeadError> {
@@ -100,7 +100,7 @@ struct Written {
 
 /// A line whose own hash is right.
 pub(super) struct Line {
-    pub(super) head: Head,
+    pub(super) head: ChainHead,
     pub(super) prev: [u8; 32],
     pub(super) torn: Option<[u8; 32]>,
     pub(super) record: AuditRecord,
@@ -119,7 +119,7 @@ impl Line {
         }
         let torn = written.torn.map(|torn| undigest(&torn).ok_or(Fault::Unreadable)).transpose()?;
         let prev = undigest(&written.prev).ok_or(Fault::Unreadable)?;
-        Ok(Self { head: Head { records: written.seq, hash }, prev, torn, record: written.record.0 })
+        Ok(Self { head: ChainHead { records: written.seq, hash }, prev, torn, record: written.record.0 })
     }
 }
 
@@ -187,13 +187,13 @@ pub enum LogError {
 /// What [`verify`] has found of a log in which nothing is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
-    head: Head,
+    head: ChainHead,
     torn: u64,
 }
 
 impl Verified {
     /// Where the log stands: compare it with a head from elsewhere.
-    pub fn head(&self) -> Head {
+    pub fn head(&self) -> ChainHead {
         self.head
     }
 
@@ -209,7 +209,7 @@ impl Verified {
 pub struct Records<R> {
     reader: R,
     line: u64,
-    head: Head,
+    head: ChainHead,
     rests: Rests,
     torn: u64,
     has_ended: bool,
@@ -228,16 +228,16 @@ struct Rests {
 impl<R: BufRead> Records<R> {
     /// The records of a log from its beginning.
     pub fn new(reader: R) -> Self {
-        Self::after(reader, Head::EMPTY)
+        Self::after(reader, ChainHead::EMPTY)
     }
 
     /// The records of a log that goes on where another has ended.
-    pub fn after(reader: R, head: Head) -> Self {
+    pub fn after(reader: R, head: ChainHead) -> Self {
         Self { reader, line: 0, head, rests: Rests::default(), torn: 0, has_ended: false }
     }
 
     /// Where the log stands, as far as it has been read.
-    pub fn head(&self) -> Head {
+    pub fn head(&self) -> ChainHead {
         self.head
     }
 
@@ -352,11 +352,11 @@ pub fn verify(reader: impl BufRead) -> Result<Verified, LogError> {
 ///
 /// # Errors
 /// The first line with which something is wrong; [`Fault::Cut`] and [`Fault::OtherHead`] where the log and the head do not agree.
-pub fn verify_up_to(reader: impl BufRead, head: &Head) -> Result<Verified, LogError> {
+pub fn verify_up_to(reader: impl BufRead, head: &ChainHead) -> Result<Verified, LogError> {
     verify_all(reader, Some(head))
 }
 
-fn verify_all(reader: impl BufRead, expected: Option<&Head>) -> Result<Verified, LogError> {
+fn verify_all(reader: impl BufRead, expected: Option<&ChainHead>) -> Result<Verified, LogError> {
     let mut records = Records::new(reader);
     loop {
         if let Some(expected) = expected.filter(|expected| expected.records == records.head.records)
@@ -384,12 +384,12 @@ mod tests {
 
     #[test]
     fn a_head_reads_back_and_nothing_else_does() {
-        let head = Head { records: 17, hash: [0xab; 32] };
+        let head = ChainHead { records: 17, hash: [0xab; 32] };
         assert_eq!(head.to_string().parse(), Ok(head));
         let digits = "ab".repeat(32);
         for wrong in ["", "17", &digits, &format!("017-{digits}"), &format!("+1-{digits}"), &format!("17-{digits}0")] {
-            assert!(wrong.parse::<Head>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ChainHead>().is_err(), "{wrong}");
         }
-        assert!(format!("17-{}", digits.to_uppercase()).parse::<Head>().is_err());
+        assert!(format!("17-{}", digits.to_uppercase()).parse::<ChainHead>().is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::chain::{Fault, Head, LINE, Line};
+use super::chain::{ChainHead, Fault, LINE, Line};
 use super::{AuditError, AuditRecord, AuditSink};
 
 /// Writes records as JSON Lines, one object on each line, to a file or to any writer.
@@ -36,7 +36,7 @@ pub struct JsonLines<W> {
 
 struct State<W> {
     writer: W,
-    head: Head,
+    head: ChainHead,
     /// Whether something stands on the last line that is not ended yet.
     in_line: bool,
     /// What is left of failed writes since the last record.
@@ -50,7 +50,7 @@ impl JsonLines<File> {
     /// # Errors
     /// The file cannot be opened or read, or its last line is not that of a log.
     pub fn append(path: impl AsRef<Path>) -> Result<Self, AuditError> {
-        Self::append_after(path, Head::EMPTY)
+        Self::append_after(path, ChainHead::EMPTY)
     }
 
     /// As [`append`](Self::append), but a log that it begins goes on where another one has ended: for a log that is moved to
@@ -58,7 +58,7 @@ impl JsonLines<File> {
     ///
     /// # Errors
     /// As for [`append`](Self::append).
-    pub fn append_after(path: impl AsRef<Path>, head: Head) -> Result<Self, AuditError> {
+    pub fn append_after(path: impl AsRef<Path>, head: ChainHead) -> Result<Self, AuditError> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
         #[cfg(unix)]
@@ -85,17 +85,17 @@ impl<W: Write> JsonLines<W> {
     /// Begins a log. The writer should hold nothing back: what it has taken counts as written, and it is flushed after each
     /// record.
     pub fn new(writer: W) -> Self {
-        Self::after(writer, Head::EMPTY)
+        Self::after(writer, ChainHead::EMPTY)
     }
 
     /// Begins a log that goes on where another one has ended.
-    pub fn after(writer: W, head: Head) -> Self {
+    pub fn after(writer: W, head: ChainHead) -> Self {
         let state = State { writer, head, in_line: false, rests: None };
         Self { state: Mutex::new(state), sync: None }
     }
 
     /// Where the log stands. Keep it elsewhere than the log, to [verify](super::verify_up_to) the log with.
-    pub fn head(&self) -> Head {
+    pub fn head(&self) -> ChainHead {
         self.state.lock().head
     }
 
@@ -161,13 +161,13 @@ fn write_all(writer: &mut impl Write, text: &[u8]) -> (usize, io::Result<()>) {
 enum Tail {
     Empty,
     Line {
-        head: Head,
+        head: ChainHead,
         /// Whether its line is not ended.
         in_line: bool,
     },
     /// In what is left of a failed write.
     Torn {
-        head: Head,
+        head: ChainHead,
         /// All lines that are none.
         rest: Vec<u8>,
         /// Whether the last of them is not ended.
@@ -177,7 +177,7 @@ enum Tail {
 
 impl Tail {
     /// Reads from the end as much as is needed, at most two lines' length. A log without a record begins after `first`.
-    fn read(file: &mut File, first: Head) -> Result<Self, AuditError> {
+    fn read(file: &mut File, first: ChainHead) -> Result<Self, AuditError> {
         let mut end = file.seek(SeekFrom::End(0))?;
         if end == 0 {
             return Ok(Self::Empty);
@@ -203,7 +203,7 @@ impl Tail {
 
     /// What the last bytes of a log tell, if they are enough: how it ends, or that it is none. If they are all of it, `first` is
     /// where it began.
-    fn of(tail: &[u8], first: Option<Head>) -> Option<Option<Self>> {
+    fn of(tail: &[u8], first: Option<ChainHead>) -> Option<Option<Self>> {
         let body = tail.strip_suffix(b"\n").unwrap_or(tail);
         let in_line = body.len() == tail.len();
         let mut to = body.len();

@@ -31,7 +31,7 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-pub use chain::{Fault, Head, LogError, ParseHeadError, Records, Verified, verify, verify_up_to};
+pub use chain::{ChainHead, Fault, LogError, ParseHeadError, Records, Verified, verify, verify_up_to};
 pub use json_lines::JsonLines;
 pub use record::{ArgumentsDigest, AuditRecord, DecisionId, Event, Outcome};
 

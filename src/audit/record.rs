@@ -26,7 +26,7 @@ pub enum Event {
     /// The quota of an allowed call was given back.
     Release,
     /// An allowed call was settled at its real amount.
-    Settle,
+    SettleRequest,
     /// An allowed call has ended, and its quota stays spent.
     End,
     /// A person has approved a request, or tried to.
@@ -75,7 +75,7 @@ as_text! {
     Event {
         Decision: "decision",
         Release: "release",
-        Settle: "settle",
+        SettleRequest: "settle",
         End: "end",
         Approve: "approve",
         Refuse: "refuse",
@@ -392,8 +392,8 @@ mod tests {
 
     #[test]
     fn words_are_the_same_in_serde_and_in_text() {
-        use Event::{Approve, Decision, End, Policy, Refuse, Release, Settle};
-        for event in [Decision, Release, Settle, End, Approve, Refuse, Policy] {
+        use Event::{Approve, Decision, End, Policy, Refuse, Release, SettleRequest};
+        for event in [Decision, Release, SettleRequest, End, Approve, Refuse, Policy] {
             assert_eq!(serde_json::to_value(event).unwrap(), event.as_str());
         }
         for outcome in [Outcome::Allow, Outcome::Deny, Outcome::RateLimited, Outcome::ApprovalRequired] {

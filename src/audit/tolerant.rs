@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use sha2::{Digest as _, Sha256};
 
-use super::chain::{Fault, Head, LINE, Line};
+use super::chain::{ChainHead, Fault, LINE, Line};
 use super::record::AuditRecord;
 
 /// What stands in a line of a log.
@@ -23,7 +23,7 @@ pub(crate) enum Seen {
 pub(crate) struct Survey<R> {
     reader: R,
     line: u64,
-    head: Head,
+    head: ChainHead,
     /// Lines that are none since the last that is one: they may be what is left of failed writes, which the next line has to say.
     rests: Vec<(u64, Fault)>,
     hasher: Sha256,
@@ -45,7 +45,7 @@ impl<R: BufRead> Survey<R> {
         Self {
             reader,
             line: 0,
-            head: Head::EMPTY,
+            head: ChainHead::EMPTY,
             rests,
             hasher,
             is_unfinished: false,

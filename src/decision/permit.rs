@@ -11,7 +11,7 @@ use crate::approval::{Answer as ApprovalAnswer, ApprovalError, ApprovalId, Claim
 use crate::charge::Meter;
 use crate::decision::limit_state::LimitState;
 use crate::policy::{Plan, Policy};
-use crate::store::{Answer, ReservationId, Settle, Settled, StoreError, Tallies};
+use crate::store::{Answer, ChargeChange, ReservationId, SettleRequest, StoreError, Tallies};
 use crate::time::Timestamp;
 
 /// Leave to make one call, whose quota is already spent.
@@ -68,7 +68,7 @@ pub(crate) struct Held<G: ?Sized> {
 /// that it is done whatever became of a settlement.
 #[derive(Clone, Copy)]
 enum Step {
-    Settle = 1,
+    SettleRequest = 1,
     End = 2,
 }
 
@@ -80,14 +80,14 @@ pub(crate) trait Ground {
 
 /// What granted a permit, as far as the permit knows it.
 pub(crate) trait Granter: Ground + Send + Sync {
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError>;
-    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError>;
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError>;
+    fn restore(&self, claim: &Claim) -> Result<(), ApprovalError>;
 }
 
 pub(crate) trait AsyncGranter: Ground + Send + Sync {
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()>;
-    fn hand_back<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool>;
-    fn abandon(&self, request: &Settle<'_>);
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()>;
+    fn restore<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool>;
+    fn abandon(&self, request: &SettleRequest<'_>);
 }
 
 /// What becomes of an allowed call.
@@ -96,7 +96,7 @@ pub(crate) enum Fate {
     /// Its quota is given back.
     Release,
     /// It is settled at this amount.
-    Settle(Amount),
+    SettleRequest(Amount),
     /// It has ended.
     End,
 }
@@ -153,7 +153,7 @@ mod sealed {
     }
 }
 
-type Changes<'h> = SmallVec<[Settled<'h>; 4]>;
+type Changes<'h> = SmallVec<[ChargeChange<'h>; 4]>;
 
 impl<G: Ground + ?Sized> Held<G> {
     fn approval_id(&self) -> Option<ApprovalId> {
@@ -169,13 +169,13 @@ impl<G: Ground + ?Sized> Held<G> {
     fn changes(&self, to: impl Fn(usize) -> Option<Amount>) -> Changes<'_> {
         let charges = self.plan.charges.iter().zip(&self.tallies).enumerate();
         charges
-            .filter_map(|(index, (charge, tally))| Some(Settled::new(charge, tally.charged_at, to(index)?)))
+            .filter_map(|(index, (charge, tally))| Some(ChargeChange::new(charge, tally.charged_at, to(index)?)))
             .collect()
     }
 
     /// Gives everything back, or after a settlement what is in flight.
     fn given_back(&self, settled: bool) -> (Step, Changes<'_>) {
-        if settled { (Step::End, self.ended()) } else { (Step::Settle, self.changes(|_| Some(Amount::ZERO))) }
+        if settled { (Step::End, self.ended()) } else { (Step::SettleRequest, self.changes(|_| Some(Amount::ZERO))) }
     }
 
     /// The use of an approval that is to be handed back, because the call was certainly not made. One that was settled was made.
@@ -204,8 +204,8 @@ impl<G: Ground + ?Sized> Held<G> {
         self.changes(|index| amounts.get(index).copied().filter(|amount| before(index) != Some(*amount)))
     }
 
-    fn request<'c>(&self, step: Step, charges: &'c [Settled<'c>]) -> Settle<'c> {
-        Settle::new(self.id, step as u32, self.granter.now(), charges)
+    fn request<'c>(&self, step: Step, charges: &'c [ChargeChange<'c>]) -> SettleRequest<'c> {
+        SettleRequest::new(self.id, step as u32, self.granter.now(), charges)
     }
 
     /// Notes that the store has settled the charges.
@@ -247,7 +247,7 @@ impl Permit {
             let (step, changes) = held.given_back(self.settled);
             let given_back = settle(&held, step, &changes);
             // The one does not wait for the other: the call was not made, whether its quota can be given back or not.
-            let handed_back = held.unused(self.settled).map_or(Ok(()), |claim| held.granter.hand_back(claim));
+            let handed_back = held.unused(self.settled).map_or(Ok(()), |claim| held.granter.restore(claim));
             given_back.and(handed_back.map_err(unavailable))
         });
         done(&mut self.watch, &released);
@@ -264,10 +264,10 @@ impl Permit {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        begin(&mut self.watch, Fate::Settle(real));
+        begin(&mut self.watch, Fate::SettleRequest(real));
         let settled = self.held.as_mut().map_or(Ok(()), |held| -> Result<(), StoreError> {
             let amounts = held.settled(real);
-            settle(held, Step::Settle, &held.at_amounts(&amounts))?;
+            settle(held, Step::SettleRequest, &held.at_amounts(&amounts))?;
             held.note(&amounts);
             Ok(())
         });
@@ -310,7 +310,7 @@ fn unavailable(error: ApprovalError) -> StoreError {
     StoreError::Unavailable(Some(Box::new(error)))
 }
 
-fn settle(held: &Held<dyn Granter>, step: Step, changes: &[Settled<'_>]) -> Result<(), StoreError> {
+fn settle(held: &Held<dyn Granter>, step: Step, changes: &[ChargeChange<'_>]) -> Result<(), StoreError> {
     if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(step, changes)) }
 }
 
@@ -357,7 +357,7 @@ impl AsyncPermit {
             let (step, changes) = held.given_back(self.settled);
             let given_back = settle_async(&held, step, &changes).await;
             let handed_back = match held.unused(self.settled) {
-                Some(claim) => held.granter.hand_back(claim).await.map(drop),
+                Some(claim) => held.granter.restore(claim).await.map(drop),
                 None => Ok(()),
             };
             released = given_back.and(handed_back.map_err(unavailable));
@@ -374,11 +374,11 @@ impl AsyncPermit {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        begin(&mut self.watch, Fate::Settle(real));
+        begin(&mut self.watch, Fate::SettleRequest(real));
         let mut settled = Ok(());
         if let Some(held) = &mut self.held {
             let amounts = held.settled(real);
-            settled = settle_async(held, Step::Settle, &held.at_amounts(&amounts)).await;
+            settled = settle_async(held, Step::SettleRequest, &held.at_amounts(&amounts)).await;
             if settled.is_ok() {
                 held.note(&amounts);
             }
@@ -413,7 +413,11 @@ impl AsyncPermit {
     }
 }
 
-async fn settle_async(held: &Held<dyn AsyncGranter>, step: Step, changes: &[Settled<'_>]) -> Result<(), StoreError> {
+async fn settle_async(
+    held: &Held<dyn AsyncGranter>,
+    step: Step,
+    changes: &[ChargeChange<'_>],
+) -> Result<(), StoreError> {
     if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(step, changes)).await }
 }
 

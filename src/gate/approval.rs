@@ -154,7 +154,7 @@ impl<S: CounterStore + 'static> Gate<S> {
         let mut permit = Permit::counted(held);
         let claimed = match &usable {
             Usable::Kept(id) => approvals.claim(id, question.now),
-            Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now),
+            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, question.now),
         };
         let refused = match claimed {
             Ok(Some(claim)) => {
@@ -219,7 +219,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let mut permit = AsyncPermit::counted(held);
         let claimed = match &usable {
             Usable::Kept(id) => approvals.claim(id, question.now).await,
-            Usable::Signed(believed) => approvals.spend(&believed.id, believed.until, question.now).await,
+            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, question.now).await,
         };
         let refused = match claimed {
             Ok(Some(claim)) => {

@@ -11,7 +11,7 @@ use crate::call::ToolCall;
 use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message};
 use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Uncountable};
-use crate::store::{Outcome, ReservationId, Reserve, StoreError, Tallies};
+use crate::store::{Outcome, ReservationId, ReserveRequest, StoreError, Tallies};
 use crate::time::wait_millis;
 use crate::time::{Clock, Timestamp};
 
@@ -66,8 +66,8 @@ impl Question<'_> {
         !plan.charges.is_empty() || self.needs_approval()
     }
 
-    pub(super) fn request<'c>(&self, id: ReservationId, plan: &'c Plan) -> Reserve<'c> {
-        Reserve::new(id, self.now, &plan.charges)
+    pub(super) fn request<'c>(&self, id: ReservationId, plan: &'c Plan) -> ReserveRequest<'c> {
+        ReserveRequest::new(id, self.now, &plan.charges)
     }
 
     /// Whether the call needs an approval, so that nothing may be charged before there is one.

@@ -76,7 +76,7 @@ impl<S: CounterStore + 'static> InForce<S> {
         let mut plan = Plan::default();
         policy.evaluate(call, now).plan(call, now, &mut plan).ok()?;
         let id = ReservationId::next();
-        let request = crate::store::Reserve::new(id, now, &plan.charges);
+        let request = crate::store::ReserveRequest::new(id, now, &plan.charges);
         match self.parts.store.reserve(&request).ok()? {
             Outcome::Granted(tallies) if tallies.len() == plan.charges.len() => {
                 let granter = Arc::clone(self) as _;
@@ -111,22 +111,23 @@ impl<S: CounterStore + 'static> super::Gate<S> {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::Gate;
     use super::*;
     use crate::charge::{CounterId, Subject};
     use crate::policy::{Code, Policy};
-    use crate::store::{MemoryStore, Reserve, Settle, StoreError};
+    use crate::store::{MemoryStore, ReserveRequest, SettleRequest, StoreError};
 
     /// A store that leaves every counter out of its answers.
     struct Silent;
 
     impl CounterStore for Silent {
-        fn reserve(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        fn reserve(&self, _: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
             Ok(Outcome::Granted(Tallies::new()))
         }
-        fn peek(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+        fn peek(&self, _: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
             Ok(Outcome::Granted(Tallies::new()))
         }
-        fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+        fn settle(&self, _: &SettleRequest<'_>) -> Result<(), StoreError> {
             Ok(())
         }
         fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {

@@ -26,13 +26,13 @@ use crate::charge::{CounterId, Subject};
 use crate::decision::Decision;
 use crate::decision::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
 use crate::policy::{Plan, Policy};
-use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, Settle, StoreError};
+use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, SettleRequest, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
 use approval::{Approvals, Brought};
 use evaluation::deny_without_policy;
 use shadow::Trial;
 
-pub use preview::Obstacle;
+pub use preview::FirstRefusal;
 
 #[cfg(feature = "replay")]
 pub(crate) use known_approval::Given;
@@ -132,25 +132,25 @@ impl<S> Ground for InForce<S> {
 }
 
 impl<S: CounterStore> Granter for InForce<S> {
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.parts.store.settle(request)
     }
 
-    fn hand_back(&self, claim: &Claim) -> Result<(), ApprovalError> {
-        self.parts.approvals.here()?.hand_back(claim, self.parts.clock.now()).map(drop)
+    fn restore(&self, claim: &Claim) -> Result<(), ApprovalError> {
+        self.parts.approvals.here()?.restore(claim, self.parts.clock.now()).map(drop)
     }
 }
 
 impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         self.parts.store.settle(request)
     }
 
-    fn hand_back<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool> {
-        self.parts.approvals.anywhere().hand_back(claim, self.parts.clock.now())
+    fn restore<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool> {
+        self.parts.approvals.anywhere().restore(claim, self.parts.clock.now())
     }
 
-    fn abandon(&self, request: &Settle<'_>) {
+    fn abandon(&self, request: &SettleRequest<'_>) {
         self.parts.store.abandon(request);
     }
 }

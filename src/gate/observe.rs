@@ -175,7 +175,7 @@ impl<S: Send + Sync> Follow<S> {
     fn note(&mut self, fate: Fate, failure: Option<&(dyn Error + 'static)>) {
         let (event, amount) = match fate {
             Fate::Release => (Event::Release, None),
-            Fate::Settle(amount) => (Event::Settle, Some(amount)),
+            Fate::SettleRequest(amount) => (Event::SettleRequest, Some(amount)),
             Fate::End => (Event::End, None),
         };
         self.is_over |= amount.is_none();

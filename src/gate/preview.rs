@@ -13,17 +13,19 @@ use crate::charge::{Charge, CounterId, Subject};
 use crate::decision::limit_state::LimitState;
 use crate::decision::{Decision, Refused};
 use crate::policy::{Plan, Policy};
-use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, Reserve, StoreError, Tallies, Tally};
+use crate::store::{
+    AsyncCounterStore, CounterStore, Outcome, ReservationId, ReserveRequest, StoreError, Tallies, Tally,
+};
 use crate::time::Timestamp;
 
 /// The first of several calls that would not pass.
 #[derive(Debug)]
-pub struct Obstacle {
+pub struct FirstRefusal {
     index: usize,
     decision: Decision,
 }
 
-impl Obstacle {
+impl FirstRefusal {
     /// Which of the calls it is, from 0.
     pub fn index(&self) -> usize {
         self.index
@@ -61,7 +63,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     ///
     /// # Errors
     /// The first call that would not be allowed.
-    pub fn would_allow(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<Obstacle>> {
+    pub fn would_allow(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<FirstRefusal>> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
         let store = &self.0.parts.store;
@@ -108,7 +110,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     ///
     /// # Errors
     /// The first call that would not be allowed.
-    pub async fn would_allow_async(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<Obstacle>> {
+    pub async fn would_allow_async(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<FirstRefusal>> {
         let in_force = self.in_force();
         let foresight = Foresight::of(&in_force, calls)?;
         let store = &self.0.parts.store;
@@ -173,13 +175,13 @@ enum Found<'f> {
 }
 
 impl<'p> Foresight<'p> {
-    fn of<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<Obstacle>> {
+    fn of<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<FirstRefusal>> {
         let now = in_force.parts.clock.now();
         let foreseen = Vec::with_capacity(calls.len());
         let mut foresight = Self { now, calls: foreseen, stopped: None, counters: Vec::new(), known: HashMap::new() };
         for call in calls {
             let Some(policy) = &in_force.policy else {
-                return Err(Box::new(Obstacle { index: 0, decision: deny_without_policy(call).into() }));
+                return Err(Box::new(FirstRefusal { index: 0, decision: deny_without_policy(call).into() }));
             };
             let mut plan = Plan::default();
             let mut question = in_force.question(policy, call);
@@ -214,8 +216,8 @@ impl<'p> Foresight<'p> {
         plan.charges.iter().map(place).collect()
     }
 
-    fn request(&self) -> Reserve<'_> {
-        Reserve::new(ReservationId::next(), self.now, &self.counters)
+    fn request(&self) -> ReserveRequest<'_> {
+        ReserveRequest::new(ReservationId::next(), self.now, &self.counters)
     }
 
     /// The first call without room, or that a person has to approve, or that the policy stops.
@@ -265,15 +267,15 @@ impl<'p> Foresight<'p> {
 
 impl Found<'_> {
     /// What to ask the store yet.
-    fn sums(&self, now: Timestamp) -> Option<Reserve<'_>> {
+    fn sums(&self, now: Timestamp) -> Option<ReserveRequest<'_>> {
         match self {
-            Self::Full { sums, .. } if !sums.is_empty() => Some(Reserve::new(ReservationId::next(), now, sums)),
+            Self::Full { sums, .. } if !sums.is_empty() => Some(ReserveRequest::new(ReservationId::next(), now, sums)),
             _ => None,
         }
     }
 
     /// The obstacle, given what the store says to the sums.
-    fn named(self, waits: Option<Result<Outcome, StoreError>>) -> Box<Obstacle> {
+    fn named(self, waits: Option<Result<Outcome, StoreError>>) -> Box<FirstRefusal> {
         let (index, refused) = match self {
             Self::Refused(index, refused) => (index, refused),
             Self::Full { index, call: Foreseen { question, plan, .. }, mut tallies, .. } => {
@@ -285,7 +287,7 @@ impl Found<'_> {
                 (index, question.rate_limit(plan, &tallies))
             }
         };
-        Box::new(Obstacle { index, decision: refused.into() })
+        Box::new(FirstRefusal { index, decision: refused.into() })
     }
 }
 
@@ -305,8 +307,8 @@ impl Usage {
         (!plan.charges.is_empty()).then_some(Self { policy, now, plan })
     }
 
-    fn request(&self) -> Reserve<'_> {
-        Reserve::new(ReservationId::next(), self.now, &self.plan.charges)
+    fn request(&self) -> ReserveRequest<'_> {
+        ReserveRequest::new(ReservationId::next(), self.now, &self.plan.charges)
     }
 
     fn states(&self, outcome: Outcome) -> Result<Vec<LimitState>, StoreError> {

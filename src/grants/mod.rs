@@ -16,7 +16,7 @@ use crate::call::identity::Identity;
 use crate::decision::permit::AsyncPermit;
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::gate::Gate;
-use crate::gate::shadow::{Candidate, Report};
+use crate::gate::shadow::{Report, Shadow};
 use crate::policy::{Code, Policy, PolicyError};
 use crate::store::{AsyncCounterStore, CounterStore, MemoryStore};
 use crate::time::Timestamp;
@@ -129,7 +129,7 @@ impl<S> Grants<S> {
         // Not locked while the gate records it: what hears of a failure may take policies away.
         let named = Arc::clone(self.0.policies.lock().get(name)?);
         let former = named.gate.replace_policy(None);
-        named.gate.end_trial();
+        named.gate.stop_shadow();
         let mut policies = self.0.policies.lock();
         // A name that no grant uses is not kept: nobody has it but the table, and this.
         if Arc::strong_count(&named) == 2 && named.gate.policy().is_none() {
@@ -150,22 +150,22 @@ impl<S> Grants<S> {
         self.0.policies.lock().get(name)?.gate.policy()
     }
 
-    /// Tries a candidate out beside the policy of this name, as [`Gate::try_out`] does. Says whether there is a policy of that name;
+    /// Tries a candidate out beside the policy of this name, as [`Gate::start_shadow`] does. Says whether there is a policy of that name;
     /// if not, nothing is tried out. The trial ends with the policy.
-    pub fn try_out(&self, name: &str, candidate: Candidate) -> bool {
+    pub fn start_shadow(&self, name: &str, candidate: Shadow) -> bool {
         let policies = self.0.policies.lock();
         let named = policies.get(name).filter(|named| named.gate.policy().is_some());
-        named.map(|named| drop(named.gate.try_out(candidate))).is_some()
+        named.map(|named| drop(named.gate.start_shadow(candidate))).is_some()
     }
 
     /// Ends the trial of a candidate, and says how it stands.
-    pub fn end_trial(&self, name: &str) -> Option<Report> {
-        self.0.policies.lock().get(name)?.gate.end_trial()
+    pub fn stop_shadow(&self, name: &str) -> Option<Report> {
+        self.0.policies.lock().get(name)?.gate.stop_shadow()
     }
 
     /// How the trial of a candidate beside the policy of this name stands.
-    pub fn trial(&self, name: &str) -> Option<Report> {
-        self.0.policies.lock().get(name)?.gate.trial()
+    pub fn shadow_report(&self, name: &str) -> Option<Report> {
+        self.0.policies.lock().get(name)?.gate.shadow_report()
     }
 
     /// Gives the grant `id` a policy on a server, or with `None` on every server that it has no policy of its own for. It takes

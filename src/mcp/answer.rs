@@ -13,7 +13,7 @@ use crate::policy::{Code, Digest};
 /// Made from a [`Denial`], a [`RateLimited`], an [`ApprovalRequest`], or [of](Refusal::of) any [`Decision`].
 ///
 /// ```
-/// use toolgate::mcp::{Form, Message, Refusal};
+/// use toolgate::mcp::{RefusalFormat, Message, Refusal};
 /// use toolgate::{Gate, Policy};
 ///
 /// let policy: Policy = r#"{
@@ -26,7 +26,7 @@ use crate::policy::{Code, Digest};
 /// let refusal = Refusal::of(&gate.check(&call.tool_call())).unwrap();
 /// assert_eq!(refusal.text(), "[POLICY DENIED] Ask an owner.");
 /// assert_eq!(refusal.facts()["code"], "action_deny");
-/// let answer = call.answer(&refusal, Form::of_version("2025-06-18")).unwrap();
+/// let answer = call.answer(&refusal, RefusalFormat::of_version("2025-06-18")).unwrap();
 /// assert!(answer.starts_with(r#"{"jsonrpc":"2.0","id":7,"result":{"#));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -47,14 +47,14 @@ enum Kind {
 /// How a refusal is written. Hosts choose one and never match on it, so that another may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Form {
+pub enum RefusalFormat {
     /// A result of the tool with `isError: true`, and the refusal as text: what every version of the protocol has. Models see
     /// it and can do otherwise.
     Text,
     /// The same, with the facts under `structuredContent`: for protocol versions from 2025-06-18 on.
     ///
     /// The facts do not follow the `outputSchema` of a tool. A client that checks them against it even in an error needs
-    /// [`Form::Text`] for the tools that declare one; a [`Session`](super::Session) sees to that.
+    /// [`RefusalFormat::Text`] for the tools that declare one; a [`Session`](super::Session) sees to that.
     Structured,
     /// An error of JSON-RPC, with the facts under `data`: for hosts whose clients should stop rather than tell the model.
     ///
@@ -63,8 +63,8 @@ pub enum Form {
     Error,
 }
 
-impl Form {
-    /// The form of a result in a version of the protocol, as `initialize` agreed on it: [`Form::Structured`] from 2025-06-18
+impl RefusalFormat {
+    /// The form of a result in a version of the protocol, as `initialize` agreed on it: [`RefusalFormat::Structured`] from 2025-06-18
     /// on. A version that is no date is taken for an old one: the text says what matters.
     pub fn of_version(version: &str) -> Self {
         // Dates of one length compare as texts.
@@ -145,30 +145,30 @@ impl Refusal {
         &self.facts
     }
 
-    /// The `result` of the call; for [`Form::Error`] as [`Form::Structured`] has it.
-    pub fn to_result(&self, form: Form) -> Value {
+    /// The `result` of the call; for [`RefusalFormat::Error`] as [`RefusalFormat::Structured`] has it.
+    pub fn to_result(&self, form: RefusalFormat) -> Value {
         let mut result = json!({ "content": [{ "type": "text", "text": self.text() }], "isError": true });
-        if let (Form::Structured | Form::Error, Some(members)) = (form, result.as_object_mut()) {
+        if let (RefusalFormat::Structured | RefusalFormat::Error, Some(members)) = (form, result.as_object_mut()) {
             members.insert("structuredContent".to_owned(), self.facts.clone().into());
         }
         result
     }
 
-    /// The `error` of the call, as [`Form::Error`] has it.
+    /// The `error` of the call, as [`RefusalFormat::Error`] has it.
     pub fn to_error(&self) -> Value {
         json!({ "code": self.kind.error_code(), "message": self.text(), "data": self.facts })
     }
 
     /// The whole answer to a request that could not be read, so that its id is not known: it is `null`. To one that was read,
     /// answer with [`Call::answer`].
-    pub fn to_answer_without_id(&self, form: Form) -> String {
+    pub fn to_answer_without_id(&self, form: RefusalFormat) -> String {
         self.answer("null", form, false)
     }
 
-    fn answer(&self, id: &str, form: Form, says_its_type: bool) -> String {
+    fn answer(&self, id: &str, form: RefusalFormat, says_its_type: bool) -> String {
         match form {
-            Form::Error => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, self.to_error()),
-            Form::Text | Form::Structured => {
+            RefusalFormat::Error => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, self.to_error()),
+            RefusalFormat::Text | RefusalFormat::Structured => {
                 let mut result = self.to_result(form);
                 if let (true, Some(members)) = (says_its_type, result.as_object_mut()) {
                     members.insert("resultType".to_owned(), "complete".into());
@@ -183,7 +183,7 @@ impl Call {
     /// The answer to this call that refuses it, with the call's id exactly as it was written; none for a notification, which
     /// nothing answers. To a call that [names the protocol's version](Self::protocol_version) a result says its `resultType`,
     /// without which clients of these versions take it for none.
-    pub fn answer(&self, refusal: &Refusal, form: Form) -> Option<String> {
+    pub fn answer(&self, refusal: &Refusal, form: RefusalFormat) -> Option<String> {
         self.id_text().map(|id| refusal.answer(id, form, self.protocol_version().is_some()))
     }
 }

@@ -18,15 +18,15 @@ use crate::json::number::Exact;
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 use crate::policy::{Code, Policy};
 
-pub use answer::{Form, Refusal};
+pub use answer::{Refusal, RefusalFormat};
 pub use id::RequestId;
-pub use outcome::Ending;
+pub use outcome::CallOutcome;
 pub use pins::{OnChange, Pin, PinError, PinSnapshot, ToolChange, ToolDigest, ToolPins};
-pub use session::{Decided, Ended, Failed, FromClient, FromServer, Session, too_long};
+pub use session::{FailedRequest, FinishedCall, FromClient, FromServer, Routed, Session, too_long};
 
 /// A JSON-RPC message that can be read in one way only.
 ///
-/// What was judged must be what is forwarded: forward the text that [`Call::to_json`] or [`Other::to_json`] writes, not the
+/// What was judged must be what is forwarded: forward the text that [`Call::to_json`] or [`OtherMessage::to_json`] writes, not the
 /// one that came in.
 ///
 /// ```
@@ -47,7 +47,7 @@ pub enum Message {
     /// A `tools/call`, to be decided.
     Call(Call),
     /// Any other request, a notification, or a response.
-    Other(Other),
+    Other(OtherMessage),
 }
 
 /// A `tools/call` request.
@@ -60,7 +60,7 @@ pub struct Call {
 
 /// A message that calls no tool.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Other(Value);
+pub struct OtherMessage(Value);
 
 /// A message that two parsers could read differently, or that is no JSON-RPC. It must not be passed on.
 ///
@@ -144,7 +144,7 @@ impl Message {
             let id = field(members, "id").map(|id| written(id, text).into());
             Self::Call(Call { message: value, id })
         } else {
-            Self::Other(Other(value))
+            Self::Other(OtherMessage(value))
         })
     }
 }
@@ -190,7 +190,7 @@ impl Call {
     }
 }
 
-impl Other {
+impl OtherMessage {
     /// The message to forward.
     pub fn to_json(&self) -> String {
         written_out(&self.0)

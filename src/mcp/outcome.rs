@@ -8,20 +8,20 @@ use crate::json::{Json, Member, Node, Parser, each_duplicate};
 /// What an upstream server says became of a call: whether its permit may be released.
 ///
 /// ```
-/// use toolgate::mcp::{Ending, Message};
+/// use toolgate::mcp::{CallOutcome, Message};
 ///
 /// let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search"}}"#;
 /// let Message::Call(call) = Message::read(text)? else { panic!("a call") };
 /// let ended = |answer| call.ending(answer);
-/// assert_eq!(ended(r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#), Ending::Succeeded);
-/// assert_eq!(ended(r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#), Ending::ToolFailed);
-/// assert_eq!(ended(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"?"}}"#), Ending::NotRun);
-/// assert_eq!(ended("502 Bad Gateway"), Ending::Unclear(None));
+/// assert_eq!(ended(r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#), CallOutcome::Succeeded);
+/// assert_eq!(ended(r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#), CallOutcome::ToolFailed);
+/// assert_eq!(ended(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"?"}}"#), CallOutcome::NotRun);
+/// assert_eq!(ended("502 Bad Gateway"), CallOutcome::Unclear(None));
 /// # Ok::<(), toolgate::mcp::MalformedMessage>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "whether quota is given back hangs on it: no arm may be forgotten")]
-pub enum Ending {
+pub enum CallOutcome {
     /// The tool ran and gave a result. Keep the quota spent, or settle it.
     Succeeded,
     /// The tool ran and failed (`isError: true`). It may have done its work, or a part of it: keep the quota spent.
@@ -43,22 +43,22 @@ const NESTING: usize = 128;
 impl Call {
     /// What became of this call, by the text of the upstream server's answer. Linear in the text.
     ///
-    /// Only an answer that says so in one way only is [`Ending::NotRun`]: an object of JSON-RPC 2.0 with this call's id as it was
+    /// Only an answer that says so in one way only is [`CallOutcome::NotRun`]: an object of JSON-RPC 2.0 with this call's id as it was
     /// [forwarded](Call::to_json), an `error` and no `result`, no key twice in either, and one of the codes -32700 (no JSON),
     /// -32600 (no request) and -32601 (no such method).
     ///
     /// Not the code -32602, invalid params: servers in wide use answer with it after a tool has run, when its *result* does not
     /// follow its `outputSchema`. Nor -32603, an internal error, nor what servers define themselves. They are
-    /// [`Ending::Unclear`] with their code, so that a host that knows its server can release some of them.
+    /// [`CallOutcome::Unclear`] with their code, so that a host that knows its server can release some of them.
     ///
     /// A result has a list as `content`, and `isError` is a boolean or absent; whatever else a server sends, such as a task that
     /// still runs, is unclear.
-    pub fn ending(&self, answer: &str) -> Ending {
-        self.id().and_then(RequestId::of).map_or(Ending::Unclear(None), |id| Ending::of_answer(&id, answer))
+    pub fn ending(&self, answer: &str) -> CallOutcome {
+        self.id().and_then(RequestId::of).map_or(CallOutcome::Unclear(None), |id| CallOutcome::of_answer(&id, answer))
     }
 }
 
-impl Ending {
+impl CallOutcome {
     /// What became of the call with this id.
     pub(super) fn of_answer(id: &RequestId, answer: &str) -> Self {
         Self::read(id, answer).unwrap_or(Self::Unclear(None))
@@ -78,14 +78,14 @@ impl Ending {
                 let result = object(result)?;
                 let Json::Array(_) = field(result, "content")?.json else { return None };
                 match field(result, "isError").map(|flag| &flag.json) {
-                    None | Some(Json::Bool(false)) => Some(Ending::Succeeded),
-                    Some(Json::Bool(true)) => Some(Ending::ToolFailed),
+                    None | Some(Json::Bool(false)) => Some(CallOutcome::Succeeded),
+                    Some(Json::Bool(true)) => Some(CallOutcome::ToolFailed),
                     Some(_) => None,
                 }
             }
             (None, Some(error)) => {
                 let code = field(object(error)?, "code")?.to_value().as_ref().and_then(Value::as_i64)?;
-                Some(if NOT_RUN.contains(&code) { Ending::NotRun } else { Ending::Unclear(Some(code)) })
+                Some(if NOT_RUN.contains(&code) { CallOutcome::NotRun } else { CallOutcome::Unclear(Some(code)) })
             }
             _ => None,
         }

@@ -56,13 +56,13 @@ pub trait CounterStore: Send + Sync {
     ///
     /// # Errors
     /// The store cannot tell. Nothing was charged, as far as it knows; the call must not go ahead.
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError>;
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError>;
 
     /// Whether [`reserve`](Self::reserve) would grant the charges, with the tallies as they stand; nothing is charged.
     ///
     /// # Errors
     /// As for `reserve`.
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError>;
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError>;
 
     /// Changes what was charged, in the windows that were charged: to less, to nothing (a release, or the end of what was in
     /// flight), or to more, which is recorded whatever the maximum. What has passed since is not changed; but a bucket has no window
@@ -71,7 +71,7 @@ pub trait CounterStore: Send + Sync {
     ///
     /// # Errors
     /// The store cannot tell; as far as it knows nothing has changed.
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError>;
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError>;
 
     /// Forgets what `subject` has used of `counter`, after a clock that ran years ahead, say.
     ///
@@ -81,15 +81,15 @@ pub trait CounterStore: Send + Sync {
 }
 
 impl<S: CounterStore + ?Sized, P: std::ops::Deref<Target = S> + Send + Sync> CounterStore for P {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         (**self).reserve(request)
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         (**self).peek(request)
     }
 
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         (**self).settle(request)
     }
 
@@ -111,19 +111,19 @@ pub trait AsyncCounterStore: Send + Sync {
     ///
     /// # Errors
     /// As for [`CounterStore::reserve`].
-    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome>;
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome>;
 
     /// Whether [`reserve`](Self::reserve) would grant the charges; nothing is charged.
     ///
     /// # Errors
     /// As for [`CounterStore::peek`].
-    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome>;
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome>;
 
     /// Changes what was charged, in the windows that were charged.
     ///
     /// # Errors
     /// As for [`CounterStore::settle`].
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()>;
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()>;
 
     /// Forgets what `subject` has used of `counter`.
     ///
@@ -133,21 +133,21 @@ pub trait AsyncCounterStore: Send + Sync {
 
     /// A permit was dropped, and nobody has said that its call has ended: a store in the process gives free what was in flight.
     /// Called from `drop`: one across a network does nothing (the default), its leases run out.
-    fn abandon(&self, request: &Settle<'_>) {
+    fn abandon(&self, request: &SettleRequest<'_>) {
         let _ = request;
     }
 }
 
 impl<S: AsyncCounterStore + ?Sized + 'static, P: std::ops::Deref<Target = S> + Send + Sync> AsyncCounterStore for P {
-    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         (**self).reserve(request)
     }
 
-    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         (**self).peek(request)
     }
 
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         (**self).settle(request)
     }
 
@@ -155,7 +155,7 @@ impl<S: AsyncCounterStore + ?Sized + 'static, P: std::ops::Deref<Target = S> + S
         (**self).reset(counter, subject)
     }
 
-    fn abandon(&self, request: &Settle<'_>) {
+    fn abandon(&self, request: &SettleRequest<'_>) {
         (**self).abandon(request);
     }
 }
@@ -166,15 +166,15 @@ impl<S: AsyncCounterStore + ?Sized + 'static, P: std::ops::Deref<Target = S> + S
 pub struct InProcess<S>(pub S);
 
 impl<S: CounterStore> AsyncCounterStore for InProcess<S> {
-    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         Box::pin(ready(self.0.reserve(request)))
     }
 
-    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         Box::pin(ready(self.0.peek(request)))
     }
 
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         Box::pin(ready(self.0.settle(request)))
     }
 
@@ -182,7 +182,7 @@ impl<S: CounterStore> AsyncCounterStore for InProcess<S> {
         Box::pin(ready(self.0.reset(counter, subject)))
     }
 
-    fn abandon(&self, request: &Settle<'_>) {
+    fn abandon(&self, request: &SettleRequest<'_>) {
         // A lease frees what this cannot.
         let _ = self.0.settle(request);
     }
@@ -221,7 +221,7 @@ impl ReservationId {
 /// A request to charge a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reserve<'c> {
+pub struct ReserveRequest<'c> {
     /// Which reservation it is to be.
     pub id: ReservationId,
     /// The present, as the host's clock has it.
@@ -230,7 +230,7 @@ pub struct Reserve<'c> {
     pub charges: &'c [Charge],
 }
 
-impl<'c> Reserve<'c> {
+impl<'c> ReserveRequest<'c> {
     /// Asks for `charges` at `now`.
     pub fn new(id: ReservationId, now: Timestamp, charges: &'c [Charge]) -> Self {
         Self { id, now, charges }
@@ -240,7 +240,7 @@ impl<'c> Reserve<'c> {
 /// A request to change what a reservation has charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Settle<'c> {
+pub struct SettleRequest<'c> {
     /// Which reservation it was.
     pub id: ReservationId,
     /// Which of its settlements this is, from 1.
@@ -248,12 +248,12 @@ pub struct Settle<'c> {
     /// The present, as the host's clock has it.
     pub now: Timestamp,
     /// The charges that change; not necessarily all that were made. No two of them have the same counter.
-    pub charges: &'c [Settled<'c>],
+    pub charges: &'c [ChargeChange<'c>],
 }
 
-impl<'c> Settle<'c> {
+impl<'c> SettleRequest<'c> {
     /// Settles `charges` of a reservation.
-    pub fn new(id: ReservationId, step: u32, now: Timestamp, charges: &'c [Settled<'c>]) -> Self {
+    pub fn new(id: ReservationId, step: u32, now: Timestamp, charges: &'c [ChargeChange<'c>]) -> Self {
         Self { id, step, now, charges }
     }
 }
@@ -261,7 +261,7 @@ impl<'c> Settle<'c> {
 /// One charge that changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Settled<'c> {
+pub struct ChargeChange<'c> {
     /// The charge as it stands, with the amount of an earlier settlement if there was one.
     pub charge: &'c Charge,
     /// Where it was made: [`Tally::charged_at`].
@@ -270,7 +270,7 @@ pub struct Settled<'c> {
     pub to: Amount,
 }
 
-impl<'c> Settled<'c> {
+impl<'c> ChargeChange<'c> {
     /// Makes the charge that was made at `at` one of `to`.
     pub fn new(charge: &'c Charge, at: Timestamp, to: Amount) -> Self {
         Self { charge, at, to }
@@ -322,7 +322,7 @@ pub struct Tally {
     /// Of a charge that has no room: the first instant at which it has, if nothing else is charged meanwhile and no call in flight
     /// ends. None if it can never have room. Of a charge that has room it means nothing.
     pub retry_at: Option<Timestamp>,
-    /// Of a charge that was made: where, for [`Settled::at`]. The start of a fixed window, the instant in a sliding one, the
+    /// Of a charge that was made: where, for [`ChargeChange::at`]. The start of a fixed window, the instant in a sliding one, the
     /// end of a lease.
     pub charged_at: Timestamp,
 }

@@ -41,7 +41,9 @@ mod tests {
 
     use crate::amount::Amount;
     use crate::charge::{Charge, CounterId, Meter, Span, Subject};
-    use crate::store::{CounterStore, MemoryStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError};
+    use crate::store::{
+        ChargeChange, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    };
     use crate::time::Timestamp;
 
     /// How many schedules are tried of each kind.
@@ -66,13 +68,13 @@ mod tests {
     }
 
     fn reserve(store: &MemoryStore, id: u128, charges: &[Charge], seconds: i64) -> Result<bool, StoreError> {
-        let outcome = store.reserve(&Reserve::new(ReservationId::new(id), instant(seconds), charges))?;
+        let outcome = store.reserve(&ReserveRequest::new(ReservationId::new(id), instant(seconds), charges))?;
         Ok(matches!(outcome, Outcome::Granted(_)))
     }
 
     fn used(store: &MemoryStore, charge: &Charge, seconds: i64) -> u64 {
         let charges = [Charge { max: None, ..charge.clone() }];
-        let request = Reserve::new(ReservationId::new(0), instant(seconds), &charges);
+        let request = ReserveRequest::new(ReservationId::new(0), instant(seconds), &charges);
         store.peek(&request).unwrap().tallies()[0].used.micros() / Amount::ONE.micros()
     }
 
@@ -168,8 +170,8 @@ mod tests {
                     thread::spawn(move || {
                         let granted = matches!(reserve(&store, 2, &[live.clone()], 541), Ok(true));
                         if granted {
-                            let settled = [Settled::new(&live, instant(540), Amount::ZERO)];
-                            let request = Settle::new(ReservationId::new(2), 1, instant(542), &settled);
+                            let settled = [ChargeChange::new(&live, instant(540), Amount::ZERO)];
+                            let request = SettleRequest::new(ReservationId::new(2), 1, instant(542), &settled);
                             store.settle(&request).unwrap();
                         }
                         granted

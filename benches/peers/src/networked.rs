@@ -14,7 +14,7 @@ use redis::{Client, Cmd, IntoConnectionInfo, Script, Value};
 use tokio::runtime::Runtime;
 use toolgate::Amount;
 use toolgate::store::redis::RedisStore;
-use toolgate::store::{AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled};
+use toolgate::store::{AsyncCounterStore, Outcome, ReservationId, ReserveRequest, SettleRequest, ChargeChange};
 
 use crate::counters::{Request, Requests};
 use crate::race::{Claim, Contender, claim, race, shown};
@@ -146,17 +146,17 @@ impl Setup {
         work(move |index| {
             let (store, requests) = (Arc::clone(&store), Arc::clone(&requests));
             async move {
-                let Reserve { now, charges, .. } = requests[index].ask();
+                let ReserveRequest { now, charges, .. } = requests[index].ask();
                 let id = next_id();
-                let outcome = store.reserve(&Reserve::new(id, now, charges)).await.unwrap();
+                let outcome = store.reserve(&ReserveRequest::new(id, now, charges)).await.unwrap();
                 let Outcome::Granted(tallies) = outcome else { panic!("there is room") };
                 if settles {
                     let settled: Vec<_> = charges
                         .iter()
                         .zip(&tallies)
-                        .map(|(c, t)| Settled::new(c, t.charged_at, Amount::ZERO))
+                        .map(|(c, t)| ChargeChange::new(c, t.charged_at, Amount::ZERO))
                         .collect();
-                    store.settle(&Settle::new(id, 1, now, &settled)).await.unwrap();
+                    store.settle(&SettleRequest::new(id, 1, now, &settled)).await.unwrap();
                 }
             }
         })
@@ -242,8 +242,8 @@ impl Bare {
 }
 
 impl Calls {
-    fn new(hashes: &[String], request: &Reserve<'_>) -> Self {
-        let Reserve { now, charges, .. } = *request;
+    fn new(hashes: &[String], request: &ReserveRequest<'_>) -> Self {
+        let ReserveRequest { now, charges, .. } = *request;
         let numbers = |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
         let text = |these: &[f64], more: u64| [numbers(these), more.to_string().into_bytes()].concat();
         let (now, day) = (now.unix_micros() as f64, 86_400e6);

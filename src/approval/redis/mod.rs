@@ -315,12 +315,12 @@ impl AsyncApprovalStore for RedisApprovals {
         Box::pin(self.change(id.digest(), now, move |shelf, _| shelf.claim(id, now)))
     }
 
-    fn spend<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
-        Box::pin(self.change(id.digest(), now, move |shelf, _| shelf.spend(id, until, now)))
+    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
+        Box::pin(self.change(id.digest(), now, move |shelf, _| shelf.redeem(id, until, now)))
     }
 
-    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
-        Box::pin(self.change(claim.approval().digest(), now, move |shelf, _| shelf.hand_back(claim, now)))
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
+        Box::pin(self.change(claim.approval().digest(), now, move |shelf, _| shelf.restore(claim, now)))
     }
 
     fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {

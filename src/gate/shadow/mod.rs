@@ -1,6 +1,6 @@
 //! A policy tried out beside the one in force: it decides nothing, and counts apart.
 //!
-//! [`Gate::try_out`](crate::Gate::try_out) has a [`Candidate`] judge every call that the gate decides, at the same instant, with
+//! [`Gate::start_shadow`](crate::Gate::start_shadow) has a [`Shadow`] judge every call that the gate decides, at the same instant, with
 //! counters of its own. Where the two come to different ends, the host hears of a [`Difference`], and a [`Report`] adds them up.
 //!
 //! A candidate never changes a decision, nor what the policy in force counts. It asks nobody for an approval and uses none: where a
@@ -39,33 +39,33 @@ pub(crate) type Hear = dyn Fn(&Difference) + Send + Sync;
 ///
 /// ```
 /// use serde_json::json;
-/// use toolgate::shadow::{Candidate, DifferenceKind};
+/// use toolgate::shadow::{Shadow, DifferenceKind};
 /// use toolgate::{Gate, Policy, ToolCall};
 ///
 /// let lax: Policy = r#"{ "version": "1", "default": "allow" }"#.parse()?;
 /// let strict: Policy = r#"{ "version": "1", "default": "allow",
 ///     "tools": { "delete_*": { "action": "deny" } } }"#.parse()?;
 /// let gate = Gate::new(lax);
-/// gate.try_out(Candidate::new(strict).on_difference(|difference| {
-///     assert_eq!(difference.kind(), DifferenceKind::Stops);
+/// gate.start_shadow(Shadow::new(strict).on_difference(|difference| {
+///     assert_eq!(difference.kind(), DifferenceKind::Tightened);
 ///     assert_eq!(difference.candidate().rule(), Some("/tools/delete_*/action"));
 /// }));
 /// let arguments = json!({});
 /// assert!(gate.check(&ToolCall::new("search", &arguments)).is_allowed());
 /// assert!(gate.check(&ToolCall::new("delete_repo", &arguments)).is_allowed(), "a candidate decides nothing");
 ///
-/// let report = gate.end_trial().unwrap();
+/// let report = gate.stop_shadow().unwrap();
 /// assert_eq!((report.agreed(), report.differed()), (1, 1));
 /// # Ok::<(), toolgate::PolicyError>(())
 /// ```
 #[must_use = "a candidate does nothing until a gate tries it out"]
-pub struct Candidate {
+pub struct Shadow {
     pub(crate) policy: Policy,
     pub(crate) store: Arc<dyn CounterStore>,
     pub(crate) hear: Option<Box<Hear>>,
 }
 
-impl Candidate {
+impl Shadow {
     /// A candidate with counters in memory.
     pub fn new(policy: Policy) -> Self {
         Self { policy, store: Arc::new(MemoryStore::new()), hear: None }
@@ -82,9 +82,9 @@ impl Candidate {
     }
 }
 
-impl fmt::Debug for Candidate {
+impl fmt::Debug for Shadow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Candidate").field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("Shadow").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
@@ -94,23 +94,23 @@ impl fmt::Debug for Candidate {
 #[expect(clippy::exhaustive_enums, reason = "there is no fifth way for two decisions to be")]
 pub enum DifferenceKind {
     /// It would let a call pass that was stopped.
-    Passes,
+    Loosened,
     /// It would stop a call that was let pass: deny it, limit it, or ask a person.
-    Stops,
+    Tightened,
     /// Both stop the call, but by other decisions or rules.
-    Otherwise,
+    Changed,
     /// The candidate's counters could not tell, whatever was decided.
-    Fails,
+    Errored,
 }
 
 impl DifferenceKind {
     /// `passes`, `stops`, `otherwise` or `fails`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Passes => "passes",
-            Self::Stops => "stops",
-            Self::Otherwise => "otherwise",
-            Self::Fails => "fails",
+            Self::Loosened => "loosened",
+            Self::Tightened => "tightened",
+            Self::Changed => "changed",
+            Self::Errored => "errored",
         }
     }
 }
@@ -154,8 +154,8 @@ impl Difference {
     /// code, where there is no rule.
     pub fn rule(&self) -> &str {
         let side = match self.kind {
-            DifferenceKind::Passes => &self.in_force,
-            DifferenceKind::Stops | DifferenceKind::Otherwise | DifferenceKind::Fails => &self.candidate,
+            DifferenceKind::Loosened => &self.in_force,
+            DifferenceKind::Tightened | DifferenceKind::Changed | DifferenceKind::Errored => &self.candidate,
         };
         side.rule().or(side.code().map(|code| code.as_str())).unwrap_or_default()
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Candidate, Difference, DifferenceKind, Hear, Ledger, Report};
+use super::{Difference, DifferenceKind, Hear, Ledger, Report, Shadow};
 use crate::approval::MemoryApprovals;
 use crate::audit::{AuditRecord, Recorder};
 use crate::call::ToolCall;
@@ -25,8 +25,8 @@ pub(in crate::gate) struct Trial {
 }
 
 impl Trial {
-    fn new(candidate: Candidate, clock: Arc<dyn Clock>) -> Self {
-        let Candidate { policy, store, hear } = candidate;
+    fn new(candidate: Shadow, clock: Arc<dyn Clock>) -> Self {
+        let Shadow { policy, store, hear } = candidate;
         let ledger = Ledger::new(policy.digest());
         let parts = Arc::new(Parts {
             store,
@@ -57,11 +57,11 @@ impl Trial {
         let is_same = (decision.as_str(), decision.code(), decision.rule())
             == (judgement.as_str(), judgement.code(), judgement.rule());
         let kind = match (has_failed, is_same, decision.is_allowed(), judgement.is_allowed()) {
-            (true, ..) => Some(DifferenceKind::Fails),
+            (true, ..) => Some(DifferenceKind::Errored),
             (false, true, ..) => None,
-            (false, false, _, true) => Some(DifferenceKind::Passes),
-            (false, false, true, false) => Some(DifferenceKind::Stops),
-            (false, false, false, false) => Some(DifferenceKind::Otherwise),
+            (false, false, _, true) => Some(DifferenceKind::Loosened),
+            (false, false, true, false) => Some(DifferenceKind::Tightened),
+            (false, false, false, false) => Some(DifferenceKind::Changed),
         };
         match (kind, decided.id()) {
             (Some(kind), Some(id)) => {
@@ -76,7 +76,7 @@ impl Trial {
             _ => self.ledger.agree(),
         }
         match judgement {
-            Decision::Allow(permit) => Some(Box::new(Shadow { permit: Some(permit), begun: None })),
+            Decision::Allow(permit) => Some(Box::new(CandidatePermit { permit: Some(permit), begun: None })),
             Decision::Deny(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => None,
         }
     }
@@ -99,12 +99,12 @@ fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Lets the candidate's counters go the way of the call.
-struct Shadow {
+struct CandidatePermit {
     permit: Option<Permit>,
     begun: Option<Fate>,
 }
 
-impl Witness for Shadow {
+impl Witness for CandidatePermit {
     fn begin(&mut self, fate: Fate) {
         self.begun = Some(fate);
     }
@@ -114,17 +114,17 @@ impl Witness for Shadow {
             // Certainly not made, whether the real quota could be given back or not.
             Some(Fate::Release) => self.permit.take().map_or((), Permit::release),
             // What has failed may be settled again.
-            Some(Fate::Settle(real)) if failure.is_none() => {
+            Some(Fate::SettleRequest(real)) if failure.is_none() => {
                 // The counters are the candidate's alone: what they miss is no call's loss.
                 let _ = self.permit.as_mut().map(|permit| permit.settle(real));
             }
-            Some(Fate::Settle(_)) | None => {}
+            Some(Fate::SettleRequest(_)) | None => {}
             Some(Fate::End) => drop(self.permit.take()),
         });
     }
 }
 
-impl Drop for Shadow {
+impl Drop for CandidatePermit {
     fn drop(&mut self) {
         quietly(|| drop(self.permit.take()));
     }
@@ -134,18 +134,18 @@ impl<S> Gate<S> {
     /// Tries a candidate out beside the policy in force, from now on: see [`shadow`](crate::shadow). It takes the place of the one
     /// that was tried out before, whose report it gives back. A policy that is put in force meanwhile is compared with from
     /// then on.
-    pub fn try_out(&self, candidate: Candidate) -> Option<Report> {
+    pub fn start_shadow(&self, candidate: Shadow) -> Option<Report> {
         let trial = Trial::new(candidate, Arc::clone(&self.0.parts.clock));
         self.replace_trial(Some(Arc::new(trial)))
     }
 
     /// Ends the trial, and says how it stands. Calls that are being decided go on with it.
-    pub fn end_trial(&self) -> Option<Report> {
+    pub fn stop_shadow(&self) -> Option<Report> {
         self.replace_trial(None)
     }
 
     /// How the trial stands; none if nothing is tried out.
-    pub fn trial(&self) -> Option<Report> {
+    pub fn shadow_report(&self) -> Option<Report> {
         self.0.in_force.load().own().trial.as_ref().map(|trial| trial.ledger.report())
     }
 

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Call, Ending, Form, MalformedMessage, Message, Refusal, RequestId};
+use super::{Call, CallOutcome, MalformedMessage, Message, Refusal, RefusalFormat, RequestId};
 use crate::decision::permit::{AsyncPermit, Leave, Permit};
 use crate::decision::{Decision, Denial};
 use crate::json::object::Object;
@@ -29,7 +29,7 @@ const NAME_BYTES: usize = 1_024;
 /// The text is no JSON, and the message is no request: JSON-RPC's own codes.
 const NO_JSON: i32 = -32700;
 const NO_REQUEST: i32 = -32600;
-/// The server did not answer. Beside the codes of [`Form::Error`], in the range that JSON-RPC leaves to servers.
+/// The server did not answer. Beside the codes of [`RefusalFormat::Error`], in the range that JSON-RPC leaves to servers.
 const NOT_ANSWERED: i32 = -32053;
 
 /// One MCP connection as it passes a gateway: which requests are under way, and what their answers mean for quota and lists.
@@ -39,7 +39,7 @@ const NOT_ANSWERED: i32 = -32053;
 /// several threads move its messages.
 ///
 /// ```
-/// use toolgate::mcp::{Decided, FromClient, FromServer, Session, filter_tools_list};
+/// use toolgate::mcp::{Routed, FromClient, FromServer, Session, filter_tools_list};
 /// use toolgate::{Gate, Policy};
 ///
 /// let policy: Policy = r#"{ "version": "1", "default": "deny", "tools": { "get_*": {} } }"#.parse()?;
@@ -50,7 +50,7 @@ const NOT_ANSWERED: i32 = -32053;
 /// let text = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"drop_user"}}"#;
 /// let FromClient::Decide(call) = session.from_client(text) else { panic!("a call") };
 /// let decision = gate.check(&call.tool_call().grant("g-42"));
-/// let Decided::Answer { answer, .. } = session.decided(call, decision) else { panic!("refused") };
+/// let Routed::Answer { answer, .. } = session.decided(call, decision) else { panic!("refused") };
 /// assert!(answer.contains("POLICY DENIED"));
 ///
 /// // What the server sends is forwarded; lists are filtered, and an answer to a call ends its permit.
@@ -67,7 +67,7 @@ const NOT_ANSWERED: i32 = -32053;
 /// ([`give_up`](Self::give_up)): the server may be at work on it still, and whoever cancels is the one who is limited.
 #[derive(Debug)]
 pub struct Session<P = Permit> {
-    form: Option<Form>,
+    form: Option<RefusalFormat>,
     protocol_version: Option<Box<str>>,
     under_way: HashMap<RequestId, UnderWay<P>>,
     answered: VecDeque<(RequestId, Kind)>,
@@ -121,7 +121,7 @@ pub enum FromClient {
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
 #[must_use = "a decision that is not enforced stops nothing"]
-pub enum Decided {
+pub enum Routed {
     /// It may be made: send it to the server.
     Forward {
         /// The message to send.
@@ -148,7 +148,7 @@ pub enum FromServer<'m, P> {
         /// The request that it answers.
         answers: Option<RequestId>,
         /// The call that ended with it.
-        ended: Option<Ended<P>>,
+        ended: Option<FinishedCall<P>>,
     },
     /// It goes no further: it is no message, or answers nothing that was asked.
     Drop {
@@ -157,31 +157,31 @@ pub enum FromServer<'m, P> {
     },
 }
 
-/// A call that has ended: [conclude](Ended::conclude) it, or settle the permit first.
+/// A call that has ended: [conclude](FinishedCall::conclude) it, or settle the permit first.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a pair")]
 #[must_use = "the permit holds what is in flight until it is concluded"]
-pub struct Ended<P> {
+pub struct FinishedCall<P> {
     /// The call's permit.
     pub permit: P,
     /// What became of the call.
-    pub ending: Ending,
+    pub ending: CallOutcome,
 }
 
 /// A request that got no answer.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "a pair")]
 #[must_use = "the client waits for it, and a permit may have ended with it"]
-pub struct Failed<P> {
+pub struct FailedRequest<P> {
     /// What to send to the client; none for a request that it has cancelled.
     pub answer: Option<String>,
     /// The call that ended.
-    pub ended: Option<Ended<P>>,
+    pub ended: Option<FinishedCall<P>>,
 }
 
 impl<P: Leave> Session<P> {
     /// A connection on which nothing was said yet. Refusals are written in the form of the protocol's version that
-    /// `initialize` agrees on; but those of tools that a list has shown with an `outputSchema` as [`Form::Text`], because
+    /// `initialize` agrees on; but those of tools that a list has shown with an `outputSchema` as [`RefusalFormat::Text`], because
     /// clients hold structured content against that schema, even in an error, and throw away what does not follow it.
     pub fn new() -> Self {
         Self {
@@ -194,7 +194,7 @@ impl<P: Leave> Session<P> {
     }
 
     /// Writes refusals in this form, whatever the version.
-    pub fn with_form(self, form: Form) -> Self {
+    pub fn with_form(self, form: RefusalFormat) -> Self {
         Self { form: Some(form), ..self }
     }
 
@@ -278,7 +278,7 @@ impl<P: Leave> Session<P> {
     ///
     /// Judged must be what is forwarded: hand in the very call that the gate was asked about, with
     /// [`tool_call`](Call::tool_call).
-    pub fn decided(&mut self, call: Call, decision: Decision<P>) -> Decided {
+    pub fn decided(&mut self, call: Call, decision: Decision<P>) -> Routed {
         let refusal = Refusal::of(&decision);
         let id = call.id().and_then(RequestId::of);
         match (decision, refusal, id) {
@@ -286,7 +286,7 @@ impl<P: Leave> Session<P> {
                 let cancelled = self.under_way.get(&id).is_some_and(|entry| entry.cancelled);
                 let entry = UnderWay { kind: Kind::Call, permit: Some(permit), cancelled };
                 self.under_way.insert(id.clone(), entry);
-                Decided::Forward { message: call.to_json(), id }
+                Routed::Forward { message: call.to_json(), id }
             }
             (_, refusal, id) => {
                 if let Some(id) = id {
@@ -294,7 +294,7 @@ impl<P: Leave> Session<P> {
                 }
                 let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form(&call)));
                 // A call that `from_client` gave has an id, and so an answer.
-                Decided::Answer { answer: answer.unwrap_or_default() }
+                Routed::Answer { answer: answer.unwrap_or_default() }
             }
         }
     }
@@ -347,7 +347,7 @@ impl<P: Leave> Session<P> {
         let (Some(id), Some((kind, permit))) = (id, asked) else {
             return FromServer::Drop { why: "an answer to nothing that was asked" };
         };
-        let ended = permit.map(|permit| Ended { permit, ending: Ending::of_answer(&id, text) });
+        let ended = permit.map(|permit| FinishedCall { permit, ending: CallOutcome::of_answer(&id, text) });
         let message = match kind {
             Kind::List if envelope.result => Cow::Owned(self.filtered(text, &id, filter)),
             Kind::Initialize => {
@@ -362,15 +362,15 @@ impl<P: Leave> Session<P> {
     /// Ends a request that will have no answer: the server could not be reached, or the connection that would bring the answer is
     /// gone. None, if it is not under way. Where an answer may come yet, [`give_up`](Self::give_up).
     ///
-    /// [`Ending::NotRun`] where it certainly did not reach the server: its quota is given back. Otherwise
-    /// [`Ending::Unclear`]. `why` is told to the client.
-    pub fn fail(&mut self, id: &RequestId, ending: Ending, why: &str) -> Option<Failed<P>> {
+    /// [`CallOutcome::NotRun`] where it certainly did not reach the server: its quota is given back. Otherwise
+    /// [`CallOutcome::Unclear`]. `why` is told to the client.
+    pub fn fail(&mut self, id: &RequestId, ending: CallOutcome, why: &str) -> Option<FailedRequest<P>> {
         let entry = self.under_way.remove(id).filter(|entry| entry.kind != Kind::GivenUp)?;
         Some(entry.fail(id, ending, why))
     }
 
     /// Gives a request up that may have an answer yet: the server has taken longer than the host waits. None, if it is not under way.
-    /// It ends as [`Ending::Unclear`], and `why` is told to the client.
+    /// It ends as [`CallOutcome::Unclear`], and `why` is told to the client.
     ///
     /// The late answer goes to nobody. Until it comes, no other request may have the id: what comes late would end that one's permit,
     /// and be told as its answer. A client that keeps to the protocol uses no id twice. What is given up counts towards the 10,000
@@ -388,25 +388,25 @@ impl<P: Leave> Session<P> {
     /// assert!(matches!(session.from_server(late, |_| {}), FromServer::Drop { .. }));
     /// assert!(matches!(session.from_client(ping), FromClient::Forward { .. }));
     /// ```
-    pub fn give_up(&mut self, id: &RequestId, why: &str) -> Option<Failed<P>> {
+    pub fn give_up(&mut self, id: &RequestId, why: &str) -> Option<FailedRequest<P>> {
         let entry = self.under_way.get_mut(id).filter(|entry| entry.kind != Kind::GivenUp)?;
         let late = UnderWay { kind: Kind::GivenUp, permit: None, cancelled: false };
-        Some(std::mem::replace(entry, late).fail(id, Ending::Unclear(None), why))
+        Some(std::mem::replace(entry, late).fail(id, CallOutcome::Unclear(None), why))
     }
 
     /// Ends all that is under way: the server is gone.
-    pub fn fail_all(&mut self, ending: Ending, why: &str) -> Vec<Failed<P>> {
+    pub fn fail_all(&mut self, ending: CallOutcome, why: &str) -> Vec<FailedRequest<P>> {
         let waiting = self.under_way.drain().filter(|(_, entry)| entry.kind != Kind::GivenUp);
         waiting.map(|(id, entry)| entry.fail(&id, ending, why)).collect()
     }
 
-    fn form(&self, call: &Call) -> Form {
+    fn form(&self, call: &Call) -> RefusalFormat {
         let known = &self.with_output_schema;
         let is_forgotten = call.tool().len() > NAME_BYTES || known.len() >= OUTPUT_SCHEMAS;
         let has_schema = is_forgotten || known.contains(call.tool());
         let of_version = || match call.protocol_version().or(self.protocol_version()) {
-            Some(version) if !has_schema => Form::of_version(version),
-            _ => Form::Text,
+            Some(version) if !has_schema => RefusalFormat::of_version(version),
+            _ => RefusalFormat::Text,
         };
         self.form.unwrap_or_else(of_version)
     }
@@ -488,23 +488,26 @@ impl<P: Leave> Default for Session<P> {
 }
 
 impl<P> UnderWay<P> {
-    fn fail(self, id: &RequestId, ending: Ending, why: &str) -> Failed<P> {
-        let is_sure = ending == Ending::NotRun;
+    fn fail(self, id: &RequestId, ending: CallOutcome, why: &str) -> FailedRequest<P> {
+        let is_sure = ending == CallOutcome::NotRun;
         let sentence = if is_sure { "The request was not made" } else { "The request may have been made" };
         let answer = || error(&id.to_string(), NOT_ANSWERED, &format!("{sentence}: {why}."), None);
-        Failed { answer: (!self.cancelled).then(answer), ended: self.permit.map(|permit| Ended { permit, ending }) }
+        FailedRequest {
+            answer: (!self.cancelled).then(answer),
+            ended: self.permit.map(|permit| FinishedCall { permit, ending }),
+        }
     }
 }
 
-impl Ended<Permit> {
+impl FinishedCall<Permit> {
     /// Releases the permit, if the call was certainly not made; ends it otherwise.
     ///
     /// # Errors
     /// The store failed: the quota stays spent, and what is in flight is free when its lease ends.
     pub fn conclude(self) -> Result<(), StoreError> {
         match self.ending {
-            Ending::NotRun => self.permit.try_release(),
-            Ending::Succeeded | Ending::ToolFailed | Ending::Unclear(_) => {
+            CallOutcome::NotRun => self.permit.try_release(),
+            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => {
                 self.permit.end();
                 Ok(())
             }
@@ -512,15 +515,15 @@ impl Ended<Permit> {
     }
 }
 
-impl Ended<AsyncPermit> {
+impl FinishedCall<AsyncPermit> {
     /// Releases the permit, if the call was certainly not made; ends it otherwise.
     ///
     /// # Errors
     /// The store failed: the quota stays spent, and what is in flight is free when its lease ends.
     pub async fn conclude(self) -> Result<(), StoreError> {
         match self.ending {
-            Ending::NotRun => self.permit.release().await,
-            Ending::Succeeded | Ending::ToolFailed | Ending::Unclear(_) => self.permit.end().await,
+            CallOutcome::NotRun => self.permit.release().await,
+            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => self.permit.end().await,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Suite;
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, CounterId, Meter, Span, Subject};
-use crate::store::{AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tallies, Tally};
+use crate::store::{
+    AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, Tallies, Tally,
+};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
 /// In microseconds, as all times of the cases.
@@ -113,7 +115,7 @@ impl<'s> Case<'s> {
     /// Asks without a charge.
     pub(super) async fn peek(&self, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
         let charges = self.aimed(at, charges);
-        let outcome = self.store.peek(&Reserve::new(self.id(), self.at(at), &charges)).await;
+        let outcome = self.store.peek(&ReserveRequest::new(self.id(), self.at(at), &charges)).await;
         let asked = || self.asking("peek", at, &charges);
         let outcome = answered(&asked, outcome)?;
         sound(&asked, self.at(at), &charges, &outcome)?;
@@ -127,7 +129,7 @@ impl<'s> Case<'s> {
     /// Reserves without a look before.
     pub(super) async fn reserve_as(&self, id: ReservationId, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
         let charges = self.aimed(at, charges);
-        let outcome = self.store.reserve(&Reserve::new(id, self.at(at), &charges)).await;
+        let outcome = self.store.reserve(&ReserveRequest::new(id, self.at(at), &charges)).await;
         let asked = || self.asking("reserve", at, &charges);
         let outcome = answered(&asked, outcome)?;
         sound(&asked, self.at(at), &charges, &outcome)?;
@@ -204,9 +206,9 @@ impl<'s> Case<'s> {
             .iter()
             .zip(&held.tallies)
             .zip(to)
-            .map(|((charge, tally), to)| Settled::new(charge, tally.charged_at, *to))
+            .map(|((charge, tally), to)| ChargeChange::new(charge, tally.charged_at, *to))
             .collect();
-        let request = Settle::new(held.id, held.step, self.at(at), &settled);
+        let request = SettleRequest::new(held.id, held.step, self.at(at), &settled);
         let answer = self.store.settle(&request).await;
         answered(&|| format!("{} to {to:?}", self.asking("settle", at, &held.charges)), answer)
     }

@@ -8,7 +8,7 @@ use super::block_on;
 use super::case::{Case, Mismatch, SECOND, subject, units};
 use crate::amount::Amount;
 use crate::charge::Charge;
-use crate::store::{CounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError};
+use crate::store::{ChargeChange, CounterStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError};
 
 /// A case that needs the store itself.
 pub(super) struct Threaded {
@@ -62,7 +62,7 @@ fn reserve(
     id: ReservationId,
     charges: &[Charge],
 ) -> Result<Outcome, StoreError> {
-    store.reserve(&Reserve::new(id, case.at(0), charges))
+    store.reserve(&ReserveRequest::new(id, case.at(0), charges))
 }
 
 /// How many calls of each thread were granted. One that gets no answer has granted nothing.
@@ -152,6 +152,7 @@ fn give_back(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> 
 fn taken_and_given_back(case: &Case<'_>, store: &dyn CounterStore, charge: &Charge) -> bool {
     let id = case.id();
     let Ok(Outcome::Granted(tallies)) = reserve(case, store, id, from_ref(charge)) else { return false };
-    let settled: Vec<_> = tallies.iter().map(|tally| Settled::new(charge, tally.charged_at, Amount::ZERO)).collect();
-    store.settle(&Settle::new(id, 1, case.at(0), &settled)).is_ok()
+    let settled: Vec<_> =
+        tallies.iter().map(|tally| ChargeChange::new(charge, tally.charged_at, Amount::ZERO)).collect();
+    store.settle(&SettleRequest::new(id, 1, case.at(0), &settled)).is_ok()
 }

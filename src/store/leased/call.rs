@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::super::{Outcome, ReservationId, Reserve, StoreError, Tallies, Tally};
+use super::super::{Outcome, ReservationId, ReserveRequest, StoreError, Tallies, Tally};
 use super::holding::{Holding, can_be_leased, served_in};
 use super::{Epoch, LeasedStore, Returns};
 use crate::amount::Amount;
@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 /// A call that slices alone do not serve. Dropped before it was granted, it puts back what it took from them.
 pub(super) struct Call<'r, S> {
     store: &'r LeasedStore<S>,
-    request: &'r Reserve<'r>,
+    request: &'r ReserveRequest<'r>,
     epoch: Epoch,
     parts: SmallVec<[Part; 4]>,
     granted: bool,
@@ -38,7 +38,7 @@ struct Lacking {
 
 impl<'r, S> Call<'r, S> {
     /// Takes what slices cover.
-    pub(super) fn begin(store: &'r LeasedStore<S>, request: &'r Reserve<'r>) -> Self {
+    pub(super) fn begin(store: &'r LeasedStore<S>, request: &'r ReserveRequest<'r>) -> Self {
         let epoch = store.epoch();
         // A reservation that another meter has a charge in keeps the call's own id, so that the call's own settlements reach it.
         let leasable = request.charges.iter().all(|charge| can_be_leased(&charge.meter));

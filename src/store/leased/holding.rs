@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::super::{ReservationId, Settled, Tally};
+use super::super::{ChargeChange, ReservationId, Tally};
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, Meter, Span};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
@@ -65,8 +65,8 @@ pub(super) struct Returned {
 }
 
 impl Returned {
-    pub(super) fn settled(&self) -> Settled<'_> {
-        Settled::new(&self.charge, self.at, self.to)
+    pub(super) fn settled(&self) -> ChargeChange<'_> {
+        ChargeChange::new(&self.charge, self.at, self.to)
     }
 }
 

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Answer, AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tallies, Tally};
+use super::{
+    Answer, AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    Tallies, Tally,
+};
 use crate::amount::Total;
 use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
 use crate::time::Timestamp;
@@ -152,12 +155,12 @@ impl<S> LeasedStore<S> {
     /// Charges a call if slices serve all of it: no request, and nothing allocated (up to four charges). None if they do not;
     /// nothing is charged then, and [`reserve`](AsyncCounterStore::reserve) asks. O(charges).
     #[inline]
-    pub fn try_reserve(&self, request: &Reserve<'_>) -> Option<Outcome> {
+    pub fn try_reserve(&self, request: &ReserveRequest<'_>) -> Option<Outcome> {
         self.serve(request, true).map(Outcome::Granted)
     }
 
     #[inline]
-    fn serve(&self, request: &Reserve<'_>, commit: bool) -> Option<Tallies> {
+    fn serve(&self, request: &ReserveRequest<'_>, commit: bool) -> Option<Tallies> {
         if !request.charges.iter().all(|charge| can_be_leased(&charge.meter)) {
             return None;
         }
@@ -182,7 +185,7 @@ impl<S> LeasedStore<S> {
 
     /// The common case: a few counters of one subject. One hash, one lock, no list of places.
     #[inline]
-    fn serve_one(&self, request: &Reserve<'_>, subject: &Subject, commit: bool) -> Option<Tallies> {
+    fn serve_one(&self, request: &ReserveRequest<'_>, subject: &Subject, commit: bool) -> Option<Tallies> {
         let mut locked = self.table.lock_one(subject)?;
         let mut places = [0; FEW];
         let mut tallies = Tallies::new();
@@ -276,13 +279,13 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         for returned in returns {
             let step = self.next_step.fetch_add(1, Ordering::Relaxed);
             let charges = [returned.settled()];
-            failed = failed.and(self.inner.settle(&Settle::new(returned.id, step, now, &charges)).await);
+            failed = failed.and(self.inner.settle(&SettleRequest::new(returned.id, step, now, &charges)).await);
         }
         failed
     }
 
     /// A call that slices do not serve.
-    async fn ask(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    async fn ask(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         if let Some(charge) = request.charges.first() {
             // Before anything is charged, so that a future that is dropped here has charged nothing. What fails stays spent.
             let idle = self.table.sweep(&charge.subject, request.now, &self.terms);
@@ -291,7 +294,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         let mut call = Call::begin(self, request);
         if let Some(slices) = call.slices() {
             let id = ReservationId::next();
-            let slice = Reserve::new(id, request.now, &slices);
+            let slice = ReserveRequest::new(id, request.now, &slices);
             match self.inner.reserve(&slice).await.and_then(|outcome| complete(outcome, &slices)) {
                 Ok(Outcome::Granted(tallies)) => return Ok(call.sliced(id, &slices, &tallies)),
                 Ok(Outcome::Refused(tallies)) => {
@@ -313,7 +316,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         if charges.is_empty() {
             return Ok(call.passed(&Tallies::new()));
         }
-        let whole = Reserve::new(request.id, request.now, charges);
+        let whole = ReserveRequest::new(request.id, request.now, charges);
         match complete(self.inner.reserve(&whole).await?, charges)? {
             Outcome::Granted(tallies) => Ok(call.passed(&tallies)),
             Outcome::Refused(tallies) => Ok(call.refused(&tallies)),
@@ -321,7 +324,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
     }
 
     /// A look that slices do not answer: at the inner store, with what is held here taken for room.
-    async fn look(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    async fn look(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let mut asked = Charges::new();
         // Of each charge: how it stands, if a slice has room; else what is held of it, and of which window.
         let found: SmallVec<[Result<Tally, (u64, Timestamp)>; 4]> = {
@@ -344,7 +347,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
                 Err(_) => asked.push(charge.clone()),
             }
         }
-        let outcome = self.inner.peek(&Reserve::new(request.id, request.now, &asked)).await?;
+        let outcome = self.inner.peek(&ReserveRequest::new(request.id, request.now, &asked)).await?;
         let outcome = complete(outcome, &asked)?;
         let mut granted = matches!(outcome, Outcome::Granted(_));
         let mut said = outcome.tallies().iter();
@@ -372,7 +375,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
 }
 
 impl<S: AsyncCounterStore> AsyncCounterStore for LeasedStore<S> {
-    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         if !self.leases() {
             return self.inner.reserve(request);
         }
@@ -382,7 +385,7 @@ impl<S: AsyncCounterStore> AsyncCounterStore for LeasedStore<S> {
         }
     }
 
-    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         if !self.leases() {
             return self.inner.peek(request);
         }
@@ -392,7 +395,7 @@ impl<S: AsyncCounterStore> AsyncCounterStore for LeasedStore<S> {
         }
     }
 
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         if !self.leases() {
             return self.inner.settle(request);
         }
@@ -407,15 +410,15 @@ impl<S: AsyncCounterStore> AsyncCounterStore for LeasedStore<S> {
         })
     }
 
-    fn abandon(&self, request: &Settle<'_>) {
+    fn abandon(&self, request: &SettleRequest<'_>) {
         if !self.leases() {
             return self.inner.abandon(request);
         }
         // What is in flight, which no slice serves.
         let inner = request.charges.iter().filter(|settled| window_of_served(settled.charge, settled.at).is_none());
-        let inner: SmallVec<[Settled<'_>; 4]> = inner.copied().collect();
+        let inner: SmallVec<[ChargeChange<'_>; 4]> = inner.copied().collect();
         if !inner.is_empty() {
-            self.inner.abandon(&Settle::new(request.id, request.step, request.now, &inner));
+            self.inner.abandon(&SettleRequest::new(request.id, request.step, request.now, &inner));
         }
     }
 }

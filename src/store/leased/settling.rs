@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
-use super::super::{AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError};
+use super::super::{
+    AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+};
 use super::call::{Served, complete};
 use super::holding::{Holding, served_in, window_of_served};
 use super::{Epoch, LeasedStore, Returns};
@@ -15,12 +17,12 @@ use crate::time::Timestamp;
 impl<S: AsyncCounterStore> LeasedStore<S> {
     /// A settlement that slices alone do not carry out. The inner store's part comes first, so that one that fails changes nothing
     /// here and can be made again.
-    pub(super) async fn settle_out(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    pub(super) async fn settle_out(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let epoch = self.epoch();
         let mut taken = Taken { store: self, epoch, served: SmallVec::new() };
-        let mut rest: SmallVec<[Settled<'_>; 4]> = SmallVec::new();
+        let mut rest: SmallVec<[ChargeChange<'_>; 4]> = SmallVec::new();
         let mut more = Charges::new();
-        let mut given: SmallVec<[(&Settled<'_>, Timestamp); 4]> = SmallVec::new();
+        let mut given: SmallVec<[(&ChargeChange<'_>, Timestamp); 4]> = SmallVec::new();
         for settled in request.charges {
             let Some(window) = window_of_served(settled.charge, settled.at) else {
                 rest.push(*settled);
@@ -28,7 +30,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
             };
             match self.place(settled, window, request.now) {
                 // Forgotten here, never at the inner store.
-                Place::Unknown => rest.push(Settled::new(settled.charge, window, settled.to)),
+                Place::Unknown => rest.push(ChargeChange::new(settled.charge, window, settled.to)),
                 Place::Passed => {}
                 Place::Less => given.push((settled, window)),
                 Place::Taken(amount) => taken.served.push(Served { charge: settled.charge, at: settled.at, amount }),
@@ -39,7 +41,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
             }
         }
         if !rest.is_empty() {
-            self.inner.settle(&Settle::new(request.id, request.step, request.now, &rest)).await?;
+            self.inner.settle(&SettleRequest::new(request.id, request.step, request.now, &rest)).await?;
         }
         if !more.is_empty() {
             self.record(epoch, request.now, &more).await?;
@@ -64,7 +66,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
     /// Records at the inner store what calls have cost beyond their estimates and beyond what is held.
     async fn record(&self, epoch: Epoch, now: Timestamp, charges: &[Charge]) -> Result<(), StoreError> {
         let id = ReservationId::next();
-        let outcome = self.inner.reserve(&Reserve::new(id, now, charges)).await?;
+        let outcome = self.inner.reserve(&ReserveRequest::new(id, now, charges)).await?;
         let Outcome::Granted(tallies) = complete(outcome, charges)? else { return Err(StoreError::Unavailable(None)) };
         for (charge, tally) in charges.iter().zip(&tallies) {
             self.hold(epoch, charge, tally, now, |holding| {
@@ -79,7 +81,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
     }
 
     /// Where a charge that a slice has served is settled, and what more it needs, taken if it is there.
-    fn place(&self, settled: &Settled<'_>, window: Timestamp, now: Timestamp) -> Place {
+    fn place(&self, settled: &ChargeChange<'_>, window: Timestamp, now: Timestamp) -> Place {
         let (from, to) = (settled.charge.amount, settled.to);
         let place = self.table.with(settled.charge.counter, &settled.charge.subject, |holding| {
             let more = difference(from, to);
@@ -98,7 +100,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
     }
 
     /// Carries out a settlement that only gives back to slices. Whether it was one.
-    pub(super) fn settle_here(&self, request: &Settle<'_>) -> bool {
+    pub(super) fn settle_here(&self, request: &SettleRequest<'_>) -> bool {
         let charges = || request.charges.iter().enumerate();
         if !request.charges.iter().all(|settled| settled.to <= settled.charge.amount) {
             return false;

@@ -9,7 +9,7 @@ use std::fmt;
 use smallvec::SmallVec;
 
 use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
-use super::{CounterStore, Outcome, Reserve, Settle, StoreError, Tallies, Tally};
+use super::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, Tally};
 use crate::charge::{Charge, CounterId, Meter, Subject};
 use row::Cell;
 use table::{At, Table};
@@ -113,7 +113,7 @@ impl MemoryStore {
     }
 
     #[inline]
-    fn run(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
+    fn run(&self, request: &ReserveRequest<'_>, commit: bool) -> Result<Outcome, StoreError> {
         match request.charges {
             [charge] => self.run_one(request, charge, commit),
             _ => self.run_several(request, commit),
@@ -122,7 +122,7 @@ impl MemoryStore {
 
     /// The commonest case: one charge, whose counter is there. Four fifths of what the general way takes.
     #[inline]
-    fn run_one(&self, request: &Reserve<'_>, charge: &Charge, commit: bool) -> Result<Outcome, StoreError> {
+    fn run_one(&self, request: &ReserveRequest<'_>, charge: &Charge, commit: bool) -> Result<Outcome, StoreError> {
         let spot = self.spot(&charge.subject);
         let mut table = self.lock(spot.shard)?;
         let cells = table.find(spot.hash, &charge.subject).map_or(&mut [][..], |at| table.cells_mut(at));
@@ -141,7 +141,7 @@ impl MemoryStore {
     }
 
     #[inline]
-    fn run_several(&self, request: &Reserve<'_>, commit: bool) -> Result<Outcome, StoreError> {
+    fn run_several(&self, request: &ReserveRequest<'_>, commit: bool) -> Result<Outcome, StoreError> {
         // Filled where it is returned: what has just been written in pieces is waited for when it is moved.
         let mut answer = Ok(Outcome::Granted(Tallies::new()));
         if let Ok(Outcome::Granted(tallies)) = &mut answer {
@@ -156,7 +156,7 @@ impl MemoryStore {
 
     /// Whether there is room, and the tallies, none yet.
     #[inline]
-    fn fill(&self, request: &Reserve<'_>, commit: bool, tallies: &mut Tallies) -> Result<bool, StoreError> {
+    fn fill(&self, request: &ReserveRequest<'_>, commit: bool, tallies: &mut Tallies) -> Result<bool, StoreError> {
         let Some((first, others)) = request.charges.split_first() else { return Ok(true) };
         let known = match request.charges.len() {
             _ if others.iter().all(|charge| charge.subject == first.subject) => {
@@ -175,7 +175,7 @@ impl MemoryStore {
     #[inline]
     fn run_in_one_row(
         &self,
-        request: &Reserve<'_>,
+        request: &ReserveRequest<'_>,
         commit: bool,
         tallies: &mut Tallies,
     ) -> Result<Option<bool>, StoreError> {
@@ -205,7 +205,7 @@ impl MemoryStore {
     #[inline]
     fn run_in_few_rows(
         &self,
-        request: &Reserve<'_>,
+        request: &ReserveRequest<'_>,
         commit: bool,
         tallies: &mut Tallies,
     ) -> Result<Option<bool>, StoreError> {
@@ -260,7 +260,12 @@ impl MemoryStore {
 
     /// Any number of subjects, whose counters may be new.
     #[cold]
-    fn run_in_all(&self, request: &Reserve<'_>, commit: bool, tallies: &mut Tallies) -> Result<bool, StoreError> {
+    fn run_in_all(
+        &self,
+        request: &ReserveRequest<'_>,
+        commit: bool,
+        tallies: &mut Tallies,
+    ) -> Result<bool, StoreError> {
         let mut locked = self.lock_all(request.charges)?;
         let mut look = locked.look(request)?;
         if look.missing > 0 && look.room {
@@ -361,7 +366,7 @@ struct Look {
 
 impl Locked<'_> {
     #[inline]
-    fn look(&mut self, request: &Reserve<'_>) -> Result<Look, StoreError> {
+    fn look(&mut self, request: &ReserveRequest<'_>) -> Result<Look, StoreError> {
         let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
         for (charge, place) in request.charges.iter().zip(&mut self.places) {
             let Some(table) = self.guards.get(place.guard) else { return Err(StoreError::Unavailable(None)) };
@@ -386,7 +391,7 @@ impl Locked<'_> {
     }
 
     #[inline]
-    fn write(&mut self, request: &Reserve<'_>, store: &MemoryStore) -> Result<Tallies, StoreError> {
+    fn write(&mut self, request: &ReserveRequest<'_>, store: &MemoryStore) -> Result<Tallies, StoreError> {
         let mut tallies = Tallies::new();
         let reclaim = (store.len() > store.keep).then_some(request.now);
         let mut added = false;
@@ -420,7 +425,7 @@ impl Locked<'_> {
     }
 
     /// Reclaims expired counters among the next `rows` of each locked shard.
-    fn sweep(&mut self, rows: usize, request: &Reserve<'_>, held: &AtomicUsize) {
+    fn sweep(&mut self, rows: usize, request: &ReserveRequest<'_>, held: &AtomicUsize) {
         for table in &mut self.guards {
             held.fetch_sub(table.sweep(rows, request.now), Ordering::Relaxed);
         }
@@ -428,15 +433,15 @@ impl Locked<'_> {
 }
 
 impl CounterStore for MemoryStore {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.run(request, true)
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.run(request, false)
     }
 
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         // One subject after the other: no decision hangs on two of them at once.
         let mut charges = request.charges;
         while let Some(first) = charges.first() {

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::super::counter::{Counter, Fixed};
-use super::super::{Settled, StoreError, Tally};
+use super::super::{ChargeChange, StoreError, Tally};
 use crate::charge::{Charge, CounterId, Meter};
 use crate::time::Timestamp;
 
@@ -101,8 +101,8 @@ impl Cell {
     }
 
     #[inline]
-    pub(super) fn settle(&mut self, settled: &Settled<'_>, now: Timestamp) -> Result<(), StoreError> {
-        let Settled { charge, at, to } = *settled;
+    pub(super) fn settle(&mut self, settled: &ChargeChange<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let ChargeChange { charge, at, to } = *settled;
         match (&mut self.state, charge.meter) {
             (State::Fixed(fixed), Meter::Fixed(_)) => {
                 fixed.settle(at, charge.amount, to);

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::amount::Amount;
     use crate::charge::{Charge, Meter, Span};
-    use crate::store::{CounterStore, Outcome, ReservationId, Reserve};
+    use crate::store::{CounterStore, Outcome, ReservationId, ReserveRequest};
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
@@ -158,7 +158,7 @@ mod tests {
 
     fn granted(store: &MemoryStore) -> bool {
         let charges = charges();
-        matches!(store.reserve(&Reserve::new(ReservationId::next(), NOW, &charges)), Ok(Outcome::Granted(_)))
+        matches!(store.reserve(&ReserveRequest::new(ReservationId::next(), NOW, &charges)), Ok(Outcome::Granted(_)))
     }
 
     #[test]

@@ -9,7 +9,7 @@ use redis::{Cmd, Value};
 
 use crate::charge::{CounterId, Subject};
 use crate::redis::{Known, Link, Sent};
-use crate::store::{Answer, AsyncCounterStore, Outcome, Reserve, Settle, StoreError, Tallies};
+use crate::store::{Answer, AsyncCounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies};
 use wire::{Bound, Keys};
 
 pub use crate::redis::BuildError;
@@ -95,7 +95,7 @@ impl RedisStore {
         RedisStoreBuilder::new(url.into())
     }
 
-    async fn run(&self, request: &Reserve<'_>, charging: bool) -> Result<Outcome, StoreError> {
+    async fn run(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Outcome, StoreError> {
         if request.charges.is_empty() {
             return Ok(Outcome::Granted(Tallies::new()));
         }
@@ -107,7 +107,7 @@ impl RedisStore {
         }
     }
 
-    fn reserve_command(&self, request: &Reserve<'_>, charging: bool) -> Result<Cmd, StoreError> {
+    fn reserve_command(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Cmd, StoreError> {
         let now = wire::present(request.now)?;
         let count = request.charges.len();
         let mut cmd = self.reserve.call(count + usize::from(charging), 1 + count);
@@ -125,7 +125,7 @@ impl RedisStore {
         Ok(cmd)
     }
 
-    async fn change(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    async fn change(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         if request.charges.is_empty() {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl RedisStore {
         self.bound.done(answer)
     }
 
-    fn settle_command(&self, request: &Settle<'_>) -> Result<Cmd, StoreError> {
+    fn settle_command(&self, request: &SettleRequest<'_>) -> Result<Cmd, StoreError> {
         let now = wire::present(request.now)?;
         let count = request.charges.len();
         let mut cmd = self.settle.call(count + 1, 1 + count);
@@ -161,15 +161,15 @@ impl RedisStore {
 }
 
 impl AsyncCounterStore for RedisStore {
-    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         Box::pin(self.run(request, true))
     }
 
-    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         Box::pin(self.run(request, false))
     }
 
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         Box::pin(self.change(request))
     }
 

@@ -7,7 +7,7 @@ use redis::Value;
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::redis::{Beyond, Cause, EXACT, LATEST};
-use crate::store::{Counter, Outcome, ReservationId, Settled, StoreError, Tallies, Tally};
+use crate::store::{ChargeChange, Counter, Outcome, ReservationId, StoreError, Tallies, Tally};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
 /// Up to so many seconds every intermediate of `limbs.lua` is exact: some 405 days, and a policy has 400 at most.
@@ -133,7 +133,7 @@ pub(super) fn charged(charge: &Charge, now: i64, late: i64) -> Result<Argument, 
 }
 
 /// A charge that changes, as `settle.lua` reads it.
-pub(super) fn settled(settled: &Settled<'_>) -> Result<Argument, StoreError> {
+pub(super) fn settled(settled: &ChargeChange<'_>) -> Result<Argument, StoreError> {
     let Measure { kind, seconds, rate: [whole, parts], .. } = Measure::of(&settled.charge.meter)?;
     let (from, to) = (settled.charge.amount, settled.to);
     let [units, millionths] = limbs(from.micros().abs_diff(to.micros()));
@@ -388,7 +388,9 @@ mod tests {
         let written = |from, to, at| {
             let charge = charge(meter, from, None);
             let to = Amount::from_micros(to).unwrap();
-            settled(&Settled::new(&charge, Timestamp::from_unix_micros(at), to)).ok().map(|written| read(&written, 8).0)
+            settled(&ChargeChange::new(&charge, Timestamp::from_unix_micros(at), to))
+                .ok()
+                .map(|written| read(&written, 8).0)
         };
         for (from, to, becomes, [units, millionths]) in [
             (2_000_005, 0, 0, [2, 5]),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Budget;
 use super::cover::{Piece, covers, pieces, tests_of};
 use super::names::{common, fresh_character, generic};
-use super::report::{Change, Comparison, Edge, Kind, Ruling, Undecided, What};
+use super::report::{Boundary, Change, ChangeDetail, Comparison, Kind, RuleEffect, Undecided};
 use super::search::{FoundCall, Search, edge};
 use super::side::{Side, Standing};
 use super::terms::{Bound, Sense, bound, looser_approval};
@@ -255,11 +255,11 @@ impl<'s, 'p> Changes<'s, 'p> {
         let edge = edge(from, to, &witness).map(|(path, alike)| {
             let key = path.split_once('.').map_or("", |(_, key)| key);
             let value = witness.arguments.get(key).filter(|_| path.starts_with("args")).or(witness.context.get(key));
-            Edge { path: path.clone(), alike, changed: value.cloned().unwrap_or_default() }
+            Boundary { path: path.clone(), alike, changed: value.cloned().unwrap_or_default() }
         });
         let (old, new) = self.sense.pair(from, to);
-        let (old, new) = (Ruling::of(old, &witness), Ruling::of(new, &witness));
-        let what = What::Call { old, new, witness: Box::new(witness), edge };
+        let (old, new) = (RuleEffect::of(old, &witness), RuleEffect::of(new, &witness));
+        let what = ChangeDetail::Call { old, new, witness: Box::new(witness), edge };
         let change = Change { kind: self.sense.kind(), tools: pattern.to_owned(), what };
         self.changed.insert(pattern.to_owned());
         if self.told.insert((pattern.to_owned(), change.to_string())) {
@@ -322,7 +322,7 @@ impl<'s, 'p> Changes<'s, 'p> {
     }
 
     fn terms(&mut self, pattern: &str, rule: String, text: String) {
-        let what = What::Terms { rule, text };
+        let what = ChangeDetail::Terms { rule, text };
         let change = Change { kind: self.sense.kind(), tools: pattern.to_owned(), what };
         if self.told.insert((pattern.to_owned(), change.to_string())) {
             self.changes.push(change);

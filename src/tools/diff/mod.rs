@@ -6,7 +6,7 @@
 //! nor a call is found, and where the [budget](DEFAULT_BUDGET) is spent, both say that they cannot tell, and of what.
 //!
 //! ```
-//! use toolgate::analysis::diff::{self, Kind, Tightening, What};
+//! use toolgate::analysis::diff::{self, Kind, Tightening, ChangeDetail};
 //! use toolgate::Policy;
 //!
 //! let at_most = |most: u32| -> Result<Policy, toolgate::PolicyError> {
@@ -19,7 +19,7 @@
 //! let found = diff::compare(&old, &new);
 //! let [change] = found.changes() else { panic!("{found}") };
 //! assert_eq!((change.kind(), change.tools()), (Kind::Wider, "pay"));
-//! let What::Call { witness, .. } = change.what() else { panic!("{found}") };
+//! let ChangeDetail::Call { witness, .. } = change.what() else { panic!("{found}") };
 //! assert_eq!(witness.arguments()["amount"], 50001);
 //!
 //! assert_eq!(diff::only_tightens(&new, &old), Tightening::Yes);
@@ -49,7 +49,7 @@ mod terms;
 mod texts;
 mod witness;
 
-pub use report::{Change, Comparison, Edge, Kind, Ruling, Tightening, Undecided, What};
+pub use report::{Boundary, Change, ChangeDetail, Comparison, Kind, RuleEffect, Tightening, Undecided};
 pub use witness::Witness;
 
 use crate::policy::{Effect, Policy};

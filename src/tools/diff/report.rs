@@ -37,7 +37,7 @@ impl fmt::Display for Kind {
 
 /// What the rules of one policy say of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Ruling {
+pub struct RuleEffect {
     pub(super) decision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) code: Option<Code>,
@@ -45,7 +45,7 @@ pub struct Ruling {
     pub(super) rule: Option<String>,
 }
 
-impl Ruling {
+impl RuleEffect {
     pub(super) fn of(policy: &Policy, call: &Witness) -> Self {
         let tool_call = call.call();
         let evaluation = policy.evaluate(&tool_call, call.at);
@@ -73,7 +73,7 @@ impl Ruling {
     }
 }
 
-impl fmt::Display for Ruling {
+impl fmt::Display for RuleEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.decision)?;
         self.rule.as_ref().map_or(Ok(()), |rule| write!(f, " by {rule}"))
@@ -82,13 +82,13 @@ impl fmt::Display for Ruling {
 
 /// The value of one argument beside that of a witness, for which both policies decide alike.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Edge {
+pub struct Boundary {
     pub(super) path: String,
     pub(super) alike: Value,
     pub(super) changed: Value,
 }
 
-impl Edge {
+impl Boundary {
     /// The argument, as a path.
     pub fn path(&self) -> &str {
         &self.path
@@ -109,19 +109,19 @@ impl Edge {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum What {
+pub enum ChangeDetail {
     /// Calls are decided otherwise, this one among them: both policies have evaluated it.
     #[non_exhaustive]
     Call {
         /// What the old policy says.
-        old: Ruling,
+        old: RuleEffect,
         /// What the new policy says.
-        new: Ruling,
+        new: RuleEffect,
         /// The call.
         witness: Box<Witness>,
         /// Where the decision turns, if that is at a number of the call.
         #[serde(skip_serializing_if = "Option::is_none")]
-        edge: Option<Edge>,
+        edge: Option<Boundary>,
     },
     /// A limit or the terms of approvals are others, by what they say.
     #[non_exhaustive]
@@ -139,7 +139,7 @@ pub struct Change {
     pub(super) kind: Kind,
     pub(super) tools: String,
     #[serde(flatten)]
-    pub(super) what: What,
+    pub(super) what: ChangeDetail,
 }
 
 impl Change {
@@ -154,7 +154,7 @@ impl Change {
     }
 
     /// What changes.
-    pub fn what(&self) -> &What {
+    pub fn what(&self) -> &ChangeDetail {
         &self.what
     }
 }
@@ -163,14 +163,14 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<9} {}", self.kind, self.tools)?;
         match &self.what {
-            What::Call { old, new, witness, edge } => {
+            ChangeDetail::Call { old, new, witness, edge } => {
                 write!(f, "\n  old   {old}\n  new   {new}\n  call  {witness}")?;
-                if let Some(Edge { path, alike, changed }) = edge {
+                if let Some(Boundary { path, alike, changed }) = edge {
                     write!(f, "\n  edge  {path} {alike} | {changed}")?;
                 }
                 Ok(())
             }
-            What::Terms { rule, text } => write!(f, "\n  at    {rule}\n  {text}"),
+            ChangeDetail::Terms { rule, text } => write!(f, "\n  at    {rule}\n  {text}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::cover::each_call;
 use super::slots::{Given, Slots};
 use super::witness::Witness;
-use super::{Budget, Ruling, strictness};
+use super::{Budget, RuleEffect, strictness};
 use crate::policy::Policy;
 
 /// Up to so many calls, all are tried.
@@ -192,7 +192,7 @@ pub(super) fn edge(old: &Policy, new: &Policy, call: &Witness) -> Option<(String
                 let mut other = call.clone();
                 let changed = if root == "args" { &mut other.arguments } else { &mut other.context };
                 changed.insert(key.clone(), neighbour.into());
-                let judge = |policy: &Policy| Ruling::of(policy, &other).decision;
+                let judge = |policy: &Policy| RuleEffect::of(policy, &other).decision;
                 if judge(old) == judge(new) {
                     return Some((format!("{root}.{key}"), neighbour.into()));
                 }

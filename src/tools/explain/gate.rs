@@ -8,7 +8,7 @@ use crate::call::ToolCall;
 use crate::decision::limit_state::LimitState;
 use crate::gate::Gate;
 use crate::policy::{LimitRef, Plan, Policy};
-use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, Reserve, StoreError};
+use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, ReserveRequest, StoreError};
 use crate::time::Timestamp;
 use crate::time::wait_millis;
 use crate::tools::explain::Explanation;
@@ -70,8 +70,8 @@ impl Asked {
         Ok(Self { policy, now, plan, explanation })
     }
 
-    fn request(&self) -> Reserve<'_> {
-        Reserve::new(ReservationId::next(), self.now, &self.plan.charges)
+    fn request(&self) -> ReserveRequest<'_> {
+        ReserveRequest::new(ReservationId::next(), self.now, &self.plan.charges)
     }
 
     fn stand(&mut self, call: &ToolCall<'_>, outcome: &Outcome) -> Result<(), StoreError> {

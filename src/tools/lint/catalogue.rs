@@ -113,8 +113,8 @@ impl Lint<'_> {
                 continue;
             }
             let message = format!("no entry matches the tool `{}`: by `default` it is {outcome}", tool.name);
-            let mend = "add an entry for it if that is not meant";
-            self.found.push(Found::remark(FindingCode::ToolUnmentioned, (at, "/default".to_owned()), message, mend));
+            let help = "add an entry for it if that is not meant";
+            self.found.push(Found::remark(FindingCode::ToolUnmentioned, (at, "/default".to_owned()), message, help));
         }
     }
 
@@ -125,8 +125,8 @@ impl Lint<'_> {
         let known = tools.iter().take(MOST).map(|tool| tool.name);
         let near = if self.spend(tools.len().min(MOST) * (name.len() + 1) * 4) { nearest(name, known) } else { None };
         let message = format!("`{name}` matches no tool of the catalogue");
-        let mend = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
-        self.found.push(Found::remark(FindingCode::NoSuchTool, (at, pointer), message, mend));
+        let help = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
+        self.found.push(Found::remark(FindingCode::NoSuchTool, (at, pointer), message, help));
     }
 
     /// The arguments that the rules, limits and approvals of an object read, in the schemas of the tools that it matches.
@@ -204,8 +204,8 @@ impl Lint<'_> {
         let path = path.and_then(|text| Path::parse(text).ok());
         let Some(path) = path.filter(|path| path.is_in_arguments() && !path.is_root()) else { return };
         let place = (node.at, pointer);
-        let mend = "require that it exists, with an `on_deny` that says so";
-        let absent = read.absent.filter(|_| !path.has_each()).map(|absent| (absent, mend));
+        let help = "require that it exists, with an `on_deny` that says so";
+        let absent = read.absent.filter(|_| !path.has_each()).map(|absent| (absent, help));
         let Some(found) = self.argument(&path, &place, absent, tools, matching) else { return };
         let never = found.iter().all(|declared| match declared {
             Declared::There { types: Some(types), .. } => !types.iter().any(|name| may_be(name, read.kinds)),
@@ -217,8 +217,8 @@ impl Lint<'_> {
         }
     }
 
-    fn never_of_type(&mut self, place: (usize, String), message: String, mend: &str) {
-        self.found.push(Found::remark(FindingCode::NeverOfType, place, message, mend));
+    fn never_of_type(&mut self, place: (usize, String), message: String, help: &str) {
+        self.found.push(Found::remark(FindingCode::NeverOfType, place, message, help));
     }
 
     fn leaf(&mut self, leaf: &Leaf<'_>, section: &str, tools: &[Tool<'_>], matching: &[usize]) {
@@ -228,8 +228,8 @@ impl Lint<'_> {
             "require" => Some("a call without it is denied"),
             _ => Some("the rule does not stop a call without it"),
         };
-        let mend = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
-        let found = self.argument(&leaf.path, &place, absent.map(|absent| (absent, mend)), tools, matching);
+        let help = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
+        let found = self.argument(&leaf.path, &place, absent.map(|absent| (absent, help)), tools, matching);
         let (Some(value), Some(found)) = (&leaf.value, found) else { return };
         // What is turned around is satisfied by other types.
         if leaf.op == "exists" || leaf.turned {
@@ -279,9 +279,9 @@ impl Lint<'_> {
         self.complete &= matching.len() <= MOST;
         let found: Vec<Declared<'t>> =
             known.iter().map(|tool| tool.schema.map_or(Declared::Unknown, |schema| declared(schema, path))).collect();
-        let mut add = |code, message: String, mend: String| {
+        let mut add = |code, message: String, help: String| {
             let pointer = pointer.clone();
-            self.found.push(Found::remark(code, (*at, pointer), message, mend));
+            self.found.push(Found::remark(code, (*at, pointer), message, help));
         };
         let unnamed = |declared: &Declared<'_>| matches!(declared, Declared::Unnamed { .. });
         let first = known.first().map_or("", |tool| tool.name);
@@ -297,16 +297,16 @@ impl Lint<'_> {
             let whom = if found.len() == 1 { format!("`{first}`") } else { "no matching tool".to_owned() };
             let verb = if found.len() == 1 { "declares no" } else { "declares an" };
             let takes = if closed { ", and takes no others" } else { "" };
-            let mend = near.map_or_else(
+            let help = near.map_or_else(
                 || "name an argument that the tool has".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
-            add(FindingCode::NoSuchArgument, format!("{whom} {verb} argument `{path}`{takes}"), mend);
+            add(FindingCode::NoSuchArgument, format!("{whom} {verb} argument `{path}`{takes}"), help);
         }
         let optional = found.iter().position(|one| matches!(one, Declared::There { optional: true, .. }));
-        if let (Some(tool), Some((effect, mend))) = (optional.and_then(|index| known.get(index)), absent) {
+        if let (Some(tool), Some((effect, help))) = (optional.and_then(|index| known.get(index)), absent) {
             let message = format!("`{}` declares `{path}` optional: {effect}", tool.name);
-            add(FindingCode::ArgumentOptional, message, mend.to_owned());
+            add(FindingCode::ArgumentOptional, message, help.to_owned());
         }
         Some(found)
     }

@@ -51,7 +51,7 @@ impl<'l> Lint<'l> {
     }
 
     fn never_holds(&mut self, section: &str, rule: &Node<'_>, never: Never) {
-        let Never { at, pointer, message, mend } = never;
+        let Never { at, pointer, message, help } = never;
         let effect = match section {
             "require" => "every call is denied",
             _ => "the rule stops only what cannot be compared",
@@ -68,7 +68,7 @@ impl<'l> Lint<'l> {
             at,
             pointer,
             message: format!("{message}: {effect}"),
-            mend,
+            help,
             witness,
         });
     }
@@ -97,8 +97,8 @@ impl<'l> Lint<'l> {
                 }
                 if exclude(a, b, section) || exclude(b, a, section) {
                     let message = format!("`{}` and `{}` can never both be true", said(a), said(b));
-                    let mend = "join them by `any`, write two rules, or mend the values";
-                    return Some(Never::of(b, message, mend.to_owned()));
+                    let help = "join them by `any`, write two rules, or help the values";
+                    return Some(Never::of(b, message, help.to_owned()));
                 }
             }
         }
@@ -106,29 +106,29 @@ impl<'l> Lint<'l> {
     }
 }
 
-/// Conditions that never hold: where, why, and how to mend them.
+/// Conditions that never hold: where, why, and how to help them.
 struct Never {
     at: usize,
     pointer: String,
     message: String,
-    mend: String,
+    help: String,
 }
 
 impl Never {
-    fn of(leaf: &Leaf<'_>, message: String, mend: String) -> Self {
-        Self { at: leaf.at, pointer: leaf.pointer.clone(), message, mend }
+    fn of(leaf: &Leaf<'_>, message: String, help: String) -> Self {
+        Self { at: leaf.at, pointer: leaf.pointer.clone(), message, help }
     }
 }
 
-/// How to mend a comparison with what its path never is.
+/// How to help a comparison with what its path never is.
 fn holds(leaf: &Leaf<'_>) -> String {
     let path = leaf.path.to_string();
     match &*path {
-        "time.hour" => format!("mend the value: `{path}` is a number from 0 to 23, in UTC"),
-        "time.minute" => format!("mend the value: `{path}` is a number from 0 to 59"),
-        "time.weekday" => format!("mend the value: `{path}` is a number from 1 (Monday) to 7, in UTC"),
-        "time.date" => format!("mend the value: `{path}` is a text such as `2026-01-15`, in UTC"),
-        _ => "mend the value, or remove the condition".to_owned(),
+        "time.hour" => format!("help the value: `{path}` is a number from 0 to 23, in UTC"),
+        "time.minute" => format!("help the value: `{path}` is a number from 0 to 59"),
+        "time.weekday" => format!("help the value: `{path}` is a number from 1 (Monday) to 7, in UTC"),
+        "time.date" => format!("help the value: `{path}` is a text such as `2026-01-15`, in UTC"),
+        _ => "help the value, or remove the condition".to_owned(),
     }
 }
 

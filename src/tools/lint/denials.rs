@@ -72,13 +72,13 @@ impl Lint<'_> {
     fn left_out(&mut self, stops: &Stops, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
         let passes = tools.iter().find_map(|tool| self.passing_with(tool, &leaf.path, None, rule, stops.left));
         let Some(passes) = passes else { return };
-        let mend = match leaf.below_not {
+        let help = match leaf.below_not {
             // `absent` is an error there.
             true => "require that it exists, or write the condition without `not` and add `\"absent\": \"match\"`",
             false => "add `\"absent\": \"match\"`, or require that it exists",
         };
         let message = format!("a call without `{}` {}", leaf.path, stops.unstopped);
-        self.slips_through(stops.left_out, leaf, message, mend, self.policy, &passes);
+        self.slips_through(stops.left_out, leaf, message, help, self.policy, &passes);
     }
 
     /// A call that passes the whole policy with an empty list, which has no element that could be what is denied.
@@ -88,8 +88,8 @@ impl Lint<'_> {
         let passes = tools.iter().find_map(|tool| self.passing_with(tool, &list, Some(&empty), rule, stops.left));
         let Some(passes) = passes else { return };
         let message = format!("a call in which `{list}` is empty {}", stops.unstopped);
-        let mend = format!("require a `min_length` of 1 of `{list}`, if a server may take an empty list for all");
-        self.slips_through(stops.left_out, leaf, message, &mend, self.policy, &passes);
+        let help = format!("require a `min_length` of 1 of `{list}`, if a server may take an empty list for all");
+        self.slips_through(stops.left_out, leaf, message, &help, self.policy, &passes);
     }
 
     /// A call of which this comparison alone is true.
@@ -116,13 +116,13 @@ impl Lint<'_> {
         if other == text {
             return;
         }
-        let mend = match leaf.op {
+        let help = match leaf.op {
             "eq" | "in" => "list what is allowed in `require` instead",
             _ => "add `\"ignore_case\": true`, or better list what is allowed in `require`",
         };
         let message = format!("{} {}, and {} {}", json!(text), stops.stopped, json!(other), stops.unstopped);
         if let Some(passes) = slips(leaf, rule, hit, &json!(other)) {
-            self.slips_through(stops.respelt, leaf, message, mend, rule, &passes);
+            self.slips_through(stops.respelt, leaf, message, help, rule, &passes);
         }
     }
 
@@ -135,8 +135,8 @@ impl Lint<'_> {
         let passing = others.iter().find_map(|other| Some((other, slips(leaf, rule, hit, other)?)));
         if let Some((other, passes)) = passing {
             let message = format!("{other} {}, and a server may take it for what {}", stops.unstopped, stops.stopped);
-            let mend = "name the types that are allowed in `require` instead";
-            self.slips_through(stops.retyped, leaf, message, mend, rule, &passes);
+            let help = "name the types that are allowed in `require` instead";
+            self.slips_through(stops.retyped, leaf, message, help, rule, &passes);
         }
     }
 
@@ -146,7 +146,7 @@ impl Lint<'_> {
         code: FindingCode,
         leaf: &Leaf<'_>,
         message: String,
-        mend: &str,
+        help: &str,
         policy: &Policy,
         call: &ChangedCall,
     ) {
@@ -156,7 +156,7 @@ impl Lint<'_> {
             at: leaf.at,
             pointer: leaf.pointer.clone(),
             message,
-            mend: mend.to_owned(),
+            help: help.to_owned(),
             witness: Some(Witness::of(policy, &call.call(), call.now())),
         });
     }

@@ -35,8 +35,8 @@ impl Lint<'_> {
                 if let Some(by) = object.denies_all() {
                     let tool = objects.iter().find(|object| object.name.is_some()).map_or("tool".into(), Object::tool);
                     let message = format!("{by} denies every call: the policy lets nothing through");
-                    let mend = "give the rule conditions, or remove it; `default` is the outcome for unknown tools";
-                    self.always_denied(FindingCode::AllDenied, object, &tool, message, mend);
+                    let help = "give the rule conditions, or remove it; `default` is the outcome for unknown tools";
+                    self.always_denied(FindingCode::AllDenied, object, &tool, message, help);
                 }
                 continue;
             };
@@ -50,8 +50,8 @@ impl Lint<'_> {
                     continue;
                 }
                 let message = format!("`hide` covers `{name}`: the entry never applies");
-                let mend = "remove the entry, or take the name out of `hide`";
-                self.always_denied(FindingCode::EntryHidden, object, &object.tool(), message, mend);
+                let help = "remove the entry, or take the name out of `hide`";
+                self.always_denied(FindingCode::EntryHidden, object, &object.tool(), message, help);
                 continue;
             }
             if object.denies_all().is_some() {
@@ -60,14 +60,14 @@ impl Lint<'_> {
             let by = denials.matching(name).iter(&denials, name).next();
             if let Some((_, by)) = by.and_then(|by| named.get(by as usize)) {
                 let message = format!("{by} denies every call that `{name}` matches");
-                let mend = "remove the entry, or narrow the denial: every entry that matches a call applies";
-                self.always_denied(FindingCode::EntryShadowed, object, &object.tool(), message, mend);
+                let help = "remove the entry, or narrow the denial: every entry that matches a call applies";
+                self.always_denied(FindingCode::EntryShadowed, object, &object.tool(), message, help);
             }
         }
         self.unlimited(&objects);
     }
 
-    fn always_denied(&mut self, code: FindingCode, object: &Object<'_>, tool: &str, message: String, mend: &str) {
+    fn always_denied(&mut self, code: FindingCode, object: &Object<'_>, tool: &str, message: String, help: &str) {
         if !self.spend_whole() {
             return;
         }
@@ -82,7 +82,7 @@ impl Lint<'_> {
             at: object.at,
             pointer: object.pointer.clone(),
             message,
-            mend: mend.to_owned(),
+            help: help.to_owned(),
             witness: Some(witness),
         });
     }
@@ -95,7 +95,7 @@ impl Lint<'_> {
                 claim: Claim::NeverDecides,
                 at,
                 message: format!("it never decides: {by} stops the call before it"),
-                mend: "remove it, or what stands before it".to_owned(),
+                help: "remove it, or what stands before it".to_owned(),
                 pointer: place,
                 witness: None,
             });
@@ -134,24 +134,24 @@ impl Lint<'_> {
 
     fn approval(&mut self, object: &Object<'_>) {
         let Some(approval) = object.get("approval") else { return };
-        let mut add = |code, key: &str, at, message: String, mend: &str| {
+        let mut add = |code, key: &str, at, message: String, help: &str| {
             let pointer = format!("{}/approval/{key}", object.pointer);
-            self.found.push(Found::remark(code, (at, pointer), message, mend));
+            self.found.push(Found::remark(code, (at, pointer), message, help));
         };
         if let (Some(least), Some(approvers)) = (member(approval, "min_approvers"), member(approval, "approvers")) {
             let people: HashSet<&str> = elements(approvers).iter().filter_map(Node::as_str).collect();
             let needed = least.to_value().and_then(|value| value.as_u64()).unwrap_or(0);
             if needed > people.len() as u64 {
                 let message = format!("{needed} people must approve, and {} may: nobody can", people.len());
-                let mend = "name more approvers, or ask for fewer";
-                add(FindingCode::TooFewApprovers, "min_approvers", least.at, message, mend);
+                let help = "name more approvers, or ask for fewer";
+                add(FindingCode::TooFewApprovers, "min_approvers", least.at, message, help);
             }
         }
         for (index, path) in member(approval, "bind").map_or(&[][..], elements).iter().enumerate() {
             if path.as_str() == Some("args<=") {
                 let message = "`args<=` bounds all arguments, which are no number".to_owned();
-                let mend = "name the number that may be smaller, `args.amount<=`, or write `args`";
-                add(FindingCode::BoundOfArguments, &format!("bind/{index}"), path.at, message, mend);
+                let help = "name the number that may be smaller, `args.amount<=`, or write `args`";
+                add(FindingCode::BoundOfArguments, &format!("bind/{index}"), path.at, message, help);
             }
         }
     }
@@ -174,7 +174,7 @@ impl Lint<'_> {
             at: default.at,
             pointer: "/default".to_owned(),
             message: "tools without an entry are allowed, and nothing is limited".to_owned(),
-            mend: "write `deny` and name the tools, or give `all_tools` a limit".to_owned(),
+            help: "write `deny` and name the tools, or give `all_tools` a limit".to_owned(),
             witness: passes.then_some(witness),
         });
     }

@@ -39,11 +39,11 @@ impl Lint<'_> {
                 _ => "after",
             };
             let message = format!("anything may stand {open} what `{pattern}` matches");
-            let mend = format!(
+            let help = format!(
                 "write {}; where anything may stand there, say so by `(?s:.*)`",
                 json!(format!("^(?:{pattern})$"))
             );
-            self.slips_through(FindingCode::RegexUnanchored, leaf, message, &mend, &policy, &passing);
+            self.slips_through(FindingCode::RegexUnanchored, leaf, message, &help, &policy, &passing);
         }
     }
 }

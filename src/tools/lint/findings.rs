@@ -146,7 +146,7 @@ pub(super) struct Found {
     pub(super) at: usize,
     pub(super) pointer: String,
     pub(super) message: String,
-    pub(super) mend: String,
+    pub(super) help: String,
     pub(super) witness: Option<Witness>,
 }
 
@@ -156,14 +156,14 @@ impl Found {
         code: FindingCode,
         (at, pointer): (usize, String),
         message: impl Into<String>,
-        mend: impl Into<String>,
+        help: impl Into<String>,
     ) -> Self {
-        let (message, mend) = (message.into(), mend.into());
-        Self { code, claim: Claim::Nothing, at, pointer, message, mend, witness: None }
+        let (message, help) = (message.into(), help.into());
+        Self { code, claim: Claim::Nothing, at, pointer, message, help, witness: None }
     }
 }
 
-/// One thing that is odd in a policy: where, why, and how to mend it.
+/// One thing that is odd in a policy: where, why, and how to help it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     code: FindingCode,
@@ -173,7 +173,7 @@ pub struct Finding {
     line: usize,
     column: usize,
     message: String,
-    mend: String,
+    help: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     witness: Option<Witness>,
 }
@@ -214,9 +214,9 @@ impl Finding {
         &self.message
     }
 
-    /// How to mend it.
-    pub fn mend(&self) -> &str {
-        &self.mend
+    /// How to help it.
+    pub fn help(&self) -> &str {
+        &self.help
     }
 
     /// A call that shows it.
@@ -225,7 +225,7 @@ impl Finding {
     }
 }
 
-/// The finding, its mend and its witness, a line each.
+/// The finding, its help and its witness, a line each.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |text: &str| -> String {
@@ -234,7 +234,7 @@ impl fmt::Display for Finding {
         let Self { code, line, column, .. } = self;
         writeln!(f, "{line}:{column}: {}[{code}]: {}", self.severity.as_str(), plain(&self.message))?;
         writeln!(f, "  in {}", if self.pointer.is_empty() { "the document".to_owned() } else { plain(&self.pointer) })?;
-        write!(f, "  = mend: {}", plain(&self.mend))?;
+        write!(f, "  = help: {}", plain(&self.help))?;
         match &self.witness {
             Some(witness) => write!(f, "\n  = witness: {}", plain(&witness.to_string())),
             None => Ok(()),
@@ -290,20 +290,20 @@ const KEPT: usize = 10_000;
 pub(super) fn report(mut found: Vec<Found>, source: &str, complete: bool) -> Report {
     if !complete {
         let message = "not everything was looked at: there is more here than a lint takes time for";
-        let mend = "look at parts of it alone";
-        found.push(Found::remark(FindingCode::CannotTell, (0, String::new()), message, mend));
+        let help = "look at parts of it alone";
+        found.push(Found::remark(FindingCode::CannotTell, (0, String::new()), message, help));
     }
     found.sort_by(|a, b| (a.at, a.code, &a.pointer).cmp(&(b.at, b.code, &b.pointer)));
     let omitted = found.len().saturating_sub(KEPT);
     found.truncate(KEPT);
     let (mut line, mut column, mut seen) = (1, 1, 0);
     let finding = |found: Found| {
-        let Found { code, claim, at, pointer, message, mend, witness } = found;
+        let Found { code, claim, at, pointer, message, help, witness } = found;
         for c in source.get(seen..at).unwrap_or_default().chars() {
             (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
         }
         seen = at.max(seen);
-        Finding { code, severity: code.severity(), claim, pointer, line, column, message, mend, witness }
+        Finding { code, severity: code.severity(), claim, pointer, line, column, message, help, witness }
     };
     Report { findings: found.into_iter().map(finding).collect(), omitted, complete }
 }

@@ -107,7 +107,7 @@ impl Lint<'_> {
                     at: limit.at,
                     pointer: limit.pointer.clone(),
                     message: format!("it never decides: {by} has the same counter and lets at most {max} pass"),
-                    mend: "remove it, or give it a counter of its own".to_owned(),
+                    help: "remove it, or give it a counter of its own".to_owned(),
                     witness: None,
                 });
             } else if !limit.shadow {
@@ -129,7 +129,7 @@ impl Lint<'_> {
                     at: limit.at,
                     pointer: limit.pointer.clone(),
                     message: format!("nothing is ever charged to `{counter}`: the limit cannot be exceeded"),
-                    mend: "give it an `amount` above 0, or leave `amount` out to count calls".to_owned(),
+                    help: "give it an `amount` above 0, or leave `amount` out to count calls".to_owned(),
                     witness: None,
                 });
             }
@@ -168,7 +168,7 @@ impl Lint<'_> {
             at: scope.at,
             pointer: format!("{pointer}/scope"),
             message: message.to_owned(),
-            mend: "add a part that the host knows, such as `grant`".to_owned(),
+            help: "add a part that the host knows, such as `grant`".to_owned(),
             witness,
         });
     }
@@ -222,9 +222,9 @@ impl Lint<'_> {
             let (limit, at) = named;
             if of.counter != limit.counter {
                 let message = format!("`{}` and `{}` are two counters", limit.counter, of.counter);
-                let mend = format!("write `{}` for both, or choose names that differ", of.counter);
+                let help = format!("write `{}` for both, or choose names that differ", of.counter);
                 let place = (at, format!("{}/counter", limit.pointer));
-                self.found.push(Found::remark(FindingCode::CountersAlike, place, message, mend));
+                self.found.push(Found::remark(FindingCode::CountersAlike, place, message, help));
             }
         }
     }

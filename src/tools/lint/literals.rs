@@ -15,8 +15,8 @@ impl Lint<'_> {
             // No server names a tool so.
             let Some(mark) = name.chars().find(|c| "^$()[]{}|\\?+".contains(*c)) else { return };
             let message = format!("`{mark}` in {} stands for itself: a name is no expression", quote(name));
-            let mend = "write `*` for any run of characters, and one name for each alternative";
-            self.found.push(Found::remark(FindingCode::LiteralPattern, (at, pointer), message, mend));
+            let help = "write `*` for any run of characters, and one name for each alternative";
+            self.found.push(Found::remark(FindingCode::LiteralPattern, (at, pointer), message, help));
         };
         for (index, hidden) in hide.iter().enumerate() {
             look(hidden.as_str().unwrap_or_default(), hidden.at, format!("/hide/{index}"));
@@ -34,14 +34,14 @@ impl Lint<'_> {
             let Some(text) = texts.iter().filter_map(Value::as_str).find(|text| is_pattern(leaf.op, text)) else {
                 continue;
             };
-            let mend = match leaf.op {
+            let help = match leaf.op {
                 "path_within" => "name the directory alone: all that lies below it is within",
                 "starts_with" | "ends_with" => "leave it out: anything may follow, or stand before",
                 _ => "use `starts_with`, `ends_with`, or `regex` with `^` and `$`",
             };
             let message = format!("`*` in {} stands for itself", quote(text));
             let place = (leaf.at, leaf.pointer.clone());
-            self.found.push(Found::remark(FindingCode::LiteralPattern, place, message, mend));
+            self.found.push(Found::remark(FindingCode::LiteralPattern, place, message, help));
         }
     }
 }

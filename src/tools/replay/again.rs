@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::partial::{Gaps, Missing};
-use super::{Came, Change, ChangeKind, Side, Untold};
+use super::{Came, Change, ChangeKind, DecisionSummary, Indeterminate};
 use crate::audit::{AuditRecord, DecisionId, Event, Outcome, is_kept_as};
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
@@ -15,7 +15,7 @@ use crate::decision::permit::Permit;
 use crate::gate::{Gate, Given};
 use crate::policy::{Code, Effect, Policy};
 use crate::time::{ManualClock, Timestamp};
-use crate::tools::trace::SwitchStore;
+use crate::tools::trace::FaultStore;
 
 /// How many calls may be under way: the latest. An older one has ended.
 const OPEN: usize = 1 << 17;
@@ -25,8 +25,8 @@ const NAME: usize = 512;
 /// A gate that decides again what a log says, and the calls that it has let pass.
 pub(super) struct Again {
     policy: Policy,
-    gate: Gate<Arc<SwitchStore>>,
-    store: Arc<SwitchStore>,
+    gate: Gate<Arc<FaultStore>>,
+    store: Arc<FaultStore>,
     clock: ManualClock,
     open: HashMap<DecisionId, Box<Permit>>,
     /// The ids of calls that were let pass, the oldest first; many have ended.
@@ -37,7 +37,7 @@ pub(super) struct Again {
 
 impl Again {
     pub(super) fn new(policy: Policy, pass_uncounted: &[Box<str>]) -> Self {
-        let (store, clock) = (Arc::new(SwitchStore::default()), ManualClock::new(Timestamp::UNIX_EPOCH));
+        let (store, clock) = (Arc::new(FaultStore::default()), ManualClock::new(Timestamp::UNIX_EPOCH));
         let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store)).clock(clock.clone());
         let gate = pass_uncounted.iter().fold(builder, |builder, counter| builder.pass_uncounted(counter)).build();
         let (open, order, uncertain) = (HashMap::new(), VecDeque::new(), HashSet::new());
@@ -57,7 +57,7 @@ impl Again {
                     self.store.set_down(false);
                 }
             }
-            (Event::Settle, Some(id)) if record.failure().is_none() => {
+            (Event::SettleRequest, Some(id)) if record.failure().is_none() => {
                 if let (Some(permit), Some(amount)) = (self.open.get_mut(&id), record.amount()) {
                     // The store does not fail, and what was settled before stays so.
                     let _ = permit.settle(amount);
@@ -89,7 +89,7 @@ impl Again {
         };
         if gaps.is_some() && has_cut_name(record) {
             self.miss(&call);
-            return Came::Untold(untold(line, record, None));
+            return Came::Indeterminate(untold(line, record, None));
         }
         let is_same = record.policy() == Some(self.policy.digest());
         if let Some(gaps) = &gaps
@@ -103,13 +103,13 @@ impl Again {
             } else if !is_stopped {
                 self.miss(&call);
             }
-            return Came::Untold(untold(line, record, Some(missing)));
+            return Came::Indeterminate(untold(line, record, Some(missing)));
         }
         let decision = self.decide_call(record, &call, is_same);
         if let Some((rule, counter)) = self.uncertain_limit(&call, &decision) {
             self.miss(&call);
             let untold = untold(line, record, Some(Missing { rule, needs: Vec::new() }));
-            return Came::Untold(Untold { counter: Some(counter), ..untold });
+            return Came::Indeterminate(Indeterminate { counter: Some(counter), ..untold });
         }
         let came = compare(line, record, was, &decision).map_or(Came::Alike, Came::Change);
         let permit = match decision {
@@ -232,9 +232,9 @@ fn compare(line: u64, record: &AuditRecord, was: Outcome, decision: &Decision) -
             }
             ChangeKind::Details
         }
-        (false, _, true) => ChangeKind::Passes,
-        (false, true, false) => ChangeKind::Stops,
-        (false, false, false) => ChangeKind::Otherwise,
+        (false, _, true) => ChangeKind::Loosened,
+        (false, true, false) => ChangeKind::Tightened,
+        (false, false, false) => ChangeKind::Changed,
     };
     let text = |code: Option<Code>| code.map(|code| code.as_str().to_owned());
     Some(Change {
@@ -242,12 +242,12 @@ fn compare(line: u64, record: &AuditRecord, was: Outcome, decision: &Decision) -
         kind,
         tool: record.tool().unwrap_or_default().to_owned(),
         caller: caller(|identity| record.identity(identity)),
-        was: Side {
+        was: DecisionSummary {
             decision: was.as_str().to_owned(),
             code: text(record.code()),
             rule: record.rule().map(str::to_owned),
         },
-        now: Side {
+        now: DecisionSummary {
             decision: decision.as_str().to_owned(),
             code: text(decision.code()),
             rule: decision.rule().map(str::to_owned),
@@ -255,10 +255,10 @@ fn compare(line: u64, record: &AuditRecord, was: Outcome, decision: &Decision) -
     })
 }
 
-fn untold(line: u64, record: &AuditRecord, missing: Option<Missing>) -> Untold {
+fn untold(line: u64, record: &AuditRecord, missing: Option<Missing>) -> Indeterminate {
     let (rule, needs) = missing.map_or((None, Vec::new()), |missing| (Some(missing.rule), missing.needs));
     let tool = record.tool().unwrap_or_default().to_owned();
-    Untold { line, tool, caller: caller(|identity| record.identity(identity)), rule, needs, counter: None }
+    Indeterminate { line, tool, caller: caller(|identity| record.identity(identity)), rule, needs, counter: None }
 }
 
 /// Who calls: the first of these that is known.

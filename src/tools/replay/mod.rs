@@ -55,7 +55,7 @@ pub use report::{Count, Report};
 /// use std::ops::ControlFlow;
 /// use serde_json::json;
 /// use toolgate::audit::JsonLines;
-/// use toolgate::replay::{Replay, Told};
+/// use toolgate::replay::{Replay, Event};
 /// use toolgate::{Gate, Policy, ToolCall};
 ///
 /// let path = std::env::temp_dir().join(format!("toolgate-replay-{}.jsonl", std::process::id()));
@@ -72,12 +72,12 @@ pub use report::{Count, Report};
 ///
 /// let strict: Policy = r#"{ "version": "1", "default": "allow", "tools": { "delete_*": { "action": "deny" } } }"#.parse()?;
 /// let report = Replay::new(strict).run(&log[..], |told| {
-///     if let Told::Change(change) = told {
+///     if let Event::Change(change) = told {
 ///         assert_eq!((change.line, change.tool.as_str(), change.rule()), (4, "delete_repo", "/tools/delete_*/action"));
 ///     }
 ///     ControlFlow::Continue(())
 /// })?;
-/// assert_eq!((report.alike(), report.changed()), (1, 1));
+/// assert_eq!((report.unchanged(), report.changed()), (1, 1));
 /// # std::fs::remove_file(&path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -100,7 +100,7 @@ enum Was {
 /// One side of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
-pub struct Side {
+pub struct DecisionSummary {
     /// `allow`, `deny`, `rate_limited` or `approval_required`; of a step of a trace that is no call, its answer.
     pub decision: String,
     /// Why it is stopped.
@@ -115,11 +115,11 @@ pub struct Side {
 #[non_exhaustive]
 pub enum ChangeKind {
     /// A call that was stopped passes.
-    Passes,
+    Loosened,
     /// A call that has passed is stopped.
-    Stops,
+    Tightened,
     /// It is stopped by another decision or rule.
-    Otherwise,
+    Changed,
     /// The decision and its rule are the same, but not the message, the wait, or how the limits stand.
     Details,
 }
@@ -128,9 +128,9 @@ impl ChangeKind {
     /// `passes`, `stops`, `otherwise` or `details`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Passes => DifferenceKind::Passes.as_str(),
-            Self::Stops => DifferenceKind::Stops.as_str(),
-            Self::Otherwise => DifferenceKind::Otherwise.as_str(),
+            Self::Loosened => DifferenceKind::Loosened.as_str(),
+            Self::Tightened => DifferenceKind::Tightened.as_str(),
+            Self::Changed => DifferenceKind::Changed.as_str(),
             Self::Details => "details",
         }
     }
@@ -155,16 +155,16 @@ pub struct Change {
     /// Who called, as `grant g-42`: the grant, else the agent, user or session.
     pub caller: String,
     /// What was decided.
-    pub was: Side,
+    pub was: DecisionSummary,
     /// What is decided now.
-    pub now: Side,
+    pub now: DecisionSummary,
 }
 
 impl Change {
     /// The rule that makes the difference: the former one for a call that passes now, else the present one. The code, where there
     /// is no rule.
     pub fn rule(&self) -> &str {
-        let side = if self.kind == ChangeKind::Passes { &self.was } else { &self.now };
+        let side = if self.kind == ChangeKind::Loosened { &self.was } else { &self.now };
         side.rule.as_deref().or(side.code.as_deref()).unwrap_or_default()
     }
 }
@@ -172,7 +172,7 @@ impl Change {
 /// A decision that cannot be told.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
-pub struct Untold {
+pub struct Indeterminate {
     /// The line of the history.
     pub line: u64,
     /// The tool.
@@ -188,7 +188,7 @@ pub struct Untold {
 }
 
 /// What it needs: `/tools/pay/deny_if/0 needs args.amount`.
-impl fmt::Display for Untold {
+impl fmt::Display for Indeterminate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.rule, &self.counter) {
             (Some(rule), Some(counter)) => write!(f, "{rule} counts by `{counter}`, which has missed calls"),
@@ -218,12 +218,12 @@ impl fmt::Display for Finding {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Told {
+pub enum Event {
     /// A decision comes out otherwise, or alike but for its [details](ChangeKind::Details), which [`Report::changed`] does not
     /// count.
     Change(Change),
     /// A decision cannot be told.
-    Untold(Untold),
+    Indeterminate(Indeterminate),
     /// Something is wrong with the history.
     Finding(Finding),
 }
@@ -232,7 +232,7 @@ pub enum Told {
 enum Came {
     Alike,
     Change(Change),
-    Untold(Untold),
+    Indeterminate(Indeterminate),
     /// It is no policy's.
     Kept,
     /// It was made under another policy than the one that is decided again.
@@ -283,7 +283,7 @@ impl Replay {
     ///
     /// # Errors
     /// The history, or the answers, cannot be read.
-    pub fn run(self, mut history: impl BufRead, hear: impl FnMut(&Told) -> ControlFlow<()>) -> io::Result<Report> {
+    pub fn run(self, mut history: impl BufRead, hear: impl FnMut(&Event) -> ControlFlow<()>) -> io::Result<Report> {
         let format = Format::of(&mut history)?;
         let digest = self.policy.digest();
         let mut teller =
@@ -346,7 +346,7 @@ struct Teller<H> {
     only: Option<Digest>,
 }
 
-impl<H: FnMut(&Told) -> ControlFlow<()>> Teller<H> {
+impl<H: FnMut(&Event) -> ControlFlow<()>> Teller<H> {
     fn record(&mut self, again: &mut Again, line: u64, record: &AuditRecord) -> ControlFlow<()> {
         let came = match self.only {
             Some(only) if record.decision().is_some() && record.policy() != Some(only) => Came::Other,
@@ -364,8 +364,8 @@ impl<H: FnMut(&Told) -> ControlFlow<()>> Teller<H> {
     fn came(&mut self, came: Came) -> ControlFlow<()> {
         self.ledger.count(&came);
         match came {
-            Came::Change(change) | Came::OtherStep(change) => (self.hear)(&Told::Change(change)),
-            Came::Untold(untold) => (self.hear)(&Told::Untold(untold)),
+            Came::Change(change) | Came::OtherStep(change) => (self.hear)(&Event::Change(change)),
+            Came::Indeterminate(untold) => (self.hear)(&Event::Indeterminate(untold)),
             Came::Alike | Came::Kept | Came::Other | Came::Decided | Came::Step => ControlFlow::Continue(()),
         }
     }
@@ -373,7 +373,7 @@ impl<H: FnMut(&Told) -> ControlFlow<()>> Teller<H> {
     fn finding(&mut self, line: u64, problem: String) -> ControlFlow<()> {
         let finding = Finding { line, problem };
         self.ledger.find(&finding);
-        (self.hear)(&Told::Finding(finding))?;
+        (self.hear)(&Event::Finding(finding))?;
         if self.stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

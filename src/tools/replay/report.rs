@@ -66,7 +66,7 @@ impl Report {
     }
 
     /// How many were decided as before, with all that a decision carries.
-    pub fn alike(&self) -> u64 {
+    pub fn unchanged(&self) -> u64 {
         self.alike
     }
 
@@ -260,7 +260,7 @@ impl Ledger {
             Came::Kept => report.kept += 1,
             Came::Other => report.other += 1,
             Came::Decided => report.uncompared += 1,
-            Came::Untold(untold) => {
+            Came::Indeterminate(untold) => {
                 report.untold += 1;
                 self.untold_rules.add(None, &untold.to_string());
             }

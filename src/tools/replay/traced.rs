@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::again::caller;
 use super::line::Lines;
-use super::{Came, Change, ChangeKind, Side, Was};
+use super::{Came, Change, ChangeKind, DecisionSummary, Was};
 use crate::policy::Policy;
 use crate::tools::trace::{Answer, Runner};
 
@@ -89,9 +89,9 @@ impl Traced {
         let kind = match (was == now, &*was.decision == "allow", &*now.decision == "allow") {
             _ if !is_call => ChangeKind::Details,
             (true, ..) => ChangeKind::Details,
-            (false, false, true) => ChangeKind::Passes,
-            (false, true, _) => ChangeKind::Stops,
-            (false, false, false) => ChangeKind::Otherwise,
+            (false, false, true) => ChangeKind::Loosened,
+            (false, true, _) => ChangeKind::Tightened,
+            (false, false, false) => ChangeKind::Changed,
         };
         let change = Change { line, kind, tool, caller, was, now };
         Ok((if is_call { Came::Change(change) } else { Came::OtherStep(change) }, problem))
@@ -103,9 +103,13 @@ fn json(answer: &Answer) -> Value {
 }
 
 /// What an answer says, of whatever kind.
-fn side(answer: &Value) -> Side {
+fn side(answer: &Value) -> DecisionSummary {
     let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
-    Side { decision: text("decision").unwrap_or_else(|| answer.to_string()), code: text("code"), rule: text("rule") }
+    DecisionSummary {
+        decision: text("decision").unwrap_or_else(|| answer.to_string()),
+        code: text("code"),
+        rule: text("rule"),
+    }
 }
 
 /// Whether an answer is the kept one, as far as that was kept: numbers by value.

@@ -3,16 +3,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::charge::{CounterId, Subject};
-use crate::store::{CounterStore, MemoryStore, Outcome, Reserve, Settle, StoreError};
+use crate::store::{CounterStore, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 
 /// Counters in memory that can be made to fail.
 #[derive(Default)]
-pub struct SwitchStore {
+pub struct FaultStore {
     counters: MemoryStore,
     down: AtomicBool,
 }
 
-impl SwitchStore {
+impl FaultStore {
     /// Makes it fail from here on, or answer again. What was counted stays.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
@@ -23,16 +23,16 @@ impl SwitchStore {
     }
 }
 
-impl CounterStore for SwitchStore {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+impl CounterStore for FaultStore {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.reach()?.reserve(request)
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.reach()?.peek(request)
     }
 
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.reach()?.settle(request)
     }
 

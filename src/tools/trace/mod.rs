@@ -43,7 +43,7 @@ use crate::time::{Clock, ManualClock, Timestamp};
 use step::{At, Call, Caller, Line, Switch};
 
 pub use answer::{Answer, Summary};
-pub use fault_store::SwitchStore;
+pub use fault_store::FaultStore;
 pub(crate) use step::explained;
 
 /// When a trace begins: 2026-01-15T10:30:00Z, a Thursday.
@@ -71,8 +71,8 @@ const KNOWN: usize = 1 << 17;
 /// ```
 #[must_use = "a runner does nothing until it has lines to answer"]
 pub struct Runner {
-    gate: Gate<Arc<SwitchStore>>,
-    store: Arc<SwitchStore>,
+    gate: Gate<Arc<FaultStore>>,
+    store: Arc<FaultStore>,
     clock: ManualClock,
     caller: Caller,
     /// By their ids.
@@ -109,7 +109,7 @@ enum State {
 }
 
 /// What a person says of a request.
-type Decide = fn(&Gate<Arc<SwitchStore>>, &ApprovalId, &str) -> Result<Approval, DecideError>;
+type Decide = fn(&Gate<Arc<FaultStore>>, &ApprovalId, &str) -> Result<Approval, DecideError>;
 
 /// For a call that names an approval which was never asked for: an id that none has.
 const NO_APPROVAL: ApprovalId = ApprovalId::new(CallDigest::new([0; 32]), 0);
@@ -123,7 +123,7 @@ impl Runner {
     /// With approvals in a store of one's own.
     pub fn over(policy: Policy, approvals: impl ApprovalStore + 'static) -> Self {
         let clock = ManualClock::new(START);
-        let store = Arc::new(SwitchStore::default());
+        let store = Arc::new(FaultStore::default());
         let builder = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone());
         let gate = builder.approvals(approvals).build();
         let (caller, summary) = (Caller::default(), Summary::default());
@@ -151,7 +151,7 @@ impl Runner {
     }
 
     /// The gate that decides.
-    pub fn gate(&self) -> &Gate<Arc<SwitchStore>> {
+    pub fn gate(&self) -> &Gate<Arc<FaultStore>> {
         &self.gate
     }
 

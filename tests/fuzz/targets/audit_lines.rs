@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use toolgate::audit::{self, Head, JsonLines, Records};
+use toolgate::audit::{self, ChainHead, JsonLines, Records};
 use toolgate::replay::Replay;
 use toolgate::{Amount, AuditSink, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 use toolgate_fuzz::canonical::hex;
@@ -26,7 +26,7 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| {
 });
 
 /// A log as it is written, and where it stands at its end: one where every write went well, and one where two were cut short.
-static LOGS: LazyLock<[(Vec<u8>, Head); 2]> = LazyLock::new(|| [written(&[]), written(&[3, 5])]);
+static LOGS: LazyLock<[(Vec<u8>, ChainHead); 2]> = LazyLock::new(|| [written(&[]), written(&[3, 5])]);
 
 fuzz_target!(|bytes: &[u8]| {
     let mut tape = Tape(bytes);
@@ -67,7 +67,7 @@ impl Write for Disk {
 }
 
 /// The log of a few calls, of which some texts are torn in their middle.
-fn written(torn: &'static [usize]) -> (Vec<u8>, Head) {
+fn written(torn: &'static [usize]) -> (Vec<u8>, ChainHead) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::new(JsonLines::new(Disk { held: Arc::clone(&held), texts: 0, torn, is_full: false }));
     let clock = ManualClock::new(Timestamp::from_unix_seconds(1_768_473_000));

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toolgate::mcp::{
-    Decided, Ending, FromClient, FromServer, Message, RequestId, Session, ToolDigest, filter_tools_list,
+    Routed, CallOutcome, FromClient, FromServer, Message, RequestId, Session, ToolDigest, filter_tools_list,
 };
 use toolgate::{Gate, Policy, ToolCall};
 use toolgate_fuzz::canonical;
@@ -144,12 +144,12 @@ fn session(tape: &mut Tape<'_>) {
                     let (judged, written) = (gate.check(&call.tool_call()), call.to_json());
                     let allowed = judged.is_allowed();
                     match session.decided(call, judged) {
-                        Decided::Forward { message, id: of } => {
+                        Routed::Forward { message, id: of } => {
                             assert!(allowed && of == id && message == written);
                             assert!(matches!(Message::read(&message), Ok(Message::Call(_))));
                             waiting.insert(id, Waits::Call);
                         }
-                        Decided::Answer { answer } => {
+                        Routed::Answer { answer } => {
                             // The id stands there as it was written, and `-0` is no integer for every reader.
                             let Ok(Message::Other(read)) = Message::read(&answer) else { panic!("{answer}") };
                             let of = read.as_value().get("id").and_then(RequestId::of);
@@ -188,7 +188,7 @@ fn session(tape: &mut Tape<'_>) {
             _ => {
                 let Some(id) = waiting.keys().min().cloned() else { continue };
                 let failed = if who & 8 == 0 {
-                    session.fail(&id, Ending::NotRun, "gone")
+                    session.fail(&id, CallOutcome::NotRun, "gone")
                 } else {
                     given_up.insert(id.clone());
                     session.give_up(&id, "late")
@@ -204,7 +204,7 @@ fn session(tape: &mut Tape<'_>) {
         let counted = waiting.iter().filter(|(_, kind)| **kind == Waits::Call).count();
         assert!(in_flight(&gate) <= counted as u64 && in_flight(&gate) <= 3);
     }
-    let failed = session.fail_all(Ending::Unclear(None), "gone");
+    let failed = session.fail_all(CallOutcome::Unclear(None), "gone");
     assert_eq!(failed.len(), waiting.len());
     failed.into_iter().filter_map(|failed| failed.ended).for_each(|ended| ended.conclude().expect("a store in memory"));
     assert_eq!((session.under_way(), in_flight(&gate)), (0, 0));

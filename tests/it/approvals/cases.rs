@@ -12,7 +12,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use toolgate::approval::{self, ApprovalError, Ask, AsyncApprovalStore, Claim, Verdict};
 use toolgate::charge::{CounterId, Subject};
-use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve, Settle, StoreError};
+use toolgate::store::{
+    CounterStore, InProcess, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+};
 use toolgate::{
     Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, Gate, GateBuilder, Identity,
     ManualClock, MemoryApprovals, Permit, Policy, Timestamp, ToolCall,
@@ -387,23 +389,23 @@ pub(crate) fn what_was_approved_elsewhere_is_used_once(make: Make<'_>) {
     let gate = builder(&json!({})).0.approvals(Arc::clone(&store)).build();
     let arguments = json!({});
     let id = *asked(gate.check(&call(&arguments))).id();
-    assert!(store.spend(&id, at(0), at(0)).unwrap().is_none(), "it has ended");
-    let claim = store.spend(&id, at(10), at(0)).unwrap().unwrap();
+    assert!(store.redeem(&id, at(0), at(0)).unwrap().is_none(), "it has ended");
+    let claim = store.redeem(&id, at(10), at(0)).unwrap().unwrap();
     assert!(gate.pending().unwrap().is_empty(), "the request has its answer");
-    assert!(store.spend(&id, at(10), at(1)).unwrap().is_none());
+    assert!(store.redeem(&id, at(10), at(1)).unwrap().is_none());
     assert!(store.claim(&id, at(1)).unwrap().is_none());
-    assert!(store.hand_back(&claim, at(1)).unwrap());
-    assert!(!store.hand_back(&claim, at(1)).unwrap());
-    let second = store.spend(&id, at(10), at(1)).unwrap().unwrap();
+    assert!(store.restore(&claim, at(1)).unwrap());
+    assert!(!store.restore(&claim, at(1)).unwrap());
+    let second = store.redeem(&id, at(10), at(1)).unwrap().unwrap();
     assert_ne!(claim, second);
-    assert!(!store.hand_back(&claim, at(1)).unwrap(), "that was another turn");
+    assert!(!store.restore(&claim, at(1)).unwrap(), "that was another turn");
     // Another number of the same digest is another request, until there is no room.
     let other = |number| ApprovalId::new(id.digest(), number);
     for number in [7, u64::MAX] {
-        assert!(store.spend(&other(number), at(20), at(2)).unwrap().is_some());
-        assert!(store.spend(&other(number), at(20), at(2)).unwrap().is_none());
+        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().is_some());
+        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().is_none());
     }
-    assert!(matches!(store.spend(&other(8), at(20), at(3)), Err(ApprovalError::Full { capacity: 3 })));
+    assert!(matches!(store.redeem(&other(8), at(20), at(3)), Err(ApprovalError::Full { capacity: 3 })));
     // A person has approved it here too: one request has one use.
     let (first, request) = (other(8), json!({ "amount": 1 }));
     let store = make(Room::default());
@@ -411,14 +413,14 @@ pub(crate) fn what_was_approved_elsewhere_is_used_once(make: Make<'_>) {
     let id = *asked(gate.check(&call(&request))).id();
     gate.approve(&id, "ann").unwrap();
     let permit = allowed(gate.check(&call(&request)));
-    assert!(store.spend(&id, at(10), at(0)).unwrap().is_none());
+    assert!(store.redeem(&id, at(10), at(0)).unwrap().is_none());
     permit.release();
-    assert!(store.spend(&id, at(10), at(0)).unwrap().is_some());
+    assert!(store.redeem(&id, at(10), at(0)).unwrap().is_some());
     assert_eq!(gate.check(&call(&request)).as_str(), "approval_required");
     // After a clock that stepped back, what was spent and forgotten is not taken again.
-    assert!(store.spend(&first, at(10), at(0)).unwrap().is_some());
-    assert!(store.spend(&other(9), at(1_000_000), at(999_999)).unwrap().is_some());
-    assert!(store.spend(&first, at(10), at(0)).unwrap().is_none());
+    assert!(store.redeem(&first, at(10), at(0)).unwrap().is_some());
+    assert!(store.redeem(&other(9), at(1_000_000), at(999_999)).unwrap().is_some());
+    assert!(store.redeem(&first, at(10), at(0)).unwrap().is_none());
 }
 
 pub(crate) use crate::approvals::signed::a_signed_approval_is_used_once;
@@ -448,15 +450,15 @@ impl ApprovalStore for Failing {
         if self.claims_lose.load(Ordering::Relaxed) { Ok(None) } else { self.approvals.claim(id, now) }
     }
 
-    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        self.approvals.spend(id, until, now)
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        self.approvals.redeem(id, until, now)
     }
 
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
         if self.keeps_claims.load(Ordering::Relaxed) {
             return Err(ApprovalError::Unavailable(None));
         }
-        self.approvals.hand_back(claim, now)
+        self.approvals.restore(claim, now)
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
@@ -612,16 +614,16 @@ struct Outrun {
 }
 
 impl CounterStore for Outrun {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         if !self.is_over.swap(true, Ordering::Relaxed) {
-            self.store.reserve(&Reserve::new(ReservationId::new(1), request.now, request.charges))?;
+            self.store.reserve(&ReserveRequest::new(ReservationId::new(1), request.now, request.charges))?;
         }
         self.store.reserve(request)
     }
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.store.peek(request)
     }
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.store.settle(request)
     }
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
@@ -668,11 +670,11 @@ impl AsyncApprovalStore for Mute {
     fn claim<'a>(&'a self, _: &'a ApprovalId, _: Timestamp) -> approval::Answer<'a, Option<Claim>> {
         Box::pin(pending())
     }
-    fn spend<'a>(&'a self, _: &'a ApprovalId, _: Timestamp, _: Timestamp) -> approval::Answer<'a, Option<Claim>> {
+    fn redeem<'a>(&'a self, _: &'a ApprovalId, _: Timestamp, _: Timestamp) -> approval::Answer<'a, Option<Claim>> {
         Box::pin(pending())
     }
-    fn hand_back<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> approval::Answer<'a, bool> {
-        self.0.hand_back(claim, now)
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> approval::Answer<'a, bool> {
+        self.0.restore(claim, now)
     }
     fn pending(&self, now: Timestamp) -> approval::Answer<'_, Vec<Approval>> {
         self.0.pending(now)

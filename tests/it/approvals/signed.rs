@@ -546,12 +546,12 @@ impl ApprovalStore for Blind {
         self.0.claim(id, now)
     }
 
-    fn spend(&self, _: &ApprovalId, _: Timestamp, _: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn redeem(&self, _: &ApprovalId, _: Timestamp, _: Timestamp) -> Result<Option<Claim>, ApprovalError> {
         Err(ApprovalError::Unavailable(None))
     }
 
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        self.0.hand_back(claim, now)
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        self.0.restore(claim, now)
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use toolgate::charge::{Charge, CounterId, Meter, Subject};
-use toolgate::store::{CounterStore, Outcome, Reserve, Settle, StoreError, Tallies, Tally};
+use toolgate::store::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, Tally};
 use toolgate::{Timestamp, Total};
 
 /// Where sums end. One that has come here stays here.
@@ -23,7 +23,7 @@ type Log = BTreeMap<(CounterId, Subject), Vec<Event>>;
 #[derive(Clone)]
 enum Event {
     Charged { now: i64, meter: Meter, amount: u128 },
-    Settled { now: i64, meter: Meter, at: i64, from: u128, to: u128 },
+    ChargeChange { now: i64, meter: Meter, at: i64, from: u128, to: u128 },
     Reset,
 }
 
@@ -37,15 +37,17 @@ impl History {
             match event {
                 Event::Reset => events.clear(),
                 // The first unit in flight, of a call that was charged nothing.
-                event @ Event::Settled { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now } if at > now => {
+                event @ Event::ChargeChange { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now }
+                    if at > now =>
+                {
                     events.push(event.clone());
                 }
                 // What a call has taken out of a bucket beyond its charge, whatever is known of that.
-                event @ Event::Settled { meter: Meter::TokenBucket { .. }, from, to, .. } if to > from => {
+                event @ Event::ChargeChange { meter: Meter::TokenBucket { .. }, from, to, .. } if to > from => {
                     events.push(event.clone());
                 }
                 // Of a counter that was not charged there is nothing else to settle.
-                Event::Settled { .. } if events.is_empty() => {}
+                Event::ChargeChange { .. } if events.is_empty() => {}
                 event => events.push(event.clone()),
             }
         }
@@ -142,7 +144,7 @@ impl History {
                     }
                     used = FULL.min(used + amount);
                 }
-                Event::Settled { at, from, to, .. } if at == latest => used = replaced(used, from, to),
+                Event::ChargeChange { at, from, to, .. } if at == latest => used = replaced(used, from, to),
                 _ => {}
             }
         }
@@ -152,7 +154,7 @@ impl History {
     /// The latest instant at which anything was charged; of a bucket also when it was settled.
     fn latest_instant(&self) -> Option<i64> {
         let instants = self.0.iter().filter_map(|event| match *event {
-            Event::Charged { now, .. } | Event::Settled { now, meter: Meter::TokenBucket { .. }, .. } => Some(now),
+            Event::Charged { now, .. } | Event::ChargeChange { now, meter: Meter::TokenBucket { .. }, .. } => Some(now),
             _ => None,
         });
         instants.max()
@@ -170,7 +172,7 @@ impl History {
                     let slot = slots.entry(step(present)).or_default();
                     *slot = Slot { last: present, used: FULL.min(slot.used + amount) };
                 }
-                Event::Settled { at, from, to, .. } => {
+                Event::ChargeChange { at, from, to, .. } => {
                     if let Some(slot) = slots.get_mut(&step(at)) {
                         slot.used = replaced(slot.used, from, to);
                     }
@@ -191,7 +193,7 @@ impl History {
         for event in &self.0 {
             let (now, less, more) = match *event {
                 Event::Charged { now, amount, .. } => (now, 0, amount),
-                Event::Settled { now, from, to, .. } => (now, from.saturating_sub(to), to.saturating_sub(from)),
+                Event::ChargeChange { now, from, to, .. } => (now, from.saturating_sub(to), to.saturating_sub(from)),
                 Event::Reset => continue,
             };
             let later = present.max(now);
@@ -213,11 +215,11 @@ impl History {
                     *unit = FULL.min(*unit + amount);
                 }
                 // A unit of nothing may become one of something while its lease runs.
-                Event::Settled { at, from: 0, to, now, .. } if at > now => {
+                Event::ChargeChange { at, from: 0, to, now, .. } if at > now => {
                     let unit = units.entry(at).or_default();
                     *unit = replaced(*unit, 0, to);
                 }
-                Event::Settled { at, from, to, .. } => {
+                Event::ChargeChange { at, from, to, .. } => {
                     if let Some(unit) = units.get_mut(&at) {
                         *unit = replaced(*unit, from, to);
                     }
@@ -265,14 +267,14 @@ fn first(now: i64, so: impl Fn(i64) -> bool) -> Option<i64> {
 }
 
 impl Naive {
-    fn tallies(log: &Log, request: &Reserve<'_>) -> Tallies {
+    fn tallies(log: &Log, request: &ReserveRequest<'_>) -> Tallies {
         let history = |charge: &Charge| History::of(log, charge.counter, &charge.subject);
         request.charges.iter().map(|charge| history(charge).tally(charge, request.now.unix_micros())).collect()
     }
 }
 
 impl CounterStore for Naive {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let mut log = self.0.lock().unwrap();
         let before = Self::tallies(&log, request);
         if !before.iter().zip(request.charges).all(|(tally, charge)| tally.has_room(charge)) {
@@ -289,16 +291,16 @@ impl CounterStore for Naive {
         Ok(Outcome::Granted(after))
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let tallies = Self::tallies(&self.0.lock().unwrap(), request);
         let room = tallies.iter().zip(request.charges).all(|(tally, charge)| tally.has_room(charge));
         Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
     }
 
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let mut log = self.0.lock().unwrap();
         for settled in request.charges {
-            let event = Event::Settled {
+            let event = Event::ChargeChange {
                 now: request.now.unix_micros(),
                 meter: settled.charge.meter,
                 at: settled.at.unix_micros(),

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use toolgate::mcp::{Call, Ending, Form, Message, OnChange, Pin, PinError, PinSnapshot, Refusal, ToolDigest, ToolPins};
+use toolgate::mcp::{
+    Call, CallOutcome, Message, OnChange, Pin, PinError, PinSnapshot, Refusal, RefusalFormat, ToolDigest, ToolPins,
+};
 use toolgate::{Decision, Denial, Gate, ManualClock, Policy, ToolCall};
 
 #[derive(Deserialize)]
@@ -65,7 +67,7 @@ fn refusals_are_written_as_the_client_reads_them() {
             assert!(gate.check(&call.tool_call()).is_allowed(), "{description}");
         }
         let decision = gate.check(&call.tool_call());
-        let form = if version == "error" { Form::Error } else { Form::of_version(&version) };
+        let form = if version == "error" { RefusalFormat::Error } else { RefusalFormat::of_version(&version) };
         let written = Refusal::of(&decision).and_then(|refusal| call.answer(&refusal, form));
         let Some(written) = written else {
             assert_eq!(answer, Value::Null, "{description}");
@@ -91,7 +93,7 @@ fn refusals_are_written_as_the_client_reads_them() {
 fn what_could_not_be_read_is_answered_without_an_id() {
     let error = Message::read(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/call"}"#).unwrap_err();
     let refusal = Refusal::from(&Denial::from(error));
-    let answer: Value = serde_json::from_str(&refusal.to_answer_without_id(Form::Structured)).unwrap();
+    let answer: Value = serde_json::from_str(&refusal.to_answer_without_id(RefusalFormat::Structured)).unwrap();
     assert_eq!(answer["id"], Value::Null);
     let facts = &answer["result"]["structuredContent"];
     assert_eq!(facts["code"], "malformed_call");
@@ -103,10 +105,10 @@ fn what_could_not_be_read_is_answered_without_an_id() {
 fn endings_are_told_apart() {
     for EndingCase { description, id, answer, ending, code } in cases("endings.json") {
         let expected = match &*ending {
-            "succeeded" => Ending::Succeeded,
-            "tool_failed" => Ending::ToolFailed,
-            "not_run" => Ending::NotRun,
-            "unclear" => Ending::Unclear(code),
+            "succeeded" => CallOutcome::Succeeded,
+            "tool_failed" => CallOutcome::ToolFailed,
+            "not_run" => CallOutcome::NotRun,
+            "unclear" => CallOutcome::Unclear(code),
             other => panic!("{other}"),
         };
         assert_eq!(call(id.as_deref(), "t").ending(&answer), expected, "{description}");
@@ -124,8 +126,8 @@ fn quota_is_given_back_for_a_call_that_was_not_run() {
     for (answer, again) in answers {
         let Decision::Allow(permit) = gate.check(&call.tool_call()) else { panic!("there is room") };
         match call.ending(answer) {
-            Ending::NotRun => permit.release(),
-            Ending::Succeeded | Ending::ToolFailed | Ending::Unclear(_) => drop(permit),
+            CallOutcome::NotRun => permit.release(),
+            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => drop(permit),
         }
         assert_eq!(gate.would_allow(&[call.tool_call()]).is_ok(), again, "{answer}");
     }

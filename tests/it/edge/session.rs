@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use toolgate::mcp::{
-    Decided, Ended, Ending, Form, FromClient, FromServer, RequestId, Session, filter_tools_list, too_long,
+    CallOutcome, FinishedCall, FromClient, FromServer, RefusalFormat, RequestId, Routed, Session, filter_tools_list,
+    too_long,
 };
 use toolgate::{Gate, Permit};
 
@@ -44,14 +45,14 @@ impl Gateway {
             FromClient::Decide(call) => {
                 let decision = self.gate.check(&call.tool_call());
                 match self.session.decided(call, decision) {
-                    Decided::Forward { message, .. } => Step::ToServer(value(&message)),
-                    Decided::Answer { answer } => Step::ToClient(value(&answer)),
+                    Routed::Forward { message, .. } => Step::ToServer(value(&message)),
+                    Routed::Answer { answer } => Step::ToClient(value(&answer)),
                 }
             }
         }
     }
 
-    fn server(&mut self, text: &str) -> (Step, Option<Ended<Permit>>) {
+    fn server(&mut self, text: &str) -> (Step, Option<FinishedCall<Permit>>) {
         let policy = self.gate.policy();
         match self.session.from_server(text.as_bytes(), |result| filter_tools_list(policy.as_ref(), result)) {
             FromServer::Forward { message, ended, .. } => (Step::ToClient(value(&message)), ended),
@@ -76,7 +77,7 @@ impl Gateway {
         }
     }
 
-    fn ends(&mut self, answer: &str) -> Ending {
+    fn ends(&mut self, answer: &str) -> CallOutcome {
         let (step, ended) = self.server(answer);
         assert_eq!(step, Step::ToClient(value(answer)));
         let ended = ended.unwrap();
@@ -290,11 +291,11 @@ fn an_answer_is_one_to_a_request_under_way() {
     let Step::ToClient(again) = again else { panic!("{again:?}") };
     assert!(again["error"]["message"].as_str().unwrap().contains("is under way"), "{again}");
     let decision = gateway.gate.check(&first.tool_call());
-    let Decided::Forward { id: forwarded, .. } = gateway.session.decided(first, decision) else { panic!("allowed") };
+    let Routed::Forward { id: forwarded, .. } = gateway.session.decided(first, decision) else { panic!("allowed") };
     assert_eq!(forwarded, id("1"));
     // A text is not the number that it spells.
     assert_eq!(gateway.server(&result("\"1\"")).0, Step::Dropped);
-    assert_eq!(gateway.ends(&result("1")), Ending::Succeeded);
+    assert_eq!(gateway.ends(&result("1")), CallOutcome::Succeeded);
     assert!(gateway.server(&result("1")).1.is_none(), "it has ended before");
     assert!(gateway.calls("1", "get_a"), "the id may be used again");
 }
@@ -305,20 +306,20 @@ fn quota_is_given_back_where_the_server_did_not_run_the_tool() {
     let unknown = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"?"}}}}"#);
     for round in 0..3 {
         assert!(gateway.calls("\"a\"", "get_a"), "{round}");
-        assert_eq!(gateway.ends(&unknown("\"a\"")), Ending::NotRun);
+        assert_eq!(gateway.ends(&unknown("\"a\"")), CallOutcome::NotRun);
     }
     assert!(gateway.calls("2", "get_a"));
     let failed = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[],"isError":true}}"#;
-    assert_eq!(gateway.ends(failed), Ending::ToolFailed);
+    assert_eq!(gateway.ends(failed), CallOutcome::ToolFailed);
     assert!(gateway.calls("3", "get_a"));
     assert!(!gateway.calls("4", "get_a"), "both are spent");
     // The connection was refused.
-    let refused = gateway.session.fail(&id("3"), Ending::NotRun, "connection refused").unwrap();
+    let refused = gateway.session.fail(&id("3"), CallOutcome::NotRun, "connection refused").unwrap();
     let answer = value(&refused.answer.unwrap());
     assert_eq!(answer["error"]["message"], "The request was not made: connection refused.");
     refused.ended.unwrap().conclude().unwrap();
     assert!(gateway.calls("4", "get_a"));
-    assert!(gateway.session.fail(&id("3"), Ending::NotRun, "").is_none());
+    assert!(gateway.session.fail(&id("3"), CallOutcome::NotRun, "").is_none());
 }
 
 /// The late answer would end the second call, and be told for its own.
@@ -337,16 +338,16 @@ fn a_late_answer_is_taken_for_no_other_call() {
     assert!(gateway.calls("2", "run"), "what was refused for its id is not counted");
     let late = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#;
     assert!(matches!(gateway.server(late), (Step::Dropped, None)));
-    assert_eq!(gateway.ends(&result("2")), Ending::Succeeded);
+    assert_eq!(gateway.ends(&result("2")), CallOutcome::Succeeded);
     assert!(gateway.calls("1", "run"), "the id is free again");
-    assert_eq!(gateway.ends(&result("1")), Ending::Succeeded);
+    assert_eq!(gateway.ends(&result("1")), CallOutcome::Succeeded);
     // Where no answer can come any more, the id is free at once, and nobody hears of it twice.
     assert!(gateway.calls("3", "run"));
     gateway.session.give_up(&id("3"), "too late").unwrap().ended.unwrap().conclude().unwrap();
-    assert!(gateway.session.fail(&id("3"), Ending::Unclear(None), "gone").is_none());
+    assert!(gateway.session.fail(&id("3"), CallOutcome::Unclear(None), "gone").is_none());
     assert!(gateway.calls("3", "run"));
     gateway.session.give_up(&id("3"), "too late").unwrap().ended.unwrap().conclude().unwrap();
-    assert!(gateway.session.fail_all(Ending::Unclear(None), "gone").is_empty());
+    assert!(gateway.session.fail_all(CallOutcome::Unclear(None), "gone").is_empty());
     assert!(gateway.calls("3", "run"));
 }
 
@@ -357,16 +358,16 @@ fn what_is_cancelled_stays_in_flight_until_it_ends() {
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
     assert_eq!(gateway.client(cancel), Step::ToServer(value(cancel)));
     assert!(!gateway.calls("2", "run"), "the server may be at work on it still");
-    assert_eq!(gateway.ends(&result("1")), Ending::Succeeded);
+    assert_eq!(gateway.ends(&result("1")), CallOutcome::Succeeded);
     assert!(gateway.calls("2", "run"));
     let cancel = cancel.replace(":1", ":2");
     assert_eq!(gateway.client(&cancel), Step::ToServer(value(&cancel)));
-    let failed = gateway.session.fail(&id("2"), Ending::Unclear(None), "no answer in 60 s").unwrap();
+    let failed = gateway.session.fail(&id("2"), CallOutcome::Unclear(None), "no answer in 60 s").unwrap();
     assert_eq!(failed.answer, None, "the client has cancelled it");
     failed.ended.unwrap().conclude().unwrap();
     assert!(gateway.calls("3", "run"));
     assert!(gateway.client(r#"{"jsonrpc":"2.0","id":4,"method":"ping"}"#) != Step::Dropped);
-    let mut lost = gateway.session.fail_all(Ending::Unclear(None), "the server has ended");
+    let mut lost = gateway.session.fail_all(CallOutcome::Unclear(None), "the server has ended");
     lost.sort_by(|a, b| a.answer.cmp(&b.answer));
     let ids: Vec<_> = lost.iter().map(|lost| value(lost.answer.as_ref().unwrap())["id"].clone()).collect();
     assert_eq!(ids, [3, 4]);
@@ -418,7 +419,7 @@ fn refusals_follow_the_version_that_was_agreed_on() {
     assert_eq!(answer["result"]["resultType"], "complete", "{answer}");
     assert!(answer["result"].get("structuredContent").is_some(), "{answer}");
     let mut gateway = Gateway::new();
-    gateway.session = Session::new().with_form(Form::Error);
+    gateway.session = Session::new().with_form(RefusalFormat::Error);
     let Step::ToClient(answer) = gateway.client(&call("1", "pay")) else { panic!("refused") };
     assert_eq!(answer["error"]["code"], -32052);
 }
@@ -479,7 +480,7 @@ proptest! {
         for (of_client, text) in steps {
             let step = if of_client { gateway.client(&text) } else {
                 let (step, ended) = gateway.server(&text);
-                ended.map_or(Ok(()), Ended::<Permit>::conclude).unwrap();
+                ended.map_or(Ok(()), FinishedCall::<Permit>::conclude).unwrap();
                 step
             };
             match step {

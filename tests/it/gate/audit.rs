@@ -17,7 +17,7 @@ use toolgate::{
 
 use crate::model::generate;
 use crate::model::kept_records::Kept;
-use toolgate::trace::SwitchStore;
+use toolgate::trace::FaultStore;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_micros(1_768_473_000_123_456);
@@ -236,7 +236,7 @@ fn grants_record_whom_they_turn_away_and_hosts_what_they_deny() {
 #[test]
 fn what_fails_afterwards_is_recorded_too() {
     let (builder, kept, _) = builder();
-    let store = Arc::new(SwitchStore::default());
+    let store = Arc::new(FaultStore::default());
     let gate = builder.store(Arc::clone(&store)).build();
     let arguments = json!({ "amount": 1 });
     let permit = || match gate.check(&call("pay", &arguments)) {
@@ -287,7 +287,9 @@ mod slow {
     use std::task::{Context, Poll, Waker};
 
     use toolgate::charge::{CounterId, Subject};
-    use toolgate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, Outcome, Reserve, Settle};
+    use toolgate::store::{
+        Answer, AsyncCounterStore, CounterStore, MemoryStore, Outcome, ReserveRequest, SettleRequest,
+    };
 
     pub(super) struct Slow(pub(super) MemoryStore);
 
@@ -307,21 +309,21 @@ mod slow {
     }
 
     impl AsyncCounterStore for Slow {
-        fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
             Box::pin(async move {
                 once().await;
                 self.0.reserve(request)
             })
         }
 
-        fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+        fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
             Box::pin(async move {
                 once().await;
                 self.0.peek(request)
             })
         }
 
-        fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+        fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
             Box::pin(async move {
                 once().await;
                 self.0.settle(request)
@@ -487,7 +489,7 @@ fn who_hears_of_a_failure_may_act_on_it() {
         let grants = late.get().unwrap();
         grants.remove_policy("p");
         grants.revoke("g");
-        grants.end_trial("p");
+        grants.stop_shadow("p");
     });
     let grants = grants.get_or_init(|| Grants::over(&gate.build()));
     grants.replace_policy("p", policy());

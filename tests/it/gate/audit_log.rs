@@ -10,7 +10,8 @@ use std::thread;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use toolgate::audit::{
-    self, AuditError, AuditRecord, AuditSink, Event, Fault, Head, JsonLines, LogError, Records, verify, verify_up_to,
+    self, AuditError, AuditRecord, AuditSink, ChainHead, Event, Fault, JsonLines, LogError, Records, verify,
+    verify_up_to,
 };
 use toolgate::{Code, Gate, Grants, Policy, ToolCall};
 
@@ -152,8 +153,8 @@ fn a_head_shows_that_the_end_is_missing_or_written_anew() {
     let anew = JsonLines::new(Vec::new());
     (0..5).for_each(|_| anew.record(&record("x")).unwrap());
     assert_eq!(fault(verify_up_to(&anew.into_inner()[..], &earlier)), Some((3, Fault::OtherHead)));
-    assert_eq!(head.to_string().parse::<Head>(), Ok(head));
-    assert_eq!(verify(&b""[..]).unwrap().head(), Head::EMPTY);
+    assert_eq!(head.to_string().parse::<ChainHead>(), Ok(head));
+    assert_eq!(verify(&b""[..]).unwrap().head(), ChainHead::EMPTY);
 }
 
 proptest! {
@@ -268,7 +269,7 @@ proptest! {
 }
 
 /// The head of what can be read of a log, up to its torn end.
-fn verify_prefix(place: &Place) -> Head {
+fn verify_prefix(place: &Place) -> ChainHead {
     let bytes = place.read();
     let mut records = Records::new(&bytes[..]);
     while let Some(Ok(_)) = records.next() {}

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{
-    CounterStore, InProcess, MemoryStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError, Tallies,
+    ChargeChange, CounterStore, InProcess, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest,
+    StoreError, Tallies,
 };
 use toolgate::{Code, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
@@ -199,13 +200,13 @@ fn a_store_works_through_pointers() {
 struct Odd(Outcome);
 
 impl CounterStore for Odd {
-    fn reserve(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, _: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         Ok(self.0.clone())
     }
-    fn peek(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, _: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         Ok(self.0.clone())
     }
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, _: &SettleRequest<'_>) -> Result<(), StoreError> {
         Ok(())
     }
     fn reset(&self, _: CounterId, _: &Subject) -> Result<(), StoreError> {
@@ -267,13 +268,13 @@ fn no_wait_is_told_to_a_call_that_can_never_pass() {
 struct Settles(MemoryStore, AtomicUsize);
 
 impl CounterStore for Settles {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.0.reserve(request)
     }
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.0.peek(request)
     }
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.1.fetch_add(1, Ordering::SeqCst);
         self.0.settle(request)
     }
@@ -475,13 +476,13 @@ fn a_counter_that_counts_in_another_way_is_corrupt() {
     for (kept, other) in [(meters[0], meters[1]), (meters[1], meters[0])] {
         let store = MemoryStore::new();
         let made = [charge(kept)];
-        store.reserve(&Reserve::new(ReservationId::new(1), now, &made)).unwrap();
+        store.reserve(&ReserveRequest::new(ReservationId::new(1), now, &made)).unwrap();
         let asked = [charge(other)];
-        let request = Reserve::new(ReservationId::new(2), now, &asked);
+        let request = ReserveRequest::new(ReservationId::new(2), now, &asked);
         assert!(matches!(store.peek(&request), Err(StoreError::Corrupt)));
         assert!(matches!(store.reserve(&request), Err(StoreError::Corrupt)));
-        let settled = [Settled::new(&asked[0], now, toolgate::Amount::ZERO)];
-        let settle = Settle::new(ReservationId::new(2), 1, now, &settled);
+        let settled = [ChargeChange::new(&asked[0], now, toolgate::Amount::ZERO)];
+        let settle = SettleRequest::new(ReservationId::new(2), 1, now, &settled);
         assert!(matches!(store.settle(&settle), Err(StoreError::Corrupt)));
     }
 }

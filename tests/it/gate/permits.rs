@@ -9,12 +9,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use toolgate::charge::{CounterId, Subject};
-use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, Reserve, Settle, StoreError};
+use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 use toolgate::{
     Amount, AsyncPermit, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, ToolCall,
 };
 
-use toolgate::trace::SwitchStore;
+use toolgate::trace::FaultStore;
 
 fn policy(tools: &Value) -> Policy {
     let document = json!({ "version": "1", "default": "deny", "tools": tools });
@@ -29,8 +29,8 @@ fn clock() -> ManualClock {
     ManualClock::new("2026-01-15T10:30:00Z".parse().unwrap())
 }
 
-fn gate(limits: &Value) -> (Gate<Arc<SwitchStore>>, Arc<SwitchStore>, ManualClock) {
-    let (store, clock) = (Arc::new(SwitchStore::default()), clock());
+fn gate(limits: &Value) -> (Gate<Arc<FaultStore>>, Arc<FaultStore>, ManualClock) {
+    let (store, clock) = (Arc::new(FaultStore::default()), clock());
     let builder = Gate::builder().policy(limited(limits)).store(Arc::clone(&store));
     (builder.clock(clock.clone()).build(), store, clock)
 }
@@ -154,13 +154,13 @@ struct Deaf {
 }
 
 impl CounterStore for Deaf {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.counters.reserve(request)
     }
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.counters.peek(request)
     }
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.asked.lock().push((request.id.get(), request.step, request.charges.len()));
         Err(StoreError::Unavailable(None))
     }
@@ -268,7 +268,7 @@ fn an_async_permit_gives_back_settles_and_ends() {
 /// Until a lease ends, nobody knows that the call has: a store that fails is told.
 #[test]
 fn an_end_that_the_store_does_not_hear_is_told() {
-    let store = Arc::new(SwitchStore::default());
+    let store = Arc::new(FaultStore::default());
     let policy = limited(&flight_and_spend());
     let gate = Gate::builder().policy(policy).store(InProcess(Arc::clone(&store))).clock(clock()).build();
     let arguments = json!({ "amount": 10 });
@@ -307,7 +307,7 @@ fn calls_pass_uncounted_where_the_host_says_so() {
         "asks": { "limits": [limit("cheap")], "action": "require_approval" },
         "rated": { "rate_limit": { "max": 1, "window": 60, "scope": "grant" } },
     });
-    let store = Arc::new(SwitchStore::default());
+    let store = Arc::new(FaultStore::default());
     let builder = Gate::builder().policy(policy(&tools)).store(Arc::clone(&store)).clock(clock());
     let gate = builder.pass_uncounted("cheap").pass_uncounted("rated_rate").build();
     let call = |tool| ToolCall::new(tool, None::<&Value>).grant("g");
@@ -335,7 +335,7 @@ fn calls_pass_uncounted_where_the_host_says_so() {
     assert_eq!(gate.check(&call("cheap")).code(), Some(Code::Limit));
 }
 
-fn found(found: &Result<(), Box<toolgate::Obstacle>>) -> (usize, &str, Option<&str>) {
+fn found(found: &Result<(), Box<toolgate::FirstRefusal>>) -> (usize, &str, Option<&str>) {
     let found = found.as_ref().unwrap_err();
     (found.index(), found.decision().as_str(), found.decision().rule())
 }
@@ -349,7 +349,7 @@ fn foresight_at_its_edges() {
         "ask": { "action": "require_approval", "limits": [limit(2, "grant")] },
         "free": {},
     });
-    let store = Arc::new(SwitchStore::default());
+    let store = Arc::new(FaultStore::default());
     let gate = Gate::builder().policy(policy(&tools)).store(Arc::clone(&store)).clock(clock()).build();
     let by = |tool, grant: &'static str| ToolCall::new(tool, None::<&Value>).grant(grant);
     let (t, free) = (by("t", "g"), by("free", "g"));
@@ -416,7 +416,7 @@ fn usage_has_each_counter_of_the_caller() {
         "c": { "action": "deny", "limits": [{ "counter": "bucket", "window": 60, "max": 6, "burst": 2, "scope": "global",
                                               "algorithm": "token_bucket", "shadow": true }] },
     });
-    let store = Arc::new(SwitchStore::default());
+    let store = Arc::new(FaultStore::default());
     let gate = Gate::builder().policy(policy(&tools)).store(Arc::clone(&store)).clock(clock()).build();
     let lines = |caller: &ToolCall<'_>| -> Vec<(String, u64, u64, u64)> {
         let whole = |micros: u64| micros / 1_000_000;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use toolgate::charge::{Charges, CounterId, Subject};
-use toolgate::store::{CounterStore, Outcome, Reserve, Settle, StoreError, Tally};
+use toolgate::store::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tally};
 use toolgate::{Gate, Policy, ToolCall};
 
 /// The charges of a call that the policy allows.
@@ -18,16 +18,16 @@ pub(crate) fn charges(policy: Policy, call: &ToolCall<'_>) -> Charges {
 struct Recorder(Mutex<Charges>);
 
 impl CounterStore for Recorder {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         *self.0.lock().unwrap() = request.charges.into();
         Ok(Outcome::Granted(request.charges.iter().map(|c| Tally::unused(&c.meter, request.now)).collect()))
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.reserve(request)
     }
 
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, _: &SettleRequest<'_>) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -5,14 +5,14 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use toolgate::audit::{self, AuditRecord};
-use toolgate::shadow::Candidate;
+use toolgate::shadow::Shadow;
 use toolgate::{
     Amount, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, Timestamp, ToolCall,
 };
 
 use super::generate::{self, Document, Event};
 use super::interpreter::{self, Model};
-use toolgate::trace::SwitchStore;
+use toolgate::trace::FaultStore;
 
 /// 2026-01-15T10:30:00Z
 const START: i64 = 1_768_473_000_000_000;
@@ -272,8 +272,8 @@ pub(crate) struct World {
     pub(crate) policies: [Policy; 2],
     pub(crate) in_force: usize,
     pub(crate) clock: ManualClock,
-    pub(crate) store: Arc<SwitchStore>,
-    pub(crate) gate: Gate<Arc<SwitchStore>>,
+    pub(crate) store: Arc<FaultStore>,
+    pub(crate) gate: Gate<Arc<FaultStore>>,
     pub(crate) now: i64,
     /// Of each call: its permit, if it was allowed and has not been released or ended.
     pub(crate) calls: Vec<Made>,
@@ -296,7 +296,7 @@ impl World {
     pub(crate) fn of(documents: &[Document; 2]) -> Self {
         let policies = documents.each_ref().map(|document| Policy::from_json(&document.to_json()).unwrap());
         let clock = ManualClock::new(Timestamp::from_unix_micros(START));
-        let store = Arc::new(SwitchStore::default());
+        let store = Arc::new(FaultStore::default());
         let builder = Gate::builder().policy(policies[0].clone()).store(Arc::clone(&store));
         let gate = builder.clock(clock.clone()).build();
         Self { policies, in_force: 0, clock, store, gate, now: START, calls: Vec::new() }
@@ -329,7 +329,7 @@ impl World {
                 self.in_force = 1 - self.in_force;
                 self.gate.replace_policy(self.policies[self.in_force].clone());
             }
-            Event::Settle(of, real, pause) => {
+            Event::SettleRequest(of, real, pause) => {
                 self.pass(*pause);
                 if let Some(at) = self.one(of) {
                     return Came::Answered(self.settle(at, real));
@@ -396,7 +396,7 @@ pub(crate) fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Re
     let (mut quiet, mut watched) = (World::of(documents), World::of(documents));
     let builder = Gate::builder().policy(watched.policies[0].clone()).store(Arc::clone(&watched.store));
     watched.gate = builder.clock(watched.clock.clone()).audit(super::kept_records::Kept::default()).build();
-    watched.gate.try_out(Candidate::new(watched.policies[1].clone()));
+    watched.gate.start_shadow(Shadow::new(watched.policies[1].clone()));
     for event in history {
         match (quiet.happen(event), watched.happen(event)) {
             (Came::Decided(one), Came::Decided(two)) => {
@@ -450,7 +450,9 @@ pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> 
                 }
             }
             audit::Event::Release => permits.remove(&record.id()).unwrap().release(),
-            audit::Event::Settle => permits.get_mut(&record.id()).unwrap().settle(record.amount().unwrap()).unwrap(),
+            audit::Event::SettleRequest => {
+                permits.get_mut(&record.id()).unwrap().settle(record.amount().unwrap()).unwrap()
+            }
             audit::Event::End => drop(permits.remove(&record.id()).unwrap()),
             audit::Event::Policy => {}
             other => prop_assert!(false, "nobody has said anything: {other}"),
@@ -463,8 +465,8 @@ pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> 
 /// A candidate that is the policy in force agrees with it in every call, and its counters hold the same.
 pub(crate) fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let mut world = World::of(documents);
-    let store = Arc::new(SwitchStore::default());
-    world.gate.try_out(Candidate::new(world.policies[0].clone()).store(Arc::clone(&store)));
+    let store = Arc::new(FaultStore::default());
+    world.gate.start_shadow(Shadow::new(world.policies[0].clone()).store(Arc::clone(&store)));
     let builder = Gate::builder().policy(world.policies[0].clone()).store(store);
     let apart = builder.clock(world.clock.clone()).build();
     let mut calls = 0;
@@ -480,7 +482,7 @@ pub(crate) fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -
             prop_assert_eq!(states(&world.gate.usage(&call).unwrap()), states(&apart.usage(&call).unwrap()));
         }
     }
-    let report = world.gate.end_trial().unwrap();
+    let report = world.gate.stop_shadow().unwrap();
     prop_assert_eq!((report.agreed(), report.differed()), (calls, 0), "{:?}", report);
     Ok(())
 }
@@ -535,7 +537,7 @@ pub(crate) fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(),
                 continue;
             }
             Event::Release(of) => model.release(&number(of), now),
-            Event::Settle(of, real, _) => model.settle(&number(of), real, now),
+            Event::SettleRequest(of, real, _) => model.settle(&number(of), real, now),
             Event::End(of) => model.end(&number(of), now),
             Event::Store { down } => {
                 model.set_store_down(*down);

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::conformance::{self, Suite};
 use toolgate::store::{
-    AsyncCounterStore, Counter, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId, Reserve,
-    Settle, Settled, StoreError,
+    AsyncCounterStore, ChargeChange, Counter, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome,
+    ReservationId, ReserveRequest, SettleRequest, StoreError,
 };
 use toolgate::{Amount, Timestamp};
 
@@ -82,7 +82,7 @@ fn threads_that_meet_on_one_counter_are_counted_one_by_one() {
         let places = |thread: usize| {
             start.wait();
             let calls = (0..MAX).map(|call| ReservationId::new(u128::from(call) << 8 | thread as u128));
-            let outcomes = calls.map(|id| store.reserve(&Reserve::new(id, at(1), &charges)).unwrap());
+            let outcomes = calls.map(|id| store.reserve(&ReserveRequest::new(id, at(1), &charges)).unwrap());
             let granted = outcomes.filter_map(|outcome| match outcome {
                 Outcome::Granted(tallies) => Some(tallies[0].used.micros() / 1_000_000),
                 Outcome::Refused(_) => None,
@@ -197,10 +197,10 @@ fn what_has_ended_makes_room_in_its_own_row() {
         Charge::new(CounterId::named(name), Subject::default(), Amount::ONE, None, meter)
     };
     let (ended, new) = ([of("a", 0)], [of("b", 120)]);
-    let request = |charges| Reserve::new(ReservationId::new(1), at(121), charges);
+    let request = |charges| ReserveRequest::new(ReservationId::new(1), at(121), charges);
     let holding_one = |capacity| {
         let store = MemoryStore::with_capacity(capacity);
-        store.reserve(&Reserve::new(ReservationId::new(0), at(1), &ended)).unwrap();
+        store.reserve(&ReserveRequest::new(ReservationId::new(0), at(1), &ended)).unwrap();
         store
     };
     let full = holding_one(1);
@@ -221,7 +221,7 @@ fn a_counter_that_goes_and_comes_again_in_one_call_is_counted() {
     let store = MemoryStore::with_capacity(8);
     let reserve = |second, charges: &[Charge]| {
         assert!(matches!(
-            store.reserve(&Reserve::new(ReservationId::new(0), at(second), charges)),
+            store.reserve(&ReserveRequest::new(ReservationId::new(0), at(second), charges)),
             Ok(Outcome::Granted(_))
         ));
     };
@@ -258,12 +258,12 @@ proptest! {
             if is_reversed {
                 charges.reverse();
             }
-            match store.reserve(&Reserve::new(ReservationId::new(0), at(now), &charges)) {
+            match store.reserve(&ReserveRequest::new(ReservationId::new(0), at(now), &charges)) {
                 Ok(Outcome::Granted(tallies)) if then > 0 => {
                     let settled = charges.iter().zip(&tallies);
                     let settled: Vec<_> =
-                        settled.map(|(charge, tally)| Settled::new(charge, tally.charged_at, units(1))).collect();
-                    store.settle(&Settle::new(ReservationId::new(0), 1, at(now + i64::from(then) * 8), &settled)).unwrap();
+                        settled.map(|(charge, tally)| ChargeChange::new(charge, tally.charged_at, units(1))).collect();
+                    store.settle(&SettleRequest::new(ReservationId::new(0), 1, at(now + i64::from(then) * 8), &settled)).unwrap();
                 }
                 Ok(_) => {}
                 Err(error) => prop_assert!(matches!(error, StoreError::Full { .. }), "{error}"),
@@ -282,7 +282,7 @@ fn forgotten_bucket() -> (MemoryStore, Charge) {
     };
     let store = MemoryStore::with_capacity(4);
     for (second, charge) in [(0, bucket.clone()), (1, of("d1")), (1, of("d2")), (100, of("d3"))] {
-        store.reserve(&Reserve::new(ReservationId::new(0), at(second), &[charge])).unwrap();
+        store.reserve(&ReserveRequest::new(ReservationId::new(0), at(second), &[charge])).unwrap();
     }
     assert_eq!(store.len(), 3, "the bucket is full again, and is not kept");
     (store, bucket)
@@ -293,18 +293,18 @@ fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
     // Also by a clock that has stepped back to where all is forgotten.
     for (second, used) in [(100, 49), (0, 49), (140, 9)] {
         let (store, bucket) = forgotten_bucket();
-        let settled = [Settled::new(&bucket, at(0), units(50))];
+        let settled = [ChargeChange::new(&bucket, at(0), units(50))];
         let now = at(if second == 140 { 100 } else { second });
-        store.settle(&Settle::new(ReservationId::new(0), 1, now, &settled)).unwrap();
+        store.settle(&SettleRequest::new(ReservationId::new(0), 1, now, &settled)).unwrap();
         let looked = [charge(bucket.meter, Amount::ZERO, None)];
-        let tallies = store.peek(&Reserve::new(ReservationId::new(0), at(second), &looked)).unwrap();
+        let tallies = store.peek(&ReserveRequest::new(ReservationId::new(0), at(second), &looked)).unwrap();
         assert_eq!(tallies.tallies()[0].used.micros(), units(used).micros(), "{second}");
         assert_eq!((store.len(), store.snapshot().len()), (4, 4));
     }
     // What is given back late, is there already.
     let (store, bucket) = forgotten_bucket();
-    let settled = [Settled::new(&bucket, at(0), Amount::ZERO)];
-    store.settle(&Settle::new(ReservationId::new(0), 1, at(100), &settled)).unwrap();
+    let settled = [ChargeChange::new(&bucket, at(0), Amount::ZERO)];
+    store.settle(&SettleRequest::new(ReservationId::new(0), 1, at(100), &settled)).unwrap();
     assert_eq!(store.len(), 3);
 }
 
@@ -319,12 +319,15 @@ fn a_full_store_settles_whole() {
     let flight = of("flight", b"s", Meter::InFlight { lease: 60 }, Amount::ZERO);
     let charges = [of("day", b"s", day, units(10)), flight.clone()];
     let id = ReservationId::new(0);
-    let places = store.reserve(&Reserve::new(id, at(0), &charges)).unwrap().tallies().clone();
+    let places = store.reserve(&ReserveRequest::new(id, at(0), &charges)).unwrap().tallies().clone();
     store.reset(flight.counter, &flight.subject).unwrap();
-    store.reserve(&Reserve::new(id, at(0), &[of("day", b"other", day, Amount::ONE)])).unwrap();
-    let settled: Vec<_> =
-        charges.iter().zip(&places).map(|(charge, tally)| Settled::new(charge, tally.charged_at, units(3))).collect();
-    store.settle(&Settle::new(id, 1, at(1), &settled)).unwrap();
-    let used = store.peek(&Reserve::new(id, at(1), &charges)).unwrap();
+    store.reserve(&ReserveRequest::new(id, at(0), &[of("day", b"other", day, Amount::ONE)])).unwrap();
+    let settled: Vec<_> = charges
+        .iter()
+        .zip(&places)
+        .map(|(charge, tally)| ChargeChange::new(charge, tally.charged_at, units(3)))
+        .collect();
+    store.settle(&SettleRequest::new(id, 1, at(1), &settled)).unwrap();
+    let used = store.peek(&ReserveRequest::new(id, at(1), &charges)).unwrap();
     assert_eq!(used.tallies().iter().map(|tally| tally.used.micros()).collect::<Vec<_>>(), [3_000_000; 2]);
 }

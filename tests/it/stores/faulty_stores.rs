@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use toolgate::charge::{Charge, CounterId, Meter, Subject};
 use toolgate::store::conformance::{self, Failures, Suite};
 use toolgate::store::{
-    Answer, AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, Reserve, Settle, StoreError,
-    Tallies,
+    Answer, AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest,
+    StoreError, Tallies,
 };
 use toolgate::{Amount, Timestamp};
 
@@ -63,12 +63,12 @@ impl Faulty {
     }
 
     /// The time as the store takes it.
-    fn now(&self, request: &Reserve<'_>) -> Timestamp {
+    fn now(&self, request: &ReserveRequest<'_>) -> Timestamp {
         let never = self.has(Fault::NeverExpires);
         if never { request.now.min("2026-01-15T12:30:00Z".parse().unwrap()) } else { request.now }
     }
 
-    fn look(&self, request: &Reserve<'_>) -> Result<(Tallies, bool), StoreError> {
+    fn look(&self, request: &ReserveRequest<'_>) -> Result<(Tallies, bool), StoreError> {
         let mut counters = self.counters.lock().unwrap();
         let (mut tallies, mut room) = (Tallies::new(), true);
         for (index, charge) in request.charges.iter().enumerate() {
@@ -96,7 +96,7 @@ impl Faulty {
         Ok((tallies, room))
     }
 
-    fn charge(&self, request: &Reserve<'_>, tallies: &mut Tallies) -> Result<(), StoreError> {
+    fn charge(&self, request: &ReserveRequest<'_>, tallies: &mut Tallies) -> Result<(), StoreError> {
         let mut counters = self.counters.lock().unwrap();
         for (charge, tally) in request.charges.iter().zip(tallies) {
             let drawn = self.drawn.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl Faulty {
 }
 
 impl CounterStore for Faulty {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let turn = (!self.has(Fault::ChecksThenUpdates)).then(|| self.turn.lock().unwrap());
         let (mut tallies, room) = self.look(request)?;
         if turn.is_none() {
@@ -124,7 +124,7 @@ impl CounterStore for Faulty {
             self.charge(request, &mut tallies)?;
         } else if self.has(Fault::ChargesUpToTheRefusal) {
             let fit = request.charges.iter().zip(&tallies).take_while(|(charge, tally)| tally.has_room(charge)).count();
-            let first = Reserve::new(request.id, request.now, &request.charges[..fit]);
+            let first = ReserveRequest::new(request.id, request.now, &request.charges[..fit]);
             self.charge(&first, &mut tallies.clone())?;
         }
         if self.has(Fault::MixesTheOrder) {
@@ -133,7 +133,7 @@ impl CounterStore for Faulty {
         Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let (mut tallies, room) = self.look(request)?;
         if room && self.has(Fault::ChargesWhenAsked) {
             self.charge(request, &mut tallies.clone())?;
@@ -144,7 +144,7 @@ impl CounterStore for Faulty {
         Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) })
     }
 
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let mut counters = self.counters.lock().unwrap();
         if self.has(Fault::DropsWhatIsOwedToForgottenCounters) {
             counters.retain(|_, (_, counter)| counter.expires_at() > request.now);
@@ -248,7 +248,7 @@ async fn wait(mut turns: u32) {
 }
 
 impl AsyncCounterStore for Slow {
-    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         Box::pin(async move {
             wait(request.id.get() as u32 % 3 + 1).await;
             if self.torn {
@@ -265,11 +265,11 @@ impl AsyncCounterStore for Slow {
         })
     }
 
-    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         Box::pin(async move { self.store.peek(request) })
     }
 
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         Box::pin(async move {
             wait(request.id.get() as u32 % 3 + 1).await;
             self.store.settle(request)
@@ -312,7 +312,7 @@ struct Remembering {
 }
 
 impl CounterStore for Remembering {
-    fn reserve(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let mut reserved = self.reserved.lock().unwrap();
         if let Some(outcome) = reserved.get(&request.id.get()) {
             return Ok(outcome.clone());
@@ -322,11 +322,11 @@ impl CounterStore for Remembering {
         Ok(outcome)
     }
 
-    fn peek(&self, request: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.store.peek(request)
     }
 
-    fn settle(&self, request: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         match self.settled.lock().unwrap().insert((request.id.get(), request.step), ()) {
             Some(()) => Ok(()),
             None => self.store.settle(request),

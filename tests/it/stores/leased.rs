@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use serde_json::json;
 use toolgate::charge::{Charge, Charges, CounterId, Meter, Span, Subject};
 use toolgate::store::{
-    Answer, AsyncCounterStore, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId, Reserve,
-    Settle, Settled, StoreError, Tallies, Tally,
+    Answer, AsyncCounterStore, ChargeChange, CounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReservationId,
+    ReserveRequest, SettleRequest, StoreError, Tallies, Tally,
 };
 use toolgate::{Amount, Policy, Timestamp, ToolCall};
 
@@ -79,17 +79,17 @@ impl Remote {
     /// What it holds of a counter, without being asked across the network.
     fn stands(&self, charge: &Charge, now: i64) -> Tally {
         let request = [charge.clone()];
-        let outcome = self.store.peek(&Reserve::new(ReservationId::new(0), at(now), &request)).unwrap();
+        let outcome = self.store.peek(&ReserveRequest::new(ReservationId::new(0), at(now), &request)).unwrap();
         outcome.tallies()[0]
     }
 }
 
 impl AsyncCounterStore for Remote {
-    fn reserve<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         self.answer(|| self.store.reserve(request))
     }
 
-    fn peek<'a>(&'a self, request: &'a Reserve<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         self.answer(|| {
             let outcome = self.store.peek(request)?;
             // Of a charge that has room an instant means nothing, so none is said.
@@ -107,7 +107,7 @@ impl AsyncCounterStore for Remote {
         })
     }
 
-    fn settle<'a>(&'a self, request: &'a Settle<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         self.answer(|| self.store.settle(request))
     }
 
@@ -115,7 +115,7 @@ impl AsyncCounterStore for Remote {
         self.answer(|| self.store.reset(counter, subject))
     }
 
-    fn abandon(&self, request: &Settle<'_>) {
+    fn abandon(&self, request: &SettleRequest<'_>) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.store.settle(request).unwrap();
     }
@@ -172,7 +172,7 @@ fn node(remote: &Arc<Remote>) -> Node {
 }
 
 fn reserve<S: AsyncCounterStore>(store: &S, now: i64, charges: &[Charge]) -> Result<Outcome, StoreError> {
-    block_on(store.reserve(&Reserve::new(next_id(), at(now), charges)))
+    block_on(store.reserve(&ReserveRequest::new(next_id(), at(now), charges)))
 }
 
 fn granted<S: AsyncCounterStore>(store: &S, now: i64, charges: &[Charge]) -> bool {
@@ -186,9 +186,12 @@ fn settle<S: AsyncCounterStore>(
     tallies: &Tallies,
     to: u64,
 ) -> Option<Result<(), StoreError>> {
-    let changes: Vec<_> =
-        charges.iter().zip(tallies).map(|(charge, tally)| Settled::new(charge, tally.charged_at, units(to))).collect();
-    poll_once(store.settle(&Settle::new(next_id(), 1, at(now), &changes)))
+    let changes: Vec<_> = charges
+        .iter()
+        .zip(tallies)
+        .map(|(charge, tally)| ChargeChange::new(charge, tally.charged_at, units(to)))
+        .collect();
+    poll_once(store.settle(&SettleRequest::new(next_id(), 1, at(now), &changes)))
 }
 
 /// The start of the window that a charge was made in.
@@ -215,7 +218,7 @@ type Asked = Vec<(usize, u64, Option<u64>)>;
 enum Step {
     Call { node: usize, asked: Asked },
     Peek { node: usize, asked: Asked },
-    Settle { call: usize, to: u64 },
+    SettleRequest { call: usize, to: u64 },
     Tick { millis: i64 },
     GiveBack { node: usize },
     Reset { counter: usize },
@@ -243,7 +246,7 @@ fn step(nodes: usize, counters: usize) -> impl Strategy<Value = Step> {
         20 => (0..nodes, call).prop_map(|(node, asked)| Step::Call { node, asked }),
         2 => (0..nodes, asked(counters)).prop_map(|(node, asked)| Step::Peek { node, asked }),
         6 => (any::<prop::sample::Index>(), prop_oneof![3 => Just(0), 1 => 0..8u64])
-            .prop_map(|(call, to)| Step::Settle { call: call.index(1 << 16), to }),
+            .prop_map(|(call, to)| Step::SettleRequest { call: call.index(1 << 16), to }),
         2 => prop_oneof![4 => 0..2_000i64, 1 => -70_000..70_000i64].prop_map(|millis| Step::Tick { millis }),
         1 => (0..nodes).prop_map(|node| Step::GiveBack { node }),
     ]
@@ -287,7 +290,7 @@ proptest! {
                 }
                 Step::Peek { asked, .. } => {
                     let charges = charges_of(&templates, &asked, now);
-                    let request = Reserve::new(next_id(), at(now), &charges);
+                    let request = ReserveRequest::new(next_id(), at(now), &charges);
                     let (mine, right) = (block_on(node.peek(&request)).unwrap(), block_on(judge.peek(&request)).unwrap());
                     prop_assert_eq!(matches!(mine, Outcome::Granted(_)), matches!(right, Outcome::Granted(_)));
                     let used = |outcome: &Outcome| outcome.tallies().iter().map(|tally| tally.used).collect::<Vec<_>>();
@@ -298,7 +301,7 @@ proptest! {
                     };
                     prop_assert_eq!(waits(&mine), waits(&right));
                 }
-                Step::Settle { call, to } if !made.is_empty() => {
+                Step::SettleRequest { call, to } if !made.is_empty() => {
                     let (charges, mine, right) = made.swap_remove(call % made.len());
                     settle(&node, now, &charges, &mine, to).unwrap().unwrap();
                     settle(&judge, now, &charges, &right, to).unwrap().unwrap();
@@ -340,7 +343,7 @@ proptest! {
             match step {
                 Step::Call { node, asked } => {
                     let charges = charges_of(&templates, &asked, now);
-                    let request = Reserve::new(next_id(), at(now), &charges);
+                    let request = ReserveRequest::new(next_id(), at(now), &charges);
                     let faulty = remote.fault.lock().unwrap().is_some();
                     match poll_once(nodes[node].reserve(&request)) {
                         Some(Ok(Outcome::Granted(tallies))) => {
@@ -374,7 +377,7 @@ proptest! {
                 }
                 Step::Peek { node, asked } => {
                     let charges = charges_of(&templates, &asked, now);
-                    let request = Reserve::new(next_id(), at(now), &charges);
+                    let request = ReserveRequest::new(next_id(), at(now), &charges);
                     let faulty = remote.fault.lock().unwrap().is_some();
                     let Some(Ok(look)) = poll_once(nodes[node].peek(&request)) else {
                         prop_assert!(faulty);
@@ -384,7 +387,7 @@ proptest! {
                         prop_assert!(matches!(look, Outcome::Granted(_)), "a look refuses what there is room for");
                     }
                 }
-                Step::Settle { call, to } if !made.is_empty() => {
+                Step::SettleRequest { call, to } if !made.is_empty() => {
                     let (node, asked, charges, tallies) = made.swap_remove(call % made.len());
                     let settled = matches!(settle(&nodes[node], now, &charges, &tallies, to), Some(Ok(())));
                     for ((counter, from, _), tally) in asked.iter().zip(&tallies) {
@@ -436,7 +439,7 @@ proptest! {
 fn warm(node: &Node, now: i64, charges: &[Charge]) -> u64 {
     for calls in 1..100 {
         assert!(granted(node, now, charges));
-        if node.try_reserve(&Reserve::new(next_id(), at(now), charges)).is_some() {
+        if node.try_reserve(&ReserveRequest::new(next_id(), at(now), charges)).is_some() {
             return calls + 1;
         }
     }
@@ -485,14 +488,14 @@ fn a_node_that_may_hold_nothing_passes_everything_on() {
         let node = terms(node(&remote));
         let charges = [charge(&templates[0], 5, Some(40), 0), charge(&templates[3], 5, Some(40), 0)];
         let Ok(Outcome::Granted(tallies)) = reserve(&node, 0, &charges) else { panic!("it has room") };
-        assert!(block_on(node.peek(&Reserve::new(next_id(), at(0), &charges))).is_ok());
+        assert!(block_on(node.peek(&ReserveRequest::new(next_id(), at(0), &charges))).is_ok());
         assert!(matches!(settle(&node, 0, &charges, &tallies, 3), Some(Ok(()))));
         assert_eq!(remote.requests(), 3);
-        let changes = [Settled::new(&charges[0], tallies[0].charged_at, units(1))];
+        let changes = [ChargeChange::new(&charges[0], tallies[0].charged_at, units(1))];
         let mut less = charges.clone();
         less[0].amount = units(3);
-        let changes = changes.map(|settled| Settled::new(&less[0], settled.at, settled.to));
-        node.abandon(&Settle::new(next_id(), 1, at(0), &changes));
+        let changes = changes.map(|settled| ChargeChange::new(&less[0], settled.at, settled.to));
+        node.abandon(&SettleRequest::new(next_id(), 1, at(0), &changes));
         let held = charges.each_ref().map(|charge| remote.stands(charge, 0).used.micros() / 1_000_000);
         assert_eq!((held, node.is_empty(), node.len()), ([1, 3], true, 0));
         assert!(Arc::ptr_eq(node.inner(), &remote));
@@ -515,14 +518,14 @@ fn what_is_abandoned_is_what_no_slice_has_served() {
     let Ok(Outcome::Granted(held)) = reserve(&node, 0, &flight) else { panic!("it has room") };
     assert_eq!(remote.stands(&flight[0], 0).used.micros(), 1_000_000);
     let ended = [
-        Settled::new(&window[0], served[0].charged_at, Amount::ZERO),
-        Settled::new(&flight[0], held[0].charged_at, Amount::ZERO),
+        ChargeChange::new(&window[0], served[0].charged_at, Amount::ZERO),
+        ChargeChange::new(&flight[0], held[0].charged_at, Amount::ZERO),
     ];
     let requests = remote.requests();
-    node.abandon(&Settle::new(next_id(), 1, at(0), &ended[..1]));
+    node.abandon(&SettleRequest::new(next_id(), 1, at(0), &ended[..1]));
     assert_eq!(remote.requests(), requests);
     assert_eq!(remote.stands(&flight[0], 0).used.micros(), 1_000_000);
-    node.abandon(&Settle::new(next_id(), 1, at(0), &ended));
+    node.abandon(&SettleRequest::new(next_id(), 1, at(0), &ended));
     assert_eq!(remote.stands(&flight[0], 0).used.micros(), 0);
     assert_eq!(remote.stands(&window[0], 0).used, before);
     let shown = format!("{:?}", LeasedStore::new(InProcess(MemoryStore::with_capacity(9))));
@@ -540,7 +543,7 @@ fn a_remote_store_that_goes_on_failing_is_asked_for_little() {
     let node = node(&remote);
     let charges = [charge(&templates[0], 1, Some(100_000), 0)];
     (0..300).for_each(|_| assert!(granted(&node, 0, &charges)));
-    while node.try_reserve(&Reserve::new(next_id(), at(0), &charges)).is_some() {}
+    while node.try_reserve(&ReserveRequest::new(next_id(), at(0), &charges)).is_some() {}
     let mut spent = Vec::new();
     for _ in 0..3 {
         let before = remote.stands(&charges[0], 0).used.micros();
@@ -573,7 +576,7 @@ fn served(node: &Node, charges: &[Charge]) -> Tallies {
     (0..20).for_each(|_| assert!(granted(node, 0, charges)));
     loop {
         assert!(granted(node, 0, charges));
-        if let Some(outcome) = node.try_reserve(&Reserve::new(next_id(), at(0), charges)) {
+        if let Some(outcome) = node.try_reserve(&ReserveRequest::new(next_id(), at(0), charges)) {
             return outcome.tallies().clone();
         }
     }
@@ -606,14 +609,14 @@ fn a_settlement_that_fails_takes_nothing() {
     let tallies = served(&node, &charges);
     let before = used(&node, &charges);
     let changes = [
-        Settled::new(&charges[0], tallies[0].charged_at, units(2)),
-        Settled::new(&charges[1], tallies[1].charged_at, units(5_000)),
+        ChargeChange::new(&charges[0], tallies[0].charged_at, units(2)),
+        ChargeChange::new(&charges[1], tallies[1].charged_at, units(5_000)),
     ];
     remote.fail_next(Fault::Lost);
     let id = next_id();
-    assert!(block_on(node.settle(&Settle::new(id, 1, at(0), &changes))).is_err());
+    assert!(block_on(node.settle(&SettleRequest::new(id, 1, at(0), &changes))).is_err());
     assert_eq!(used(&node, &charges), before);
-    assert!(block_on(node.settle(&Settle::new(id, 1, at(0), &changes))).is_ok());
+    assert!(block_on(node.settle(&SettleRequest::new(id, 1, at(0), &changes))).is_ok());
     assert_eq!(used(&node, &charges), before + 1);
 }
 
@@ -628,7 +631,7 @@ fn no_wait_is_told_for_what_never_fits() {
         }
         for amount in [11, 12] {
             let never = [charge(&templates[0], amount, Some(10), 0)];
-            let outcome = block_on(node.peek(&Reserve::new(next_id(), at(0), &never))).unwrap();
+            let outcome = block_on(node.peek(&ReserveRequest::new(next_id(), at(0), &never))).unwrap();
             assert!(matches!(outcome, Outcome::Refused(_)) && outcome.tallies()[0].retry_at.is_none(), "after {calls}");
         }
     }
@@ -637,7 +640,7 @@ fn no_wait_is_told_for_what_never_fits() {
 
 /// What the node says of the counter, in units.
 fn used(node: &Node, charges: &[Charge]) -> u64 {
-    let outcome = block_on(node.peek(&Reserve::new(next_id(), at(0), charges))).unwrap();
+    let outcome = block_on(node.peek(&ReserveRequest::new(next_id(), at(0), charges))).unwrap();
     outcome.tallies()[0].used.micros() / 1_000_000
 }
 
@@ -665,7 +668,7 @@ fn a_slice_ends_with_its_window() {
     let node = node(&remote);
     warm(&node, 59 * SECOND, &[charge(&templates[0], 1, Some(1_000), 59 * SECOND)]);
     let next = [charge(&templates[0], 1, Some(1_000), MINUTE)];
-    assert!(node.try_reserve(&Reserve::new(next_id(), at(MINUTE), &next)).is_none());
+    assert!(node.try_reserve(&ReserveRequest::new(next_id(), at(MINUTE), &next)).is_none());
     assert!(granted(&node, MINUTE, &next));
     assert!(remote.stands(&next[0], MINUTE).used >= toolgate::Total::from_micros(1_000_000));
     // A clock that steps back finds the latest window, here as there.
@@ -719,7 +722,7 @@ fn a_remote_store_that_fails_denies_and_loses_nothing_that_is_held() {
     let mixed = [charges[0].clone(), charge(&templates[3], 1, Some(5), 0)];
     let held = |node: &Node| {
         let mut held = 0;
-        while node.try_reserve(&Reserve::new(next_id(), at(0), &charges)).is_some() {
+        while node.try_reserve(&ReserveRequest::new(next_id(), at(0), &charges)).is_some() {
             held += 1;
         }
         held
@@ -734,7 +737,7 @@ fn a_remote_store_that_fails_denies_and_loses_nothing_that_is_held() {
     // A call whose future is dropped midway takes nothing from the slice.
     (0..10).for_each(|_| _ = warm(&node, 0, &charges));
     remote.fail_next(Fault::Hangs);
-    assert!(poll_once(node.reserve(&Reserve::new(next_id(), at(0), &mixed))).is_none());
+    assert!(poll_once(node.reserve(&ReserveRequest::new(next_id(), at(0), &mixed))).is_none());
     assert!(held(&node) > 0);
 }
 
@@ -745,7 +748,7 @@ fn what_costs_more_than_its_estimate_is_recorded_somewhere() {
     let node = node(&remote);
     let charges = [charge(&templates[0], 1, Some(1_000), 0)];
     warm(&node, 0, &charges);
-    let request = Reserve::new(next_id(), at(0), &charges);
+    let request = ReserveRequest::new(next_id(), at(0), &charges);
     let tallies = loop {
         let Ok(Outcome::Granted(tallies)) = block_on(node.reserve(&request)) else { panic!("there is room") };
         if tallies[0].charged_at.unix_micros() == 1 {
@@ -824,7 +827,7 @@ fn a_reset_forgets_the_slice() {
     let charges = [charge(&templates[0], 1, Some(100), 0)];
     warm(&node, 0, &charges);
     block_on(node.reset(charges[0].counter, &charges[0].subject)).unwrap();
-    assert!(node.try_reserve(&Reserve::new(next_id(), at(0), &charges)).is_none());
+    assert!(node.try_reserve(&ReserveRequest::new(next_id(), at(0), &charges)).is_none());
     let calls = (0..300).filter(|_| granted(&node, 0, &charges)).count();
     assert_eq!(calls, 100);
 }
@@ -894,7 +897,7 @@ fn a_call_that_slices_serve_allocates_nothing() {
     for _ in 0..50 {
         warm(&node, 0, &charges);
     }
-    let request = Reserve::new(next_id(), at(0), &charges);
+    let request = ReserveRequest::new(next_id(), at(0), &charges);
     let info = allocation_counter::measure(|| assert!(node.try_reserve(&request).is_some()));
     assert_eq!(info.count_total, 0);
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
-use toolgate::analysis::diff::{self, Comparison, Kind, Tightening, What};
+use toolgate::analysis::diff::{self, ChangeDetail, Comparison, Kind, Tightening};
 use toolgate::{Decision, Effect, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 use crate::model::generate::{self, Document};
@@ -27,13 +27,13 @@ fn rule(path: &str, op: &str, value: &Value) -> Value {
 fn told(found: &Comparison) -> Vec<String> {
     let changes = found.changes().iter().map(|change| {
         let what = match change.what() {
-            What::Call { old, new, witness, edge, .. } => {
+            ChangeDetail::Call { old, new, witness, edge, .. } => {
                 let edge =
                     edge.as_ref().map(|edge| format!(" edge {} {} | {}", edge.path(), edge.alike(), edge.changed()));
                 let (old, new) = (old.decision(), new.decision());
                 format!("{old} > {new}: {witness}{}", edge.unwrap_or_default())
             }
-            What::Terms { text, .. } => text.clone(),
+            ChangeDetail::Terms { text, .. } => text.clone(),
             other => panic!("{other:?}"),
         };
         format!("{} {}: {what}", change.kind(), change.tools())
@@ -474,7 +474,7 @@ proptest! {
         let found = diff::compare(&old, &new);
         let tightens = diff::only_tightens(&old, &new);
         for change in found.changes() {
-            let What::Call { old: said_before, new: said_after, witness, edge, .. } = change.what() else { continue };
+            let ChangeDetail::Call { old: said_before, new: said_after, witness, edge, .. } = change.what() else { continue };
             let judge = |policy: &Policy| rank(policy.evaluate(&witness.call(), witness.at()).effect());
             let (before, after) = (judge(&old), judge(&new));
             let kind = if after < before { Kind::Wider } else { Kind::Narrower };

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use toolgate::audit::{AuditSink, JsonLines};
-use toolgate::replay::{Change, ChangeKind, Replay, Report, Told, Untold};
+use toolgate::replay::{self, Change, ChangeKind, Indeterminate, Replay, Report};
 use toolgate::{AuditRecord, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 use crate::model::generate::{self, Document, Event};
@@ -25,9 +25,9 @@ fn log(records: &[AuditRecord]) -> Vec<u8> {
 }
 
 /// What a replay has told, and its report.
-fn run(replay: Replay, history: &[u8]) -> (Vec<Told>, Report) {
+fn run(replay: Replay, history: &[u8]) -> (Vec<replay::Event>, Report) {
     let mut told = Vec::new();
-    let hear = |one: &Told| {
+    let hear = |one: &replay::Event| {
         told.push(one.clone());
         ControlFlow::Continue(())
     };
@@ -35,13 +35,17 @@ fn run(replay: Replay, history: &[u8]) -> (Vec<Told>, Report) {
     (told, report)
 }
 
-fn changes(told: &[Told]) -> BTreeMap<u64, Change> {
-    let change = |told: &Told| if let Told::Change(change) = told { Some((change.line, change.clone())) } else { None };
+fn changes(told: &[replay::Event]) -> BTreeMap<u64, Change> {
+    let change = |told: &replay::Event| {
+        if let replay::Event::Change(change) = told { Some((change.line, change.clone())) } else { None }
+    };
     told.iter().filter_map(change).collect()
 }
 
-fn untold(told: &[Told]) -> BTreeMap<u64, Untold> {
-    let one = |told: &Told| if let Told::Untold(untold) = told { Some((untold.line, untold.clone())) } else { None };
+fn untold(told: &[replay::Event]) -> BTreeMap<u64, Indeterminate> {
+    let one = |told: &replay::Event| {
+        if let replay::Event::Indeterminate(untold) = told { Some((untold.line, untold.clone())) } else { None }
+    };
     told.iter().filter_map(one).collect()
 }
 
@@ -172,14 +176,14 @@ fn sample_log() -> Vec<u8> {
 fn a_log_is_the_same_by_the_same_policy() {
     let (told, report) = run(Replay::new(sample_policy()), &sample_log());
     assert!(report.is_same() && told.is_empty(), "{told:?}");
-    assert_eq!((report.history(), report.calls(), report.alike()), ("log", 9, 9));
+    assert_eq!((report.history(), report.calls(), report.unchanged()), ("log", 9, 9));
     let text = report.to_string();
     assert!(text.starts_with("9 calls in the log, by policy ") && text.contains("        9  decided alike"), "{text}");
     // Bare records are as good.
     let lines =
         sample_records(true).iter().map(|record| serde_json::to_string(record).unwrap() + "\n").collect::<String>();
     let (_, bare) = run(Replay::new(sample_policy()), lines.as_bytes());
-    assert_eq!((bare.history(), bare.alike(), bare.is_same()), ("records", 9, true));
+    assert_eq!((bare.history(), bare.unchanged(), bare.is_same()), ("records", 9, true));
 }
 
 #[test]
@@ -207,9 +211,9 @@ fn another_policy_changes_by_rule_tool_and_caller() {
     let count = |counts: &[toolgate::replay::Count], kind: ChangeKind| -> Vec<(String, u64)> {
         counts.iter().filter(|it| it.kind == Some(kind)).map(|it| (it.name.clone(), it.count)).collect()
     };
-    assert_eq!(count(report.rules(), ChangeKind::Otherwise), [(pay.to_owned(), 2)]);
-    assert_eq!(count(report.tools(), ChangeKind::Stops), [("pay".to_owned(), 1), ("search".to_owned(), 1)]);
-    assert_eq!(count(report.callers(), ChangeKind::Stops), [("grant g-42".to_owned(), 2)]);
+    assert_eq!(count(report.rules(), ChangeKind::Changed), [(pay.to_owned(), 2)]);
+    assert_eq!(count(report.tools(), ChangeKind::Tightened), [("pay".to_owned(), 1), ("search".to_owned(), 1)]);
+    assert_eq!(count(report.callers(), ChangeKind::Tightened), [("grant g-42".to_owned(), 2)]);
     assert_eq!(count(report.callers(), ChangeKind::Details), [], "how limits stand is no change of a decision");
     let written = serde_json::to_value(&report).unwrap();
     assert_eq!(
@@ -232,7 +236,7 @@ fn approvals_count_as_given() {
     let (told, _) = run(Replay::new(asks(json!(["carl"]))), &sample_log());
     let last = changes(&told).into_values().next_back().unwrap();
     assert_eq!((last.kind, &*last.now.decision), (ChangeKind::Details, "allow"), "{last:?}");
-    let asked = changes(&told).into_values().filter(|it| it.kind == ChangeKind::Stops).count();
+    let asked = changes(&told).into_values().filter(|it| it.kind == ChangeKind::Tightened).count();
     assert_eq!(asked, 3, "nobody was asked of these");
 }
 
@@ -241,7 +245,7 @@ fn what_arguments_are_needed_for_is_told() {
     let bare = log(&sample_records(false));
     let (told, report) = run(Replay::new(sample_policy()), &bare);
     // The searches have no arguments at all.
-    assert_eq!((report.alike(), report.untold(), report.changed() + report.details()), (3, 6, 0), "{report}");
+    assert_eq!((report.unchanged(), report.untold(), report.changed() + report.details()), (3, 6, 0), "{report}");
     let first = untold(&told).into_values().next().unwrap();
     assert_eq!(
         (first.rule.as_deref(), first.needs.as_slice()),
@@ -326,7 +330,7 @@ fn bare_records_are_read_line_by_line() {
     let record = serde_json::to_string(&sample_records(true)[1]).unwrap();
     let text = format!("{record}\n\nnothing\n{record}");
     let report = run(Replay::new(sample_policy()), text.as_bytes()).1;
-    assert_eq!((report.calls(), report.alike()), (2, 1), "{report}");
+    assert_eq!((report.calls(), report.unchanged()), (2, 1), "{report}");
     assert!(findings(&report)[0].starts_with("line 3: no record: "), "{report}");
     let binary = [record.as_bytes(), b"\n\xff\xfe\n"].concat();
     let report = run(Replay::new(sample_policy()), &binary).1;
@@ -351,9 +355,9 @@ fn traces_are_compared_with_kept_answers() {
             (0, 0, broken),
             "{name}: {told:?}"
         );
-        assert!(report.alike() > 10 && report.history() == "trace");
+        assert!(report.unchanged() > 10 && report.history() == "trace");
         let (_, beside) = run(Replay::new(own.clone()).against(own), trace.as_bytes());
-        assert_eq!((beside.alike(), beside.changed() + beside.details() + beside.steps()), (report.alike(), 0));
+        assert_eq!((beside.unchanged(), beside.changed() + beside.details() + beside.steps()), (report.unchanged(), 0));
     }
 }
 
@@ -363,18 +367,18 @@ fn traces_are_compared_with_another_policy() {
         ["code-generator.json", "code-generator.candidate.json"].map(|file| sample(file).parse::<Policy>().unwrap());
     let trace = sample("code-generator.jsonl");
     let (told, report) = run(Replay::new(other.clone()).against(own.clone()), trace.as_bytes());
-    let [stops, passes] = [ChangeKind::Stops, ChangeKind::Passes]
+    let [stops, passes] = [ChangeKind::Tightened, ChangeKind::Loosened]
         .map(|kind| report.rules().iter().filter(|it| it.kind == Some(kind)).map(|it| it.count).sum::<u64>());
     assert!(stops > 0, "{report}");
     assert!(changes(&told).values().all(|it| !it.tool.is_empty() || it.kind == ChangeKind::Details), "{told:?}");
     // The other way round, what was stopped passes.
     let (_, back) = run(Replay::new(own.clone()).against(other), trace.as_bytes());
     let passes_back: u64 =
-        back.rules().iter().filter(|it| it.kind == Some(ChangeKind::Passes)).map(|it| it.count).sum();
+        back.rules().iter().filter(|it| it.kind == Some(ChangeKind::Loosened)).map(|it| it.count).sum();
     assert_eq!((stops, back.changed()), (passes_back, report.changed()), "{passes}");
     // Alone, there is nothing to compare it with; answers that are missing are missed.
     let (_, alone) = run(Replay::new(own.clone()), trace.as_bytes());
-    assert!(alone.alike() == 0 && alone.uncompared() > 10, "{alone}");
+    assert!(alone.unchanged() == 0 && alone.uncompared() > 10, "{alone}");
     let (_, short) = run(Replay::new(own).answers(Cursor::new("")), trace.as_bytes());
     assert_eq!(short.found(), trace.lines().count() as u64, "{short}");
     let lines: BTreeSet<_> = short.findings().iter().map(|it| it.line).collect();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use toolgate::shadow::{Candidate, DifferenceKind};
+use toolgate::shadow::{DifferenceKind, Shadow};
 use toolgate::trace::Runner;
 use toolgate::{Policy, intercept};
 
@@ -65,16 +65,19 @@ fn a_candidate_for_the_code_generator() {
     };
     let runner = || Runner::new(read("code-generator.json").parse().unwrap());
     let (mut alone, mut tried) = (runner(), runner());
-    tried.gate().try_out(Candidate::new(read("code-generator.candidate.json").parse().unwrap()));
+    tried.gate().start_shadow(Shadow::new(read("code-generator.candidate.json").parse().unwrap()));
     for line in read("code-generator.jsonl").lines() {
         let answer = |runner: &mut Runner| serde_json::to_value(runner.answer(line)).unwrap();
         assert_eq!(answer(&mut tried), answer(&mut alone), "{line}");
     }
-    let report = tried.gate().end_trial().unwrap();
+    let report = tried.gate().stop_shadow().unwrap();
     let rules: Vec<_> = report.rules().map(|(kind, rule, _)| (kind, rule)).collect();
     for rule in ["limits/0", "require/0"] {
-        assert!(rules.contains(&(DifferenceKind::Stops, &*format!("/tools/generate_code/{rule}"))), "{rules:?}");
+        assert!(rules.contains(&(DifferenceKind::Tightened, &*format!("/tools/generate_code/{rule}"))), "{rules:?}");
     }
-    assert!(rules.contains(&(DifferenceKind::Passes, "/tools/generate_code/require/1")), "a longer prompt: {rules:?}");
+    assert!(
+        rules.contains(&(DifferenceKind::Loosened, "/tools/generate_code/require/1")),
+        "a longer prompt: {rules:?}"
+    );
     assert!(report.agreed() > report.differed());
 }

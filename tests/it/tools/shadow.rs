@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolgate::charge::{CounterId, Subject};
-use toolgate::shadow::{Candidate, Difference, DifferenceKind};
-use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, Reserve, Settle, StoreError};
+use toolgate::shadow::{Difference, DifferenceKind, Shadow};
+use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 use toolgate::{AsyncPermit, Decision, Gate, Grants, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 use crate::model::kept_records::Kept;
-use toolgate::trace::SwitchStore;
+use toolgate::trace::FaultStore;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
@@ -36,16 +36,15 @@ fn gate(policy: Policy) -> Gate {
 }
 
 /// A candidate whose differences are kept.
-fn candidate(policy: Policy) -> (Candidate, Arc<Mutex<Vec<Difference>>>) {
+fn candidate(policy: Policy) -> (Shadow, Arc<Mutex<Vec<Difference>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&heard);
-    let candidate =
-        Candidate::new(policy).on_difference(move |difference| keep.lock().unwrap().push(difference.clone()));
+    let candidate = Shadow::new(policy).on_difference(move |difference| keep.lock().unwrap().push(difference.clone()));
     (candidate, heard)
 }
 
 /// What a policy has used of its counters in a store, as texts.
-fn used(policy: &Policy, store: &Arc<SwitchStore>, call: &ToolCall<'_>) -> Vec<String> {
+fn used(policy: &Policy, store: &Arc<FaultStore>, call: &ToolCall<'_>) -> Vec<String> {
     let gate = Gate::builder().policy(policy.clone()).store(Arc::clone(store)).clock(ManualClock::new(START)).build();
     gate.usage(call).unwrap().iter().map(|state| state.used().to_string()).collect()
 }
@@ -73,9 +72,9 @@ fn differences_are_told_by_kind_and_rule() {
         "moved": { "require": [{ "conditions": [{ "path": "args.x", "op": "exists", "value": true }] }] },
     }));
     let gate = gate(in_force.clone());
-    assert!(gate.trial().is_none() && gate.end_trial().is_none());
+    assert!(gate.shadow_report().is_none() && gate.stop_shadow().is_none());
     let (candidate, heard) = candidate(next.clone());
-    assert!(gate.try_out(candidate).is_none());
+    assert!(gate.start_shadow(candidate).is_none());
     let arguments = json!({ "secret": 1 });
     for tool in ["same", "laxer", "stricter", "asked", "moved", "full", "full", "unknown"] {
         drop(gate.check(&ToolCall::new(tool, &arguments).user("ann")));
@@ -90,7 +89,7 @@ fn differences_are_told_by_kind_and_rule() {
         "passes /tools/full/limits/0",
     ];
     assert_eq!(told, want);
-    let report = gate.trial().unwrap();
+    let report = gate.shadow_report().unwrap();
     assert_eq!((report.agreed(), report.differed(), report.policy()), (2, 6, next.digest()));
     let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
     let counted = [
@@ -107,8 +106,8 @@ fn differences_are_told_by_kind_and_rule() {
     let written = serde_json::to_value(&report).unwrap();
     assert_eq!(written["rules"][0], json!({ "kind": "passes", "rule": "/tools/full/limits/0", "count": 2 }));
     assert_eq!((&written["policy"], &written["differed"]), (&json!(next.digest().to_string()), &json!(6)));
-    assert_eq!(gate.end_trial(), Some(report));
-    assert!(gate.trial().is_none());
+    assert_eq!(gate.stop_shadow(), Some(report));
+    assert!(gate.shadow_report().is_none());
 
     let heard = heard.lock().unwrap();
     let (ours, theirs) = (heard[1].in_force(), heard[1].candidate());
@@ -129,9 +128,9 @@ fn differences_are_told_by_kind_and_rule() {
 #[test]
 fn a_candidate_counts_apart_and_follows_what_becomes_of_calls() {
     let (in_force, next) = (limited(100), limited(5));
-    let store = Arc::new(SwitchStore::default());
+    let store = Arc::new(FaultStore::default());
     let gate = gate(in_force);
-    gate.try_out(Candidate::new(next.clone()).store(Arc::clone(&store)));
+    gate.start_shadow(Shadow::new(next.clone()).store(Arc::clone(&store)));
     let arguments = json!({ "amount": 2 });
     let call = ToolCall::new("t", &arguments).grant("g");
     let permit = || match gate.check(&call) {
@@ -151,12 +150,12 @@ fn a_candidate_counts_apart_and_follows_what_becomes_of_calls() {
     assert_eq!(used(), ["3", "0"]);
     let real: Vec<_> = gate.usage(&call).unwrap().iter().map(|state| state.used().to_string()).collect();
     assert_eq!(real, ["5", "0"]);
-    let report = gate.trial().unwrap();
+    let report = gate.shadow_report().unwrap();
     assert_eq!((report.agreed(), report.differed()), (2, 1));
     // What was let pass before the end of the trial is followed on.
     let late = permit();
     assert_eq!(used(), ["5", "1"]);
-    gate.end_trial();
+    gate.stop_shadow();
     late.release();
     assert_eq!(used(), ["3", "0"]);
     drop(permit());
@@ -166,9 +165,9 @@ fn a_candidate_counts_apart_and_follows_what_becomes_of_calls() {
 /// A call that the gate stops stays spent with the candidate, and is not in flight.
 #[test]
 fn what_only_the_candidate_lets_pass_stays_spent() {
-    let (store, next) = (Arc::new(SwitchStore::default()), limited(5));
+    let (store, next) = (Arc::new(FaultStore::default()), limited(5));
     let gate = gate(limited(1));
-    gate.try_out(Candidate::new(next.clone()).store(Arc::clone(&store)));
+    gate.start_shadow(Shadow::new(next.clone()).store(Arc::clone(&store)));
     let arguments = json!({ "amount": 2 });
     let call = ToolCall::new("t", &arguments).grant("g");
     assert!(!gate.check(&call).is_allowed());
@@ -181,7 +180,7 @@ fn an_approval_counts_for_the_candidate_too() {
         { "counter": "c", "window": "day", "max": 1, "scope": "grant" }] } });
     let gate = gate(policy(&asks));
     let (same, heard) = candidate(policy(&asks));
-    gate.try_out(same);
+    gate.start_shadow(same);
     let arguments = json!({});
     let call = ToolCall::new("t", &arguments).grant("g");
     let Decision::RequireApproval(request) = gate.check(&call) else { panic!("an approval") };
@@ -193,7 +192,7 @@ fn an_approval_counts_for_the_candidate_too() {
     // Both are full now.
     assert_eq!(gate.check(&call).as_str(), "rate_limited");
     assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
-    assert_eq!(gate.trial().unwrap().agreed(), 4);
+    assert_eq!(gate.shadow_report().unwrap().agreed(), 4);
 }
 
 /// A store that fails, or worse.
@@ -210,15 +209,15 @@ impl Broken {
 }
 
 impl CounterStore for Broken {
-    fn reserve(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn reserve(&self, _: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.fail()
     }
 
-    fn peek(&self, _: &Reserve<'_>) -> Result<Outcome, StoreError> {
+    fn peek(&self, _: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         self.fail()
     }
 
-    fn settle(&self, _: &Settle<'_>) -> Result<(), StoreError> {
+    fn settle(&self, _: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.fail()
     }
 
@@ -232,7 +231,7 @@ fn a_candidate_that_fails_changes_nothing() {
     let store = Arc::new(Broken::default());
     let gate = gate(limited(100));
     let (failing, heard) = candidate(limited(100));
-    gate.try_out(failing.store(Arc::clone(&store)));
+    gate.start_shadow(failing.store(Arc::clone(&store)));
     let arguments = json!({ "amount": 1 });
     let call = ToolCall::new("t", &arguments).grant("g");
     for panics in [false, true] {
@@ -243,28 +242,28 @@ fn a_candidate_that_fails_changes_nothing() {
     let heard = heard.lock().unwrap();
     let told: Vec<_> = heard.iter().map(|it| (it.kind(), it.rule(), it.candidate().failure().unwrap())).collect();
     let unavailable = "the counter store is unavailable";
-    assert_eq!(told[0], (DifferenceKind::Fails, "/tools/t/limits/0", unavailable));
-    assert_eq!(told[1].0, DifferenceKind::Fails);
+    assert_eq!(told[0], (DifferenceKind::Errored, "/tools/t/limits/0", unavailable));
+    assert_eq!(told[1].0, DifferenceKind::Errored);
     assert!(told[1].2.contains("panicked"), "{told:?}");
     assert_eq!(gate.usage(&call).unwrap()[0].used().micros(), 0);
 
     // Nor does one who hears of differences badly, or ends the trial at the first.
     let ended = Arc::new(gate.clone());
     let ender = Arc::clone(&ended);
-    let hasty = Candidate::new(policy(&json!({}))).on_difference(move |_| drop(ender.end_trial()));
-    gate.try_out(hasty);
-    assert!(gate.check(&call).is_allowed() && gate.trial().is_none());
-    gate.try_out(Candidate::new(policy(&json!({}))).on_difference(|_| panic!("on purpose")));
+    let hasty = Shadow::new(policy(&json!({}))).on_difference(move |_| drop(ender.stop_shadow()));
+    gate.start_shadow(hasty);
+    assert!(gate.check(&call).is_allowed() && gate.shadow_report().is_none());
+    gate.start_shadow(Shadow::new(policy(&json!({}))).on_difference(|_| panic!("on purpose")));
     assert!(gate.check(&call).is_allowed());
-    assert_eq!(gate.end_trial().unwrap().differed(), 1);
+    assert_eq!(gate.stop_shadow().unwrap().differed(), 1);
 }
 
 #[test]
 fn a_trial_goes_on_across_a_network_and_over_policies() {
-    let (store, next) = (Arc::new(SwitchStore::default()), limited(5));
+    let (store, next) = (Arc::new(FaultStore::default()), limited(5));
     let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
     let gate = builder.store(InProcess(MemoryStore::new())).build();
-    gate.try_out(Candidate::new(next.clone()).store(Arc::clone(&store)));
+    gate.start_shadow(Shadow::new(next.clone()).store(Arc::clone(&store)));
     let arguments = json!({ "amount": 2 });
     let call = ToolCall::new("t", &arguments).grant("g");
     let permit = || -> AsyncPermit {
@@ -282,7 +281,7 @@ fn a_trial_goes_on_across_a_network_and_over_policies() {
     drop(permit());
     gate.replace_policy(None);
     assert!(!now(gate.check_async(&call)).is_allowed());
-    let report = gate.end_trial().unwrap();
+    let report = gate.stop_shadow().unwrap();
     let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
     assert_eq!(
         (report.agreed(), rules),
@@ -293,38 +292,38 @@ fn a_trial_goes_on_across_a_network_and_over_policies() {
 #[test]
 fn grants_try_candidates_out_by_name() {
     let grants = Grants::new();
-    assert!(!grants.try_out("reader", Candidate::new(policy(&json!({})))), "there is no such policy");
+    assert!(!grants.start_shadow("reader", Shadow::new(policy(&json!({})))), "there is no such policy");
     for name in ["reader", "writer"] {
         grants.replace_policy(name, policy(&json!({ "t": {} })));
         grants.grant(name, None, name, None).unwrap();
     }
-    assert!(grants.try_out("reader", Candidate::new(policy(&json!({})))));
+    assert!(grants.start_shadow("reader", Shadow::new(policy(&json!({})))));
     let none = json!({});
     for grant in ["reader", "writer", "reader", "nobody"] {
         drop(grants.check(&ToolCall::new("t", &none).grant(grant)));
     }
-    let report = grants.trial("reader").unwrap();
+    let report = grants.shadow_report("reader").unwrap();
     assert_eq!((report.agreed(), report.differed()), (0, 2));
-    assert!(grants.trial("writer").is_none() && grants.end_trial("none").is_none());
-    assert_eq!(grants.end_trial("reader"), Some(report));
-    assert!(grants.try_out("reader", Candidate::new(policy(&json!({})))));
+    assert!(grants.shadow_report("writer").is_none() && grants.stop_shadow("none").is_none());
+    assert_eq!(grants.stop_shadow("reader"), Some(report));
+    assert!(grants.start_shadow("reader", Shadow::new(policy(&json!({})))));
     grants.remove_policy("reader");
-    assert!(grants.trial("reader").is_none(), "a trial ends with the policy");
+    assert!(grants.shadow_report("reader").is_none(), "a trial ends with the policy");
 }
 
 /// Under the candidate the call would not have been made either.
 #[test]
 fn what_cannot_be_recorded_is_given_back_to_the_candidate() {
-    let (store, kept) = (Arc::new(SwitchStore::default()), Kept::default());
+    let (store, kept) = (Arc::new(FaultStore::default()), Kept::default());
     let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
     let gate = builder.audit(kept.clone()).require_audit().build();
-    gate.try_out(Candidate::new(limited(100)).store(Arc::clone(&store)));
+    gate.start_shadow(Shadow::new(limited(100)).store(Arc::clone(&store)));
     let arguments = json!({ "amount": 2 });
     let call = ToolCall::new("t", &arguments).grant("g");
     kept.set_down(true);
     assert!(!gate.check(&call).is_allowed());
     assert_eq!(used(&limited(100), &store, &call), ["0", "0"]);
-    assert_eq!(gate.trial().unwrap().agreed(), 1);
+    assert_eq!(gate.shadow_report().unwrap().agreed(), 1);
 }
 
 #[test]
@@ -351,13 +350,13 @@ fn candidates_come_and_go_while_calls_run() {
         let mut judged = 0;
         for round in 0..100 {
             let max = if round % 2 == 0 { 1 } else { 1_000_000 };
-            if let Some(report) = gate.try_out(Candidate::new(limited(max))) {
+            if let Some(report) = gate.start_shadow(Shadow::new(limited(max))) {
                 judged += report.agreed() + report.differed();
             }
             gate.replace_policy(limited(1_000_000 + round));
             thread::sleep(Duration::from_micros(200));
         }
-        assert!(gate.end_trial().is_some());
+        assert!(gate.stop_shadow().is_some());
         stop.store(true, Ordering::Relaxed);
         let made: u64 = calls.into_iter().map(|thread| thread.join().unwrap()).sum();
         assert!(judged <= made);
@@ -379,12 +378,12 @@ fn a_report_is_bounded() {
     let tools: serde_json::Map<String, Value> =
         (0..1100).map(|index| (format!("t{index}"), json!({ "action": "deny" }))).collect();
     let gate = gate("{\"version\":\"1\",\"default\":\"allow\"}".parse().unwrap());
-    gate.try_out(Candidate::new(policy(&Value::Object(tools))));
+    gate.start_shadow(Shadow::new(policy(&Value::Object(tools))));
     let none = json!({});
     for index in 0..1100 {
         drop(gate.check(&ToolCall::new(&format!("t{index}"), &none)));
     }
-    let report = gate.end_trial().unwrap();
+    let report = gate.stop_shadow().unwrap();
     assert_eq!((report.differed(), report.rules().len()), (1100, 1024));
 }
 
@@ -392,10 +391,10 @@ fn a_report_is_bounded() {
 #[test]
 fn a_settlement_that_failed_is_none_for_the_candidate() {
     let policy = limited(50);
-    let (store, apart) = (Arc::new(SwitchStore::default()), Arc::new(SwitchStore::default()));
+    let (store, apart) = (Arc::new(FaultStore::default()), Arc::new(FaultStore::default()));
     let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store));
     let gate = builder.clock(ManualClock::new(START)).build();
-    gate.try_out(Candidate::new(policy.clone()).store(Arc::clone(&apart)));
+    gate.start_shadow(Shadow::new(policy.clone()).store(Arc::clone(&apart)));
     let arguments = json!({ "amount": 10 });
     let call = ToolCall::new("t", &arguments).grant("g");
     let Decision::Allow(mut permit) = gate.check(&call) else { panic!("it has room") };

@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use toolgate::mcp::{Decided, FromClient, FromServer, Message, Session, filter_tools_list};
+use toolgate::mcp::{FromClient, FromServer, Message, Routed, Session, filter_tools_list};
 use toolgate::testing::Suite;
 use toolgate::{Gate, Permit, Policy};
 
@@ -175,8 +175,8 @@ impl Gateway {
                 let judged = call.clone();
                 let decision = self.gate.check(&call.tool_call().grant("g"));
                 match self.session.decided(call, decision) {
-                    Decided::Answer { .. } => (Becomes::Answered, None),
-                    Decided::Forward { message, .. } => {
+                    Routed::Answer { .. } => (Becomes::Answered, None),
+                    Routed::Forward { message, .. } => {
                         assert_eq!(Message::read(&message), Ok(Message::Call(judged)), "what is judged is forwarded");
                         (Becomes::Forwarded, Some(message))
                     }

@@ -56,14 +56,14 @@ impl ApprovalStore for Failing {
         self.approvals.claim(id, now)
     }
 
-    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
         self.step()?;
-        self.approvals.spend(id, until, now)
+        self.approvals.redeem(id, until, now)
     }
 
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
         self.step()?;
-        self.approvals.hand_back(claim, now)
+        self.approvals.restore(claim, now)
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {

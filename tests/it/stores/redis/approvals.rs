@@ -55,12 +55,12 @@ impl ApprovalStore for Waiting {
         self.runtime.block_on(AsyncApprovalStore::claim(&self.store, id, now))
     }
 
-    fn spend(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        self.runtime.block_on(AsyncApprovalStore::spend(&self.store, id, until, now))
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        self.runtime.block_on(AsyncApprovalStore::redeem(&self.store, id, until, now))
     }
 
-    fn hand_back(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        self.runtime.block_on(AsyncApprovalStore::hand_back(&self.store, claim, now))
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        self.runtime.block_on(AsyncApprovalStore::restore(&self.store, claim, now))
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {

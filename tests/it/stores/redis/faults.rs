@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use toolgate::store::redis::RedisStore;
-use toolgate::store::{AsyncCounterStore, Outcome, ReservationId, Reserve, Settle, Settled, StoreError};
+use toolgate::store::{
+    AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+};
 use toolgate::{Amount, Decision, Timestamp};
 
 use super::server::Server;
@@ -272,7 +274,7 @@ fn what_was_sent_twice_counts_once() {
         let store = builder(&format!("redis://{}", proxy.address)).max_skew(ANY_CLOCK).build().unwrap();
         let now = Timestamp::from_unix_seconds(1_790_000_000);
         let charges = charges(3, "g");
-        let request = |id| Reserve::new(ReservationId::new(id), now, &charges);
+        let request = |id| ReserveRequest::new(ReservationId::new(id), now, &charges);
         let used = async || {
             let outcome = AsyncCounterStore::peek(&store, &request(0)).await.unwrap();
             outcome.tallies().iter().map(|tally| tally.used.micros() / 1_000_000).collect::<Vec<_>>()
@@ -280,9 +282,9 @@ fn what_was_sent_twice_counts_once() {
         let reserve = async |id| AsyncCounterStore::reserve(&store, &request(id)).await;
         let Outcome::Granted(tallies) = reserve(1).await.unwrap() else { panic!("there is room") };
         let settled: Vec<_> =
-            charges.iter().zip(&tallies).map(|(c, t)| Settled::new(c, t.charged_at, Amount::ZERO)).collect();
+            charges.iter().zip(&tallies).map(|(c, t)| ChargeChange::new(c, t.charged_at, Amount::ZERO)).collect();
         let settle = async |id, step| {
-            let request = Settle::new(ReservationId::new(id), step, now, &settled);
+            let request = SettleRequest::new(ReservationId::new(id), step, now, &settled);
             AsyncCounterStore::settle(&store, &request).await
         };
         settle(1, 1).await.unwrap();

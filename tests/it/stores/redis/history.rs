@@ -2,7 +2,8 @@
 
 use toolgate::charge::{Charge, Meter, Span};
 use toolgate::store::{
-    AsyncCounterStore, CounterStore, MemoryStore, Outcome, ReservationId, Reserve, Settle, Settled, Tallies, Tally,
+    AsyncCounterStore, ChargeChange, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest,
+    Tallies, Tally,
 };
 use toolgate::{Amount, Timestamp, Total};
 
@@ -123,8 +124,8 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 let amounts: Vec<_> =
                     changes.iter().map(|_| if draw.below(3) == 0 { Amount::ZERO } else { draw.amount(size) }).collect();
                 let settled: Vec<_> =
-                    changes.iter().zip(&amounts).map(|((c, at), to)| Settled::new(c, *at, *to)).collect();
-                let request = Settle::new(from.id, from.step, present, &settled);
+                    changes.iter().zip(&amounts).map(|((c, at), to)| ChargeChange::new(c, *at, *to)).collect();
+                let request = SettleRequest::new(from.id, from.step, present, &settled);
                 memory.settle(&request).unwrap();
                 AsyncCounterStore::settle(&redis, &request).await.unwrap();
                 if draw.below(4) == 0 {
@@ -162,7 +163,7 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 memory.reset(asked[0].counter, &asked[0].subject).unwrap();
                 AsyncCounterStore::reset(&redis, asked[0].counter, &asked[0].subject).await.unwrap();
             }
-            let request = Reserve::new(ids.next(), present, &asked);
+            let request = ReserveRequest::new(ids.next(), present, &asked);
             let told = |what: &str| format!("seed {seed}, step {step}: {what} {asked:#?} at {present}");
             let looked =
                 AsyncCounterStore::peek(&redis, &request).await.unwrap_or_else(|e| panic!("{e:?} {}", told("peek")));

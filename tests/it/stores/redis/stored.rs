@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use toolgate::charge::{Charge, Meter, Span};
 use toolgate::store::redis::{BuildError, RedisStore};
-use toolgate::store::{AsyncCounterStore, Outcome, Reserve, Settle, Settled, StoreError};
+use toolgate::store::{AsyncCounterStore, ChargeChange, Outcome, ReserveRequest, SettleRequest, StoreError};
 use toolgate::{Amount, Timestamp};
 
 use super::server::Server;
@@ -72,7 +72,7 @@ fn a_builder_says_what_is_wrong() {
 fn outside_of_a_runtime_a_store_refuses() {
     let store = RedisStore::builder("redis://127.0.0.1:1").build().unwrap();
     let charges = charges(1, "g");
-    let request = Reserve::new(Ids::default().next(), now(), &charges);
+    let request = ReserveRequest::new(Ids::default().next(), now(), &charges);
     let mut answer = pin!(AsyncCounterStore::reserve(&store, &request));
     let answer = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(answer, Poll::Ready(Err(StoreError::Unavailable(Some(_))))), "{answer:?}");
@@ -91,13 +91,13 @@ fn odd_states_refuse_and_stay_as_they_are() {
         let charges = [charge.clone()];
         let mut ask = || {
             let (id, now) = (ids.next(), now());
-            let request = Reserve::new(id, now, &charges);
+            let request = ReserveRequest::new(id, now, &charges);
             run(async {
                 let peek = AsyncCounterStore::peek(&store, &request).await;
                 let reserve = AsyncCounterStore::reserve(&store, &request).await;
                 let at = reserve.as_ref().map_or(now, |outcome| outcome.tallies()[0].charged_at);
-                let settled = [Settled::new(&charge, at, Amount::ZERO)];
-                let settle = AsyncCounterStore::settle(&store, &Settle::new(id, 1, now, &settled)).await;
+                let settled = [ChargeChange::new(&charge, at, Amount::ZERO)];
+                let settle = AsyncCounterStore::settle(&store, &SettleRequest::new(id, 1, now, &settled)).await;
                 (peek, reserve, settle)
             })
         };
@@ -105,7 +105,7 @@ fn odd_states_refuse_and_stay_as_they_are() {
         let key = if index == 3 {
             // Nothing is in flight any more, and nothing is kept.
             assert!(server.counters().is_empty());
-            let request = Reserve::new(ids.next(), now(), &charges);
+            let request = ReserveRequest::new(ids.next(), now(), &charges);
             run(async { AsyncCounterStore::reserve(&store, &request).await }).unwrap();
             server.counters().remove(0)
         } else {
@@ -113,7 +113,7 @@ fn odd_states_refuse_and_stay_as_they_are() {
         };
         let mut ask = || {
             let (id, now) = (ids.next(), now());
-            let request = Reserve::new(id, now, &charges);
+            let request = ReserveRequest::new(id, now, &charges);
             run(async {
                 (AsyncCounterStore::peek(&store, &request).await, AsyncCounterStore::reserve(&store, &request).await)
             })
@@ -161,7 +161,7 @@ fn all_or_none_where_one_is_odd() {
     let mut ids = Ids::default();
     let charges = charges(3, "g");
     let mut ask = |charges: &[Charge]| {
-        let request = Reserve::new(ids.next(), now(), charges);
+        let request = ReserveRequest::new(ids.next(), now(), charges);
         run(async { AsyncCounterStore::reserve(&store, &request).await })
     };
     ask(&charges[2..]).unwrap();
@@ -181,23 +181,24 @@ fn clocks_that_are_apart_refuse() {
         let mut ids = Ids::default();
         for away in [-3_000_000, -10_000_000_000, 3_000_000, 10_000_000_000] {
             let then = Timestamp::from_unix_micros(now().unix_micros() + away);
-            let request = Reserve::new(ids.next(), then, &charges);
+            let request = ReserveRequest::new(ids.next(), then, &charges);
             let refused = AsyncCounterStore::reserve(&strict, &request).await;
             let Err(StoreError::ClockSkew { skew_millis, bound_millis: 2_000 }) = refused else {
                 panic!("{refused:?}")
             };
             assert!((skew_millis - away / 1_000).abs() < 1_500, "{skew_millis}");
-            let settled = [Settled::new(&charges[0], then, Amount::ZERO)];
-            let refused = AsyncCounterStore::settle(&strict, &Settle::new(request.id, 1, then, &settled)).await;
+            let settled = [ChargeChange::new(&charges[0], then, Amount::ZERO)];
+            let refused = AsyncCounterStore::settle(&strict, &SettleRequest::new(request.id, 1, then, &settled)).await;
             assert!(matches!(refused, Err(StoreError::ClockSkew { .. })));
             assert!(AsyncCounterStore::reserve(&lenient, &request).await.is_ok());
         }
         let at = Timestamp::from_unix_micros(now().unix_micros() - 1_000_000);
-        assert!(AsyncCounterStore::reserve(&strict, &Reserve::new(ids.next(), at, &charges)).await.is_ok());
+        assert!(AsyncCounterStore::reserve(&strict, &ReserveRequest::new(ids.next(), at, &charges)).await.is_ok());
         for outside in
             [Timestamp::MIN, Timestamp::from_unix_micros(-1), Timestamp::from_unix_micros(1 << 53), Timestamp::MAX]
         {
-            let refused = AsyncCounterStore::reserve(&lenient, &Reserve::new(ids.next(), outside, &charges)).await;
+            let refused =
+                AsyncCounterStore::reserve(&lenient, &ReserveRequest::new(ids.next(), outside, &charges)).await;
             assert!(matches!(refused, Err(StoreError::Unavailable(Some(_)))), "{refused:?}");
         }
     });
@@ -212,7 +213,7 @@ fn more_in_flight_than_are_kept_refuse() {
     let charges = [charge];
     let mut ids = Ids::default();
     let mut ask = || {
-        let request = Reserve::new(ids.next(), now(), &charges);
+        let request = ReserveRequest::new(ids.next(), now(), &charges);
         run(async { AsyncCounterStore::reserve(&store, &request).await })
     };
     ask().unwrap();
@@ -238,13 +239,15 @@ fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
     for (to, used) in [(Amount::from_micros(5_000_000).unwrap(), 4_000_000), (Amount::ZERO, 0)] {
         let id = ids.next();
         let charges = [charge.clone()];
-        let made = run(async { AsyncCounterStore::reserve(&store, &Reserve::new(id, now(), &charges)).await }).unwrap();
+        let made =
+            run(async { AsyncCounterStore::reserve(&store, &ReserveRequest::new(id, now(), &charges)).await }).unwrap();
         server.tell::<()>(&[b"DEL", &server.counters().remove(0)]);
-        let settled = [Settled::new(&charge, made.tallies()[0].charged_at, to)];
+        let settled = [ChargeChange::new(&charge, made.tallies()[0].charged_at, to)];
         for _ in 0..2 {
-            run(async { AsyncCounterStore::settle(&store, &Settle::new(id, 1, now(), &settled)).await }).unwrap();
+            run(async { AsyncCounterStore::settle(&store, &SettleRequest::new(id, 1, now(), &settled)).await })
+                .unwrap();
         }
-        let request = Reserve::new(ids.next(), now(), &charges);
+        let request = ReserveRequest::new(ids.next(), now(), &charges);
         let seen = run(async { AsyncCounterStore::peek(&store, &request).await }).unwrap();
         // A little has come back since.
         let seen = seen.tallies()[0].used.micros();

@@ -13,7 +13,7 @@ use toolgate::mcp::{self, Message};
 use toolgate::{Code, Decision, Gate, ManualClock, Permit, Policy, PolicyError, ToolCall, intercept};
 
 use crate::yaml;
-use toolgate::trace::SwitchStore;
+use toolgate::trace::FaultStore;
 
 /// What the engine was seen to do.
 #[derive(Deserialize)]
@@ -133,7 +133,7 @@ fn compare(vector: &Vector) -> Result<Option<Stricter>, String> {
         vector.id
     );
     let clock = ManualClock::new("2026-01-15T10:30:00Z".parse().unwrap());
-    let store = Arc::new(SwitchStore::default());
+    let store = Arc::new(FaultStore::default());
     let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock.clone()).build();
     let mut held: HashMap<String, Permit> = HashMap::new();
     for (index, step) in vector.steps.iter().enumerate() {

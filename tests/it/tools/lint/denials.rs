@@ -51,10 +51,10 @@ fn arguments_left_out_of_any_group_are_found() {
         assert_eq!(found.first().map(|(pointer, _)| pointer), want.as_ref(), "{conditions}");
         let mends = left_out(&source.to_string());
         let below_not = |finding: &Finding| finding.pointer().contains("/not");
-        assert!(mends.iter().all(|one| below_not(one) == one.mend().contains("without `not`")), "{mends:?}");
+        assert!(mends.iter().all(|one| below_not(one) == one.help().contains("without `not`")), "{mends:?}");
     }
     let named = json!({ "version": "1", "default": "deny", "tools": { "notify": rules("deny_if", &json!([g])) } });
-    assert!(left_out(&named.to_string())[0].mend().starts_with("add `\"absent\""));
+    assert!(left_out(&named.to_string())[0].help().starts_with("add `\"absent\""));
 }
 
 #[test]

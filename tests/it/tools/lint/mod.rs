@@ -167,7 +167,7 @@ fn what_is_odd_is_found() {
         assert_eq!(got, want, "{source}");
         assert!(report.is_complete());
         for finding in report.findings() {
-            assert!(finding.line() == 1 && finding.column() > 1 && !finding.mend().is_empty(), "{finding}");
+            assert!(finding.line() == 1 && finding.column() > 1 && !finding.help().is_empty(), "{finding}");
             assert!(finding.claim() != Claim::SlipsThrough || finding.witness().is_some(), "{finding}");
         }
     }
@@ -198,7 +198,7 @@ fn a_catalogue_is_compared_with() {
         .findings()
         .iter()
         .filter(|finding| finding.code() >= FindingCode::NoSuchTool)
-        .map(|finding| (finding.code().as_str(), finding.pointer(), finding.mend()))
+        .map(|finding| (finding.code().as_str(), finding.pointer(), finding.help()))
         .collect();
     let starts: Vec<_> = of_catalogue.iter().map(|(code, pointer, _)| (*code, *pointer)).collect();
     assert_eq!(
@@ -220,18 +220,18 @@ fn a_catalogue_is_compared_with() {
 /// Who writes `Monday` is told what the path holds.
 #[test]
 fn what_is_never_so_is_told_with_what_can_be() {
-    for (condition, mend) in [
+    for (condition, help) in [
         (json!({ "path": "time.weekday", "op": "in", "value": ["sat", "sun"] }), "a number from 1 (Monday) to 7"),
         (json!({ "path": "time.hour", "op": "gte", "value": 24 }), "a number from 0 to 23"),
         (json!({ "path": "time.minute", "op": "eq", "value": "00" }), "a number from 0 to 59"),
         (json!({ "path": "time.date", "op": "gt", "value": 20_260_115 }), "a text such as `2026-01-15`"),
-        (json!({ "path": "call.user", "op": "gt", "value": 1 }), "mend the value, or remove the condition"),
+        (json!({ "path": "call.user", "op": "gt", "value": 1 }), "help the value, or remove the condition"),
     ] {
         let rules = json!({ "require": [{ "conditions": [condition] }] });
         let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules } }).to_string();
         let report = lint::check(&source).unwrap();
         let [finding] = report.findings() else { panic!("{report}") };
-        assert!(finding.code() == FindingCode::NeverHolds && finding.mend().contains(mend), "{finding}");
+        assert!(finding.code() == FindingCode::NeverHolds && finding.help().contains(help), "{finding}");
         assert_eq!(report.to_string(), format!("{finding}\n1 finding\n"));
     }
 }
