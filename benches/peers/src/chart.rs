@@ -83,7 +83,7 @@ pub(crate) fn draw(columns: &[Column]) -> String {
     let _ = writeln!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" \
-         role=\"img\" aria-label=\"Time of one decision by engine, as in the README's table\">\n\
+         role=\"img\" aria-label=\"Time of one decision by engine, as in the tables of docs/performance.md\">\n\
          <style>{STYLE}</style>\n<rect class=\"page\" width=\"{WIDTH}\" height=\"{y}\" rx=\"8\"/>\n\
          <text class=\"title\" x=\"{MARGIN}\" y=\"32\">One decision: median, and ratio to the floor by hand</text>\n\
          <text class=\"soft\" x=\"{MARGIN}\" y=\"52\">Shorter is faster. Logarithmic scale: each \

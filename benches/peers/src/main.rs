@@ -3,8 +3,8 @@
 //! `cargo run --release` in this directory prints medians and the ratios that count; a word after `--` runs what has it
 //! in its title, a number changes how many rounds are run, and `--test` runs each once. The workloads are those of the
 //! crate's own benches. With `--instructions` it counts instructions too, with `--chart FILE` it draws the decisions, and
-//! with `--readme FILE` it writes its tables into a file, between two marks. What the crate's README shows comes from
-//! `cargo run --release -- --instructions --chart ../chart.svg --readme ../../README.md`.
+//! with `--tables FILE` it writes its tables into a page, between two marks. What `docs/performance.md` shows comes from
+//! `cargo run --release -- --instructions --chart ../chart.svg --tables ../../docs/performance.md`.
 
 mod allocations;
 mod chart;
@@ -38,20 +38,20 @@ struct Asked {
     pace: Pace,
     instructions: bool,
     chart: Option<PathBuf>,
-    readme: Option<PathBuf>,
+    tables: Option<PathBuf>,
 }
 
 impl Asked {
     fn from(mut arguments: impl Iterator<Item = String>) -> Self {
         let pace = Pace { rounds: 101, turn: Duration::from_millis(4) };
-        let mut asked = Self { words: Vec::new(), pace, instructions: false, chart: None, readme: None };
+        let mut asked = Self { words: Vec::new(), pace, instructions: false, chart: None, tables: None };
         while let Some(argument) = arguments.next() {
             let mut file = || Some(PathBuf::from(arguments.next().expect("a file's name")));
             match argument.as_str() {
                 "--test" => asked.pace.rounds = 0,
                 "--instructions" => asked.instructions = true,
                 "--chart" => asked.chart = file(),
-                "--readme" => asked.readme = file(),
+                "--tables" => asked.tables = file(),
                 word => match word.parse() {
                     Ok(rounds) if asked.pace.measures() => asked.pace.rounds = rounds,
                     Ok(_) => {}
@@ -109,6 +109,6 @@ fn main() {
     limiters::threads(&asked);
     networked::redis(&asked);
     if asked.pace.measures() {
-        report.publish(asked.chart.as_deref(), asked.readme.as_deref());
+        report.publish(asked.chart.as_deref(), asked.tables.as_deref());
     }
 }

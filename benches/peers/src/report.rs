@@ -84,10 +84,10 @@ fn allocations_of(contender: &mut Contender<'_>, nanoseconds: f64) -> f64 {
 
 impl Report {
     /// Prints the tables, and writes what was asked for.
-    pub(crate) fn publish(&self, chart: Option<&Path>, readme: Option<&Path>) {
+    pub(crate) fn publish(&self, chart: Option<&Path>, page: Option<&Path>) {
         let text = tables::markdown(self);
         println!("\n{text}");
-        if let Some(file) = readme {
+        if let Some(file) = page {
             tables::put_into(file, &text);
         }
         if let Some(file) = chart {

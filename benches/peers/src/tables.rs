@@ -122,11 +122,13 @@ fn conditions() -> String {
     let rustc = Command::new("rustc").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     let rustc = String::from_utf8_lossy(&rustc);
     let peers: Vec<_> = PEERS.iter().map(|peer| format!("`{peer}` {}", version(peer))).collect();
+    // Four to a line, for a page whose lines have at most 100 columns.
+    let peers: Vec<_> = peers.chunks(4).map(|line| line.join(", ")).collect();
     format!(
-        "Measured with {} on {}, {cores} cores, beside {}.\n",
+        "Measured with {} on {}, {cores} cores, beside\n{}.\n",
         rustc.split(" (").next().unwrap_or_default(),
         processor.map_or("an unknown processor", |(_, name)| name.split('@').next().unwrap_or(name).trim()),
-        peers.join(", "),
+        peers.join(",\n"),
     )
 }
 
