@@ -1,4 +1,4 @@
-//! The README's example.
+//! The first example of the guide to gateways.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let arguments = json!({ "amount": amount, "currency": currency });
         let call = ToolCall::new("create_charge", &arguments).grant("g-42").session("s-7");
         match gate.check(&call) {
-            // Forward the call now. Its quota is spent; `permit.release()` gives it back if the call was certainly not made.
+            // Forward the call now. Its quota is spent; release the permit if the call was not made.
             Decision::Allow(permit) => println!("allowed: {:?}", permit.limits()),
             Decision::Deny(denial) => println!("denied, {}: {}", denial.code(), denial.message()),
             Decision::RateLimit(limited) => println!("wait {:?}: {}", limited.retry_after(), limited.message()),
