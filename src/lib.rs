@@ -1,3 +1,4 @@
+#![cfg_attr(doc, doc = include_str!("docs.links"))]
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -7,6 +8,7 @@ pub mod audit;
 mod call;
 pub mod charge;
 mod decision;
+#[cfg(doc)]
 pub mod docs;
 mod gate;
 mod grants;
@@ -26,7 +28,6 @@ pub use call::{Arguments, Caller, Identity, ToolCall};
 pub use decision::{
     ApprovalRequest, AsyncPermit, Decision, Denial, Leave, LimitState, Permit, RateLimited, SettleError,
 };
-pub use docs::security;
 pub use gate::{FirstRefusal, Gate, GateBuilder, shadow};
 pub use grants::{Access, Grant, GrantError, Grants};
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};

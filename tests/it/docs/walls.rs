@@ -102,8 +102,7 @@ fn no_module_imports_itself_by_a_circle() {
 fn the_face_defines_nothing() {
     let face = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
     for line in face.lines().filter(|line| !line.is_empty()) {
-        let is_plain =
-            ["#![", "#[cfg(feature", "mod ", "pub mod ", "pub use "].iter().any(|start| line.starts_with(start));
+        let is_plain = ["#[cfg(", "#![", "mod ", "pub mod ", "pub use "].iter().any(|start| line.starts_with(start));
         assert!(is_plain, "{line}");
     }
 }
@@ -117,22 +116,45 @@ fn the_changelog_tells_of_this_version() {
 }
 
 #[test]
-fn the_readme_shows_the_quick_start() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+fn the_guide_to_gateways_shows_the_quick_start() {
+    let guide = std::fs::read_to_string(root().join("docs/gateways.md")).unwrap();
     let example = std::fs::read_to_string(root().join("examples/quickstart.rs")).unwrap();
     let code = example.split_once("\nuse ").unwrap().1;
-    assert!(readme.contains(code), "the README's quick start is not examples/quickstart.rs");
+    assert!(guide.contains(code), "the program in docs/gateways.md is not examples/quickstart.rs");
 }
 
 #[test]
-fn the_readme_gives_a_reason_for_every_dependency() {
+fn every_dependency_has_a_reason() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let table = readme.split_once("## Dependencies").unwrap().1;
-    let section = manifest.split_once("[dependencies]").unwrap().1.split_once("\n[").unwrap().0;
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let table = page.split_once("\n## Dependencies\n").unwrap().1.split_once("\n## ").unwrap().0;
+    let section = manifest.split_once("\n[dependencies]\n").unwrap().1.split_once("\n[").unwrap().0;
     let names: Vec<_> = section.lines().filter_map(|line| Some(line.split_once(" =")?.0)).collect();
     assert!(names.len() > 8);
     for name in names {
-        assert!(table.contains(&format!("`{name}`")), "{name} has no reason in the README");
+        assert!(table.contains(&format!("`{name}`")), "docs/architecture.md gives no reason for {name}");
     }
+}
+
+#[test]
+fn the_readme_has_at_most_200_lines() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.lines().count() <= 200);
+}
+
+/// Of the documents in the guides: an example that is a whole policy.
+#[test]
+fn policies_in_the_guides_can_be_read() {
+    let mut policies = 0;
+    for page in ["README.md", "docs/language.md", "docs/limits.md", "docs/tools.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        for example in text.split("\n```json\n").skip(1) {
+            let json = example.split_once("\n```").unwrap().0;
+            if json.contains("\"version\"") {
+                policies += 1;
+                toolgate::Policy::from_json(json).unwrap_or_else(|error| panic!("{page}: {error}"));
+            }
+        }
+    }
+    assert!(policies >= 4);
 }

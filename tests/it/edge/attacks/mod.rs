@@ -337,7 +337,7 @@ fn every_promise_names_what_proves_it() {
             }
         }
     }
-    let section = page.split_once("## What is promised").unwrap().1.split_once("\n## ").unwrap().0;
+    let section = page.split_once("## Promises").unwrap().1.split_once("\n## ").unwrap().0;
     let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     assert!(rows.len() > 15);
     for row in rows {
