@@ -1,3 +1,10 @@
 //! The documents of the repository, compared with its code.
 
-mod walls;
+mod guides;
+mod imports;
+
+use std::path::Path;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
