@@ -1,5 +1,5 @@
-//! Writes the public API that a rustdoc JSON describes, one item a line, for people to read and for `diff` to compare; and what of one
-//! such list another one breaks.
+//! Lists the public API that a rustdoc JSON describes, one item a line, for people to read and for
+//! `diff` to compare. Compares two such lists, and reports the promises that the second one breaks.
 //!
 //!     toolgate-api list target/doc/toolgate.json
 //!     toolgate-api broken OLD.txt NEW.txt
@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::Write;
 
-/// Traits that no host can name, and that come and go with the compiler.
+/// Traits that no host can name, and that vary with the compiler.
 const UNSTABLE: [&str; 3] = ["Freeze", "StructuralPartialEq", "UnsafeUnpin"];
 
-/// What is left of the lines: an implementation promises a trait, and the trait says which methods that brings.
+/// Leaves out the methods of implemented traits: the implementation promises the trait, and the
+/// trait declares the methods.
 fn promises(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
     let mut methods = None;
     lines.filter(move |line| {
@@ -32,15 +33,17 @@ fn path(line: &str) -> &str {
     rest.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).next().unwrap_or(rest).trim_end_matches(':')
 }
 
-/// What a list promises that another does not keep, each with why. Stricter than need be in two things that a list cannot tell: a
-/// declaration that is written otherwise is taken for another one, and a new method of a trait for one that has no body.
+/// Lists the promises of a list that another one breaks, each with the reason. Too strict in two
+/// cases that a list does not show: a declaration in another notation counts as another one, and a
+/// new method of a trait as one without a body.
 fn broken(old: &str, new: &str) -> Vec<String> {
     let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (old.lines().collect(), new.lines().collect());
     let declared = |words: &'static [&'static str]| -> BTreeSet<&str> {
         old.iter().filter(|line| words.iter().any(|word| line.starts_with(word))).map(|line| path(line)).collect()
     };
     let traits = declared(&["pub trait ", "pub unsafe trait "]);
-    let enums = declared(&["pub enum "]); // one that may grow begins with #[non_exhaustive]
+    // The line of an enum that may grow begins with #[non_exhaustive].
+    let enums = declared(&["pub enum "]);
     let gone = old.difference(&new).map(|line| format!("gone or changed: {line}"));
     let added = new.difference(&old).filter_map(|line| {
         let (owner, _) = path(line).rsplit_once("::")?;
@@ -53,7 +56,7 @@ fn broken(old: &str, new: &str) -> Vec<String> {
             && !line.starts_with("impl")
             && !line.contains(" const ")
         {
-            Some(format!("new in an enum that hosts match whole: {line}"))
+            Some(format!("new in an enum that hosts match exhaustively: {line}"))
         } else {
             None
         }
@@ -65,7 +68,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let lines: Vec<String> = match words.as_slice() {
-        // Blanket implementations are those of other crates; that a type is `Send` or `Clone` is the crate's own promise.
+        // Blanket implementations belong to other crates. `Send` and `Clone` of a type are promises
+        // of this one.
         ["list", json] => {
             let api = public_api::Builder::from_rustdoc_json(json).omit_blanket_impls(true).build()?;
             promises(api.items().map(ToString::to_string)).collect()
@@ -94,17 +98,24 @@ mod tests {
         pub fn toolgate::Gate<S>::check(&self) -> bool";
 
     #[test]
-    fn what_is_added_where_it_may_be_breaks_nothing() {
+    fn compatible_additions_break_nothing() {
         let new = format!(
-            "{OLD}\npub toolgate::Code::New\npub fn toolgate::Gate<S>::explain(&self)\npub fn toolgate::Decision<P>::is_it(&self)\n\
-             pub mod toolgate::new\npub trait toolgate::New\npub fn toolgate::New::act(&self)\npub enum toolgate::E\npub toolgate::E::A\n\
+            "{OLD}\n\
+             pub toolgate::Code::New\n\
+             pub fn toolgate::Gate<S>::explain(&self)\n\
+             pub fn toolgate::Decision<P>::is_it(&self)\n\
+             pub mod toolgate::new\n\
+             pub trait toolgate::New\n\
+             pub fn toolgate::New::act(&self)\n\
+             pub enum toolgate::E\n\
+             pub toolgate::E::A\n\
              impl core::fmt::Debug for toolgate::Decision<P>"
         );
         assert_eq!(broken(OLD, &new), Vec::<String>::new());
     }
 
     #[test]
-    fn what_is_gone_changed_or_asked_of_hosts_breaks() {
+    fn reports_removals_changes_and_new_duties_of_hosts() {
         let new = OLD
             .replace("check(&self)", "check(&self, u8)")
             .replace("impl<S> core::marker::Send for toolgate::Gate<S>\n", "")
@@ -115,13 +126,13 @@ mod tests {
                 "gone or changed: impl<S> core::marker::Send for toolgate::Gate<S>",
                 "gone or changed: pub fn toolgate::Gate<S>::check(&self) -> bool",
                 "new in a trait that hosts implement: pub fn toolgate::store::CounterStore::release(&self)",
-                "new in an enum that hosts match whole: pub toolgate::Decision::Perhaps",
+                "new in an enum that hosts match exhaustively: pub toolgate::Decision::Perhaps",
             ]
         );
     }
 
     #[test]
-    fn an_implementation_stands_for_its_methods() {
+    fn lists_an_implementation_without_its_methods() {
         let lines = [
             "pub struct toolgate::A",
             "impl toolgate::A",
