@@ -14,7 +14,7 @@ use redis::{Client, Cmd, IntoConnectionInfo, Script, Value};
 use tokio::runtime::Runtime;
 use toolgate::Amount;
 use toolgate::store::redis::RedisStore;
-use toolgate::store::{AsyncCounterStore, Outcome, ReservationId, ReserveRequest, SettleRequest, ChargeChange};
+use toolgate::store::{AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest};
 
 use crate::counters::{Request, Requests};
 use crate::race::{Claim, Contender, claim, race, shown};

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toolgate::mcp::{
-    Routed, CallOutcome, FromClient, FromServer, Message, RequestId, Session, ToolDigest, filter_tools_list,
+    CallOutcome, FromClient, FromServer, Message, RequestId, Routed, Session, ToolDigest, filter_tools_list,
 };
 use toolgate::{Gate, Policy, ToolCall};
 use toolgate_fuzz::canonical;
