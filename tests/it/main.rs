@@ -1,4 +1,4 @@
-//! One integration binary, with a room for each part of the crate.
+//! One integration test binary, with a module for each part of the crate.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

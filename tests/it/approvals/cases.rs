@@ -342,7 +342,8 @@ pub(crate) fn so_many_requests_of_one_asker_wait(make: Make<'_>) {
     assert_eq!(denial.code(), Code::StoreUnavailable);
     let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
     assert_eq!(cause.to_string(), "3 requests of this caller wait already");
-    // Those that wait can be asked for again, and others are not hindered: not a grant, and not who has none.
+    // Those that wait can be asked for again, and others are not hindered: not a grant, and not who
+    // has none.
     asked(gate.check(&of("g", 2)));
     for other in
         [of("h", 0), of("", 0), ToolCall::new("pay", &arguments[0]), ToolCall::new("pay", &arguments[0]).user("g")]
@@ -681,7 +682,8 @@ impl AsyncApprovalStore for Mute {
     }
 }
 
-/// Whoever hangs up while an approval is claimed makes no call, and holds no place of those that may run at once.
+/// Whoever hangs up while an approval is claimed makes no call, and holds no place of those that
+/// may run at once.
 #[tokio::test]
 async fn a_decision_that_nobody_waits_for_leaves_nothing_in_flight() {
     let limits = json!([

@@ -175,7 +175,8 @@ fn what_the_service_signs_passes_once() {
     assert_eq!(gate.usage(&call(&ten)).unwrap()[0].used().to_string(), "1");
 }
 
-/// A text that was signed later holds longer than the one that was used, and than what was approved and used here.
+/// A text that was signed later holds longer than the one that was used, and than what was approved
+/// and used here.
 #[test]
 fn a_request_that_is_signed_again_later_still_has_one_use() {
     let ten = arguments(10);

@@ -1,4 +1,5 @@
-//! What each way to count promises, proved on random calls against plain sums over all that was admitted.
+//! What each way to count promises, proved on random calls against plain sums over all that was
+//! admitted.
 
 use proptest::prelude::*;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
@@ -9,8 +10,8 @@ use crate::counting::naive_store::Naive;
 
 const SECOND: i64 = 1_000_000;
 
-/// One call, so long after the one before (or before it), of so many millionths; and the part, in hundredths, that a call of
-/// late is settled to after it.
+/// One call, so long after the one before (or before it), of so many millionths; and the part, in
+/// hundredths, that a call of late is settled to after it.
 #[derive(Clone, Debug)]
 struct Call {
     wait: i64,
@@ -115,9 +116,9 @@ impl Run {
 }
 
 proptest! {
-    /// Never more than `max` in any interval of the window's length. An interval that holds too much also does so if it ends
-    /// with the last charge in it, so that those are all there is to look at: whenever a call is admitted, the interval that ends
-    /// with it.
+    /// Never more than `max` in any interval of the window's length. An interval that holds too
+    /// much also does so if it ends with the last charge in it, so that those are all there is to
+    /// look at: whenever a call is admitted, the interval that ends with it.
     #[test]
     fn sliding_never_passes_max_in_any_interval((seconds, calls) in windows(), max in 1u64..20) {
         let mut run = Run::new(Meter::Sliding { seconds }, max);
@@ -133,7 +134,8 @@ proptest! {
         }
     }
 
-    /// What is refused would also be refused by a log of every charge that counts each for a 64th of the window longer.
+    /// What is refused would also be refused by a log of every charge that counts each for a 64th
+    /// of the window longer.
     #[test]
     fn sliding_refuses_too_early_by_a_64th_at_most((seconds, calls) in windows(), max in 1u64..20) {
         let mut run = Run::new(Meter::Sliding { seconds }, max);
@@ -170,7 +172,8 @@ proptest! {
         }
     }
 
-    /// At every instant no more is in flight than `max`: what was admitted, has not ended, and whose lease has not run out.
+    /// At every instant no more is in flight than `max`: what was admitted, has not ended, and
+    /// whose lease has not run out.
     #[test]
     fn no_more_than_max_are_in_flight((lease, calls) in windows(), max in 1u64..20) {
         let mut run = Run::new(Meter::InFlight { lease }, max);

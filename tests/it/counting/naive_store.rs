@@ -1,8 +1,9 @@
 //! A deliberately naive store: the judge of the real ones.
 //!
-//! It keeps a log of all that ever happened to a counter and, for every question, reads it from the first line to the last. It shares no
-//! arithmetic with the crate: what there is in closed form is searched for here. So where both agree on random histories, a
-//! mistake would have to be made twice.
+//! It keeps a log of all that ever happened to a counter and, for every question, reads it from the
+//! first line to the last. It shares no arithmetic with the crate: what there is in closed form is
+//! searched for here. So where both agree on random histories, a mistake would have to be made
+//! twice.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -42,8 +43,9 @@ impl History {
                 {
                     events.push(event.clone());
                 }
-                // What a call has taken out of a bucket beyond its charge, whatever is known of that.
-                event @ Event::ChargeChange { meter: Meter::TokenBucket { .. }, from, to, .. } if to > from => {
+                // What a call has taken out of a bucket beyond its charge, whatever is known of
+                // that.
+                event @ Event::Settled { meter: Meter::TokenBucket { .. }, from, to, .. } if to > from => {
                     events.push(event.clone());
                 }
                 // Of a counter that was not charged there is nothing else to settle.
@@ -183,7 +185,8 @@ impl History {
         slots
     }
 
-    /// What is missing from a bucket, in shares of a millionth: as many as microseconds bring back `refill` of them.
+    /// What is missing from a bucket, in shares of a millionth: as many as microseconds bring back
+    /// `refill` of them.
     fn missing(&self, refill: u128, seconds: u32, now: i64) -> u128 {
         let shares = u128::from(seconds) * 1_000_000;
         let (mut present, mut missing) = (i64::MIN, 0u128);
@@ -204,7 +207,8 @@ impl History {
         flow(missing, present, present.max(now))
     }
 
-    /// What is in flight, by the end of its lease. What has run out when another call came is gone for good.
+    /// What is in flight, by the end of its lease. What has run out when another call came is gone
+    /// for good.
     fn units(&self) -> BTreeMap<i64, u128> {
         let mut units: BTreeMap<i64, u128> = BTreeMap::new();
         for event in &self.0 {

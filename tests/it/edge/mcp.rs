@@ -83,7 +83,8 @@ fn refusals_are_written_as_the_client_reads_them() {
             }
         }
         let mut answer = answer;
-        // Compared as texts above: whether 1E2 and 100.0 are equal depends on what the build enables in `serde_json`.
+        // Compared as texts above: whether 1E2 and 100.0 are equal depends on what the build
+        // enables in `serde_json`.
         (read["id"], answer["id"]) = (Value::Null, Value::Null);
         assert_eq!(read, answer, "{description}");
     }

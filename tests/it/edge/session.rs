@@ -1,4 +1,5 @@
-//! A connection through a gateway: what is forwarded, what is answered, and what becomes of permits.
+//! A connection through a gateway: what is forwarded, what is answered, and what becomes of
+//! permits.
 
 use std::collections::HashMap;
 
@@ -136,7 +137,8 @@ fn what_is_no_call_passes_as_it_is() {
     assert_eq!(gateway.session.under_way(), 0);
 }
 
-/// A batch would bring its lists past the filter, and end its calls unseen; and a list is not read as an object, by position.
+/// A batch would bring its lists past the filter, and end its calls unseen; and a list is not read
+/// as an object, by position.
 #[test]
 fn what_is_no_object_is_dropped() {
     let mut gateway = Gateway::new();
@@ -239,7 +241,8 @@ fn lists_are_filtered_also_when_they_are_sent_again() {
     assert_eq!(gateway.server(failed).0, Step::ToClient(value(failed)));
 }
 
-/// A client that ignores the case of keys would read them as the answer to its request: with a list that nobody has filtered.
+/// A client that ignores the case of keys would read them as the answer to its request: with a list
+/// that nobody has filtered.
 #[test]
 fn what_a_client_may_read_as_an_answer_is_dropped() {
     let mut gateway = Gateway::new();
@@ -395,7 +398,8 @@ fn refusals_follow_the_version_that_was_agreed_on() {
     };
     assert!(agree("2025-06-18"));
     assert!(!agree("2025-03-26"));
-    // A client may hold structured content, even of an error, against the schema of the tool's results.
+    // A client may hold structured content, even of an error, against the schema of the tool's
+    // results.
     let mut gateway = Gateway::new();
     for (ask, answer) in [
         ("initialize", json!({ "protocolVersion": "2025-06-18" })),
@@ -410,7 +414,8 @@ fn refusals_follow_the_version_that_was_agreed_on() {
         let Step::ToClient(answer) = gateway.client(&call("1", tool)) else { panic!("refused") };
         assert_eq!(answer["result"].get("structuredContent").is_some(), is_structured, "{answer}");
     }
-    // A call may name the version itself: then nothing has been agreed on, and its results say their type.
+    // A call may name the version itself: then nothing has been agreed on, and its results say
+    // their type.
     let mut gateway = Gateway::new();
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"pay""#;
     let Step::ToClient(answer) = gateway.client(&call("1", "pay").replace(r#""name":"pay""#, meta)) else {
@@ -471,8 +476,8 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever both sides say: no call is forwarded but one that was allowed, no list that was not filtered, and what is answered
-    /// is JSON.
+    /// Whatever both sides say: no call is forwarded but one that was allowed, no list that was not
+    /// filtered, and what is answered is JSON.
     #[test]
     fn nothing_walks_past(steps in prop::collection::vec((any::<bool>(), pieces()), 0..20)) {
         let mut gateway = Gateway::new();

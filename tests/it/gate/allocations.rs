@@ -1,8 +1,9 @@
-//! An allowed call allocates nothing, and neither does a denied one before somebody asks for its rule.
+//! An allowed call allocates nothing, and neither does a denied one before somebody asks for its
+//! rule.
 //!
-//! `allocation_counter` counts what the thread that measures allocates, so that other tests do not disturb. Everything
-//! is asked once before it is measured: a regular expression makes its scratch space, and a store its row for a caller,
-//! at the first use.
+//! `allocation_counter` counts what the thread that measures allocates, so that other tests do not
+//! disturb. Everything is asked once before it is measured: a regular expression makes its scratch
+//! space, and a store its row for a caller, at the first use.
 
 use std::time::Duration;
 
@@ -301,8 +302,8 @@ fn an_allowed_call_allocates_nothing() {
     }
 }
 
-/// A queue grows with what it holds, and then no more: 65 steps of a sliding window, or the ends of the leases of all calls
-/// in flight at once.
+/// A queue grows with what it holds, and then no more: 65 steps of a sliding window, or the ends of
+/// the leases of all calls in flight at once.
 #[test]
 fn a_queue_that_has_grown_allocates_nothing() {
     let arguments = arguments();

@@ -191,7 +191,8 @@ proptest! {
         }
     }
 
-    /// Whatever a file holds: it is refused, or gone on with, so that what could be verified before can be verified after.
+    /// Whatever a file holds: it is refused, or gone on with, so that what could be verified before
+    /// can be verified after.
     #[test]
     fn any_file_is_refused_or_continued(
         pieces in proptest::collection::vec((0usize..7, any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..8),

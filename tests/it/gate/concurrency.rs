@@ -97,7 +97,8 @@ fn threads_that_lock_in_different_orders_do_not_wait_for_each_other() {
     });
 }
 
-/// A policy swapped while calls run: every decision is by one policy whole, and the counter goes on.
+/// A policy swapped while calls run: every decision is by one policy whole, and the counter goes
+/// on.
 #[test]
 fn a_policy_is_replaced_while_calls_run() {
     let by = |text: &str| {
@@ -161,7 +162,8 @@ fn policies_of_one_namespace_share_counters_and_others_do_not() {
     assert!(gate("").check(&call()).is_allowed());
 }
 
-/// Under a new document a counter of another scope is another counter, though both count the same value.
+/// Under a new document a counter of another scope is another counter, though both count the same
+/// value.
 #[test]
 fn a_counter_of_another_scope_is_another_counter() {
     let by = |scope: Value| limited(&json!([{ "counter": "c", "window": "day", "max": 1, "scope": scope }]));
@@ -345,7 +347,8 @@ fn a_full_store_refuses_and_evicts_nobody() {
     for grant in ["a", "b", "c"] {
         assert_eq!(check(grant), Some(Code::Limit), "a live counter stays");
     }
-    // A minute and the grace later, what has expired makes room in those shards that new callers come to.
+    // A minute and the grace later, what has expired makes room in those shards that new callers
+    // come to.
     clock.advance(Duration::from_secs(70));
     let passed = (0..200).filter(|number| check(&format!("new{number}")).is_none()).count();
     assert!((1..=3).contains(&passed), "{passed} passed");
@@ -388,7 +391,8 @@ fn a_window_whose_counters_are_gone_is_not_opened_again() {
     assert_eq!(check("g"), Some(Code::StoreUnavailable), "what was used then is not known any more");
 }
 
-/// What every way to count leaves when it holds nothing any more is reclaimed, not before, and remembered as forgotten.
+/// What every way to count leaves when it holds nothing any more is reclaimed, not before, and
+/// remembered as forgotten.
 #[test]
 fn counters_of_every_kind_are_reclaimed() {
     for limit in [
@@ -487,7 +491,8 @@ fn a_counter_that_counts_in_another_way_is_corrupt() {
     }
 }
 
-/// While there are not very many, nothing is forgotten, and the same history has the same answers whatever the hash.
+/// While there are not very many, nothing is forgotten, and the same history has the same answers
+/// whatever the hash.
 #[test]
 fn a_clock_that_steps_back_finds_what_was_spent() {
     for _ in 0..20 {

@@ -169,8 +169,9 @@ impl CounterStore for Deaf {
     }
 }
 
-/// A store whose replies are lost does each step once, by its number: the end of a call must not look like its settlement
-/// asked for again, and a release after a settlement that may have been made must.
+/// A store whose replies are lost does each step once, by its number: the end of a call must not
+/// look like its settlement asked for again, and a release after a settlement that may have been
+/// made must.
 #[test]
 fn the_steps_of_a_reservation_have_numbers_of_their_own() {
     let arguments = json!({ "amount": 10 });

@@ -1,4 +1,4 @@
-//! What people write first in a policy, and what they are told.
+//! Common mistakes in a policy, each with a help text that says what to write.
 
 use serde_json::json;
 use toolgate::Policy;
@@ -12,7 +12,7 @@ fn with_condition(condition: &str) -> String {
 }
 
 #[test]
-fn a_plausible_slip_is_told_with_what_to_write() {
+fn common_mistakes_are_reported_with_a_correction() {
     let limit =
         |more: &str| entry(&format!(r#"{{"limits":[{{"counter":"c","window":"day","max":1,"scope":"user"{more}}}]}}"#));
     for (document, help) in [
@@ -62,20 +62,20 @@ fn a_plausible_slip_is_told_with_what_to_write() {
         (limit(r#","reason":"no""#), "did you mean `on_exceed`?"),
     ] {
         let error = Policy::from_json(&document).unwrap_err();
-        let told = error.issues()[0].help().unwrap_or_default();
-        assert!(told.contains(help), "{document}: {told}");
+        let shown = error.issues()[0].help().unwrap_or_default();
+        assert!(shown.contains(help), "{document}: {shown}");
     }
 }
 
-/// Without a text there is no place to show, and what helps stands where it always does.
+/// A document without a text has no line to show; the help comes last as always.
 #[test]
-fn an_issue_of_no_text_is_shown_with_its_help() {
+fn an_issue_without_source_text_is_displayed_with_its_help() {
     let error = serde_json::from_value::<Policy>(json!({ "version": "1", "default": "dney" })).unwrap_err().to_string();
     assert!(error.contains("\n  in /default\n  = help: did you mean `deny`?"), "{error}");
 }
 
 #[test]
-fn issues_are_written_as_json() {
+fn issues_serialize_as_json() {
     let error = Policy::from_json("{\n\"version\": \"1\", \"default\": \"dney\" }").unwrap_err();
     let help = "did you mean `deny`? it is one of `allow`, `deny`";
     let issue = json!({ "code": "unknown_value", "pointer": "/default", "line": 2, "column": 28,

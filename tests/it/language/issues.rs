@@ -1,10 +1,10 @@
-//! What is said of a document that is no policy: every issue once, in its place and in words.
+//! The issues of an invalid document: each reported once, with its place, message and help.
 
 use serde_json::{Value, json};
 use toolgate::{Bounds, Issue, Policy};
 
-/// Of each issue its pointer and its message.
-fn told(document: &str) -> Vec<String> {
+/// Returns the pointer and the message of each issue.
+fn messages(document: &str) -> Vec<String> {
     let error = Policy::from_json(document).unwrap_err();
     assert_eq!(error.omitted(), 0);
     error.issues().iter().map(|issue| format!("{}: {}", issue.pointer(), issue.message())).collect()
@@ -14,7 +14,7 @@ fn with_limits(limits: &Value) -> String {
     json!({ "version": "1", "default": "allow", "all_tools": { "limits": limits } }).to_string()
 }
 
-/// One call a day for everybody, but for what `more` says otherwise.
+/// A limit of one call a day for everybody, overridden by the members of `more`.
 fn limit(more: Value) -> Value {
     let mut limit = json!({ "counter": "c", "window": "day", "max": 1, "scope": "global" });
     let Value::Object(more) = more else { panic!("an object") };
@@ -23,7 +23,7 @@ fn limit(more: Value) -> Value {
 }
 
 #[test]
-fn counters_that_disagree_are_told_in_what() {
+fn an_issue_names_the_key_that_counters_disagree_in() {
     let bucket = |burst: u8| limit(json!({ "algorithm": "token_bucket", "burst": burst }));
     let lease = |lease: &str| limit(json!({ "window": "in_flight", "lease": lease }));
     for (first, second, what) in [
@@ -36,15 +36,15 @@ fn counters_that_disagree_are_told_in_what() {
         (lease("5m"), lease("6m"), "lease"),
         (lease("5m"), limit(json!({})), "window"),
     ] {
-        let told = told(&with_limits(&json!([first, second])));
+        let found = messages(&with_limits(&json!([first, second])));
         let want = format!("/all_tools/limits/1: the counter `c` has another {what} in /all_tools/limits/0");
-        assert_eq!(told, [want]);
+        assert_eq!(found, [want]);
     }
 }
 
-/// What is wrong elsewhere in a limit neither hides that it disagrees nor is taken for a disagreement.
+/// Another mistake in a limit neither hides a disagreement nor counts as one.
 #[test]
-fn limits_with_something_wrong_in_them_are_held_against_others() {
+fn limits_with_another_mistake_are_compared_with_others() {
     let bucket = |burst: Value| limit(json!({ "algorithm": "token_bucket", "burst": burst }));
     let flight = |lease: &str| limit(json!({ "window": "in_flight", "lease": lease }));
     let hour = limit(json!({ "window": "hour" }));
@@ -63,17 +63,18 @@ fn limits_with_something_wrong_in_them_are_held_against_others() {
         (limit(json!({ "window": "bogus" })), limit(json!({ "algorithm": "sliding" })), None),
         (limit(json!({ "scope": "bogus" })), limit(json!({ "scope": "grant" })), None),
     ] {
-        let told = told(&with_limits(&json!([first, second])));
+        let found = messages(&with_limits(&json!([first, second])));
         let want =
             what.map(|what| format!("/all_tools/limits/1: the counter `c` has another {what} in /all_tools/limits/0"));
-        let found: Vec<_> = told.iter().filter(|issue| issue.contains("the counter `c` has another")).collect();
-        assert_eq!(found, want.iter().collect::<Vec<_>>(), "{first} {second}");
-        assert_eq!(told.len(), 1 + found.len(), "{told:?}");
+        let disagreements: Vec<_> =
+            found.iter().filter(|issue| issue.contains("the counter `c` has another")).collect();
+        assert_eq!(disagreements, want.iter().collect::<Vec<_>>(), "{first} {second}");
+        assert_eq!(found.len(), 1 + disagreements.len(), "{found:?}");
     }
 }
 
 #[test]
-fn the_limits_of_an_entry_that_stands_twice_are_not_held_against_others() {
+fn limits_of_a_duplicate_entry_are_not_compared_with_others() {
     let limits =
         |window: &str| json!({ "limits": [{ "counter": "c", "window": window, "max": 1, "scope": "global" }] });
     let document = format!(
@@ -85,20 +86,20 @@ fn the_limits_of_an_entry_that_stands_twice_are_not_held_against_others() {
     );
     let disagrees =
         |place: &str| format!("/tools/{place}/limits/0: the counter `c` has another window in /tools/s/limits/0");
-    assert_eq!(told(&document), [disagrees("t"), "/tools/t: `t` stands twice in `tools`".into(), disagrees("u")]);
+    assert_eq!(messages(&document), [disagrees("t"), "/tools/t: `t` stands twice in `tools`".into(), disagrees("u")]);
 }
 
 #[test]
-fn what_an_unknown_word_would_allow_is_not_told() {
+fn an_unknown_algorithm_hides_the_keys_that_depend_on_it() {
     let limit =
         json!({ "counter": "c", "window": "day", "max": 1, "scope": "global", "algorithm": "bucket", "burst": 2 });
-    let told = told(&with_limits(&json!([limit])));
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].starts_with("/all_tools/limits/0/algorithm: "), "{told:?}");
+    let found = messages(&with_limits(&json!([limit])));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("/all_tools/limits/0/algorithm: "), "{found:?}");
 }
 
 #[test]
-fn a_wrong_value_is_told_by_its_type() {
+fn a_wrong_value_is_named_by_its_type() {
     for (value, what) in [
         (json!(true), "a boolean"),
         (json!(1), "a number"),
@@ -107,16 +108,16 @@ fn a_wrong_value_is_told_by_its_type() {
         (Value::Null, "null"),
     ] {
         let document = json!({ "version": "1", "default": "deny", "tools": value }).to_string();
-        let told = told(&document);
-        assert!(told.len() == 1 && told[0].ends_with(&format!(", not {what}")), "{told:?}");
+        let found = messages(&document);
+        assert!(found.len() == 1 && found[0].ends_with(&format!(", not {what}")), "{found:?}");
     }
     let document = json!({ "version": "1", "default": "deny", "hide": {} }).to_string();
-    assert!(told(&document)[0].ends_with(", not an object"));
+    assert!(messages(&document)[0].ends_with(", not an object"));
 }
 
-/// What is found without regard to case becomes a regular expression, and is bounded as one.
+/// A text to find with `ignore_case` becomes a regular expression, and is bounded as one.
 #[test]
-fn a_text_to_find_without_regard_to_case_is_bounded() {
+fn a_text_with_ignore_case_is_bounded_as_a_regex() {
     let document = |length: usize, ignore_case: bool| {
         let condition =
             json!({ "path": "args.x", "op": "contains", "value": "x".repeat(length), "ignore_case": ignore_case });
@@ -129,17 +130,17 @@ fn a_text_to_find_without_regard_to_case_is_bounded() {
     };
     assert!(read(100, true).is_ok() && read(101, false).is_ok());
     assert_eq!(read(101, true).unwrap_err(), ["too_long"]);
-    // Whatever the host allows, it takes no more than one expression may.
+    // Whatever the host allows, the size of one expression is bounded.
     let read = |length| Policy::from_json_within(&document(length, true), &Bounds::new().regex_bytes(usize::MAX));
     let error = read(200_000).unwrap_err();
-    let told: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.help())).collect();
-    assert_eq!(told, [("too_long", Some("use a shorter text"))]);
+    let found: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.help())).collect();
+    assert_eq!(found, [("too_long", Some("use a shorter text"))]);
     assert!(read(1_000).is_ok());
 }
 
-/// Each takes of the bound the smallest of four sizes that it fits, two kilobytes and eight times as much and so on.
+/// Each expression counts as the smallest of four sizes that it fits, from 2 KiB to 1 MiB.
 #[test]
-fn regexes_are_counted_by_the_size_that_they_fit() {
+fn regexes_count_as_the_smallest_size_that_they_fit() {
     let document = |regexes: &[&str]| {
         let conditions: Vec<_> =
             regexes.iter().map(|regex| json!({ "path": "args.x", "op": "regex", "value": regex })).collect();
@@ -157,29 +158,29 @@ fn regexes_are_counted_by_the_size_that_they_fit() {
     ] {
         assert!(is_read(&[one], size) && !is_read(&[one], size - 1), "{one}");
         assert!(is_read(&[one, other], 2 * size) && !is_read(&[one, other], 2 * size - 1), "{other}");
-        assert!(is_read(&[one, one], size), "equal ones count once");
+        assert!(is_read(&[one, one], size), "equal expressions count once");
     }
 }
 
-/// A bound above the default one lets larger expressions be, as far as all of them together may grow.
+/// A bound above the default admits larger expressions, within the bound for all of them together.
 #[test]
-fn a_larger_regex_is_read_where_the_host_allows_it() {
+fn a_host_can_allow_a_larger_regex() {
     let document = with_condition(r#"{"path":"args.x","op":"regex","value":"a{90000}"}"#);
     let large = Bounds::new().regex_compiled_bytes(16 << 20);
-    let told = |bounds: &Bounds| {
+    let message = |bounds: &Bounds| {
         let read = Policy::from_json_within(&document, bounds);
         read.err().map(|error| error.issues()[0].message().to_owned())
     };
     let one = "`a{90000}` takes more than the bound of 1048576 bytes when compiled";
-    assert_eq!(told(&Bounds::new()).as_deref(), Some(one));
-    assert_eq!(told(&large), None);
+    assert_eq!(message(&Bounds::new()).as_deref(), Some(one));
+    assert_eq!(message(&large), None);
     let all = "the policy's regular expressions take more than the bound of 1048576 bytes";
-    assert_eq!(told(&large.regex_total_bytes(1 << 20)).as_deref(), Some(all));
+    assert_eq!(message(&large.regex_total_bytes(1 << 20)).as_deref(), Some(all));
 }
 
-/// Texts to find without regard to case count as regular expressions do.
+/// Texts with `ignore_case` count as regular expressions do.
 #[test]
-fn texts_without_regard_to_case_are_bounded_all_together() {
+fn texts_with_ignore_case_share_the_bound_of_all_regexes() {
     let texts: Vec<_> = (0..20).map(|index| format!("{index:02}{}", "x".repeat(1_000))).collect();
     let read = |ignore_case: bool| {
         let condition = json!({ "path": "args.x", "op": "starts_with", "value": texts, "ignore_case": ignore_case });
@@ -193,7 +194,7 @@ fn texts_without_regard_to_case_are_bounded_all_together() {
 }
 
 #[test]
-fn what_is_missing_or_misread_is_told_with_what_helps() {
+fn missing_and_misread_values_are_reported_with_help() {
     let lease = |lease: Value| {
         with_limits(&json!([{ "counter": "c", "window": "in_flight", "max": 1, "scope": "grant", "lease": lease }]))
     };
@@ -242,12 +243,12 @@ fn what_is_missing_or_misread_is_told_with_what_helps() {
         ),
     ] {
         let error = Policy::from_json(&document).unwrap_err();
-        let told: Vec<_> = error.issues().iter().map(|issue| (issue.message(), issue.help())).collect();
-        assert_eq!(told, [(message, Some(help))]);
+        let found: Vec<_> = error.issues().iter().map(|issue| (issue.message(), issue.help())).collect();
+        assert_eq!(found, [(message, Some(help))]);
     }
 }
 
-/// Each bound is what it is set to, also where another was set before.
+/// Each bound has the value that it is set to, also if another bound was set before.
 #[test]
 fn a_host_can_set_every_bound() {
     type Set = fn(Bounds, usize) -> Bounds;
@@ -293,7 +294,7 @@ fn a_host_can_set_every_bound() {
     assert!(codes(4, &four).is_empty());
     assert_eq!(codes(5, &four), ["too_deep"]);
     assert_eq!(codes(5, &Bounds::new()), ["wrong_type"]);
-    // What was set before stays.
+    // A bound that was set before keeps its value.
     let others: [Set; 6] = [
         Bounds::entries,
         Bounds::list_values,
@@ -308,7 +309,7 @@ fn a_host_can_set_every_bound() {
 }
 
 #[test]
-fn what_ends_the_reading_is_told_with_what_helps() {
+fn syntax_errors_are_reported_with_help() {
     for (text, help) in [
         ("", Some("close what is open")),
         ("{,", Some("write it as `\"key\": value`")),
@@ -330,24 +331,24 @@ fn what_ends_the_reading_is_told_with_what_helps() {
         ("{\"version\": \"\\q\"}", None),
     ] {
         let error = Policy::from_json(text).unwrap_err();
-        let told: Vec<_> =
+        let found: Vec<_> =
             error.issues().iter().filter(|issue| issue.code().as_str() == "syntax").map(Issue::help).collect();
-        assert_eq!(told, [help], "{text}");
+        assert_eq!(found, [help], "{text}");
     }
 }
 
-/// Of each issue its code and its pointer, in order.
+/// Returns the code and the pointer of each issue, in order.
 fn places(document: &str) -> Vec<String> {
     let error = Policy::from_json(document).unwrap_err();
     error.issues().iter().map(|issue| format!("{} {}", issue.code(), issue.pointer())).collect()
 }
 
-/// `BODY` of an entry `t`.
+/// A document with one entry, `t`, whose value is `body`.
 fn entry(body: &str) -> String {
     format!(r#"{{"version":"1","default":"deny","tools":{{"t":{body}}}}}"#)
 }
 
-/// One condition of a `deny_if`, whose pointer [`below_condition`] takes off.
+/// A document with one condition, in a `deny_if`. [`below_condition`] strips its pointer.
 fn with_condition(condition: &str) -> String {
     entry(&format!(r#"{{"deny_if":[{{"conditions":[{condition}]}}]}}"#))
 }
@@ -357,7 +358,7 @@ fn below_condition(issue: &str) -> String {
 }
 
 #[test]
-fn what_stands_below_a_second_key_is_told_too() {
+fn issues_below_a_duplicate_key_are_reported_too() {
     let limit = |window: &str| format!(r#"[{{"counter":"c","window":"{window}","max":1,"scope":"session"}}]"#);
     let (day, hour) = (limit("day"), limit("hour"));
     let rate = r#""rate_limit":{"max":1,"window":"day"}"#;
@@ -384,7 +385,7 @@ fn what_stands_below_a_second_key_is_told_too() {
                 "wrong_type /tools/t/deny_if/0/conditions/0/path",
             ],
         ),
-        // Limits below a second key are held against none.
+        // Limits below a duplicate key are not compared with others.
         (
             format!(
                 r#"{{"version":"1","default":"deny","all_tools":{{"limits":{day}}},"all_tools":{{"limits":{hour}}}}}"#
@@ -402,7 +403,7 @@ fn what_stands_below_a_second_key_is_told_too() {
     ] {
         assert_eq!(places(&document), want, "{document}");
     }
-    // The limit's own place, not that of one below the second key.
+    // The place is that of the first limit, not of one below the duplicate key.
     let document = format!(
         "{{\"version\":\"1\",\"default\":\"deny\",\"tools\":{{\"s\":{{\"limits\":{}}},\n\"t\":{{{rate},\n\"limits\":[],\n\"limits\":{day}}}}}}}",
         hour.replace("\"c\"", "\"t_rate\"")
@@ -413,7 +414,7 @@ fn what_stands_below_a_second_key_is_told_too() {
 }
 
 #[test]
-fn every_part_of_a_condition_is_told_whatever_stands_beside_it() {
+fn every_part_of_a_condition_is_checked_beside_misplaced_keys() {
     for (condition, want) in [
         (
             r#"{"any":[{"path":"args.a","op":"eq","value":1}],"all":[{"bad":1}]}"#,
@@ -458,7 +459,7 @@ fn every_part_of_a_condition_is_told_whatever_stands_beside_it() {
 }
 
 #[test]
-fn a_group_with_a_slip_in_its_key_is_told_once() {
+fn a_misspelt_group_key_is_reported_once() {
     for (key, near) in [
         ("Any", "any"),
         ("anny", "any"),
@@ -471,8 +472,8 @@ fn a_group_with_a_slip_in_its_key_is_told_once() {
     ] {
         let document = with_condition(&format!(r#"{{"{key}":[]}}"#));
         let error = Policy::from_json(&document).unwrap_err();
-        let told: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.help())).collect();
-        assert_eq!(told, [("unknown_key", Some(&*format!("did you mean `{near}`?")))], "{key}");
+        let found: Vec<_> = error.issues().iter().map(|issue| (issue.code().as_str(), issue.help())).collect();
+        assert_eq!(found, [("unknown_key", Some(&*format!("did you mean `{near}`?")))], "{key}");
     }
     let document = with_condition(r#"{"colour":1}"#);
     let error = Policy::from_json(&document).unwrap_err();

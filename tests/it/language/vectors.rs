@@ -1,6 +1,8 @@
-//! Runs cases in the vector format: the project's own, and the conformance vectors where they are at hand.
+//! Runs cases in the vector format: the cases of this project, and the conformance vectors where
+//! they are available.
 //!
-//! A case is a policy, steps and what each must answer, or a document and the issues that it must be refused with.
+//! A case is a policy with steps and the expected answer of each, or a document with the issues
+//! that parsing it must report.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,12 +13,12 @@ use serde_json::value::RawValue;
 use toolgate::testing::Suite;
 use toolgate::{ApprovalStore, Policy};
 
-/// Runs all cases of a file; panics with every failure.
+/// Runs all cases of a file and panics with a list of every failure.
 fn run_file(path: &Path) -> usize {
     run_file_over(path, || crate::approvals::cases::in_memory(crate::approvals::cases::Room::default()))
 }
 
-/// Runs all cases of a file, with approvals in a new store for each.
+/// Runs all cases of a file, each with approvals in a new store.
 pub(crate) fn run_file_over(path: &Path, approvals: impl Fn() -> Arc<dyn ApprovalStore>) -> usize {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let suite = Suite::of(None).approvals(approvals).cases(&text);
@@ -26,19 +28,20 @@ pub(crate) fn run_file_over(path: &Path, approvals: impl Fn() -> Arc<dyn Approva
 }
 
 #[derive(Deserialize)]
-struct Ruled {
+struct CaseWithPolicy {
     policy: Option<Box<RawValue>>,
 }
 
 fn policies_round_trip(cases: &str) {
-    let cases: Vec<Ruled> = serde_json::from_str(cases).unwrap();
+    let cases: Vec<CaseWithPolicy> = serde_json::from_str(cases).unwrap();
     for policy in cases.iter().filter_map(|case| case.policy.as_ref()) {
         let policy = Policy::from_json(policy.get()).unwrap();
         assert_eq!(Policy::from_json(policy.to_json()).as_ref(), Ok(&policy));
     }
 }
 
-/// Whether every member of `expect` is in `answer`; numbers by value, arrays element by element.
+/// Returns whether every member of `expect` is in `answer`. Numbers compare by value, arrays
+/// element by element.
 pub(crate) fn contains(answer: &Value, expect: &Value) -> bool {
     match (answer, expect) {
         (Value::Object(answer), Value::Object(expect)) => {
@@ -70,12 +73,12 @@ fn run_folder(folder: &Path) {
     assert!(total > 0, "{} has no cases", folder.display());
 }
 
-/// The folder of material that is shared between projects and is no part of this one.
+/// Returns the folder of that name outside the repository, or `None` if it is missing.
 pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
     if !folder.exists() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", folder.display());
-        println!("skipped: {} is not there", folder.display());
+        println!("skipped: {} is missing", folder.display());
         return None;
     }
     Some(folder)
@@ -94,7 +97,7 @@ fn conformance_vectors_agree() {
 }
 
 #[derive(Deserialize)]
-struct Published {
+struct PublishedPolicy {
     id: String,
     policy: Box<RawValue>,
     #[serde(default)]
@@ -113,9 +116,9 @@ struct PublishedStep {
 fn published_policies_load_and_decide() {
     let Some(folder) = shared("published") else { return };
     let text = std::fs::read_to_string(folder.join("policies.json")).unwrap();
-    let all: Vec<Published> = serde_json::from_str(&text).unwrap();
+    let all: Vec<PublishedPolicy> = serde_json::from_str(&text).unwrap();
     assert!(!all.is_empty());
-    for Published { id, policy, steps } in all {
+    for PublishedPolicy { id, policy, steps } in all {
         let policy = Policy::from_json(policy.get()).unwrap_or_else(|error| panic!("{id}: {error}"));
         let gate = toolgate::Gate::new(policy);
         for step in steps {

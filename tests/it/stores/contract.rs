@@ -1,4 +1,5 @@
-//! The suite that every store must pass, over all stores; and what the counters promise, held against a judge.
+//! The suite that every store must pass, over all stores; and what the counters promise, held
+//! against a judge.
 
 use std::fs;
 use std::path::Path;
@@ -62,7 +63,8 @@ fn a_leased_store_passes_the_suite() {
     assert_eq!(passed, suite.cases());
 }
 
-/// Threads on one counter, grant by grant: what a grant has counted is its place in the order of all.
+/// Threads on one counter, grant by grant: what a grant has counted is its place in the order of
+/// all.
 #[test]
 fn threads_that_meet_on_one_counter_are_counted_one_by_one() {
     const THREADS: usize = 4;
@@ -188,8 +190,8 @@ fn a_subject_of_any_bytes_is_as_long_as_those_of_policies_at_most() {
     assert_ne!(of(129), of(130));
 }
 
-/// A full store is swept for a look at a new counter, too; and what has ended of a subject goes when another counter of it comes,
-/// once more are held than are kept.
+/// A full store is swept for a look at a new counter, too; and what has ended of a subject goes
+/// when another counter of it comes, once more are held than are kept.
 #[test]
 fn what_has_ended_makes_room_in_its_own_row() {
     let of = |name: &str, start: i64| {
@@ -308,7 +310,8 @@ fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
     assert_eq!(store.len(), 3);
 }
 
-/// What has happened is recorded in a full store too, and once: a settlement in part would be made again.
+/// What has happened is recorded in a full store too, and once: a settlement in part would be made
+/// again.
 #[test]
 fn a_full_store_settles_whole() {
     let store = MemoryStore::with_capacity(2);

@@ -230,8 +230,8 @@ fn random_histories_tell_stores_with_faults_apart() {
     conformance::compare(MemoryStore::new(), Faulty::new(Fault::None), 1, 400).unwrap();
 }
 
-/// A store across a network, as far as its caller can tell: every answer takes its time. With a fault, others come between
-/// its check and its update.
+/// A store across a network, as far as its caller can tell: every answer takes its time. With a
+/// fault, others come between its check and its update.
 struct Slow {
     store: Faulty,
     torn: bool,

@@ -1,4 +1,5 @@
-//! Slices of remote counters: never more than the maximum over all nodes, and no refusal that the remote store would not give.
+//! Slices of remote counters: never more than the maximum over all nodes, and no refusal that the
+//! remote store would not give.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -320,8 +321,8 @@ proptest! {
         }
     }
 
-    /// Nodes crash, requests fail or hang, clocks step: what was admitted is counted at the remote store, always. Without such
-    /// misfortune, giving back leaves there exactly what was admitted.
+    /// Nodes crash, requests fail or hang, clocks step: what was admitted is counted at the remote
+    /// store, always. Without such misfortune, giving back leaves there exactly what was admitted.
     #[test]
     fn nodes_never_admit_more_than_is_reserved(
         steps in prop::collection::vec(prop_oneof![
@@ -392,7 +393,8 @@ proptest! {
                     let settled = matches!(settle(&nodes[node], now, &charges, &tallies, to), Some(Ok(())));
                     for ((counter, from, _), tally) in asked.iter().zip(&tallies) {
                         let key = (*counter, window(tally));
-                        // One that failed may have been carried out: what it gave back is not counted on, what it added neither.
+                        // One that failed may have been carried out: what it gave back is not
+                        // counted on, what it added neither.
                         let to = if settled { to } else { to.min(*from) };
                         // A settlement of a window that is over changes nothing.
                         let stands = remote.stands(&charge(&templates[*counter], 0, None, key.1), now);
@@ -554,7 +556,8 @@ fn a_remote_store_that_goes_on_failing_is_asked_for_little() {
     assert!(spent[0] > 100 && spent[1..].iter().all(|units| *units <= 2), "{spent:?}");
 }
 
-/// A call that costs more than its estimate, or less, makes no request while the slice has room for it.
+/// A call that costs more than its estimate, or less, makes no request while the slice has room for
+/// it.
 #[test]
 fn a_settlement_within_the_slice_makes_no_request() {
     let templates = templates("s");
@@ -787,7 +790,8 @@ fn what_is_not_used_goes_back_at_a_later_call() {
     assert_eq!(callers.iter().zip(&served).map(left).sum::<u64>(), 0);
 }
 
-/// The charge for another subject. (Subjects come from callers; a gate makes them one by one, which takes long.)
+/// The charge for another subject. (Subjects come from callers; a gate makes them one by one, which
+/// takes long.)
 fn templates_of_many(template: &Charge, caller: usize) -> Charge {
     static SUBJECTS: Mutex<Vec<Charge>> = Mutex::new(Vec::new());
     let mut subjects = SUBJECTS.lock().unwrap();
@@ -832,7 +836,8 @@ fn a_reset_forgets_the_slice() {
     assert_eq!(calls, 100);
 }
 
-/// A reset whose answer never comes has forgotten the slice, and what was asked meanwhile is not held either.
+/// A reset whose answer never comes has forgotten the slice, and what was asked meanwhile is not
+/// held either.
 #[test]
 fn a_reset_that_is_dropped_midway_forgets_the_slice() {
     let templates = templates("s");

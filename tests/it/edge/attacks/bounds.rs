@@ -1,4 +1,5 @@
-//! Class `bombs`: what an attack may cost. Nothing here asserts a time: memory is counted, and what is not bounded would not end.
+//! Class `bombs`: what an attack may cost. Nothing here asserts a time: memory is counted, and what
+//! is not bounded would not end.
 
 use allocation_counter::{AllocationInfo, measure};
 use serde_json::{Value, json};
@@ -23,7 +24,8 @@ fn is_allowed(policy: &Policy, arguments: &Value) -> (bool, AllocationInfo) {
     (allowed, cost)
 }
 
-/// Why: a reader that descends before it looks overflows its stack, or holds a tree of a million levels.
+/// Why: a reader that descends before it looks overflows its stack, or holds a tree of a million
+/// levels.
 #[test]
 fn brackets_without_end_are_refused_before_they_are_held() {
     for text in ["[".repeat(1_000_000), "{\"a\":".repeat(1_000_000), "[".repeat(500_000) + &"]".repeat(500_000)] {
@@ -36,7 +38,8 @@ fn brackets_without_end_are_refused_before_they_are_held() {
     }
 }
 
-/// Why: a number, a string or a key of a megabyte that is copied at each step takes the machine's memory.
+/// Why: a number, a string or a key of a megabyte that is copied at each step takes the machine's
+/// memory.
 #[test]
 fn a_message_takes_memory_in_proportion_to_its_length() {
     let many = 100_000;
@@ -81,7 +84,8 @@ fn expressions_that_engines_do_not_survive_are_matched_in_bounded_memory() {
     }
 }
 
-/// Why: a matcher of patterns that goes back at each star takes the length to the power of their number.
+/// Why: a matcher of patterns that goes back at each star takes the length to the power of their
+/// number.
 #[test]
 fn a_pattern_with_many_stars_is_matched_without_going_back() {
     let pattern = "a*".repeat(120) + "b";
@@ -94,8 +98,9 @@ fn a_pattern_with_many_stars_is_matched_without_going_back() {
     assert_eq!(cost.count_total, 0);
 }
 
-/// Why: both sides of a comparison may be the agent's, and something made anew for each pair takes the square of what it can
-/// send. What is looked for without regard to case is made once, whatever the number of values that it is looked for in.
+/// Why: both sides of a comparison may be the agent's, and something made anew for each pair takes
+/// the square of what it can send. What is looked for without regard to case is made once, whatever
+/// the number of values that it is looked for in.
 #[test]
 fn two_lists_of_the_agent_do_not_take_the_square() {
     for (op, sought) in
@@ -113,7 +118,8 @@ fn two_lists_of_the_agent_do_not_take_the_square() {
     }
 }
 
-/// Why: an expression takes a thousand times the length of its text: a megabyte of the agent's would be a gigabyte.
+/// Why: an expression takes a thousand times the length of its text: a megabyte of the agent's
+/// would be a gigabyte.
 #[test]
 fn texts_of_the_agent_that_are_looked_for_without_regard_to_case_are_bounded() {
     for (op, sought, decides) in [
@@ -135,7 +141,8 @@ fn texts_of_the_agent_that_are_looked_for_without_regard_to_case_are_bounded() {
     }
 }
 
-/// Why: hosts are decoded, normalised and encoded before they are compared, and a label without end may take its length squared.
+/// Why: hosts are decoded, normalised and encoded before they are compared, and a label without end
+/// may take its length squared.
 #[test]
 fn a_host_without_end_takes_no_more_than_its_length() {
     let policy = requires(&json!({ "path": "args.u", "op": "host_in", "value": ["api.example.com"] }));
@@ -172,8 +179,8 @@ fn a_call_of_many_values_is_judged_without_an_allocation() {
     assert_eq!(cost.count_total, 0, "{cost:?}");
 }
 
-/// Why: a policy may come from a tenant. A document past a bound is refused at that bound, and its mistakes are told, not collected
-/// without end.
+/// Why: a policy may come from a tenant. A document past a bound is refused at that bound, and its
+/// mistakes are told, not collected without end.
 #[test]
 fn documents_are_refused_at_their_bounds() {
     let padded = format!(r#"{{"version":"1","default":"deny","description":"{}"}}"#, "x".repeat(8 << 20));
@@ -197,8 +204,8 @@ fn documents_are_refused_at_their_bounds() {
     assert!(Policy::from_json_within(&text, &Bounds::new().regex_total_bytes(1 << 20)).is_err());
 }
 
-/// Why: a counter for each key that an agent makes up fills the memory; and a store that makes room by forgetting gives the budget
-/// back to whoever fills it.
+/// Why: a counter for each key that an agent makes up fills the memory; and a store that makes room
+/// by forgetting gives the budget back to whoever fills it.
 #[test]
 fn keys_without_end_fill_a_store_and_evict_nobody() {
     const CAPACITY: usize = 100;
@@ -227,7 +234,8 @@ fn keys_without_end_fill_a_store_and_evict_nobody() {
     assert_eq!(check("victim", "x"), Some(Code::Limit), "a live counter stays");
 }
 
-/// Why: an id is kept until the server has answered: ten thousand that are as long as a message may be are gigabytes.
+/// Why: an id is kept until the server has answered: ten thousand that are as long as a message may
+/// be are gigabytes.
 #[test]
 fn ids_without_end_do_not_fill_a_connection() {
     let mut session = Session::<Permit>::new();

@@ -1,9 +1,12 @@
-//! The attack table: every class of bypass that a policy engine for tool calls has suffered, each attack with its right answer.
+//! The attack table: every class of bypass that a policy engine for tool calls has suffered, each
+//! attack with its right answer.
 //!
-//! `tests/data/attacks/` has a file for each class. An attack is a policy and the [steps](toolgate::trace) that try to walk past it;
-//! or a document that must be refused; or a connection, message by message, as it passes a gateway. `why` says in one line what
-//! goes wrong where the answer is another, and `source` where that is publicly known. What data cannot tell (what
-//! an attack costs, threads that meet, stores that fail, keys and pins) stands in the modules below.
+//! `tests/data/attacks/` has a file for each class. An attack is a policy and the
+//! [steps](toolgate::trace) that try to walk past it; or a document that must be refused; or a
+//! connection, message by message, as it passes a gateway. `why` says in one line what goes wrong
+//! where the answer is another, and `source` where that is publicly known. What data cannot tell
+//! (what an attack costs, threads that meet, stores that fail, keys and pins) stands in the modules
+//! below.
 
 mod bounds;
 mod outages;
@@ -236,7 +239,8 @@ fn every_connection_is_held() {
     assert!(run > 10, "{run}");
 }
 
-/// A trace, a message read by itself and a connection judge a text alike: there is no door with another reader.
+/// A trace, a message read by itself and a connection judge a text alike: there is no door with
+/// another reader.
 #[test]
 fn every_door_reads_alike() {
     let mut read = 0;
@@ -286,7 +290,8 @@ fn the_table_covers_every_class() {
     assert!(total >= 200, "{total}");
 }
 
-/// An attack that nothing answers, or that only shows what passes, would hold of an engine that allows everything.
+/// An attack that nothing answers, or that only shows what passes, would hold of an engine that
+/// allows everything.
 #[test]
 fn every_attack_is_answered_with_a_refusal() {
     for table in tables().iter().filter(|table| table.class != "not_promised") {

@@ -1,4 +1,5 @@
-//! Class `store_outages`: whatever fails, and at whichever step, nothing passes that should not, and nothing is spent twice.
+//! Class `store_outages`: whatever fails, and at whichever step, nothing passes that should not,
+//! and nothing is spent twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,8 +72,9 @@ impl ApprovalStore for Failing {
     }
 }
 
-/// Why: a store of approvals that fails between two steps must not leave a call approved that nobody approved, nor let one
-/// approval be used twice. Each step of the story fails once, in its turn, and for a while.
+/// Why: a store of approvals that fails between two steps must not leave a call approved that
+/// nobody approved, nor let one approval be used twice. Each step of the story fails once, in its
+/// turn, and for a while.
 #[test]
 fn approvals_that_fail_at_any_step_let_nothing_pass_twice() {
     let arguments = json!({ "to": "ann" });
@@ -112,8 +114,8 @@ impl AuditSink for Full {
     }
 }
 
-/// Why: who fills the log acts unseen. Where records are required a call that cannot be recorded is denied, spends nothing, and
-/// leaves its approval for a time when it can be.
+/// Why: who fills the log acts unseen. Where records are required a call that cannot be recorded is
+/// denied, spends nothing, and leaves its approval for a time when it can be.
 #[test]
 fn a_log_that_is_full_lets_nothing_pass_unseen() {
     let arguments = json!({});

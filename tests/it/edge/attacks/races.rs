@@ -22,8 +22,8 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> ToolCall<'a> {
     ToolCall::new(tool, arguments).grant("g")
 }
 
-/// Why: a policy that is put in force piece by piece is, for a moment, neither: the new `default: allow` with the old list of
-/// denials. Each of these denies `secret`, and each in another way.
+/// Why: a policy that is put in force piece by piece is, for a moment, neither: the new `default:
+/// allow` with the old list of denials. Each of these denies `secret`, and each in another way.
 #[test]
 fn no_reload_opens_a_gap() {
     let ways = [
@@ -86,7 +86,8 @@ fn reloads_while_calls_run_give_no_second_budget() {
     assert_eq!(passed.into_inner(), MAX);
 }
 
-/// Why: a clock that jumps while calls are counted opens windows that were spent, or fills a bucket twice for one time.
+/// Why: a clock that jumps while calls are counted opens windows that were spent, or fills a bucket
+/// twice for one time.
 #[test]
 fn a_clock_that_jumps_while_calls_run_gives_each_window_once() {
     const MINUTES: u32 = 5;
@@ -125,7 +126,8 @@ fn a_clock_that_jumps_while_calls_run_gives_each_window_once() {
     }
 }
 
-/// Why: units that two ends give free, or that a release and a drop do, let more calls run at once than may.
+/// Why: units that two ends give free, or that a release and a drop do, let more calls run at once
+/// than may.
 #[test]
 fn no_more_calls_run_at_once_than_may() {
     const MAX: usize = 3;
@@ -160,7 +162,8 @@ fn no_more_calls_run_at_once_than_may() {
     assert_eq!(gate.usage(&call("t", &arguments)).unwrap()[0].used().to_string(), "0", "nothing is held");
 }
 
-/// Why: between the look at an approval and its use another call may slip in, with other arguments or a second time.
+/// Why: between the look at an approval and its use another call may slip in, with other arguments
+/// or a second time.
 #[test]
 fn of_calls_that_race_for_an_approval_one_passes_and_it_is_the_approved_one() {
     for round in 0..50 {
@@ -193,7 +196,8 @@ fn of_calls_that_race_for_an_approval_one_passes_and_it_is_the_approved_one() {
     }
 }
 
-/// Why: if two people answer at once, one yes and one no, the call must not pass on the strength of both.
+/// Why: if two people answer at once, one yes and one no, the call must not pass on the strength of
+/// both.
 #[test]
 fn of_two_answers_at_once_one_counts() {
     let (mut yes, mut no) = (0, 0);

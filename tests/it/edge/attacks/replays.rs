@@ -34,8 +34,9 @@ fn signed(gate: &Gate, service: &ApprovalKeys, arguments: &Value) -> (String, St
     (text, service.sign(&approval, NOW).unwrap())
 }
 
-/// Why: tokens that name their own algorithm, key or type are believed by verifiers that look there first. Here a text says which key
-/// it is signed with, and nothing else; the algorithm is the gate's. CVE-2022-23540.
+/// Why: tokens that name their own algorithm, key or type are believed by verifiers that look there
+/// first. Here a text says which key it is signed with, and nothing else; the algorithm is the
+/// gate's. CVE-2022-23540.
 #[test]
 fn a_signed_text_does_not_say_how_it_is_to_be_believed() {
     let gate = builder().approval_keys(keys("k1", 7)).build();
@@ -78,7 +79,8 @@ fn a_signed_text_does_not_say_how_it_is_to_be_believed() {
     assert!(gate.check_signed(&call("pay", &arguments), &good).is_allowed());
 }
 
-/// Why: a text that travels can be sent to every gateway at once. Those that share a store use it once between them.
+/// Why: a text that travels can be sent to every gateway at once. Those that share a store use it
+/// once between them.
 #[test]
 fn a_signed_text_that_is_sent_to_all_gateways_at_once_is_used_once() {
     for round in 0..20 {
@@ -104,8 +106,9 @@ fn a_signed_text_that_is_sent_to_all_gateways_at_once_is_used_once() {
     }
 }
 
-/// Why: a tool is approved by its description, and called by its name: a server that changes the one keeps the other. What a list
-/// shows is compared with what it showed first. CVE-2025-54136 is of the same kind.
+/// Why: a tool is approved by its description, and called by its name: a server that changes the
+/// one keeps the other. What a list shows is compared with what it showed first. CVE-2025-54136 is
+/// of the same kind.
 #[test]
 fn a_tool_that_turns_into_another_is_noticed() {
     let tool = |name: &str, description: &str| json!({ "name": name, "description": description, "inputSchema": { "type": "object" } });
@@ -141,7 +144,8 @@ fn a_tool_that_turns_into_another_is_noticed() {
     let pins = ToolPins::new(10);
     let _ = shown(&pins, "web", &[&honest, &evil]);
     assert_eq!(denied(&pins, "web", "search"), changed);
-    // A server that lists another's tool changes nothing there, and a name that looks the same is another name.
+    // A server that lists another's tool changes nothing there, and a name that looks the same is
+    // another name.
     let pins = ToolPins::new(10);
     assert_eq!(shown(&pins, "web", &[&honest, &tool("se\u{430}rch", "x")]), 2);
     assert_eq!(shown(&pins, "evil", &[&evil]), 1);

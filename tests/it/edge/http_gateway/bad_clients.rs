@@ -1,4 +1,5 @@
-//! What clients must not be able to do: each is refused, and nothing that was not judged reaches the server.
+//! What clients must not be able to do: each is refused, and nothing that was not judged reaches
+//! the server.
 
 use std::io::Write;
 

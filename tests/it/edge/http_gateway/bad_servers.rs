@@ -1,4 +1,5 @@
-//! What becomes of calls when the server behind the gateway fails: the client is told, and no counter is left held.
+//! What becomes of calls when the server behind the gateway fails: the client is told, and no
+//! counter is left held.
 
 use std::io::Write;
 use std::net::TcpListener;

@@ -1,4 +1,5 @@
-//! The HTTP gateway as a person runs it, in front of a server of the test's own: good clients and bad ones, good servers and bad ones.
+//! The HTTP gateway as a person runs it, in front of a server of the test's own: good clients and
+//! bad ones, good servers and bad ones.
 
 mod bad_clients;
 mod bad_servers;

@@ -1,4 +1,5 @@
-//! What comes in a stream: progress, notifications, answers that come later; and calls that are taken back.
+//! What comes in a stream: progress, notifications, answers that come later; and calls that are
+//! taken back.
 
 use serde_json::{Value, json};
 
@@ -66,7 +67,8 @@ fn a_call_that_is_cancelled_has_ended_when_the_server_says_no_more_of_it() {
     assert_eq!(client.told(2, "sleep", &json!({ "ms": 1 })), "slept");
 }
 
-/// The stream ends before the answer, as servers may do that have named its events; the answer comes on another.
+/// The stream ends before the answer, as servers may do that have named its events; the answer
+/// comes on another.
 #[test]
 fn an_answer_may_come_on_a_stream_that_takes_up_the_first() {
     let house = house();

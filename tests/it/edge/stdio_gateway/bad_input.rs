@@ -1,4 +1,5 @@
-//! Whatever either side may send: refused with a clear answer, dropped with a word, and the stream stays in step.
+//! Whatever either side may send: refused with a clear answer, dropped with a word, and the stream
+//! stays in step.
 
 use serde_json::{Value, json};
 

@@ -164,7 +164,8 @@ fn progress_passes_and_what_is_cancelled_is_not_answered() {
     let id = client.ask_call("sleep", &json!({ "ms": 600 }));
     client.notify("notifications/cancelled", &json!({ "requestId": id, "reason": "enough" }));
     assert!(client.call("sleep", &json!({ "ms": 1 })).starts_with("limit: "), "cancelled, but perhaps not ended");
-    // Neither the server, which has heard of it, nor the gateway, which gives up after two seconds, answers.
+    // Neither the server, which has heard of it, nor the gateway, which gives up after two seconds,
+    // answers.
     assert_eq!(client.within(Duration::from_millis(2500), |message| message["id"] == id), None);
     assert_eq!(client.call("sleep", &json!({ "ms": 1 })), "ok: slept");
 }
@@ -344,7 +345,8 @@ fn refusals_can_be_errors() {
     assert_eq!(gateway.client.call("crash", &json!({})), "error -32050");
 }
 
-/// Everything that a client sees, with and without the gateway, where the policy allows all: equal, member for member.
+/// Everything that a client sees, with and without the gateway, where the policy allows all: equal,
+/// member for member.
 #[test]
 fn an_allow_all_policy_changes_no_message() {
     let mut gateway = Gateway::start(ALLOW_ALL);

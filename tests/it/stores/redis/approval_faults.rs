@@ -1,4 +1,5 @@
-//! A server of approvals that dies, forgets, loses answers or talks nonsense: nothing passes twice, and nothing that nobody approved.
+//! A server of approvals that dies, forgets, loses answers or talks nonsense: nothing passes twice,
+//! and nothing that nobody approved.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

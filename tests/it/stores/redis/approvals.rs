@@ -188,8 +188,8 @@ pub(super) fn keys() -> ApprovalKeys {
     ApprovalKeys::new(ApprovalKey::new("k", &[3; 32]).unwrap())
 }
 
-/// Claims approvals as fast as it can, those of one round after the other, with the signed texts of every other round; how many
-/// calls pass in each round.
+/// Claims approvals as fast as it can, those of one round after the other, with the signed texts of
+/// every other round; how many calls pass in each round.
 async fn claims(gate: &Door, signed: &[String]) -> Vec<usize> {
     let mut passed = Vec::new();
     for (round, signed) in signed.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! A server that dies, stalls, forgets, is full or talks nonsense: no call too many, none that hangs, and service resumes.
+//! A server that dies, stalls, forgets, is full or talks nonsense: no call too many, none that
+//! hangs, and service resumes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -208,7 +209,8 @@ fn all_keys_of_a_call_are_in_one_slot() {
     });
 }
 
-/// Stands before a server, and cuts the connection where a script's answer is on its way, so many times.
+/// Stands before a server, and cuts the connection where a script's answer is on its way, so many
+/// times.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     cuts: Arc<AtomicUsize>,

@@ -205,7 +205,8 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
     });
 }
 
-/// Whether it is granted, and of each tally what means something: an instant to come back only where there is no room.
+/// Whether it is granted, and of each tally what means something: an instant to come back only
+/// where there is no room.
 fn what_counts(outcome: &Outcome, charges: &[Charge]) -> (bool, Vec<(Total, Timestamp, Option<Timestamp>)>) {
     let tallies = outcome.tallies().iter().zip(charges);
     let plain = |(tally, charge): (&Tally, &Charge)| {

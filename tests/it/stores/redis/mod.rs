@@ -1,4 +1,5 @@
-//! Counters in a real server, and what becomes of decisions when it fails. Every test starts a server of its own.
+//! Counters in a real server, and what becomes of decisions when it fails. Every test starts a
+//! server of its own.
 
 mod approval_faults;
 mod approvals;

@@ -12,7 +12,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// One that keeps nothing on disk; none where no server is installed, which only a developer's machine may lack.
+    /// One that keeps nothing on disk; none where no server is installed, which only a developer's
+    /// machine may lack.
     pub(crate) fn start(options: &[&str]) -> Option<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);

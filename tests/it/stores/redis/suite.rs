@@ -8,7 +8,8 @@ use toolgate::{Clock, SystemClock};
 use super::server::Server;
 use super::{ANY_CLOCK, builder, run};
 
-/// Requests sent twice are answered as at first. A flood of keys is a matter of memory for the server.
+/// Requests sent twice are answered as at first. A flood of keys is a matter of memory for the
+/// server.
 fn suite() -> Suite {
     Suite::new(SystemClock.now()).resends(true).flood(300)
 }
