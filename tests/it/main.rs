@@ -16,6 +16,7 @@ mod edge;
 mod gate;
 mod language;
 mod model;
+mod polling;
 mod stores;
 mod tools;
 

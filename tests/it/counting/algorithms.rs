@@ -1,17 +1,17 @@
-//! What each way to count promises, proved on random calls against plain sums over all that was
-//! admitted.
+//! The guarantees of each counting algorithm, tested on random calls against plain sums over the
+//! admitted ones.
 
 use proptest::prelude::*;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::{Counter, MemoryStore, Tally, conformance};
 use toolgate::{Amount, Timestamp};
 
-use crate::counting::naive_store::Naive;
+use crate::counting::naive_store::NaiveStore;
 
 const SECOND: i64 = 1_000_000;
 
-/// One call, so long after the one before (or before it), of so many millionths; and the part, in
-/// hundredths, that a call of late is settled to after it.
+/// A call: the microseconds since the one before, which may be negative, its amount in millionths,
+/// and the percentage that a recent call is settled to after it.
 #[derive(Clone, Debug)]
 struct Call {
     wait: i64,
@@ -19,7 +19,7 @@ struct Call {
     settled: Option<u8>,
 }
 
-/// Calls that come densely and sparsely for a window of so many seconds.
+/// Dense and sparse calls for a window of this length.
 fn calls(seconds: u32) -> impl Strategy<Value = Vec<Call>> {
     let window = i64::from(seconds) * SECOND;
     let wait = prop_oneof![
@@ -35,7 +35,7 @@ fn calls(seconds: u32) -> impl Strategy<Value = Vec<Call>> {
     prop::collection::vec(call.prop_map(|(wait, amount, settled)| Call { wait, amount, settled }), 1..80)
 }
 
-/// A second, a length that divides nothing, an hour: with calls for it.
+/// The length of a window in seconds, and calls for it. 7 s divides neither an hour nor a day.
 fn windows() -> impl Strategy<Value = (u32, Vec<Call>)> {
     prop::sample::select(vec![1, 7, 60, 3600]).prop_flat_map(|seconds| (Just(seconds), calls(seconds)))
 }
@@ -49,8 +49,8 @@ fn charge(meter: Meter, amount: u64, max: u64) -> Charge {
     Charge::new(CounterId::named("c"), Subject::default(), amount, Some(max), meter)
 }
 
-/// A fixed window where a gate would put it; other ways to count are the same at all times.
-fn aimed(meter: Meter, now: Timestamp) -> Meter {
+/// Places a fixed window around `now`, as a gate does; other meters stay as they are.
+fn placed(meter: Meter, now: Timestamp) -> Meter {
     let Meter::Fixed(span) = meter else { return meter };
     let length = span.end.unix_micros() - span.start.unix_micros();
     let start = now.unix_micros().div_euclid(length) * length;
@@ -58,7 +58,7 @@ fn aimed(meter: Meter, now: Timestamp) -> Meter {
     Meter::Fixed(Span { start: instant(start), end: instant(start + length) })
 }
 
-/// What was admitted: when, where it was charged, and what it counts now.
+/// An admitted call: its time, the place of its charge, and the amount that counts now.
 #[derive(Clone, Copy)]
 struct Admitted {
     now: i64,
@@ -66,7 +66,7 @@ struct Admitted {
     amount: u64,
 }
 
-/// A counter to which calls come as to a store, and all that it has admitted.
+/// A counter that is charged as a store does, and all the calls that it has admitted.
 struct Run {
     counter: Counter,
     meter: Meter,
@@ -86,10 +86,10 @@ impl Run {
     }
 
     fn charge(&self, amount: u64, now: Timestamp) -> Charge {
-        charge(aimed(self.meter, now), amount, self.max)
+        charge(placed(self.meter, now), amount, self.max)
     }
 
-    /// Whether the call is admitted.
+    /// Makes a call and returns whether it is admitted.
     fn call(&mut self, call: &Call) -> bool {
         self.now += call.wait;
         let now = at(self.now);
@@ -102,7 +102,7 @@ impl Run {
         true
     }
 
-    /// Settles one of the last calls to a part of what it counts.
+    /// Settles one of the last calls to a part of its amount.
     fn settle(&mut self, call: &Call) {
         let Some(part) = call.settled else { return };
         let index = self.admitted.len().saturating_sub(1 + usize::from(part) % 5);
@@ -116,11 +116,11 @@ impl Run {
 }
 
 proptest! {
-    /// Never more than `max` in any interval of the window's length. An interval that holds too
-    /// much also does so if it ends with the last charge in it, so that those are all there is to
-    /// look at: whenever a call is admitted, the interval that ends with it.
+    /// No interval of the window's length holds more than `max`. It is enough to check, for each
+    /// admitted call, the interval that ends with it: an interval that holds too much still does
+    /// when it is moved back to end at its last charge.
     #[test]
-    fn sliding_never_passes_max_in_any_interval((seconds, calls) in windows(), max in 1u64..20) {
+    fn a_sliding_window_never_exceeds_max_in_any_interval((seconds, calls) in windows(), max in 1u64..20) {
         let mut run = Run::new(Meter::Sliding { seconds }, max);
         for call in &calls {
             if run.call(call) {
@@ -134,10 +134,10 @@ proptest! {
         }
     }
 
-    /// What is refused would also be refused by a log of every charge that counts each for a 64th
-    /// of the window longer.
+    /// A refused call would also be refused by a log that counts each charge for 1/64 of the window
+    /// longer.
     #[test]
-    fn sliding_refuses_too_early_by_a_64th_at_most((seconds, calls) in windows(), max in 1u64..20) {
+    fn a_sliding_window_holds_a_charge_at_most_a_64th_too_long((seconds, calls) in windows(), max in 1u64..20) {
         let mut run = Run::new(Meter::Sliding { seconds }, max);
         for call in &calls {
             if !run.call(call) {
@@ -152,9 +152,14 @@ proptest! {
         }
     }
 
-    /// Between any two instants no more than the burst and what has flowed in between them.
+    /// Between any two instants a bucket gives at most its burst and what was refilled between
+    /// them.
     #[test]
-    fn a_bucket_never_gives_more_than_burst_and_rate((seconds, calls) in windows(), burst in 1u64..20, refill in 0u64..40) {
+    fn a_token_bucket_never_exceeds_burst_and_rate(
+        (seconds, calls) in windows(),
+        burst in 1u64..20,
+        refill in 0u64..40,
+    ) {
         let meter = Meter::TokenBucket { refill: Amount::from_micros(refill).unwrap(), seconds };
         let mut run = Run::new(meter, burst);
         for call in &calls {
@@ -165,20 +170,20 @@ proptest! {
             let mut sum = 0;
             for other in run.admitted.iter().rev() {
                 sum += other.amount;
-                let flown = u128::from(refill) * u128::from(end.abs_diff(other.place.unix_micros()));
+                let refilled = u128::from(refill) * u128::from(end.abs_diff(other.place.unix_micros()));
                 let shares = u128::from(seconds) * 1_000_000;
-                prop_assert!(u128::from(sum) * shares <= u128::from(burst) * shares + flown);
+                prop_assert!(u128::from(sum) * shares <= u128::from(burst) * shares + refilled);
             }
         }
     }
 
-    /// At every instant no more is in flight than `max`: what was admitted, has not ended, and
-    /// whose lease has not run out.
+    /// At every instant at most `max` is in flight: calls that were admitted, have not ended, and
+    /// whose lease has not expired.
     #[test]
-    fn no_more_than_max_are_in_flight((lease, calls) in windows(), max in 1u64..20) {
+    fn at_most_max_is_in_flight((lease, calls) in windows(), max in 1u64..20) {
         let mut run = Run::new(Meter::InFlight { lease }, max);
         for call in &calls {
-            // With a clock that steps back, a lease that has run out would begin to run again.
+            // If the clock stepped back, an expired lease would run again.
             let call = Call { wait: call.wait.max(0), ..call.clone() };
             if run.call(&call) {
                 let live = run.admitted.iter().filter(|other| other.now + i64::from(lease) * SECOND > run.now);
@@ -188,9 +193,10 @@ proptest! {
         }
     }
 
-    /// Refused up to the promised instant, granted at it; none is promised where there is none.
+    /// A call is refused until the promised instant and admitted at it. No instant is promised
+    /// where the call can never pass.
     #[test]
-    fn retry_is_exact_for_every_meter(
+    fn retry_at_is_exact_for_every_meter(
         (seconds, calls) in windows(),
         max in 0u64..20,
         refill in 0u64..40,
@@ -227,8 +233,8 @@ proptest! {
     }
 
     #[test]
-    fn the_memory_store_and_the_judge_agree(seed: u64) {
-        let agreed = conformance::compare(MemoryStore::new(), Naive::default(), seed, 100);
+    fn the_memory_store_agrees_with_the_naive_store(seed: u64) {
+        let agreed = conformance::compare(MemoryStore::new(), NaiveStore::default(), seed, 100);
         prop_assert!(agreed.is_ok(), "{}", agreed.unwrap_err());
     }
 }

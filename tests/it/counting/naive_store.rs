@@ -1,9 +1,8 @@
-//! A deliberately naive store: the judge of the real ones.
+//! A deliberately naive store, which the real stores are compared with.
 //!
-//! It keeps a log of all that ever happened to a counter and, for every question, reads it from the
-//! first line to the last. It shares no arithmetic with the crate: what there is in closed form is
-//! searched for here. So where both agree on random histories, a mistake would have to be made
-//! twice.
+//! It keeps a log of everything that happened to a counter, and reads it from the beginning for
+//! every question. It shares no arithmetic with the crate: where the crate has a closed form, this
+//! searches. Where both agree on random histories, a mistake would have to be made twice.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,23 +11,23 @@ use toolgate::charge::{Charge, CounterId, Meter, Subject};
 use toolgate::store::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, Tally};
 use toolgate::{Timestamp, Total};
 
-/// Where sums end. One that has come here stays here.
+/// Sums saturate here. A sum that has reached this value keeps it.
 const FULL: u128 = u64::MAX as u128;
 
-/// Everything that ever happened, counter by counter.
+/// All events, counter by counter.
 #[derive(Default)]
-pub(crate) struct Naive(Mutex<Log>);
+pub(crate) struct NaiveStore(Mutex<Log>);
 
 type Log = BTreeMap<(CounterId, Subject), Vec<Event>>;
 
 #[derive(Clone)]
 enum Event {
     Charged { now: i64, meter: Meter, amount: u128 },
-    ChargeChange { now: i64, meter: Meter, at: i64, from: u128, to: u128 },
+    Settled { now: i64, meter: Meter, at: i64, from: u128, to: u128 },
     Reset,
 }
 
-/// What is left of one counter's log: all since the last reset.
+/// The log of one counter since its last reset.
 struct History(Vec<Event>);
 
 impl History {
@@ -37,26 +36,24 @@ impl History {
         for event in log.get(&(counter, subject.clone())).into_iter().flatten() {
             match event {
                 Event::Reset => events.clear(),
-                // The first unit in flight, of a call that was charged nothing.
-                event @ Event::ChargeChange { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now }
-                    if at > now =>
-                {
+                // The first unit in flight, of a call whose charge was 0.
+                event @ Event::Settled { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now } if at > now => {
                     events.push(event.clone());
                 }
-                // What a call has taken out of a bucket beyond its charge, whatever is known of
-                // that.
+                // An amount beyond the charge is taken from a bucket even if its charge is not in
+                // the log.
                 event @ Event::Settled { meter: Meter::TokenBucket { .. }, from, to, .. } if to > from => {
                     events.push(event.clone());
                 }
-                // Of a counter that was not charged there is nothing else to settle.
-                Event::ChargeChange { .. } if events.is_empty() => {}
+                // Other settlements of a counter without charges have no effect.
+                Event::Settled { .. } if events.is_empty() => {}
                 event => events.push(event.clone()),
             }
         }
         Self(events)
     }
 
-    /// What is held at an instant, in millionths.
+    /// Returns the used amount at an instant, in millionths.
     fn used(&self, asked: &Meter, now: i64) -> u128 {
         match asked {
             Meter::Fixed(asked) => {
@@ -69,7 +66,7 @@ impl History {
             }
             Meter::Sliding { seconds } => {
                 let present = self.latest_instant().map_or(now, |latest| latest.max(now));
-                let live = self.slots(*seconds).into_values().filter(|slot| leaves(slot.last, *seconds) > present);
+                let live = self.slots(*seconds).into_values().filter(|slot| expires_at(slot.last, *seconds) > present);
                 live.fold(0, |sum, slot| FULL.min(sum + slot.used))
             }
             Meter::TokenBucket { refill, seconds } => {
@@ -78,7 +75,7 @@ impl History {
             Meter::InFlight { .. } => {
                 FULL.min(self.units().into_iter().filter(|(until, _)| *until > now).map(|(_, amount)| amount).sum())
             }
-            other => panic!("{other:?} is a way to count that the judge does not know"),
+            other => panic!("{other:?} is a meter that this store does not know"),
         }
     }
 
@@ -87,7 +84,7 @@ impl History {
         tally.used = Total::from_micros(self.used(&charge.meter, now) as u64);
         let (resets_at, charged_at) = match &charge.meter {
             Meter::Fixed(asked) => {
-                // All windows of one counter are of one length.
+                // All windows of a counter have the same length.
                 let length = asked.end.unix_micros() - asked.start.unix_micros();
                 let start =
                     self.latest_window().map_or(asked.start.unix_micros(), |at| at.max(asked.start.unix_micros()));
@@ -96,7 +93,7 @@ impl History {
             Meter::Sliding { seconds } => {
                 let present = self.latest_instant().map_or(now, |latest| latest.max(now));
                 let holding = self.slots(*seconds).into_values().filter(|slot| slot.used > 0);
-                let ends = holding.map(|slot| leaves(slot.last, *seconds));
+                let ends = holding.map(|slot| expires_at(slot.last, *seconds));
                 (ends.filter(|end| *end > present).max().unwrap_or(now), present)
             }
             Meter::TokenBucket { refill, seconds } => {
@@ -107,7 +104,7 @@ impl History {
                 let ends = self.units().into_keys().filter(|until| *until > now);
                 (ends.max().unwrap_or(now), now + i64::from(*lease) * 1_000_000)
             }
-            other => panic!("{other:?} is a way to count that the judge does not know"),
+            other => panic!("{other:?} is a meter that this store does not know"),
         };
         tally.resets_at = Timestamp::from_unix_micros(resets_at);
         tally.charged_at = Timestamp::from_unix_micros(charged_at);
@@ -126,7 +123,7 @@ impl History {
         }
     }
 
-    /// The start of the latest window that was charged.
+    /// Returns the start of the latest window that was charged.
     fn latest_window(&self) -> Option<i64> {
         let starts = self.0.iter().filter_map(|event| match event {
             Event::Charged { meter: Meter::Fixed(span), .. } => Some(span.start.unix_micros()),
@@ -146,23 +143,23 @@ impl History {
                     }
                     used = FULL.min(used + amount);
                 }
-                Event::ChargeChange { at, from, to, .. } if at == latest => used = replaced(used, from, to),
+                Event::Settled { at, from, to, .. } if at == latest => used = replaced(used, from, to),
                 _ => {}
             }
         }
         used
     }
 
-    /// The latest instant at which anything was charged; of a bucket also when it was settled.
+    /// Returns the latest instant of a charge; for a bucket, also of a settlement.
     fn latest_instant(&self) -> Option<i64> {
         let instants = self.0.iter().filter_map(|event| match *event {
-            Event::Charged { now, .. } | Event::ChargeChange { now, meter: Meter::TokenBucket { .. }, .. } => Some(now),
+            Event::Charged { now, .. } | Event::Settled { now, meter: Meter::TokenBucket { .. }, .. } => Some(now),
             _ => None,
         });
         instants.max()
     }
 
-    /// The charges of a sliding window by the 64ths of it that they lie in.
+    /// Returns the charges of a sliding window, by the 64th of the window that they are in.
     fn slots(&self, seconds: u32) -> BTreeMap<i128, Slot> {
         let step = |micros: i64| (i128::from(micros) * 64).div_euclid(i128::from(seconds) * 1_000_000);
         let mut slots: BTreeMap<i128, Slot> = BTreeMap::new();
@@ -174,7 +171,7 @@ impl History {
                     let slot = slots.entry(step(present)).or_default();
                     *slot = Slot { last: present, used: FULL.min(slot.used + amount) };
                 }
-                Event::ChargeChange { at, from, to, .. } => {
+                Event::Settled { at, from, to, .. } => {
                     if let Some(slot) = slots.get_mut(&step(at)) {
                         slot.used = replaced(slot.used, from, to);
                     }
@@ -185,8 +182,8 @@ impl History {
         slots
     }
 
-    /// What is missing from a bucket, in shares of a millionth: as many as microseconds bring back
-    /// `refill` of them.
+    /// Returns the amount missing from a bucket, in shares of a millionth. Each microsecond refills
+    /// `refill` shares.
     fn missing(&self, refill: u128, seconds: u32, now: i64) -> u128 {
         let shares = u128::from(seconds) * 1_000_000;
         let (mut present, mut missing) = (i64::MIN, 0u128);
@@ -196,7 +193,7 @@ impl History {
         for event in &self.0 {
             let (now, less, more) = match *event {
                 Event::Charged { now, amount, .. } => (now, 0, amount),
-                Event::ChargeChange { now, from, to, .. } => (now, from.saturating_sub(to), to.saturating_sub(from)),
+                Event::Settled { now, from, to, .. } => (now, from.saturating_sub(to), to.saturating_sub(from)),
                 Event::Reset => continue,
             };
             let later = present.max(now);
@@ -207,8 +204,8 @@ impl History {
         flow(missing, present, present.max(now))
     }
 
-    /// What is in flight, by the end of its lease. What has run out when another call came is gone
-    /// for good.
+    /// Returns the amounts in flight, by the end of their lease. A unit that had expired when
+    /// another call came is gone for good.
     fn units(&self) -> BTreeMap<i64, u128> {
         let mut units: BTreeMap<i64, u128> = BTreeMap::new();
         for event in &self.0 {
@@ -218,12 +215,12 @@ impl History {
                     let unit = units.entry(now + i64::from(lease) * 1_000_000).or_default();
                     *unit = FULL.min(*unit + amount);
                 }
-                // A unit of nothing may become one of something while its lease runs.
-                Event::ChargeChange { at, from: 0, to, now, .. } if at > now => {
+                // A unit of 0 may get an amount while its lease runs.
+                Event::Settled { at, from: 0, to, now, .. } if at > now => {
                     let unit = units.entry(at).or_default();
                     *unit = replaced(*unit, 0, to);
                 }
-                Event::ChargeChange { at, from, to, .. } => {
+                Event::Settled { at, from, to, .. } => {
                     if let Some(unit) = units.get_mut(&at) {
                         *unit = replaced(*unit, from, to);
                     }
@@ -242,7 +239,7 @@ struct Slot {
     used: u128,
 }
 
-fn leaves(last: i64, seconds: u32) -> i64 {
+fn expires_at(last: i64, seconds: u32) -> i64 {
     last + i64::from(seconds) * 1_000_000
 }
 
@@ -254,30 +251,31 @@ fn replaced(sum: u128, from: u128, to: u128) -> u128 {
     }
 }
 
-/// The first instant from `now` on at which a thing is so that stays so, by halving.
-fn first(now: i64, so: impl Fn(i64) -> bool) -> Option<i64> {
-    if so(now) {
+/// Returns the first instant from `now` on at which a condition holds, by bisection. Once it holds,
+/// it must keep holding.
+fn first(now: i64, holds: impl Fn(i64) -> bool) -> Option<i64> {
+    if holds(now) {
         return Some(now);
     }
-    let (mut not, mut yes) = (i128::from(now), i128::from(i64::MAX));
-    if !so(i64::MAX) {
+    let (mut before, mut after) = (i128::from(now), i128::from(i64::MAX));
+    if !holds(i64::MAX) {
         return None;
     }
-    while yes - not > 1 {
-        let middle = (not + yes) / 2;
-        if so(i64::try_from(middle).unwrap()) { yes = middle } else { not = middle }
+    while after - before > 1 {
+        let middle = (before + after) / 2;
+        if holds(i64::try_from(middle).unwrap()) { after = middle } else { before = middle }
     }
-    Some(i64::try_from(yes).unwrap())
+    Some(i64::try_from(after).unwrap())
 }
 
-impl Naive {
+impl NaiveStore {
     fn tallies(log: &Log, request: &ReserveRequest<'_>) -> Tallies {
         let history = |charge: &Charge| History::of(log, charge.counter, &charge.subject);
         request.charges.iter().map(|charge| history(charge).tally(charge, request.now.unix_micros())).collect()
     }
 }
 
-impl CounterStore for Naive {
+impl CounterStore for NaiveStore {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let mut log = self.0.lock().unwrap();
         let before = Self::tallies(&log, request);
@@ -304,7 +302,7 @@ impl CounterStore for Naive {
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let mut log = self.0.lock().unwrap();
         for settled in request.charges {
-            let event = Event::ChargeChange {
+            let event = Event::Settled {
                 now: request.now.unix_micros(),
                 meter: settled.charge.meter,
                 at: settled.at.unix_micros(),

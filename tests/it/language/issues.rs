@@ -395,7 +395,12 @@ fn issues_below_a_duplicate_key_are_reported_too() {
         (entry(&format!(r#"{{"limits":{day},"limits":{hour}}}"#)), &["duplicate_key /tools/t/limits"]),
         (
             format!(
-                r#"{{"version":"1","default":"deny","tools":{{"t":{{{rate},"limits":[],"limits":{day}}},"u":{{"limits":{}}}}}}}"#,
+                concat!(
+                    r#"{{"version":"1","default":"deny","tools":{{"t":{{{},"limits":[],"limits":{}}},"#,
+                    r#""u":{{"limits":{}}}}}}}"#
+                ),
+                rate,
+                day,
                 hour.replace("\"c\"", "\"t_rate\"")
             ),
             &["duplicate_key /tools/t/limits", "counter_disagrees /tools/u/limits/0"],
@@ -405,7 +410,8 @@ fn issues_below_a_duplicate_key_are_reported_too() {
     }
     // The place is that of the first limit, not of one below the duplicate key.
     let document = format!(
-        "{{\"version\":\"1\",\"default\":\"deny\",\"tools\":{{\"s\":{{\"limits\":{}}},\n\"t\":{{{rate},\n\"limits\":[],\n\"limits\":{day}}}}}}}",
+        "{{\"version\":\"1\",\"default\":\"deny\",\"tools\":{{\"s\":{{\"limits\":{}}},\n\
+         \"t\":{{{rate},\n\"limits\":[],\n\"limits\":{day}}}}}}}",
         hour.replace("\"c\"", "\"t_rate\"")
     );
     let error = Policy::from_json(&document).unwrap_err();
@@ -426,7 +432,10 @@ fn every_part_of_a_condition_is_checked_beside_misplaced_keys() {
             &["misplaced_key /path", "duplicate_key /path"],
         ),
         (
-            r#"{"all":[{"path":"args.a","op":"eq","value":1}],"path":"zz","op":"what","value":null,"ignore_case":1,"more":1}"#,
+            concat!(
+                r#"{"all":[{"path":"args.a","op":"eq","value":1}],"#,
+                r#""path":"zz","op":"what","value":null,"ignore_case":1,"more":1}"#
+            ),
             &[
                 "misplaced_key /path",
                 "invalid_path /path",

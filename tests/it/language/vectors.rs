@@ -15,7 +15,7 @@ use toolgate::{ApprovalStore, Policy};
 
 /// Runs all cases of a file and panics with a list of every failure.
 fn run_file(path: &Path) -> usize {
-    run_file_over(path, || crate::approvals::cases::in_memory(crate::approvals::cases::Room::default()))
+    run_file_over(path, || crate::approvals::in_memory(crate::approvals::Bounds::default()))
 }
 
 /// Runs all cases of a file, each with approvals in a new store.

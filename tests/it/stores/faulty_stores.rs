@@ -1,11 +1,10 @@
-//! Stores with the faults that others had: the suite must find each of them, or it proves nothing.
+//! Stores with the faults of real stores. The suite must detect each of them.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use toolgate::charge::{Charge, CounterId, Meter, Subject};
 use toolgate::store::conformance::{self, Failures, Suite};
@@ -15,41 +14,43 @@ use toolgate::store::{
 };
 use toolgate::{Amount, Timestamp};
 
+use crate::polling::block_on;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
     ChecksThenUpdates,
     CountsCallsNotAmounts,
-    ChargesWhenAsked,
+    ChargesOnPeek,
     ChargesUpToTheRefusal,
-    CreditsThePresentWindow,
-    DropsWhatIsAboveTheEstimate,
-    DropsWhatIsOwedToForgottenCounters,
-    OpensWindowsAgain,
-    ForgetsTheWholeSubject,
+    CreditsTheCurrentWindow,
+    DropsTheAmountAboveTheEstimate,
+    DropsDebtsOfForgottenCounters,
+    ReopensPastWindows,
+    ResetsTheWholeSubject,
     EvictsTheOldest,
     EndsSubjectsAtZeroBytes,
     WaitsForNothing,
     WaitsTooLong,
-    WaitsForWhatNeverComes,
+    WaitsForChargesThatNeverFit,
     NeverExpires,
     LooksAtFourCharges,
     MixesTheOrder,
     RefusesWithoutMax,
-    LetsFreeCallsThrough,
+    AdmitsFreeCallsAlways,
 }
 
 struct Faulty {
     fault: Fault,
-    /// With the number of each in the order in which they came.
+    /// The counters, each with a number in the order in which they were added.
     counters: Mutex<BTreeMap<(CounterId, Subject), (usize, Counter)>>,
-    drawn: AtomicUsize,
+    added: AtomicUsize,
     turn: Mutex<()>,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
-        Self { fault, counters: Mutex::default(), drawn: AtomicUsize::new(0), turn: Mutex::default() }
+        Self { fault, counters: Mutex::default(), added: AtomicUsize::new(0), turn: Mutex::default() }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -62,7 +63,7 @@ impl Faulty {
         (charge.counter, Subject::from_bytes(&bytes[..end.unwrap_or(bytes.len())]))
     }
 
-    /// The time as the store takes it.
+    /// Returns the time that the store uses.
     fn now(&self, request: &ReserveRequest<'_>) -> Timestamp {
         let never = self.has(Fault::NeverExpires);
         if never { request.now.min("2026-01-15T12:30:00Z".parse().unwrap()) } else { request.now }
@@ -72,7 +73,7 @@ impl Faulty {
         let mut counters = self.counters.lock().unwrap();
         let (mut tallies, mut room) = (Tallies::new(), true);
         for (index, charge) in request.charges.iter().enumerate() {
-            if let (true, Meter::Fixed(span)) = (self.has(Fault::OpensWindowsAgain), charge.meter) {
+            if let (true, Meter::Fixed(span)) = (self.has(Fault::ReopensPastWindows), charge.meter) {
                 let earlier = |counter: &Counter| counter.expires_at() > span.end;
                 if counters.get(&self.key(charge)).is_some_and(|(_, counter)| earlier(counter)) {
                     counters.remove(&self.key(charge));
@@ -82,12 +83,12 @@ impl Faulty {
             let (_, counter) = counters.get(&self.key(charge)).unwrap_or(&fresh);
             let mut tally = counter.tally(charge, self.now(request))?;
             let mut fits = tally.has_room(charge) || (self.has(Fault::LooksAtFourCharges) && index >= 4);
-            fits |= self.has(Fault::LetsFreeCallsThrough) && charge.amount == Amount::ZERO;
+            fits |= self.has(Fault::AdmitsFreeCallsAlways) && charge.amount == Amount::ZERO;
             fits &= !(self.has(Fault::RefusesWithoutMax) && charge.max.is_none() && tally.used.micros() > 5_000_000);
             tally.retry_at = match (self.fault, tally.retry_at) {
                 (Fault::WaitsForNothing, Some(_)) => Some(request.now),
                 (Fault::WaitsTooLong, Some(at)) => Some(Timestamp::from_unix_micros(at.unix_micros() + 1)),
-                (Fault::WaitsForWhatNeverComes, None) => Some(tally.resets_at),
+                (Fault::WaitsForChargesThatNeverFit, None) => Some(tally.resets_at),
                 (_, at) => at,
             };
             room &= fits;
@@ -99,14 +100,14 @@ impl Faulty {
     fn charge(&self, request: &ReserveRequest<'_>, tallies: &mut Tallies) -> Result<(), StoreError> {
         let mut counters = self.counters.lock().unwrap();
         for (charge, tally) in request.charges.iter().zip(tallies) {
-            let drawn = self.drawn.fetch_add(1, Ordering::Relaxed);
+            let added = self.added.fetch_add(1, Ordering::Relaxed);
             let one = Charge::new(charge.counter, charge.subject.clone(), Amount::ONE, charge.max, charge.meter);
             let charge = if self.has(Fault::CountsCallsNotAmounts) { &one } else { charge };
-            let entry = counters.entry(self.key(charge)).or_insert_with(|| (drawn, Counter::new(&charge.meter)));
+            let entry = counters.entry(self.key(charge)).or_insert_with(|| (added, Counter::new(&charge.meter)));
             *tally = entry.1.charge(charge, self.now(request))?;
         }
         while self.has(Fault::EvictsTheOldest) && counters.len() > 500 {
-            let oldest = counters.iter().min_by_key(|(_, (drawn, _))| *drawn).unwrap().0.clone();
+            let oldest = counters.iter().min_by_key(|(_, (added, _))| *added).unwrap().0.clone();
             counters.remove(&oldest);
         }
         Ok(())
@@ -135,7 +136,7 @@ impl CounterStore for Faulty {
 
     fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let (mut tallies, room) = self.look(request)?;
-        if room && self.has(Fault::ChargesWhenAsked) {
+        if room && self.has(Fault::ChargesOnPeek) {
             self.charge(request, &mut tallies.clone())?;
         }
         if self.has(Fault::MixesTheOrder) {
@@ -146,16 +147,16 @@ impl CounterStore for Faulty {
 
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let mut counters = self.counters.lock().unwrap();
-        if self.has(Fault::DropsWhatIsOwedToForgottenCounters) {
+        if self.has(Fault::DropsDebtsOfForgottenCounters) {
             counters.retain(|_, (_, counter)| counter.expires_at() > request.now);
         }
         for settled in request.charges {
             let Some((_, counter)) = counters.get_mut(&self.key(settled.charge)) else { continue };
             let (mut at, mut to) = (settled.at, settled.to);
-            if let (true, Meter::Fixed(_)) = (self.has(Fault::CreditsThePresentWindow), settled.charge.meter) {
+            if let (true, Meter::Fixed(_)) = (self.has(Fault::CreditsTheCurrentWindow), settled.charge.meter) {
                 at = Timestamp::from_unix_seconds(counter.expires_at().unix_seconds() - 64);
             }
-            if self.has(Fault::DropsWhatIsAboveTheEstimate) {
+            if self.has(Fault::DropsTheAmountAboveTheEstimate) {
                 to = to.min(settled.charge.amount);
             }
             counter.settle(settled.charge, at, to, request.now)?;
@@ -164,37 +165,37 @@ impl CounterStore for Faulty {
     }
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        let whole = self.has(Fault::ForgetsTheWholeSubject);
+        let whole = self.has(Fault::ResetsTheWholeSubject);
         self.counters.lock().unwrap().retain(|(id, of), _| of != subject || (*id != counter && !whole));
         Ok(())
     }
 }
 
 #[test]
-fn the_suite_finds_every_fault() {
+fn the_suite_detects_every_fault() {
     for (fault, case) in [
         (Fault::ChecksThenUpdates, "threads_do_not_share_the_last_unit"),
         (Fault::CountsCallsNotAmounts, "weighs_every_charge"),
-        (Fault::ChargesWhenAsked, "peek_charges_nothing"),
+        (Fault::ChargesOnPeek, "peek_charges_nothing"),
         (Fault::ChargesUpToTheRefusal, "all_or_none_in_any_order"),
-        (Fault::CreditsThePresentWindow, "a_release_credits_its_own_window_alone"),
-        (Fault::DropsWhatIsAboveTheEstimate, "settle_to_more_is_recorded_whole"),
-        (Fault::DropsWhatIsOwedToForgottenCounters, "a_bucket_owes_what_is_settled_late"),
-        (Fault::OpensWindowsAgain, "clocks_that_disagree_share_the_later_window"),
-        (Fault::OpensWindowsAgain, "a_clock_back_by_a_day_opens_nothing"),
-        (Fault::ForgetsTheWholeSubject, "reset_forgets_one_counter_of_one_subject"),
+        (Fault::CreditsTheCurrentWindow, "a_release_credits_its_own_window_alone"),
+        (Fault::DropsTheAmountAboveTheEstimate, "settle_to_more_is_recorded_whole"),
+        (Fault::DropsDebtsOfForgottenCounters, "a_bucket_owes_what_is_settled_late"),
+        (Fault::ReopensPastWindows, "clocks_that_disagree_share_the_later_window"),
+        (Fault::ReopensPastWindows, "a_clock_back_by_a_day_opens_nothing"),
+        (Fault::ResetsTheWholeSubject, "reset_forgets_one_counter_of_one_subject"),
         (Fault::EvictsTheOldest, "a_flood_of_subjects_evicts_nobody"),
         (Fault::EndsSubjectsAtZeroBytes, "subjects_are_told_apart"),
         (Fault::WaitsForNothing, "retry_is_the_first_instant_with_room"),
         (Fault::WaitsTooLong, "retry_is_the_first_instant_with_room"),
-        (Fault::WaitsForWhatNeverComes, "never_is_told_as_never"),
+        (Fault::WaitsForChargesThatNeverFit, "never_is_told_as_never"),
         (Fault::NeverExpires, "long_after_its_end_a_counter_is_empty"),
         (Fault::LooksAtFourCharges, "many_charges_in_one_call"),
         (Fault::MixesTheOrder, "tallies_stand_in_the_order_of_charges"),
         (Fault::RefusesWithoutMax, "without_max_counts_and_never_refuses"),
-        (Fault::LetsFreeCallsThrough, "max_of_zero_refuses_all"),
+        (Fault::AdmitsFreeCallsAlways, "max_of_zero_refuses_all"),
     ] {
-        let failures = conformance::check(Faulty::new(fault)).expect_err("a store with a fault passes");
+        let failures = conformance::check(Faulty::new(fault)).expect_err("a store with a fault passes the suite");
         let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();
         assert!(found.contains(&case), "{fault:?} fails {found:?}, and not `{case}`");
         assert!(!failures.passed().is_empty() && !failures.passed().contains(&case));
@@ -203,8 +204,8 @@ fn the_suite_finds_every_fault() {
 }
 
 #[test]
-fn a_failure_tells_what_was_asked_and_what_came() {
-    let failures = conformance::check(Faulty::new(Fault::DropsWhatIsAboveTheEstimate)).unwrap_err();
+fn a_failure_shows_request_expectation_and_answer() {
+    let failures = conformance::check(Faulty::new(Fault::DropsTheAmountAboveTheEstimate)).unwrap_err();
     let failure =
         failures.failed().iter().find(|failure| failure.case() == "settle_to_more_is_recorded_whole").unwrap();
     assert!(failure.asked().starts_with("peek at 2026-01-15T11:00:00Z: 0 without a max in the window from"));
@@ -216,11 +217,11 @@ fn a_failure_tells_what_was_asked_and_what_came() {
     }
 }
 
-/// A history finds what is wrong as well.
+/// A random history detects faults as well.
 #[test]
-fn random_histories_tell_stores_with_faults_apart() {
+fn random_histories_detect_faults() {
     for fault in
-        [Fault::CountsCallsNotAmounts, Fault::CreditsThePresentWindow, Fault::WaitsTooLong, Fault::MixesTheOrder]
+        [Fault::CountsCallsNotAmounts, Fault::CreditsTheCurrentWindow, Fault::WaitsTooLong, Fault::MixesTheOrder]
     {
         let found =
             (0..20).find_map(|seed| conformance::compare(MemoryStore::new(), Faulty::new(fault), seed, 400).err());
@@ -230,15 +231,15 @@ fn random_histories_tell_stores_with_faults_apart() {
     conformance::compare(MemoryStore::new(), Faulty::new(Fault::None), 1, 400).unwrap();
 }
 
-/// A store across a network, as far as its caller can tell: every answer takes its time. With a
-/// fault, others come between its check and its update.
+/// A store that answers late, as one across a network does. If torn, other requests run between its
+/// check and its update.
 struct Slow {
     store: Faulty,
     torn: bool,
 }
 
-/// Lets all others have their turn.
-async fn wait(mut turns: u32) {
+/// Yields to the other futures this number of times.
+async fn yield_now(mut turns: u32) {
     poll_fn(|context| {
         context.waker().wake_by_ref();
         turns = turns.saturating_sub(1);
@@ -250,17 +251,17 @@ async fn wait(mut turns: u32) {
 impl AsyncCounterStore for Slow {
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
         Box::pin(async move {
-            wait(request.id.get() as u32 % 3 + 1).await;
+            yield_now(request.id.get() as u32 % 3 + 1).await;
             if self.torn {
                 let (mut tallies, room) = self.store.look(request)?;
-                wait(2).await;
+                yield_now(2).await;
                 if room {
                     self.store.charge(request, &mut tallies)?;
                 }
                 return Ok(if room { Outcome::Granted(tallies) } else { Outcome::Refused(tallies) });
             }
             let outcome = self.store.reserve(request);
-            wait(2).await;
+            yield_now(2).await;
             outcome
         })
     }
@@ -271,7 +272,7 @@ impl AsyncCounterStore for Slow {
 
     fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         Box::pin(async move {
-            wait(request.id.get() as u32 % 3 + 1).await;
+            yield_now(request.id.get() as u32 % 3 + 1).await;
             self.store.settle(request)
         })
     }
@@ -281,21 +282,12 @@ impl AsyncCounterStore for Slow {
     }
 }
 
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-    }
-}
-
 fn run(suite: Suite, store: &dyn AsyncCounterStore) -> Result<Vec<&'static str>, Failures> {
     block_on(suite.run(store))
 }
 
 #[test]
-fn calls_at_once_find_a_torn_reservation() {
+fn concurrent_calls_detect_a_torn_reservation() {
     let suite = Suite::new("2026-01-15T10:30:00Z".parse().unwrap());
     run(suite, &Slow { store: Faulty::new(Fault::None), torn: false }).unwrap_or_else(|failures| panic!("{failures}"));
     let failures = run(suite, &Slow { store: Faulty::new(Fault::None), torn: true }).unwrap_err();
@@ -303,15 +295,15 @@ fn calls_at_once_find_a_torn_reservation() {
     assert_eq!(found, ["calls_at_once_are_admitted_exactly_max_times", "calls_at_once_over_crossing_counters"]);
 }
 
-/// Knows by a reservation's id, and a settlement's step, what it has done already.
+/// A store that recognises repeated requests by reservation id and settlement step.
 #[derive(Default)]
-struct Remembering {
+struct Idempotent {
     store: MemoryStore,
     reserved: Mutex<BTreeMap<u128, Outcome>>,
     settled: Mutex<BTreeMap<(u128, u32), ()>>,
 }
 
-impl CounterStore for Remembering {
+impl CounterStore for Idempotent {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let mut reserved = self.reserved.lock().unwrap();
         if let Some(outcome) = reserved.get(&request.id.get()) {
@@ -339,9 +331,9 @@ impl CounterStore for Remembering {
 }
 
 #[test]
-fn requests_sent_twice_are_a_part_that_is_switched_on() {
+fn cases_with_repeated_requests_are_optional() {
     let suite = Suite::new("2026-01-15T10:30:00Z".parse().unwrap()).resends(true);
-    run(suite, &InProcess(Remembering::default())).unwrap_or_else(|failures| panic!("{failures}"));
+    run(suite, &InProcess(Idempotent::default())).unwrap_or_else(|failures| panic!("{failures}"));
     let failures = run(suite, &InProcess(MemoryStore::new())).unwrap_err();
     let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();
     assert_eq!(found, ["a_reservation_sent_twice_counts_once", "a_settlement_sent_twice_counts_once"]);

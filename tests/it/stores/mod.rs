@@ -1,9 +1,10 @@
-//! Counter stores: the contract of all of them, leased counters, and Redis.
+//! Counter stores: the contract of all of them, the memory store, leased counters, and Redis.
 
 #[cfg(feature = "conformance")]
 mod contract;
 #[cfg(feature = "conformance")]
 mod faulty_stores;
-pub(crate) mod leased;
+mod leased;
+mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;

@@ -1,5 +1,5 @@
-//! A server of approvals that dies, forgets, loses answers or talks nonsense: nothing passes twice,
-//! and nothing that nobody approved.
+//! A server of approvals that dies, loses scripts or answers, or sends nonsense: no approval is
+//! used twice, and no unapproved call is allowed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{ApprovalState, Clock, DecideError, Decision, Gate, SystemClock, Timestamp};
 
 use super::approvals::{allowed, asked, builder, call, cause, gate, impatient, keys, policy};
-use super::faults::{Proxy, parrot};
+use super::faults::{Proxy, constant_server};
 use super::run;
 use super::server::Server;
 
 #[test]
-fn a_dead_server_denies_and_nothing_passes_twice() {
+fn a_dead_server_denies_and_no_approval_is_used_twice() {
     let Some(mut server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else { return };
     run(async {
         let gate = gate(impatient(&server.url()).pending_per_asker(1_000).build().unwrap());
@@ -52,9 +52,9 @@ fn a_dead_server_denies_and_nothing_passes_twice() {
         for task in tasks {
             task.await.unwrap();
         }
-        assert!(denied.load(Ordering::Relaxed) > 0, "no call met the dead server");
+        assert!(denied.load(Ordering::Relaxed) > 0, "no call was made while the server was dead");
         assert!(passed.iter().all(|passed| passed.load(Ordering::Relaxed) <= 1));
-        // It has kept all that it was told, and goes on.
+        // The server has kept everything and continues.
         let began = Instant::now();
         while gate.pending_async().await.is_err() {
             assert!(began.elapsed() < Duration::from_secs(20));
@@ -69,7 +69,7 @@ fn a_dead_server_denies_and_nothing_passes_twice() {
 }
 
 #[test]
-fn a_signed_approval_is_used_once_though_the_server_is_away_meanwhile() {
+fn a_signed_approval_is_used_once_despite_server_restarts() {
     let Some(mut server) = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]) else { return };
     run(async {
         let gates: Vec<_> = (0..2).map(|_| gate(impatient(&server.url()).build().unwrap())).collect();
@@ -99,10 +99,10 @@ fn a_signed_approval_is_used_once_though_the_server_is_away_meanwhile() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let Decision::RequireApproval(again) = gates[1].check_signed_async(&call(&arguments), &signed).await else {
-            panic!("it was used")
+            panic!("the approval was used")
         };
         assert_eq!(again.signed_error(), Some(SignedError::Spent));
-        // Given back, it is the other's.
+        // A released approval can be used at the other gate.
         while gates[0].pending_async().await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -110,11 +110,11 @@ fn a_signed_approval_is_used_once_though_the_server_is_away_meanwhile() {
         assert!(gates[1].check_signed_async(&call(&arguments), &signed).await.is_allowed());
         assert!(!gates[0].check_signed_async(&call(&arguments), &signed).await.is_allowed());
     });
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
 #[test]
-fn an_answer_that_is_lost_claims_once() {
+fn a_lost_answer_claims_an_approval_once() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let proxy = Proxy::start(&server).await;
@@ -131,7 +131,8 @@ fn an_answer_that_is_lost_claims_once() {
         proxy.cut(1);
         permit.release().await.unwrap();
         assert_eq!(proxy.left(), 0, "the answers were lost");
-        // Lost for good: nobody can tell, so nobody may go ahead, and it stays used.
+        // All answers are lost: the outcome is unknown, so the call is denied, and the approval
+        // stays used.
         let store = builder(&format!("redis://{}", proxy.address)).build().unwrap();
         let now = SystemClock.now();
         proxy.cut(4);
@@ -139,11 +140,11 @@ fn an_answer_that_is_lost_claims_once() {
         proxy.cut(0);
         assert_eq!(gate.check_async(&call(&arguments)).await.as_str(), "approval_required");
     });
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
 #[test]
-fn nonsense_from_a_server_is_no_approval() {
+fn a_nonsense_answer_approves_nothing() {
     let bulk = |body: &str| format!("${}\r\n{body}\r\n", body.len()).into_bytes();
     let answers: Vec<Vec<u8>> = vec![
         vec![],
@@ -167,7 +168,7 @@ fn nonsense_from_a_server_is_no_approval() {
     run(async {
         for answer in answers {
             let shown = answer.escape_ascii().to_string();
-            let gate = gate(impatient(&format!("redis://{}", parrot(answer))).build().unwrap());
+            let gate = gate(impatient(&format!("redis://{}", constant_server(answer))).build().unwrap());
             let asked = tokio::time::timeout(Duration::from_secs(20), gate.check_async(&call(&json!({})))).await;
             assert!(!cause(asked.expect("a decision hangs")).is_empty(), "{shown}");
             let id = "0".repeat(64) + "-1";
@@ -176,15 +177,15 @@ fn nonsense_from_a_server_is_no_approval() {
     });
 }
 
-/// The rights that the documentation names are enough.
+/// The rights in the documentation are enough.
 #[test]
-fn a_user_with_few_rights_will_do() {
+fn a_user_with_the_documented_rights_is_enough() {
     let Some(server) = Server::start(&[]) else { return };
-    let rights = "~{toolgate}:* +eval +evalsha +script|load +get +mget +set +del +time +pttl +pexpireat +zadd +zrem +zcard \
-                  +zcount +zrange +zrangebyscore +zremrangebyscore";
+    let rights = "~{toolgate}:* +eval +evalsha +script|load +get +mget +set +del +time +pttl +pexpireat +zadd +zrem \
+                  +zcard +zcount +zrange +zrangebyscore +zremrangebyscore";
     let mut command: Vec<&[u8]> = vec![b"ACL", b"SETUSER", b"gate", b"on", b">secret"];
     command.extend(rights.split_whitespace().map(str::as_bytes));
-    server.tell::<()>(&command);
+    server.command::<()>(&command);
     run(async {
         let url = format!("{}?user=gate&pass=secret", server.url());
         let gate = gate(builder(&url).build().unwrap());
@@ -196,42 +197,42 @@ fn a_user_with_few_rights_will_do() {
         allowed(&gate, &call(&arguments)).await.end().await.unwrap();
         let again = asked(&gate, &call(&arguments)).await;
         gate.refuse_async(again.id(), "ann").await.unwrap();
-        assert!(server.tell::<String>(&[b"CLIENT", b"LIST"]).contains("user=gate"));
-        // A request that is listed, and gone.
+        assert!(server.command::<String>(&[b"CLIENT", b"LIST"]).contains("user=gate"));
+        // A request that is in the index, but no longer stored.
         let listed = asked(&gate, &call(&json!({ "other": 1 }))).await;
         let key = [b"{toolgate}:a:", &listed.id().digest().as_bytes()[..]].concat();
-        server.tell::<()>(&[b"DEL", &key]);
+        server.command::<()>(&[b"DEL", &key]);
         assert!(gate.pending_async().await.unwrap().is_empty());
     });
 }
 
 #[test]
-fn a_script_that_was_forgotten_is_loaded_again() {
+fn a_lost_approval_script_is_loaded_again() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gate = gate(builder(&server.url()).build().unwrap());
         let arguments = json!({});
-        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
         let request = asked(&gate, &call(&arguments)).await;
-        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
         gate.approve_async(request.id(), "ann").await.unwrap();
-        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
         let permit = allowed(&gate, &call(&arguments)).await;
-        server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+        server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
         permit.release().await.unwrap();
         allowed(&gate, &call(&arguments)).await.end().await.unwrap();
     });
 }
 
 #[test]
-fn nonsense_in_the_server_is_no_approval() {
+fn a_corrupt_entry_approves_nothing() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gate = gate(builder(&server.url()).build().unwrap());
         let arguments = json!({});
         let request = asked(&gate, &call(&arguments)).await;
         let key = [b"{toolgate}:a:", &request.id().digest().as_bytes()[..]].concat();
-        let good: Vec<u8> = server.tell(&[b"GET", &key]);
+        let good: Vec<u8> = server.command(&[b"GET", &key]);
         let (nonce, text) = good.split_at(32);
         let text = std::str::from_utf8(text).unwrap();
         let approve = |text: &str| text.replace("\"pending\"", "\"approved\"");
@@ -252,49 +253,49 @@ fn nonsense_in_the_server_is_no_approval() {
             [nonce, &[0xff][..]].concat(),
         ];
         for wrong in wrong {
-            server.tell::<()>(&[b"SET", &key, &wrong]);
+            server.command::<()>(&[b"SET", &key, &wrong]);
             let shown = wrong.escape_ascii().to_string();
-            let said = cause(gate.check_async(&call(&arguments)).await);
-            assert_eq!(said, "the store of approvals holds something else under an approval's name", "{shown}");
+            let message = cause(gate.check_async(&call(&arguments)).await);
+            assert_eq!(message, "the store of approvals holds something else under an approval's name", "{shown}");
             let approved = gate.approve_async(request.id(), "ann").await;
             assert!(matches!(approved, Err(DecideError::Store(ApprovalError::Corrupt))), "{shown}");
             assert!(matches!(gate.pending_async().await, Err(ApprovalError::Corrupt)), "{shown}");
         }
-        // A name of another kind, at each of its keys: nothing is changed by what fails.
-        server.tell::<()>(&[b"SET", &key, &good]);
+        // A value of another type at each key of the store: the failed operation changes nothing.
+        server.command::<()>(&[b"SET", &key, &good]);
         for index in [&b"{toolgate}:al"[..], b"{toolgate}:ap", b"{toolgate}:ag:gg", b"{toolgate}:an"] {
-            let kept: Vec<u8> = server.tell(&[b"DUMP", index]);
-            server.tell::<()>(&[b"DEL", index]);
+            let kept: Vec<u8> = server.command(&[b"DUMP", index]);
+            server.command::<()>(&[b"DEL", index]);
             match index == b"{toolgate}:an" {
-                true => server.tell::<()>(&[b"RPUSH", index, b"x"]),
-                false => server.tell::<()>(&[b"SET", index, b"x"]),
+                true => server.command::<()>(&[b"RPUSH", index, b"x"]),
+                false => server.command::<()>(&[b"SET", index, b"x"]),
             }
             assert!(gate.approve_async(request.id(), "ann").await.is_err(), "{}", index.escape_ascii());
             cause(gate.check_async(&call(&json!({ "other": 1 }))).await);
-            server.tell::<()>(&[b"RESTORE", index, b"0", &kept, b"REPLACE"]);
-            assert_eq!(server.tell::<Vec<u8>>(&[b"GET", &key]), good);
+            server.command::<()>(&[b"RESTORE", index, b"0", &kept, b"REPLACE"]);
+            assert_eq!(server.command::<Vec<u8>>(&[b"GET", &key]), good);
         }
         gate.approve_async(request.id(), "ann").await.unwrap();
-        server.tell::<()>(&[b"SET", &key, b""]);
+        server.command::<()>(&[b"SET", &key, b""]);
         assert!(cause(gate.check_async(&call(&arguments)).await).contains("something else"));
     });
 }
 
 #[test]
-fn clocks_too_far_apart_are_refused() {
+fn a_clock_away_from_the_approval_server_is_refused() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let clock = toolgate::ManualClock::new(Timestamp::from_unix_seconds(1_768_473_000));
         let approvals = builder(&server.url()).build().unwrap();
         let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new())).clock(clock.clone());
         let gate = builder.approvals_async(approvals).build();
-        let said = cause(gate.check_async(&call(&json!({}))).await);
-        assert!(said.contains("ms away from that of the store of approvals"), "{said}");
+        let message = cause(gate.check_async(&call(&json!({}))).await);
+        assert!(message.contains("ms away from that of the store of approvals"), "{message}");
         for nonsense in [Timestamp::MIN, Timestamp::MAX, Timestamp::from_unix_seconds(-1)] {
             clock.set(nonsense);
             cause(gate.check_async(&call(&json!({}))).await);
         }
-        let keys: Vec<Vec<u8>> = server.tell(&[b"KEYS", b"*"]);
+        let keys: Vec<Vec<u8>> = server.command(&[b"KEYS", b"*"]);
         assert!(keys.is_empty());
     });
 }

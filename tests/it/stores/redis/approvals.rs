@@ -1,4 +1,4 @@
-//! Approvals in a real server: the same as in memory, also among processes, and when it fails.
+//! Approvals in a real server: the same as in memory, also between processes.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,7 +19,8 @@ use toolgate::{
 
 use super::server::Server;
 use super::{ANY_CLOCK, run};
-use crate::approvals::cases::{Make, Room, suite};
+use crate::approvals::suite::approval_suite;
+use crate::approvals::{Bounds, MakeStore};
 
 pub(super) fn builder(url: &str) -> RedisApprovalsBuilder {
     RedisApprovals::builder(url)
@@ -36,13 +37,13 @@ pub(super) fn impatient(url: &str) -> RedisApprovalsBuilder {
         .deadline(Duration::from_millis(1_000))
 }
 
-/// Waits for each answer, so that what is written for stores in the process runs over a server.
-struct Waiting {
+/// Waits for each answer, so that tests of in-process stores run over a server.
+struct Blocking {
     store: RedisApprovals,
     runtime: Runtime,
 }
 
-impl ApprovalStore for Waiting {
+impl ApprovalStore for Blocking {
     fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
         self.runtime.block_on(AsyncApprovalStore::request(&self.store, ask, now))
     }
@@ -68,41 +69,41 @@ impl ApprovalStore for Waiting {
     }
 }
 
-/// A store with a prefix of its own, that bears that a test tells the time.
-fn store(server: &Server, room: Room) -> Arc<dyn ApprovalStore> {
+/// Makes a store with its own prefix that accepts the clock of the test.
+fn store(server: &Server, bounds: Bounds) -> Arc<dyn ApprovalStore> {
     static MADE: AtomicUsize = AtomicUsize::new(0);
     let store = builder(&server.url())
         .prefix(format!("p{}", MADE.fetch_add(1, Ordering::Relaxed)))
         .max_skew(ANY_CLOCK)
-        .capacity(room.capacity)
-        .pending_per_asker(room.pending)
-        .details_up_to(room.details);
+        .capacity(bounds.capacity)
+        .pending_per_asker(bounds.pending)
+        .details_up_to(bounds.details);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    Arc::new(Waiting { store: store.build().unwrap(), runtime })
+    Arc::new(Blocking { store: store.build().unwrap(), runtime })
 }
 
 mod suite {
-    use super::{Make, Server, store};
+    use super::{MakeStore, Server, store};
 
-    fn with(case: &dyn Fn(Make<'_>)) {
+    fn with(case: &dyn Fn(MakeStore<'_>)) {
         let Some(server) = Server::start(&[]) else { return };
-        case(&|room| store(&server, room));
-        server.everything_expires();
+        case(&|bounds| store(&server, bounds));
+        server.assert_every_key_expires();
     }
 
-    super::suite!(with);
+    super::approval_suite!(with);
 }
 
 #[test]
-fn the_cases_of_approvals_pass_over_a_server() {
+fn approval_cases_pass_over_a_server() {
     let Some(server) = Server::start(&[]) else { return };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/approvals.json");
-    let run = crate::language::vectors::run_file_over(&path, || store(&server, Room::default()));
+    let run = crate::language::vectors::run_file_over(&path, || store(&server, Bounds::default()));
     assert!(run > 20, "{run}");
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
-pub(super) type Door = Gate<InProcess<MemoryStore>>;
+pub(super) type LocalGate = Gate<InProcess<MemoryStore>>;
 
 pub(super) fn policy() -> Policy {
     let limits = json!([{ "counter": "n", "window": "day", "max": 100_000, "scope": "grant" }]);
@@ -110,7 +111,7 @@ pub(super) fn policy() -> Policy {
     Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": tools })).unwrap()
 }
 
-pub(super) fn gate(approvals: RedisApprovals) -> Door {
+pub(super) fn gate(approvals: RedisApprovals) -> LocalGate {
     let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new()));
     builder.approvals_async(approvals).approval_keys(keys()).build()
 }
@@ -119,21 +120,21 @@ pub(super) fn call(arguments: &serde_json::Value) -> ToolCall<'_> {
     ToolCall::new("pay", arguments).grant("g")
 }
 
-pub(super) async fn asked(gate: &Door, call: &ToolCall<'_>) -> Approval {
+pub(super) async fn asked(gate: &LocalGate, call: &ToolCall<'_>) -> Approval {
     match gate.check_async(call).await {
         Decision::RequireApproval(request) => request.approval().unwrap().clone(),
         other => panic!("{other:?}"),
     }
 }
 
-pub(super) async fn allowed(gate: &Door, call: &ToolCall<'_>) -> AsyncPermit {
+pub(super) async fn allowed(gate: &LocalGate, call: &ToolCall<'_>) -> AsyncPermit {
     match gate.check_async(call).await {
         Decision::Allow(permit) => permit,
         other => panic!("{other:?}"),
     }
 }
 
-/// What a denial says to the host.
+/// Returns the cause of a denial, as reported to the host.
 pub(super) fn cause(decision: Decision<AsyncPermit>) -> String {
     let Decision::Deny(denial) = decision else { panic!("{decision:?}") };
     assert_eq!(denial.code(), Code::StoreUnavailable);
@@ -141,7 +142,7 @@ pub(super) fn cause(decision: Decision<AsyncPermit>) -> String {
 }
 
 #[test]
-fn what_one_asks_another_approves_and_a_third_uses() {
+fn gates_of_one_server_share_approvals() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gates: Vec<_> = (0..3).map(|_| gate(builder(&server.url()).build().unwrap())).collect();
@@ -153,24 +154,24 @@ fn what_one_asks_another_approves_and_a_third_uses() {
         assert_eq!(gates[0].check_async(&call(&arguments)).await.as_str(), "approval_required");
         permit.release().await.unwrap();
         let Decision::Allow(permit) = gates[0].check_approved_async(&call(&arguments), request.id()).await else {
-            panic!("it was given back")
+            panic!("the approval was restored")
         };
         permit.end().await.unwrap();
-        // The new question that came of it can be refused.
-        let waiting = gates[2].pending_async().await.unwrap();
-        gates[2].refuse_async(waiting[0].id(), "ann").await.unwrap();
+        // The new request that the call created can be refused.
+        let requests = gates[2].pending_async().await.unwrap();
+        gates[2].refuse_async(requests[0].id(), "ann").await.unwrap();
         assert!(gates[0].pending_async().await.unwrap().is_empty());
     });
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
 #[test]
-fn a_verb_that_does_not_wait_says_what_to_mend() {
+fn a_blocking_call_names_the_async_one() {
     let Some(server) = Server::start(&[]) else { return };
     let approvals = builder(&server.url()).build().unwrap();
     let gate = Gate::builder().policy(policy()).approvals_async(approvals).build();
     let arguments = json!({});
-    let Decision::Deny(denial) = gate.check(&call(&arguments)) else { panic!("it cannot be asked") };
+    let Decision::Deny(denial) = gate.check(&call(&arguments)) else { panic!("a remote store cannot be asked") };
     assert_eq!(denial.code(), Code::StoreUnavailable);
     let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap().to_string();
     assert!(cause.contains("check_async"), "{cause}");
@@ -179,7 +180,8 @@ fn a_verb_that_does_not_wait_says_what_to_mend() {
     assert!(matches!(gate.approve(&id.parse().unwrap(), "ann"), Err(DecideError::Store(ApprovalError::AsyncOnly))));
 }
 
-/// Says to the test's second process where the server is, and what is signed.
+/// The environment variables that give the second process the address of the server and the signed
+/// approvals.
 const URL: &str = "TOOLGATE_TEST_APPROVALS_URL";
 const SIGNED: &str = "TOOLGATE_TEST_APPROVALS_SIGNED";
 const ROUNDS: usize = 150;
@@ -188,9 +190,9 @@ pub(super) fn keys() -> ApprovalKeys {
     ApprovalKeys::new(ApprovalKey::new("k", &[3; 32]).unwrap())
 }
 
-/// Claims approvals as fast as it can, those of one round after the other, with the signed texts of
-/// every other round; how many calls pass in each round.
-async fn claims(gate: &Door, signed: &[String]) -> Vec<usize> {
+/// Uses the approvals of each round as fast as possible, every other one by its signed text.
+/// Returns how many calls are allowed in each round.
+async fn claims(gate: &LocalGate, signed: &[String]) -> Vec<usize> {
     let mut passed = Vec::new();
     for (round, signed) in signed.iter().enumerate() {
         let tasks = (0..4).map(|_| {
@@ -214,7 +216,7 @@ async fn claims(gate: &Door, signed: &[String]) -> Vec<usize> {
 }
 
 #[test]
-fn of_two_processes_one_uses_an_approval() {
+fn two_processes_use_an_approval_once() {
     let Some(server) = Server::start(&[]) else { return };
     let totals = run(async {
         let gate = gate(builder(&server.url()).pending_per_asker(2 * ROUNDS).build().unwrap());
@@ -234,7 +236,7 @@ fn of_two_processes_one_uses_an_approval() {
         second.args(["--exact", "stores::redis::approvals::a_second_process", "--nocapture"]).env(URL, server.url());
         second.env(SIGNED, signed.join(","));
         let mut second = second.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        // It says when it is ready, and both begin.
+        // Both processes begin once the second one is ready.
         let output = tokio::task::spawn_blocking(move || {
             use std::io::{BufRead, BufReader, Read};
             let mut output = BufReader::new(second.stdout.take().unwrap());
@@ -260,11 +262,11 @@ fn of_two_processes_one_uses_an_approval() {
     });
     let (mine, theirs) = totals;
     assert!(mine.iter().zip(&theirs).all(|(mine, theirs)| mine + theirs == 1), "{mine:?} {theirs:?}");
-    assert!([&mine, &theirs].iter().all(|side| side.contains(&1)), "they did not meet: {mine:?}");
-    server.everything_expires();
+    assert!([&mine, &theirs].iter().all(|side| side.contains(&1)), "the processes did not race: {mine:?}");
+    server.assert_every_key_expires();
 }
 
-/// What the second process does; as a test of its own it has nothing to do.
+/// The part of the second process. Run as a test, it does nothing.
 #[test]
 fn a_second_process() {
     let Ok(url) = std::env::var(URL) else { return };
@@ -282,7 +284,7 @@ fn a_second_process() {
 }
 
 #[test]
-fn a_request_number_is_never_given_twice() {
+fn request_numbers_are_unique() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gates: Vec<_> = (0..2).map(|_| gate(builder(&server.url()).build().unwrap())).collect();
@@ -299,9 +301,9 @@ fn a_request_number_is_never_given_twice() {
     });
 }
 
-/// Several batches, among them many of one digest.
+/// The list takes several batches and has many requests with the same digest.
 #[test]
-fn a_long_list_is_read_in_order() {
+fn a_long_list_is_in_order() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let bind = json!({ "bind": ["args.n<=", "args.to"] });
@@ -319,7 +321,7 @@ fn a_long_list_is_read_in_order() {
             gate.refuse_async(id, "ann").await.unwrap();
         }
         let listed: Vec<_> = gate.pending_async().await.unwrap().iter().map(|approval| *approval.id()).collect();
-        assert_eq!(listed, made[50..1_050], "the thousand that are oldest");
+        assert_eq!(listed, made[50..1_050], "the oldest thousand");
     });
 }
 
@@ -329,7 +331,7 @@ fn all_keys_of_approvals_are_in_one_slot() {
     let options = ["--cluster-enabled", "yes", "--port", &port(), "--cluster-port", &port(), "--bind", "127.0.0.1"];
     let Some(server) = Server::start(&options) else { return };
     run(async {
-        server.tell::<()>(&[b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383"]);
+        server.command::<()>(&[b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383"]);
         let gate = gate(builder(&server.url()).build().unwrap());
         let arguments = json!({});
         let began = Instant::now();
@@ -347,9 +349,9 @@ fn all_keys_of_approvals_are_in_one_slot() {
     });
 }
 
-/// What nobody lists does not stay listed: the index of what waits is kept short by those that ask.
+/// New requests remove expired ones from the indexes, also if nobody lists them.
 #[test]
-fn indexes_forget_what_has_expired() {
+fn indexes_drop_expired_requests() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let clock = toolgate::ManualClock::new(Timestamp::from_unix_seconds(1_768_473_000));
@@ -363,12 +365,12 @@ fn indexes_forget_what_has_expired() {
             clock.advance(Duration::from_secs(600));
         }
         for index in [&b"{toolgate}:al"[..], b"{toolgate}:ap", b"{toolgate}:ag:gg"] {
-            assert!(server.tell::<usize>(&[b"ZCARD", index]) <= 60, "{}", index.escape_ascii());
+            assert!(server.command::<usize>(&[b"ZCARD", index]) <= 60, "{}", index.escape_ascii());
         }
         assert!(gate.pending_async().await.unwrap().is_empty());
-        // A clock that is ahead hides what waits from its own host alone.
+        // A clock that was ahead has hidden the pending requests from its own host only.
         clock.set(Timestamp::from_unix_seconds(1_768_473_000 + 3 * 600));
         assert_eq!(gate.pending_async().await.unwrap().len(), 30);
     });
-    server.everything_expires();
+    server.assert_every_key_expires();
 }

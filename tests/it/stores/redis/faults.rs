@@ -1,5 +1,5 @@
-//! A server that dies, stalls, forgets, is full or talks nonsense: no call too many, none that
-//! hangs, and service resumes.
+//! A server that dies, stalls, loses its scripts, is full or sends nonsense: no extra call is
+//! allowed, none hangs, and service resumes.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -18,10 +18,10 @@ use super::server::Server;
 use super::{ANY_CLOCK, builder, charges, code, decide, gate, impatient, resumes, run};
 
 const UNAVAILABLE: &str = "store_unavailable";
-/// No call may take so long, on the slowest machine, when its deadline is a second.
+/// No call takes this long on the slowest machine, with a deadline of 1 s.
 const HANGS: Duration = Duration::from_secs(20);
 
-/// The code of a decision that may not hang.
+/// Returns the code of a decision, which must not hang.
 async fn prompt(gate: &toolgate::Gate<RedisStore>) -> String {
     tokio::time::timeout(HANGS, code(gate)).await.expect("a decision hangs")
 }
@@ -31,7 +31,7 @@ fn a_dead_server_denies_until_it_is_back() {
     let Some(mut server) = Server::start(&[]) else { return };
     server.kill();
     run(async {
-        // It starts before the server does.
+        // The gate starts before the server does.
         let gate = gate(impatient(&server.url()).build().unwrap(), 3);
         assert_eq!(prompt(&gate).await, UNAVAILABLE);
         server.revive();
@@ -40,7 +40,7 @@ fn a_dead_server_denies_until_it_is_back() {
         for _ in 0..10 {
             assert_eq!(prompt(&gate).await, UNAVAILABLE);
         }
-        // Empty, and without the scripts.
+        // The server is empty and has lost the scripts.
         server.revive();
         resumes(&gate).await;
         assert_eq!([code(&gate).await, code(&gate).await, code(&gate).await], ["allow", "allow", "rate_limited"]);
@@ -48,7 +48,7 @@ fn a_dead_server_denies_until_it_is_back() {
 }
 
 #[test]
-fn a_stalled_server_denies_in_time_and_admits_no_call_twice() {
+fn a_stalled_server_denies_in_time_and_allows_no_extra_call() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gate = gate(impatient(&server.url()).build().unwrap(), 8);
@@ -58,7 +58,7 @@ fn a_stalled_server_denies_in_time_and_admits_no_call_twice() {
         for _ in 0..3 {
             assert_eq!(prompt(&gate).await, UNAVAILABLE);
         }
-        // After so many failures it is not asked: each of these would wait for its deadline.
+        // After these failures the server is not asked: each request would wait for its deadline.
         let began = Instant::now();
         let mut at_once = 0;
         while began.elapsed() < Duration::from_millis(150) {
@@ -78,11 +78,11 @@ fn a_stalled_server_denies_in_time_and_admits_no_call_twice() {
         }
         assert!(allowed <= 8, "{allowed}");
     });
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
 #[test]
-fn tasks_at_a_server_that_stalls_now_and_then_never_pass_the_limit() {
+fn tasks_never_exceed_the_limit_while_a_server_stalls() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gate = gate(impatient(&server.url()).build().unwrap(), 300);
@@ -117,40 +117,40 @@ fn tasks_at_a_server_that_stalls_now_and_then_never_pass_the_limit() {
             (allowed, denied) = (allowed + a, denied + d);
         }
         assert!(allowed <= 300, "{allowed}");
-        assert!(denied > 0, "no call met the stall");
+        assert!(denied > 0, "no call was made during a stall");
     });
 }
 
 #[test]
-fn scripts_that_were_forgotten_are_loaded_again() {
+fn lost_scripts_are_loaded_again() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gate = gate(builder(&server.url()).build().unwrap(), 2);
         for _ in 0..2 {
-            server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+            server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
             let Decision::Allow(permit) = decide(&gate).await else { panic!("there is room") };
-            server.tell::<()>(&[b"SCRIPT", b"FLUSH"]);
+            server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
             permit.release().await.unwrap();
         }
         assert_eq!([code(&gate).await, code(&gate).await, code(&gate).await], ["allow", "allow", "rate_limited"]);
-        // Once for each script that was missing: three reservations, two settlements.
-        let calls: String = server.tell(&[b"INFO", b"commandstats"]);
+        // One load for each missing script: three reservations, two settlements.
+        let calls: String = server.command(&[b"INFO", b"commandstats"]);
         let loads = calls.lines().find(|line| line.starts_with("cmdstat_script|load:")).unwrap();
         assert!(loads.contains("calls=5,"), "{loads}");
     });
 }
 
 #[test]
-fn one_decision_is_one_command() {
+fn a_decision_takes_one_command() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let gate = gate(builder(&server.url()).build().unwrap(), 100);
         assert!(decide(&gate).await.is_allowed());
-        server.tell::<()>(&[b"CONFIG", b"RESETSTAT"]);
+        server.command::<()>(&[b"CONFIG", b"RESETSTAT"]);
         for _ in 0..10 {
             assert!(decide(&gate).await.is_allowed());
         }
-        let calls: String = server.tell(&[b"INFO", b"commandstats"]);
+        let calls: String = server.command(&[b"INFO", b"commandstats"]);
         let scripts = calls.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
         assert!(scripts.contains("calls=10,"), "{scripts}");
         assert!(!calls.contains("cmdstat_script"), "{calls}");
@@ -163,7 +163,7 @@ fn a_full_server_denies_and_charges_nothing() {
     run(async {
         let gate = gate(builder(&server.url()).build().unwrap(), 3);
         let Decision::Allow(permit) = decide(&gate).await else { panic!("there is room") };
-        server.tell::<()>(&[b"CONFIG", b"SET", b"maxmemory", b"1mb"]);
+        server.command::<()>(&[b"CONFIG", b"SET", b"maxmemory", b"1mb"]);
         let mut filler = vec![b'x'; 1 << 20];
         let mut connection = ::redis::Client::open(server.url()).unwrap().get_connection().unwrap();
         while ::redis::cmd("SET").arg("filler").arg(&filler).exec(&mut connection).is_ok() {
@@ -173,7 +173,7 @@ fn a_full_server_denies_and_charges_nothing() {
             assert_eq!(prompt(&gate).await, UNAVAILABLE);
         }
         assert!(matches!(permit.release().await, Err(StoreError::Unavailable(Some(_)))));
-        server.tell::<()>(&[b"CONFIG", b"SET", b"maxmemory", b"0"]);
+        server.command::<()>(&[b"CONFIG", b"SET", b"maxmemory", b"0"]);
         assert_eq!([code(&gate).await, code(&gate).await, code(&gate).await], ["allow", "allow", "rate_limited"]);
     });
 }
@@ -184,14 +184,14 @@ fn a_replica_denies() {
     run(async {
         let gate = gate(builder(&server.url()).build().unwrap(), 3);
         assert!(decide(&gate).await.is_allowed());
-        server.tell::<()>(&[b"REPLICAOF", b"127.0.0.1", b"1"]);
+        server.command::<()>(&[b"REPLICAOF", b"127.0.0.1", b"1"]);
         assert_eq!(prompt(&gate).await, UNAVAILABLE);
-        server.tell::<()>(&[b"REPLICAOF", b"NO", b"ONE"]);
+        server.command::<()>(&[b"REPLICAOF", b"NO", b"ONE"]);
         resumes(&gate).await;
     });
 }
 
-/// A node of a cluster runs no script whose keys are in several slots.
+/// A node of a cluster refuses a script whose keys are in several slots.
 #[test]
 fn all_keys_of_a_call_are_in_one_slot() {
     let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
@@ -199,9 +199,9 @@ fn all_keys_of_a_call_are_in_one_slot() {
     let Some(server) = Server::start(&options) else { return };
     run(async {
         let gate = gate(builder(&server.url()).prefix("a:b").build().unwrap(), 2);
-        // Its slots are nobody's yet.
+        // No node serves the slots yet.
         assert_eq!(prompt(&gate).await, UNAVAILABLE);
-        server.tell::<()>(&[b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383"]);
+        server.command::<()>(&[b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383"]);
         resumes(&gate).await;
         let Decision::Allow(permit) = decide(&gate).await else { panic!("there is room") };
         permit.release().await.unwrap();
@@ -209,8 +209,7 @@ fn all_keys_of_a_call_are_in_one_slot() {
     });
 }
 
-/// Stands before a server, and cuts the connection where a script's answer is on its way, so many
-/// times.
+/// A proxy that can cut connections before they return the answer of a script.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     cuts: Arc<AtomicUsize>,
@@ -262,14 +261,14 @@ impl Proxy {
         self.cuts.store(times, Ordering::SeqCst);
     }
 
-    /// How many connections are still to be cut.
+    /// Returns how many connections are still to be cut.
     pub(super) fn left(&self) -> usize {
         self.cuts.load(Ordering::SeqCst)
     }
 }
 
 #[test]
-fn what_was_sent_twice_counts_once() {
+fn a_repeated_request_counts_once() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let proxy = Proxy::start(&server).await;
@@ -298,12 +297,13 @@ fn what_was_sent_twice_counts_once() {
         assert!(matches!(&outcome, Outcome::Granted(tallies) if tallies[2].used.micros() == 1_000_000), "{outcome:?}");
         assert_eq!(used().await, [1; 3]);
 
-        // Lost both times: nobody can tell, so nobody may go ahead, and it stays spent, once.
+        // Both answers are lost: the outcome is unknown, so the call is denied, and the charge
+        // stays, once.
         proxy.cut(2);
         assert!(matches!(reserve(3).await, Err(StoreError::Unavailable(Some(_)))));
         assert_eq!(proxy.cuts.load(Ordering::SeqCst), 0, "both answers were lost");
         assert_eq!(used().await, [2; 3]);
-        assert!(matches!(reserve(3).await.unwrap(), Outcome::Granted(_)), "asked again, it is the same reservation");
+        assert!(matches!(reserve(3).await.unwrap(), Outcome::Granted(_)), "a repeated request is the same reservation");
         assert_eq!(used().await, [2; 3]);
 
         proxy.cut(1);
@@ -315,21 +315,21 @@ fn what_was_sent_twice_counts_once() {
         settle(3, 1).await.unwrap();
         assert_eq!(used().await, [0; 3]);
 
-        // Up to the last one.
+        // Up to the maximum.
         for id in 10..20 {
             proxy.cut(1);
             assert!(matches!(reserve(id).await.unwrap(), Outcome::Granted(_)), "{id}");
         }
         proxy.cut(1);
         assert!(matches!(reserve(20).await.unwrap(), Outcome::Refused(_)));
-        // What was granted before is so still, though nothing is left.
+        // An earlier grant is repeated, though the budget is spent.
         assert!(matches!(reserve(19).await.unwrap(), Outcome::Granted(_)));
     });
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
-/// A server that answers every command with the same bytes.
-pub(super) fn parrot(answer: Vec<u8>) -> SocketAddr {
+/// Starts a server that answers every command with the same bytes.
+pub(super) fn constant_server(answer: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -350,7 +350,7 @@ pub(super) fn parrot(answer: Vec<u8>) -> SocketAddr {
 }
 
 #[test]
-fn nonsense_is_no_grant() {
+fn a_nonsense_answer_denies() {
     let bulk = |body: &[u8]| [format!("${}\r\n", body.len()).as_bytes(), body, b"\r\n"].concat();
     let granted = |numbers: [f64; 8]| {
         let numbers = numbers.map(f64::to_le_bytes).concat();
@@ -358,7 +358,7 @@ fn nonsense_is_no_grant() {
     };
     let large = 8e15;
     let answers: Vec<Vec<u8>> = vec![
-        // Closes at once.
+        // Closes the connection at once.
         vec![],
         b"garbage\r\n".to_vec(),
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec(),
@@ -373,7 +373,7 @@ fn nonsense_is_no_grant() {
         b"*2\r\n:1\r\n:9\r\n".to_vec(),
         b"*2\r\n:3\r\n:-9\r\n".to_vec(),
         b"*2\r\n:0\r\n$0\r\n\r\n".to_vec(),
-        // Refused, though there is room.
+        // A refusal, although there is room.
         b"*3\r\n:0\r\n$0\r\n\r\n$0\r\n\r\n".to_vec(),
         b"*3\r\n:0\r\n:0\r\n:0\r\n".to_vec(),
         b"-ERR unknown command\r\n".to_vec(),
@@ -385,7 +385,7 @@ fn nonsense_is_no_grant() {
         bulk(b"hello"),
         bulk(&[0; 82]),
         bulk(&[0xff; 82]),
-        // Grants of other calls: of nothing, of too much, of long ago.
+        // Grants of other calls: of no amount, of too much, of the past.
         granted([large, 86_400.0, 0.0, 0.0, large, 0.0, 0.0, 0.0]),
         granted([large, 86_400.0, 4.0, 0.0, large, 0.0, 1.0, 0.0]),
         granted([0.0, 86_400.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
@@ -393,7 +393,7 @@ fn nonsense_is_no_grant() {
     run(async {
         for answer in answers {
             let shown = answer.escape_ascii().to_string();
-            let gate = gate(impatient(&format!("redis://{}", parrot(answer))).build().unwrap(), 3);
+            let gate = gate(impatient(&format!("redis://{}", constant_server(answer))).build().unwrap(), 3);
             for _ in 0..2 {
                 assert_eq!(prompt(&gate).await, UNAVAILABLE, "{shown}");
             }
@@ -403,16 +403,17 @@ fn nonsense_is_no_grant() {
 
 #[cfg(feature = "redis-tls")]
 #[test]
-fn a_server_without_tls_denies_who_asks_for_it() {
+fn a_server_without_tls_denies_tls_clients() {
     run(async {
-        let gate = gate(impatient(&format!("rediss://{}", parrot(b"garbage\r\n".to_vec()))).build().unwrap(), 3);
+        let gate =
+            gate(impatient(&format!("rediss://{}", constant_server(b"garbage\r\n".to_vec()))).build().unwrap(), 3);
         assert_eq!(prompt(&gate).await, UNAVAILABLE);
     });
 }
 
-/// It accepts and never says a word.
+/// The server accepts connections and never answers.
 #[test]
-fn silence_is_no_grant_and_no_hang() {
+fn a_silent_server_denies_without_hanging() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     run(async {
         let gate = gate(impatient(&format!("redis://{}", listener.local_addr().unwrap())).build().unwrap(), 3);

@@ -1,4 +1,5 @@
-//! The same history told to a store in the process and to a server: every answer is the same.
+//! The memory store and a server give the same answers to the same history, for amounts of every
+//! size.
 
 use toolgate::charge::{Charge, Meter, Span};
 use toolgate::store::{
@@ -10,10 +11,10 @@ use toolgate::{Amount, Timestamp, Total};
 use super::server::Server;
 use super::{ANY_CLOCK, Ids, builder, charges, run};
 
-/// Numbers that are the same in every run (SplitMix64).
-struct Draw(u64);
+/// A deterministic random number generator (SplitMix64).
+struct Random(u64);
 
-impl Draw {
+impl Random {
     fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,23 +30,23 @@ impl Draw {
         among[self.any() as usize % among.len()]
     }
 
-    /// An amount of any size, often one at which something happens.
+    /// Returns an amount below 2 to the power of `size`, often one at a boundary.
     fn amount(&mut self, size: u32) -> Amount {
-        let most = Amount::MAX.micros();
+        let largest = Amount::MAX.micros();
         let micros = match self.below(12) {
             0 => 0,
             1 => 1,
-            2 if size > 40 => most,
-            3 if size > 40 => most - self.below(3),
+            2 if size > 40 => largest,
+            3 if size > 40 => largest - self.below(3),
             4 => 999_999 + self.below(3),
             5 => 1_000_000,
             _ => self.any() >> (64 - size),
         };
-        Amount::from_micros(micros.min(most)).unwrap()
+        Amount::from_micros(micros.min(largest)).unwrap()
     }
 }
 
-/// How a counter counts, without its window: that is the present's.
+/// A meter without its window, which is that of the current time.
 #[derive(Clone, Copy)]
 enum Kind {
     Fixed(u32),
@@ -55,12 +56,12 @@ enum Kind {
 }
 
 impl Kind {
-    fn draw(draw: &mut Draw, size: u32) -> Self {
-        let seconds = draw.of(&[1, 7, 60, 3_600, 86_400, 30 * 86_400, 400 * 86_400]);
-        match draw.below(4) {
+    fn random(random: &mut Random, size: u32) -> Self {
+        let seconds = random.of(&[1, 7, 60, 3_600, 86_400, 30 * 86_400, 400 * 86_400]);
+        match random.below(4) {
             0 => Self::Fixed(seconds),
             1 => Self::Sliding(seconds),
-            2 => Self::Bucket(draw.amount(size).micros(), seconds),
+            2 => Self::Bucket(random.amount(size).micros(), seconds),
             _ => Self::InFlight(seconds),
         }
     }
@@ -82,54 +83,56 @@ impl Kind {
     }
 }
 
-/// A reservation that was granted, with its charges as they stand.
+/// A granted reservation, with the current amount and the place of each charge.
 struct Made {
     id: ReservationId,
     step: u32,
     charges: Vec<(Charge, Timestamp)>,
 }
 
-fn same_histories(seed: u64, steps: usize, size: u32) {
+fn compare_histories(seed: u64, steps: usize, size: u32) {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let redis = builder(&server.url()).max_skew(ANY_CLOCK).build().unwrap();
         let memory = MemoryStore::new();
-        let mut draw = Draw(seed);
+        let mut random = Random(seed);
         let mut ids = Ids::default();
         let templates = [charges(8, "a"), charges(8, "b\0}{")];
-        let kinds: Vec<_> = (0..8).map(|_| Kind::draw(&mut draw, size)).collect();
+        let kinds: Vec<_> = (0..8).map(|_| Kind::random(&mut random, size)).collect();
         let mut now: i64 = 1_790_000_000_000_000;
         let (mut made, mut granted, mut refused): (Vec<Made>, _, _) = (Vec::new(), 0, 0);
-        // Those that were refused, and when they could pass: a microsecond before they cannot.
+        // Refused calls, to be repeated at their retry time and a microsecond before it.
         let mut again: Vec<(usize, Vec<Charge>, i64)> = Vec::new();
         for step in 0..steps {
             let retried = again.pop();
             now = retried.as_ref().map_or(now, |(.., at)| *at);
-            now += match draw.below(20) {
+            now += match random.below(20) {
                 _ if retried.is_some() => 0,
-                0 => -(draw.below(1 << 37) as i64),
-                1 => -(draw.below(1 << 21) as i64),
-                2 => draw.below(1 << 42) as i64,
+                0 => -(random.below(1 << 37) as i64),
+                1 => -(random.below(1 << 21) as i64),
+                2 => random.below(1 << 42) as i64,
                 3..=6 => 0,
-                7..=10 => draw.below(1 << 30) as i64,
-                11 => draw.of(&[1, 999_999, 1_000_000, 60_000_000]),
-                _ => draw.below(1 << 20) as i64,
+                7..=10 => random.below(1 << 30) as i64,
+                11 => random.of(&[1, 999_999, 1_000_000, 60_000_000]),
+                _ => random.below(1 << 20) as i64,
             };
             let present = Timestamp::from_unix_micros(now);
-            if retried.is_none() && draw.below(4) == 0 && !made.is_empty() {
-                let at = draw.below(made.len() as u64) as usize;
+            if retried.is_none() && random.below(4) == 0 && !made.is_empty() {
+                let at = random.below(made.len() as u64) as usize;
                 let from = &mut made[at];
                 from.step += 1;
-                let changes: Vec<_> = from.charges.iter().filter(|_| draw.below(3) > 0).cloned().collect();
-                let amounts: Vec<_> =
-                    changes.iter().map(|_| if draw.below(3) == 0 { Amount::ZERO } else { draw.amount(size) }).collect();
+                let changes: Vec<_> = from.charges.iter().filter(|_| random.below(3) > 0).cloned().collect();
+                let amounts: Vec<_> = changes
+                    .iter()
+                    .map(|_| if random.below(3) == 0 { Amount::ZERO } else { random.amount(size) })
+                    .collect();
                 let settled: Vec<_> =
                     changes.iter().zip(&amounts).map(|((c, at), to)| ChargeChange::new(c, *at, *to)).collect();
                 let request = SettleRequest::new(from.id, from.step, present, &settled);
                 memory.settle(&request).unwrap();
                 AsyncCounterStore::settle(&redis, &request).await.unwrap();
-                if draw.below(4) == 0 {
-                    // Once more, as after a lost reply.
+                if random.below(4) == 0 {
+                    // Repeated, as after a lost reply.
                     AsyncCounterStore::settle(&redis, &request).await.unwrap();
                 }
                 for ((charge, _), to) in changes.iter().zip(amounts) {
@@ -138,9 +141,9 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 }
                 continue;
             }
-            let mut asked: Vec<Charge> = templates[draw.below(2) as usize].clone();
-            let skip = draw.below(6) as usize;
-            let kept = 1 + draw.below(3) as usize;
+            let mut asked: Vec<Charge> = templates[random.below(2) as usize].clone();
+            let skip = random.below(6) as usize;
+            let kept = 1 + random.below(3) as usize;
             let mut index = 0;
             asked.retain(|_| {
                 index += 1;
@@ -148,8 +151,8 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
             });
             for (charge, kind) in asked.iter_mut().zip(&kinds[skip..]) {
                 charge.meter = kind.meter(now);
-                charge.amount = draw.amount(size);
-                charge.max = (draw.below(5) > 0).then(|| draw.amount(size + 2));
+                charge.amount = random.amount(size);
+                charge.max = (random.below(5) > 0).then(|| random.amount(size + 2));
             }
             let skip = match retried {
                 Some((skip, charges, _)) => {
@@ -159,30 +162,30 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 }
                 None => skip,
             };
-            if draw.below(60) == 0 {
+            if random.below(60) == 0 {
                 memory.reset(asked[0].counter, &asked[0].subject).unwrap();
                 AsyncCounterStore::reset(&redis, asked[0].counter, &asked[0].subject).await.unwrap();
             }
             let request = ReserveRequest::new(ids.next(), present, &asked);
-            let told = |what: &str| format!("seed {seed}, step {step}: {what} {asked:#?} at {present}");
-            let looked =
-                AsyncCounterStore::peek(&redis, &request).await.unwrap_or_else(|e| panic!("{e:?} {}", told("peek")));
-            let looks = memory.peek(&request).unwrap();
-            assert_eq!(what_counts(&looked, &asked), what_counts(&looks, &asked), "{}", told("peek"));
+            let context = |what: &str| format!("seed {seed}, step {step}: {what} {asked:#?} at {present}");
+            let peeked =
+                AsyncCounterStore::peek(&redis, &request).await.unwrap_or_else(|e| panic!("{e:?} {}", context("peek")));
+            let expected = memory.peek(&request).unwrap();
+            assert_eq!(comparable(&peeked, &asked), comparable(&expected, &asked), "{}", context("peek"));
             let outcome = AsyncCounterStore::reserve(&redis, &request)
                 .await
-                .unwrap_or_else(|e| panic!("{e:?} {}", told("reserve")));
+                .unwrap_or_else(|e| panic!("{e:?} {}", context("reserve")));
             let reserved = memory.reserve(&request).unwrap();
-            assert_eq!(what_counts(&outcome, &asked), what_counts(&reserved, &asked), "{}", told("reserve"));
+            assert_eq!(comparable(&outcome, &asked), comparable(&reserved, &asked), "{}", context("reserve"));
             if let Outcome::Granted(tallies) = &reserved {
                 let charged = |tallies: &Tallies| tallies.iter().map(|tally| tally.charged_at).collect::<Vec<_>>();
-                assert_eq!(charged(outcome.tallies()), charged(tallies), "{}", told("reserve"));
+                assert_eq!(charged(outcome.tallies()), charged(tallies), "{}", context("reserve"));
             }
             if let Outcome::Granted(tallies) = &outcome {
                 granted += 1;
-                if draw.below(4) == 0 {
+                if random.below(4) == 0 {
                     let again = AsyncCounterStore::reserve(&redis, &request).await.unwrap();
-                    assert_eq!(again, outcome, "{}", told("reserve again"));
+                    assert_eq!(again, outcome, "{}", context("reserve again"));
                 }
                 let charges = asked.iter().cloned().zip(tallies.iter().map(|tally| tally.charged_at)).collect();
                 made.push(Made { id: request.id, step: 0, charges });
@@ -191,51 +194,51 @@ fn same_histories(seed: u64, steps: usize, size: u32) {
                 }
             } else {
                 refused += 1;
-                // The latest of those of all that refuse.
+                // The latest retry time of the charges without room.
                 let instant = outcome.tallies().iter().zip(&asked).filter(|(tally, charge)| !tally.has_room(charge));
                 let instant = instant.map(|(tally, _)| tally.retry_at).collect::<Option<Vec<_>>>();
                 let instant = instant.and_then(|instants| instants.into_iter().max()).map(Timestamp::unix_micros);
-                if let Some(at) = instant.filter(|at| *at > now + 1 && *at - now < 1 << 42 && draw.below(3) == 0) {
+                if let Some(at) = instant.filter(|at| *at > now + 1 && *at - now < 1 << 42 && random.below(3) == 0) {
                     again = vec![(skip, asked.clone(), at), (skip, asked.clone(), at - 1)];
                 }
             }
         }
         assert!(granted > steps / 10 && refused > steps / 10, "{granted} granted, {refused} refused");
-        server.everything_expires();
+        server.assert_every_key_expires();
     });
 }
 
-/// Whether it is granted, and of each tally what means something: an instant to come back only
-/// where there is no room.
-fn what_counts(outcome: &Outcome, charges: &[Charge]) -> (bool, Vec<(Total, Timestamp, Option<Timestamp>)>) {
+/// Returns whether the request is granted, and the parts of each tally that have a meaning: a retry
+/// time has one only where there is no room.
+fn comparable(outcome: &Outcome, charges: &[Charge]) -> (bool, Vec<(Total, Timestamp, Option<Timestamp>)>) {
     let tallies = outcome.tallies().iter().zip(charges);
     let plain = |(tally, charge): (&Tally, &Charge)| {
         let waits = tally.retry_at.filter(|_| !tally.has_room(charge));
         (tally.used, tally.resets_at, waits)
     };
     let granted = matches!(outcome, Outcome::Granted(_));
-    // Whether a charge that was made has room once more is no question.
+    // The retry time of a granted charge has no meaning.
     let made = |(used, resets_at, _)| (used, resets_at, None);
     (granted, tallies.map(plain).map(|plain| if granted { made(plain) } else { plain }).collect())
 }
 
 #[test]
-fn small_amounts() {
+fn histories_agree_on_small_amounts() {
     for seed in 0..6 {
-        same_histories(seed, 700, 24);
+        compare_histories(seed, 700, 24);
     }
 }
 
 #[test]
-fn amounts_of_any_size() {
+fn histories_agree_on_amounts_of_any_size() {
     for seed in 100..106 {
-        same_histories(seed, 700, 44);
+        compare_histories(seed, 700, 44);
     }
 }
 
 #[test]
-fn amounts_at_the_end_of_the_numbers() {
+fn histories_agree_on_amounts_near_the_maximum() {
     for seed in 200..212 {
-        same_histories(seed, 700, 62);
+        compare_histories(seed, 700, 62);
     }
 }

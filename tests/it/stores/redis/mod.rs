@@ -1,5 +1,5 @@
-//! Counters in a real server, and what becomes of decisions when it fails. Every test starts a
-//! server of its own.
+//! Counters and approvals in a real server, and decisions when it fails. Every test starts its own
+//! server.
 
 mod approval_faults;
 mod approvals;
@@ -19,7 +19,7 @@ use toolgate::store::ReservationId;
 use toolgate::store::redis::{RedisStore, RedisStoreBuilder};
 use toolgate::{AsyncPermit, Decision, Gate, Policy, ToolCall};
 
-/// Longer than any clock here is away from the server's.
+/// A bound above the difference of any clock of these tests from that of the server.
 const ANY_CLOCK: Duration = Duration::from_secs(3_000 * 86_400);
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -27,7 +27,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// A store that bears a slow machine, and shows a failing server soon.
+/// A store that tolerates a slow machine and soon stops asking a failing server.
 fn builder(url: &str) -> RedisStoreBuilder {
     RedisStore::builder(url)
         .connect_timeout(Duration::from_secs(5))
@@ -36,7 +36,7 @@ fn builder(url: &str) -> RedisStoreBuilder {
         .circuit_breaker(3, Duration::from_millis(200))
 }
 
-/// One that does not wait.
+/// A store with short timeouts.
 fn impatient(url: &str) -> RedisStoreBuilder {
     builder(url)
         .connect_timeout(Duration::from_millis(400))
@@ -64,7 +64,7 @@ async fn decide(gate: &Gate<RedisStore>) -> Decision<AsyncPermit> {
     gate.check_async(&call()).await
 }
 
-/// The code of a decision, for what must be a certain one.
+/// Returns the code of a denial, or the name of another decision.
 async fn code(gate: &Gate<RedisStore>) -> String {
     match decide(gate).await {
         Decision::Deny(denial) => denial.code().to_string(),
@@ -72,7 +72,7 @@ async fn code(gate: &Gate<RedisStore>) -> String {
     }
 }
 
-/// Asks until the call is allowed: a store finds a server again by itself.
+/// Makes calls until one is allowed: a store reconnects by itself.
 async fn resumes(gate: &Gate<RedisStore>) {
     for _ in 0..200 {
         if decide(gate).await.is_allowed() {
@@ -80,10 +80,10 @@ async fn resumes(gate: &Gate<RedisStore>) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the store does not find the server again");
+    panic!("the store does not reconnect");
 }
 
-/// A charge for so many counters of a caller.
+/// Returns charges of this number of counters, for a caller.
 fn charges(counters: usize, grant: &str) -> Vec<Charge> {
     let limit = |index| json!({ "counter": format!("c{index}"), "window": "day", "max": 10, "scope": "grant" });
     let limits: Vec<_> = (0..counters).map(limit).collect();
@@ -92,7 +92,7 @@ fn charges(counters: usize, grant: &str) -> Vec<Charge> {
     crate::gate::recorded_charges::charges(policy, &ToolCall::new("t", None::<&Value>).grant(grant)).into_vec()
 }
 
-/// Numbers reservations.
+/// Generates reservation ids.
 #[derive(Default)]
 struct Ids(u128);
 

@@ -1,4 +1,4 @@
-//! Many tasks of two processes and one counter: exactly `max` calls pass.
+//! Many tasks of two processes share a counter, and exactly `max` calls are allowed.
 
 use std::process::{Command, Stdio};
 
@@ -10,10 +10,10 @@ use super::{builder, call, decide, gate, run};
 const MAX: u64 = 700;
 const CALLS: usize = 600;
 
-/// Says to the test's second process where the server is.
+/// The environment variable that gives the second process the address of the server.
 const URL: &str = "TOOLGATE_TEST_REDIS_URL";
 
-/// How many calls pass, of a few tasks that make many at once.
+/// Makes calls from several tasks at once, and returns how many are allowed.
 async fn hammer(gate: &Gate<toolgate::store::redis::RedisStore>) -> usize {
     let tasks = (0..20).map(|_| {
         let gate = gate.clone();
@@ -53,11 +53,11 @@ fn two_processes_share_one_budget() {
         (first + second, !decide(&gate).await.is_allowed())
     });
     assert_eq!(first, usize::try_from(MAX).unwrap());
-    assert!(refused, "nothing is left");
-    server.everything_expires();
+    assert!(refused, "the budget is spent");
+    server.assert_every_key_expires();
 }
 
-/// What the second process does; as a test of its own it has nothing to do.
+/// The part of the second process. Run as a test, it does nothing.
 #[test]
 fn a_second_process() {
     let Ok(url) = std::env::var(URL) else { return };

@@ -1,4 +1,4 @@
-//! A server of the test's own, on a socket in a folder of its own.
+//! A Redis server for one test, on a socket in its own folder.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,8 +12,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// One that keeps nothing on disk; none where no server is installed, which only a developer's
-    /// machine may lack.
+    /// Starts a server that keeps nothing on disk. Returns `None` if no server is installed, which
+    /// fails in CI.
     pub(crate) fn start(options: &[&str]) -> Option<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -23,14 +23,14 @@ impl Server {
             Self { folder, options: options.iter().map(|option| (*option).to_owned()).collect(), child: None };
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server must be on the PATH");
-            eprintln!("skipped: there is no redis-server on the PATH");
+            eprintln!("skipped: redis-server is not on the PATH");
             return None;
         }
         server.revive();
         Some(server)
     }
 
-    /// Starts it, or starts it again, empty.
+    /// Starts the server, or starts it again, empty.
     pub(crate) fn revive(&mut self) {
         let _ = std::fs::remove_file(self.socket());
         let child = Command::new("redis-server")
@@ -77,8 +77,8 @@ impl Server {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// Sends a command by a connection of its own.
-    pub(crate) fn tell<T: ::redis::FromRedisValue>(&self, command: &[&[u8]]) -> T {
+    /// Sends a command on a new connection.
+    pub(crate) fn command<T: ::redis::FromRedisValue>(&self, command: &[&[u8]]) -> T {
         let mut connection = ::redis::Client::open(self.url()).unwrap().get_connection().unwrap();
         let mut cmd = ::redis::Cmd::new();
         for part in command {
@@ -87,17 +87,17 @@ impl Server {
         cmd.query(&mut connection).unwrap()
     }
 
-    /// The names of all counters.
+    /// Returns the keys of all counters.
     pub(crate) fn counters(&self) -> Vec<Vec<u8>> {
-        self.tell(&[b"KEYS", b"{*}:c:*"])
+        self.command(&[b"KEYS", b"{*}:c:*"])
     }
 
-    /// Nothing is ever kept for ever.
-    pub(crate) fn everything_expires(&self) {
-        let keys: Vec<Vec<u8>> = self.tell(&[b"KEYS", b"*"]);
+    /// Asserts that every key expires.
+    pub(crate) fn assert_every_key_expires(&self) {
+        let keys: Vec<Vec<u8>> = self.command(&[b"KEYS", b"*"]);
         for key in keys {
-            let left: i64 = self.tell(&[b"PTTL", &key]);
-            assert!(left > 0 || left == -2, "{} stays for {left}", key.escape_ascii());
+            let left: i64 = self.command(&[b"PTTL", &key]);
+            assert!(left > 0 || left == -2, "{} expires in {left}", key.escape_ascii());
         }
     }
 }

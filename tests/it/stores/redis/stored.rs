@@ -1,4 +1,4 @@
-//! What is kept, under which names, and what is not taken for a counter.
+//! The keys and values in the server, and values that are not counters.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -17,7 +17,7 @@ fn now() -> Timestamp {
     Timestamp::from_unix_micros(micros.try_into().unwrap())
 }
 
-/// One charge of each kind.
+/// Returns a charge for each kind of meter.
 fn one_of_each(now: Timestamp) -> Vec<Charge> {
     let mut charges = charges(4, "g");
     let start = now.unix_micros().div_euclid(3_600_000_000) * 3_600_000_000;
@@ -33,7 +33,7 @@ fn one_of_each(now: Timestamp) -> Vec<Charge> {
 }
 
 #[test]
-fn stores_of_different_prefixes_share_nothing() {
+fn stores_with_different_prefixes_share_no_counter() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let of = |prefix: &str| gate(builder(&server.url()).prefix(prefix).build().unwrap(), 1);
@@ -43,18 +43,18 @@ fn stores_of_different_prefixes_share_nothing() {
         }
     });
     assert_eq!(server.counters().len(), 6);
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
 #[test]
-fn a_builder_says_what_is_wrong() {
-    let said = |url: &str| RedisStore::builder(url).build().unwrap_err().to_string();
+fn a_builder_reports_invalid_settings() {
+    let message = |url: &str| RedisStore::builder(url).build().unwrap_err().to_string();
     for url in ["localhost:6379", "", "http://localhost", "redis//localhost", "user:secret@host"] {
-        let said = said(url);
-        assert!(said.contains("redis://") && !said.contains("secret"), "{url}: {said}");
+        let message = message(url);
+        assert!(message.contains("redis://") && !message.contains("secret"), "{url}: {message}");
     }
     if cfg!(not(feature = "redis-tls")) {
-        assert!(said("rediss://localhost").contains("redis-tls"));
+        assert!(message("rediss://localhost").contains("redis-tls"));
     }
     let url = "redis://localhost";
     for prefix in ["", "a{b", "a}b", "with space", "tab\t", &"x".repeat(65)] {
@@ -64,12 +64,12 @@ fn a_builder_says_what_is_wrong() {
     assert!(zero.unwrap_err().to_string().contains("response_timeout"));
     let forgetful = RedisStore::builder(url).remember(Duration::from_secs(1)).build();
     assert!(matches!(forgetful, Err(BuildError::Remember)));
-    // Nobody listens there, and nobody needs to yet.
+    // No server is needed until the first request.
     assert!(RedisStore::builder("redis://127.0.0.1:1").build().is_ok());
 }
 
 #[test]
-fn outside_of_a_runtime_a_store_refuses() {
+fn a_store_outside_of_a_runtime_is_unavailable() {
     let store = RedisStore::builder("redis://127.0.0.1:1").build().unwrap();
     let charges = charges(1, "g");
     let request = ReserveRequest::new(Ids::default().next(), now(), &charges);
@@ -78,15 +78,15 @@ fn outside_of_a_runtime_a_store_refuses() {
     assert!(matches!(answer, Poll::Ready(Err(StoreError::Unavailable(Some(_))))), "{answer:?}");
 }
 
-/// Whatever stands under a counter's name and is not its state.
+/// A value under the key of a counter that is not the state of one.
 #[test]
-fn odd_states_refuse_and_stay_as_they_are() {
+fn corrupt_states_refuse_calls_and_are_not_changed() {
     let Some(server) = Server::start(&[]) else { return };
     let store = builder(&server.url()).build().unwrap();
     let mut ids = Ids::default();
-    let mut odd = 0;
+    let mut corrupt = 0;
     for index in 0..4 {
-        server.tell::<()>(&[b"FLUSHALL"]);
+        server.command::<()>(&[b"FLUSHALL"]);
         let charge = one_of_each(now())[index].clone();
         let charges = [charge.clone()];
         let mut ask = || {
@@ -103,7 +103,7 @@ fn odd_states_refuse_and_stay_as_they_are() {
         };
         assert!(matches!(ask(), (Ok(_), Ok(Outcome::Granted(_)), Ok(()))));
         let key = if index == 3 {
-            // Nothing is in flight any more, and nothing is kept.
+            // Nothing is in flight any more, so no key is kept.
             assert!(server.counters().is_empty());
             let request = ReserveRequest::new(ids.next(), now(), &charges);
             run(async { AsyncCounterStore::reserve(&store, &request).await }).unwrap();
@@ -118,7 +118,7 @@ fn odd_states_refuse_and_stay_as_they_are() {
                 (AsyncCounterStore::peek(&store, &request).await, AsyncCounterStore::reserve(&store, &request).await)
             })
         };
-        let good: Vec<u8> = server.tell(&[b"GET", &key]);
+        let good: Vec<u8> = server.command(&[b"GET", &key]);
         let with = |at: usize, number: f64| {
             let mut state = good.clone();
             state[at..at + 8].copy_from_slice(&number.to_le_bytes());
@@ -136,26 +136,26 @@ fn odd_states_refuse_and_stay_as_they_are() {
             }
         }
         for state in states {
-            server.tell::<()>(&[b"SET", &key, &state, b"EX", b"100"]);
+            server.command::<()>(&[b"SET", &key, &state, b"EX", b"100"]);
             let (peek, reserve) = ask();
             let refused = |answer: &Result<Outcome, StoreError>| matches!(answer, Err(StoreError::Corrupt));
             assert!(refused(&reserve), "{index}: {} gives {reserve:?}", state.escape_ascii());
             assert!(refused(&peek), "{index}: {} gives {peek:?}", state.escape_ascii());
-            assert_eq!(server.tell::<Vec<u8>>(&[b"GET", &key]), state);
-            odd += 1;
+            assert_eq!(server.command::<Vec<u8>>(&[b"GET", &key]), state);
+            corrupt += 1;
         }
         for command in [vec![&b"HSET"[..], &key, b"a", b"b"], vec![b"RPUSH", &key, b"a"], vec![b"SADD", &key, b"a"]] {
-            server.tell::<()>(&[b"DEL", &key]);
-            server.tell::<()>(&command);
+            server.command::<()>(&[b"DEL", &key]);
+            server.command::<()>(&command);
             assert!(matches!(ask(), (Err(StoreError::Corrupt), Err(StoreError::Corrupt))));
         }
     }
-    assert!(odd > 60, "{odd}");
+    assert!(corrupt > 60, "{corrupt}");
 }
 
-/// One odd counter, and none of the others is charged.
+/// If one counter is corrupt, none of the others is charged.
 #[test]
-fn all_or_none_where_one_is_odd() {
+fn a_corrupt_counter_leaves_the_others_uncharged() {
     let Some(server) = Server::start(&[]) else { return };
     let store = builder(&server.url()).build().unwrap();
     let mut ids = Ids::default();
@@ -166,13 +166,13 @@ fn all_or_none_where_one_is_odd() {
     };
     ask(&charges[2..]).unwrap();
     let key = server.counters().remove(0);
-    server.tell::<()>(&[b"SET", &key, b"odd", b"EX", b"100"]);
+    server.command::<()>(&[b"SET", &key, b"odd", b"EX", b"100"]);
     assert!(matches!(ask(&charges), Err(StoreError::Corrupt)));
     assert_eq!(server.counters(), [key]);
 }
 
 #[test]
-fn clocks_that_are_apart_refuse() {
+fn a_clock_away_from_the_server_refuses() {
     let Some(server) = Server::start(&[]) else { return };
     run(async {
         let (strict, lenient) = (builder(&server.url()), builder(&server.url()).max_skew(ANY_CLOCK));
@@ -205,7 +205,7 @@ fn clocks_that_are_apart_refuse() {
 }
 
 #[test]
-fn more_in_flight_than_are_kept_refuse() {
+fn calls_in_flight_above_the_capacity_are_refused() {
     let Some(server) = Server::start(&[]) else { return };
     let store = builder(&server.url()).build().unwrap();
     let mut charge = charges(1, "g").remove(0);
@@ -224,14 +224,14 @@ fn more_in_flight_than_are_kept_refuse() {
         let numbers = [f64::from(u32::try_from(units.len() / 3).unwrap()), 0.0].into_iter().chain(units);
         [b"I".to_vec(), numbers.flat_map(f64::to_le_bytes).collect()].concat()
     };
-    server.tell::<()>(&[b"SET", &key, &state(65_535), b"EX", b"100"]);
+    server.command::<()>(&[b"SET", &key, &state(65_535), b"EX", b"100"]);
     assert_eq!(ask().unwrap().tallies()[0].used.micros(), 65_536_000_000);
     assert!(matches!(ask(), Err(StoreError::Full { capacity: 65_536 })));
 }
 
-/// A key expires when its bucket is full again; what the call has cost beyond is owed all the same.
+/// The key of a bucket expires when the bucket is full again. A late settlement still counts.
 #[test]
-fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
+fn a_forgotten_bucket_owes_a_late_settlement() {
     let Some(server) = Server::start(&[]) else { return };
     let store = builder(&server.url()).build().unwrap();
     let charge = one_of_each(now()).remove(2);
@@ -241,7 +241,7 @@ fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
         let charges = [charge.clone()];
         let made =
             run(async { AsyncCounterStore::reserve(&store, &ReserveRequest::new(id, now(), &charges)).await }).unwrap();
-        server.tell::<()>(&[b"DEL", &server.counters().remove(0)]);
+        server.command::<()>(&[b"DEL", &server.counters().remove(0)]);
         let settled = [ChargeChange::new(&charge, made.tallies()[0].charged_at, to)];
         for _ in 0..2 {
             run(async { AsyncCounterStore::settle(&store, &SettleRequest::new(id, 1, now(), &settled)).await })
@@ -249,10 +249,10 @@ fn a_bucket_that_was_forgotten_owes_what_is_settled_late() {
         }
         let request = ReserveRequest::new(ids.next(), now(), &charges);
         let seen = run(async { AsyncCounterStore::peek(&store, &request).await }).unwrap();
-        // A little has come back since.
+        // A little was refilled since.
         let seen = seen.tallies()[0].used.micros();
         assert!((used - used / 100..=used).contains(&seen), "{seen}");
-        server.everything_expires();
-        server.tell::<()>(&[b"FLUSHALL"]);
+        server.assert_every_key_expires();
+        server.command::<()>(&[b"FLUSHALL"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The suite that every store must pass, over a real server.
+//! The conformance suite over a real server.
 
 use toolgate::store::conformance::Suite;
 use toolgate::store::redis::RedisStore;
@@ -8,8 +8,8 @@ use toolgate::{Clock, SystemClock};
 use super::server::Server;
 use super::{ANY_CLOCK, builder, run};
 
-/// Requests sent twice are answered as at first. A flood of keys is a matter of memory for the
-/// server.
+/// A repeated request gets the first answer. Few subjects are enough: how many fit depends on the
+/// memory of the server.
 fn suite() -> Suite {
     Suite::new(SystemClock.now()).resends(true).flood(300)
 }
@@ -19,7 +19,7 @@ fn passes(store: &dyn AsyncCounterStore, suite: &Suite) {
     assert_eq!(passed, suite.cases());
 }
 
-/// One that bears that the suite tells the time.
+/// A store that accepts the clock of the suite.
 fn store(server: &Server) -> RedisStore {
     builder(&server.url()).max_skew(ANY_CLOCK).build().unwrap()
 }
@@ -27,22 +27,22 @@ fn store(server: &Server) -> RedisStore {
 #[test]
 fn the_redis_store_passes_the_suite() {
     let Some(server) = Server::start(&[]) else { return };
-    // Twice: the second time over what the first has left.
+    // The second run is over the counters that the first has left.
     passes(&store(&server), &suite());
     let boxed: Box<dyn AsyncCounterStore> = Box::new(store(&server));
     passes(&boxed, &suite());
-    server.everything_expires();
+    server.assert_every_key_expires();
 }
 
-/// A node asks the server once for each slice, and knows of no request that was sent twice.
+/// A node does not recognise a repeated request, since slices serve most calls.
 #[test]
-fn slices_of_a_servers_counters_pass_the_suite() {
+fn a_leased_redis_store_passes_the_suite() {
     let Some(server) = Server::start(&[]) else { return };
     passes(&LeasedStore::new(store(&server)), &suite().resends(false));
 }
 
 #[test]
-fn a_server_answers_random_histories_as_the_process_does() {
+fn redis_and_memory_store_agree_on_random_histories() {
     let Some(server) = Server::start(&[]) else { return };
     let store = store(&server);
     run(async {

@@ -1,0 +1,310 @@
+//! Texts that are refused, and stores that cannot redeem.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::json;
+use toolgate::approval::signed::{SignError, SignedError};
+use toolgate::approval::{ApprovalError, Ask, Claim, Verdict};
+use toolgate::store::{InProcess, MemoryStore};
+use toolgate::{
+    Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, MemoryApprovals, Timestamp,
+    ToolCall,
+};
+
+use super::{
+    START, Statement, allowed, arguments, asked, at, builder, call, gate, keys, policy, rules, seal, service, signed,
+    why,
+};
+use crate::polling::ready;
+
+#[test]
+fn an_invalid_statement_creates_a_new_request() {
+    let (gate, _) = gate(&rules());
+    let good = Statement::of(&gate, 10);
+    let by = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let digest = toolgate::approval::CallDigest::new([0; 32]);
+    let (id, base) = (ApprovalId::new(digest, good.id.number()), || good.clone());
+    use SignedError::*;
+    for (want, statement) in [
+        (OtherCall, Statement { id, ..base() }),
+        (AboveBound, Statement { bounds: vec!["9.9"], ..base() }),
+        (AboveBound, Statement { bounds: vec![], ..base() }),
+        (AboveBound, Statement { bounds: vec!["10", "10"], ..base() }),
+        (Malformed, Statement { bounds: vec!["10.0"], ..base() }),
+        (Malformed, Statement { bounds: vec!["x"], ..base() }),
+        (NotYet, Statement { issued_at: at(5_000_001), ..base() }),
+        (NotYet, Statement { issued_at: Timestamp::MAX, expires_at: Timestamp::MAX, ..base() }),
+        (Expired, Statement { expires_at: at(0), ..base() }),
+        (Expired, Statement { issued_at: Timestamp::MIN, expires_at: Timestamp::MIN, ..base() }),
+        (TooLongLived, Statement { expires_at: at(30_000_001), ..base() }),
+        (TooLongLived, Statement { issued_at: at(-1), ..base() }),
+        (TooLongLived, Statement { issued_at: Timestamp::MIN, ..base() }),
+        (TooFewApprovers, Statement { by: by(&["ann"]), ..base() }),
+        (TooFewApprovers, Statement { by: by(&[]), ..base() }),
+        (NotAnApprover, Statement { by: by(&["ann", "ann"]), ..base() }),
+        (NotAnApprover, Statement { by: by(&["ann", "eve"]), ..base() }),
+        (NotAnApprover, Statement { by: by(&["ann", "bob", "eve"]), ..base() }),
+        // Listed, but the agent of the call itself; and an empty name.
+        (NotAnApprover, Statement { by: by(&["ann", "robot"]), ..base() }),
+        (NotAnApprover, Statement { by: by(&["ann", ""]), ..base() }),
+    ] {
+        let decision = gate.check_signed(&call(&arguments(10)), &statement.sign());
+        assert_eq!(why(&decision), Some(want));
+        assert_eq!(decision.message(), gate.check(&call(&arguments(10))).message(), "the message does not say why");
+        assert_eq!(asked(decision).id(), &good.id);
+    }
+    // A small clock difference is tolerated.
+    let ahead = Statement { issued_at: at(5_000_000), expires_at: at(35_000_000), ..base() };
+    allowed(gate.check_signed(&call(&arguments(10)), &ahead.sign())).end();
+}
+
+#[test]
+fn text_that_is_not_a_signed_approval_creates_a_request() {
+    let (gate, _) = gate(&rules());
+    let good = Statement::of(&gate, 10).sign();
+    let (text, mac) = good.rsplit_once('.').unwrap();
+    let digits = text.rsplit_once('.').unwrap().1;
+    let request = keys().write_request(&gate.pending().unwrap()[0]).unwrap();
+    for (want, wrong) in [
+        (SignedError::Malformed, String::new()),
+        (SignedError::Malformed, "approval1".into()),
+        (SignedError::Malformed, "approval1.k1".into()),
+        (SignedError::Malformed, text.into()),
+        (SignedError::Malformed, format!(" {good}")),
+        (SignedError::Malformed, good.replace("approval1", "approval2")),
+        (SignedError::Malformed, format!("{good}{}", "0".repeat(4096))),
+        (SignedError::Malformed, seal(&format!("approval1.k1.{digits}00"))),
+        (SignedError::Malformed, seal("approval1.k1.")),
+        (SignedError::Malformed, request.clone()),
+        (SignedError::UnknownKey, good.replace(".k1.", ".k2.")),
+        (SignedError::UnknownKey, good.replace(".k1.", "..")),
+        (SignedError::Forged, format!("{good}.")),
+        (SignedError::Forged, format!("{good}0")),
+        (SignedError::Forged, format!("{good} ")),
+        (SignedError::Forged, format!("{text}.{}", mac.to_uppercase())),
+        (SignedError::Forged, format!("{text}.")),
+        (SignedError::Forged, format!("{text}.{}", &mac[..62])),
+        (SignedError::Forged, request.replace("request1", "approval1")),
+    ] {
+        assert_eq!(why(&gate.check_signed(&call(&arguments(10)), &wrong)), Some(want), "{wrong}");
+    }
+    // Upper-case digits are refused, although signed with the key: there is one canonical text.
+    let upper = seal(&format!("approval1.k1.{}", digits.to_uppercase()));
+    assert_eq!(why(&gate.check_signed(&call(&arguments(10)), &upper)), Some(SignedError::Malformed));
+    allowed(gate.check_signed(&call(&arguments(10)), &good)).end();
+}
+
+#[test]
+fn every_changed_bit_is_refused() {
+    let (gate, _) = gate(&rules());
+    let good = signed(&gate, 10);
+    let ten = arguments(10);
+    let mut tried = 0;
+    for index in 0..good.len() * 8 {
+        let mut bytes = good.clone().into_bytes();
+        bytes[index / 8] ^= 1 << (index % 8);
+        if let Ok(changed) = String::from_utf8(bytes) {
+            assert!(why(&gate.check_signed(&call(&ten), &changed)).is_some(), "{changed}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 1_000, "{tried}");
+    let request = keys().write_request(&asked(gate.check(&call(&ten)))).unwrap();
+    for index in 0..request.len() * 8 {
+        let mut bytes = request.clone().into_bytes();
+        bytes[index / 8] ^= 1 << (index % 8);
+        if let Ok(changed) = String::from_utf8(bytes) {
+            assert!(keys().read_request(&changed).is_err(), "{changed}");
+        }
+    }
+    allowed(gate.check_signed(&call(&ten), &good)).end();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Only the signed text is accepted, whatever is made of its parts.
+    #[test]
+    fn recombined_signed_text_is_refused(
+        pieces in prop::collection::vec((any::<Index>(), any::<Index>(), "[.0-9a-fk1]{0,3}"), 1..4),
+        noise in ".{0,80}",
+    ) {
+        let (gate, _) = gate(&rules());
+        let good = signed(&gate, 10);
+        let ten = arguments(10);
+        let mut changed = good.clone();
+        for (from, to, put) in pieces {
+            let (from, to) = (from.index(changed.len() + 1), to.index(changed.len() + 1));
+            if changed.is_ascii() {
+                changed.replace_range(from.min(to)..from.max(to), &put);
+            }
+        }
+        for text in [&changed, &noise, &format!("{good}{noise}x"), &format!("approval1.k1.{noise}")] {
+            if *text != good {
+                prop_assert!(why(&gate.check_signed(&call(&ten), text)).is_some());
+            }
+        }
+        prop_assert!(gate.check_signed(&call(&ten), &good).is_allowed());
+    }
+}
+
+#[test]
+fn a_signed_approval_is_for_one_call() {
+    let (gate, _) = gate(&rules());
+    let text = signed(&gate, 10);
+    let ten = arguments(10);
+    let (other_to, elsewhere) = (json!({ "to": "y", "n": 10 }), json!({ "to": "x", "n": "10" }));
+    for other in [
+        call(&ten).session("t"),
+        call(&ten).session(None),
+        call(&ten).grant("h"),
+        call(&ten).user("u"),
+        call(&ten).server("v"),
+        call(&ten).agent("other"),
+        call(&other_to),
+        call(&elsewhere),
+    ] {
+        assert_eq!(why(&gate.check_signed(&other, &text)), Some(SignedError::OtherCall), "{other:?}");
+    }
+    assert_eq!(why(&gate.check_signed(&call(&arguments(11)), &text)), Some(SignedError::AboveBound));
+    // Another policy, even if only a text differs.
+    let former = gate.policy().unwrap();
+    let mut others = rules();
+    others["reason"] = json!("Money.");
+    gate.replace_policy(policy(&others));
+    assert_eq!(why(&gate.check_signed(&call(&ten), &text)), Some(SignedError::OtherCall));
+    gate.replace_policy(former);
+    // A smaller amount is covered.
+    allowed(gate.check_signed(&call(&arguments(9)), &text)).end();
+}
+
+/// The same as with an in-process counter store.
+#[test]
+fn an_async_gate_refuses_invalid_signed_approvals() {
+    let gate = builder(&rules()).0.store(InProcess(MemoryStore::new())).build();
+    let ten = arguments(10);
+    let check = |text: &str| ready(gate.check_signed_async(&call(&ten), text));
+    let why = |text: &str| match check(text) {
+        Decision::RequireApproval(request) => (request.approval().is_some(), request.signed_error()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why("nonsense"), (true, Some(SignedError::Malformed)));
+    let request = ready(gate.pending_async()).unwrap().remove(0);
+    let text = service(&keys().write_request(&request).unwrap(), START);
+    let forged = format!("{}{}", &text[..text.len() - 1], if text.ends_with('0') { '1' } else { '0' });
+    assert!(why(&forged).1.is_some());
+    let Decision::Allow(permit) = check(&text) else { panic!("the text is valid") };
+    assert_eq!(permit.limits()[0].used().to_string(), "1", "refused calls have spent nothing");
+    assert_eq!(why(&text), (true, Some(SignedError::Spent)));
+}
+
+#[test]
+fn a_call_that_needs_no_approval_ignores_the_text() {
+    let (gate, _) = gate(&rules());
+    let text = signed(&gate, 10);
+    let ten = arguments(10);
+    let other = |tool| ToolCall::new(tool, &ten).grant("g").agent("robot").session("s");
+    for text in [&text[..], "", "nonsense"] {
+        assert!(gate.check_signed(&other("free"), text).is_allowed());
+        assert_eq!(gate.check_signed(&other("no"), text).as_str(), "deny");
+        assert_eq!(gate.check_signed(&other("unknown"), text).as_str(), "deny");
+    }
+    allowed(gate.check_signed(&call(&ten), &text)).end();
+}
+
+#[test]
+fn an_invalid_text_does_not_fall_back_to_a_stored_approval() {
+    let (gate, _) = gate(&rules());
+    let ten = arguments(10);
+    let request = asked(gate.check(&call(&ten)));
+    for by in ["ann", "bob"] {
+        gate.approve(request.id(), by).unwrap();
+    }
+    let decision = gate.check_signed(&call(&ten), "nonsense");
+    assert_eq!(why(&decision), Some(SignedError::Malformed));
+    assert_eq!(asked(decision).state(), ApprovalState::Approved);
+    // An approval given here can be signed too; it keeps its one use.
+    let kept = asked(gate.check_signed(&call(&ten), ""));
+    let text = keys().sign(&kept, START).unwrap();
+    allowed(gate.check_signed(&call(&ten), &text)).end();
+    assert_eq!(gate.check(&call(&ten)).as_str(), "approval_required");
+}
+
+#[test]
+fn only_approved_requests_are_signed() {
+    let (gate, _) = gate(&rules());
+    let request = asked(gate.check(&call(&arguments(10))));
+    let keys = keys();
+    assert_eq!(keys.sign(&request, START), Err(SignError::NotApproved));
+    let mut half = keys.read_request(&keys.write_request(&request).unwrap()).unwrap();
+    half.decide(Verdict::Approve, "ann", START).unwrap();
+    assert_eq!(keys.sign(&half, START), Err(SignError::NotApproved));
+    for (by, wrong) in [("ann", "AlreadyApproved"), ("robot", "NotAnApprover"), ("eve", "NotAnApprover")] {
+        let error: DecideError = half.decide(Verdict::Approve, by, START).unwrap_err();
+        assert_eq!(format!("{error:?}"), wrong);
+    }
+    // A second service continues with the verdicts of the first.
+    let mut whole = keys.read_request(&keys.write_request(&half).unwrap()).unwrap();
+    whole.decide(Verdict::Approve, "bob", at(1)).unwrap();
+    assert_eq!(keys.sign(&whole, at(30_000_001)), Err(SignError::NotApproved), "it has expired");
+    assert!(keys.sign(&whole, at(30_000_000)).is_ok());
+    let mut refused = half.clone();
+    refused.decide(Verdict::Refuse, "bob", START).unwrap();
+    assert_eq!(keys.write_request(&refused), Err(SignError::Ended));
+    let mut late = half.clone();
+    assert!(late.decide(Verdict::Approve, "bob", at(30_000_000)).is_err());
+    // The names of approvers are bounded in length.
+    let rules = json!({ "action": "require_approval" });
+    let gate = builder(&rules).0.build();
+    let mut approval = asked(gate.check(&call(&arguments(10))));
+    approval.decide(Verdict::Approve, &"x".repeat(2_000), START).unwrap();
+    assert_eq!(keys.sign(&approval, START), Err(SignError::TooLong));
+}
+
+/// A store that cannot say whether an approval was used.
+#[derive(Default)]
+struct Forgetful(MemoryApprovals);
+
+impl ApprovalStore for Forgetful {
+    fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
+        self.0.request(ask, now)
+    }
+
+    fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError> {
+        self.0.decide(id, verdict, by, now)
+    }
+
+    fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        self.0.claim(id, now)
+    }
+
+    fn redeem(&self, _: &ApprovalId, _: Timestamp, _: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+        Err(ApprovalError::Unavailable(None))
+    }
+
+    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+        self.0.restore(claim, now)
+    }
+
+    fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.pending(now)
+    }
+}
+
+#[test]
+fn a_store_that_cannot_redeem_denies_and_counts_nothing() {
+    let gate = builder(&rules()).0.approvals(Forgetful::default()).build();
+    let text = signed(&gate, 10);
+    let ten = arguments(10);
+    for _ in 0..3 {
+        assert_eq!(gate.check_signed(&call(&ten), &text).code(), Some(Code::StoreUnavailable));
+    }
+    assert_eq!(gate.usage(&call(&ten)).unwrap()[0].used().to_string(), "0");
+    // A full store cannot record the use.
+    let full = builder(&rules()).0.approvals(MemoryApprovals::with_capacity(1)).build();
+    let text = signed(&full, 10);
+    let request = full.pending().unwrap()[0].id().to_owned();
+    full.refuse(&request, "ann").unwrap();
+    asked(full.check(&call(&arguments(1))));
+    assert_eq!(full.check_signed(&call(&ten), &text).code(), Some(Code::StoreUnavailable));
+}

@@ -1,0 +1,375 @@
+//! The cases that every store of approvals must pass, and the store in memory passing them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use toolgate::approval::ApprovalError;
+use toolgate::{ApprovalId, ApprovalState, Code, DecideError, Decision, Gate, Identity, ManualClock, Policy, ToolCall};
+
+use super::{Bounds, MakeStore, START, allowed, asked, builder, call, gate};
+
+pub(crate) use super::signed::racing_calls_use_a_signed_approval_once;
+
+/// Makes a test for each case. The function at the path runs a case over a new store.
+macro_rules! approval_suite {
+    ($with:path) => {
+        $crate::approvals::suite::approval_suite! {
+            $with;
+            a_request_has_what_a_person_needs_to_decide,
+            pending_requests_are_listed_oldest_first,
+            racing_calls_use_an_approval_once,
+            a_restored_approval_is_used_by_one_call_at_a_time,
+            a_full_store_refuses_requests_and_evicts_none,
+            an_overlong_tool_name_is_not_stored,
+            an_approval_among_many_covers_smaller_amounts,
+            a_clock_that_ran_ahead_leaves_no_long_lived_approval,
+            gates_that_share_a_store_share_approvals,
+            a_call_that_names_an_approval_uses_no_other,
+            a_settled_call_does_not_restore_its_approval,
+            a_preview_creates_no_request,
+            pending_requests_are_bounded_for_each_caller,
+            details_show_the_bound_arguments,
+            an_approval_given_elsewhere_is_used_once,
+            racing_calls_use_a_signed_approval_once,
+        }
+    };
+    ($with:path; $($case:ident,)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $with(&$crate::approvals::suite::$case);
+            }
+        )*
+    };
+}
+pub(crate) use approval_suite;
+
+mod memory {
+    fn with(case: &dyn Fn(super::MakeStore<'_>)) {
+        case(&crate::approvals::in_memory);
+    }
+
+    super::approval_suite!(with);
+}
+
+pub(crate) fn a_request_has_what_a_person_needs_to_decide(make: MakeStore<'_>) {
+    let (gate, clock) = gate(make, &json!({ "reason": "Money.", "approval": { "ttl": "30s", "min_approvers": 2 } }));
+    let arguments = json!({ "amount": 5 });
+    let request = asked(gate.check(&call(&arguments)));
+    assert_eq!((request.tool(), request.reason(), request.min_approvers()), ("pay", "Money.", 2));
+    assert_eq!(request.state(), ApprovalState::Pending);
+    assert_eq!((request.made_at(), request.expires_at()), (START, START.saturating_add(Duration::from_secs(30))));
+    let all = [Identity::Grant, Identity::Session, Identity::Agent, Identity::User, Identity::Server];
+    let identities = all.map(|identity| request.identity(identity).unwrap_or_default().to_owned());
+    assert_eq!(identities, ["g", "s", "robot", "ben", "bank"]);
+    assert_eq!(request.id().to_string().parse(), Ok(*request.id()));
+
+    clock.advance(Duration::from_secs(20));
+    let half = gate.approve(request.id(), "ann").unwrap();
+    assert_eq!((half.state(), half.approved_by().collect::<Vec<_>>()), (ApprovalState::Pending, vec!["ann"]));
+    assert!(matches!(gate.approve(request.id(), "ann"), Err(DecideError::AlreadyApproved)));
+    assert_eq!(gate.pending().unwrap().len(), 1);
+    let whole = gate.approve(request.id(), "eve").unwrap();
+    assert_eq!(
+        (whole.state(), whole.expires_at()),
+        (ApprovalState::Approved, START.saturating_add(Duration::from_secs(50)))
+    );
+    assert!(gate.pending().unwrap().is_empty());
+    let permit = allowed(gate.check(&call(&arguments)));
+    assert!(matches!(gate.approve(request.id(), "joe"), Err(DecideError::NotPending)));
+    permit.end();
+    let again = asked(gate.check(&call(&arguments)));
+    assert_ne!(again.id(), request.id(), "a new request has another number");
+    assert_eq!(again.id().digest(), request.id().digest());
+}
+
+pub(crate) fn pending_requests_are_listed_oldest_first(make: MakeStore<'_>) {
+    let (gate, clock) = gate(make, &json!({}));
+    let mut made = Vec::new();
+    for amount in 0..20 {
+        made.push(*asked(gate.check(&call(&json!({ "amount": amount })))).id());
+        clock.advance(Duration::from_secs(1));
+    }
+    let listed: Vec<_> = gate.pending().unwrap().iter().map(|approval| *approval.id()).collect();
+    assert_eq!(listed, made);
+    clock.set(START.saturating_add(Duration::from_secs(610)));
+    assert_eq!(gate.pending().unwrap().len(), 9, "eleven have expired, the last one right now");
+    gate.refuse(&made[15], "ann").unwrap();
+    assert_eq!(gate.pending().unwrap().len(), 8);
+}
+
+pub(crate) fn racing_calls_use_an_approval_once(make: MakeStore<'_>) {
+    const THREADS: usize = 8;
+    let (gate, _) = gate(
+        make,
+        &json!({
+            "limits": [{ "counter": "n", "window": "day", "max": 1000, "scope": "grant" }],
+        }),
+    );
+    let arguments = json!({ "amount": 5 });
+    let mut collided = 0;
+    for round in 1..=100 {
+        let request = asked(gate.check(&call(&arguments)));
+        gate.approve(request.id(), "ann").unwrap();
+        let (barrier, passed, lost) = (Barrier::new(THREADS), AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    barrier.wait();
+                    match gate.check(&call(&arguments)) {
+                        Decision::Allow(permit) => {
+                            passed.fetch_add(1, Ordering::Relaxed);
+                            permit.end();
+                        }
+                        Decision::RequireApproval(_) => {
+                            lost.fetch_add(1, Ordering::Relaxed);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                });
+            }
+        });
+        assert_eq!(passed.into_inner(), 1);
+        collided += lost.into_inner();
+        // All losers released their charge.
+        let used = gate.usage(&call(&arguments)).unwrap()[0].used().to_string();
+        assert_eq!(used, round.to_string());
+        let pending = gate.pending().unwrap();
+        assert_eq!(pending.len(), 1, "the losers share one new request");
+        gate.refuse(pending[0].id(), "ann").unwrap();
+    }
+    assert_eq!(collided, 100 * (THREADS - 1));
+}
+
+pub(crate) fn a_restored_approval_is_used_by_one_call_at_a_time(make: MakeStore<'_>) {
+    let (gate, _) = gate(make, &json!({}));
+    let arguments = json!({});
+    gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
+    let running = AtomicUsize::new(0);
+    let passed = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    if let Decision::Allow(permit) = gate.check(&call(&arguments)) {
+                        assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
+                        passed.fetch_add(1, Ordering::Relaxed);
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        permit.release();
+                    }
+                }
+            });
+        }
+    });
+    assert!(passed.into_inner() > 0);
+    allowed(gate.check(&call(&arguments))).end();
+}
+
+pub(crate) fn a_full_store_refuses_requests_and_evicts_none(make: MakeStore<'_>) {
+    let approvals = make(Bounds { capacity: 2, ..Bounds::default() });
+    let (builder, clock) = builder(&json!({ "approval": { "ttl": "10s" } }));
+    let gate = builder.approvals(Arc::clone(&approvals)).build();
+    let arguments: Vec<_> = (0..3).map(|amount| json!({ "amount": amount })).collect();
+    let first = asked(gate.check(&call(&arguments[0])));
+    let second = asked(gate.check(&call(&arguments[1])));
+    let Decision::Deny(denial) = gate.check(&call(&arguments[2])) else { panic!("the store is full") };
+    assert_eq!((denial.code(), denial.rule()), (Code::StoreUnavailable, Some("/tools/pay/action")));
+    assert_eq!(denial.message(), "The approvals of `pay` cannot be checked right now.");
+    let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
+    assert_eq!(cause.to_string(), "the store of approvals is full: 2 are live");
+    assert_eq!(asked(gate.check(&call(&arguments[0]))).id(), first.id());
+    // A refused request makes room; an approval in use does not.
+    gate.refuse(second.id(), "ann").unwrap();
+    gate.approve(first.id(), "ann").unwrap();
+    let permit = allowed(gate.check(&call(&arguments[0])));
+    asked(gate.check(&call(&arguments[2])));
+    assert_eq!(gate.check(&call(&arguments[1])).code(), Some(Code::StoreUnavailable));
+    permit.release();
+    allowed(gate.check(&call(&arguments[0]))).end();
+    clock.advance(Duration::from_secs(10));
+    asked(gate.check(&call(&arguments[1])));
+    assert_eq!(gate.pending().unwrap().len(), 1, "the expired request made room");
+    // A used approval is remembered for as long as a signed approval for it can be valid.
+    assert_eq!(gate.check(&call(&arguments[0])).code(), Some(Code::StoreUnavailable));
+}
+
+pub(crate) fn an_overlong_tool_name_is_not_stored(make: MakeStore<'_>) {
+    let policy = r#"{ "version": "1", "default": "deny", "tools": { "pay*": { "action": "require_approval" } } }"#;
+    let builder = Gate::builder().policy(policy.parse::<Policy>().unwrap()).clock(ManualClock::new(START));
+    let gate = builder.approvals(make(Bounds::default())).build();
+    let arguments = json!({});
+    let name = format!("pay{}", "x".repeat(4093));
+    asked(gate.check(&ToolCall::new(&name, &arguments)));
+    assert_eq!(gate.check(&ToolCall::new(&name, &arguments).user("u")).code(), Some(Code::StoreUnavailable));
+}
+
+pub(crate) fn an_approval_among_many_covers_smaller_amounts(make: MakeStore<'_>) {
+    let (builder, _) = builder(&json!({ "approval": { "bind": ["args.amount<="] } }));
+    let gate = builder.approvals(make(Bounds { pending: 300, ..Bounds::default() })).build();
+    for amount in 0..300 {
+        asked(gate.check(&call(&json!({ "amount": amount }))));
+    }
+    let pending = gate.pending().unwrap();
+    assert_eq!(pending.len(), 300);
+    gate.approve(pending[200].id(), "ann").unwrap();
+    let (above, below) = (json!({ "amount": 201 }), json!({ "amount": 13 }));
+    assert_eq!(gate.check(&call(&above)).as_str(), "approval_required");
+    allowed(gate.check(&call(&below))).end();
+    assert_eq!(gate.check(&call(&below)).as_str(), "approval_required");
+}
+
+pub(crate) fn a_clock_that_ran_ahead_leaves_no_long_lived_approval(make: MakeStore<'_>) {
+    let (gate, clock) = gate(make, &json!({ "approval": { "ttl": "10s" } }));
+    let arguments = json!({});
+    clock.advance(Duration::from_secs(100_000_000));
+    let request = asked(gate.check(&call(&arguments)));
+    gate.approve(request.id(), "ann").unwrap();
+    clock.set(START);
+    let permit = allowed(gate.check(&call(&arguments)));
+    clock.set(START.saturating_add(Duration::from_secs(10)));
+    permit.release();
+    let again = asked(gate.check(&call(&arguments)));
+    assert_eq!(again.state(), ApprovalState::Pending, "its ttl ran from the time when it was seen");
+    clock.set(START);
+    assert_eq!(asked(gate.check(&call(&arguments))).state(), ApprovalState::Pending, "and it is not restored");
+}
+
+pub(crate) fn gates_that_share_a_store_share_approvals(make: MakeStore<'_>) {
+    let approvals = make(Bounds::default());
+    let gates: Vec<_> = (0..2).map(|_| builder(&json!({})).0.approvals(Arc::clone(&approvals)).build()).collect();
+    let arguments = json!({});
+    let request = asked(gates[0].check(&call(&arguments)));
+    gates[1].approve(request.id(), "ann").unwrap();
+    allowed(gates[1].check(&call(&arguments))).end();
+    assert_eq!(gates[0].check(&call(&arguments)).code(), Some(Code::Approval));
+}
+
+pub(crate) fn a_call_that_names_an_approval_uses_no_other(make: MakeStore<'_>) {
+    let (gate, _) = gate(make, &json!({ "approval": { "bind": ["args.amount<="] } }));
+    let (large, small) = (json!({ "amount": 100 }), json!({ "amount": 50 }));
+    let for_large = *asked(gate.check(&call(&large))).id();
+    let for_small = *asked(gate.check(&call(&small))).id();
+    assert_ne!(for_large, for_small, "a person who sees 50 must not approve 100");
+    gate.approve(&for_large, "ann").unwrap();
+    assert_eq!(gate.check_approved(&call(&small), &for_small).as_str(), "approval_required");
+    gate.approve(&for_small, "ann").unwrap();
+    assert_eq!(gate.check_approved(&call(&large), &for_small).as_str(), "approval_required");
+    // The approval with the nearest bound is used first; the other one is kept for a larger call.
+    allowed(gate.check(&call(&small))).end();
+    allowed(gate.check_approved(&call(&large), &for_large)).end();
+    assert_eq!(gate.check(&call(&small)).as_str(), "approval_required");
+}
+
+pub(crate) fn pending_requests_are_bounded_for_each_caller(make: MakeStore<'_>) {
+    let (builder, clock) = builder(&json!({ "approval": { "ttl": "10s" } }));
+    let gate = builder.approvals(make(Bounds { pending: 3, ..Bounds::default() })).build();
+    let arguments: Vec<_> = (0..5).map(|amount| json!({ "amount": amount })).collect();
+    let of = |grant, amount: usize| ToolCall::new("pay", &arguments[amount]).grant(grant).agent("robot");
+    let made: Vec<_> = (0..3).map(|amount| *asked(gate.check(&of("g", amount))).id()).collect();
+    let Decision::Deny(denial) = gate.check(&of("g", 3)) else { panic!("three requests are pending") };
+    assert_eq!(denial.code(), Code::StoreUnavailable);
+    let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
+    assert_eq!(cause.to_string(), "3 requests of this caller wait already");
+    // Pending requests can be asked for again, and other callers are not limited: neither another
+    // grant, nor callers without one.
+    asked(gate.check(&of("g", 2)));
+    for other in
+        [of("h", 0), of("", 0), ToolCall::new("pay", &arguments[0]), ToolCall::new("pay", &arguments[0]).user("g")]
+    {
+        asked(gate.check(&other));
+    }
+    // Decided and expired requests are no longer pending.
+    gate.approve(&made[0], "ann").unwrap();
+    clock.advance(Duration::from_secs(5));
+    asked(gate.check(&of("g", 3)));
+    gate.refuse(&made[1], "ann").unwrap();
+    asked(gate.check(&of("g", 4)));
+    assert_eq!(gate.check(&of("g", 1)).as_str(), "deny");
+    clock.advance(Duration::from_secs(5));
+    asked(gate.check(&of("g", 1)));
+    assert_eq!(gate.check(&of("g", 2)).as_str(), "deny", "only one of them has expired");
+}
+
+pub(crate) fn details_show_the_bound_arguments(make: MakeStore<'_>) {
+    let arguments = json!({ "to": "x", "amount": 1e2, "note": "\u{e9}" });
+    let (all, _) = gate(make, &json!({}));
+    let request = asked(all.check(&call(&arguments)));
+    assert_eq!(request.details(), Some("{\"amount\":100,\"note\":\"\u{e9}\",\"to\":\"x\"}"));
+    let (some, _) = gate(make, &json!({ "approval": { "bind": ["args.amount<=", "args.to", "args.none"] } }));
+    assert_eq!(
+        asked(some.check(&call(&arguments))).details(),
+        Some(r#"[["args.amount<=",100],["args.to","x"],["args.none"]]"#)
+    );
+    assert_eq!(some.pending().unwrap()[0].details_bytes(), 53);
+    // Details above the bound are not kept, and none are kept where the bound is 0.
+    let long = json!({ "to": "x".repeat(4096 - 9) });
+    assert_eq!(asked(all.check(&call(&long))).details().map(str::len), Some(4096));
+    let longer = json!({ "to": "x".repeat(4096 - 8) });
+    let request = asked(all.check(&call(&longer)));
+    assert_eq!((request.details(), request.details_bytes()), (None, 4097));
+    let none = builder(&json!({})).0.approvals(make(Bounds { details: 0, ..Bounds::default() })).build();
+    let request = asked(none.check(&call(&arguments)));
+    assert_eq!((request.details(), request.details_bytes()), (None, 35));
+}
+
+pub(crate) fn an_approval_given_elsewhere_is_used_once(make: MakeStore<'_>) {
+    let at = |seconds| START.saturating_add(Duration::from_secs(seconds));
+    let store = make(Bounds { capacity: 3, ..Bounds::default() });
+    let gate = builder(&json!({})).0.approvals(Arc::clone(&store)).build();
+    let arguments = json!({});
+    let id = *asked(gate.check(&call(&arguments))).id();
+    assert!(store.redeem(&id, at(0), at(0)).unwrap().is_none(), "its time has ended");
+    let claim = store.redeem(&id, at(10), at(0)).unwrap().unwrap();
+    assert!(gate.pending().unwrap().is_empty(), "the request is decided");
+    assert!(store.redeem(&id, at(10), at(1)).unwrap().is_none());
+    assert!(store.claim(&id, at(1)).unwrap().is_none());
+    assert!(store.restore(&claim, at(1)).unwrap());
+    assert!(!store.restore(&claim, at(1)).unwrap());
+    let second = store.redeem(&id, at(10), at(1)).unwrap().unwrap();
+    assert_ne!(claim, second);
+    assert!(!store.restore(&claim, at(1)).unwrap(), "that claim is of an earlier turn");
+    // Another number with the same digest is another request, until the store is full.
+    let other = |number| ApprovalId::new(id.digest(), number);
+    for number in [7, u64::MAX] {
+        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().is_some());
+        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().is_none());
+    }
+    assert!(matches!(store.redeem(&other(8), at(20), at(3)), Err(ApprovalError::Full { capacity: 3 })));
+    // A person has approved the request here too: it still has one use.
+    let (first, request) = (other(8), json!({ "amount": 1 }));
+    let store = make(Bounds::default());
+    let gate = builder(&json!({})).0.approvals(Arc::clone(&store)).build();
+    let id = *asked(gate.check(&call(&request))).id();
+    gate.approve(&id, "ann").unwrap();
+    let permit = allowed(gate.check(&call(&request)));
+    assert!(store.redeem(&id, at(10), at(0)).unwrap().is_none());
+    permit.release();
+    assert!(store.redeem(&id, at(10), at(0)).unwrap().is_some());
+    assert_eq!(gate.check(&call(&request)).as_str(), "approval_required");
+    // After the clock stepped back, an approval that was spent and forgotten is not used again.
+    assert!(store.redeem(&first, at(10), at(0)).unwrap().is_some());
+    assert!(store.redeem(&other(9), at(1_000_000), at(999_999)).unwrap().is_some());
+    assert!(store.redeem(&first, at(10), at(0)).unwrap().is_none());
+}
+
+pub(crate) fn a_settled_call_does_not_restore_its_approval(make: MakeStore<'_>) {
+    let (gate, _) = gate(make, &json!({}));
+    let arguments = json!({});
+    gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
+    let mut permit = allowed(gate.check(&call(&arguments)));
+    permit.settle("3".parse().unwrap()).unwrap();
+    permit.release();
+    assert_eq!(gate.check(&call(&arguments)).as_str(), "approval_required");
+}
+
+pub(crate) fn a_preview_creates_no_request(make: MakeStore<'_>) {
+    let (gate, _) = gate(make, &json!({}));
+    let arguments = json!({});
+    let obstacle = gate.would_allow(&[call(&arguments)]).unwrap_err();
+    let Decision::RequireApproval(request) = obstacle.decision() else { panic!("{obstacle:?}") };
+    assert!(request.approval().is_none());
+    assert!(gate.pending().unwrap().is_empty());
+}
