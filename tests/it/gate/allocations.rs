@@ -1,9 +1,7 @@
-//! An allowed call allocates nothing, and neither does a denied one before somebody asks for its
-//! rule.
-//!
-//! `allocation_counter` counts what the thread that measures allocates, so that other tests do not
-//! disturb. Everything is asked once before it is measured: a regular expression makes its scratch
-//! space, and a store its row for a caller, at the first use.
+//! An allowed call allocates nothing, and a denied one nothing before its rule is asked for.
+//! `allocation_counter` counts the allocations of the measuring thread alone. Everything runs once
+//! before it is measured: a regular expression allocates its scratch space, and a store the row of
+//! a caller, at the first use.
 
 use std::time::Duration;
 
@@ -23,13 +21,13 @@ fn policy_of(tool: &str, rules: &Value) -> Policy {
     policy(&json!({ "version": "1", "default": "deny", "tools": { tool: rules } }))
 }
 
-/// How often `work` allocates the second time.
+/// Returns how often `work` allocates when it runs for the second time.
 fn allocations(mut work: impl FnMut()) -> u64 {
     work();
     measure(work).count_total
 }
 
-/// One condition, and arguments for which it holds.
+/// Returns conditions, each with arguments for which it holds.
 fn conditions() -> Vec<(Value, Value)> {
     let condition = |op: &str, value: Value| json!({ "path": "args.x", "op": op, "value": value });
     let same = |op: &str| json!({ "path": "args.x", "op": op, "value_from": "args.y" });
@@ -98,7 +96,7 @@ fn conditions() -> Vec<(Value, Value)> {
 }
 
 #[test]
-fn no_condition_allocates_for_an_allowed_call() {
+fn conditions_of_an_allowed_call_allocate_nothing() {
     let context = Map::from_iter([("roles".to_owned(), json!(["support", "finance"]))]);
     for (condition, arguments) in conditions() {
         let policy = policy_of("create_charge", &json!({ "require": [{ "conditions": [condition] }] }));
@@ -110,7 +108,7 @@ fn no_condition_allocates_for_an_allowed_call() {
 }
 
 #[test]
-fn no_rule_allocates_before_it_is_asked_for() {
+fn a_denial_allocates_nothing_before_its_rule_is_asked_for() {
     let context = Map::from_iter([("roles".to_owned(), json!(["support", "finance"]))]);
     let mut denied = 0;
     for (condition, arguments) in conditions() {
@@ -118,12 +116,12 @@ fn no_rule_allocates_before_it_is_asked_for() {
         let policy = policy_of("create_charge", &rules);
         let call = ToolCall::new("create_charge", &arguments).grant("g-1").context(&context);
         let evaluation = policy.evaluate(&call, NOW);
-        // An absent path matches no `deny_if`, whatever `require` says of it.
+        // A `deny_if` does not match an absent path.
         if evaluation.is_allowed() {
             continue;
         }
         let asked = measure(|| assert_eq!(evaluation.rule().as_deref(), Some("/tools/create_charge/deny_if/0")));
-        assert!(asked.count_total > 0, "the pointer is a new text: nothing is counted here");
+        assert!(asked.count_total > 0, "the pointer is a new text: nothing is measured");
         let counted = allocations(|| {
             let evaluation = policy.evaluate(&call, NOW);
             assert_eq!((evaluation.code().is_some(), evaluation.message()), (true, Some("Not so.")));
@@ -135,7 +133,7 @@ fn no_rule_allocates_before_it_is_asked_for() {
 }
 
 #[test]
-fn no_step_of_a_denial_allocates_before_its_rule_is_asked_for() {
+fn denials_of_every_kind_allocate_nothing() {
     let amount = |op: &str| json!([{ "conditions": [{ "path": "args.amount", "op": op, "value": 100 }] }]);
     let policy = policy(&json!({
         "version": "1", "default": "deny", "hide": ["delete_account", "internal_*"],
@@ -170,7 +168,7 @@ fn no_step_of_a_denial_allocates_before_its_rule_is_asked_for() {
 }
 
 #[test]
-fn names_and_patterns_do_not_allocate() {
+fn names_and_patterns_allocate_nothing() {
     let tools: Map<String, Value> = (0..359)
         .map(|index| format!("tool_{index}"))
         .chain((0..20).map(|index| format!("server{index}_*_read")))
@@ -186,7 +184,7 @@ fn names_and_patterns_do_not_allocate() {
     }
 }
 
-/// Documents of which each has limits in another way, and how many of them apply to the call.
+/// Returns documents with different limits, and how many limits apply to the call.
 fn limits() -> Vec<(Value, usize)> {
     let limit = |counter: &str, window: &str, scope: Value| {
         let max = 1_000;
@@ -282,7 +280,7 @@ fn an_allowed_call_allocates_nothing() {
         let Decision::Allow(permit) = gate.check(&call) else { panic!("{document}") };
         assert_eq!(permit.limits().len(), limits, "{document}");
         drop(permit);
-        // The decision, and the drop of its permit, which leaves the call counted.
+        // The decision and the drop of its permit. The call stays counted.
         assert_eq!(allocations(|| assert!(gate.check(&call).is_allowed())), 0, "{document}");
         let released = allocations(|| match gate.check(&call) {
             Decision::Allow(permit) => permit.release(),
@@ -302,10 +300,9 @@ fn an_allowed_call_allocates_nothing() {
     }
 }
 
-/// A queue grows with what it holds, and then no more: 65 steps of a sliding window, or the ends of
-/// the leases of all calls in flight at once.
+/// A queue grows up to a bound: 65 steps of a sliding window, or one lease for each call in flight.
 #[test]
-fn a_queue_that_has_grown_allocates_nothing() {
+fn a_grown_queue_allocates_nothing() {
     let arguments = arguments();
     let documents = [
         json!({ "counter": "slides", "window": "minute", "max": 1_000, "scope": "grant", "algorithm": "sliding" }),
@@ -317,7 +314,7 @@ fn a_queue_that_has_grown_allocates_nothing() {
         let call = call(&arguments);
         let held = Vec::with_capacity(100);
         let held = std::cell::RefCell::new(held);
-        // A step of the window apart: as many calls at once as before.
+        // One step of the window apart, with as many calls in flight as before.
         let counted = allocations(|| {
             for _ in 0..100 {
                 clock.advance(Duration::from_micros(937_500));
@@ -349,7 +346,7 @@ fn a_new_window_of_a_known_caller_allocates_nothing() {
 }
 
 #[test]
-fn the_system_clock_and_a_clone_of_the_gate_allocate_nothing() {
+fn a_clone_of_a_gate_and_the_system_clock_allocate_nothing() {
     let document = json!({ "version": "1", "default": "deny",
         "tools": { "charge": { "rate_limit": { "max": 1_000, "window": 60 } } } });
     let gate = Gate::new(policy(&document));

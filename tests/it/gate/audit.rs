@@ -1,9 +1,7 @@
-//! What a gate records.
+//! Audit records of a gate.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,6 +15,7 @@ use toolgate::{
 
 use crate::model::generate;
 use crate::model::kept_records::Kept;
+use crate::polling::{block_on, poll_once, ready};
 use toolgate::trace::FaultStore;
 
 /// A Thursday morning.
@@ -30,7 +29,8 @@ fn policy() -> Policy {
     let document = json!({ "version": "1", "default": "deny", "tools": {
         "free": {},
         "pay": { "limits": limits },
-        "sign": { "action": "require_approval", "reason": "Ask.", "approval": { "approvers": ["ann"] }, "limits": limits },
+        "sign": { "action": "require_approval", "reason": "Ask.", "approval": { "approvers": ["ann"] },
+            "limits": limits },
         "never": { "action": "deny", "reason": "No." },
     } });
     Policy::try_from(&document).unwrap()
@@ -45,16 +45,7 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> ToolCall<'a> {
     ToolCall::new(tool, arguments).grant("g").session("s").agent("robot").user("ben").server("bank")
 }
 
-/// A future whose every step is there at once.
-fn now<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("a store in the process answers at once"),
-    }
-}
-
-/// A record in short: what happened, and why.
+/// Returns a record in short: what happened, and why.
 fn line(record: &AuditRecord) -> String {
     let parts = [
         Some(record.event().as_str()),
@@ -79,10 +70,10 @@ macro_rules! scenario {
         drop($wait(gate.$check(&call("free", &none))));
         drop($wait(gate.$check(&call("never", &none))));
         drop($wait(gate.$check(&call("other", &none))));
-        let Decision::Allow(mut permit) = $wait(gate.$check(&call("pay", &arguments))) else { panic!("room") };
+        let Decision::Allow(mut permit) = $wait(gate.$check(&call("pay", &arguments))) else { panic!("there is room") };
         $settle(&mut permit);
         drop(permit);
-        let Decision::Allow(permit) = $wait(gate.$check(&call("pay", &arguments))) else { panic!("room") };
+        let Decision::Allow(permit) = $wait(gate.$check(&call("pay", &arguments))) else { panic!("there is room") };
         $release(permit);
         drop($wait(gate.$check(&call("pay", &json!({ "amount": 11 })))));
         drop($wait(gate.$check(&call("pay", &none))));
@@ -124,19 +115,19 @@ const SCENARIO: [&str; 20] = [
 ];
 
 fn assert_scenario(records: &[AuditRecord], id: ApprovalId) {
-    let told: Vec<_> = records.iter().map(line).collect();
-    assert_eq!(told, SCENARIO);
+    let found: Vec<_> = records.iter().map(line).collect();
+    assert_eq!(found, SCENARIO);
     let digest = Some(policy().digest());
     assert_eq!((records[0].policy(), records[18].policy()), (digest, None));
     assert!(records.iter().all(|record| record.time() == START && record.arguments().is_none()));
-    // What belongs together has one id, and no two decisions share one.
+    // Records of one call have one id, and no two decisions share an id.
     let ids: Vec<_> = records.iter().map(AuditRecord::id).collect();
     assert!(ids[1] == ids[2] && ids[5] == ids[6] && ids[5] == ids[7] && ids[8] == ids[9] && ids[16] == ids[17]);
     let mut decisions: Vec<_> = records.iter().filter(|record| record.decision().is_some()).map(|r| r.id()).collect();
     decisions.sort();
     decisions.dedup();
     assert_eq!((decisions.len(), ids[13]), (10, None));
-    // Who, what, how much.
+    // The caller, the call, and the amounts.
     for record in records.iter().filter(|record| record.tool() == Some("pay")) {
         let names = [Identity::Grant, Identity::Session, Identity::Agent, Identity::User, Identity::Server]
             .map(|identity| record.identity(identity).unwrap_or_default());
@@ -155,7 +146,7 @@ fn assert_scenario(records: &[AuditRecord], id: ApprovalId) {
 }
 
 #[test]
-fn everything_that_happens_is_recorded() {
+fn every_event_is_recorded() {
     let (builder, kept, _) = builder();
     let gate = builder.build();
     let same = |decision| decision;
@@ -172,7 +163,7 @@ fn everything_that_happens_is_recorded() {
 }
 
 #[test]
-fn everything_that_happens_is_recorded_across_a_network() {
+fn every_event_of_an_async_gate_is_recorded() {
     let (builder, kept, _) = builder();
     let gate = builder.store(InProcess(MemoryStore::new())).build();
     let (records, id) = scenario!(
@@ -180,15 +171,15 @@ fn everything_that_happens_is_recorded_across_a_network() {
         check_approved_async,
         gate,
         kept,
-        now,
-        |permit: &mut toolgate::AsyncPermit| now(permit.settle("2.5".parse().unwrap())).unwrap(),
-        |permit: toolgate::AsyncPermit| now(permit.release()).unwrap()
+        ready,
+        |permit: &mut toolgate::AsyncPermit| ready(permit.settle("2.5".parse().unwrap())).unwrap(),
+        |permit: toolgate::AsyncPermit| ready(permit.release()).unwrap()
     );
     assert_scenario(&records, id);
 }
 
 #[test]
-fn grants_record_whom_they_turn_away_and_hosts_what_they_deny() {
+fn denials_by_grants_and_by_hosts_are_recorded() {
     let (builder, kept, clock) = builder();
     let grants = Grants::over(&builder.policy(None).build());
     let document = r#"{ "version": "1", "default": "deny", "tools": { "t": {} } }"#;
@@ -228,13 +219,13 @@ fn grants_record_whom_they_turn_away_and_hosts_what_they_deny() {
     let malformed = Denial::from(Message::read("[1").unwrap_err());
     grants.record_denial(&ToolCall::new("", &none).session("s-7"), &malformed);
     let records = kept.take();
-    let told: Vec<_> = records.iter().map(line).collect();
-    assert_eq!(told, ["decision deny tool_changed (tool changed) t", "decision deny malformed_call"]);
+    let found: Vec<_> = records.iter().map(line).collect();
+    assert_eq!(found, ["decision deny tool_changed (tool changed) t", "decision deny malformed_call"]);
     assert_eq!((records[1].tool(), records[1].identity(Identity::Session)), (None, Some("s-7")));
 }
 
 #[test]
-fn what_fails_afterwards_is_recorded_too() {
+fn failures_after_a_decision_are_recorded() {
     let (builder, kept, _) = builder();
     let store = Arc::new(FaultStore::default());
     let gate = builder.store(Arc::clone(&store)).build();
@@ -261,30 +252,26 @@ fn what_fails_afterwards_is_recorded_too() {
     );
 }
 
-/// A release that nobody waits for: the store may have done it.
+/// The release is abandoned. The store may have carried it out.
 #[test]
-fn an_answer_that_was_not_waited_for_is_told() {
+fn an_abandoned_release_is_recorded() {
     let (builder, kept, _) = builder();
     let gate = builder.store(slow::Slow(MemoryStore::new())).build();
     let arguments = json!({ "amount": 1 });
     let check = |tool: &'static str, arguments| {
         let call = call(tool, arguments);
-        slow::wait(gate.check_async(&call))
+        block_on(gate.check_async(&call))
     };
-    let Decision::Allow(permit) = check("pay", &arguments) else { panic!("room") };
-    {
-        let mut release = pin!(permit.release());
-        assert!(release.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    }
-    let told = lines(&kept);
-    assert_eq!(told[1..], ["decision allow pay", "release pay the store's answer was not waited for"]);
+    let Decision::Allow(permit) = check("pay", &arguments) else { panic!("there is room") };
+    assert!(poll_once(permit.release()).is_none());
+    let found = lines(&kept);
+    assert_eq!(found[1..], ["decision allow pay", "release pay the store's answer was not waited for"]);
 }
 
 mod slow {
-    //! A store whose answers come at the second asking.
+    //! A store whose answers are ready at the second poll.
 
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::task::Poll;
 
     use toolgate::charge::{CounterId, Subject};
     use toolgate::store::{
@@ -293,39 +280,30 @@ mod slow {
 
     pub(super) struct Slow(pub(super) MemoryStore);
 
-    async fn once() {
-        let mut asked = false;
-        std::future::poll_fn(|_| if std::mem::replace(&mut asked, true) { Poll::Ready(()) } else { Poll::Pending })
+    async fn yield_once() {
+        let mut polled = false;
+        std::future::poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending })
             .await;
-    }
-
-    pub(super) fn wait<F: Future>(future: F) -> F::Output {
-        let mut future = pin!(future);
-        loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return output;
-            }
-        }
     }
 
     impl AsyncCounterStore for Slow {
         fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
             Box::pin(async move {
-                once().await;
+                yield_once().await;
                 self.0.reserve(request)
             })
         }
 
         fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
             Box::pin(async move {
-                once().await;
+                yield_once().await;
                 self.0.peek(request)
             })
         }
 
         fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
             Box::pin(async move {
-                once().await;
+                yield_once().await;
                 self.0.settle(request)
             })
         }
@@ -337,11 +315,11 @@ mod slow {
 }
 
 #[test]
-fn a_call_that_cannot_be_recorded_is_denied_where_the_host_requires_it() {
-    let heard = Arc::new(AtomicUsize::new(0));
+fn an_unrecorded_call_is_denied_where_audit_is_required() {
+    let lost = Arc::new(AtomicUsize::new(0));
     for is_required in [true, false] {
         let (builder, kept, _) = builder();
-        let count = Arc::clone(&heard);
+        let count = Arc::clone(&lost);
         let builder = builder.on_audit_error(move |record, error| {
             assert_eq!((record.event(), error.to_string()), (record.event(), "the record cannot be kept".to_owned()));
             count.fetch_add(1, Ordering::Relaxed);
@@ -360,33 +338,33 @@ fn a_call_that_cannot_be_recorded_is_denied_where_the_host_requires_it() {
         assert!(!gate.check(&call("never", &none)).is_allowed());
         drop(decisions);
         kept.set_down(false);
-        // The whole budget of one grant: the charge was given back, and so was the approval.
+        // The call needs the whole budget: its charge was released, and its approval restored.
         assert_eq!(gate.check(&call("sign", &arguments)).is_allowed(), is_required);
     }
-    assert_eq!(heard.load(Ordering::Relaxed), 3 + 5);
+    assert_eq!(lost.load(Ordering::Relaxed), 3 + 5);
 }
 
 #[test]
-fn a_call_that_cannot_be_recorded_is_denied_across_a_network_too() {
+fn an_async_gate_denies_unrecorded_calls_too() {
     let (builder, kept, _) = builder();
     let gate = builder.require_audit().store(InProcess(MemoryStore::new())).build();
     let arguments = json!({ "amount": 10 });
     kept.set_down(true);
     let pay = call("pay", &arguments);
-    let denied = now(gate.check_async(&pay));
+    let denied = ready(gate.check_async(&pay));
     assert_eq!((denied.code(), denied.rule()), (Some(Code::AuditUnavailable), Some("(audit unavailable)")));
     kept.set_down(false);
-    assert!(now(gate.check_async(&pay)).is_allowed(), "the charge was given back");
+    assert!(ready(gate.check_async(&pay)).is_allowed(), "the charge was released");
 }
 
 #[test]
-fn without_a_sink_nothing_can_be_recorded() {
+fn required_audit_without_a_sink_denies() {
     let gate = Gate::builder().policy(policy()).require_audit().build();
     assert_eq!(gate.check(&call("free", &json!({}))).code(), Some(Code::AuditUnavailable));
 }
 
 #[test]
-fn whatever_an_agent_sends_stays_on_one_line_and_short() {
+fn a_record_is_one_short_line_whatever_the_call() {
     let (builder, kept, _) = builder();
     let gate = builder.build();
     let long = "\u{1f980}".repeat(100_000);
@@ -405,7 +383,7 @@ fn whatever_an_agent_sends_stays_on_one_line_and_short() {
 }
 
 #[test]
-fn records_are_read_strictly() {
+fn records_are_parsed_strictly() {
     let text = r#"{"time":"2026-01-15T10:30:00.25Z","event":"end"}"#;
     let record: AuditRecord = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&record).unwrap(), text);
@@ -423,7 +401,7 @@ fn records_are_read_strictly() {
     }
 }
 
-/// The call of a record is the call that was decided, whatever it was, and the record reads back.
+/// Asserts that a record holds the decided call, and parses back.
 fn assert_records_hold_calls(document: &generate::Document, calls: &[Value]) {
     let (kept, clock) = (Kept::default(), ManualClock::new(START));
     let Ok(policy) = document.to_json().parse::<Policy>() else { return };
@@ -448,7 +426,7 @@ fn assert_records_hold_calls(document: &generate::Document, calls: &[Value]) {
             assert_eq!(record.code(), Some(Code::MalformedCall));
             continue;
         };
-        // Evaluated again, by what the log holds alone.
+        // Evaluated again, from the record alone.
         let (one, two) = (policy.evaluate(&tool_call, START), policy.evaluate(&again, read.time()));
         assert_eq!((one.effect(), one.rule()), (two.effect(), two.rule()));
         if arguments.is_object() {
@@ -462,7 +440,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_record_holds_the_call_that_was_decided(
+    fn a_record_holds_the_decided_call(
         document in generate::document(),
         calls in proptest::collection::vec(generate::call(), 1..8),
     ) {
@@ -471,7 +449,7 @@ proptest! {
 }
 
 #[test]
-fn looking_ahead_is_not_recorded() {
+fn previews_are_not_recorded() {
     let (builder, kept, _) = builder();
     let gate = builder.build();
     let arguments = json!({ "amount": 4 });
@@ -480,9 +458,9 @@ fn looking_ahead_is_not_recorded() {
     assert_eq!((kept.events(), Event::Policy.as_str()), (vec!["policy"], "policy"));
 }
 
-/// Whoever hears that a record was lost may take everything away, there and then.
+/// The callback for lost records can revoke everything at once.
 #[test]
-fn who_hears_of_a_failure_may_act_on_it() {
+fn the_callback_for_lost_records_can_revoke_grants() {
     let (kept, grants) = (Kept::default(), Arc::new(std::sync::OnceLock::<Grants>::new()));
     let late = Arc::clone(&grants);
     let gate = Gate::builder().audit(kept.clone()).on_audit_error(move |_, _| {
@@ -501,5 +479,5 @@ fn who_hears_of_a_failure_may_act_on_it() {
     drop(grants.check(&call));
     assert_eq!(grants.check(&call).code(), Some(Code::GrantRevoked));
     grants.replace_policy("p", policy());
-    assert!(grants.policy("p").is_none(), "its record was lost as well");
+    assert!(grants.policy("p").is_none(), "the record of the replacement was lost as well");
 }

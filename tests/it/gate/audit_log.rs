@@ -1,4 +1,4 @@
-//! Logs of JSON Lines: written by many, interrupted, tampered with.
+//! Audit logs in JSON Lines: written by threads, interrupted, and tampered with.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,10 +15,10 @@ use toolgate::audit::{
 };
 use toolgate::{Code, Gate, Grants, Policy, ToolCall};
 
-/// A path of a file that goes with the value.
-struct Place(PathBuf);
+/// The path of a file that is removed with the value.
+struct LogFile(PathBuf);
 
-impl Place {
+impl LogFile {
     fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -34,7 +34,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LogFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -45,7 +45,7 @@ fn record(tool: &str) -> AuditRecord {
     serde_json::from_value(text).unwrap()
 }
 
-/// A log of so many records.
+/// Returns a log with this number of records.
 fn log(records: usize) -> Vec<u8> {
     let log = JsonLines::new(Vec::new());
     (0..records).for_each(|index| log.record(&record(&format!("t{index}"))).unwrap());
@@ -70,18 +70,18 @@ fn policy() -> Policy {
 
 #[test]
 fn a_log_is_written_continued_and_verified() {
-    let place = Place::new();
+    let file = LogFile::new();
     for records in [3, 6, 9] {
-        let log = JsonLines::append(&place.0).unwrap().sync_data();
+        let log = JsonLines::append(&file.0).unwrap().sync_data();
         let gate = Gate::builder().audit(log).policy(policy()).build();
         drop(gate.check(&ToolCall::new("t", None::<&Value>).user("ann")));
-        let verified = verify(&place.read()[..]).unwrap();
+        let verified = verify(&file.read()[..]).unwrap();
         assert_eq!((verified.head().records(), verified.torn()), (records, 0));
     }
-    let bytes = place.read();
+    let bytes = file.read();
     let events: Vec<_> = Records::new(&bytes[..]).map(|record| record.unwrap().event()).collect();
     assert_eq!(events, [Event::Policy, Event::Decision, Event::End].repeat(3));
-    // Each line is one object that says its number.
+    // Each line is one object with its number.
     for (index, line) in lines(&bytes).iter().enumerate() {
         let line: Value = serde_json::from_slice(line).unwrap();
         assert_eq!(line["seq"], index + 1);
@@ -89,8 +89,8 @@ fn a_log_is_written_continued_and_verified() {
 }
 
 #[test]
-fn a_log_goes_on_in_another_file() {
-    let (one, two) = (JsonLines::new(Vec::new()), Place::new());
+fn a_log_continues_in_another_file() {
+    let (one, two) = (JsonLines::new(Vec::new()), LogFile::new());
     (0..3).for_each(|_| one.record(&record("a")).unwrap());
     let head = one.head();
     for _ in 0..2 {
@@ -101,12 +101,12 @@ fn a_log_goes_on_in_another_file() {
     assert_eq!(records.by_ref().map(|record| record.unwrap().tool() == Some("b")).collect::<Vec<_>>(), [true, true]);
     assert_eq!(records.head().records(), 5);
     assert_eq!(fault(verify(&bytes[..])), Some((1, Fault::Sequence { expected: 1, found: 4 })));
-    // A log that stands in the file already goes on where it stands.
+    // A log that is in the file already is continued there.
     assert_eq!(JsonLines::append(&two.0).unwrap().head(), records.head());
 }
 
 #[test]
-fn what_is_missing_moved_inserted_or_doubled_is_named() {
+fn removed_moved_inserted_and_duplicated_lines_are_found() {
     let log = log(6);
     assert_eq!(fault(verify(&log[..])), None);
     let broken = |change: fn(&mut Vec<Vec<u8>>)| {
@@ -132,7 +132,7 @@ fn what_is_missing_moved_inserted_or_doubled_is_named() {
 }
 
 #[test]
-fn a_record_written_anew_does_not_fit_the_next() {
+fn a_rewritten_record_breaks_the_chain() {
     let (log, other) = (log(3), JsonLines::new(Vec::new()));
     ["t0", "other", "t2"].iter().for_each(|tool| other.record(&record(tool)).unwrap());
     let (log, other) = (lines(&log), lines(&other.into_inner()));
@@ -141,7 +141,7 @@ fn a_record_written_anew_does_not_fit_the_next() {
 }
 
 #[test]
-fn a_head_shows_that_the_end_is_missing_or_written_anew() {
+fn a_known_head_reveals_a_cut_or_rewritten_log() {
     let log = log(5);
     let head = verify(&log[..]).unwrap().head();
     assert_eq!(verify_up_to(&log[..], &head).unwrap().head(), head);
@@ -149,53 +149,53 @@ fn a_head_shows_that_the_end_is_missing_or_written_anew() {
     assert_eq!(verify(&cut[..]).unwrap().head().records(), 3);
     assert_eq!(fault(verify_up_to(&cut[..], &head)), Some((4, Fault::Cut { expected: 5, found: 3 })));
     let earlier = verify(&cut[..]).unwrap().head();
-    assert_eq!(verify_up_to(&log[..], &earlier).unwrap().head(), head, "the log has gone on");
-    let anew = JsonLines::new(Vec::new());
-    (0..5).for_each(|_| anew.record(&record("x")).unwrap());
-    assert_eq!(fault(verify_up_to(&anew.into_inner()[..], &earlier)), Some((3, Fault::OtherHead)));
+    assert_eq!(verify_up_to(&log[..], &earlier).unwrap().head(), head, "the log has continued");
+    let rewritten = JsonLines::new(Vec::new());
+    (0..5).for_each(|_| rewritten.record(&record("x")).unwrap());
+    assert_eq!(fault(verify_up_to(&rewritten.into_inner()[..], &earlier)), Some((3, Fault::OtherHead)));
     assert_eq!(head.to_string().parse::<ChainHead>(), Ok(head));
     assert_eq!(verify(&b""[..]).unwrap().head(), ChainHead::EMPTY);
 }
 
 proptest! {
     #[test]
-    fn any_byte_that_is_changed_is_found(records in 1usize..5, at in any::<prop::sample::Index>(), to in any::<u8>()) {
+    fn any_changed_byte_is_found(records in 1usize..5, at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let mut log = log(records);
         let at = at.index(log.len());
         prop_assume!(log[at] != to);
         log[at] = to;
-        // The end of the last line alone is no part of any record.
+        // This includes the end of the last line.
         prop_assert!(verify(&log[..]).is_err());
     }
 
     #[test]
-    fn any_cut_within_a_line_is_found_and_mended(records in 1usize..5, at in any::<prop::sample::Index>()) {
+    fn a_cut_line_is_found_and_the_log_continued(records in 1usize..5, at in any::<prop::sample::Index>()) {
         let whole = log(records);
         let cut = &whole[..at.index(whole.len())];
         let complete = Records::new(cut).take_while(Result::is_ok).count() as u64;
-        let place = Place::new();
-        place.push(cut);
-        let log = JsonLines::append(&place.0).unwrap();
+        let file = LogFile::new();
+        file.push(cut);
+        let log = JsonLines::append(&file.0).unwrap();
         prop_assert_eq!(log.head().records(), complete);
         (0..2).for_each(|_| log.record(&record("later")).unwrap());
-        let verified = verify(&place.read()[..]).unwrap();
+        let verified = verify(&file.read()[..]).unwrap();
         prop_assert_eq!(verified.head(), log.head());
         prop_assert_eq!(verified.head().records(), complete + 2);
-        prop_assert!(place.read().starts_with(cut), "a log is only appended to");
-        // The rest is bound too.
+        prop_assert!(file.read().starts_with(cut), "a log is only appended to");
+        // The torn rest is part of the chain too.
         let rest = cut.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         if verified.torn() == 1 {
-            let mut bytes = place.read();
+            let mut bytes = file.read();
             bytes[rest] ^= 1;
             prop_assert!(verify(&bytes[..]).is_err());
         }
     }
 
-    /// Whatever a file holds: it is refused, or gone on with, so that what could be verified before
-    /// can be verified after.
+    /// Whatever a file holds, it is refused, or continued so that a verified log stays verifiable.
     #[test]
     fn any_file_is_refused_or_continued(
-        pieces in proptest::collection::vec((0usize..7, any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..8),
+        pieces in proptest::collection::vec((0usize..7, any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+            0..8),
     ) {
         let whole = log(4);
         let mut bytes = Vec::new();
@@ -209,13 +209,13 @@ proptest! {
             }
         }
         let before = verify(&bytes[..]).map(|verified| verified.head());
-        let place = Place::new();
-        place.push(&bytes);
-        match JsonLines::append(&place.0) {
+        let file = LogFile::new();
+        file.push(&bytes);
+        match JsonLines::append(&file.0) {
             Ok(log) => {
                 log.record(&record("later")).unwrap();
-                prop_assert!(place.read().starts_with(&bytes));
-                let after = verify(&place.read()[..]).map(|verified| verified.head());
+                prop_assert!(file.read().starts_with(&bytes));
+                let after = verify(&file.read()[..]).map(|verified| verified.head());
                 if let Ok(before) = before {
                     prop_assert_eq!(after.unwrap(), log.head());
                     prop_assert_eq!(log.head().records(), before.records() + 1);
@@ -225,27 +225,28 @@ proptest! {
         }
     }
 
-    /// A writer that takes so many bytes, and fails, again and again: what it took stays.
+    /// A writer accepts some bytes and then fails, again and again. The accepted bytes stay.
     #[test]
-    fn writes_that_fail_in_the_middle_lose_no_other_record(
+    fn a_write_that_fails_midway_loses_no_other_record(
         budgets in proptest::collection::vec(0usize..700, 1..12),
         restart in any::<bool>(),
     ) {
-        let (place, mut kept) = (Place::new(), Vec::new());
-        let full = || Full { file: OpenOptions::new().append(true).create(true).open(&place.0).unwrap(), budget: Arc::default() };
+        let (file, mut kept) = (LogFile::new(), Vec::new());
+        let full = || Full { file: OpenOptions::new().append(true).create(true).open(&file.0).unwrap(),
+            budget: Arc::default() };
         let mut writer = full();
         let mut budget = Arc::clone(&writer.budget);
         let mut log = JsonLines::new(writer);
         for (index, bytes) in budgets.iter().enumerate() {
             if restart && index == budgets.len() / 2 {
-                let before = verify_prefix(&place);
+                let before = verify_prefix(&file);
                 drop(log);
-                let head = JsonLines::append(&place.0).unwrap().head();
+                let head = JsonLines::append(&file.0).unwrap().head();
                 prop_assert_eq!(head, before);
-                // What one process left, another goes on with.
-                JsonLines::append(&place.0).unwrap().record(&record("restarted")).unwrap();
+                // Another process continues the log.
+                JsonLines::append(&file.0).unwrap().record(&record("restarted")).unwrap();
                 kept.push("restarted".to_owned());
-                let head = JsonLines::append(&place.0).unwrap().head();
+                let head = JsonLines::append(&file.0).unwrap().head();
                 writer = full();
                 budget = Arc::clone(&writer.budget);
                 log = JsonLines::after(writer, head);
@@ -263,21 +264,21 @@ proptest! {
         *budget.lock().unwrap() = usize::MAX;
         log.record(&record("last")).unwrap();
         kept.push("last".into());
-        let bytes = place.read();
+        let bytes = file.read();
         let tools: Vec<_> = Records::new(&bytes[..]).map(|record| record.unwrap().tool().unwrap().to_owned()).collect();
         prop_assert_eq!(tools, kept);
     }
 }
 
-/// The head of what can be read of a log, up to its torn end.
-fn verify_prefix(place: &Place) -> ChainHead {
-    let bytes = place.read();
+/// Returns the head of the readable part of a log, up to its torn end.
+fn verify_prefix(file: &LogFile) -> ChainHead {
+    let bytes = file.read();
     let mut records = Records::new(&bytes[..]);
     while let Some(Ok(_)) = records.next() {}
     records.head()
 }
 
-/// Takes so many bytes, and then fails as a full disk does.
+/// A writer that accepts `budget` bytes and then fails as a full disk does.
 struct Full {
     file: File,
     budget: Arc<Mutex<usize>>,
@@ -301,16 +302,16 @@ impl Write for Full {
 
 #[cfg(unix)]
 #[test]
-fn a_log_is_its_owners_to_read() {
-    let place = Place::new();
-    JsonLines::append(&place.0).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&place.0).unwrap().permissions());
+fn a_log_is_readable_by_its_owner_only() {
+    let file = LogFile::new();
+    JsonLines::append(&file.0).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file.0).unwrap().permissions());
     assert_eq!(mode & 0o077, 0);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_denies_where_records_are_required() {
+fn a_full_disk_denies_where_audit_is_required() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let errors = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&errors);
@@ -330,52 +331,52 @@ fn a_full_disk_denies_where_records_are_required() {
     assert_eq!(errors.load(Ordering::Relaxed), 4, "the policy, and three decisions");
 }
 
-/// What is no log is not continued, and neither is one whose last record was changed.
+/// A file that is not a log is not continued, nor a log whose last record was changed.
 #[test]
-fn only_a_log_is_continued() {
+fn only_an_intact_log_is_continued() {
     let log = log(2);
     let changed = String::from_utf8(log.clone()).unwrap().replace("\"t1\"", "\"t9\"").into_bytes();
     let mut foreign = log.clone();
     foreign.extend(b"some other text");
     for bytes in [b"some text\n".to_vec(), changed, foreign, b"\n\n".to_vec(), vec![b'x'; 100_000]] {
-        let place = Place::new();
-        place.push(&bytes);
-        assert!(matches!(JsonLines::append(&place.0), Err(AuditError::NoLog)));
-        assert_eq!(place.read(), bytes, "it stays as it is");
+        let file = LogFile::new();
+        file.push(&bytes);
+        assert!(matches!(JsonLines::append(&file.0), Err(AuditError::NoLog)));
+        assert_eq!(file.read(), bytes, "the file is unchanged");
     }
-    // Zeros at the end are what a machine leaves that has stopped.
-    let place = Place::new();
-    place.push(&[&log[..], &[0; 5000]].concat());
-    let log = JsonLines::append(&place.0).unwrap();
+    // A machine that stopped can leave zeros at the end.
+    let file = LogFile::new();
+    file.push(&[&log[..], &[0; 5000]].concat());
+    let log = JsonLines::append(&file.0).unwrap();
     log.record(&record("later")).unwrap();
-    let verified = verify(&place.read()[..]).unwrap();
+    let verified = verify(&file.read()[..]).unwrap();
     assert_eq!((verified.head().records(), verified.torn()), (3, 1));
 }
 
 #[test]
-fn a_long_log_is_continued_by_its_end_alone() {
-    let place = Place::new();
-    let log = JsonLines::append(&place.0).unwrap();
+fn a_long_log_is_continued_from_its_end() {
+    let file = LogFile::new();
+    let log = JsonLines::append(&file.0).unwrap();
     (0..2000).for_each(|index| log.record(&record(&"long ".repeat(index % 200))).unwrap());
     let head = log.head();
     drop(log);
-    assert!(place.read().len() > 1 << 20);
-    assert_eq!(JsonLines::append(&place.0).unwrap().head(), head);
-    assert_eq!(verify(&place.read()[..]).unwrap().head(), head);
+    assert!(file.read().len() > 1 << 20);
+    assert_eq!(JsonLines::append(&file.0).unwrap().head(), head);
+    assert_eq!(verify(&file.read()[..]).unwrap().head(), head);
 }
 
 #[test]
-fn a_line_without_end_is_not_read_to_its_end() {
+fn an_endless_line_is_refused() {
     let endless = io::Read::chain(&b"{\"seq\":1"[..], io::repeat(b' '));
     assert_eq!(fault(verify(io::BufReader::new(endless))), Some((1, Fault::TooLong)));
 }
 
 #[test]
-fn threads_write_one_log_without_a_gap() {
+fn racing_threads_write_one_log_without_gaps() {
     const THREADS: usize = 8;
     const CALLS: usize = 100;
-    let place = Place::new();
-    let log = Arc::new(JsonLines::append(&place.0).unwrap());
+    let file = LogFile::new();
+    let log = Arc::new(JsonLines::append(&file.0).unwrap());
     let grants = Grants::over(&Gate::builder().audit(Arc::clone(&log)).build());
     for name in ["one", "two"] {
         grants.replace_policy(name, policy());
@@ -394,13 +395,13 @@ fn threads_write_one_log_without_a_gap() {
             });
         }
     });
-    let bytes = place.read();
+    let bytes = file.read();
     assert_eq!(verify(&bytes[..]).unwrap().head(), log.head());
     let records: Vec<_> = Records::new(&bytes[..]).map(Result::unwrap).collect();
-    // Two policies, all decisions, and an end for each third.
+    // Two policies, all decisions, and an end for every third call.
     assert_eq!(records.len(), 2 + THREADS * CALLS + THREADS * CALLS.div_ceil(3));
     for (index, record) in records.iter().enumerate().filter(|(_, record)| record.event() == Event::End) {
         let decided = records[..index].iter().any(|before| before.id() == record.id());
-        assert!(decided, "an end stands after its decision");
+        assert!(decided, "an end comes after its decision");
     }
 }

@@ -1,10 +1,10 @@
-//! What parts show of themselves, in a log say, and what an evaluation tells.
+//! `Debug` and `Display` of public types, and the accessors of an evaluation.
 
 use serde_json::{Value, json};
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Amount, Code, Decision, Effect, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
-use crate::gate::permits::now;
+use crate::polling::ready;
 
 fn policy() -> Policy {
     let limits = json!([{ "counter": "spend", "window": "day", "max": 2.5, "scope": "global" }]);
@@ -19,7 +19,7 @@ fn policy() -> Policy {
 }
 
 #[test]
-fn parts_show_what_they_are() {
+fn debug_output_names_the_important_fields() {
     let half: Amount = "0.5".parse().unwrap();
     let noon: Timestamp = "2026-01-15T12:00:00Z".parse().unwrap();
     assert_eq!(format!("{half:?} {noon:?}"), "0.5 2026-01-15T12:00:00Z");
@@ -33,7 +33,7 @@ fn parts_show_what_they_are() {
     assert!(shown.starts_with("Gate { policy: Some(") && shown.ends_with(", .. }"), "{shown}");
 
     let call = ToolCall::new("t", None::<&Value>);
-    let Decision::Allow(permit) = now(gate.check_async(&call)) else { panic!("it has room") };
+    let Decision::Allow(permit) = ready(gate.check_async(&call)) else { panic!("there is room") };
     let store = &gate.store().0;
     assert!(!store.is_empty() && !store.snapshot().is_empty() && store.len() == 1);
     let shown = format!("{permit:?}");
@@ -41,16 +41,18 @@ fn parts_show_what_they_are() {
     let gate = Gate::new(policy());
     let two = json!({ "x": 2 });
     assert!(gate.approvals().is_some());
-    let Decision::RequireApproval(asked) = gate.check(&ToolCall::new("t", &two)) else { panic!("a person confirms") };
+    let Decision::RequireApproval(asked) = gate.check(&ToolCall::new("t", &two)) else {
+        panic!("the call needs approval")
+    };
     assert_eq!(asked.limits().iter().map(|state| state.counter()).collect::<Vec<_>>(), ["spend"]);
     assert!(asked.signed_error().is_none() && asked.message() == "a person confirms");
-    let Decision::Allow(permit) = gate.check(&call) else { panic!("it has room") };
+    let Decision::Allow(permit) = gate.check(&call) else { panic!("there is room") };
     let shown = format!("{permit:?}");
     assert!(shown.starts_with("Permit { limits: [LimitState { counter: \"spend\", used: 1,"), "{shown}");
 }
 
 #[test]
-fn an_evaluation_tells_what_the_rules_say() {
+fn an_evaluation_has_the_result_of_the_rules() {
     let policy = policy();
     let two = json!({ "x": 2 });
     for (tool, arguments, effect, code, rule) in [

@@ -1,4 +1,4 @@
-//! Which grant has which policy, while calls run.
+//! Grants: which policy each has, also while calls run.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -42,19 +42,19 @@ fn used<P: Leave>(decision: &Decision<P>) -> u128 {
 }
 
 #[test]
-fn who_has_no_policy_is_denied() {
+fn a_call_without_a_policy_is_denied() {
     let (grants, _) = registry();
     assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY, "an unknown grant");
     grants.put_policy("p", &counting(9)).unwrap();
-    assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY, "a policy that the grant does not have");
+    assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY, "a policy of no grant");
     grants.grant("g", "github", "p", None).unwrap();
     assert_eq!(answer(&grants.check(&call("g"))), NO_POLICY, "a call that names no server");
     assert_eq!(answer(&grants.check(&call("g").server("mail"))), NO_POLICY, "another server");
     assert_eq!(answer(&grants.check(&call("g").server("github"))), ALLOWED);
-    assert_eq!(answer(&grants.check(&call("").server("github"))), NO_POLICY, "no grant");
+    assert_eq!(answer(&grants.check(&call("").server("github"))), NO_POLICY, "an empty grant");
     assert_eq!(answer(&grants.check(&call("G").server("github"))), NO_POLICY, "names compare byte by byte");
     grants.grant("h", None, "later", None).unwrap();
-    assert_eq!(answer(&grants.check(&call("h"))), NO_POLICY, "a policy that is not there yet");
+    assert_eq!(answer(&grants.check(&call("h"))), NO_POLICY, "a policy that is added later");
     grants.put_policy("later", &counting(9)).unwrap();
     assert_eq!(answer(&grants.check(&call("h"))), ALLOWED);
     assert_eq!(grants.remove_policy("later").map(|policy| policy.digest()), Some(digest(&counting(9))));
@@ -67,7 +67,7 @@ fn digest(document: &str) -> toolgate::Digest {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_first() {
+fn a_malformed_call_is_denied_before_its_grant_is_read() {
     let (grants, _) = registry();
     grants.grant("g", None, "p", None).unwrap();
     grants.revoke("g");
@@ -79,7 +79,7 @@ fn what_cannot_be_read_is_said_first() {
 }
 
 #[test]
-fn a_server_of_its_own_goes_before_any() {
+fn access_for_one_server_precedes_access_for_all() {
     let (grants, clock) = registry();
     grants.put_policy("few", &counting(1)).unwrap();
     grants.put_policy("many", &counting(9)).unwrap();
@@ -90,7 +90,7 @@ fn a_server_of_its_own_goes_before_any() {
     assert_eq!([max(None), max(Some("mail")), max(Some("github"))], ["9", "9", "1"]);
     clock.set(end);
     let decision = grants.check(&call("g").server("github"));
-    assert_eq!(answer(&decision), EXPIRED, "what has expired is not replaced by what is wider");
+    assert_eq!(answer(&decision), EXPIRED, "expired access does not fall back to wider access");
     assert_eq!(answer(&grants.check(&call("g").server("mail"))), ALLOWED);
 }
 
@@ -99,7 +99,7 @@ fn clock_at(seconds: u64) -> Timestamp {
 }
 
 #[test]
-fn at_the_instant_itself_it_has_expired() {
+fn a_grant_has_expired_at_its_expiry_time() {
     let (grants, clock) = registry();
     grants.put_policy("p", &counting(9)).unwrap();
     grants.grant("g", None, "p", clock_at(60)).unwrap();
@@ -110,11 +110,11 @@ fn at_the_instant_itself_it_has_expired() {
     assert_eq!(answer(&decision), EXPIRED);
     assert_eq!(decision.message(), Some("The grant for this call of `t` has expired."));
     grants.grant("g", None, "p", clock_at(120)).unwrap();
-    assert_eq!(used(&grants.check(&call("g"))), 2, "a longer life, and the counters go on");
+    assert_eq!(used(&grants.check(&call("g"))), 2, "the extended grant continues its counters");
 }
 
 #[test]
-fn a_revoked_grant_stays_revoked_until_it_is_forgotten() {
+fn a_revoked_grant_stays_revoked_until_forgotten() {
     let (grants, _) = registry();
     grants.put_policy("p", &counting(9)).unwrap();
     grants.grant("g", "a", "p", None).unwrap();
@@ -132,14 +132,18 @@ fn a_revoked_grant_stays_revoked_until_it_is_forgotten() {
     grants.grant("g", None, "p", None).unwrap();
     assert_eq!(answer(&grants.check(&call("g"))), ALLOWED);
 
-    assert!(!grants.revoke("late"), "not known");
-    assert_eq!(grants.grant("late", None, "p", None), Err(GrantError::Revoked), "it was revoked before it was given");
+    assert!(!grants.revoke("late"), "the grant is unknown");
+    assert_eq!(
+        grants.grant("late", None, "p", None),
+        Err(GrantError::Revoked),
+        "a grant can be revoked before it is added"
+    );
     assert_eq!(grants.grant("", None, "p", None), Err(GrantError::Unnamed));
     assert_eq!(grants.grant("x", "", "p", None), Err(GrantError::Unnamed));
 }
 
 #[test]
-fn grants_are_listed() {
+fn grants_are_listed_in_order() {
     let (grants, _) = registry();
     grants.grant("b", "s", "p", clock_at(0)).unwrap();
     grants.grant("a", None, "q", None).unwrap();
@@ -148,14 +152,15 @@ fn grants_are_listed() {
         serde_json::to_value(grants.grants()).unwrap(),
         json!([
             { "id": "a", "revoked": false, "access": [{ "server": null, "policy": "q", "expires_at": null }] },
-            { "id": "b", "revoked": false, "access": [{ "server": "s", "policy": "r", "expires_at": "2026-01-15T10:30:01Z" }] },
+            { "id": "b", "revoked": false, "access": [{ "server": "s", "policy": "r",
+                "expires_at": "2026-01-15T10:30:01Z" }] },
         ])
     );
     assert_eq!(grants.get("c"), None);
 }
 
 #[test]
-fn a_broken_document_changes_nothing_and_counters_go_on() {
+fn an_invalid_document_changes_nothing() {
     let (grants, _) = registry();
     assert_eq!(grants.put_policy("p", &counting(2)), Ok(None));
     grants.grant("g", None, "p", None).unwrap();
@@ -166,15 +171,15 @@ fn a_broken_document_changes_nothing_and_counters_go_on() {
     assert_eq!(used(&grants.check(&call("g"))), 2);
     assert_eq!(grants.check(&call("g")).as_str(), "rate_limited");
     assert!(grants.put_policy("p", &counting(3)).unwrap().is_some());
-    assert_eq!(used(&grants.check(&call("g"))), 3, "the counter of the former policy goes on");
-    // Also over a time without any policy.
+    assert_eq!(used(&grants.check(&call("g"))), 3, "the counter of the former policy continues");
+    // Also after a time without a policy.
     grants.remove_policy("p");
     grants.put_policy("p", &counting(3)).unwrap();
     assert_eq!(grants.check(&call("g")).as_str(), "rate_limited");
 }
 
 #[test]
-fn policies_that_share_a_store_do_not_share_counters() {
+fn policies_of_one_store_do_not_share_counters() {
     let (grants, _) = registry();
     for name in ["p", "q"] {
         grants.put_policy(name, &counting(1)).unwrap();
@@ -185,7 +190,7 @@ fn policies_that_share_a_store_do_not_share_counters() {
 }
 
 #[test]
-fn a_permit_is_of_the_policy_that_gave_it() {
+fn a_permit_releases_counters_of_its_own_policy() {
     let (grants, _) = registry();
     grants.put_policy("p", &counting(1)).unwrap();
     grants.grant("g", None, "p", None).unwrap();
@@ -197,12 +202,12 @@ fn a_permit_is_of_the_policy_that_gave_it() {
     grants.put_policy("p", &counting(1)).unwrap();
     grants.forget("g");
     grants.grant("g", None, "p", None).unwrap();
-    assert!(grants.check(&call("g")).is_allowed(), "what was given back is there again");
+    assert!(grants.check(&call("g")).is_allowed(), "the released unit is available again");
 }
 
-/// Calls run while the policy is swapped and a bystander's grants come and go.
+/// Calls run while the policy is replaced and other grants are added.
 #[test]
-fn every_decision_is_by_the_old_policy_or_the_new_one_whole() {
+fn every_decision_is_by_one_policy_as_a_whole() {
     let by = |text: &str| {
         json!({
             "version": "1", "default": "deny",
@@ -246,13 +251,13 @@ fn every_decision_is_by_the_old_policy_or_the_new_one_whole() {
     let arguments = json!({ "v": "one" });
     let total = used(&grants.check(&ToolCall::new("t", &arguments).grant("g")));
     assert_eq!(total, allowed.into_inner() as u128 + 1);
-    assert!(denied.into_inner() > 0, "no call met the other policy: the test shows nothing");
+    assert!(denied.into_inner() > 0, "no call was decided by the other policy: the test shows nothing");
     assert_eq!(grants.grants().len(), 301);
 }
 
-/// What begins after a revocation has returned is denied, on every thread.
+/// A call that begins after a revocation has returned is denied, on every thread.
 #[test]
-fn a_revocation_holds_from_its_return_on() {
+fn a_revocation_holds_once_it_has_returned() {
     const ROUNDS: usize = 200;
     let (grants, _) = registry();
     grants.put_policy("p", &counting(1_000_000_000)).unwrap();
@@ -281,7 +286,7 @@ fn a_revocation_holds_from_its_return_on() {
             revoked.fetch_add(1, Ordering::SeqCst);
         }
     });
-    assert!(before.into_inner() > 0, "no call came before its revocation: the test shows nothing");
+    assert!(before.into_inner() > 0, "no call began before a revocation: the test shows nothing");
 }
 
 #[test]
@@ -298,19 +303,19 @@ fn ten_thousand_grants_share_one_policy() {
         grants.put_policy("p", &many).unwrap();
         ids.iter().for_each(|id| grants.grant(id, None, "p", None).unwrap());
     });
-    // A compiled copy for each of them would take gigabytes.
+    // A compiled copy for each grant would take gigabytes.
     assert!(spent.bytes_current < 20_000_000, "{spent:?}");
     grants.put_policy("p", &counting(1)).unwrap();
     for id in &ids {
         let decision = grants.check(&call(id));
-        assert!(decision.is_allowed(), "one step has replaced it for all");
-        assert_eq!(used(&decision), 1, "each has a counter of its own");
+        assert!(decision.is_allowed(), "the policy was replaced for all grants at once");
+        assert_eq!(used(&decision), 1, "each grant has its own counter");
     }
     assert_eq!(grants.grants().len(), GRANTS);
 }
 
 #[test]
-fn a_check_allocates_nothing() {
+fn a_check_of_a_grant_allocates_nothing() {
     let (grants, _) = registry();
     grants.put_policy("p", &counting(1000)).unwrap();
     (0..1000).for_each(|n| grants.grant(&format!("g{n}"), None, "p", clock_at(9)).unwrap());
@@ -320,7 +325,7 @@ fn a_check_allocates_nothing() {
 }
 
 #[tokio::test]
-async fn calls_are_decided_across_a_network() {
+async fn grants_work_with_an_async_store() {
     let clock = ManualClock::new(START.parse().unwrap());
     let gate = Gate::builder().store(InProcess(MemoryStore::new())).clock(clock).build();
     let grants = Grants::over(&gate);

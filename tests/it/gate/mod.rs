@@ -4,10 +4,13 @@ mod allocations;
 mod audit;
 mod audit_log;
 mod concurrency;
+mod counters;
 mod debug_output;
 mod grants;
-pub(crate) mod permits;
+mod host_stores;
+mod permits;
 mod prepared_callers;
+mod previews;
 pub(crate) mod recorded_charges;
 #[cfg(feature = "tracing")]
 mod tracing;

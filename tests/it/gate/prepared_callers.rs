@@ -1,4 +1,4 @@
-//! Callers that are made ready once are decided and counted as those that are not.
+//! Calls of prepared callers are decided and counted as other calls.
 
 use allocation_counter::measure;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use toolgate::{Caller, Decision, Gate, Policy, Timestamp};
 use crate::model::generate::{self, Document, Event};
 use crate::model::properties::{Came, Made, World, tool_call};
 
-/// A trace's `call` object as a caller.
+/// Returns the caller of a `call` object of a trace.
 fn caller(call: &Value) -> Caller {
     let text = |key: &str| call.get(key).and_then(Value::as_str);
     Caller::new()
@@ -24,13 +24,14 @@ fn shown(decision: &Decision) -> String {
     format!("{decision:?} {:?} {:?} {:?}", decision.rule(), decision.retry_after(), decision.limits())
 }
 
-/// The caller was made ready at first, and the policy may have been another then.
-fn decides_alike(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
-    let (mut plain, mut ready) = (World::of(documents), World::of(documents));
-    let at_first = Gate::builder().policy(ready.policies[0].clone()).build();
+/// Compares calls of prepared callers with plain calls. The callers are prepared first, and the
+/// policy may be replaced later.
+fn agrees_with_plain_calls(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+    let (mut plain, mut prepared) = (World::of(documents), World::of(documents));
+    let first_gate = Gate::builder().policy(prepared.policies[0].clone()).build();
     for event in history {
         let Event::Call(call, pause) = event else {
-            let (one, other) = (plain.happen(event), ready.happen(event));
+            let (one, other) = (plain.happen(event), prepared.happen(event));
             prop_assert!(matches!(
                 (&one, &other),
                 (Came::Nothing, Came::Nothing) | (Came::Answered(_), Came::Answered(_))
@@ -38,37 +39,37 @@ fn decides_alike(documents: &[Document; 2], history: &[Event]) -> Result<(), Tes
             continue;
         };
         let Came::Decided(decision) = plain.happen(event) else { panic!("a call is decided") };
-        ready.now += pause;
-        ready.clock.set(Timestamp::from_unix_micros(ready.now));
-        let caller = at_first.caller(caller(call));
+        prepared.now += pause;
+        prepared.clock.set(Timestamp::from_unix_micros(prepared.now));
+        let caller = first_gate.caller(caller(call));
         let made = caller.call(call["tool"].as_str().unwrap(), call.get("arguments"));
-        let other = ready.gate.check(&made);
-        ready.calls.push(Made::Refused);
+        let other = prepared.gate.check(&made);
+        prepared.calls.push(Made::Refused);
         prop_assert_eq!(shown(&decision), shown(&other), "{}", call);
         let usage = |world: &World| format!("{:?}", world.gate.usage(&tool_call(call)));
-        prop_assert_eq!(usage(&plain), usage(&ready), "{}", call);
+        prop_assert_eq!(usage(&plain), usage(&prepared), "{}", call);
         plain.keep(*decision);
-        ready.keep(other);
+        prepared.keep(other);
     }
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn a_ready_caller_is_decided_as_any(
+    fn a_prepared_caller_is_decided_as_any_other(
         documents in prop_oneof![
             (generate::document(), generate::document()).prop_map(|(one, two)| [one, two]),
             generate::counting_documents(),
         ],
         history in prop_oneof![generate::history().boxed(), generate::counted_history().boxed()],
     ) {
-        decides_alike(&documents, &history)?;
+        agrees_with_plain_calls(&documents, &history)?;
     }
 }
 
-/// Scopes of identities, and such as arguments have a part in.
+/// Scopes of identities, with and without arguments.
 #[test]
-fn callers_who_differ_in_a_part_of_a_scope_are_counted_apart() {
+fn callers_that_differ_in_a_scope_are_counted_separately() {
     for scope in [json!("user"), json!(["grant", "user"]), json!(["args.x", "user"]), json!(["global", "user"])] {
         let limit = json!({ "counter": "calls", "window": "day", "scope": scope, "max": 1 });
         let document = json!({ "version": "1", "default": "allow", "all_tools": { "limits": [limit] } });
@@ -79,7 +80,7 @@ fn callers_who_differ_in_a_part_of_a_scope_are_counted_apart() {
         let (ann, bob) = (caller("ann"), caller("bob"));
         assert_eq!([decide(&ann), decide(&bob)], ["allow"; 2], "{scope}");
         assert_eq!([decide(&ann), decide(&bob), decide(&caller("ann"))], ["rate_limited"; 3], "{scope}");
-        // What is said of a call goes before what was made ready.
+        // The identities of a call override those of its prepared caller.
         let as_another = ann.call("t", &arguments).user("cleo");
         assert_eq!(gate.check(&as_another).as_str(), "allow", "{scope}");
         assert_eq!(
@@ -92,7 +93,7 @@ fn callers_who_differ_in_a_part_of_a_scope_are_counted_apart() {
 }
 
 #[test]
-fn a_call_of_a_ready_caller_allocates_nothing() {
+fn a_call_of_a_prepared_caller_allocates_nothing() {
     let limits = ["grant", "session", "user"]
         .map(|scope| json!({ "counter": scope, "window": "day", "scope": scope, "max": 1_000 }));
     let document = json!({ "version": "1", "default": "allow", "all_tools": { "limits": limits } });

@@ -1,4 +1,4 @@
-//! What a gate would charge: charges come from policies alone, so a gate writes them down.
+//! The charges of a call. Only a policy makes charges, so a gate with a recording store runs it.
 
 use std::sync::Mutex;
 
@@ -6,14 +6,14 @@ use toolgate::charge::{Charges, CounterId, Subject};
 use toolgate::store::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tally};
 use toolgate::{Gate, Policy, ToolCall};
 
-/// The charges of a call that the policy allows.
+/// Returns the charges of a call that the policy allows.
 pub(crate) fn charges(policy: Policy, call: &ToolCall<'_>) -> Charges {
     let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
     assert!(gate.check(call).is_allowed());
     gate.store().0.lock().unwrap().clone()
 }
 
-/// A store that counts nothing and keeps the last request.
+/// A store that counts nothing and keeps the charges of the last request.
 #[derive(Default)]
 struct Recorder(Mutex<Charges>);
 

@@ -1,4 +1,4 @@
-//! Events for `tracing`: what subscribers hear, and that nobody decides by them.
+//! Events for `tracing`: what subscribers receive, without an effect on decisions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,12 +13,12 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::model::kept_records::Kept;
 
-type Heard = Vec<(Level, BTreeMap<&'static str, String>)>;
+type Received = Vec<(Level, BTreeMap<&'static str, String>)>;
 
-/// Keeps what is told at a level, or above.
+/// A subscriber that keeps the events of at least this level.
 #[derive(Clone)]
 struct Listener {
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
     level: Level,
 }
 
@@ -51,7 +51,7 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields(BTreeMap::new());
         event.record(&mut fields);
-        self.heard.lock().unwrap().push((*event.metadata().level(), fields.0));
+        self.received.lock().unwrap().push((*event.metadata().level(), fields.0));
     }
 
     fn enter(&self, _: &Id) {}
@@ -67,44 +67,44 @@ fn policy() -> Policy {
     Policy::try_from(&document).unwrap()
 }
 
-/// What is decided, and whether it is heard.
+/// Makes calls of every kind and returns the decisions.
 fn calls(gate: &Gate) -> Vec<&'static str> {
     let arguments = json!({ "secret": "s3cret" });
     let call = |tool| ToolCall::new(tool, &arguments).grant("g").user("ann");
-    let mut told = Vec::new();
+    let mut decisions = Vec::new();
     let mut check = |tool| {
         let decision = gate.check(&call(tool));
-        told.push(decision.as_str());
+        decisions.push(decision.as_str());
         decision
     };
-    let Decision::Allow(permit) = check("pay") else { panic!("room") };
+    let Decision::Allow(permit) = check("pay") else { panic!("there is room") };
     permit.release();
-    let Decision::Allow(mut permit) = check("pay") else { panic!("room") };
+    let Decision::Allow(mut permit) = check("pay") else { panic!("there is room") };
     permit.settle("1.5".parse().unwrap()).unwrap();
     drop(permit);
     drop(check("pay"));
     drop(check("pay"));
     drop(check("other"));
-    let Decision::RequireApproval(request) = check("sign") else { panic!("an approval") };
+    let Decision::RequireApproval(request) = check("sign") else { panic!("the call needs approval") };
     gate.approve(request.approval().unwrap().id(), "bob").unwrap();
     drop(check("sign"));
-    told
+    decisions
 }
 
-fn heard(level: Level, gate: impl FnOnce() -> Gate) -> (Vec<&'static str>, Heard) {
-    let listener = Listener { heard: Arc::default(), level };
-    let told = tracing::subscriber::with_default(listener.clone(), || calls(&gate()));
-    let heard = std::mem::take(&mut *listener.heard.lock().unwrap());
-    (told, heard)
+fn received(level: Level, gate: impl FnOnce() -> Gate) -> (Vec<&'static str>, Received) {
+    let listener = Listener { received: Arc::default(), level };
+    let decisions = tracing::subscriber::with_default(listener.clone(), || calls(&gate()));
+    let received = std::mem::take(&mut *listener.received.lock().unwrap());
+    (decisions, received)
 }
 
 #[test]
-fn decisions_and_what_becomes_of_them_are_told() {
+fn decisions_and_their_outcomes_are_reported() {
     let quiet = calls(&Gate::new(policy()));
-    let (told, heard) = heard(Level::TRACE, || Gate::new(policy()));
-    assert_eq!(told, quiet, "nothing is decided otherwise");
+    let (decisions, received) = received(Level::TRACE, || Gate::new(policy()));
+    assert_eq!(decisions, quiet, "a subscriber changes no decision");
     let field = |fields: &BTreeMap<_, String>, name| fields.get(name).cloned().unwrap_or_default();
-    let events: Vec<_> = heard
+    let events: Vec<_> = received
         .iter()
         .map(|(level, fields)| format!("{level} {} {}", field(fields, "message"), field(fields, "code")))
         .collect();
@@ -127,7 +127,7 @@ fn decisions_and_what_becomes_of_them_are_told() {
             "DEBUG end ",
         ]
     );
-    let limited: Vec<_> = heard[8].1.keys().copied().collect();
+    let limited: Vec<_> = received[8].1.keys().copied().collect();
     let names = [
         "arguments_digest",
         "code",
@@ -142,19 +142,22 @@ fn decisions_and_what_becomes_of_them_are_told() {
         "user",
     ];
     assert_eq!(limited, names);
-    assert_eq!((field(&heard[8].1, "tool"), field(&heard[8].1, "grant")), ("pay".to_owned(), "g".to_owned()));
-    assert_eq!(field(&heard[4].1, "amount"), "1.5");
-    assert_eq!((field(&heard[11].1, "by"), field(&heard[11].1, "approved")), ("bob".to_owned(), "true".to_owned()));
-    assert!(!format!("{heard:?}").contains("s3cret"), "no argument's value is told");
+    assert_eq!((field(&received[8].1, "tool"), field(&received[8].1, "grant")), ("pay".to_owned(), "g".to_owned()));
+    assert_eq!(field(&received[4].1, "amount"), "1.5");
+    assert_eq!(
+        (field(&received[11].1, "by"), field(&received[11].1, "approved")),
+        ("bob".to_owned(), "true".to_owned())
+    );
+    assert!(!format!("{received:?}").contains("s3cret"), "no value of an argument is reported");
 }
 
 #[test]
-fn who_listens_for_little_hears_little_and_failures() {
-    let (_, few) = heard(Level::WARN, || Gate::new(policy()));
+fn a_subscriber_for_warnings_receives_only_failures() {
+    let (_, few) = received(Level::WARN, || Gate::new(policy()));
     assert!(few.is_empty(), "{few:?}");
     let kept = Kept::default();
     kept.set_down(true);
-    let (_, failures) = heard(Level::WARN, || Gate::builder().audit(kept).policy(policy()).build());
+    let (_, failures) = received(Level::WARN, || Gate::builder().audit(kept).policy(policy()).build());
     assert_eq!(failures.len(), 14);
     for (level, fields) in failures {
         assert_eq!(

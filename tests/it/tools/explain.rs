@@ -6,9 +6,9 @@ use toolgate::explain::{Explanation, Outcome, StepKind, Truth};
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Code, Decision, Effect, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
-use crate::gate::permits::now;
 use crate::model::generate;
 use crate::model::properties::tool_call;
+use crate::polling::ready;
 
 /// A Thursday, 10:30.
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
@@ -82,9 +82,9 @@ proptest! {
         for call in &calls {
             let call = tool_call(call);
             let explanation = gate.explain(&call).unwrap();
-            prop_assert_eq!(now(remote.explain_async(&call)).unwrap().to_string(), explanation.to_string());
+            prop_assert_eq!(ready(remote.explain_async(&call)).unwrap().to_string(), explanation.to_string());
             let decision = gate.check(&call);
-            std::mem::forget(now(remote.check_async(&call)));
+            std::mem::forget(ready(remote.check_async(&call)));
             prop_assert_eq!(explanation.code(), decision.code(), "{}", explanation);
             if let Decision::RateLimit(limited) = &decision {
                 let waits: Vec<_> = explanation.limits().iter().filter(|limit| limit.outcome() == Outcome::Stops)
