@@ -1,4 +1,5 @@
-//! MCP at the edge: refusals, endings and the definitions of tools, with the cases as data.
+//! MCP messages: refusals, outcomes of calls, and pinned definitions of tools. The cases are in
+//! `tests/data/mcp/`.
 
 use std::path::Path;
 
@@ -14,10 +15,10 @@ use toolgate::{Decision, Denial, Gate, ManualClock, Policy, ToolCall};
 #[serde(deny_unknown_fields)]
 struct RefusalCase {
     description: String,
-    /// As it is written; none for a notification.
+    /// The id as JSON text; `None` for a notification.
     id: Option<String>,
     tool: String,
-    /// How often it is called: the last answer counts.
+    /// The number of calls, of which the last one is checked.
     calls: usize,
     version: String,
     answer: Value,
@@ -51,12 +52,13 @@ const POLICY: &str = r#"{
         "drop": { "action": "deny", "reason": "Ask an owner." },
         "pay": { "action": "require_approval" },
         "search": { "limits": [{ "counter": "c", "window": "hour", "max": 1, "scope": "global" }] },
-        "never": { "limits": [{ "counter": "n", "window": "hour", "max": 0, "scope": "global", "on_exceed": "Never." }] }
+        "never": { "limits": [{ "counter": "n", "window": "hour", "max": 0, "scope": "global",
+            "on_exceed": "Never." }] }
     }
 }"#;
 
 #[test]
-fn refusals_are_written_as_the_client_reads_them() {
+fn refusals_have_the_form_that_the_client_reads() {
     let policy: Policy = POLICY.parse().unwrap();
     let digest = policy.digest().to_string();
     for RefusalCase { description, id, tool, calls, version, answer } in cases("refusals.json") {
@@ -83,15 +85,15 @@ fn refusals_are_written_as_the_client_reads_them() {
             }
         }
         let mut answer = answer;
-        // Compared as texts above: whether 1E2 and 100.0 are equal depends on what the build
-        // enables in `serde_json`.
+        // The ids are compared as texts above: whether 1E2 equals 100.0 depends on the features of
+        // `serde_json`.
         (read["id"], answer["id"]) = (Value::Null, Value::Null);
         assert_eq!(read, answer, "{description}");
     }
 }
 
 #[test]
-fn what_could_not_be_read_is_answered_without_an_id() {
+fn an_unreadable_message_is_answered_without_an_id() {
     let error = Message::read(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/call"}"#).unwrap_err();
     let refusal = Refusal::from(&Denial::from(error));
     let answer: Value = serde_json::from_str(&refusal.to_answer_without_id(RefusalFormat::Structured)).unwrap();
@@ -103,7 +105,7 @@ fn what_could_not_be_read_is_answered_without_an_id() {
 }
 
 #[test]
-fn endings_are_told_apart() {
+fn endings_are_read_from_answers() {
     for EndingCase { description, id, answer, ending, code } in cases("endings.json") {
         let expected = match &*ending {
             "succeeded" => CallOutcome::Succeeded,
@@ -117,7 +119,7 @@ fn endings_are_told_apart() {
 }
 
 #[test]
-fn quota_is_given_back_for_a_call_that_was_not_run() {
+fn a_call_that_did_not_run_is_not_charged() {
     let gate = Gate::new(POLICY.parse().unwrap());
     let call = call(Some("1"), "search");
     let answers = [
@@ -151,13 +153,13 @@ fn is_denied(pins: &ToolPins, server: &str, tool: &str) -> bool {
 }
 
 #[test]
-fn a_changed_definition_is_dropped_or_reported_and_denied_until_it_is_accepted() {
+fn a_changed_definition_is_denied_until_it_is_accepted() {
     let pins = ToolPins::new(10);
     let (old, new, other) = (tool("a", "Reads."), tool("a", "Reads. And sends."), tool("b", "Writes."));
     let mut first = list(&[old.clone(), other.clone()]);
     assert_eq!(pins.check_list("s", &mut first, OnChange::Drop), []);
     assert_eq!(first, list(&[old.clone(), other.clone()]));
-    // Another server's tool of the same name is another tool.
+    // A tool of the same name at another server is another tool.
     assert_eq!(pins.check_list("t", &mut list(std::slice::from_ref(&new)), OnChange::Drop), []);
     assert!(!is_denied(&pins, "s", "a") && !is_denied(&pins, "t", "a") && !is_denied(&pins, "s", "unseen"));
 
@@ -171,10 +173,10 @@ fn a_changed_definition_is_dropped_or_reported_and_denied_until_it_is_accepted()
     assert_eq!(dropped, list(std::slice::from_ref(&other)));
     assert!(is_denied(&pins, "s", "a") && !is_denied(&pins, "s", "b"));
 
-    // Going back does not help.
+    // The former definition is not accepted any more.
     assert_eq!(pins.check_list("s", &mut list(std::slice::from_ref(&old)), OnChange::Drop).len(), 1);
     assert!(is_denied(&pins, "s", "a"));
-    // What was seen last must be what is accepted.
+    // Only the definition that was seen last can be accepted.
     pins.accept("s", "a", ToolDigest::of(&new)).unwrap();
     assert!(is_denied(&pins, "s", "a"));
     pins.accept("s", "a", ToolDigest::of(&old)).unwrap();
@@ -183,7 +185,7 @@ fn a_changed_definition_is_dropped_or_reported_and_denied_until_it_is_accepted()
 }
 
 #[test]
-fn one_name_twice_in_a_list_is_a_change() {
+fn a_duplicate_name_in_a_list_is_a_change() {
     let pins = ToolPins::new(10);
     let (one, two) = (tool("a", "Reads."), tool("a", "Sends."));
     let mut both = list(&[one.clone(), two, one]);
@@ -192,7 +194,7 @@ fn one_name_twice_in_a_list_is_a_change() {
 }
 
 #[test]
-fn only_what_the_policy_lists_is_pinned() {
+fn only_listed_tools_are_pinned() {
     let policy: Policy = r#"{"version":"1","default":"allow","hide":["x*"]}"#.parse().unwrap();
     let pins = ToolPins::new(10);
     let mut result = list(&[tool("a", ""), tool("xa", ""), json!({ "description": "has no name" })]);
@@ -201,11 +203,11 @@ fn only_what_the_policy_lists_is_pinned() {
     assert_eq!((pins.get("s", "xa"), pins.get("s", "a")), (Pin::Unseen, Pin::Same(ToolDigest::of(&tool("a", "")))));
     let mut odd = json!({ "tools": { "a": 1 } });
     assert_eq!(pins.filter_tools_list("s", None, &mut odd, OnChange::Drop), []);
-    assert_eq!(odd, json!({ "tools": [] }), "what is no list lists nothing");
+    assert_eq!(odd, json!({ "tools": [] }), "a value that is not a list lists no tools");
 }
 
 #[test]
-fn what_finds_no_room_cannot_be_told_from_what_has_changed() {
+fn a_tool_without_room_for_a_pin_counts_as_changed() {
     let pins = ToolPins::new(2);
     let mut result = list(&[tool("a", ""), tool("b", ""), tool("c", "")]);
     let changes = pins.check_list("s", &mut result, OnChange::Drop);
@@ -215,13 +217,17 @@ fn what_finds_no_room_cannot_be_told_from_what_has_changed() {
     assert!(is_denied(&pins, "s", "c") && !is_denied(&pins, "s", "a"));
     let full = PinError::Full { server: "s".into(), tools_per_server: 2 };
     assert_eq!(pins.accept("s", "c", changes[0].seen()), Err(full));
-    assert_eq!(pins.check_list("other", &mut list(&[tool("c", "")]), OnChange::Drop), [], "room is each server's own");
+    assert_eq!(
+        pins.check_list("other", &mut list(&[tool("c", "")]), OnChange::Drop),
+        [],
+        "each server has its own room"
+    );
     pins.forget_server("s");
     assert_eq!(pins.get("s", "c"), Pin::Unseen);
 }
 
 #[test]
-fn pins_are_kept_over_a_restart() {
+fn pins_survive_a_restart() {
     let pins = ToolPins::new(2);
     for description in ["Reads.", "Sends."] {
         pins.check_list("s", &mut list(&[tool("a", description), tool("b", "")]), OnChange::Drop);
@@ -242,7 +248,7 @@ fn pins_are_kept_over_a_restart() {
 }
 
 #[test]
-fn a_digest_is_of_what_a_definition_says() {
+fn a_digest_covers_the_content_of_a_definition() {
     let digest = |text: &str| ToolDigest::of(&serde_json::from_str(text).unwrap());
     let one = digest(r#"{"name":"a","inputSchema":{"x":1,"y":[1,2]}}"#);
     assert_eq!(one, digest(r#" {"inputSchema":{"y":[1, 2],"x":1},"name":"\u0061"}"#));
@@ -255,6 +261,6 @@ fn a_digest_is_of_what_a_definition_says() {
     ] {
         assert_ne!(one, digest(other), "{other}");
     }
-    // Stable across builds: pins are kept.
+    // Digests are stable across builds, since pins are stored.
     assert_eq!(digest("{}").to_string(), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
 }

@@ -1,5 +1,4 @@
-//! A connection through a gateway: what is forwarded, what is answered, and what becomes of
-//! permits.
+//! A session of a gateway: forwarded messages, answers, and the permits of calls.
 
 use std::collections::HashMap;
 
@@ -26,7 +25,7 @@ struct Gateway {
     session: Session,
 }
 
-/// What the client or the server gets, as values.
+/// The step of a message: forwarded to the server or the client, or dropped.
 #[derive(Debug, PartialEq)]
 enum Step {
     ToServer(Value),
@@ -61,7 +60,7 @@ impl Gateway {
         }
     }
 
-    /// Whether a call is allowed; it is under way then.
+    /// Makes a call and returns whether it is allowed. An allowed call is pending.
     fn calls(&mut self, id: &str, tool: &str) -> bool {
         let call = call(id, tool);
         match self.client(&call) {
@@ -78,7 +77,7 @@ impl Gateway {
         }
     }
 
-    fn ends(&mut self, answer: &str) -> CallOutcome {
+    fn finish(&mut self, answer: &str) -> CallOutcome {
         let (step, ended) = self.server(answer);
         assert_eq!(step, Step::ToClient(value(answer)));
         let ended = ended.unwrap();
@@ -107,10 +106,13 @@ fn id(text: &str) -> RequestId {
 }
 
 #[test]
-fn what_is_no_call_passes_as_it_is() {
+fn a_message_that_is_not_a_call_is_forwarded_unchanged() {
     let mut gateway = Gateway::new();
     for text in [
-        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","x":[1.5,null,true]}}"#,
+        concat!(
+            r#"{"jsonrpc":"2.0","id":0,"method":"initialize","#,
+            r#""params":{"protocolVersion":"2025-06-18","x":[1.5,null,true]}}"#
+        ),
         r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
         r#"{"jsonrpc":"2.0","id":"a","method":"resources/read","params":{"uri":"file:///é\u0000"}}"#,
         r#"{"jsonrpc":"2.0","id":7,"result":{"roots":[]}}"#,
@@ -137,10 +139,10 @@ fn what_is_no_call_passes_as_it_is() {
     assert_eq!(gateway.session.under_way(), 0);
 }
 
-/// A batch would bring its lists past the filter, and end its calls unseen; and a list is not read
-/// as an object, by position.
+/// The lists of a batch would pass the filter, and its answers would end no calls. A list is not
+/// read as an object by position.
 #[test]
-fn what_is_no_object_is_dropped() {
+fn a_message_that_is_not_an_object_is_dropped() {
     let mut gateway = Gateway::new();
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     assert!(matches!(gateway.client(list), Step::ToServer(_)));
@@ -163,7 +165,7 @@ fn what_is_no_object_is_dropped() {
         assert!(step == Step::Dropped && ended.is_none(), "{text}");
     }
     assert_eq!(gateway.session.under_way(), 2);
-    // What the server has agreed on stands in an object, too.
+    // The protocol version is read from an object too.
     let hello = r#"{"jsonrpc":"2.0","id":3,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#;
     assert!(matches!(gateway.client(hello), Step::ToServer(_)));
     let answer = r#"{"jsonrpc":"2.0","id":3,"result":["2025-06-18"]}"#;
@@ -172,7 +174,7 @@ fn what_is_no_object_is_dropped() {
 }
 
 #[test]
-fn unreadable_messages_are_answered_to_whom_it_may_concern() {
+fn unreadable_messages_are_answered() {
     type Answer = Option<(&'static str, i32)>;
     let cases: [(&[u8], Answer); 14] = [
         (b"nonsense", Some(("null", -32700))),
@@ -217,10 +219,13 @@ fn unreadable_messages_are_answered_to_whom_it_may_concern() {
 }
 
 #[test]
-fn lists_are_filtered_also_when_they_are_sent_again() {
+fn a_list_that_is_sent_again_is_filtered_too() {
     let mut gateway = Gateway::new();
-    let list = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"get_a","x":[1]},{"name":"secret"},{"name":"b"}],"nextCursor":"c"}}"#;
-    assert_eq!(gateway.server(list).0, Step::Dropped, "nobody asked");
+    let list = concat!(
+        r#"{"jsonrpc":"2.0","id":1,"result":{"#,
+        r#""tools":[{"name":"get_a","x":[1]},{"name":"secret"},{"name":"b"}],"nextCursor":"c"}}"#
+    );
+    assert_eq!(gateway.server(list).0, Step::Dropped, "no request is pending");
     let ask = r#"{"jsonrpc":"2.0","id":1,"method":"tools\/list"}"#;
     assert_eq!(gateway.client(ask), Step::ToServer(value(ask)));
     let seen = json!({"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"get_a","x":[1]}],"nextCursor":"c"}});
@@ -241,10 +246,10 @@ fn lists_are_filtered_also_when_they_are_sent_again() {
     assert_eq!(gateway.server(failed).0, Step::ToClient(value(failed)));
 }
 
-/// A client that ignores the case of keys would read them as the answer to its request: with a list
-/// that nobody has filtered.
+/// A client that ignores the case of keys would read them as the answer to its request, with an
+/// unfiltered list.
 #[test]
-fn what_a_client_may_read_as_an_answer_is_dropped() {
+fn a_message_that_may_be_read_as_an_answer_is_dropped() {
     let mut gateway = Gateway::new();
     assert!(matches!(gateway.client(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#), Step::ToServer(_)));
     let tools = r#"{"tools":[{"name":"secret","inputSchema":{}}]}"#;
@@ -259,14 +264,14 @@ fn what_a_client_may_read_as_an_answer_is_dropped() {
         let (step, ended) = gateway.server(&text);
         assert!(step == Step::Dropped && ended.is_none(), "{text}");
     }
-    // Of a list the names of its tools are read, too.
+    // The names of tools in a list are checked too.
     let named = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"get_a","Name":"secret","inputSchema":{}}]}}"#;
     let (Step::ToClient(answer), _) = gateway.server(named) else { panic!("an answer") };
     assert!(answer.get("result").is_none(), "{answer}");
 }
 
 #[test]
-fn an_answer_is_one_to_a_request_under_way() {
+fn only_answers_to_pending_requests_are_forwarded() {
     let mut gateway = Gateway::new();
     for text in [
         "",
@@ -288,7 +293,7 @@ fn an_answer_is_one_to_a_request_under_way() {
     assert_eq!(
         gateway.server(&result("1")).0,
         Step::Dropped,
-        "it has not been decided, and the server has not seen it"
+        "the call is not decided yet, and the server has not seen it"
     );
     let again = gateway.client(&call("1", "get_a"));
     let Step::ToClient(again) = again else { panic!("{again:?}") };
@@ -296,26 +301,26 @@ fn an_answer_is_one_to_a_request_under_way() {
     let decision = gateway.gate.check(&first.tool_call());
     let Routed::Forward { id: forwarded, .. } = gateway.session.decided(first, decision) else { panic!("allowed") };
     assert_eq!(forwarded, id("1"));
-    // A text is not the number that it spells.
+    // A string is not equal to the number that it contains.
     assert_eq!(gateway.server(&result("\"1\"")).0, Step::Dropped);
-    assert_eq!(gateway.ends(&result("1")), CallOutcome::Succeeded);
-    assert!(gateway.server(&result("1")).1.is_none(), "it has ended before");
-    assert!(gateway.calls("1", "get_a"), "the id may be used again");
+    assert_eq!(gateway.finish(&result("1")), CallOutcome::Succeeded);
+    assert!(gateway.server(&result("1")).1.is_none(), "the call has ended");
+    assert!(gateway.calls("1", "get_a"), "the id can be used again");
 }
 
 #[test]
-fn quota_is_given_back_where_the_server_did_not_run_the_tool() {
+fn a_tool_that_the_server_did_not_run_is_not_charged() {
     let mut gateway = Gateway::new();
     let unknown = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"?"}}}}"#);
     for round in 0..3 {
         assert!(gateway.calls("\"a\"", "get_a"), "{round}");
-        assert_eq!(gateway.ends(&unknown("\"a\"")), CallOutcome::NotRun);
+        assert_eq!(gateway.finish(&unknown("\"a\"")), CallOutcome::NotRun);
     }
     assert!(gateway.calls("2", "get_a"));
     let failed = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[],"isError":true}}"#;
-    assert_eq!(gateway.ends(failed), CallOutcome::ToolFailed);
+    assert_eq!(gateway.finish(failed), CallOutcome::ToolFailed);
     assert!(gateway.calls("3", "get_a"));
-    assert!(!gateway.calls("4", "get_a"), "both are spent");
+    assert!(!gateway.calls("4", "get_a"), "both units are spent");
     // The connection was refused.
     let refused = gateway.session.fail(&id("3"), CallOutcome::NotRun, "connection refused").unwrap();
     let answer = value(&refused.answer.unwrap());
@@ -325,9 +330,9 @@ fn quota_is_given_back_where_the_server_did_not_run_the_tool() {
     assert!(gateway.session.fail(&id("3"), CallOutcome::NotRun, "").is_none());
 }
 
-/// The late answer would end the second call, and be told for its own.
+/// A late answer would end the next call with the same id, and be taken for its answer.
 #[test]
-fn a_late_answer_is_taken_for_no_other_call() {
+fn a_late_answer_ends_no_other_call() {
     let mut gateway = Gateway::new();
     assert!(gateway.calls("1", "run"));
     let given_up = gateway.session.give_up(&id("1"), "no answer in 60 s").unwrap();
@@ -338,13 +343,13 @@ fn a_late_answer_is_taken_for_no_other_call() {
     assert!(gateway.session.give_up(&id("1"), "").is_none());
     let again = gateway.client(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"run"}}"#);
     assert!(matches!(again, Step::ToClient(_)), "{again:?}");
-    assert!(gateway.calls("2", "run"), "what was refused for its id is not counted");
+    assert!(gateway.calls("2", "run"), "a call that was refused for its id is not counted");
     let late = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#;
     assert!(matches!(gateway.server(late), (Step::Dropped, None)));
-    assert_eq!(gateway.ends(&result("2")), CallOutcome::Succeeded);
+    assert_eq!(gateway.finish(&result("2")), CallOutcome::Succeeded);
     assert!(gateway.calls("1", "run"), "the id is free again");
-    assert_eq!(gateway.ends(&result("1")), CallOutcome::Succeeded);
-    // Where no answer can come any more, the id is free at once, and nobody hears of it twice.
+    assert_eq!(gateway.finish(&result("1")), CallOutcome::Succeeded);
+    // Where no answer can come any more, the id is free at once, and the failure is reported once.
     assert!(gateway.calls("3", "run"));
     gateway.session.give_up(&id("3"), "too late").unwrap().ended.unwrap().conclude().unwrap();
     assert!(gateway.session.fail(&id("3"), CallOutcome::Unclear(None), "gone").is_none());
@@ -355,13 +360,13 @@ fn a_late_answer_is_taken_for_no_other_call() {
 }
 
 #[test]
-fn what_is_cancelled_stays_in_flight_until_it_ends() {
+fn a_cancelled_call_stays_in_flight_until_it_ends() {
     let mut gateway = Gateway::new();
     assert!(gateway.calls("1", "run"));
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
     assert_eq!(gateway.client(cancel), Step::ToServer(value(cancel)));
-    assert!(!gateway.calls("2", "run"), "the server may be at work on it still");
-    assert_eq!(gateway.ends(&result("1")), CallOutcome::Succeeded);
+    assert!(!gateway.calls("2", "run"), "the server may still run the tool");
+    assert_eq!(gateway.finish(&result("1")), CallOutcome::Succeeded);
     assert!(gateway.calls("2", "run"));
     let cancel = cancel.replace(":1", ":2");
     assert_eq!(gateway.client(&cancel), Step::ToServer(value(&cancel)));
@@ -383,12 +388,12 @@ fn what_is_cancelled_stays_in_flight_until_it_ends() {
     assert_eq!(
         gateway.gate.check(&toolgate::ToolCall::new("run", &json!({}))).as_str(),
         "allow",
-        "it ends with the session"
+        "the call ends with the session"
     );
 }
 
 #[test]
-fn refusals_follow_the_version_that_was_agreed_on() {
+fn refusals_follow_the_negotiated_version() {
     let agree = |version: &str| {
         let mut gateway = Gateway::new();
         let _ = gateway.client(r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#);
@@ -398,8 +403,7 @@ fn refusals_follow_the_version_that_was_agreed_on() {
     };
     assert!(agree("2025-06-18"));
     assert!(!agree("2025-03-26"));
-    // A client may hold structured content, even of an error, against the schema of the tool's
-    // results.
+    // A client can validate structured content, even of an error, by the output schema of the tool.
     let mut gateway = Gateway::new();
     for (ask, answer) in [
         ("initialize", json!({ "protocolVersion": "2025-06-18" })),
@@ -408,14 +412,13 @@ fn refusals_follow_the_version_that_was_agreed_on() {
         let _ = gateway.client(&json!({"jsonrpc":"2.0","id":0,"method":ask}).to_string());
         let _ = gateway.server(&json!({"jsonrpc":"2.0","id":0,"result":answer}).to_string());
     }
-    // Names that are too long to be remembered count as having one.
+    // A tool with a name too long to be remembered counts as having an output schema.
     let (long, too_long) = ("n".repeat(1_024), "n".repeat(1_025));
     for (tool, is_structured) in [("pay", false), ("other", true), (&*long, true), (&*too_long, false)] {
         let Step::ToClient(answer) = gateway.client(&call("1", tool)) else { panic!("refused") };
         assert_eq!(answer["result"].get("structuredContent").is_some(), is_structured, "{answer}");
     }
-    // A call may name the version itself: then nothing has been agreed on, and its results say
-    // their type.
+    // A call can name the version itself, without a negotiation. Its results then have a type.
     let mut gateway = Gateway::new();
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"pay""#;
     let Step::ToClient(answer) = gateway.client(&call("1", "pay").replace(r#""name":"pay""#, meta)) else {
@@ -430,7 +433,7 @@ fn refusals_follow_the_version_that_was_agreed_on() {
 }
 
 #[test]
-fn a_server_that_never_answers_does_not_fill_the_memory() {
+fn a_server_that_never_answers_uses_bounded_memory() {
     let mut session = Session::<Permit>::new();
     let ping = |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
     for id in 0..10_000 {
@@ -441,7 +444,7 @@ fn a_server_that_never_answers_does_not_fill_the_memory() {
     assert_eq!(session.under_way(), 10_000);
 }
 
-/// Texts near to messages: pieces put together at random.
+/// Texts similar to messages, made of random pieces.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "{",
@@ -476,10 +479,12 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever both sides say: no call is forwarded but one that was allowed, no list that was not
-    /// filtered, and what is answered is JSON.
+    /// Whatever both sides send, only allowed calls and filtered lists are forwarded, and answers
+    /// are JSON.
     #[test]
-    fn nothing_walks_past(steps in prop::collection::vec((any::<bool>(), pieces()), 0..20)) {
+    fn only_allowed_calls_and_filtered_lists_are_forwarded(
+        steps in prop::collection::vec((any::<bool>(), pieces()), 0..20),
+    ) {
         let mut gateway = Gateway::new();
         let mut asked = HashMap::new();
         for (of_client, text) in steps {
@@ -496,7 +501,8 @@ proptest! {
                     prop_assert_eq!(message, value(&text));
                 }
                 Step::ToClient(message) if message.get("method").is_none() => {
-                    let answers_list = asked.get(&message["id"].to_string()).is_some_and(|method| method == "tools/list");
+                    let method = asked.get(&message["id"].to_string());
+                    let answers_list = method.is_some_and(|method| method == "tools/list");
                     let secret = message["result"]["tools"] == json!([{ "name": "secret" }]);
                     prop_assert!(!(answers_list && secret), "{}", message);
                 }

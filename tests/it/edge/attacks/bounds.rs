@@ -1,5 +1,5 @@
-//! Class `bombs`: what an attack may cost. Nothing here asserts a time: memory is counted, and what
-//! is not bounded would not end.
+//! Class `bombs`: the cost of an attack. Memory is counted. No time is asserted: an unbounded
+//! attack would not end.
 
 use allocation_counter::{AllocationInfo, measure};
 use serde_json::{Value, json};
@@ -24,10 +24,10 @@ fn is_allowed(policy: &Policy, arguments: &Value) -> (bool, AllocationInfo) {
     (allowed, cost)
 }
 
-/// Why: a reader that descends before it looks overflows its stack, or holds a tree of a million
-/// levels.
+/// Why: a parser that descends before it checks the depth overflows its stack, or holds a tree of a
+/// million levels.
 #[test]
-fn brackets_without_end_are_refused_before_they_are_held() {
+fn endless_brackets_are_refused_without_being_stored() {
     for text in ["[".repeat(1_000_000), "{\"a\":".repeat(1_000_000), "[".repeat(500_000) + &"]".repeat(500_000)] {
         let cost = measure(|| assert!(Message::read(&text).is_err()));
         assert!(cost.bytes_max < 64 << 10, "{cost:?}");
@@ -38,10 +38,9 @@ fn brackets_without_end_are_refused_before_they_are_held() {
     }
 }
 
-/// Why: a number, a string or a key of a megabyte that is copied at each step takes the machine's
-/// memory.
+/// Why: a number, a string or a key of 1 MB that is copied at each step fills the memory.
 #[test]
-fn a_message_takes_memory_in_proportion_to_its_length() {
+fn a_message_takes_memory_proportional_to_its_length() {
     let many = 100_000;
     for arguments in [
         format!("{{\"n\":{}}}", "7".repeat(many)),
@@ -58,15 +57,15 @@ fn a_message_takes_memory_in_proportion_to_its_length() {
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{arguments}}}}}"#
         );
         let cost = measure(|| drop(Message::read(&text)));
-        // At most for objects of one member, of which each takes a node of a tree.
+        // Objects of one member take the most, since each needs a node of a tree.
         assert!(cost.bytes_max < 200 * text.len() as u64, "{} bytes for {}: {cost:?}", text.len(), &text[70..90]);
-        assert_eq!(cost.bytes_current, 0, "nothing is kept");
+        assert_eq!(cost.bytes_current, 0, "no memory is kept");
     }
 }
 
-/// Why: an engine that goes back tries as many ways as there are, and that is two to the length.
+/// Why: a backtracking engine tries every way to match, which is exponential in the length.
 #[test]
-fn expressions_that_engines_do_not_survive_are_matched_in_bounded_memory() {
+fn catastrophic_expressions_match_in_bounded_memory() {
     let text = json!({ "q": "a".repeat(100_000) + "!" });
     for (regex, allowed) in [
         ("^(a+)+$", false),
@@ -84,10 +83,10 @@ fn expressions_that_engines_do_not_survive_are_matched_in_bounded_memory() {
     }
 }
 
-/// Why: a matcher of patterns that goes back at each star takes the length to the power of their
-/// number.
+/// Why: a matcher that backtracks at each star takes the length to the power of the number of
+/// stars.
 #[test]
-fn a_pattern_with_many_stars_is_matched_without_going_back() {
+fn a_pattern_with_many_stars_matches_without_backtracking() {
     let pattern = "a*".repeat(120) + "b";
     let policy = policy(&json!({ pattern.as_str(): {}, "x": {} }));
     let name = "a".repeat(1_000_000);
@@ -98,11 +97,10 @@ fn a_pattern_with_many_stars_is_matched_without_going_back() {
     assert_eq!(cost.count_total, 0);
 }
 
-/// Why: both sides of a comparison may be the agent's, and something made anew for each pair takes
-/// the square of what it can send. What is looked for without regard to case is made once, whatever
-/// the number of values that it is looked for in.
+/// Why: an agent can send both sides of a comparison, and work for each pair is quadratic in what
+/// it sends. A text with `ignore_case` is compiled once for all values that it is searched in.
 #[test]
-fn two_lists_of_the_agent_do_not_take_the_square() {
+fn two_lists_of_an_agent_take_no_quadratic_work() {
     for (op, sought) in
         [("contains", json!("ab")), ("starts_with", json!(["x", "ab"])), ("ends_with", json!(["x", "ab"]))]
     {
@@ -118,10 +116,10 @@ fn two_lists_of_the_agent_do_not_take_the_square() {
     }
 }
 
-/// Why: an expression takes a thousand times the length of its text: a megabyte of the agent's
-/// would be a gigabyte.
+/// Why: a compiled expression takes a thousand times the length of its text: 1 MB from an agent
+/// would become 1 GB.
 #[test]
-fn texts_of_the_agent_that_are_looked_for_without_regard_to_case_are_bounded() {
+fn texts_of_an_agent_with_ignore_case_are_bounded() {
     for (op, sought, decides) in [
         ("contains", json!("a".repeat(1_000)), true),
         ("contains", json!("a".repeat(1_001)), false),
@@ -136,15 +134,15 @@ fn texts_of_the_agent_that_are_looked_for_without_regard_to_case_are_bounded() {
         let (allowed, cost) = is_allowed(&policy(&json!({ "t": { "require": rule } })), &arguments);
         assert_eq!(allowed, decides, "{op}");
         assert!(cost.bytes_max < 32 << 20, "{op}: {cost:?}");
-        // What is too long is undecidable, and so helps nobody.
+        // A text that is too long is undecidable, so the call is denied here too.
         assert!(!is_allowed(&policy(&json!({ "t": { "deny_if": rule } })), &arguments).0, "{op}");
     }
 }
 
-/// Why: hosts are decoded, normalised and encoded before they are compared, and a label without end
-/// may take its length squared.
+/// Why: hosts are decoded, normalised and encoded before they are compared, which can be quadratic
+/// in the length of a label.
 #[test]
-fn a_host_without_end_takes_no_more_than_its_length() {
+fn an_endless_host_takes_memory_proportional_to_its_length() {
     let policy = requires(&json!({ "path": "args.u", "op": "host_in", "value": ["api.example.com"] }));
     let many = 100_000;
     for host in [
@@ -166,9 +164,9 @@ fn a_host_without_end_takes_no_more_than_its_length() {
     }
 }
 
-/// Why: rules that walk what the agent sends must not copy it.
+/// Why: rules that visit every value of an agent must not copy it.
 #[test]
-fn a_call_of_many_values_is_judged_without_an_allocation() {
+fn a_call_with_many_values_is_decided_without_allocating() {
     let policy = policy(&json!({ "t": {
         "require": [{ "conditions": [{ "path": "args.l[*].n", "op": "lte", "value": 10 }] }],
         "deny_if": [{ "conditions": [{ "path": "args.l[*].s", "op": "starts_with", "value": ["rm", "dd"] }] }],
@@ -179,8 +177,8 @@ fn a_call_of_many_values_is_judged_without_an_allocation() {
     assert_eq!(cost.count_total, 0, "{cost:?}");
 }
 
-/// Why: a policy may come from a tenant. A document past a bound is refused at that bound, and its
-/// mistakes are told, not collected without end.
+/// Why: a policy can come from a tenant. A document above a bound is refused at that bound, and the
+/// number of reported issues is bounded.
 #[test]
 fn documents_are_refused_at_their_bounds() {
     let padded = format!(r#"{{"version":"1","default":"deny","description":"{}"}}"#, "x".repeat(8 << 20));
@@ -196,7 +194,7 @@ fn documents_are_refused_at_their_bounds() {
     let error = text.parse::<Policy>().unwrap_err();
     assert!((1..=10_000).contains(&error.issues().len()), "{}", error.issues().len());
 
-    // All expressions together have a bound too: each of these is within its own.
+    // All expressions together have a bound too. Each of these is within its own bound.
     let rules: Vec<_> = (0..40)
         .map(|n| json!({ "conditions": [{ "path": "args.q", "op": "regex", "value": format!("{n}[a-z]{{2000}}") }] }))
         .collect();
@@ -204,10 +202,10 @@ fn documents_are_refused_at_their_bounds() {
     assert!(Policy::from_json_within(&text, &Bounds::new().regex_total_bytes(1 << 20)).is_err());
 }
 
-/// Why: a counter for each key that an agent makes up fills the memory; and a store that makes room
-/// by forgetting gives the budget back to whoever fills it.
+/// Why: a counter for each invented key fills the memory, and a store that evicts counters gives
+/// spent budgets back.
 #[test]
-fn keys_without_end_fill_a_store_and_evict_nobody() {
+fn endless_keys_fill_a_store_and_evict_nothing() {
     const CAPACITY: usize = 100;
     let limit = json!([
         { "counter": "c", "window": "day", "max": 1, "scope": ["grant", "args.c"] },
@@ -234,10 +232,10 @@ fn keys_without_end_fill_a_store_and_evict_nobody() {
     assert_eq!(check("victim", "x"), Some(Code::Limit), "a live counter stays");
 }
 
-/// Why: an id is kept until the server has answered: ten thousand that are as long as a message may
-/// be are gigabytes.
+/// Why: an id is kept until the server answers. Ten thousand ids of the length of a message take
+/// gigabytes.
 #[test]
-fn ids_without_end_do_not_fill_a_connection() {
+fn endless_ids_take_bounded_memory_in_a_session() {
     let mut session = Session::<Permit>::new();
     let ask = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":"{id}","method":"ping"}}"#);
     for length in [1_025, 100_000] {
@@ -259,9 +257,9 @@ fn ids_without_end_do_not_fill_a_connection() {
     assert!(cost.bytes_current < 32 << 20, "{cost:?}");
 }
 
-/// Why: an agent that asks without end buries the question that a person should have seen.
+/// Why: an agent that asks endlessly buries the request that a person should see.
 #[test]
-fn requests_without_end_are_in_nobodys_way_but_the_askers() {
+fn endless_requests_hinder_only_their_own_caller() {
     let tools = json!({ "pay": { "action": "require_approval" } });
     let store = MemoryApprovals::with_capacity(1_000).pending_per_asker(10).details_up_to(64);
     let gate = Gate::builder().policy(policy(&tools)).approvals(store).clock(ManualClock::new(NOW)).build();

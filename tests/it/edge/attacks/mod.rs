@@ -1,12 +1,11 @@
-//! The attack table: every class of bypass that a policy engine for tool calls has suffered, each
-//! attack with its right answer.
+//! The attack table: every known class of bypass of a policy engine for tool calls, each attack
+//! with its correct answer.
 //!
-//! `tests/data/attacks/` has a file for each class. An attack is a policy and the
-//! [steps](toolgate::trace) that try to walk past it; or a document that must be refused; or a
-//! connection, message by message, as it passes a gateway. `why` says in one line what goes wrong
-//! where the answer is another, and `source` where that is publicly known. What data cannot tell
-//! (what an attack costs, threads that meet, stores that fail, keys and pins) stands in the modules
-//! below.
+//! `tests/data/attacks/` has a file for each class. An attack is a policy with
+//! [steps](toolgate::trace) that try to bypass it; or a document that must be refused; or the
+//! messages of a connection through a gateway. `why` says in one line what goes wrong with another
+//! answer, and `source` where that is publicly known. The modules below have what data cannot
+//! express: the cost of an attack, racing threads, failing stores, keys and pins.
 
 mod bounds;
 mod outages;
@@ -23,7 +22,7 @@ use toolgate::mcp::{FromClient, FromServer, Message, Routed, Session, filter_too
 use toolgate::testing::Suite;
 use toolgate::{Gate, Permit, Policy};
 
-/// Every class, by the name of its file.
+/// The name of every class, which is that of its file.
 const CLASSES: [&str; 24] = [
     "absence",
     "amounts",
@@ -58,7 +57,7 @@ struct Table {
     class: String,
     about: String,
     source: Option<String>,
-    /// For attacks that bring none of their own.
+    /// The policy of attacks without their own.
     policy: Option<Box<RawValue>>,
     attacks: Vec<Attack>,
 }
@@ -78,18 +77,18 @@ struct Attack {
     connection: Vec<Line>,
 }
 
-/// A message of a connection, and what becomes of it.
+/// A message of a connection, and the expected result.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
     client: Option<String>,
-    /// Bytes that are no text, in hexadecimal digits.
+    /// Bytes that are not UTF-8, in hexadecimal digits.
     client_hex: Option<String>,
     server: Option<String>,
     becomes: Becomes,
-    /// What is sent on.
+    /// The forwarded text.
     text: Option<String>,
-    /// The names of the tools in a list that is sent on.
+    /// The names of the tools in a forwarded list.
     tools: Option<Vec<String>>,
 }
 
@@ -108,7 +107,7 @@ fn tables() -> Vec<Table> {
     let read = |file: &Path| -> Table {
         let text = std::fs::read_to_string(file).unwrap();
         let table: Table = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(&*table.class), "a file for each class");
+        assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(&*table.class), "each class has its own file");
         table
     };
     files.iter().map(|file| read(file)).collect()
@@ -119,7 +118,7 @@ impl Table {
         attack.policy.as_deref().or(self.policy.as_deref())
     }
 
-    /// The attacks that the crate's own runner can tell, in its format.
+    /// Returns the attacks that `toolgate::testing` can run, in its format.
     fn cases(&self) -> Vec<String> {
         let case = |attack: &Attack| {
             let (id, description) = (Value::from(&*attack.title), Value::from(&*attack.why));
@@ -141,7 +140,7 @@ impl Table {
 }
 
 #[test]
-fn every_attack_gets_its_answer() {
+fn every_attack_gets_its_expected_answer() {
     let mut wrong = Vec::new();
     for table in tables() {
         let cases = table.cases();
@@ -168,19 +167,23 @@ impl Gateway {
         Self { gate: Gate::new(policy.get().parse().unwrap()), session: Session::new() }
     }
 
-    /// What becomes of a message, and what is sent on.
+    /// Returns the result for a message, and the forwarded text.
     fn client(&mut self, message: &[u8]) -> (Becomes, Option<String>) {
         match self.session.from_client(message) {
             FromClient::Forward { message, .. } => (Becomes::Forwarded, Some(message)),
             FromClient::Answer { answer: None, .. } => (Becomes::Dropped, None),
             FromClient::Answer { answer: Some(_), .. } => (Becomes::Answered, None),
             FromClient::Decide(call) => {
-                let judged = call.clone();
+                let decided_call = call.clone();
                 let decision = self.gate.check(&call.tool_call().grant("g"));
                 match self.session.decided(call, decision) {
                     Routed::Answer { .. } => (Becomes::Answered, None),
                     Routed::Forward { message, .. } => {
-                        assert_eq!(Message::read(&message), Ok(Message::Call(judged)), "what is judged is forwarded");
+                        assert_eq!(
+                            Message::read(&message),
+                            Ok(Message::Call(decided_call)),
+                            "the decided call is forwarded"
+                        );
                         (Becomes::Forwarded, Some(message))
                     }
                 }
@@ -208,7 +211,7 @@ fn bytes(digits: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_connection_is_held() {
+fn every_connection_gets_its_expected_results() {
     let mut run = 0;
     for table in tables() {
         for attack in table.attacks.iter().filter(|attack| !attack.connection.is_empty()) {
@@ -239,10 +242,9 @@ fn every_connection_is_held() {
     assert!(run > 10, "{run}");
 }
 
-/// A trace, a message read by itself and a connection judge a text alike: there is no door with
-/// another reader.
+/// A trace, a single message and a session parse a text in the same way.
 #[test]
-fn every_door_reads_alike() {
+fn every_entry_point_parses_alike() {
     let mut read = 0;
     for table in tables() {
         for step in table.attacks.iter().flat_map(|attack| &attack.steps) {
@@ -290,10 +292,9 @@ fn the_table_covers_every_class() {
     assert!(total >= 200, "{total}");
 }
 
-/// An attack that nothing answers, or that only shows what passes, would hold of an engine that
-/// allows everything.
+/// An engine that allows everything would pass an attack without a refusal.
 #[test]
-fn every_attack_is_answered_with_a_refusal() {
+fn every_attack_has_a_refusal() {
     for table in tables().iter().filter(|table| table.class != "not_promised") {
         for attack in &table.attacks {
             let mut refused = attack.document.is_some()
@@ -313,7 +314,7 @@ fn every_attack_is_answered_with_a_refusal() {
     }
 }
 
-/// Policies of the table are policies to every other part of the crate too.
+/// The policies of the table are written and parsed without change.
 #[test]
 fn policies_of_attacks_round_trip() {
     for table in tables() {
@@ -325,9 +326,9 @@ fn policies_of_attacks_round_trip() {
     }
 }
 
-/// The page on security names, for each promise, a class of this table or a test, and every class.
+/// SECURITY.md names a class of this table or a test for each promise, and names every class.
 #[test]
-fn every_promise_names_what_proves_it() {
+fn every_promise_names_its_proof() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let mut folders = vec![root.join("tests/it")];
@@ -362,7 +363,8 @@ fn is_a_sentence(text: &str) -> bool {
     text.len() > 10 && text.ends_with('.') && !text.contains('\n') && text.len() < 200
 }
 
-/// A number that can be looked up, or a text with its author or place, and its year.
+/// Returns whether a text is a CVE number, or a title with its author or place and year in
+/// brackets.
 fn is_a_source(text: &str) -> bool {
     let digits = |part: &str, least: usize| part.len() >= least && part.bytes().all(|byte| byte.is_ascii_digit());
     match text.strip_prefix("CVE-") {

@@ -1,5 +1,5 @@
-//! Class `store_outages`: whatever fails, and at whichever step, nothing passes that should not,
-//! and nothing is spent twice.
+//! Class `store_outages`: a failure at any step allows no call that it should not, and spends
+//! nothing twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,8 @@ fn policy() -> Policy {
     let limits = json!([{ "counter": "n", "window": "day", "max": 1, "scope": "grant" }]);
     let tools = json!({
         "t": { "limits": limits },
-        "pay": { "action": "require_approval", "limits": [{ "counter": "p", "window": "day", "max": 1, "scope": "grant" }] },
+        "pay": { "action": "require_approval", "limits": [{ "counter": "p", "window": "day", "max": 1,
+            "scope": "grant" }] },
         "free": {},
     });
     Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": tools })).unwrap()
@@ -27,7 +28,7 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> ToolCall<'a> {
     ToolCall::new(tool, arguments).grant("g")
 }
 
-/// Approvals of which the steps from the `fails_from`th on fail, for as many as are told.
+/// A store of approvals that fails in a range of steps.
 struct Failing {
     approvals: MemoryApprovals,
     step: AtomicUsize,
@@ -72,11 +73,10 @@ impl ApprovalStore for Failing {
     }
 }
 
-/// Why: a store of approvals that fails between two steps must not leave a call approved that
-/// nobody approved, nor let one approval be used twice. Each step of the story fails once, in its
-/// turn, and for a while.
+/// Why: a store that fails between two steps must neither approve a call that nobody approved, nor
+/// let an approval be used twice. Each step fails in its turn, once and for longer.
 #[test]
-fn approvals_that_fail_at_any_step_let_nothing_pass_twice() {
+fn an_approval_is_used_once_whichever_step_fails() {
     let arguments = json!({ "to": "ann" });
     for (from, length) in (0..12).flat_map(|from| [(from, 1), (from, 2), (from, 100)]) {
         let approvals =
@@ -91,20 +91,20 @@ fn approvals_that_fail_at_any_step_let_nothing_pass_twice() {
                 }
                 Decision::RequireApproval(request) => {
                     let id = *request.approval().unwrap().id();
-                    // Only the first request is answered with yes.
+                    // Only the first request is approved.
                     if approved == 0 && gate.approve(&id, "ann").is_ok() {
                         approved += 1;
                     }
                 }
                 Decision::Deny(denial) => assert_eq!(denial.code(), Code::StoreUnavailable),
-                Decision::RateLimit(_) => assert!(passed > 0, "its limit is spent by a call that passed"),
+                Decision::RateLimit(_) => assert!(passed > 0, "an allowed call has spent the limit"),
             }
             assert!(passed <= approved, "from {from}, {length} steps: {passed} of {approved}");
         }
     }
 }
 
-/// A log that is full after so many records.
+/// A log that is full after this number of records.
 struct Full(AtomicUsize);
 
 impl AuditSink for Full {
@@ -114,10 +114,10 @@ impl AuditSink for Full {
     }
 }
 
-/// Why: who fills the log acts unseen. Where records are required a call that cannot be recorded is
-/// denied, spends nothing, and leaves its approval for a time when it can be.
+/// Why: an agent that fills the log acts unrecorded. Where records are required, a call that cannot
+/// be recorded is denied, spends nothing, and leaves its approval for later.
 #[test]
-fn a_log_that_is_full_lets_nothing_pass_unseen() {
+fn a_full_log_allows_no_unrecorded_call() {
     let arguments = json!({});
     for room in 0..6 {
         let gate = Gate::builder()
@@ -130,6 +130,10 @@ fn a_log_that_is_full_lets_nothing_pass_unseen() {
         assert!(passed <= room, "{passed} calls passed, and the log had room for {room} records");
         let decision = gate.check(&call("t", &arguments));
         assert_eq!(decision.code(), Some(Code::AuditUnavailable));
-        assert_eq!(gate.usage(&call("t", &arguments)).unwrap()[0].used().to_string(), "0", "it spent nothing");
+        assert_eq!(
+            gate.usage(&call("t", &arguments)).unwrap()[0].used().to_string(),
+            "0",
+            "the call has spent nothing"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Classes `reloads`, `windows` and `replayed_approvals`, where threads meet.
+//! Classes `reloads`, `windows` and `replayed_approvals` with racing threads.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,10 +22,10 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> ToolCall<'a> {
     ToolCall::new(tool, arguments).grant("g")
 }
 
-/// Why: a policy that is put in force piece by piece is, for a moment, neither: the new `default:
-/// allow` with the old list of denials. Each of these denies `secret`, and each in another way.
+/// Why: a policy that is replaced piece by piece can mix two policies for a moment, such as the new
+/// `default: allow` with the old denials. Each of these policies denies `secret` in another way.
 #[test]
-fn no_reload_opens_a_gap() {
+fn a_reload_never_mixes_two_policies() {
     let ways = [
         policy(&json!({ "version": "1", "default": "deny", "tools": { "open": {} } })),
         policy(&json!({ "version": "1", "default": "allow", "hide": ["sec*"] })),
@@ -56,17 +56,19 @@ fn no_reload_opens_a_gap() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(asked.into_inner() > 400 && passed.into_inner() > 0, "calls and reloads never met: the test shows nothing");
+    assert!(
+        asked.into_inner() > 400 && passed.into_inner() > 0,
+        "calls and reloads never raced: the test shows nothing"
+    );
 }
 
-/// Why: counters that are made anew with the policy give a budget at each reload.
+/// Why: counters that are reset with the policy give a new budget at each reload.
 #[test]
 fn reloads_while_calls_run_give_no_second_budget() {
     const MAX: usize = 500;
     let by = |reason: &str| {
-        tools(
-            &json!({ "t": { "reason": reason, "limits": [{ "counter": "n", "window": "day", "max": MAX, "scope": "grant" }] } }),
-        )
+        tools(&json!({ "t": { "reason": reason, "limits": [{ "counter": "n", "window": "day", "max": MAX,
+                "scope": "grant" }] } }))
     };
     let gate = Gate::builder().policy(by("a")).clock(ManualClock::new(NOW)).build();
     let passed = AtomicUsize::new(0);
@@ -86,16 +88,16 @@ fn reloads_while_calls_run_give_no_second_budget() {
     assert_eq!(passed.into_inner(), MAX);
 }
 
-/// Why: a clock that jumps while calls are counted opens windows that were spent, or fills a bucket
-/// twice for one time.
+/// Why: a clock that jumps while calls are counted can reopen spent windows, or refill a bucket
+/// twice for the same time.
 #[test]
-fn a_clock_that_jumps_while_calls_run_gives_each_window_once() {
+fn a_jumping_clock_gives_the_budget_of_each_window_once() {
     const MINUTES: u32 = 5;
     const MAX: usize = 20;
-    for (algorithm, most) in [
+    for (algorithm, bound) in [
         (json!({ "algorithm": "fixed" }), MAX * MINUTES as usize),
         (json!({ "algorithm": "sliding" }), MAX * MINUTES as usize),
-        // It starts full, and fills up once in each minute.
+        // The bucket starts full, and refills once a minute.
         (json!({ "algorithm": "token_bucket" }), MAX * (1 + MINUTES as usize)),
     ] {
         let mut limit = json!({ "counter": "n", "window": "minute", "max": MAX, "scope": "grant" });
@@ -114,7 +116,7 @@ fn a_clock_that_jumps_while_calls_run_gives_each_window_once() {
                 });
             }
             for step in 0u32..300 {
-                // Forth and back, and never past the last of the minutes.
+                // Forwards and backwards, within the five minutes.
                 let second = i64::from(step * 7919 % (MINUTES * 60));
                 clock.set(Timestamp::from_unix_seconds(NOW.unix_micros() / 1_000_000 + second));
                 thread::sleep(Duration::from_micros(30));
@@ -122,27 +124,26 @@ fn a_clock_that_jumps_while_calls_run_gives_each_window_once() {
             stop.store(true, Ordering::Relaxed);
         });
         let passed = passed.into_inner();
-        assert!((MAX..=most).contains(&passed), "{algorithm}: {passed} of at most {most}");
+        assert!((MAX..=bound).contains(&passed), "{algorithm}: {passed} of at bound {bound}");
     }
 }
 
-/// Why: units that two ends give free, or that a release and a drop do, let more calls run at once
-/// than may.
+/// Why: units that are freed twice let too many calls run at once.
 #[test]
-fn no_more_calls_run_at_once_than_may() {
+fn at_most_max_calls_run_at_once() {
     const MAX: usize = 3;
     let limits = json!([{ "counter": "n", "window": "in_flight", "max": MAX, "scope": "grant" }]);
     let gate =
         Gate::builder().policy(tools(&json!({ "t": { "limits": limits } }))).clock(ManualClock::new(NOW)).build();
-    let (inside, most, passed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (inside, bound, passed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for thread in 0..6 {
-            let (gate, inside, most, passed) = (gate.clone(), &inside, &most, &passed);
+            let (gate, inside, bound, passed) = (gate.clone(), &inside, &bound, &passed);
             scope.spawn(move || {
                 let arguments = json!({});
                 for round in 0..2_000 {
                     let Decision::Allow(permit) = gate.check(&call("t", &arguments)) else { continue };
-                    most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    bound.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     passed.fetch_add(1, Ordering::Relaxed);
                     if round % 16 == 0 {
                         thread::yield_now();
@@ -157,22 +158,23 @@ fn no_more_calls_run_at_once_than_may() {
             });
         }
     });
-    assert!(most.into_inner() <= MAX && passed.into_inner() > MAX);
+    assert!(bound.into_inner() <= MAX && passed.into_inner() > MAX);
     let arguments = json!({});
-    assert_eq!(gate.usage(&call("t", &arguments)).unwrap()[0].used().to_string(), "0", "nothing is held");
+    assert_eq!(gate.usage(&call("t", &arguments)).unwrap()[0].used().to_string(), "0", "no unit is held");
 }
 
-/// Why: between the look at an approval and its use another call may slip in, with other arguments
-/// or a second time.
+/// Why: another call can come between the check of an approval and its use.
 #[test]
-fn of_calls_that_race_for_an_approval_one_passes_and_it_is_the_approved_one() {
+fn of_racing_calls_only_the_approved_one_passes_once() {
     for round in 0..50 {
         let gate = Gate::builder()
             .policy(tools(&json!({ "pay": { "action": "require_approval" } })))
             .clock(ManualClock::new(NOW))
             .build();
         let (good, evil) = (json!({ "to": "ann", "n": round }), json!({ "to": "eve", "n": round }));
-        let Decision::RequireApproval(request) = gate.check(&call("pay", &good)) else { panic!("asked") };
+        let Decision::RequireApproval(request) = gate.check(&call("pay", &good)) else {
+            panic!("the call needs approval")
+        };
         let id = *request.approval().unwrap().id();
         let (start, passed) = (Barrier::new(5), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -196,18 +198,19 @@ fn of_calls_that_race_for_an_approval_one_passes_and_it_is_the_approved_one() {
     }
 }
 
-/// Why: if two people answer at once, one yes and one no, the call must not pass on the strength of
-/// both.
+/// Why: if one person approves and another refuses at the same time, only one verdict must count.
 #[test]
-fn of_two_answers_at_once_one_counts() {
-    let (mut yes, mut no) = (0, 0);
+fn one_of_two_simultaneous_verdicts_counts() {
+    let (mut approvals, mut refusals) = (0, 0);
     for round in 0..100 {
         let gate = Gate::builder()
             .policy(tools(&json!({ "pay": { "action": "require_approval" } })))
             .clock(ManualClock::new(NOW))
             .build();
         let arguments = json!({ "n": round });
-        let Decision::RequireApproval(request) = gate.check(&call("pay", &arguments)) else { panic!("asked") };
+        let Decision::RequireApproval(request) = gate.check(&call("pay", &arguments)) else {
+            panic!("the call needs approval")
+        };
         let id = *request.approval().unwrap().id();
         let start = Barrier::new(2);
         let (approved, refused) = thread::scope(|scope| {
@@ -219,10 +222,10 @@ fn of_two_answers_at_once_one_counts() {
             let refused = gate.refuse(&id, "bob").is_ok();
             (approve.join().unwrap(), refused)
         });
-        assert!(approved != refused, "one of them counts");
+        assert!(approved != refused, "one verdict counts");
         assert_eq!(gate.check(&call("pay", &arguments)).is_allowed(), approved);
-        yes += usize::from(approved);
-        no += usize::from(refused);
+        approvals += usize::from(approved);
+        refusals += usize::from(refused);
     }
-    assert_eq!(yes + no, 100);
+    assert_eq!(approvals + refusals, 100);
 }

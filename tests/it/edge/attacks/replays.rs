@@ -1,4 +1,4 @@
-//! Classes `replayed_approvals` and `tool_definitions`, where keys and pins are at work.
+//! Classes `replayed_approvals` and `tool_definitions` with keys and pins.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -17,7 +17,8 @@ fn keys(id: &str, secret: u8) -> ApprovalKeys {
 }
 
 fn builder() -> GateBuilder {
-    let document = json!({ "version": "1", "default": "deny", "tools": { "pay": { "action": "require_approval" }, "other": { "action": "require_approval" } } });
+    let document = json!({ "version": "1", "default": "deny",
+        "tools": { "pay": { "action": "require_approval" }, "other": { "action": "require_approval" } } });
     Gate::builder().policy(Policy::try_from(&document).unwrap()).clock(ManualClock::new(NOW))
 }
 
@@ -25,20 +26,21 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> ToolCall<'a> {
     ToolCall::new(tool, arguments).grant("g")
 }
 
-/// What the service signs for a call, with its keys.
+/// Returns the request for a call, and the approval that the service signs for it.
 fn signed(gate: &Gate, service: &ApprovalKeys, arguments: &Value) -> (String, String) {
-    let Decision::RequireApproval(request) = gate.check(&call("pay", arguments)) else { panic!("asked") };
+    let Decision::RequireApproval(request) = gate.check(&call("pay", arguments)) else {
+        panic!("the call needs approval")
+    };
     let text = service.write_request(request.approval().unwrap()).unwrap();
     let mut approval = service.read_request(&text).unwrap();
     approval.decide(Verdict::Approve, "ann", NOW).unwrap();
     (text, service.sign(&approval, NOW).unwrap())
 }
 
-/// Why: tokens that name their own algorithm, key or type are believed by verifiers that look there
-/// first. Here a text says which key it is signed with, and nothing else; the algorithm is the
-/// gate's. CVE-2022-23540.
+/// Why: a verifier that trusts the algorithm, key or type in a token accepts forged tokens. Here a
+/// text names its key and nothing else; the gate knows the algorithm. CVE-2022-23540.
 #[test]
-fn a_signed_text_does_not_say_how_it_is_to_be_believed() {
+fn a_signed_text_does_not_choose_its_verification() {
     let gate = builder().approval_keys(keys("k1", 7)).build();
     let arguments = json!({ "to": "ann", "n": 5 });
     let (request, good) = signed(&gate, &keys("k1", 7), &arguments);
@@ -51,14 +53,14 @@ fn a_signed_text_does_not_say_how_it_is_to_be_believed() {
         format!("{kind}.{key}.{statement}"),
         format!("{kind}..{statement}.{mac}"),
         format!("none.{key}.{statement}.{mac}"),
-        // A signature that is too short, all zeros, or of nothing.
+        // A signature that is too short, all zeros, or of an empty statement.
         format!("{kind}.{key}.{statement}.{}", &mac[..2]),
         format!("{kind}.{key}.{statement}.{}", "0".repeat(mac.len())),
         format!("{kind}.{key}..{mac}"),
-        // The request itself, which is signed with the same key, under the name of an approval.
+        // The request, which is signed with the same key, presented as an approval.
         request.clone(),
         request.replacen("request1", kind, 1),
-        // A token of another kind, and blanks around.
+        // A token of another format, and extra characters.
         "eyJhbGciOiJub25lIn0.eyJhcHByb3ZlZCI6dHJ1ZX0.".to_owned(),
         format!("{good}\n"),
         format!("Bearer {good}"),
@@ -68,21 +70,21 @@ fn a_signed_text_does_not_say_how_it_is_to_be_believed() {
         let decision = gate.check_signed(&call("pay", &arguments), &other);
         assert_eq!(decision.code(), Some(Code::Approval), "{other}");
     }
-    // Keys that the gate does not have, under its key's name and under their own.
+    // Keys that the gate does not have, under the name of its key and under another name.
     for service in [keys("k1", 8), keys("k2", 7)] {
         let (_, other) = signed(&builder().approval_keys(service.clone()).build(), &service, &arguments);
         assert!(!gate.check_signed(&call("pay", &arguments), &other).is_allowed());
     }
-    assert!(!gate.check_signed(&call("other", &arguments), &good).is_allowed(), "it is for another tool");
-    // A gate without keys believes nothing.
+    assert!(!gate.check_signed(&call("other", &arguments), &good).is_allowed(), "the approval is for another tool");
+    // A gate without keys accepts no signed text.
     assert!(!builder().build().check_signed(&call("pay", &arguments), &good).is_allowed());
     assert!(gate.check_signed(&call("pay", &arguments), &good).is_allowed());
 }
 
-/// Why: a text that travels can be sent to every gateway at once. Those that share a store use it
-/// once between them.
+/// Why: a signed text can be sent to every gateway at once. Gateways that share a store use it
+/// once.
 #[test]
-fn a_signed_text_that_is_sent_to_all_gateways_at_once_is_used_once() {
+fn a_signed_text_sent_to_all_gateways_is_used_once() {
     for round in 0..20 {
         let store = Arc::new(MemoryApprovals::new());
         let gates: Vec<_> =
@@ -106,12 +108,16 @@ fn a_signed_text_that_is_sent_to_all_gateways_at_once_is_used_once() {
     }
 }
 
-/// Why: a tool is approved by its description, and called by its name: a server that changes the
-/// one keeps the other. What a list shows is compared with what it showed first. CVE-2025-54136 is
-/// of the same kind.
+/// Why: a tool is approved by its description and called by its name, so a server can change the
+/// description and keep the name. Each list is compared with the first one. CVE-2025-54136 is
+/// similar.
 #[test]
-fn a_tool_that_turns_into_another_is_noticed() {
-    let tool = |name: &str, description: &str| json!({ "name": name, "description": description, "inputSchema": { "type": "object" } });
+fn a_changed_tool_is_noticed() {
+    let tool = |name: &str, description: &str| {
+        json!({
+            "name": name, "description": description, "inputSchema": { "type": "object" },
+        })
+    };
     let honest = tool("search", "Searches the web.");
     let shown = |pins: &ToolPins, server: &str, tools: &[&Value]| {
         let mut list = json!({ "tools": tools });
@@ -137,22 +143,22 @@ fn a_tool_that_turns_into_another_is_noticed() {
         assert_eq!(shown(&pins, "web", &[&honest]), 1);
         assert_eq!(denied(&pins, "web", "search"), None);
         assert_eq!((shown(&pins, "web", &[other]), denied(&pins, "web", "search")), (0, changed), "{other}");
-        // Back to what it was: an agent has been shown the other one meanwhile.
+        // The former definition is denied too: the agent has seen the other one meanwhile.
         assert_eq!((shown(&pins, "web", &[&honest]), denied(&pins, "web", "search")), (0, changed), "{other}");
     }
-    // Twice in one list: the second is another tool under the name of the first.
+    // A name twice in one list: the second tool has the name of the first.
     let pins = ToolPins::new(10);
     let _ = shown(&pins, "web", &[&honest, &evil]);
     assert_eq!(denied(&pins, "web", "search"), changed);
-    // A server that lists another's tool changes nothing there, and a name that looks the same is
-    // another name.
+    // A tool of another server is not affected, and a name that only looks the same is another
+    // name.
     let pins = ToolPins::new(10);
     assert_eq!(shown(&pins, "web", &[&honest, &tool("se\u{430}rch", "x")]), 2);
     assert_eq!(shown(&pins, "evil", &[&evil]), 1);
     assert_eq!((denied(&pins, "web", "search"), denied(&pins, "evil", "search")), (None, None));
-    // Tools without end leave no room to tell whether one changes: what is not pinned is denied.
+    // With too many tools there is no room for pins: an unpinned tool is denied.
     let many: Vec<_> = (0..20).map(|number| tool(&format!("t{number}"), "x")).collect();
     assert_eq!(shown(&pins, "full", &many.iter().collect::<Vec<_>>()), 10);
     assert_eq!(denied(&pins, "full", "t19"), changed);
-    assert_eq!(denied(&pins, "web", "search"), None, "no other server pays for it");
+    assert_eq!(denied(&pins, "web", "search"), None, "other servers are not affected");
 }

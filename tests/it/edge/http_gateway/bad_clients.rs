@@ -1,12 +1,11 @@
-//! What clients must not be able to do: each is refused, and nothing that was not judged reaches
-//! the server.
+//! Faulty and malicious clients: each is refused, and no undecided call reaches the server.
 
 use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::client::{Client, answered};
-use super::programs::{House, eventually, grant, program};
+use super::client::{Client, read_answer};
+use super::programs::{TestGateway, eventually, grant, program};
 
 fn allow() -> Value {
     json!({ "version": "1", "default": "allow", "tools": {
@@ -18,9 +17,9 @@ fn allow() -> Value {
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 #[test]
-fn a_client_without_a_good_token_gets_nowhere() {
-    let house = House::new(&allow(), &[]);
-    let mut client = house.begun();
+fn a_client_without_a_valid_token_is_refused() {
+    let house = TestGateway::new(&allow(), &[]);
+    let mut client = house.session_client();
     for method in ["POST", "GET", "DELETE"] {
         for (token, challenge) in [
             (None, r#"Bearer realm="toolgate""#),
@@ -42,13 +41,13 @@ fn a_client_without_a_good_token_gets_nowhere() {
         assert_eq!(client.post(PING).status, 401, "{authorization}");
     }
     client.more = vec!["Authorization: bearer g".into()];
-    assert_eq!(client.post(PING).status, 200, "the scheme's case is free");
+    assert_eq!(client.post(PING).status, 200, "the case of the scheme does not matter");
 }
 
 #[test]
-fn a_session_is_its_grants_own() {
-    let house = House::with(&allow(), &[grant("g"), grant("h")], &["--json"], &[]);
-    let mine = house.begun();
+fn a_session_belongs_to_one_grant() {
+    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], &[]);
+    let mine = house.session_client();
     let mut theirs = house.client("h").begin();
     assert_ne!(mine.session, theirs.session);
     let own = theirs.session.clone();
@@ -56,31 +55,31 @@ fn a_session_is_its_grants_own() {
     for method in ["POST", "GET", "DELETE"] {
         assert_eq!(theirs.open(method, PING.as_bytes()).whole().status, 404, "{method}");
     }
-    assert_eq!(mine.post(PING).status, 200, "it is still there");
+    assert_eq!(mine.post(PING).status, 200, "the session still exists");
     theirs.session = own;
     assert_eq!(theirs.post(PING).status, 200);
     assert_eq!(mine.send("DELETE").status, 204);
-    assert_eq!(mine.post(PING).status, 404, "it is over");
+    assert_eq!(mine.post(PING).status, 404, "the session has ended");
     let mut stranger = house.client("g");
     stranger.session = Some("never-given".into());
     assert_eq!(stranger.post(PING).status, 404);
 }
 
 #[test]
-fn sessions_are_bounded_in_number_and_in_idle_time() {
+fn sessions_are_bounded_in_number_and_idle_time() {
     let options = ["--sessions-per-grant", "2", "--session-idle", "1"];
-    let house = House::with(&allow(), &[grant("g"), grant("h")], &["--json"], &options);
-    let (first, _second) = (house.begun(), house.begun());
+    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], &options);
+    let (first, _second) = (house.session_client(), house.session_client());
     assert_eq!(house.client("g").ask(1, "initialize", &json!({})).status, 503);
-    assert_eq!(house.client("h").begin().post(PING).status, 200, "another grant has its own");
-    eventually(|| house.client("g").ask(1, "initialize", &json!({})).status == 200, || "no place comes free".into());
-    assert_eq!(first.post(PING).status, 404, "it was idle for too long");
+    assert_eq!(house.client("h").begin().post(PING).status, 200, "another grant has its own bound");
+    eventually(|| house.client("g").ask(1, "initialize", &json!({})).status == 200, || "no session expires".into());
+    assert_eq!(first.post(PING).status, 404, "the session was idle for too long");
 }
 
 #[test]
-fn pages_of_other_origins_may_not_ask() {
-    let house = House::new(&allow(), &["--allow-origin", "https://desk.example.com"]);
-    let mut client = house.begun();
+fn requests_of_other_origins_are_refused() {
+    let house = TestGateway::new(&allow(), &["--allow-origin", "https://desk.example.com"]);
+    let mut client = house.session_client();
     for (origin, status) in [
         ("http://localhost:3000", 200),
         ("http://127.0.0.1", 200),
@@ -98,11 +97,11 @@ fn pages_of_other_origins_may_not_ask() {
     }
 }
 
-/// Each with the status that it is answered with.
+/// Each message with the status of its answer.
 #[test]
-fn what_cannot_be_read_in_one_way_reaches_no_server() {
-    let house = House::with(&allow(), &[grant("g")], &["--json", "--calls", "/dev/stderr"], &[]);
-    let mut client = house.begun();
+fn an_ambiguous_message_reaches_no_server() {
+    let house = TestGateway::with(&allow(), &[grant("g")], &["--json", "--calls", "/dev/stderr"], &[]);
+    let mut client = house.session_client();
     let deep =
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let cases: [(&[u8], u16); 14] = [
@@ -117,9 +116,19 @@ fn what_cannot_be_read_in_one_way_reaches_no_server() {
         (b"{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}", 400),
         (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}", 400),
         (b"{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"tools/call\",\"params\":{\"name\":\"add\"}}", 400),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"name\":\"echo\"}}", 200),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"arguments\":{\"a\":1,\"a\":2}}}", 200),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"arguments\":[]}}", 200),
+        (
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"name\":\"echo\"}}",
+            200,
+        ),
+        (
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\
+              \"params\":{\"name\":\"add\",\"arguments\":{\"a\":1,\"a\":2}}}",
+            200,
+        ),
+        (
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"add\",\"arguments\":[]}}",
+            200,
+        ),
     ];
     for (body, status) in cases {
         let refused = client.post(body);
@@ -136,30 +145,30 @@ fn what_cannot_be_read_in_one_way_reaches_no_server() {
     }
     client.more.clear();
     assert_eq!(client.send("PUT").status, 405);
-    assert_eq!(client.told(1, "add", &json!({ "a": 1, "b": 1 })), "2", "it goes on");
-    house.server.says("add {\"a\":1,\"b\":1}");
-    let calls = house.server.heard("add");
-    assert_eq!(calls, 1, "only what was read has come");
+    assert_eq!(client.call_text(1, "add", &json!({ "a": 1, "b": 1 })), "2", "the session continues");
+    house.server.wait_for_log("add {\"a\":1,\"b\":1}");
+    let calls = house.server.count_log_lines("add");
+    assert_eq!(calls, 1, "only the readable call has reached the server");
 }
 
 #[test]
-fn an_id_that_is_under_way_is_not_used_twice() {
-    let house = House::new(&allow(), &[]);
-    let client = house.begun();
+fn a_pending_id_cannot_be_used_again_over_http() {
+    let house = TestGateway::new(&allow(), &[]);
+    let client = house.session_client();
     let sleeper = client.clone();
-    let sleeping = std::thread::spawn(move || sleeper.told(7, "sleep", &json!({ "ms": 1000 })));
-    house.comes_to("sleepers", "1 of 3 used");
+    let sleeping = std::thread::spawn(move || sleeper.call_text(7, "sleep", &json!({ "ms": 1000 })));
+    house.wait_for_usage("sleepers", "1 of 3 used");
     let refused = client.call(7, "echo", &json!({ "text": "x" }));
     assert!(refused.text().contains("under way"), "{}", refused.text());
     assert_eq!(sleeping.join().unwrap(), "slept");
-    assert_eq!(client.told(7, "echo", &json!({ "text": "x" })), "x");
+    assert_eq!(client.call_text(7, "echo", &json!({ "text": "x" })), "x");
 }
 
-/// Fifty megabytes, with their length said and not: refused without being kept.
+/// A body of 50 MiB, with and without its length, is refused without being stored.
 #[test]
-fn a_message_of_any_length_takes_no_more_memory_than_one_may() {
-    let house = House::new(&allow(), &["--max-message", "1000000"]);
-    let client = house.begun();
+fn an_oversized_http_message_takes_bounded_memory() {
+    let house = TestGateway::new(&allow(), &["--max-message", "1000000"]);
+    let client = house.session_client();
     let before = house.gateway.peak();
     let large = vec![b' '; 50 << 20];
     for _ in 0..3 {
@@ -179,17 +188,17 @@ fn a_message_of_any_length_takes_no_more_memory_than_one_may() {
         }
     }
     let _ = connection.write_all(b"0\r\n\r\n");
-    assert_eq!(answered(connection).status, 413);
+    assert_eq!(read_answer(connection).status, 413);
     let grown = house.gateway.peak() - before;
     assert!(grown < 16 << 20, "{grown} bytes more");
     assert_eq!(client.post(PING).status, 200);
 }
 
 #[test]
-fn a_client_that_goes_away_leaves_nothing_held() {
+fn a_client_that_goes_away_leaves_nothing_in_flight() {
     for server in [&["--json"][..], &[]] {
-        let house = House::with(&allow(), &[grant("g")], server, &["--timeout", "2"]);
-        let client = house.begun();
+        let house = TestGateway::with(&allow(), &[grant("g")], server, &["--timeout", "2"]);
+        let client = house.session_client();
         let gone = |id: u64, tool: &str| {
             let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
                                "params": { "name": tool, "arguments": { "ms": 700 } } });
@@ -200,20 +209,20 @@ fn a_client_that_goes_away_leaves_nothing_held() {
             connection
         };
         let (sleeping, lost) = (gone(1, "sleep"), gone(2, "never"));
-        house.comes_to("sleepers", "1 of 3 used");
-        house.comes_to("lost", "1 of 3 used");
+        house.wait_for_usage("sleepers", "1 of 3 used");
+        house.wait_for_usage("lost", "1 of 3 used");
         drop((sleeping, lost));
-        // The one ends when the server has done it, the other when its time has run out.
-        house.comes_to("sleepers", "0 of 3 used");
-        house.comes_to("lost", "0 of 3 used");
-        assert_eq!(client.told(1, "echo", &json!({ "text": "x" })), "x", "the id is free again");
+        // One call ends when the server has run it, the other after its timeout.
+        house.wait_for_usage("sleepers", "0 of 3 used");
+        house.wait_for_usage("lost", "0 of 3 used");
+        assert_eq!(client.call_text(1, "echo", &json!({ "text": "x" })), "x", "the id is free again");
     }
 }
 
 #[test]
-fn half_a_request_is_no_request() {
-    let house = House::new(&allow(), &[]);
-    let client = house.begun();
+fn an_incomplete_request_is_ignored() {
+    let house = TestGateway::new(&allow(), &[]);
+    let client = house.session_client();
     let mut connection = client.connect();
     connection.write_all(&client.head("POST", 1000)).unwrap();
     connection.write_all(b"{\"jsonrpc\":").unwrap();
@@ -223,7 +232,7 @@ fn half_a_request_is_no_request() {
 }
 
 #[test]
-fn bad_command_lines_end_in_a_clear_message() {
+fn invalid_command_lines_are_reported() {
     let good = ["--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:1/mcp", "--grants", "/nowhere"];
     for (more, complaint) in [
         (&["--frobnicate", "x"][..], "no such option: --frobnicate"),
@@ -237,14 +246,14 @@ fn bad_command_lines_end_in_a_clear_message() {
         (&[], "/nowhere: No such file"),
     ] {
         let output = program("mcp_http_gateway").args(good).args(more).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && said.contains(complaint), "{more:?}: {said}");
-        assert!(!said.contains("secret"), "{said}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(complaint), "{more:?}: {message}");
+        assert!(!message.contains("secret"), "{message}");
     }
 }
 
 #[test]
-fn what_a_client_says_of_itself_stays_outside() {
+fn headers_of_a_client_are_not_forwarded() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = super::programs::Folder::new();
     folder.write("policy.json", &allow());
@@ -252,7 +261,7 @@ fn what_a_client_says_of_itself_stays_outside() {
     std::fs::write(folder.file("token"), "of-the-gateway\n").unwrap();
     let token = folder.file("token");
     let options = ["--upstream-token", token.to_str().unwrap()];
-    let gateway = House::command(&folder, listener.local_addr().unwrap(), &options);
+    let gateway = TestGateway::command(&folder, listener.local_addr().unwrap(), &options);
     let gateway = super::programs::Running::start(gateway);
     let mut client = Client::new(gateway.address, "g");
     client.more = [
@@ -267,7 +276,7 @@ fn what_a_client_says_of_itself_stays_outside() {
     .to_vec();
     let asking = std::thread::spawn(move || client.post(PING));
     let (mut server, _) = listener.accept().unwrap();
-    let seen = super::client::asked(&server);
+    let seen = super::client::read_request(&server);
     let has = |line: &str| seen.iter().any(|seen| seen.eq_ignore_ascii_case(line));
     assert!(has("authorization: Bearer of-the-gateway") && has("trace: 5") && has("via: 1.1 toolgate"), "{seen:?}");
     assert!(has("accept-encoding: identity") && has("mcp-protocol-version: 2025-06-18"), "{seen:?}");

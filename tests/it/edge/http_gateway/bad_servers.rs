@@ -1,13 +1,13 @@
-//! What becomes of calls when the server behind the gateway fails: the client is told, and no
-//! counter is left held.
+//! Calls when the server behind the gateway fails: the client gets an error, and no unit stays in
+//! flight.
 
 use std::io::Write;
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use super::client::{Client, asked};
-use super::programs::{Folder, House, Running, grant, grants};
+use super::client::{Client, read_request};
+use super::programs::{Folder, Running, TestGateway, grant, grants};
 
 fn policy() -> Value {
     let limits = json!([
@@ -20,10 +20,10 @@ fn policy() -> Value {
 }
 
 #[test]
-fn a_server_that_fails_leaves_the_call_spent_and_nothing_in_flight() {
+fn a_failing_server_leaves_the_call_charged() {
     for server in [&["--json"][..], &[]] {
-        let house = House::with(&policy(), &[grant("g")], server, &["--timeout", "1"]);
-        let client = house.begun();
+        let house = TestGateway::with(&policy(), &[grant("g")], server, &["--timeout", "1"]);
+        let client = house.session_client();
         let failing = [
             ("busy", "the server answered with status 503"),
             ("crash", "the connection to the server was lost"),
@@ -38,14 +38,14 @@ fn a_server_that_fails_leaves_the_call_spent_and_nothing_in_flight() {
             assert_eq!(house.used("made"), format!("{} of 99 used", made + 1), "{tool}");
             assert_eq!(house.used("running"), "0 of 1 used", "{tool}");
         }
-        assert_eq!(client.told(2, "echo", &json!({ "text": "still there" })), "still there");
+        assert_eq!(client.call_text(2, "echo", &json!({ "text": "still there" })), "still there");
     }
 }
 
 #[test]
-fn a_server_that_is_not_there_costs_nothing() {
-    let mut house = House::new(&policy(), &[]);
-    let client = house.begun();
+fn a_call_to_an_unreachable_server_is_not_charged() {
+    let mut house = TestGateway::new(&policy(), &[]);
+    let client = house.session_client();
     house.server.kill();
     for id in 1..4 {
         let answer = client.call(id, "echo", &json!({ "text": "x" })).last();
@@ -57,24 +57,24 @@ fn a_server_that_is_not_there_costs_nothing() {
 }
 
 #[test]
-fn a_server_that_has_forgotten_a_session_ends_it() {
-    let house = House::new(&policy(), &[]);
-    let client = house.begun();
+fn a_session_that_the_server_forgot_ends() {
+    let house = TestGateway::new(&policy(), &[]);
+    let client = house.session_client();
     let answer = client.call(1, "forgetful", &json!({}));
     assert_eq!((answer.status, answer.last()["id"].clone()), (404, json!(1)));
     assert_eq!(client.call(2, "echo", &json!({})).status, 404);
-    assert_eq!(house.begun().told(3, "echo", &json!({ "text": "anew" })), "anew");
+    assert_eq!(house.session_client().call_text(3, "echo", &json!({ "text": "again" })), "again");
 }
 
-/// Answers of HTTP that no client gets, each in front of the same call.
+/// HTTP answers to the same call that no client may receive.
 #[test]
-fn an_answer_that_cannot_be_judged_is_not_passed_on() {
+fn an_unreadable_answer_is_not_forwarded() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = Folder::new();
     folder.write("policy.json", &policy());
     folder.write("grants.json", &grants(&[grant("g")]));
     let options = ["--max-message", "100000", "--timeout", "20"];
-    let gateway = Running::start(House::command(&folder, listener.local_addr().unwrap(), &options));
+    let gateway = Running::start(TestGateway::command(&folder, listener.local_addr().unwrap(), &options));
     let client = Client::new(gateway.address, "g");
     let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#;
     let other = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[]}}"#;
@@ -115,12 +115,12 @@ fn an_answer_that_cannot_be_judged_is_not_passed_on() {
         let asking = client.clone();
         let asking = std::thread::spawn(move || asking.call(1, "echo", &json!({})));
         let (mut server, _) = listener.accept().unwrap();
-        asked(&server);
+        read_request(&server);
         let _ = server.write_all(answer.as_bytes());
         drop(server);
-        let told = asking.join().unwrap();
+        let received = asking.join().unwrap();
         let shown = &answer[..answer.len().min(200)];
-        assert_eq!(told.header("www-authenticate"), None);
-        assert!(told.text().contains(why), "{index}: {shown}: {}", told.text());
+        assert_eq!(received.header("www-authenticate"), None);
+        assert!(received.text().contains(why), "{index}: {shown}: {}", received.text());
     }
 }

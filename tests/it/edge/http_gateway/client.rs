@@ -1,4 +1,4 @@
-//! A client that sees every byte: one connection for each request.
+//! A client with access to every byte: one connection for each request.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A bound above the time of any step.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) address: SocketAddr,
     pub(super) token: Option<String>,
     pub(super) session: Option<String>,
-    /// More headers, a line each.
+    /// Additional headers, one line each.
     pub(super) more: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl Answer {
         header(&self.headers, name)
     }
 
-    /// Every message in the body, be it JSON or a stream of events.
+    /// Returns every message in the body, which is JSON or a stream of events.
     pub(super) fn messages(&self) -> Vec<Value> {
         if self.header("content-type") == Some("application/json") {
             return vec![serde_json::from_slice(&self.body).unwrap()];
@@ -43,13 +43,13 @@ impl Answer {
         events.collect()
     }
 
-    /// The message that ends it.
+    /// Returns the last message of the body.
     pub(super) fn last(&self) -> Value {
-        let told = || format!("{} {}", self.status, String::from_utf8_lossy(&self.body[..self.body.len().min(500)]));
-        self.messages().pop().unwrap_or_else(|| panic!("no message: {}", told()))
+        let body = || format!("{} {}", self.status, String::from_utf8_lossy(&self.body[..self.body.len().min(500)]));
+        self.messages().pop().unwrap_or_else(|| panic!("no message: {}", body()))
     }
 
-    /// The text of a tool's result, or of an error of JSON-RPC.
+    /// Returns the text of a tool result, or of a JSON-RPC error.
     pub(super) fn text(&self) -> String {
         let last = self.last();
         let text = last.pointer("/result/content/0/text").or_else(|| last.pointer("/error/message"));
@@ -61,19 +61,19 @@ fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
     headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
 }
 
-/// An answer whose body comes yet.
-pub(super) struct Coming {
+/// An answer whose body is still being read.
+pub(super) struct OpenAnswer {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     reader: BufReader<TcpStream>,
 }
 
-impl Coming {
+impl OpenAnswer {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 
-    /// The next piece of a chunked body; none at its end.
+    /// Reads the next chunk of the body. Returns `None` at its end.
     pub(super) fn piece(&mut self) -> Option<Vec<u8>> {
         let mut size = String::new();
         self.reader.read_line(&mut size).unwrap();
@@ -107,7 +107,7 @@ impl Client {
         Self { address, token: Some(token.into()), session: None, more: Vec::new() }
     }
 
-    /// The same client with a session that the server has begun for it.
+    /// Initializes a session and returns the client with it.
     pub(super) fn begin(mut self) -> Self {
         let initialize = json!({
             "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
@@ -129,8 +129,8 @@ impl Client {
         self.ask(id, "tools/call", &json!({ "name": tool, "arguments": arguments }))
     }
 
-    /// The text that a call is answered with.
-    pub(super) fn told(&self, id: u64, tool: &str, arguments: &Value) -> String {
+    /// Makes a call and returns the text of its answer.
+    pub(super) fn call_text(&self, id: u64, tool: &str, arguments: &Value) -> String {
         self.call(id, tool, arguments).text()
     }
 
@@ -149,18 +149,18 @@ impl Client {
     }
 
     /// Sends a request and reads the head of its answer.
-    pub(super) fn open(&self, method: &str, body: &[u8]) -> Coming {
+    pub(super) fn open(&self, method: &str, body: &[u8]) -> OpenAnswer {
         let mut connection = self.connect();
         connection.write_all(&self.head(method, body.len())).unwrap();
-        // A server that has heard enough may have stopped to read.
+        // A server that refuses the request may have stopped reading.
         let _ = connection.write_all(body);
-        answered(connection)
+        read_answer(connection)
     }
 
     pub(super) fn connect(&self) -> TcpStream {
         let connection = TcpStream::connect(self.address).unwrap();
-        connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        connection.set_write_timeout(Some(PATIENCE)).unwrap();
+        connection.set_read_timeout(Some(TIMEOUT)).unwrap();
+        connection.set_write_timeout(Some(TIMEOUT)).unwrap();
         connection
     }
 
@@ -187,8 +187,8 @@ impl Client {
     }
 }
 
-/// The head of a request that a server of the test's own gets.
-pub(super) fn asked(connection: &TcpStream) -> Vec<String> {
+/// Reads the head of a request, on the side of a server.
+pub(super) fn read_request(connection: &TcpStream) -> Vec<String> {
     lines(&mut BufReader::new(connection))
 }
 
@@ -205,11 +205,11 @@ fn lines(reader: &mut impl BufRead) -> Vec<String> {
 }
 
 /// Reads the head of an answer.
-pub(super) fn answered(connection: TcpStream) -> Coming {
+pub(super) fn read_answer(connection: TcpStream) -> OpenAnswer {
     let mut reader = BufReader::new(connection);
     let lines = lines(&mut reader);
     let status = lines.first().and_then(|line| line.split(' ').nth(1)?.parse().ok());
     let headers = lines.iter().skip(1).filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-    Coming { status: status.unwrap_or_else(|| panic!("no answer: {lines:?}")), headers, reader }
+    OpenAnswer { status: status.unwrap_or_else(|| panic!("no answer: {lines:?}")), headers, reader }
 }

@@ -1,8 +1,8 @@
-//! The files of grants and policies, as they change under a gateway that runs.
+//! Files of grants and policies that change while a gateway runs.
 
 use serde_json::{Value, json};
 
-use super::programs::{House, Running, grant, grants};
+use super::programs::{Running, TestGateway, grant, grants};
 
 fn allow() -> Value {
     json!({ "version": "1", "default": "deny", "tools": { "echo": {}, "add": {} } })
@@ -13,12 +13,12 @@ fn code(answer: &Value) -> &str {
 }
 
 #[test]
-fn a_revoked_or_expired_grant_is_told_so_and_gets_no_more() {
+fn a_revoked_or_expired_grant_is_refused_with_the_reason() {
     let mut former = grant("former");
     former["expires_at"] = json!("2026-01-01T00:00:00Z");
     let mut revoked = grant("revoked");
     revoked["revoked"] = json!(true);
-    let house = House::with(&allow(), &[former, revoked], &["--json"], &[]);
+    let house = TestGateway::with(&allow(), &[former, revoked], &["--json"], &[]);
     for (name, expected) in [("former", "grant_expired"), ("revoked", "grant_revoked")] {
         let client = house.client(name).begin();
         assert_eq!(code(&client.call(1, "echo", &json!({})).last()), expected);
@@ -27,30 +27,30 @@ fn a_revoked_or_expired_grant_is_told_so_and_gets_no_more() {
         assert!(other.text().contains("revoked or has expired"), "{}", other.text());
         assert_eq!(client.send("GET").status, 403);
         assert_eq!(client.post(r#"{"jsonrpc":"2.0","id":9,"result":{}}"#).status, 403);
-        assert_eq!(client.send("DELETE").status, 204, "it may leave");
+        assert_eq!(client.send("DELETE").status, 204, "the session can be ended");
     }
 }
 
 #[test]
-fn changed_files_are_in_force_at_once_and_broken_ones_never() {
-    let house = House::new(&allow(), &[]);
-    let client = house.begun();
+fn changed_files_take_effect_and_invalid_ones_do_not() {
+    let house = TestGateway::new(&allow(), &[]);
+    let client = house.session_client();
     let hello = json!({ "text": "hello" });
-    assert_eq!(client.told(1, "echo", &hello), "hello");
+    assert_eq!(client.call_text(1, "echo", &hello), "hello");
 
-    // A policy that is none, and then one that is.
+    // An invalid policy, and then a valid one.
     house.folder.write("policy.json", &json!({ "version": "1", "default": "deny", "tool": {} }));
-    house.gateway.says("/tool: a policy has no key `tool`");
-    house.gateway.says("the former grants and policies stay in force");
-    assert_eq!(client.told(2, "echo", &hello), "hello");
+    house.gateway.wait_for_log("/tool: a policy has no key `tool`");
+    house.gateway.wait_for_log("the former grants and policies stay in force");
+    assert_eq!(client.call_text(2, "echo", &hello), "hello");
     let refused = house.admin(&["reload"]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("stay in force"));
     house.folder.write("policy.json", &json!({ "version": "1", "default": "deny", "tools": { "add": {} } }));
-    assert_eq!(house.asked(&["reload"]), "1 grants and 1 policies are in force\n");
+    assert_eq!(house.admin_output(&["reload"]), "1 grants and 1 policies are in force\n");
     assert_eq!(code(&client.call(3, "echo", &hello).last()), "default_deny");
     assert_eq!(client.tools(4), ["add"]);
 
-    // Grants that are none, each for its own reason.
+    // Invalid grants, each for another reason.
     let mut twice = grants(&[grant("g"), grant("h")]);
     twice["grants"][1]["token_sha256"] = twice["grants"][0]["token_sha256"].clone();
     let mut unnamed = grants(&[grant("g")]);
@@ -75,53 +75,53 @@ fn changed_files_are_in_force_at_once_and_broken_ones_never() {
     ] {
         house.folder.write("grants.json", &broken);
         let refused = house.admin(&["reload"]);
-        let said = [refused.stdout, refused.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert!(!refused.status.success() && said.contains(complaint), "{complaint}: {said}");
-        assert_eq!(client.told(5, "add", &json!({ "a": 1, "b": 1 })), "2");
+        let output_text = [refused.stdout, refused.stderr].concat();
+        let output_text = String::from_utf8_lossy(&output_text);
+        assert!(!refused.status.success() && output_text.contains(complaint), "{complaint}: {output_text}");
+        assert_eq!(client.call_text(5, "add", &json!({ "a": 1, "b": 1 })), "2");
     }
     std::fs::remove_file(house.folder.file("grants.json")).unwrap();
-    house.gateway.says("grants.json: No such file");
-    assert_eq!(client.told(6, "add", &json!({ "a": 1, "b": 1 })), "2");
+    house.gateway.wait_for_log("grants.json: No such file");
+    assert_eq!(client.call_text(6, "add", &json!({ "a": 1, "b": 1 })), "2");
 
-    // Revoked while it runs, given again, and taken away.
+    // The grant is revoked, added again, and removed.
     let mut revoked = grant("g");
     revoked["revoked"] = json!(true);
     house.folder.write("grants.json", &grants(&[revoked]));
-    house.asked(&["reload"]);
+    house.admin_output(&["reload"]);
     assert_eq!(code(&client.call(7, "add", &json!({})).last()), "grant_revoked");
     house.folder.write("grants.json", &grants(&[grant("g"), grant("h")]));
-    house.asked(&["reload"]);
-    assert_eq!(client.told(8, "add", &json!({ "a": 1, "b": 1 })), "2");
+    house.admin_output(&["reload"]);
+    assert_eq!(client.call_text(8, "add", &json!({ "a": 1, "b": 1 })), "2");
     let listening = client.open("GET", b"");
     house.folder.write("grants.json", &grants(&[grant("h")]));
-    house.asked(&["reload"]);
+    house.admin_output(&["reload"]);
     assert_eq!(client.call(9, "add", &json!({})).status, 401);
-    assert!(listening.whole().status == 200, "its stream has ended");
-    assert!(house.client("h").begin().told(1, "add", &json!({ "a": 1, "b": 1 })) == "2");
+    assert!(listening.whole().status == 200, "the stream of a removed grant has ended");
+    assert!(house.client("h").begin().call_text(1, "add", &json!({ "a": 1, "b": 1 })) == "2");
 }
 
 #[test]
-fn one_admin_socket_has_one_gateway() {
-    let house = House::new(&allow(), &[]);
-    let mut second = House::command(&house.folder, house.server.address, &[]);
+fn an_admin_socket_belongs_to_one_gateway() {
+    let house = TestGateway::new(&allow(), &[]);
+    let mut second = TestGateway::command(&house.folder, house.server.address, &[]);
     let output = second.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && said.contains("another gateway has it"), "{said}");
-    assert_eq!(house.asked(&["pending"]), "nothing waits\n", "the first one still answers");
-    let House { folder, server, mut gateway } = house;
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && output_text.contains("another gateway has it"), "{output_text}");
+    assert_eq!(house.admin_output(&["pending"]), "nothing waits\n", "the first one still answers");
+    let TestGateway { folder, server, mut gateway } = house;
     gateway.kill();
-    let again = Running::start(House::command(&folder, server.address, &[]));
-    assert!(again.address.port() > 0, "what a killed gateway has left behind is in nobody's way");
+    let again = Running::start(TestGateway::command(&folder, server.address, &[]));
+    assert!(again.address.port() > 0, "the socket of a killed gateway is replaced");
 }
 
 #[test]
-fn every_decision_is_recorded_and_what_cannot_be_recorded_may_not_pass() {
+fn unrecorded_calls_are_denied_where_audit_is_required() {
     let log = std::env::temp_dir().join(format!("toolgate-http-{}.jsonl", std::process::id()));
     let _ = std::fs::remove_file(&log);
-    let mut house = House::new(&allow(), &["--audit", log.to_str().unwrap(), "--require-audit"]);
-    let client = house.begun();
-    client.told(1, "echo", &json!({ "text": "secret" }));
+    let mut house = TestGateway::new(&allow(), &["--audit", log.to_str().unwrap(), "--require-audit"]);
+    let client = house.session_client();
+    client.call_text(1, "echo", &json!({ "text": "secret" }));
     client.call(2, "large", &json!({}));
     client.post(r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"a","name":"b"}}"#);
     assert_eq!(house.gateway.stop(), Some(0));
@@ -136,10 +136,14 @@ fn every_decision_is_recorded_and_what_cannot_be_recorded_may_not_pass() {
     assert!(!text.contains("secret") && !text.contains(client.session.as_ref().unwrap()), "{text}");
     std::fs::remove_file(&log).unwrap();
 
-    let house = House::new(&allow(), &["--audit", "/dev/full", "--require-audit"]);
-    let client = house.begun();
+    let house = TestGateway::new(&allow(), &["--audit", "/dev/full", "--require-audit"]);
+    let client = house.session_client();
     assert_eq!(code(&client.call(1, "echo", &json!({})).last()), "audit_unavailable");
-    house.gateway.says("is not in it");
-    let house = House::new(&allow(), &["--audit", "/dev/full"]);
-    assert_eq!(house.begun().told(1, "echo", &json!({ "text": "x" })), "x", "where it need not be recorded it passes");
+    house.gateway.wait_for_log("is not in it");
+    let house = TestGateway::new(&allow(), &["--audit", "/dev/full"]);
+    assert_eq!(
+        house.session_client().call_text(1, "echo", &json!({ "text": "x" })),
+        "x",
+        "the call passes where audit is not required"
+    );
 }

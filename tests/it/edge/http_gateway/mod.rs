@@ -1,5 +1,4 @@
-//! The HTTP gateway as a person runs it, in front of a server of the test's own: good clients and
-//! bad ones, good servers and bad ones.
+//! The HTTP gateway in front of a test server, with well-behaved and faulty clients and servers.
 
 mod bad_clients;
 mod bad_servers;

@@ -1,4 +1,4 @@
-//! The programs under test, which end with the test.
+//! The programs under test. They are stopped at the end of the test.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 
-/// Longer than anything takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A bound above the time of any step on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A folder of the test's own.
+/// A temporary folder for one test.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
@@ -44,7 +44,7 @@ impl Drop for Folder {
     }
 }
 
-/// An example's program, which `cargo test` builds beside the tests.
+/// Returns the program of an example, which `cargo test` builds too.
 pub(super) fn program(name: &str) -> Command {
     let tests = std::env::current_exe().unwrap();
     let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
@@ -52,23 +52,23 @@ pub(super) fn program(name: &str) -> Command {
     Command::new(program)
 }
 
-/// A program that serves.
+/// A running server program.
 pub(super) struct Running {
     child: Child,
     pub(super) address: SocketAddr,
-    said: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Running {
-    /// Starts it, and waits until it says where it listens.
+    /// Starts a program and waits until it logs its address.
     pub(super) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let (lines, heard) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&said));
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| heard.lock().push(line)));
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, written) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| written.lock().push(line)));
         let began = Instant::now();
         let address = loop {
-            let found = said.lock().iter().find_map(|line| {
+            let found = log.lock().iter().find_map(|line| {
                 let (_, url) = line.split_once("listening on http://")?;
                 url.split('/').next()?.parse().ok()
             });
@@ -76,26 +76,26 @@ impl Running {
                 break address;
             }
             let ended = child.try_wait().unwrap();
-            assert!(ended.is_none() && began.elapsed() < PATIENCE, "{ended:?} {:?}", said.lock());
+            assert!(ended.is_none() && began.elapsed() < TIMEOUT, "{ended:?} {:?}", log.lock());
             std::thread::sleep(Duration::from_millis(10));
         };
-        Self { child, address, said }
+        Self { child, address, log }
     }
 
-    /// Waits until it has said something.
-    pub(super) fn says(&self, text: &str) {
+    /// Waits until the log contains a text.
+    pub(super) fn wait_for_log(&self, text: &str) {
         eventually(
-            || self.said.lock().iter().any(|line| line.contains(text)),
-            || format!("{text}: {:?}", self.said.lock()),
+            || self.log.lock().iter().any(|line| line.contains(text)),
+            || format!("{text}: {:?}", self.log.lock()),
         );
     }
 
-    /// How many lines it has said that begin so.
-    pub(super) fn heard(&self, start: &str) -> usize {
-        self.said.lock().iter().filter(|line| line.starts_with(start)).count()
+    /// Returns the number of log lines that begin with a text.
+    pub(super) fn count_log_lines(&self, start: &str) -> usize {
+        self.log.lock().iter().filter(|line| line.starts_with(start)).count()
     }
 
-    /// Tells it to stop, and gives back its exit code.
+    /// Stops the program and returns its exit code.
     pub(super) fn stop(&mut self) -> Option<i32> {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -107,7 +107,7 @@ impl Running {
         let _ = self.child.wait();
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Returns the peak memory in bytes.
     pub(super) fn peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -124,7 +124,7 @@ impl Drop for Running {
 pub(super) fn eventually(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < PATIENCE, "{}", otherwise());
+        assert!(began.elapsed() < TIMEOUT, "{}", otherwise());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -135,12 +135,12 @@ pub(super) fn upstream(options: &[&str]) -> Running {
     Running::start(command)
 }
 
-/// A grant whose token is its own name.
+/// Returns a grant whose token is its name.
 pub(super) fn grant(name: &str) -> Value {
     json!({ "grant": name, "policy": "p", "token_sha256": [digest(name)], "user": "mary", "agent": "ann" })
 }
 
-/// The digest of a token, by the program's own command.
+/// Returns the digest of a token, by the command of the gateway.
 pub(super) fn digest(token: &str) -> String {
     let mut command = program("mcp_http_gateway");
     let mut child = command.arg("digest").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -150,8 +150,8 @@ pub(super) fn digest(token: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A gateway in front of a server, with a policy `p` and some grants.
-pub(super) struct House {
+/// A gateway in front of a server, with a policy `p` and grants.
+pub(super) struct TestGateway {
     pub(super) folder: Folder,
     pub(super) server: Running,
     pub(super) gateway: Running,
@@ -161,8 +161,8 @@ pub(super) fn grants(of: &[Value]) -> Value {
     json!({ "version": "1", "policies": { "p": "policy.json" }, "grants": of })
 }
 
-impl House {
-    /// One grant, `g`.
+impl TestGateway {
+    /// Starts a gateway with one grant, `g`.
     pub(super) fn new(policy: &Value, options: &[&str]) -> Self {
         Self::with(policy, &[grant("g")], &["--json"], options)
     }
@@ -175,7 +175,7 @@ impl House {
         Self { folder, server, gateway }
     }
 
-    /// What starts a gateway with the folder's files.
+    /// Returns the command of a gateway with the files of this folder.
     pub(super) fn command(folder: &Folder, server: SocketAddr, options: &[&str]) -> Command {
         let mut command = program("mcp_http_gateway");
         command.args(["--listen", "127.0.0.1:0", "--upstream", &format!("http://{server}/mcp"), "--grants"]);
@@ -183,13 +183,13 @@ impl House {
         command
     }
 
-    /// A client of a grant, without a session yet.
+    /// Returns a client of a grant, without a session.
     pub(super) fn client(&self, grant: &str) -> Client {
         Client::new(self.gateway.address, grant)
     }
 
-    /// A client of grant `g`, in a session.
-    pub(super) fn begun(&self) -> Client {
+    /// Returns a client of grant `g`, in a session.
+    pub(super) fn session_client(&self) -> Client {
         self.client("g").begin()
     }
 
@@ -197,23 +197,23 @@ impl House {
         program("mcp_http_gateway").arg("admin").arg(self.folder.file("admin")).args(words).output().unwrap()
     }
 
-    /// What an admin's command prints.
-    pub(super) fn asked(&self, words: &[&str]) -> String {
+    /// Returns the output of an admin command.
+    pub(super) fn admin_output(&self, words: &[&str]) -> String {
         let output = self.admin(words);
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// How a counter of grant `g` stands: its line in what `usage` prints.
+    /// Returns the usage of a counter of grant `g`, as the command `usage` prints it.
     pub(super) fn used(&self, counter: &str) -> String {
-        let usage = self.asked(&["usage", "--grant", "g"]);
+        let usage = self.admin_output(&["usage", "--grant", "g"]);
         let line = usage.lines().find_map(|line| line.strip_prefix(&format!("{counter}: "))).map(str::to_owned);
         let line = line.unwrap_or_else(|| panic!("{usage}"));
         line.split(',').next().unwrap().to_owned()
     }
 
-    /// Waits until a counter stands so.
-    pub(super) fn comes_to(&self, counter: &str, stands: &str) {
-        eventually(|| self.used(counter) == stands, || format!("{counter} is {}, not {stands}", self.used(counter)));
+    /// Waits until a counter has this usage.
+    pub(super) fn wait_for_usage(&self, counter: &str, usage: &str) {
+        eventually(|| self.used(counter) == usage, || format!("{counter} is {}, not {usage}", self.used(counter)));
     }
 }

@@ -1,13 +1,13 @@
-//! Two gateways that count in one Redis.
+//! Two gateways that share counters and approvals in one Redis server.
 
 use serde_json::json;
 
 use super::client::Client;
-use super::programs::{House, Running, grant};
+use super::programs::{Running, TestGateway, grant};
 use crate::stores::redis::server::Server;
 
 #[test]
-fn two_gateways_share_a_grants_budget() {
+fn two_gateways_share_the_budget_of_a_grant() {
     let Some(redis) = Server::start(&[]) else { return };
     let limits = json!([
         { "counter": "c", "window": "day", "max": 30, "scope": "grant" },
@@ -17,7 +17,7 @@ fn two_gateways_share_a_grants_budget() {
         "echo": { "limits": [limits[0]] }, "sleep": { "limits": [limits[1]] }, "add": { "action": "require_approval" },
     } });
     let url = redis.url();
-    let house = House::with(&policy, &[grant("g")], &["--json"], &["--redis", &url]);
+    let house = TestGateway::with(&policy, &[grant("g")], &["--json"], &["--redis", &url]);
     let mut second = super::programs::program("mcp_http_gateway");
     let server = format!("http://{}/mcp", house.server.address);
     second.args(["--listen", "127.0.0.1:0", "--upstream", &server, "--redis", &url, "--grants"]);
@@ -27,7 +27,7 @@ fn two_gateways_share_a_grants_budget() {
         (0..4).map(move |_| {
             std::thread::spawn(move || {
                 let client = Client::new(address, "g").begin();
-                (1..=10).filter(|id| client.told(*id, "echo", &json!({ "text": "made" })) == "made").count()
+                (1..=10).filter(|id| client.call_text(*id, "echo", &json!({ "text": "made" })) == "made").count()
             })
         })
     });
@@ -36,24 +36,24 @@ fn two_gateways_share_a_grants_budget() {
     assert_eq!(made, 30);
     assert_eq!(house.used("c"), "30 of 30 used");
 
-    // A call in flight at one gateway is in the way at the other, until it has ended.
-    let sleeper = house.begun();
-    let sleeping = std::thread::spawn(move || sleeper.told(1, "sleep", &json!({ "ms": 1500 })));
-    house.comes_to("running", "1 of 1 used");
+    // A call in flight at one gateway blocks calls at the other until it has ended.
+    let sleeper = house.session_client();
+    let sleeping = std::thread::spawn(move || sleeper.call_text(1, "sleep", &json!({ "ms": 1500 })));
+    house.wait_for_usage("running", "1 of 1 used");
     let other = Client::new(second.address, "g").begin();
-    assert!(other.told(1, "sleep", &json!({ "ms": 1 })).starts_with("[RATE LIMITED]"));
+    assert!(other.call_text(1, "sleep", &json!({ "ms": 1 })).starts_with("[RATE LIMITED]"));
     assert_eq!(sleeping.join().unwrap(), "slept");
-    assert_eq!(other.told(2, "sleep", &json!({ "ms": 1 })), "slept");
+    assert_eq!(other.call_text(2, "sleep", &json!({ "ms": 1 })), "slept");
 
-    // Approvals are in Redis too; sessions are each gateway's own.
+    // Approvals are in Redis too. Each gateway has its own sessions.
     let sum = json!({ "a": 1, "b": 2 });
-    let mut asked = house.begun();
-    assert!(asked.told(4, "add", &sum).starts_with("[APPROVAL REQUIRED]"));
-    let pending = house.asked(&["pending"]);
-    house.asked(&["approve", pending.lines().next().unwrap(), "--by", "joan"]);
-    assert_eq!(asked.told(5, "add", &sum), "3");
+    let mut asked = house.session_client();
+    assert!(asked.call_text(4, "add", &sum).starts_with("[APPROVAL REQUIRED]"));
+    let pending = house.admin_output(&["pending"]);
+    house.admin_output(&["approve", pending.lines().next().unwrap(), "--by", "joan"]);
+    assert_eq!(asked.call_text(5, "add", &sum), "3");
     asked.address = second.address;
-    assert_eq!(asked.send("DELETE").status, 404, "sessions are the gateway's own");
+    assert_eq!(asked.send("DELETE").status, 404, "each gateway has its own sessions");
     drop(redis);
     let denied = other.call(3, "echo", &json!({ "text": "x" })).last();
     assert_eq!(denied["result"]["structuredContent"]["code"], "store_unavailable");

@@ -1,5 +1,4 @@
-//! Whatever either side may send: refused with a clear answer, dropped with a word, and the stream
-//! stays in step.
+//! Faulty input from both sides is refused with an answer or dropped, and the stream stays in sync.
 
 use serde_json::{Value, json};
 
@@ -11,7 +10,7 @@ use outline::Outline;
 mod outline;
 
 #[test]
-fn a_message_that_can_be_read_in_two_ways_is_answered_and_not_passed_on() {
+fn an_ambiguous_message_is_answered_and_not_forwarded() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     gateway.client.initialize();
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -51,7 +50,7 @@ fn a_message_that_can_be_read_in_two_ways_is_answered_and_not_passed_on() {
         let shown = String::from_utf8_lossy(&message[..message.len().min(120)]).into_owned();
         assert_eq!((&answer["id"], answer["error"]["code"].as_i64()), (&id, Some(code)), "{shown}");
     }
-    // A call that no answer could be told of has none.
+    // A call without an id gets no answer.
     gateway
         .client
         .send_bytes(b"{\"jsonrpc\":\"2.0\",\"method\":\"tools/call\",\"params\":{\"name\":\"crash\"}}\n\n  \n\r\n");
@@ -60,7 +59,7 @@ fn a_message_that_can_be_read_in_two_ways_is_answered_and_not_passed_on() {
 }
 
 #[test]
-fn an_id_that_is_under_way_cannot_be_used_again() {
+fn a_pending_id_cannot_be_used_again() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let client = &mut gateway.client;
     client.initialize();
@@ -70,25 +69,27 @@ fn an_id_that_is_under_way_cannot_be_used_again() {
     assert_eq!(outcome(&client.answer(&id)), "ok: slept");
     assert_eq!(gateway.reached(), ["sleep"]);
 }
+
 #[test]
-fn a_message_past_the_bound_takes_no_memory() {
+fn an_oversized_message_takes_bounded_memory() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let client = &mut gateway.client;
     client.initialize();
     let text = "x".repeat(50 << 20);
-    let message = json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": { "name": "echo", "arguments": { "text": text } } });
+    let message = json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call",
+        "params": { "name": "echo", "arguments": { "text": text } } });
     client.send(&message);
     let answer = client.answer(&json!(9));
     assert_eq!(answer["error"]["code"], -32600);
     assert_eq!(answer["error"]["message"], "The message has more than 16777216 bytes.");
-    assert_eq!(client.call("echo", &json!({ "text": "x" })), "ok: x", "the stream is in step");
+    assert_eq!(client.call("echo", &json!({ "text": "x" })), "ok: x", "the stream is in sync");
     let peak = client.peak_memory();
     assert!(peak < 48 << 20, "{peak} bytes");
     assert_eq!(gateway.reached(), ["echo"]);
 }
 
 #[test]
-fn the_id_of_a_long_message_is_found_where_it_is_certain() {
+fn the_id_of_an_oversized_message_is_found_if_unambiguous() {
     for (text, of_request, of_answer) in [
         (r#"{"id":7,"method":"x"}"#, Some("7"), None),
         (r#"{"method":"x", "params":{"id":1,"a":[{"id":2}]} , "id" : "a\"b" }"#, Some(r#""a\"b""#), None),
@@ -106,7 +107,7 @@ fn the_id_of_a_long_message_is_found_where_it_is_certain() {
     ] {
         let outline = || {
             let mut outline = Outline::default();
-            // In parts, as from a pipe.
+            // In chunks, as from a pipe.
             text.as_bytes().chunks(3).for_each(|part| outline.read(part));
             outline
         };
@@ -118,9 +119,9 @@ fn the_id_of_a_long_message_is_found_where_it_is_certain() {
     assert_eq!(long.of_answer(), None);
 }
 
-/// An answer past the bound is an error to whom it belongs to, and ends its call.
+/// The client gets an error in place of an oversized answer, and the call ends.
 #[test]
-fn an_answer_past_the_bound_is_an_error() {
+fn an_oversized_answer_is_an_error() {
     let policy = r#"{ "version": "1", "default": "allow", "tools": { "large": { "limits": [
         { "counter": "large", "window": "in_flight", "max": 1, "scope": "grant" }
     ] } } }"#;
@@ -139,12 +140,12 @@ fn an_answer_past_the_bound_is_an_error() {
 }
 
 #[test]
-fn a_full_disk_under_the_audit_log_stops_what_must_be_recorded() {
+fn a_full_audit_log_denies_where_audit_is_required() {
     let mut gateway = Gateway::with(ALLOW_ALL, &["--audit", "/dev/full", "--require-audit"], &[]);
     gateway.client.initialize();
     assert_eq!(gateway.client.tools().len(), 10);
     assert!(gateway.client.call("echo", &json!({ "text": "x" })).starts_with("audit_unavailable: [POLICY DENIED] "));
-    gateway.client.says(
+    gateway.client.wait_for_error_text(
         "the audit log cannot be written: No space left on device (os error 28): the decision of `echo` is not in it",
     );
     assert_eq!(gateway.reached(), [""; 0]);
@@ -152,15 +153,15 @@ fn a_full_disk_under_the_audit_log_stops_what_must_be_recorded() {
     let mut gateway = Gateway::with(ALLOW_ALL, &["--audit", "/dev/full"], &[]);
     gateway.client.initialize();
     assert_eq!(gateway.client.call("echo", &json!({ "text": "x" })), "ok: x");
-    gateway.client.says("is not in it");
+    gateway.client.wait_for_error_text("is not in it");
 }
 
 #[test]
-fn what_the_server_says_beside_messages_is_dropped() {
+fn output_of_the_server_that_is_not_a_message_is_dropped() {
     let mut gateway = Gateway::with(POLICY, &[], &["--junk"]);
     gateway.client.initialize();
     assert_eq!(gateway.client.call("add", &json!({ "a": 2, "b": 2 })), "ok: 4");
-    gateway.client.says("dropped a message of the server: not a message of JSON-RPC");
+    gateway.client.wait_for_error_text("dropped a message of the server: not a message of JSON-RPC");
     let junk =
         gateway.client.within(std::time::Duration::from_millis(100), |message| message.get("unreadable").is_some());
     assert_eq!(junk, None);

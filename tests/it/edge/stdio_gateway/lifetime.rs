@@ -1,4 +1,4 @@
-//! Beginnings and ends: of the client, the server and the gateway, in every order.
+//! Start and end of client, server and gateway, in every order.
 
 use std::fs;
 use std::io::Write;
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::running::{Folder, Gateway, Running, children_of, command, eventually, is_there, outcome, program};
+use super::running::{Folder, Gateway, Running, children_of, command, eventually, exists, outcome, program};
 use super::{ALLOW_ALL, POLICY};
 
-/// The server behind a gateway that has answered something.
+/// Initializes the server behind a gateway and returns its process.
 fn server_of(gateway: &mut Gateway) -> u32 {
     gateway.client.initialize();
     let children = gateway.client.children();
@@ -22,17 +22,17 @@ fn server_of(gateway: &mut Gateway) -> u32 {
 }
 
 #[test]
-fn the_server_ends_when_the_client_goes() {
+fn the_server_ends_when_the_client_closes() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let server = server_of(&mut gateway);
     gateway.client.close();
     assert_eq!(gateway.client.ended().code(), Some(0));
-    assert!(!is_there(server));
-    assert!(!gateway.folder.join("admin.sock").exists(), "the socket goes too");
+    assert!(!exists(server));
+    assert!(!gateway.folder.join("admin.sock").exists(), "the socket is removed too");
 }
 
 #[test]
-fn calls_under_way_are_answered_after_the_last_message() {
+fn pending_calls_are_answered_after_the_last_message() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     gateway.client.initialize();
     let id = gateway.client.ask_call("sleep", &json!({ "ms": 2500 }));
@@ -49,12 +49,12 @@ fn a_server_that_does_not_end_is_killed() {
     gateway.client.close();
     assert_eq!(gateway.client.ended().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(8));
-    assert!(!is_there(server));
-    gateway.client.says("it is killed");
+    assert!(!exists(server));
+    gateway.client.wait_for_error_text("it is killed");
 }
 
 #[test]
-fn a_client_that_dies_in_mid_call_takes_all_with_it() {
+fn a_client_that_dies_during_a_call_ends_everything() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
     let mut gateway = command(&folder, &[], &["--junk"]);
@@ -69,15 +69,15 @@ fn a_client_that_dies_in_mid_call_takes_all_with_it() {
     eventually(|| calls() == 2);
     let server = children_of(gateway.id());
     let began = Instant::now();
-    // All its pipes, standard error too: there is nobody to tell.
+    // All pipes are closed, standard error too: nobody reads a message.
     drop((stdin, gateway.stdout.take(), gateway.stderr.take()));
     assert_eq!(gateway.wait().unwrap().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(5));
-    assert!(!is_there(server[0]), "not even a zombie");
+    assert!(!exists(server[0]), "the server is gone, not a zombie");
 }
 
 #[test]
-fn a_client_that_reads_no_more_is_gone() {
+fn a_client_that_stops_reading_ends_the_gateway() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let server = server_of(&mut gateway);
     let folder = Folder::new();
@@ -88,12 +88,12 @@ fn a_client_that_reads_no_more_is_gone() {
     let mut stdin = deaf.stdin.take().unwrap();
     writeln!(stdin, r#"{{"jsonrpc":"2.0","id":1,"method":"ping"}}"#).unwrap();
     assert_eq!(deaf.wait().unwrap().code(), Some(0));
-    assert!(is_there(server), "that of another gateway");
+    assert!(exists(server), "the server of another gateway still runs");
 }
 
-/// Pipes are full in both directions, and a signal still ends all.
+/// Pipes are full in both directions, and a signal still ends everything.
 #[test]
-fn ends_that_do_not_read_keep_nobody() {
+fn full_pipes_do_not_delay_the_end() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
     let mut busy = command(&folder, &[], &[]);
@@ -120,11 +120,11 @@ fn ends_that_do_not_read_keep_nobody() {
     running.signal(Signal::TERM);
     assert!(running.ended().code().is_some());
     assert!(began.elapsed() < Duration::from_secs(6));
-    assert!(!is_there(server[0]));
+    assert!(!exists(server[0]));
 }
 
 #[test]
-fn a_server_that_dies_in_mid_call_ends_the_gateway() {
+fn a_server_that_dies_during_a_call_ends_the_gateway() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let server = server_of(&mut gateway);
     let ids = [
@@ -137,8 +137,8 @@ fn a_server_that_dies_in_mid_call_ends_the_gateway() {
     let answer = gateway.client.answer(&ids[2]);
     assert_eq!(answer["error"]["message"], "The request may have been made: the server has ended.");
     assert_eq!(gateway.client.ended().code(), Some(1));
-    gateway.client.says("the server has ended: exit status: 3");
-    assert!(!is_there(server));
+    gateway.client.wait_for_error_text("the server has ended: exit status: 3");
+    assert!(!exists(server));
 }
 
 #[test]
@@ -151,14 +151,14 @@ fn a_signal_ends_the_server_too() {
         gateway.client.signal(signal);
         assert_eq!(outcome(&gateway.client.answer(&id)), "error -32053");
         assert_eq!(gateway.client.ended().code(), Some(code));
-        assert!(!is_there(server));
+        assert!(!exists(server));
         assert!(!gateway.folder.join("admin.sock").exists());
     }
 }
 
-/// What a server has started ends with it, also if the server itself has gone before.
+/// Processes that a server has started end with it, even if the server has ended before.
 #[test]
-fn nothing_that_the_server_has_started_is_left() {
+fn processes_of_the_server_end_with_the_gateway() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
     let script = format!("sleep 600 & echo $! > {}; exit 0", folder.path("pid"));
@@ -192,19 +192,19 @@ fn a_request_without_an_answer_is_given_up() {
 }
 
 #[test]
-fn the_server_hears_that_a_call_was_given_up() {
+fn the_server_is_notified_of_an_abandoned_call() {
     let mut gateway = Gateway::with(ALLOW_ALL, &["--timeout", "1"], &[]);
     gateway.client.initialize();
     let id = gateway.client.ask_call("sleep", &json!({ "ms": 60_000 }));
     assert_eq!(outcome(&gateway.client.answer(&id)), "error -32053");
-    // This server ends when its calls have.
+    // This server ends when its calls have ended.
     gateway.client.close();
     assert_eq!(gateway.client.ended().code(), Some(0));
     assert!(!gateway.client.errors().contains("killed"), "{}", gateway.client.errors());
 }
 
 #[test]
-fn a_subscription_is_not_given_up() {
+fn a_subscription_has_no_timeout() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
     let mut gateway = Command::new(program("mcp_stdio_gateway"));
@@ -215,11 +215,11 @@ fn a_subscription_is_not_given_up() {
     assert_eq!(outcome(&running.answer(&waiting)), "error -32053");
     assert_eq!(running.within(Duration::from_millis(500), |message| message["id"] == listening), None);
     running.signal(Signal::TERM);
-    assert_eq!(outcome(&running.answer(&listening)), "error -32053", "but at the end it is");
+    assert_eq!(outcome(&running.answer(&listening)), "error -32053", "a subscription ends with the gateway");
 }
 
 #[test]
-fn one_socket_is_of_one_gateway() {
+fn a_socket_belongs_to_one_gateway() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.initialize();
     let socket = gateway.folder.join("admin.sock");
@@ -227,10 +227,10 @@ fn one_socket_is_of_one_gateway() {
 
     let mut second = Running::start(&mut command(&gateway.folder, &[], &[]));
     assert_eq!(second.ended().code(), Some(2));
-    second.says("another gateway has it");
-    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n", "the first one still has it");
+    second.wait_for_error_text("another gateway has it");
+    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n", "the first gateway still has the socket");
 
-    // Whoever is killed leaves the socket behind.
+    // A killed gateway leaves its socket behind.
     gateway.client.signal(Signal::KILL);
     gateway.client.ended();
     assert!(socket.exists());
@@ -240,24 +240,24 @@ fn one_socket_is_of_one_gateway() {
     assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n");
     drop(third);
 
-    // A file of somebody's own is not taken away.
+    // Another file at that path is not removed.
     fs::remove_file(&socket).unwrap();
     fs::write(&socket, "mine").unwrap();
     let mut fourth = Running::start(&mut command(&gateway.folder, &[], &[]));
     assert_eq!(fourth.ended().code(), Some(2));
-    fourth.says("a file of that name that is no socket");
+    fourth.wait_for_error_text("a file of that name that is no socket");
     assert_eq!(fs::read_to_string(&socket).unwrap(), "mine");
 }
 
 #[test]
-fn what_cannot_begin_says_why() {
+fn a_gateway_that_cannot_start_reports_the_reason() {
     let folder = Folder::new();
     let good = folder.path("good.json");
     fs::write(&good, ALLOW_ALL).unwrap();
     let bad = folder.path("bad.json");
     fs::write(&bad, "{\n  \"version\": \"1\", \"default\": \"dney\"\n}").unwrap();
     let here = folder.path(".");
-    for (words, complaint) in [
+    for (arguments, complaint) in [
         (&[][..], "--policy POLICY.json is missing"),
         (&["--policy", &good], "no server: COMMAND ARGS... come after `--`"),
         (&["--policy", &good, "--", "/no/such/server"], "cannot start /no/such/server: No such file"),
@@ -277,9 +277,9 @@ fn what_cannot_begin_says_why() {
         (&["--policy", &good, "--audit", &bad, "--", "true"], "the file does not end as an audit log does"),
         (&["--policy"], "--policy needs a value"),
     ] {
-        let ran = Command::new(program("mcp_stdio_gateway")).args(words).output().unwrap();
-        let said = String::from_utf8(ran.stderr).unwrap();
-        assert!(said.contains(complaint), "{words:?}: {said}");
-        assert_eq!((ran.status.code(), ran.stdout.len()), (Some(2), 0), "{words:?}");
+        let ran = Command::new(program("mcp_stdio_gateway")).args(arguments).output().unwrap();
+        let message = String::from_utf8(ran.stderr).unwrap();
+        assert!(message.contains(complaint), "{arguments:?}: {message}");
+        assert_eq!((ran.status.code(), ran.stdout.len()), (Some(2), 0), "{arguments:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway on standard input and output as a client meets it, in front of a real server.
+//! The gateway on standard input and output, in front of a real server.
 
 mod bad_input;
 mod lifetime;
@@ -20,7 +20,8 @@ const POLICY: &str = r#"{
         "fail": { "limits": [{ "counter": "failures", "window": "day", "max": 1, "scope": "grant" }] },
         "unknown_method": { "limits": [{ "counter": "missing", "window": "day", "max": 1, "scope": "grant" }] },
         "sleep": { "limits": [{ "counter": "asleep", "window": "in_flight", "max": 1, "scope": "grant" }] },
-        "large": { "deny_if": [{ "conditions": [{ "path": "args.bytes", "op": "gt", "value": 1000 }], "on_deny": "Too large." }] },
+        "large": { "deny_if": [{ "conditions": [{ "path": "args.bytes", "op": "gt", "value": 1000 }],
+            "on_deny": "Too large." }] },
         "delete_file": { "action": "require_approval", "reason": "A person deletes." }
     }
 }"#;
@@ -28,7 +29,7 @@ const POLICY: &str = r#"{
 const ALLOW_ALL: &str = r#"{ "version": "1", "default": "allow" }"#;
 
 #[test]
-fn lists_are_filtered_and_calls_decided() {
+fn lists_are_filtered_and_calls_are_decided() {
     let mut gateway = Gateway::start(POLICY);
     let client = &mut gateway.client;
     assert_eq!(client.initialize()["result"]["serverInfo"]["name"], "toolgate-example");
@@ -54,7 +55,7 @@ fn lists_are_filtered_and_calls_decided() {
 }
 
 #[test]
-fn what_a_person_approves_passes_once() {
+fn an_approved_call_passes_once() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.initialize();
     let file = json!({ "path": "/tmp/x" });
@@ -74,7 +75,7 @@ fn what_a_person_approves_passes_once() {
     ] {
         assert!(pending.contains(part), "{part}: {pending}");
     }
-    assert_eq!(pending.matches("tool  ").count(), 1, "asked once");
+    assert_eq!(pending.matches("tool  ").count(), 1, "the request is listed once");
 
     assert_eq!(gateway.admin(&["approve", id, "--by", "ann"]).unwrap_err(), "error: not an approver of this call\n");
     assert_eq!(gateway.admin(&["approve", id, "--by", "bob b."]).unwrap(), format!("{id} is approved\n"));
@@ -83,9 +84,9 @@ fn what_a_person_approves_passes_once() {
         "approval: [APPROVAL REQUIRED] A person deletes."
     );
     assert_eq!(gateway.client.call("delete_file", &file), "ok: deleted /tmp/x");
-    assert!(gateway.client.call("delete_file", &file).starts_with("approval: "), "once");
+    assert!(gateway.client.call("delete_file", &file).starts_with("approval: "), "the approval is used");
 
-    // The former request for `/tmp/y` waits too: refuse what was asked last.
+    // The former request for `/tmp/y` is pending too: refuse the latest one.
     let pending = gateway.admin(&["pending"]).unwrap();
     let ids: Vec<_> = pending.lines().filter(|line| !line.starts_with(' ')).collect();
     assert_eq!(ids.len(), 2);
@@ -94,7 +95,7 @@ fn what_a_person_approves_passes_once() {
 }
 
 #[test]
-fn the_admin_socket_answers_what_it_knows() {
+fn the_admin_socket_answers_commands() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.initialize();
     gateway.client.call("echo", &json!({ "text": "x" }));
@@ -114,13 +115,13 @@ fn the_admin_socket_answers_what_it_knows() {
         (&["usage", "--nobody", "x"], "error: no such option: --nobody\n"),
         (&[&"x".repeat(10_000)], "error: the command is too long\n"),
     ] {
-        let said = gateway.admin(command).unwrap_err();
-        assert!(said.starts_with(complaint), "{said}");
+        let message = gateway.admin(command).unwrap_err();
+        assert!(message.starts_with(complaint), "{message}");
     }
 }
 
 #[test]
-fn calls_in_flight_are_freed_before_their_answer_is_seen() {
+fn a_call_in_flight_is_freed_before_its_answer_arrives() {
     let mut gateway = Gateway::start(POLICY);
     let client = &mut gateway.client;
     client.initialize();
@@ -133,7 +134,7 @@ fn calls_in_flight_are_freed_before_their_answer_is_seen() {
 }
 
 #[test]
-fn calls_run_at_the_same_time() {
+fn calls_run_concurrently() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let client = &mut gateway.client;
     client.initialize();
@@ -146,11 +147,11 @@ fn calls_run_at_the_same_time() {
     for id in sleeping {
         assert_eq!(outcome(&client.answer(&id)), "ok: slept");
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "one after the other they would take twice as long");
+    assert!(began.elapsed() < Duration::from_secs(10), "calls one by one would take twice as long");
 }
 
 #[test]
-fn progress_passes_and_what_is_cancelled_is_not_answered() {
+fn progress_is_forwarded_and_cancelled_calls_get_no_answer() {
     let mut gateway = Gateway::with(POLICY, &["--timeout", "2"], &[]);
     let client = &mut gateway.client;
     client.initialize();
@@ -158,20 +159,20 @@ fn progress_passes_and_what_is_cancelled_is_not_answered() {
     assert_eq!(outcome(&client.request("tools/call", &params)), "ok: slept");
     let progress: Vec<_> =
         (0..10).map(|_| client.expect(|message| message["method"] == "notifications/progress")).collect();
-    let told: Vec<_> = progress.iter().map(|message| message["params"]["progress"].as_u64().unwrap()).collect();
-    assert_eq!(told, Vec::from_iter(1..=10));
+    let steps: Vec<_> = progress.iter().map(|message| message["params"]["progress"].as_u64().unwrap()).collect();
+    assert_eq!(steps, Vec::from_iter(1..=10));
 
     let id = client.ask_call("sleep", &json!({ "ms": 600 }));
     client.notify("notifications/cancelled", &json!({ "requestId": id, "reason": "enough" }));
-    assert!(client.call("sleep", &json!({ "ms": 1 })).starts_with("limit: "), "cancelled, but perhaps not ended");
-    // Neither the server, which has heard of it, nor the gateway, which gives up after two seconds,
+    assert!(client.call("sleep", &json!({ "ms": 1 })).starts_with("limit: "), "a cancelled call may still run");
+    // Neither the server, which got the cancellation, nor the gateway, which gives up after 2 s,
     // answers.
     assert_eq!(client.within(Duration::from_millis(2500), |message| message["id"] == id), None);
     assert_eq!(client.call("sleep", &json!({ "ms": 1 })), "ok: slept");
 }
 
 #[test]
-fn a_failed_tool_has_used_its_quota_and_a_missing_method_has_not() {
+fn a_failed_tool_is_charged_and_a_missing_method_is_not() {
     let mut gateway = Gateway::start(POLICY);
     let client = &mut gateway.client;
     client.initialize();
@@ -184,7 +185,7 @@ fn a_failed_tool_has_used_its_quota_and_a_missing_method_has_not() {
 }
 
 #[test]
-fn requests_of_the_server_and_answers_of_the_client_pass() {
+fn requests_of_the_server_and_their_answers_are_forwarded() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let client = &mut gateway.client;
     client.initialize();
@@ -195,30 +196,30 @@ fn requests_of_the_server_and_answers_of_the_client_pass() {
 }
 
 #[test]
-fn a_changed_file_is_in_force_and_a_broken_one_is_not() {
+fn a_changed_policy_file_takes_effect_unless_invalid() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.initialize();
     let echo = json!({ "text": "x" });
     assert_eq!(gateway.client.call("echo", &echo), "ok: x");
 
-    // The counters go on: one of three is used already.
+    // The counters continue: one of three units is used.
     gateway.put_policy(&POLICY.replace(r#""max": 2"#, r#""max": 3"#));
-    gateway.client.says(": in force, 7 entries, digest ");
+    gateway.client.wait_for_error_text(": in force, 7 entries, digest ");
     let outcomes: Vec<_> = (0..3).map(|_| gateway.client.call("echo", &echo)).collect();
     assert_eq!((&*outcomes[0], &*outcomes[1]), ("ok: x", "ok: x"));
     assert!(outcomes[2].starts_with("limit: "));
 
     gateway.put_policy("{\n  \"version\": \"1\",\n  \"defualt\": \"allow\"\n}");
-    gateway
-        .client
-        .says("policy.json:3:3: unknown_key: /defualt: a policy has no key `defualt` (did you mean `default`?)");
-    gateway.client.says("the former policy stays in force");
+    gateway.client.wait_for_error_text(
+        "policy.json:3:3: unknown_key: /defualt: a policy has no key `defualt` (did you mean `default`?)",
+    );
+    gateway.client.wait_for_error_text("the former policy stays in force");
     assert!(gateway.client.call("never", &json!({})).starts_with("default_deny: "));
     let complaint = gateway.admin(&["reload"]).unwrap_err();
     assert!(complaint.contains("unknown_key") && complaint.ends_with("error: the former policy stays in force\n"));
 
     std::fs::remove_file(gateway.folder.join("policy.json")).unwrap();
-    gateway.client.says("No such file");
+    gateway.client.wait_for_error_text("No such file");
     assert!(gateway.client.call("never", &json!({})).starts_with("default_deny: "));
 
     gateway.put_policy(ALLOW_ALL);
@@ -227,7 +228,7 @@ fn a_changed_file_is_in_force_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn a_tool_that_changes_is_denied_or_reported() {
+fn a_changed_tool_is_denied_or_reported() {
     let mut gateway = Gateway::with(ALLOW_ALL, &["--on-changed-tool", "deny"], &["--change-tools"]);
     let client = &mut gateway.client;
     client.initialize();
@@ -237,7 +238,7 @@ fn a_tool_that_changes_is_denied_or_reported() {
     assert!(!client.tools().contains(&"echo".to_owned()));
     assert!(client.call("echo", &json!({ "text": "x" })).starts_with("tool_changed: "));
     assert_eq!(client.call("add", &json!({ "a": 1, "b": 1 })), "ok: 2");
-    client.says("tool `echo` is not as it was pinned");
+    client.wait_for_error_text("tool `echo` is not as it was pinned");
 
     let mut gateway = Gateway::with(ALLOW_ALL, &["--on-changed-tool", "report"], &["--change-tools"]);
     let client = &mut gateway.client;
@@ -245,11 +246,11 @@ fn a_tool_that_changes_is_denied_or_reported() {
     client.tools();
     assert!(client.tools().contains(&"echo".to_owned()));
     assert_eq!(client.call("echo", &json!({ "text": "x" })), "ok: x");
-    client.says("still listed");
+    client.wait_for_error_text("still listed");
 }
 
 #[test]
-fn pins_outlive_the_gateway() {
+fn pins_survive_a_restart_of_the_gateway() {
     let mut gateway = Gateway::start(ALLOW_ALL);
     let pins = gateway.folder.path("pins.json");
     let again = |gateway: &Gateway, server: &[&str]| {
@@ -264,18 +265,18 @@ fn pins_outlive_the_gateway() {
     first.ended();
     let mut second = again(&gateway, &["--change-tools"]);
     second.initialize();
-    assert!(second.tools().contains(&"echo".to_owned()), "as it was");
-    assert!(!second.tools().contains(&"echo".to_owned()), "changed");
+    assert!(second.tools().contains(&"echo".to_owned()), "the tool is unchanged");
+    assert!(!second.tools().contains(&"echo".to_owned()), "the tool has changed");
     second.close();
     second.ended();
     let mut third = again(&gateway, &[]);
     third.initialize();
-    assert!(third.call("echo", &json!({ "text": "x" })).starts_with("tool_changed: "), "it stays changed");
+    assert!(third.call("echo", &json!({ "text": "x" })).starts_with("tool_changed: "), "the tool stays denied");
     assert!(!third.tools().contains(&"echo".to_owned()));
 }
 
 #[test]
-fn all_that_is_decided_is_in_the_audit_log() {
+fn every_decision_is_in_the_audit_log() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.close();
     gateway.client.ended();
@@ -305,7 +306,7 @@ fn all_that_is_decided_is_in_the_audit_log() {
         &[],
     ));
     assert_eq!(second.ended().code(), Some(2));
-    second.says("another gateway writes it");
+    second.wait_for_error_text("another gateway writes it");
     client.close();
     client.ended();
 
@@ -345,8 +346,8 @@ fn refusals_can_be_errors() {
     assert_eq!(gateway.client.call("crash", &json!({})), "error -32050");
 }
 
-/// Everything that a client sees, with and without the gateway, where the policy allows all: equal,
-/// member for member.
+/// With a policy that allows everything, a client sees the same messages with and without the
+/// gateway.
 #[test]
 fn an_allow_all_policy_changes_no_message() {
     let mut gateway = Gateway::start(ALLOW_ALL);

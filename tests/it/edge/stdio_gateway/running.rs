@@ -1,4 +1,4 @@
-//! A gateway that runs in front of the example server, and its client.
+//! A gateway in front of the example server, and its client.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// How long anything may take that is expected.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A bound above the time of any step.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An example's program, which `cargo test` builds beside the tests.
+/// Returns the path of an example program, which `cargo test` builds too.
 pub(super) fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
@@ -24,7 +24,7 @@ pub(super) fn program(name: &str) -> PathBuf {
     program
 }
 
-/// A folder of a test's own, gone at its end.
+/// A temporary folder for one test.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
@@ -51,13 +51,13 @@ impl Drop for Folder {
     }
 }
 
-/// A program that speaks MCP on its standard input and output: a gateway, or a server by itself.
+/// A program that speaks MCP on standard input and output: a gateway or a server.
 pub(super) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     messages: Receiver<Value>,
-    /// What has come meanwhile and nobody has asked for.
-    waiting: Vec<Value>,
+    /// Messages that have arrived and were not asked for yet.
+    unread: Vec<Value>,
     errors: Arc<Mutex<String>>,
     next_id: u64,
 }
@@ -74,7 +74,7 @@ impl Running {
         });
         let messages = read(child.stdout.take().unwrap());
         let stdin = child.stdin.take();
-        Self { child, stdin, messages, waiting: Vec::new(), errors, next_id: 1 }
+        Self { child, stdin, messages, unread: Vec::new(), errors, next_id: 1 }
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -93,7 +93,7 @@ impl Running {
         self.send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
     }
 
-    /// Sends a request, and gives its id.
+    /// Sends a request and returns its id.
     pub(super) fn ask(&mut self, method: &str, params: &Value) -> Value {
         let id = json!(self.next_id);
         self.next_id += 1;
@@ -105,23 +105,23 @@ impl Running {
         self.ask("tools/call", &json!({ "name": tool, "arguments": arguments }))
     }
 
-    /// The next message that `wanted` takes.
+    /// Returns the next message for which `wanted` is true.
     pub(super) fn expect(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.within(PATIENCE, wanted).unwrap_or_else(|| panic!("nothing came; errors: {}", self.errors()))
+        self.within(TIMEOUT, wanted).unwrap_or_else(|| panic!("no message came; errors: {}", self.errors()))
     }
 
     pub(super) fn within(&mut self, time: Duration, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
         let until = Instant::now() + time;
         loop {
-            if let Some(at) = self.waiting.iter().position(&wanted) {
-                return Some(self.waiting.remove(at));
+            if let Some(at) = self.unread.iter().position(&wanted) {
+                return Some(self.unread.remove(at));
             }
             let left = until.saturating_duration_since(Instant::now());
-            self.waiting.push(self.messages.recv_timeout(left).ok()?);
+            self.unread.push(self.messages.recv_timeout(left).ok()?);
         }
     }
 
-    /// The answer to a request.
+    /// Waits for the answer to a request.
     pub(super) fn answer(&mut self, id: &Value) -> Value {
         self.expect(|message| message.get("method").is_none() && message["id"] == *id)
     }
@@ -131,7 +131,7 @@ impl Running {
         self.answer(&id)
     }
 
-    /// Calls a tool, and says in a word what has come of it.
+    /// Calls a tool and returns the [`outcome`].
     pub(super) fn call(&mut self, tool: &str, arguments: &Value) -> String {
         let id = self.ask_call(tool, arguments);
         outcome(&self.answer(&id))
@@ -156,16 +156,16 @@ impl Running {
         self.errors.lock().unwrap().clone()
     }
 
-    /// Waits until something has been said on standard error.
-    pub(super) fn says(&self, text: &str) {
-        let until = Instant::now() + PATIENCE;
+    /// Waits until standard error contains a text.
+    pub(super) fn wait_for_error_text(&self, text: &str) {
+        let until = Instant::now() + TIMEOUT;
         while !self.errors().contains(text) {
-            assert!(Instant::now() < until, "`{text}` was not said: {}", self.errors());
+            assert!(Instant::now() < until, "`{text}` was not written: {}", self.errors());
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// No more will be sent.
+    /// Closes standard input.
     pub(super) fn close(&mut self) {
         self.stdin = None;
     }
@@ -174,26 +174,26 @@ impl Running {
         kill_process(Pid::from_raw(self.child.id().cast_signed()).unwrap(), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the program.
     pub(super) fn ended(&mut self) -> ExitStatus {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < until, "it does not end: {}", self.errors());
+            assert!(Instant::now() < until, "the program does not end: {}", self.errors());
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Returns the peak memory in bytes.
     pub(super) fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// The processes that it has started.
+    /// Returns the child processes.
     pub(super) fn children(&self) -> Vec<u32> {
         children_of(self.pid())
     }
@@ -214,7 +214,7 @@ fn read(from: ChildStdout) -> Receiver<Value> {
         while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             let message = serde_json::from_slice(&line).unwrap_or_else(|_| json!({ "unreadable": line.len() }));
             if sender.send(message).is_err() {
-                // Whoever stopped listening must not stop the program.
+                // The program must not block when nobody reads its output.
                 let _ = from.read_to_end(&mut Vec::new());
             }
             line.clear();
@@ -222,34 +222,36 @@ fn read(from: ChildStdout) -> Receiver<Value> {
     });
     messages
 }
-/// The processes that a process has started.
+
+/// Returns the child processes of a process.
 pub(super) fn children_of(parent_pid: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").unwrap();
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| parent(*pid) == Some(parent_pid)).collect()
 }
 
-/// Waits for something that will be so.
-pub(super) fn eventually(is_so: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "it does not come to be so");
+/// Waits until a condition holds.
+pub(super) fn eventually(holds: impl Fn() -> bool) {
+    let until = Instant::now() + TIMEOUT;
+    while !holds() {
+        assert!(Instant::now() < until, "the condition does not become true");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, can contain any character.
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Whether a process is there, alive or as a zombie.
-pub(super) fn is_there(pid: u32) -> bool {
+/// Returns whether a process exists, alive or as a zombie.
+pub(super) fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// What has come of a call: `ok: TEXT`, `failed: TEXT`, `CODE: TEXT` of a refusal, `error CODE`.
+/// Returns the outcome of a call: `ok: TEXT`, `failed: TEXT`, `CODE: TEXT` for a refusal, or `error
+/// CODE`.
 pub(super) fn outcome(answer: &Value) -> String {
     if let Some(error) = answer.get("error") {
         return format!("error {}", error["code"]);
@@ -263,7 +265,7 @@ pub(super) fn outcome(answer: &Value) -> String {
     }
 }
 
-/// A gateway in front of the example server, with files of its own.
+/// A gateway in front of the example server, with its own files.
 pub(super) struct Gateway {
     pub(super) client: Running,
     pub(super) folder: Folder,
@@ -274,7 +276,7 @@ impl Gateway {
         Self::with(policy, &[], &[])
     }
 
-    /// With options of the gateway, and of the server.
+    /// Starts a gateway with these options, and the server with its own.
     pub(super) fn with(policy: &str, options: &[&str], server: &[&str]) -> Self {
         let folder = Folder::new();
         fs::write(folder.join("policy.json"), policy).unwrap();
@@ -285,7 +287,7 @@ impl Gateway {
         fs::write(self.folder.join("policy.json"), policy).unwrap();
     }
 
-    /// What the admin client prints, if its command was obeyed; else what it complains of.
+    /// Returns the output of an admin command, or its errors if it failed.
     pub(super) fn admin(&self, command: &[&str]) -> Result<String, String> {
         let socket = self.folder.join("admin.sock");
         let ran = Command::new(program("mcp_stdio_gateway")).arg("admin").arg(socket).args(command).output().unwrap();
@@ -293,14 +295,14 @@ impl Gateway {
         if ran.status.success() { Ok(out) } else { Err(format!("{out}{err}")) }
     }
 
-    /// The calls that have reached the server.
+    /// Returns the calls that have reached the server.
     pub(super) fn reached(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.folder.join("calls")).unwrap_or_default();
         calls.lines().map(str::to_owned).collect()
     }
 }
 
-/// The command of a gateway whose files are in this folder.
+/// Returns the command of a gateway with the files of this folder.
 pub(super) fn command(folder: &Folder, options: &[&str], server: &[&str]) -> Command {
     let mut command = Command::new(program("mcp_stdio_gateway"));
     command.args(["--policy", &folder.path("policy.json"), "--admin", &folder.path("admin.sock")]);
