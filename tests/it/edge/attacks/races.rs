@@ -124,7 +124,7 @@ fn a_jumping_clock_gives_the_budget_of_each_window_once() {
             stop.store(true, Ordering::Relaxed);
         });
         let passed = passed.into_inner();
-        assert!((MAX..=bound).contains(&passed), "{algorithm}: {passed} of at bound {bound}");
+        assert!((MAX..=bound).contains(&passed), "{algorithm}: {passed} of at most {bound}");
     }
 }
 
