@@ -77,7 +77,8 @@ impl Reached {
     }
 }
 
-/// All that stops a call, by a name of `Reached`: a random history that never met one of these would say nothing of it.
+/// All that stops a call, by a name of `Reached`: a random history that never met one of these
+/// would say nothing of it.
 fn language() -> Vec<String> {
     let codes = "allow hidden default_deny action_deny require deny_if scope_missing amount_invalid store_unavailable limit \
                  approval malformed_call";

@@ -343,8 +343,8 @@ fn limit_of(counters: &[(&'static str, Value)]) -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Two policies that do little but count, in every way, over the same names: in the second some counters count in
-/// another way.
+/// Two policies that do little but count, in every way, over the same names: in the second some
+/// counters count in another way.
 pub(crate) fn counting_documents() -> impl Strategy<Value = [Document; 2]> {
     let counters = [
         ("plain", json!({ "window": "minute", "scope": "global" })),
@@ -447,8 +447,8 @@ fn pause() -> impl Strategy<Value = i64> {
     ]
 }
 
-/// When a history begins, before or after the day on which it mostly does: in some century; at the end of a February, and of the
-/// years before 1970.
+/// When a history begins, before or after the day on which it mostly does: in some century; at the
+/// end of a February, and of the years before 1970.
 fn era() -> impl Strategy<Value = i64> {
     const DAY: i64 = 86_400_000_000;
     prop_oneof![

@@ -1,12 +1,13 @@
 //! A second, naive implementation of the policy language: the judge of the real one.
 //!
-//! It reads a policy document straight from its JSON at every call, scans lists from end to end, clones freely
-//! and keeps no counters: one log of all that was ever charged or given back, from which it works out anew what a
-//! counter holds whenever somebody asks. It shares no code and no data structure with the crate, so where both agree
-//! on random policies and calls, a mistake would have to be made twice.
+//! It reads a policy document straight from its JSON at every call, scans lists from end to end,
+//! clones freely and keeps no counters: one log of all that was ever charged or given back, from
+//! which it works out anew what a counter holds whenever somebody asks. It shares no code and no
+//! data structure with the crate, so where both agree on random policies and calls, a mistake would
+//! have to be made twice.
 //!
-//! It does not validate: it may be given only documents that the real reader accepted. Approvals are asked for,
-//! never given. A sum past the largest number that the crate holds is not modelled.
+//! It does not validate: it may be given only documents that the real reader accepted. Approvals
+//! are asked for, never given. A sum past the largest number that the crate holds is not modelled.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -63,12 +64,14 @@ pub(crate) struct LimitState {
     pub(crate) remaining: u128,
     /// The limit's `max`, in micro-units.
     pub(crate) max: u128,
-    /// The end of the window, or when the counter holds nothing, in microseconds since the Unix epoch.
+    /// The end of the window, or when the counter holds nothing, in microseconds since the Unix
+    /// epoch.
     pub(crate) resets_at: i64,
 }
 
 impl Model {
-    /// A model under `policy`, a valid document whose `tools` has the keys `entries`, in document order.
+    /// A model under `policy`, a valid document whose `tools` has the keys `entries`, in document
+    /// order.
     pub(crate) fn new(policy: &Value, entries: &[String]) -> Model {
         let mut model = Model { policy: None, store_down: false, log: Vec::new(), permits: BTreeMap::new() };
         model.set_policy(Some((policy, entries)));
@@ -86,8 +89,8 @@ impl Model {
         self.store_down = down;
     }
 
-    /// Decides `call` (the object of a trace's `call` step) at `now`, in microseconds since the Unix epoch;
-    /// `id`, which no earlier call has, names it for `release`, `settle` and `end`.
+    /// Decides `call` (the object of a trace's `call` step) at `now`, in microseconds since the
+    /// Unix epoch; `id`, which no earlier call has, names it for `release`, `settle` and `end`.
     pub(crate) fn decide(&mut self, id: &str, call: &Value, now: i64) -> Answer {
         let arguments = match &call["arguments"] {
             Value::Null => serde_json::json!({}),
@@ -152,8 +155,8 @@ impl Model {
         allowed
     }
 
-    /// Each limit of the policy that can count the caller of `call`, whatever the tool, as it stands; one line for
-    /// those of one counter with one `max`.
+    /// Each limit of the policy that can count the caller of `call`, whatever the tool, as it
+    /// stands; one line for those of one counter with one `max`.
     pub(crate) fn usage(&self, call: &Value, now: i64) -> Vec<LimitState> {
         let Some(policy) = &self.policy else { return Vec::new() };
         let roots = roots(call, call["arguments"].clone(), now);
@@ -209,7 +212,8 @@ impl Model {
         Ok(())
     }
 
-    /// The call `id` has ended: frees what it held in flight. If the store is down, only a lease does.
+    /// The call `id` has ended: frees what it held in flight. If the store is down, only a lease
+    /// does.
     pub(crate) fn end(&mut self, id: &str, now: i64) -> Result<(), &'static str> {
         let permit = self.permits.get_mut(id).ok_or("unknown_call")?;
         if permit.done {
@@ -263,7 +267,8 @@ impl Model {
     fn change(&mut self, charge: &Charge, to: u128, now: i64) {
         let Event { key, how, .. } = self.log[charge.event].clone();
         match how {
-            // What comes back by itself cannot be told from what was there: the bucket is filled up, or emptied, now.
+            // What comes back by itself cannot be told from what was there: the bucket is filled
+            // up, or emptied, now.
             How::Bucket(..) => {
                 let (less, more) = (charge.amount.saturating_sub(to), to.saturating_sub(charge.amount));
                 self.log.push(Event { key: key.clone(), how: how.clone(), now, amount: less, taken: false });
@@ -358,7 +363,8 @@ enum Holds {
     Window { used: u128, end: i64 },
     /// Pieces, each with the instant at which it goes.
     Pieces { pieces: Vec<(i64, u128)>, now: i64 },
-    /// What is missing from a bucket, in parts of which one unit has `length`, and `rate` come back in a microsecond.
+    /// What is missing from a bucket, in parts of which one unit has `length`, and `rate` come back
+    /// in a microsecond.
     Missing { missing: i128, rate: i128, length: i128, present: i64, now: i64 },
 }
 
@@ -418,7 +424,8 @@ struct Place {
 }
 
 impl Policy {
-    /// The rules objects of the entries for which `applies` holds, in document order, then `all_tools`.
+    /// The rules objects of the entries for which `applies` holds, in document order, then
+    /// `all_tools`.
     fn places(&self, applies: impl Fn(&str) -> bool) -> Vec<Place> {
         let mut places = Vec::new();
         for name in self.entries.iter().filter(|entry| applies(entry)) {
@@ -430,8 +437,9 @@ impl Policy {
         places
     }
 
-    /// Under which names, and how, a call is charged that `limit` counts; the limit's own first. They are several where
-    /// token buckets of one name differ in `max`: each runs full at its own rate.
+    /// Under which names, and how, a call is charged that `limit` counts; the limit's own first.
+    /// They are several where token buckets of one name differ in `max`: each runs full at its own
+    /// rate.
     fn charged(&self, group: &str, limit: &Limit) -> Vec<(String, How)> {
         let How::Bucket(own, length) = limit.how else { return vec![(group.to_string(), limit.how.clone())] };
         let mut rates = Vec::new();
@@ -457,7 +465,8 @@ struct Event {
     how: How,
     /// What the clock said.
     now: i64,
-    /// Of a charge, what it is now: what is settled or released is written into it. Of a bucket, what it was.
+    /// Of a charge, what it is now: what is settled or released is written into it. Of a bucket,
+    /// what it was.
     amount: u128,
     taken: bool,
 }
@@ -682,8 +691,8 @@ fn rule_value(rule: &Value, require: bool, roots: &Value) -> Tri {
     all(list(&rule["conditions"]).iter().map(|c| condition(c, false, require, roots)))
 }
 
-/// The value of a condition below an odd number of `not` (`turn`) or an even one: `not` itself is pushed down
-/// to the leaves.
+/// The value of a condition below an odd number of `not` (`turn`) or an even one: `not` itself is
+/// pushed down to the leaves.
 fn condition(node: &Value, turn: bool, require: bool, roots: &Value) -> Tri {
     if !node["not"].is_null() {
         return condition(&node["not"], !turn, require, roots);
@@ -920,8 +929,8 @@ fn integer(number: &Number) -> Option<i128> {
     signed.or(number.as_u64().map(i128::from))
 }
 
-/// A number as an integer multiple of 2^-1074, of which every double is one: whether it is negative, and its
-/// magnitude in binary digits without leading zeros.
+/// A number as an integer multiple of 2^-1074, of which every double is one: whether it is
+/// negative, and its magnitude in binary digits without leading zeros.
 fn exact(number: &Number) -> (bool, String) {
     let (negative, magnitude, shift) = match integer(number) {
         Some(integer) => (integer < 0, integer.unsigned_abs(), 1074),
@@ -944,7 +953,8 @@ fn is_whole(number: &Number) -> bool {
     integer(number).is_some() || number.as_f64().is_some_and(|double| double.fract() == 0.0)
 }
 
-/// An amount in micro-units, by the shortest decimal text of the number; none if it is no valid amount.
+/// An amount in micro-units, by the shortest decimal text of the number; none if it is no valid
+/// amount.
 fn amount(value: &Value) -> Option<u128> {
     let number = value.as_number()?;
     let decimal = match integer(number) {
@@ -966,7 +976,8 @@ fn amount(value: &Value) -> Option<u128> {
 
 // ---- Limits
 
-/// A limit, a `rate_limit` written out as one; the document's own members are read where they are needed.
+/// A limit, a `rate_limit` written out as one; the document's own members are read where they are
+/// needed.
 #[derive(Clone)]
 struct Limit {
     pointer: String,
@@ -1079,8 +1090,8 @@ fn counting(limits: Vec<Limit>, policy: &Policy, roots: &Value) -> Result<Vec<Co
     Ok(counting)
 }
 
-/// The text under which a limit counts the call; none if a part of its scope is missing. Two different lists of
-/// parts give two different texts, because `Debug` quotes each text.
+/// The text under which a limit counts the call; none if a part of its scope is missing. Two
+/// different lists of parts give two different texts, because `Debug` quotes each text.
 fn key(limit: &Limit, roots: &Value) -> Option<String> {
     let mut scope = Vec::new();
     let mut parts = Vec::new();
@@ -1102,7 +1113,8 @@ fn key(limit: &Limit, roots: &Value) -> Option<String> {
         }
     }
     let how = match &limit.how {
-        // Buckets of one name may run full at different rates; and what a policy says of bursts and leases holds from then on.
+        // Buckets of one name may run full at different rates; and what a policy says of bursts and
+        // leases holds from then on.
         How::Bucket(..) => "a bucket".to_owned(),
         How::InFlight(_) => "in flight".to_owned(),
         how => format!("{how:?}"),

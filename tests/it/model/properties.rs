@@ -131,8 +131,8 @@ proptest! {
         agrees_with_itself(&[other.clone(), other], &calls)?;
     }
 
-    /// If nothing else is counted, a call that has to wait is refused until the instant that it was told, and not then; one that
-    /// was told none is refused for ever.
+    /// If nothing else is counted, a call that has to wait is refused until the instant that it was
+    /// told, and not then; one that was told none is refused for ever.
     #[test]
     fn a_wait_is_exact(
         documents in generate::counting_documents(),
@@ -211,7 +211,8 @@ proptest! {
             }
             _ => prop_assert!(false, "foreseen: {:?}, met: {:?}", foreseen, met),
         }
-        // All calls up to the obstacle pass after its wait, if nothing else is counted, and not before.
+        // All calls up to the obstacle pass after its wait, if nothing else is counted, and not
+        // before.
         if let Some((index, wait)) = foreseen.err().and_then(|found| Some((found.index(), found.decision().retry_after()?))) {
             let limited_at = |wait: Duration| {
                 foresees.clock.set(Timestamp::from_unix_micros(foresees.now).saturating_add(wait));
@@ -233,7 +234,8 @@ proptest! {
         }
     }
 
-    /// A rule more in an entry, or a lower maximum, lets no call through that was stopped in the same state.
+    /// A rule more in an entry, or a lower maximum, lets no call through that was stopped in the
+    /// same state.
     #[test]
     fn more_rules_never_let_more_through(
         document in generate::document(),
@@ -391,7 +393,8 @@ impl World {
     }
 }
 
-/// Two gates live the same, one of them recorded and with a candidate beside: it decides and counts as the other does.
+/// Two gates live the same, one of them recorded and with a candidate beside: it decides and counts
+/// as the other does.
 pub(crate) fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let (mut quiet, mut watched) = (World::of(documents), World::of(documents));
     let builder = Gate::builder().policy(watched.policies[0].clone()).store(Arc::clone(&watched.store));
@@ -416,7 +419,8 @@ pub(crate) fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Re
     Ok(())
 }
 
-/// What a log with arguments holds is enough to decide all of it again, with the same answers and the same counters.
+/// What a log with arguments holds is enough to decide all of it again, with the same answers and
+/// the same counters.
 pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let (mut world, kept) = (World::of(documents), super::kept_records::Kept::default());
     let builder = Gate::builder().policy(world.policies[0].clone()).store(Arc::clone(&world.store));
@@ -462,7 +466,8 @@ pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> 
     Ok(())
 }
 
-/// A candidate that is the policy in force agrees with it in every call, and its counters hold the same.
+/// A candidate that is the policy in force agrees with it in every call, and its counters hold the
+/// same.
 pub(crate) fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let mut world = World::of(documents);
     let store = Arc::new(FaultStore::default());

@@ -1,4 +1,4 @@
-//! The difference of two policies.
+//! The difference between two policies.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -23,10 +23,10 @@ fn rule(path: &str, op: &str, value: &Value) -> Value {
     json!([{ "conditions": [{ "path": path, "op": op, "value": value }] }])
 }
 
-/// Each change and each doubt in a few words.
-fn told(found: &Comparison) -> Vec<String> {
+/// Returns each change and each undecided question in short.
+fn summary(found: &Comparison) -> Vec<String> {
     let changes = found.changes().iter().map(|change| {
-        let what = match change.what() {
+        let detail = match change.what() {
             ChangeDetail::Call { old, new, witness, edge, .. } => {
                 let edge =
                     edge.as_ref().map(|edge| format!(" edge {} {} | {}", edge.path(), edge.alike(), edge.changed()));
@@ -36,15 +36,15 @@ fn told(found: &Comparison) -> Vec<String> {
             ChangeDetail::Terms { text, .. } => text.clone(),
             other => panic!("{other:?}"),
         };
-        format!("{} {}: {what}", change.kind(), change.tools())
+        format!("{} {}: {detail}", change.kind(), change.tools())
     });
     let undecided = found.undecided().iter().map(|it| format!("perhaps {} {}: {}", it.kind(), it.tools(), it.reason()));
     changes.chain(undecided).collect()
 }
 
 #[test]
-fn changes_have_witnesses() {
-    let gt = |most: u32| json!({ "deny_if": rule("args.amount", "gt", &json!(most)) });
+fn every_change_has_a_witness() {
+    let gt = |max: u32| json!({ "deny_if": rule("args.amount", "gt", &json!(max)) });
     let cases = [
         (json!({ "t": gt(50000) }), json!({ "t": gt(50000) }), vec![]),
         (
@@ -57,9 +57,10 @@ fn changes_have_witnesses() {
             json!({ "t": { "require": rule("args.amount", "lt", &json!(9)) } }),
             vec![r#"narrower t: allow > deny: "t" {"amount":9} edge args.amount 8 | 9"#],
         ),
-        // The same said otherwise.
+        // The same rule, written differently.
         (
-            json!({ "t": { "deny_if": [{ "conditions": [{ "path": "args.n", "op": "gt", "value": 9, "absent": "match" }] }] } }),
+            json!({ "t": { "deny_if": [{ "conditions": [{ "path": "args.n", "op": "gt", "value": 9,
+                "absent": "match" }] }] } }),
             json!({ "t": { "require": rule("args.n", "lte", &json!(9)) } }),
             vec![],
         ),
@@ -106,7 +107,7 @@ fn changes_have_witnesses() {
     ];
     for (old, new, want) in cases {
         let found = diff::compare(&of_tools(&old), &of_tools(&new));
-        assert_eq!(told(&found), want, "{old}\n{new}");
+        assert_eq!(summary(&found), want, "{old}\n{new}");
     }
 }
 
@@ -156,9 +157,8 @@ fn limits_and_approvals_are_compared() {
         (&base, bucket, "perhaps wider t: limit `c`: algorithm fixed to token_bucket 3, a new counter", "cannot tell"),
         (
             &some,
-            asks(
-                json!({ "ttl": "5m", "approvers": ["ann", "bob", "eve"], "min_approvers": 2, "bind": ["args.a", "args.n<="] }),
-            ),
+            asks(json!({ "ttl": "5m", "approvers": ["ann", "bob", "eve"], "min_approvers": 2,
+                    "bind": ["args.a", "args.n<="] })),
             "wider t: approval: approvers ann or bob to ann or bob or eve",
             "no",
         ),
@@ -196,8 +196,8 @@ fn limits_and_approvals_are_compared() {
         ),
     ] {
         let (old, new) = (of_tools(old), of_tools(&new));
-        let found = told(&diff::compare(&old, &new));
-        assert!(found.iter().any(|told| told == want), "{want}\n{found:#?}");
+        let found = summary(&diff::compare(&old, &new));
+        assert!(found.iter().any(|line| line == want), "{want}\n{found:#?}");
         assert_eq!(short(&diff::only_tightens(&old, &new)), tightens, "{want}");
     }
 }
@@ -211,7 +211,7 @@ fn short(tightening: &Tightening) -> &'static str {
 }
 
 #[test]
-fn a_yes_is_proven() {
+fn only_tightens_answers_yes_only_with_a_proof() {
     let old = json!({
         "read_*": {},
         "pay": {
@@ -268,7 +268,7 @@ fn a_yes_is_proven() {
 }
 
 #[test]
-fn results_are_data() {
+fn a_comparison_serializes_as_data() {
     let found = diff::compare(&of_tools(&json!({})), &of_tools(&json!({ "t": {} })));
     let want = json!({ "changes": [{
         "kind": "wider", "tools": "t", "call": {
@@ -280,9 +280,9 @@ fn results_are_data() {
     assert_eq!(serde_json::to_value(&found).unwrap(), want);
 }
 
-/// The sample of the example: what the README shows.
+/// The sample files of the example, which the documentation shows.
 #[test]
-fn the_sample_desk() {
+fn the_sample_policies_have_the_documented_changes() {
     let read = |name: &str| -> Policy {
         let file = format!("{}/examples/data/desk.{name}.json", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(file).unwrap().parse().unwrap()
@@ -293,7 +293,7 @@ fn the_sample_desk() {
     assert!(found.to_string().contains("edge  args.amount 50000 | 50001"), "{found}");
 }
 
-/// How strict an effect is.
+/// Returns the strictness of an effect.
 fn rank(effect: Effect) -> u8 {
     match effect {
         Effect::Allow => 0,
@@ -302,7 +302,7 @@ fn rank(effect: Effect) -> u8 {
     }
 }
 
-/// By the definition: a star takes nothing, or one character and then goes on.
+/// Matches by the definition: a star matches nothing, or one character and then again.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),
@@ -318,13 +318,13 @@ enum Edit {
     Insert(&'static str, Value),
     Default(&'static str),
     Hide(Vec<String>),
-    /// Of some rule in some section of an entry: gone.
+    /// Removes a rule from a section of an entry.
     Drop(Index, &'static str, Index),
-    /// The rules of one entry, added to those of another.
+    /// Appends the rules of another entry.
     Append(Index, Value),
-    /// Of the numbers of an entry or of all tools one is another.
+    /// Adds to one of the numbers of an entry or of `all_tools`.
     Nudge(Index, Index, i64),
-    /// One text of them, which is no key, is another.
+    /// Replaces one of the text values of an entry.
     Retext(Index, Index, &'static str),
 }
 
@@ -335,11 +335,13 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => any::<Index>().prop_map(Edit::Remove),
         2 => (names, generate::entry()).prop_map(|(name, rules)| Edit::Insert(name, rules)),
         1 => select(vec!["allow", "deny"]).prop_map(Edit::Default),
-        1 => select(vec![vec![], vec!["b"], vec!["a*"]]).prop_map(|names| Edit::Hide(names.into_iter().map(String::from).collect())),
+        1 => select(vec![vec![], vec!["b"],
+            vec!["a*"]]).prop_map(|names| Edit::Hide(names.into_iter().map(String::from).collect())),
         3 => (any::<Index>(), sections, any::<Index>()).prop_map(|(of, section, rule)| Edit::Drop(of, section, rule)),
         3 => (any::<Index>(), generate::entry()).prop_map(|(of, rules)| Edit::Append(of, rules)),
         6 => (any::<Index>(), any::<Index>(), -2i64..3).prop_map(|(of, which, by)| Edit::Nudge(of, which, by)),
-        2 => (any::<Index>(), any::<Index>(), select(vec!["a", "b", "gt", "lte", "eq", "neq", "in", "args.x", "args.y"]))
+        2 => (any::<Index>(), any::<Index>(), select(vec!["a", "b", "gt", "lte", "eq", "neq", "in", "args.x",
+            "args.y"]))
             .prop_map(|(of, which, text)| Edit::Retext(of, which, text)),
     ]
 }
@@ -352,7 +354,7 @@ fn each_leaf(value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
     }
 }
 
-/// The leaf that is meant among those that fit, changed.
+/// Changes one of the leaves that fit.
 fn change_leaf(rules: &mut Value, which: Index, fits: fn(&Value) -> bool, change: impl Fn(&Value) -> Value) {
     let mut count = 0;
     each_leaf(rules, &mut |leaf| count += usize::from(fits(leaf)));
@@ -421,14 +423,14 @@ impl Edit {
     }
 }
 
-/// Two documents, of which the second is mostly near to the first.
+/// Returns two policies, of which the second is mostly a small change of the first.
 fn pair() -> impl Strategy<Value = (Policy, Policy)> {
     let edited = (generate::document(), proptest::collection::vec(edit(), 0..4)).prop_map(|(old, edits)| {
         let mut new = old.clone();
         for edit in edits {
             let before = new.clone();
             edit.apply(&mut new);
-            // An edit that makes it no policy is none.
+            // An edit that makes the policy invalid is undone.
             if Policy::from_json(&new.to_json()).is_err() {
                 new = before;
             }
@@ -450,7 +452,7 @@ fn tool_call(call: &Value) -> ToolCall<'_> {
         .context(call.get("context").and_then(Value::as_object))
 }
 
-/// How often a new gate lets a call pass.
+/// Returns how often a new gate allows a call.
 fn passes(policy: &Policy, call: &ToolCall<'_>, now: Timestamp) -> usize {
     let gate = Gate::builder().policy(policy.clone()).clock(ManualClock::new(now)).build();
     let mut permits = Vec::new();
@@ -464,22 +466,23 @@ fn passes(policy: &Policy, call: &ToolCall<'_>, now: Timestamp) -> usize {
 }
 
 proptest! {
-    /// No call is decided otherwise but for tools that the difference names, every witness shows what it should, and what only
-    /// tightens lets nothing more pass, limits included.
+    /// A call is only decided differently if the comparison names its tool, and every witness shows
+    /// its change. A policy that only tightens allows no further call, limits included.
     #[test]
-    fn no_change_is_missed(
+    fn a_comparison_misses_no_change(
         (old, new) in pair(),
         calls in proptest::collection::vec((generate::call(), 0i64..2_000_000), 24),
     ) {
         let found = diff::compare(&old, &new);
         let tightens = diff::only_tightens(&old, &new);
         for change in found.changes() {
-            let ChangeDetail::Call { old: said_before, new: said_after, witness, edge, .. } = change.what() else { continue };
-            let judge = |policy: &Policy| rank(policy.evaluate(&witness.call(), witness.at()).effect());
-            let (before, after) = (judge(&old), judge(&new));
+            let ChangeDetail::Call { old: old_outcome, new: new_outcome, witness, edge,
+                .. } = change.what() else { continue };
+            let strictness = |policy: &Policy| rank(policy.evaluate(&witness.call(), witness.at()).effect());
+            let (before, after) = (strictness(&old), strictness(&new));
             let kind = if after < before { Kind::Wider } else { Kind::Narrower };
             prop_assert!(before != after && kind == change.kind(), "{}", change);
-            prop_assert!(said_before.decision() != said_after.decision());
+            prop_assert!(old_outcome.decision() != new_outcome.decision());
             prop_assert!(matches(change.tools().as_bytes(), witness.tool().as_bytes()), "{}", change);
             prop_assert!(edge.as_ref().is_none_or(|edge| edge.alike() != edge.changed()));
         }
@@ -491,22 +494,26 @@ proptest! {
         for (call, seconds) in &calls {
             let now = Timestamp::from_unix_seconds(START.unix_seconds() + seconds);
             let call = tool_call(call);
-            let judge = |policy: &Policy| rank(policy.evaluate(&call, now).effect());
-            let (before, after) = (judge(&old), judge(&new));
-            prop_assert!(after >= before || named(Kind::Wider, call.tool()), "missed {:?}\n{}\n{}\n{}", call, old.to_json(), new.to_json(), found);
-            prop_assert!(after <= before || named(Kind::Narrower, call.tool()), "missed {:?}\n{}\n{}\n{}", call, old.to_json(), new.to_json(), found);
+            let strictness = |policy: &Policy| rank(policy.evaluate(&call, now).effect());
+            let (before, after) = (strictness(&old), strictness(&new));
+            prop_assert!(after >= before || named(Kind::Wider, call.tool()), "missed {:?}\n{}\n{}\n{}", call,
+                old.to_json(), new.to_json(), found);
+            prop_assert!(after <= before || named(Kind::Narrower, call.tool()), "missed {:?}\n{}\n{}\n{}", call,
+                old.to_json(), new.to_json(), found);
             if tightens == Tightening::Yes {
                 prop_assert!(after >= before, "wrong yes {:?}\n{}\n{}", call, old.to_json(), new.to_json());
                 let (before, after) = (passes(&old, &call, now), passes(&new, &call, now));
-                prop_assert!(after <= before, "wrong yes {:?} {} {}\n{}\n{}", call, before, after, old.to_json(), new.to_json());
+                prop_assert!(after <= before, "wrong yes {:?} {} {}\n{}\n{}", call, before, after, old.to_json(),
+                    new.to_json());
             }
         }
     }
 }
 
-/// Ten thousand patterns, each of which meets every other: the budget ends it, and says so.
+/// Each of 10,000 patterns overlaps every other: the comparison ends at its budget and reports
+/// that.
 #[test]
-fn what_takes_too_long_is_undecided() {
+fn a_comparison_beyond_its_budget_is_undecided() {
     let policy = |more: u32| -> Policy {
         let entries = (0..10_000u32).map(|index| {
             let rule = json!({ "conditions": [{ "path": "args.n", "op": "gt", "value": index * 10 + more }] });

@@ -1,4 +1,4 @@
-//! Explanations say what evaluation says, and their changes help.
+//! Explanations agree with evaluation, and the suggested changes work.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ fn policy(document: &Value) -> Policy {
     document.to_string().parse().unwrap()
 }
 
-/// A policy with one of the document's rules and nothing else, for every tool.
+/// Returns a policy with one rule of the document alone, for every tool.
 fn alone(document: &Value, pointer: &str) -> Policy {
     let rule = document.pointer(pointer).unwrap();
     let section = pointer.rsplit('/').nth(1).unwrap();
@@ -28,7 +28,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_effect_is_that_of_evaluation(document in generate::document(), call in generate::call()) {
+    fn an_explanation_has_the_effect_of_evaluation(document in generate::document(), call in generate::call()) {
         let policy: Policy = document.to_json().parse().unwrap();
         let call = tool_call(&call);
         let evaluation = policy.evaluate(&call, NOW);
@@ -36,7 +36,7 @@ proptest! {
         prop_assert_eq!(explanation.effect(), evaluation.effect());
         let named_rule = evaluation.rule();
         prop_assert_eq!(explanation.rule(), named_rule.as_deref());
-        // The steps come to it by themselves.
+        // The steps lead to the same result.
         let rules = explanation.steps().iter().filter(|step| step.kind() != StepKind::Limits);
         let first = rules.clone().find(|step| step.outcome() == Outcome::Stops);
         prop_assert_eq!(first.and_then(|step| step.code()), evaluation.code());
@@ -49,9 +49,9 @@ proptest! {
         prop_assert!(data["steps"].as_array().unwrap().len() == 9 && text.lines().count() >= 10);
     }
 
-    /// Every rule says of itself what it decides where it stands alone.
+    /// The outcome of every rule is that of a policy with this rule alone.
     #[test]
-    fn each_rule_is_told_as_it_decides_alone(document in generate::document(), call in generate::call()) {
+    fn each_rule_is_explained_as_it_decides_alone(document in generate::document(), call in generate::call()) {
         let text = document.to_json();
         let (policy, document): (Policy, Value) = (text.parse().unwrap(), serde_json::from_str(&text).unwrap());
         let call = tool_call(&call);
@@ -61,24 +61,27 @@ proptest! {
                 continue;
             }
             let alone = alone(&document, rule.pointer());
-            prop_assert_eq!(alone.evaluate(&call, NOW).is_allowed(), rule.outcome() == Outcome::Passes, "{}", rule.pointer());
+            prop_assert_eq!(alone.evaluate(&call, NOW).is_allowed(), rule.outcome() == Outcome::Passes, "{}",
+                rule.pointer());
             for change in rule.changes().iter().filter(|change| !change.is_approval()) {
                 let changed = change.apply(&call, NOW);
-                prop_assert!(alone.evaluate(&changed.call(), changed.now()).is_allowed(), "{} {change}", rule.pointer());
+                prop_assert!(alone.evaluate(&changed.call(), changed.now()).is_allowed(), "{} {change}",
+                    rule.pointer());
             }
         }
     }
 
-    /// What the gate would answer is what its explanation says, and limits stand as they are told.
+    /// The explanation of a gate agrees with its decision and its limits.
     #[test]
-    fn a_gate_explains_what_it_would_decide(
+    fn a_gate_explains_its_next_decision(
         documents in generate::counting_documents(),
         calls in prop::collection::vec(generate::counted_call(), 1..8),
     ) {
         let [document, _] = documents;
-        let gate = Gate::builder().policy(document.to_json().parse::<Policy>().unwrap()).clock(ManualClock::new(NOW)).build();
+        let builder = || Gate::builder().clock(ManualClock::new(NOW));
+        let gate = builder().policy(document.to_json().parse::<Policy>().unwrap()).build();
         let mut kept = Vec::new();
-        let remote = Gate::builder().policy(gate.policy()).clock(ManualClock::new(NOW)).store(InProcess(MemoryStore::new())).build();
+        let remote = builder().policy(gate.policy()).store(InProcess(MemoryStore::new())).build();
         for call in &calls {
             let call = tool_call(call);
             let explanation = gate.explain(&call).unwrap();
@@ -105,11 +108,12 @@ fn reasons(explanation: &Explanation) -> Vec<(&str, Vec<String>)> {
 }
 
 #[test]
-fn all_reasons_are_told_with_the_nearest_changes() {
+fn all_reasons_are_listed_with_the_nearest_changes() {
     let policy = policy(&json!({ "version": "1", "default": "deny", "tools": {
         "p*": { "require": [{ "conditions": [{ "path": "args.ref", "op": "regex", "value": "^ORD-[0-9]{4}$" }] }] },
         "pay": {
-            "require": [{ "name": "currency", "conditions": [{ "path": "args.currency", "op": "eq", "value": "usd" }] }],
+            "require": [{ "name": "currency", "conditions": [{ "path": "args.currency", "op": "eq",
+                "value": "usd" }] }],
             "deny_if": [
                 { "conditions": [{ "path": "args.amount", "op": "gt", "value": 50000 }], "on_deny": "Too much." },
                 { "conditions": [{ "path": "time.hour", "op": "lt", "value": 12 }] },
@@ -147,7 +151,7 @@ fn all_reasons_are_told_with_the_nearest_changes() {
 }
 
 #[test]
-fn values_are_shown_to_those_alone_who_ask() {
+fn values_are_shown_only_on_request() {
     let policy = policy(&json!({ "version": "1", "default": "allow", "all_tools": { "deny_if": [
         { "conditions": [{ "path": "args.token", "op": "eq", "value_from": "context.token" }] },
         { "conditions": [{ "not": { "any": [{ "path": "call.user", "op": "neq", "value": "ada" }] } }] },
@@ -157,7 +161,7 @@ fn values_are_shown_to_those_alone_who_ask() {
     let masked = policy.explain(&call, NOW);
     let all = format!("{masked} {masked:?} {}", serde_json::to_value(&masked).unwrap());
     assert!(!all.contains("s3cret"), "{all}");
-    assert!(all.contains("\"ada\""), "who calls is no secret: {all}");
+    assert!(all.contains("\"ada\""), "the caller is not a secret: {all}");
     let shown = policy.explain_with_values(&call, NOW);
     assert!(shown.to_string().contains("found \"s3cret\", to compare with \"s3cret\""), "{shown}");
     let rule = &shown.steps()[6].rules()[1];
@@ -168,7 +172,7 @@ fn values_are_shown_to_those_alone_who_ask() {
 }
 
 #[test]
-fn limits_say_what_is_left_and_how_long_to_wait() {
+fn limits_show_the_rest_and_the_wait() {
     let policy = policy(&json!({ "version": "1", "default": "allow", "tools": { "pay": { "limits": [
         { "counter": "spend", "window": "minute", "max": 100, "scope": "grant", "amount_from": "args.amount" },
         { "counter": "sessions", "window": "minute", "max": 1, "scope": "session" },
@@ -181,7 +185,7 @@ fn limits_say_what_is_left_and_how_long_to_wait() {
     assert!(gate.check(&call(&first).session("s")).is_allowed());
 
     let explanation = gate.explain(&call(&second)).unwrap();
-    let told: Vec<_> = explanation
+    let found: Vec<_> = explanation
         .limits()
         .iter()
         .map(|limit| {
@@ -193,7 +197,7 @@ fn limits_say_what_is_left_and_how_long_to_wait() {
         })
         .collect();
     assert_eq!(
-        told,
+        found,
         [
             (Some(Code::Limit), Some("30".to_owned()), "args.amount at most 30 or wait 12s".to_owned()),
             (Some(Code::ScopeMissing), None, "call.session given".to_owned()),
@@ -209,7 +213,7 @@ fn limits_say_what_is_left_and_how_long_to_wait() {
 }
 
 #[test]
-fn without_a_policy_or_a_readable_call_the_first_step_tells() {
+fn a_missing_policy_or_a_malformed_call_is_explained_first() {
     let gate = Gate::builder().build();
     let arguments = json!([1]);
     let no_policy = gate.explain(&ToolCall::new("t", None::<&Value>)).unwrap();
@@ -221,10 +225,11 @@ fn without_a_policy_or_a_readable_call_the_first_step_tells() {
     assert_eq!(malformed.steps()[2].outcome(), Outcome::Stops);
 }
 
-/// The call is the agent's: a large one is explained in bounded time.
+/// An agent controls the size of a call, so explaining a large one takes bounded time.
 #[test]
-fn large_calls_and_policies_are_explained_soon() {
-    let rule = json!({ "conditions": [{ "path": "args.l[*]", "op": "in", "value": [1, "a"] }, { "path": "args.x", "op": "gt", "value": 1 }] });
+fn large_calls_and_policies_are_explained_in_bounded_time() {
+    let rule = json!({ "conditions": [{ "path": "args.l[*]", "op": "in", "value": [1, "a"] },
+        { "path": "args.x", "op": "gt", "value": 1 }] });
     let rules: Vec<_> = std::iter::repeat_n(rule, 100).collect();
     let policy =
         policy(&json!({ "version": "1", "default": "allow", "all_tools": { "deny_if": rules, "require": rules } }));

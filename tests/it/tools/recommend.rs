@@ -1,4 +1,5 @@
-//! Risk classes of tools, with the cases as data, and what the written policy lets through.
+//! Risk classes of tools, with the cases in `tests/data/recommend/`, and decisions of the written
+//! policy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ struct Case {
     class: String,
     severity: Option<String>,
     confidence: Option<String>,
-    /// All evidence, in its order.
+    /// All evidence, in order.
     words: Option<Vec<String>>,
 }
 
@@ -62,17 +63,17 @@ fn run(file: &str) {
 }
 
 #[test]
-fn names_tell_the_class() {
+fn names_give_the_class() {
     run("names.json");
 }
 
 #[test]
-fn descriptions_tell_the_class() {
+fn descriptions_give_the_class() {
     run("descriptions.json");
 }
 
 #[test]
-fn arguments_tell_the_class() {
+fn arguments_give_the_class() {
     run("arguments.json");
 }
 
@@ -81,9 +82,9 @@ fn annotations_raise_the_class() {
     run("annotations.json");
 }
 
-/// The tools of real servers, each read by a person. The lists themselves are shared between projects.
+/// Tools of real servers, each classified by a person. The lists are not part of the repository.
 #[test]
-fn real_servers_are_classed_as_a_person_would() {
+fn tools_of_real_servers_are_classed_as_by_a_person() {
     let Some(folder) = crate::language::vectors::shared("data/tools-list") else { return };
     let (mut server, mut tools) = (String::new(), 0);
     let mut expected: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
@@ -107,13 +108,13 @@ fn real_servers_are_classed_as_a_person_would() {
             found.map(|tool| (tool.name().to_owned(), tool.class().as_str().to_owned())).collect();
         assert_eq!(found, expected, "{server}");
         tools += found.len();
-        holds(&recommendation);
+        assert_restrictions(&recommendation);
     }
     assert!(tools > 130, "{tools}");
 }
 
-/// Every tool is restricted as its class is, by the engine itself.
-fn holds(recommendation: &Recommendation) {
+/// Asserts that the gate restricts every tool as its class requires.
+fn assert_restrictions(recommendation: &Recommendation) {
     let text = recommendation.write_policy().unwrap();
     let policy = recommendation.policy().unwrap_or_else(|error| panic!("{error}\n{text}"));
     let arguments = json!({});
@@ -151,7 +152,7 @@ fn holds(recommendation: &Recommendation) {
         assert_eq!(code, want, "{tool:?}\n{text}");
         assert_eq!(hidden, want == Some(Code::Hidden), "{tool:?}");
         if matches!(tool.class(), RiskClass::Write | RiskClass::Execute) {
-            assert!(!gate.check(&anonymous).is_allowed(), "without a grant nothing could be counted");
+            assert!(!gate.check(&anonymous).is_allowed(), "a call without a grant cannot be counted");
         }
     }
     let unknown = "a tool that is in no list";
@@ -250,10 +251,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn no_tool_is_callable_without_its_restriction(tools in proptest::collection::vec(tool(), 0..12)) {
+    fn every_tool_is_restricted_by_its_class(tools in proptest::collection::vec(tool(), 0..12)) {
         let recommendation = classify(&tools);
-        holds(&recommendation);
-        // What no entry can name is denied.
+        assert_restrictions(&recommendation);
+        // A tool that no entry can name is denied.
         let policy = recommendation.policy().unwrap();
         let named: BTreeSet<_> = recommendation.tools().iter().map(ToolClass::name).collect();
         for tool in &tools {
@@ -291,7 +292,7 @@ proptest! {
 }
 
 #[test]
-fn a_list_is_found_wherever_it_stands() {
+fn a_tool_list_is_found_in_every_form() {
     let tools = json!([{ "name": "get_x" }]);
     let answer = json!({ "jsonrpc": "2.0", "id": 1, "result": { "tools": tools } });
     for list in [tools.clone(), json!({ "tools": tools }), answer] {
@@ -311,7 +312,7 @@ fn a_list_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn no_tools_are_no_policy_that_allows() {
+fn an_empty_list_gives_a_policy_that_allows_nothing() {
     let recommendation = classify(&[]);
     let policy = recommendation.policy().unwrap();
     assert_eq!(policy.entries(), 0);
@@ -319,7 +320,7 @@ fn no_tools_are_no_policy_that_allows() {
 }
 
 #[test]
-fn what_is_wrong_with_a_list_is_told() {
+fn findings_name_the_faults_of_a_list() {
     let long = "g".repeat(257);
     let tools = [
         json!({ "description": "no name" }),
@@ -360,7 +361,7 @@ fn what_is_wrong_with_a_list_is_told() {
     assert!(shown[9].contains("\"twice\""), "{}", shown[9]);
     let classes: Vec<_> = recommendation.tools().iter().map(|tool| (tool.name(), tool.class())).collect();
     assert_eq!(classes, [("get_x", RiskClass::Other), ("twice", RiskClass::Destructive)]);
-    holds(&recommendation);
+    assert_restrictions(&recommendation);
     let policy = recommendation.policy().unwrap();
     for name in [&*long, "get_*", "get_y", "*"] {
         assert!(!policy.lists(name), "{name}");
@@ -370,22 +371,22 @@ fn what_is_wrong_with_a_list_is_told() {
 }
 
 #[test]
-fn odd_names_are_entries_of_their_own() {
+fn unusual_names_have_their_own_entries() {
     let names =
         ["get a", "get\"a", "get\\a", "get/a~b", "get\n", "get?a", "get[a]", "get.", "$get", "#get", "get-{a,b}"];
     let tools: Vec<_> = names.iter().map(|name| json!({ "name": name })).collect();
     let recommendation = classify(&tools);
-    holds(&recommendation);
+    assert_restrictions(&recommendation);
     assert_eq!(recommendation.count(RiskClass::Read), names.len());
     let hidden = classify(&[json!({ "name": "get\u{202e}x" }), json!({ "name": "größe" }), json!({ "name": "get😀" })]);
-    holds(&hidden);
+    assert_restrictions(&hidden);
     let text = hidden.write_policy().unwrap();
-    // What a person cannot see is escaped.
+    // Invisible characters are escaped.
     assert!(text.contains(r#""get\u202ex""#) && text.contains(r#""größe""#) && text.contains(r#""get\ud83d\ude00""#));
 }
 
 #[test]
-fn the_servers_texts_stay_out_of_the_policy() {
+fn texts_of_a_server_are_not_in_the_policy() {
     let tool = json!({
         "name": "get_x", "title": "INJECTED", "description": "Get x. INJECTED.",
         "inputSchema": { "properties": { "INJECTED": { "description": "INJECTED" } } }
@@ -401,7 +402,7 @@ fn many(count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn ten_thousand_tools_take_a_bounded_time() {
+fn ten_thousand_tools_take_bounded_time() {
     let tools = many(10_000);
     let begun = Instant::now();
     let recommendation = classify(&tools);
@@ -409,12 +410,12 @@ fn ten_thousand_tools_take_a_bounded_time() {
     let took = begun.elapsed();
     assert_eq!(policy.entries(), 10_000);
     println!("{took:?}, {} bytes", recommendation.write_policy().unwrap().len());
-    // A second or two unoptimised; far more only on a machine that is busy with other things.
+    // 1 s to 2 s without optimisation; the bound is for a busy machine.
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]
-fn past_the_bounds_of_a_policy_is_an_error() {
+fn a_list_beyond_the_bounds_of_a_policy_is_an_error() {
     let tools: Vec<_> = (0..100_001).map(|number| json!({ "name": format!("get_{number}") })).collect();
     let error = recommend::classify(&Value::from(tools.clone())).unwrap_err();
     assert_eq!(error, RecommendError::TooManyTools(100_001));
@@ -425,7 +426,7 @@ fn past_the_bounds_of_a_policy_is_an_error() {
 }
 
 #[test]
-fn an_absurd_schema_is_read_in_bounded_time() {
+fn an_extreme_schema_takes_bounded_time() {
     let mut deep = json!({ "properties": { "sql": {} } });
     for _ in 0..100 {
         deep = json!({ "properties": { "a": deep } });

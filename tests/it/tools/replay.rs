@@ -1,4 +1,4 @@
-//! Histories decided again: the same by the same policy, and by another what is told is true.
+//! Replays of histories: unchanged under the same policy, and under another with correct changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -24,36 +24,40 @@ fn log(records: &[AuditRecord]) -> Vec<u8> {
     log.into_inner()
 }
 
-/// What a replay has told, and its report.
+/// Returns the events of a replay, and its report.
 fn run(replay: Replay, history: &[u8]) -> (Vec<replay::Event>, Report) {
-    let mut told = Vec::new();
-    let hear = |one: &replay::Event| {
-        told.push(one.clone());
+    let mut events = Vec::new();
+    let on_event = |one: &replay::Event| {
+        events.push(one.clone());
         ControlFlow::Continue(())
     };
-    let report = replay.run(history, hear).unwrap();
-    (told, report)
+    let report = replay.run(history, on_event).unwrap();
+    (events, report)
 }
 
-fn changes(told: &[replay::Event]) -> BTreeMap<u64, Change> {
-    let change = |told: &replay::Event| {
-        if let replay::Event::Change(change) = told { Some((change.line, change.clone())) } else { None }
+fn changes(events: &[replay::Event]) -> BTreeMap<u64, Change> {
+    let change = |events: &replay::Event| {
+        if let replay::Event::Change(change) = events { Some((change.line, change.clone())) } else { None }
     };
-    told.iter().filter_map(change).collect()
+    events.iter().filter_map(change).collect()
 }
 
-fn untold(told: &[replay::Event]) -> BTreeMap<u64, Indeterminate> {
-    let one = |told: &replay::Event| {
-        if let replay::Event::Indeterminate(untold) = told { Some((untold.line, untold.clone())) } else { None }
+fn indeterminate(events: &[replay::Event]) -> BTreeMap<u64, Indeterminate> {
+    let one = |events: &replay::Event| {
+        if let replay::Event::Indeterminate(indeterminate) = events {
+            Some((indeterminate.line, indeterminate.clone()))
+        } else {
+            None
+        }
     };
-    told.iter().filter_map(one).collect()
+    events.iter().filter_map(one).collect()
 }
 
 fn findings(report: &Report) -> Vec<String> {
     report.findings().iter().map(ToString::to_string).collect()
 }
 
-/// Lives through a history, and gives the records of it, with arguments and without.
+/// Runs a history and returns its records, with arguments and without.
 fn live(documents: &[Document; 2], history: &[Event]) -> [Vec<AuditRecord>; 2] {
     [true, false].map(|with_arguments| {
         let (mut world, kept) = (World::of(documents), Kept::default());
@@ -61,7 +65,7 @@ fn live(documents: &[Document; 2], history: &[Event]) -> [Vec<AuditRecord>; 2] {
         let builder = builder.clock(world.clock.clone()).audit(kept.clone());
         world.gate = if with_arguments { builder.audit_arguments().build() } else { builder.build() };
         for event in history.iter().filter(|event| !matches!(event, Event::Swap)) {
-            // That an end could not be told to the store is in no log.
+            // No log records that the end of a call failed at the store.
             if let Event::End(_) = event {
                 world.store.set_down(false);
             }
@@ -75,17 +79,18 @@ fn live(documents: &[Document; 2], history: &[Event]) -> [Vec<AuditRecord>; 2] {
     })
 }
 
-/// By its own policy everything comes out alike; by another, what is told without arguments is what is told with them.
-fn is_true(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
+/// Under its own policy nothing changes. Under another, a replay without arguments reports the
+/// changes of a replay with them, or reports a call as indeterminate.
+fn is_consistent(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let [whole, bare] = live(documents, history);
     let [own, other] = documents.each_ref().map(|document| Policy::from_json(&document.to_json()).unwrap());
     let (whole, bare) = (log(&whole), log(&bare));
-    let (told, report) = run(Replay::new(own.clone()), &whole);
-    prop_assert!(report.is_same(), "{:?}\n{}", told, report);
-    let (told, report) = run(Replay::new(own), &bare);
-    prop_assert!(report.changed() + report.details() + report.found() == 0, "{:?}\n{}", told, report);
+    let (events, report) = run(Replay::new(own.clone()), &whole);
+    prop_assert!(report.is_same(), "{:?}\n{}", events, report);
+    let (events, report) = run(Replay::new(own), &bare);
+    prop_assert!(report.changed() + report.details() + report.found() == 0, "{:?}\n{}", events, report);
     let [(all, _), (some, report)] = [&whole, &bare].map(|log| run(Replay::new(other.clone()), log));
-    let (all, some, cannot) = (changes(&all), changes(&some), untold(&some));
+    let (all, some, cannot) = (changes(&all), changes(&some), indeterminate(&some));
     for (line, change) in &some {
         prop_assert_eq!(all.get(line), Some(change), "{}", report);
     }
@@ -103,21 +108,22 @@ fn is_true(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseE
 
 proptest! {
     #[test]
-    fn a_replay_tells_the_truth(
+    fn a_replay_reports_correct_changes(
         documents in (generate::document(), generate::document()).prop_map(|(one, two)| [one, two]),
         history in generate::history(),
     ) {
-        is_true(&documents, &history)?;
+        is_consistent(&documents, &history)?;
     }
 
     #[test]
-    fn a_replay_counts_alike(documents in generate::counting_documents(), history in generate::counted_history()) {
-        is_true(&documents, &history)?;
+    fn a_replay_counts_as_the_gate_did(documents in generate::counting_documents(),
+        history in generate::counted_history()) {
+        is_consistent(&documents, &history)?;
     }
 
-    /// Whatever the bytes are, they are read to their end.
+    /// A damaged log is read to its end.
     #[test]
-    fn no_damage_stops_a_replay(
+    fn a_damaged_log_does_not_stop_a_replay(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -136,12 +142,14 @@ fn sample_policy() -> Policy {
         "search": { "rate_limit": { "max": 2, "window": "minute", "scope": "grant" } },
         "pay": {
             "require_approval_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 10 }] }],
-            "limits": [{ "counter": "spend", "window": "day", "max": 100, "scope": "grant", "amount_from": "args.amount" }],
+            "limits": [{ "counter": "spend", "window": "day", "max": 100, "scope": "grant",
+                "amount_from": "args.amount" }],
         },
     }))
 }
 
-/// Three searches, of which the last is limited; a payment that is settled, one that is released, and one that a person approves.
+/// Returns the records of three searches, the last of which is limited, of a settled and a released
+/// payment, and of one that a person approves.
 fn sample_records(with_arguments: bool) -> Vec<AuditRecord> {
     let (kept, clock) = (Kept::default(), ManualClock::new(Timestamp::UNIX_EPOCH));
     let builder = Gate::builder().policy(sample_policy()).clock(clock.clone()).audit(kept.clone());
@@ -158,11 +166,11 @@ fn sample_records(with_arguments: bool) -> Vec<AuditRecord> {
     };
     permit(&ten).settle("70".parse().unwrap()).unwrap();
     permit(&five).release();
-    let Decision::RequireApproval(request) = gate.check(&call(&thirty)) else { panic!("asks") };
+    let Decision::RequireApproval(request) = gate.check(&call(&thirty)) else { panic!("the call needs approval") };
     drop(gate.check(&call(&ten)));
     clock.advance(std::time::Duration::from_secs(86_400));
     drop(request);
-    let Decision::RequireApproval(request) = gate.check(&call(&thirty)) else { panic!("asks") };
+    let Decision::RequireApproval(request) = gate.check(&call(&thirty)) else { panic!("the call needs approval") };
     gate.approve(request.approval().unwrap().id(), "bob").unwrap();
     drop(permit(&thirty));
     kept.take()
@@ -173,13 +181,13 @@ fn sample_log() -> Vec<u8> {
 }
 
 #[test]
-fn a_log_is_the_same_by_the_same_policy() {
-    let (told, report) = run(Replay::new(sample_policy()), &sample_log());
-    assert!(report.is_same() && told.is_empty(), "{told:?}");
+fn a_log_is_unchanged_under_the_same_policy() {
+    let (events, report) = run(Replay::new(sample_policy()), &sample_log());
+    assert!(report.is_same() && events.is_empty(), "{events:?}");
     assert_eq!((report.history(), report.calls(), report.unchanged()), ("log", 9, 9));
     let text = report.to_string();
     assert!(text.starts_with("9 calls in the log, by policy ") && text.contains("        9  decided alike"), "{text}");
-    // Bare records are as good.
+    // Records without a log are accepted too.
     let lines =
         sample_records(true).iter().map(|record| serde_json::to_string(record).unwrap() + "\n").collect::<String>();
     let (_, bare) = run(Replay::new(sample_policy()), lines.as_bytes());
@@ -187,14 +195,14 @@ fn a_log_is_the_same_by_the_same_policy() {
 }
 
 #[test]
-fn another_policy_changes_by_rule_tool_and_caller() {
+fn changes_are_counted_by_rule_tool_and_caller() {
     let strict = policy(&json!({
         "search": { "rate_limit": { "max": 1, "window": "minute", "scope": "grant" } },
         "pay": { "deny_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 25 }] }] },
     }));
-    let (told, report) = run(Replay::new(strict), &sample_log());
+    let (events, report) = run(Replay::new(strict), &sample_log());
     let changes: Vec<_> =
-        changes(&told).into_values().map(|it| (it.kind.as_str(), it.tool.clone(), it.rule().to_owned())).collect();
+        changes(&events).into_values().map(|it| (it.kind.as_str(), it.tool.clone(), it.rule().to_owned())).collect();
     let pay = "/tools/pay/deny_if/0";
     let want = [
         ("details", "search", ""),
@@ -214,45 +222,45 @@ fn another_policy_changes_by_rule_tool_and_caller() {
     assert_eq!(count(report.rules(), ChangeKind::Changed), [(pay.to_owned(), 2)]);
     assert_eq!(count(report.tools(), ChangeKind::Tightened), [("pay".to_owned(), 1), ("search".to_owned(), 1)]);
     assert_eq!(count(report.callers(), ChangeKind::Tightened), [("grant g-42".to_owned(), 2)]);
-    assert_eq!(count(report.callers(), ChangeKind::Details), [], "how limits stand is no change of a decision");
+    assert_eq!(count(report.callers(), ChangeKind::Details), [], "other limits are not a change of a decision");
     let written = serde_json::to_value(&report).unwrap();
     assert_eq!(
         (&written["details"], &written["changed"], &written["rules"][0]["kind"]),
         (&json!(5), &json!(4), &json!("otherwise"))
     );
-    // Of a policy that has decided nothing, nothing is decided again.
+    // A policy that decided no call of the log has nothing to replay.
     let (_, report) = run(Replay::new(sample_policy()).only(&policy(&json!({}))), &sample_log());
     assert_eq!((report.calls(), report.other()), (9, 9));
 }
 
-/// A person's approval counts as given, where the call has used it.
+/// A replay accepts the approval that a call has used.
 #[test]
-fn approvals_count_as_given() {
+fn used_approvals_count_in_a_replay() {
     let asks = |approvers: Value| {
         policy(
             &json!({ "search": {}, "pay": { "action": "require_approval", "approval": { "approvers": approvers } } }),
         )
     };
-    let (told, _) = run(Replay::new(asks(json!(["carl"]))), &sample_log());
-    let last = changes(&told).into_values().next_back().unwrap();
+    let (events, _) = run(Replay::new(asks(json!(["carl"]))), &sample_log());
+    let last = changes(&events).into_values().next_back().unwrap();
     assert_eq!((last.kind, &*last.now.decision), (ChangeKind::Details, "allow"), "{last:?}");
-    let asked = changes(&told).into_values().filter(|it| it.kind == ChangeKind::Tightened).count();
-    assert_eq!(asked, 3, "nobody was asked of these");
+    let asked = changes(&events).into_values().filter(|it| it.kind == ChangeKind::Tightened).count();
+    assert_eq!(asked, 3, "these calls had no approval");
 }
 
 #[test]
-fn what_arguments_are_needed_for_is_told() {
+fn rules_that_need_arguments_are_named() {
     let bare = log(&sample_records(false));
-    let (told, report) = run(Replay::new(sample_policy()), &bare);
+    let (events, report) = run(Replay::new(sample_policy()), &bare);
     // The searches have no arguments at all.
     assert_eq!((report.unchanged(), report.untold(), report.changed() + report.details()), (3, 6, 0), "{report}");
-    let first = untold(&told).into_values().next().unwrap();
+    let first = indeterminate(&events).into_values().next().unwrap();
     assert_eq!(
         (first.rule.as_deref(), first.needs.as_slice()),
         (Some("/tools/pay/require_approval_if/0"), &["args.amount".to_owned()][..])
     );
     assert_eq!(report.untold_rules()[0].name, "/tools/pay/require_approval_if/0 needs args.amount");
-    // Which arguments there are is known, and so is what asks for none.
+    // The names of arguments are recorded, and some rules need no arguments.
     let other = policy(&json!({
         "search": { "limits": [{ "counter": "c", "window": "day", "max": 1, "scope": ["grant", "args.q"] }] },
         "pay": {
@@ -266,22 +274,23 @@ fn what_arguments_are_needed_for_is_told() {
 }
 
 #[test]
-fn a_counter_that_has_missed_calls_is_uncertain() {
+fn a_counter_with_missing_calls_is_indeterminate() {
     let other = policy(&json!({
         "search": { "limits": [{ "counter": "shared", "window": "day", "max": 5, "scope": "grant" }] },
-        "pay": { "limits": [{ "counter": "shared", "window": "day", "max": 5, "scope": "grant", "amount_from": "args.amount" }] },
+        "pay": { "limits": [{ "counter": "shared", "window": "day", "max": 5, "scope": "grant",
+            "amount_from": "args.amount" }] },
     }));
     let mut records = sample_records(false);
     let search = records[1].clone();
     records.push(search);
-    let (told, report) = run(Replay::new(other), &log(&records));
-    let last = untold(&told).into_values().next_back().unwrap();
+    let (events, report) = run(Replay::new(other), &log(&records));
+    let last = indeterminate(&events).into_values().next_back().unwrap();
     assert_eq!(last.to_string(), "/tools/search/limits/0 counts by `shared`, which has missed calls");
     assert_eq!((report.untold(), report.details(), report.changed()), (7, 2, 1), "{report}");
 }
 
 #[test]
-fn a_broken_log_goes_on_with_the_rest() {
+fn a_replay_continues_after_a_broken_line() {
     let whole = sample_log();
     let lines: Vec<Vec<u8>> = whole.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     let broken = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
@@ -319,14 +328,14 @@ fn a_broken_log_goes_on_with_the_rest() {
         assert_eq!((findings, calls), (want.into_iter().map(str::to_owned).collect(), left), "{name}");
     }
     let torn = [&lines[0][..], b"x\n", &lines[1..].concat()].concat();
-    let (told, report) = run(Replay::new(sample_policy()).stop_at_finding(), &torn);
-    assert_eq!((told.len(), report.calls(), report.found()), (1, 0, 1));
+    let (events, report) = run(Replay::new(sample_policy()).stop_at_finding(), &torn);
+    assert_eq!((events.len(), report.calls(), report.found()), (1, 0, 1));
     let stopped = Replay::new(policy(&json!({}))).run(&whole[..], |_| ControlFlow::Break(())).unwrap();
     assert_eq!(stopped.calls(), 1);
 }
 
 #[test]
-fn bare_records_are_read_line_by_line() {
+fn records_without_a_log_are_read_line_by_line() {
     let record = serde_json::to_string(&sample_records(true)[1]).unwrap();
     let text = format!("{record}\n\nnothing\n{record}");
     let report = run(Replay::new(sample_policy()), text.as_bytes()).1;
@@ -343,17 +352,17 @@ fn sample(name: &str) -> String {
 }
 
 #[test]
-fn traces_are_compared_with_kept_answers() {
+fn traces_are_compared_with_stored_answers() {
     for (name, broken) in [("read-only", 0), ("code-generator", 0), ("search-budget", 0), ("payments", 2)] {
         let own: Policy = sample(&format!("{name}.json")).parse().unwrap();
         let answers = sample(&format!("{name}.expected.jsonl"));
         let trace = sample(&format!("{name}.jsonl"));
         let replay = Replay::new(own.clone()).answers(Cursor::new(answers));
-        let (told, report) = run(replay, trace.as_bytes());
+        let (events, report) = run(replay, trace.as_bytes());
         assert_eq!(
             (report.changed() + report.details() + report.steps(), report.uncompared(), report.found()),
             (0, 0, broken),
-            "{name}: {told:?}"
+            "{name}: {events:?}"
         );
         assert!(report.unchanged() > 10 && report.history() == "trace");
         let (_, beside) = run(Replay::new(own.clone()).against(own), trace.as_bytes());
@@ -366,17 +375,17 @@ fn traces_are_compared_with_another_policy() {
     let [own, other] =
         ["code-generator.json", "code-generator.candidate.json"].map(|file| sample(file).parse::<Policy>().unwrap());
     let trace = sample("code-generator.jsonl");
-    let (told, report) = run(Replay::new(other.clone()).against(own.clone()), trace.as_bytes());
+    let (events, report) = run(Replay::new(other.clone()).against(own.clone()), trace.as_bytes());
     let [stops, passes] = [ChangeKind::Tightened, ChangeKind::Loosened]
         .map(|kind| report.rules().iter().filter(|it| it.kind == Some(kind)).map(|it| it.count).sum::<u64>());
     assert!(stops > 0, "{report}");
-    assert!(changes(&told).values().all(|it| !it.tool.is_empty() || it.kind == ChangeKind::Details), "{told:?}");
-    // The other way round, what was stopped passes.
+    assert!(changes(&events).values().all(|it| !it.tool.is_empty() || it.kind == ChangeKind::Details), "{events:?}");
+    // In the other direction, the stopped calls pass.
     let (_, back) = run(Replay::new(own.clone()).against(other), trace.as_bytes());
     let passes_back: u64 =
         back.rules().iter().filter(|it| it.kind == Some(ChangeKind::Loosened)).map(|it| it.count).sum();
     assert_eq!((stops, back.changed()), (passes_back, report.changed()), "{passes}");
-    // Alone, there is nothing to compare it with; answers that are missing are missed.
+    // Without answers or another policy there is nothing to compare. Missing answers are reported.
     let (_, alone) = run(Replay::new(own.clone()), trace.as_bytes());
     assert!(alone.unchanged() == 0 && alone.uncompared() > 10, "{alone}");
     let (_, short) = run(Replay::new(own).answers(Cursor::new("")), trace.as_bytes());

@@ -1,4 +1,4 @@
-//! The sample traces of the examples have the answers that stand beside them.
+//! The sample traces of the examples have the answers in the files beside them.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn run(name: &str) -> usize {
     let answers: Vec<_> = answers.map(|(line, answer)| (line, serde_json::to_value(answer).unwrap())).collect();
     let expected: Vec<Value> =
         read(".expected.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(answers.len(), expected.len(), "{name}: as many answers as expected");
+    assert_eq!(answers.len(), expected.len(), "{name}: the number of answers");
     for ((line, answer), expected) in answers.iter().zip(&expected) {
         assert!(contains(answer, expected), "{name}\n  step   {line}\n  want   {expected}\n  answer {answer}");
     }
@@ -33,51 +33,51 @@ fn run(name: &str) -> usize {
 }
 
 #[test]
-fn read_only() {
+fn read_only_sample_has_its_answers() {
     assert!(run("read-only") > 50);
 }
 
 #[test]
-fn code_generator() {
+fn code_generator_sample_has_its_answers() {
     assert!(run("code-generator") > 90);
 }
 
 #[test]
-fn payments() {
+fn payments_sample_has_its_answers() {
     assert!(run("payments") > 190);
 }
 
 #[test]
-fn search_budget() {
+fn search_budget_sample_has_its_answers() {
     assert!(run("search-budget") > 45);
 }
 
 #[test]
-fn helpdesk_of_intercept() {
+fn intercept_helpdesk_sample_has_its_answers() {
     assert!(run("helpdesk.intercept") > 15);
 }
 
-/// A candidate beside it changes no answer, and differs where it was written to.
+/// A shadow policy changes no answer, and its report has the intended differences.
 #[test]
-fn a_candidate_for_the_code_generator() {
+fn a_shadow_of_the_code_generator_reports_its_differences() {
     let read = |name: &str| {
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name)).unwrap()
     };
     let runner = || Runner::new(read("code-generator.json").parse().unwrap());
-    let (mut alone, mut tried) = (runner(), runner());
-    tried.gate().start_shadow(Shadow::new(read("code-generator.candidate.json").parse().unwrap()));
+    let (mut alone, mut shadowed) = (runner(), runner());
+    shadowed.gate().start_shadow(Shadow::new(read("code-generator.candidate.json").parse().unwrap()));
     for line in read("code-generator.jsonl").lines() {
         let answer = |runner: &mut Runner| serde_json::to_value(runner.answer(line)).unwrap();
-        assert_eq!(answer(&mut tried), answer(&mut alone), "{line}");
+        assert_eq!(answer(&mut shadowed), answer(&mut alone), "{line}");
     }
-    let report = tried.gate().stop_shadow().unwrap();
+    let report = shadowed.gate().stop_shadow().unwrap();
     let rules: Vec<_> = report.rules().map(|(kind, rule, _)| (kind, rule)).collect();
     for rule in ["limits/0", "require/0"] {
         assert!(rules.contains(&(DifferenceKind::Tightened, &*format!("/tools/generate_code/{rule}"))), "{rules:?}");
     }
     assert!(
         rules.contains(&(DifferenceKind::Loosened, "/tools/generate_code/require/1")),
-        "a longer prompt: {rules:?}"
+        "a longer prompt is allowed: {rules:?}"
     );
     assert!(report.agreed() > report.differed());
 }

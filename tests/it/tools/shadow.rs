@@ -1,9 +1,7 @@
-//! Candidates beside the policy in force.
+//! Shadow policies beside the policy in force.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReserveRequ
 use toolgate::{AsyncPermit, Decision, Gate, Grants, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 use crate::model::kept_records::Kept;
+use crate::polling::ready;
 use toolgate::trace::FaultStore;
 
 /// A Thursday morning.
@@ -23,7 +22,7 @@ fn policy(tools: &Value) -> Policy {
     Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": tools })).unwrap()
 }
 
-/// So many calls a day, and as many at once.
+/// A policy with a daily budget and a bound on calls in flight, both of `max`.
 fn limited(max: u32) -> Policy {
     policy(&json!({ "t": { "limits": [
         { "counter": "spend", "window": "day", "max": max, "scope": "grant", "amount_from": "args.amount" },
@@ -35,30 +34,22 @@ fn gate(policy: Policy) -> Gate {
     Gate::builder().policy(policy).clock(ManualClock::new(START)).build()
 }
 
-/// A candidate whose differences are kept.
+/// Returns a shadow policy whose differences are kept.
 fn candidate(policy: Policy) -> (Shadow, Arc<Mutex<Vec<Difference>>>) {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let keep = Arc::clone(&heard);
+    let differences = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&differences);
     let candidate = Shadow::new(policy).on_difference(move |difference| keep.lock().unwrap().push(difference.clone()));
-    (candidate, heard)
+    (candidate, differences)
 }
 
-/// What a policy has used of its counters in a store, as texts.
+/// Returns the used amounts of the counters of a policy, as texts.
 fn used(policy: &Policy, store: &Arc<FaultStore>, call: &ToolCall<'_>) -> Vec<String> {
     let gate = Gate::builder().policy(policy.clone()).store(Arc::clone(store)).clock(ManualClock::new(START)).build();
     gate.usage(call).unwrap().iter().map(|state| state.used().to_string()).collect()
 }
 
-fn now<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("a store in the process answers at once"),
-    }
-}
-
 #[test]
-fn differences_are_told_by_kind_and_rule() {
+fn differences_are_reported_by_kind_and_rule() {
     let in_force = policy(&json!({
         "same": {}, "stricter": {}, "asked": {},
         "laxer": { "action": "deny", "reason": "No." },
@@ -73,13 +64,13 @@ fn differences_are_told_by_kind_and_rule() {
     }));
     let gate = gate(in_force.clone());
     assert!(gate.shadow_report().is_none() && gate.stop_shadow().is_none());
-    let (candidate, heard) = candidate(next.clone());
+    let (candidate, differences) = candidate(next.clone());
     assert!(gate.start_shadow(candidate).is_none());
     let arguments = json!({ "secret": 1 });
     for tool in ["same", "laxer", "stricter", "asked", "moved", "full", "full", "unknown"] {
         drop(gate.check(&ToolCall::new(tool, &arguments).user("ann")));
     }
-    let told: Vec<_> = heard.lock().unwrap().iter().map(|it| format!("{} {}", it.kind(), it.rule())).collect();
+    let found: Vec<_> = differences.lock().unwrap().iter().map(|it| format!("{} {}", it.kind(), it.rule())).collect();
     let want = [
         "passes /tools/laxer/action",
         "stops /tools/stricter/action",
@@ -88,7 +79,7 @@ fn differences_are_told_by_kind_and_rule() {
         "passes /tools/full/limits/0",
         "passes /tools/full/limits/0",
     ];
-    assert_eq!(told, want);
+    assert_eq!(found, want);
     let report = gate.shadow_report().unwrap();
     assert_eq!((report.agreed(), report.differed(), report.policy()), (2, 6, next.digest()));
     let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
@@ -109,24 +100,24 @@ fn differences_are_told_by_kind_and_rule() {
     assert_eq!(gate.stop_shadow(), Some(report));
     assert!(gate.shadow_report().is_none());
 
-    let heard = heard.lock().unwrap();
-    let (ours, theirs) = (heard[1].in_force(), heard[1].candidate());
+    let differences = differences.lock().unwrap();
+    let (ours, theirs) = (differences[1].in_force(), differences[1].candidate());
     assert_eq!((ours.policy(), theirs.policy()), (Some(in_force.digest()), Some(next.digest())));
     assert_eq!(
         (ours.tool(), theirs.tool(), ours.id(), ours.time()),
         (Some("stricter"), Some("stricter"), theirs.id(), START)
     );
     assert_eq!((ours.message(), theirs.message()), (None, Some("Not any more.")));
-    assert_eq!((ours.arguments(), theirs.arguments()), (None, None), "no values");
-    for difference in heard.iter() {
+    assert_eq!((ours.arguments(), theirs.arguments()), (None, None), "no values of arguments are recorded");
+    for difference in differences.iter() {
         let text = serde_json::to_string(difference).unwrap();
         assert_eq!(serde_json::from_str::<Difference>(&text).unwrap(), *difference, "{text}");
     }
-    assert!(gate.pending().unwrap().is_empty(), "a candidate asks nobody");
+    assert!(gate.pending().unwrap().is_empty(), "a shadow policy asks for no approval");
 }
 
 #[test]
-fn a_candidate_counts_apart_and_follows_what_becomes_of_calls() {
+fn a_shadow_has_its_own_counters_and_follows_each_call() {
     let (in_force, next) = (limited(100), limited(5));
     let store = Arc::new(FaultStore::default());
     let gate = gate(in_force);
@@ -139,7 +130,7 @@ fn a_candidate_counts_apart_and_follows_what_becomes_of_calls() {
     };
     let used = || used(&next, &store, &call);
     let (released, mut settled, ended) = (permit(), permit(), permit());
-    assert_eq!(used(), ["4", "2"], "the third has no room there");
+    assert_eq!(used(), ["4", "2"], "the third call has no room in the shadow");
     ended.end();
     assert_eq!(used(), ["4", "2"]);
     settled.settle("3".parse().unwrap()).unwrap();
@@ -152,19 +143,19 @@ fn a_candidate_counts_apart_and_follows_what_becomes_of_calls() {
     assert_eq!(real, ["5", "0"]);
     let report = gate.shadow_report().unwrap();
     assert_eq!((report.agreed(), report.differed()), (2, 1));
-    // What was let pass before the end of the trial is followed on.
+    // A call from before the end of the shadow is still followed.
     let late = permit();
     assert_eq!(used(), ["5", "1"]);
     gate.stop_shadow();
     late.release();
     assert_eq!(used(), ["3", "0"]);
     drop(permit());
-    assert_eq!(used(), ["3", "0"], "and nothing after it");
+    assert_eq!(used(), ["3", "0"], "later calls are not followed");
 }
 
-/// A call that the gate stops stays spent with the candidate, and is not in flight.
+/// A call that the gate stops stays spent in the shadow, and is not in flight there.
 #[test]
-fn what_only_the_candidate_lets_pass_stays_spent() {
+fn a_call_allowed_only_by_the_shadow_stays_spent() {
     let (store, next) = (Arc::new(FaultStore::default()), limited(5));
     let gate = gate(limited(1));
     gate.start_shadow(Shadow::new(next.clone()).store(Arc::clone(&store)));
@@ -175,27 +166,27 @@ fn what_only_the_candidate_lets_pass_stays_spent() {
 }
 
 #[test]
-fn an_approval_counts_for_the_candidate_too() {
+fn an_approval_counts_for_the_shadow_too() {
     let asks = json!({ "t": { "action": "require_approval", "limits": [
         { "counter": "c", "window": "day", "max": 1, "scope": "grant" }] } });
     let gate = gate(policy(&asks));
-    let (same, heard) = candidate(policy(&asks));
+    let (same, differences) = candidate(policy(&asks));
     gate.start_shadow(same);
     let arguments = json!({});
     let call = ToolCall::new("t", &arguments).grant("g");
-    let Decision::RequireApproval(request) = gate.check(&call) else { panic!("an approval") };
-    assert_eq!(gate.pending().unwrap().len(), 1, "the gate's own request alone");
+    let Decision::RequireApproval(request) = gate.check(&call) else { panic!("the call needs approval") };
+    assert_eq!(gate.pending().unwrap().len(), 1, "only the gate makes a request");
     gate.approve(request.approval().unwrap().id(), "ann").unwrap();
-    let Decision::Allow(permit) = gate.check(&call) else { panic!("approved") };
+    let Decision::Allow(permit) = gate.check(&call) else { panic!("the call is approved") };
     permit.release();
-    assert!(gate.check(&call).is_allowed(), "the approval and the quota were given back");
-    // Both are full now.
+    assert!(gate.check(&call).is_allowed(), "the approval and the charge were restored");
+    // Both counters are full now.
     assert_eq!(gate.check(&call).as_str(), "rate_limited");
-    assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
+    assert!(differences.lock().unwrap().is_empty(), "{differences:?}");
     assert_eq!(gate.shadow_report().unwrap().agreed(), 4);
 }
 
-/// A store that fails, or worse.
+/// A store that fails or panics.
 #[derive(Default)]
 struct Broken {
     panics: AtomicBool,
@@ -227,31 +218,32 @@ impl CounterStore for Broken {
 }
 
 #[test]
-fn a_candidate_that_fails_changes_nothing() {
+fn a_failing_shadow_changes_nothing() {
     let store = Arc::new(Broken::default());
     let gate = gate(limited(100));
-    let (failing, heard) = candidate(limited(100));
+    let (failing, differences) = candidate(limited(100));
     gate.start_shadow(failing.store(Arc::clone(&store)));
     let arguments = json!({ "amount": 1 });
     let call = ToolCall::new("t", &arguments).grant("g");
     for panics in [false, true] {
         store.panics.store(panics, Ordering::Relaxed);
-        let Decision::Allow(permit) = gate.check(&call) else { panic!("allowed") };
+        let Decision::Allow(permit) = gate.check(&call) else { panic!("there is room") };
         permit.release();
     }
-    let heard = heard.lock().unwrap();
-    let told: Vec<_> = heard.iter().map(|it| (it.kind(), it.rule(), it.candidate().failure().unwrap())).collect();
+    let differences = differences.lock().unwrap();
+    let found: Vec<_> =
+        differences.iter().map(|it| (it.kind(), it.rule(), it.candidate().failure().unwrap())).collect();
     let unavailable = "the counter store is unavailable";
-    assert_eq!(told[0], (DifferenceKind::Errored, "/tools/t/limits/0", unavailable));
-    assert_eq!(told[1].0, DifferenceKind::Errored);
-    assert!(told[1].2.contains("panicked"), "{told:?}");
+    assert_eq!(found[0], (DifferenceKind::Errored, "/tools/t/limits/0", unavailable));
+    assert_eq!(found[1].0, DifferenceKind::Errored);
+    assert!(found[1].2.contains("panicked"), "{found:?}");
     assert_eq!(gate.usage(&call).unwrap()[0].used().micros(), 0);
 
-    // Nor does one who hears of differences badly, or ends the trial at the first.
+    // Nor does a callback that panics, or that stops the shadow.
     let ended = Arc::new(gate.clone());
     let ender = Arc::clone(&ended);
-    let hasty = Shadow::new(policy(&json!({}))).on_difference(move |_| drop(ender.stop_shadow()));
-    gate.start_shadow(hasty);
+    let stopping = Shadow::new(policy(&json!({}))).on_difference(move |_| drop(ender.stop_shadow()));
+    gate.start_shadow(stopping);
     assert!(gate.check(&call).is_allowed() && gate.shadow_report().is_none());
     gate.start_shadow(Shadow::new(policy(&json!({}))).on_difference(|_| panic!("on purpose")));
     assert!(gate.check(&call).is_allowed());
@@ -259,7 +251,7 @@ fn a_candidate_that_fails_changes_nothing() {
 }
 
 #[test]
-fn a_trial_goes_on_across_a_network_and_over_policies() {
+fn a_shadow_works_with_an_async_store_and_replaced_policies() {
     let (store, next) = (Arc::new(FaultStore::default()), limited(5));
     let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
     let gate = builder.store(InProcess(MemoryStore::new())).build();
@@ -267,20 +259,20 @@ fn a_trial_goes_on_across_a_network_and_over_policies() {
     let arguments = json!({ "amount": 2 });
     let call = ToolCall::new("t", &arguments).grant("g");
     let permit = || -> AsyncPermit {
-        match now(gate.check_async(&call)) {
+        match ready(gate.check_async(&call)) {
             Decision::Allow(permit) => permit,
             other => panic!("{other:?}"),
         }
     };
     let (one, mut two) = (permit(), permit());
     assert_eq!(used(&next, &store, &call), ["4", "2"]);
-    now(one.release()).unwrap();
-    now(two.settle("5".parse().unwrap())).unwrap();
-    now(two.end()).unwrap();
+    ready(one.release()).unwrap();
+    ready(two.settle("5".parse().unwrap())).unwrap();
+    ready(two.end()).unwrap();
     assert_eq!(used(&next, &store, &call), ["5", "0"]);
     drop(permit());
     gate.replace_policy(None);
-    assert!(!now(gate.check_async(&call)).is_allowed());
+    assert!(!ready(gate.check_async(&call)).is_allowed());
     let report = gate.stop_shadow().unwrap();
     let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
     assert_eq!(
@@ -290,9 +282,9 @@ fn a_trial_goes_on_across_a_network_and_over_policies() {
 }
 
 #[test]
-fn grants_try_candidates_out_by_name() {
+fn grants_have_shadows_for_each_policy() {
     let grants = Grants::new();
-    assert!(!grants.start_shadow("reader", Shadow::new(policy(&json!({})))), "there is no such policy");
+    assert!(!grants.start_shadow("reader", Shadow::new(policy(&json!({})))), "the policy does not exist");
     for name in ["reader", "writer"] {
         grants.replace_policy(name, policy(&json!({ "t": {} })));
         grants.grant(name, None, name, None).unwrap();
@@ -308,12 +300,12 @@ fn grants_try_candidates_out_by_name() {
     assert_eq!(grants.stop_shadow("reader"), Some(report));
     assert!(grants.start_shadow("reader", Shadow::new(policy(&json!({})))));
     grants.remove_policy("reader");
-    assert!(grants.shadow_report("reader").is_none(), "a trial ends with the policy");
+    assert!(grants.shadow_report("reader").is_none(), "a shadow ends with its policy");
 }
 
-/// Under the candidate the call would not have been made either.
+/// The call would not have been made under the shadow policy either.
 #[test]
-fn what_cannot_be_recorded_is_given_back_to_the_candidate() {
+fn an_unrecorded_call_is_released_in_the_shadow() {
     let (store, kept) = (Arc::new(FaultStore::default()), Kept::default());
     let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
     let gate = builder.audit(kept.clone()).require_audit().build();
@@ -327,7 +319,7 @@ fn what_cannot_be_recorded_is_given_back_to_the_candidate() {
 }
 
 #[test]
-fn candidates_come_and_go_while_calls_run() {
+fn shadows_can_be_replaced_while_calls_run() {
     let gate = gate(limited(1_000_000));
     let stop = AtomicBool::new(false);
     let made = thread::scope(|scope| {
@@ -347,11 +339,11 @@ fn candidates_come_and_go_while_calls_run() {
                 })
             })
             .collect();
-        let mut judged = 0;
+        let mut compared = 0;
         for round in 0..100 {
             let max = if round % 2 == 0 { 1 } else { 1_000_000 };
             if let Some(report) = gate.start_shadow(Shadow::new(limited(max))) {
-                judged += report.agreed() + report.differed();
+                compared += report.agreed() + report.differed();
             }
             gate.replace_policy(limited(1_000_000 + round));
             thread::sleep(Duration::from_micros(200));
@@ -359,7 +351,7 @@ fn candidates_come_and_go_while_calls_run() {
         assert!(gate.stop_shadow().is_some());
         stop.store(true, Ordering::Relaxed);
         let made: u64 = calls.into_iter().map(|thread| thread.join().unwrap()).sum();
-        assert!(judged <= made);
+        assert!(compared <= made);
         made
     });
     let used: u64 = (0..3)
@@ -374,7 +366,7 @@ fn candidates_come_and_go_while_calls_run() {
 }
 
 #[test]
-fn a_report_is_bounded() {
+fn a_report_has_a_bounded_number_of_rules() {
     let tools: serde_json::Map<String, Value> =
         (0..1100).map(|index| (format!("t{index}"), json!({ "action": "deny" }))).collect();
     let gate = gate("{\"version\":\"1\",\"default\":\"allow\"}".parse().unwrap());
@@ -387,9 +379,9 @@ fn a_report_is_bounded() {
     assert_eq!((report.differed(), report.rules().len()), (1100, 1024));
 }
 
-/// What the store did not hear of is settled again, and the candidate counts what it is settled to in the end.
+/// A failed settlement is repeated, and the shadow counts the final one.
 #[test]
-fn a_settlement_that_failed_is_none_for_the_candidate() {
+fn a_failed_settlement_is_not_followed_by_the_shadow() {
     let policy = limited(50);
     let (store, apart) = (Arc::new(FaultStore::default()), Arc::new(FaultStore::default()));
     let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store));
@@ -397,7 +389,7 @@ fn a_settlement_that_failed_is_none_for_the_candidate() {
     gate.start_shadow(Shadow::new(policy.clone()).store(Arc::clone(&apart)));
     let arguments = json!({ "amount": 10 });
     let call = ToolCall::new("t", &arguments).grant("g");
-    let Decision::Allow(mut permit) = gate.check(&call) else { panic!("it has room") };
+    let Decision::Allow(mut permit) = gate.check(&call) else { panic!("there is room") };
     store.set_down(true);
     assert!(permit.settle("5".parse().unwrap()).is_err());
     store.set_down(false);

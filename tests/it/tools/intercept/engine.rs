@@ -1,6 +1,6 @@
-//! What the engine of Intercept does, written down as naively as may be: it judges that no translation is laxer.
+//! A naive model of the engine of Intercept, to test that no translated policy is laxer.
 //!
-//! One window, no clock: those are for the vectors.
+//! It has one window and no clock, which the vectors cover.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ struct Engine {
     counters: HashMap<String, i64>,
 }
 
-/// What a call has reserved, by counter.
+/// The reserved amounts of a call, by counter.
 type Reserved = Vec<(String, i64)>;
 
 impl Engine {
@@ -38,14 +38,14 @@ impl Engine {
         let mut reserved = Reserved::new();
         for (rule, scope) in rules.iter().filter(|(rule, _)| rule["state"].is_object()) {
             if !self.reserve(rule, scope, args, &mut reserved) {
-                self.give_back(&reserved);
+                self.release(&reserved);
                 return None;
             }
         }
         Some(reserved)
     }
 
-    fn give_back(&mut self, reserved: &Reserved) {
+    fn release(&mut self, reserved: &Reserved) {
         for (key, amount) in reserved {
             *self.counters.entry(key.clone()).or_default() -= amount;
         }
@@ -115,7 +115,7 @@ impl Engine {
     }
 }
 
-/// As Go writes them, and the same with ASCII classes written out.
+/// Expressions in the syntax of Go, and the same with their ASCII classes written out.
 const REGEXES: [(&str, &str); 4] =
     [(r"^\w+$", "^[0-9A-Za-z_]+$"), (r"\d", "[0-9]"), (r"^[^\s[]", r"^[^\t\n\f\r \[]"), ("(?i)A", "(?i)A")];
 
@@ -145,7 +145,7 @@ fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// As Go prints it.
+/// Formats a value as Go does.
 fn printed(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
@@ -205,14 +205,15 @@ fn condition() -> impl Strategy<Value = Value> {
     let asked = prop_oneof![
         4 => (prop::sample::select(vec!["eq", "neq", "contains"]), scalar()),
         3 => (prop::sample::select(vec!["in", "not_in"]), prop::collection::vec(scalar(), 1..4).prop_map(Value::Array)),
-        3 => (prop::sample::select(vec!["lt", "lte", "gt", "gte"]), prop::sample::select(vec![json!(0), json!(1), json!(1.5), json!(3)])),
+        3 => (prop::sample::select(vec!["lt", "lte", "gt", "gte"]),
+            prop::sample::select(vec![json!(0), json!(1), json!(1.5), json!(3)])),
         1 => (Just("exists"), any::<bool>().prop_map(Value::Bool)),
         1 => (Just("regex"), prop::sample::select(REGEXES.map(|(source, _)| json!(source)).to_vec())),
     ];
     (path(), asked).prop_map(made)
 }
 
-/// A bound on a counter that may be kept.
+/// A bound on a counter, which may exist.
 fn bound() -> impl Strategy<Value = Value> {
     let path = prop::sample::select(vec!["state.t.c", "state.u.c", "state._global.c", "state.t._rate_hour"]);
     let value = prop::sample::select(vec![json!(0), json!(1), json!(2), json!(2.5), json!(5), json!(9)]);
@@ -238,7 +239,8 @@ fn rule(scope: &'static str) -> impl Strategy<Value = Value> {
         json!({ "name": "own", "conditions": conditions, "state": state })
     });
     prop_oneof![
-        8 => prop::collection::vec(condition(), 1..3).prop_map(|conditions| json!({ "name": "asks", "conditions": conditions })),
+        8 => prop::collection::vec(condition(), 1..3).prop_map(|conditions| json!({ "name": "asks",
+            "conditions": conditions })),
         4 => own,
         2 => (1..4).prop_map(|count| json!({ "name": "rate", "rate_limit": format!("{count}/hour") })),
         1 => bound().prop_map(|bound| json!({ "name": "looks", "conditions": [bound] })),
@@ -262,7 +264,7 @@ fn calls() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
 }
 
 #[test]
-fn no_translation_is_laxer() {
+fn no_translated_policy_is_laxer() {
     let [documents, both, stricter] = [const { AtomicUsize::new(0) }; 3];
     let count = |what: &AtomicUsize| what.fetch_add(1, Ordering::Relaxed);
     let config = ProptestConfig {
@@ -283,16 +285,17 @@ fn no_translation_is_laxer() {
             let here = gate.check(&ToolCall::new(tool, args));
             match (there, here) {
                 (Some(_), Decision::Allow(_)) => drop(count(&both)),
-                // So that the counters of both go on alike.
+                // The counters of both must stay equal.
                 (Some(reserved), _) => {
-                    engine.give_back(&reserved);
+                    engine.release(&reserved);
                     count(&stricter);
                 }
-                (None, here) => prop_assert!(!here.is_allowed(), "{tool} {args} is denied there, and here {here:?}"),
+                (None, here) => prop_assert!(!here.is_allowed(),
+                    "{tool} {args} is denied by the engine, and here {here:?}"),
             }
         }
     });
     let [documents, both, stricter] = [documents, both, stricter].map(AtomicUsize::into_inner);
-    println!("{documents} documents: {both} calls are allowed by both, {stricter} only there");
-    assert!(both > 4 * stricter, "{both} calls are allowed by both, {stricter} only there");
+    println!("{documents} documents: {both} calls are allowed by both, {stricter} by the engine only");
+    assert!(both > 4 * stricter, "{both} calls are allowed by both, {stricter} by the engine only");
 }

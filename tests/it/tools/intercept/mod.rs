@@ -1,4 +1,5 @@
-//! Documents of Intercept: the vectors of its own engine where they are at hand, and the project's own cases.
+//! Policies of Intercept: the vectors of its engine where they are available, and the cases of this
+//! project.
 
 mod engine;
 
@@ -15,7 +16,7 @@ use toolgate::{Code, Decision, Gate, ManualClock, Permit, Policy, PolicyError, T
 use crate::yaml;
 use toolgate::trace::FaultStore;
 
-/// What the engine was seen to do.
+/// Recorded behaviour of the engine of Intercept.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vectors {
@@ -87,18 +88,19 @@ struct ListFilter {
     _note: String,
 }
 
-/// How a vector differs, where it does so on purpose: each time it is stricter here.
+/// An intended difference from a vector. This crate is stricter in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stricter {
     /// The document is refused.
     Refused,
-    /// A call that passed there is stopped here.
+    /// An allowed call is stopped.
     Stops,
-    /// A counter stands higher here.
+    /// A counter is higher.
     Counts,
 }
 
-/// By the beginning of a vector's id: how it differs, and the number of the difference in the documentation of `intercept`.
+/// The prefix of the id of a vector, its difference, and the number of the difference in the
+/// documentation of `intercept`.
 const DIFFERENCES: [(&str, Stricter, u8); 9] = [
     ("op-eq-100000-vs-string", Stricter::Stops, 1),
     ("op-in-number-matches-string-item", Stricter::Stops, 1),
@@ -115,21 +117,22 @@ fn vectors() -> Option<Vectors> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/intercept/vectors.json");
     if !file.exists() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", file.display());
-        println!("skipped: {} is not there", file.display());
+        println!("skipped: {} is missing", file.display());
         return None;
     }
     let text = std::fs::read_to_string(&file).unwrap();
     Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
 }
 
-/// Either the first deliberate-looking difference, or that there is none; an error if something is laxer or plainly other.
+/// Returns the first stricter result, or `None` if all agree. Fails if a result is laxer or
+/// otherwise different.
 fn compare(vector: &Vector) -> Result<Option<Stricter>, String> {
     let Ok(policy) = intercept::read(&vector.policy) else { return Ok(Some(Stricter::Refused)) };
     let mut translated = intercept::translate(&vector.policy).unwrap();
     assert_eq!(
         Policy::try_from(&translated).as_ref(),
         Ok(&policy),
-        "{}: what is translated is what is read",
+        "{}: the translated policy is the parsed one",
         vector.id
     );
     let clock = ManualClock::new("2026-01-15T10:30:00Z".parse().unwrap());
@@ -149,7 +152,8 @@ fn compare(vector: &Vector) -> Result<Option<Stricter>, String> {
             store.set_down(match step.store.as_deref() {
                 None => false,
                 Some("down-closed") => true,
-                // That engine lets such calls pass; here the host says for which counters it wants that.
+                // The engine allows such calls. Here the host chooses the counters for which it
+                // wants that.
                 Some(other) => return Err(format!("step {index}: the store is {other}")),
             });
             let decision = gate.check(&ToolCall::new(tool, step.args.as_ref()));
@@ -186,9 +190,10 @@ fn compare(vector: &Vector) -> Result<Option<Stricter>, String> {
     Ok(None)
 }
 
-/// Whether the refusal has the message of the other, and is traced to the rule of the same name.
+/// Returns an error unless the refusal has the same message and comes from the rule of the same
+/// name.
 fn same_refusal(step: &Step, decision: &Decision, translated: &Value) -> Result<(), String> {
-    // What is said of a store that fails, the gate says itself.
+    // The message for a failed store is that of the gate.
     let by_gate = decision.code() == Some(Code::StoreUnavailable);
     if let Some(message) = step.message.as_deref().filter(|_| !by_gate)
         && decision.message() != Some(message)
@@ -204,7 +209,7 @@ fn same_refusal(step: &Step, decision: &Decision, translated: &Value) -> Result<
             let entry = translated.pointer(rule.trim_end_matches("/action"));
             entry.and_then(|entry| entry["description"].as_str()) == Some(&format!("Rule {name:?}."))
         }
-        // A limit has no name but its counter's; its message is the rule's.
+        // A limit has only the name of its counter; its message is that of the rule.
         Some(Code::Limit | Code::StoreUnavailable) => found.is_some_and(|limit| limit["counter"].is_string()),
         _ => found.is_some_and(|rule| rule["name"] == name),
     };
@@ -212,7 +217,7 @@ fn same_refusal(step: &Step, decision: &Decision, translated: &Value) -> Result<
 }
 
 #[test]
-fn vectors_agree_or_differ_on_purpose() {
+fn vectors_agree_or_differ_as_intended() {
     let Some(Vectors { vectors, .. }) = vectors() else { return };
     assert!(!vectors.is_empty());
     let (mut failures, mut seen, mut agreed) = (Vec::new(), BTreeSet::new(), 0);
@@ -221,28 +226,28 @@ fn vectors_agree_or_differ_on_purpose() {
         match (compare(vector), known) {
             (Ok(None), None) => agreed += 1,
             (Ok(Some(found)), Some((id, how, _))) if found == *how => drop(seen.insert(*id)),
-            (found, known) => failures.push(format!("{}: {found:?}, and should be {known:?}", vector.id)),
+            (found, known) => failures.push(format!("{}: {found:?}, but should be {known:?}", vector.id)),
         }
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
-    println!("{agreed} vectors agree, {} differ on purpose", seen.len());
+    println!("{agreed} vectors agree, {} differ as intended", seen.len());
 }
 
 #[test]
-fn invalid_documents_are_refused() {
+fn invalid_intercept_policies_are_refused() {
     let Some(Vectors { invalid, .. }) = vectors() else { return };
     assert!(!invalid.is_empty());
     for Invalid { id, policy, exact, parse_error, .. } in invalid {
         let Err(error) = intercept::read(&policy) else { panic!("{id}: accepted") };
         assert_eq!(intercept::translate(&policy).unwrap_err(), error, "{id}");
         if let (Some(exact), false) = (exact, parse_error) {
-            assert!(error.issues().len() >= exact, "{id}: as many issues as there, at least\n{error}");
+            assert!(error.issues().len() >= exact, "{id}: at least as many issues as the engine reports\n{error}");
         }
     }
 }
 
 #[test]
-fn lists_are_filtered_alike() {
+fn tool_lists_are_filtered_as_by_the_engine() {
     let Some(Vectors { list_filter, .. }) = vectors() else { return };
     for ListFilter { id, hide, mut response, mut expect, .. } in list_filter {
         let policy = intercept::read(&json!({ "version": "1", "hide": hide })).unwrap();
@@ -250,14 +255,14 @@ fn lists_are_filtered_alike() {
             mcp::filter_tools_list(Some(&policy), result);
         }
         if id == "list-other-result-fields-dropped" {
-            // The one difference: whatever else stands in an answer passes as it is.
+            // The only difference: other members of an answer are forwarded unchanged.
             expect["result"]["_meta"] = json!({ "k": 1 });
         }
         assert_eq!(response, expect, "{id}");
     }
 }
 
-/// A case of the project: a document, and its issues or what it becomes and how it decides.
+/// A case of this project: a document with its issues, or with its translation and decisions.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -292,7 +297,10 @@ fn run_case(Case { document, issues, translated, calls, .. }: &Case) -> Result<(
     let read = intercept::read(document);
     let error = read.as_ref().err();
     let found: Vec<_> = error.into_iter().flat_map(PolicyError::issues).collect();
-    assert!(found.iter().all(|issue| issue.line().is_none() && issue.column().is_none()), "no text, no places");
+    assert!(
+        found.iter().all(|issue| issue.line().is_none() && issue.column().is_none()),
+        "a document without a text has no lines"
+    );
     let same = |(found, want): (&&toolgate::Issue, &Issue)| {
         found.code().as_str() == want.code
             && found.pointer() == want.pointer
@@ -338,7 +346,7 @@ fn own_cases_agree() {
 }
 
 #[test]
-fn calls_that_cannot_be_read_are_denied() {
+fn malformed_calls_are_denied() {
     let policy = intercept::read(&json!({ "version": "1" })).unwrap();
     let gate = Gate::new(policy);
     for arguments in [json!([1]), json!("x"), json!(1)] {
@@ -348,9 +356,9 @@ fn calls_that_cannot_be_read_are_denied() {
     assert!(Message::read(text).is_err());
 }
 
-/// Documents of any shape end in a policy or in issues.
+/// A document of any shape gives a policy or issues.
 #[test]
-fn odd_documents_end_in_issues() {
+fn documents_of_any_shape_give_a_policy_or_issues() {
     let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
     let condition = |value: Value| {
         json!({ "version": "1", "tools": { "t": { "rules": [
@@ -376,9 +384,9 @@ fn odd_documents_end_in_issues() {
     assert_eq!((error.issues()[0].code().as_str(), error.issues()[0].pointer()), ("too_many", "/tools"));
 }
 
-/// What the example makes of YAML that is none, or that two readers could take for two things.
+/// The example refuses invalid YAML, and YAML that two parsers could read differently.
 #[test]
-fn odd_yaml_ends_in_a_clear_message() {
+fn invalid_and_ambiguous_yaml_is_refused() {
     let deep = [b"a: ".as_slice(), &b"[".repeat(100_000)].concat();
     let huge = b" ".repeat(9 << 20);
     let bomb = (1..20).fold("a0: &a0 [x]\n".to_owned(), |text, n| {
@@ -404,9 +412,9 @@ fn odd_yaml_ends_in_a_clear_message() {
     }
 }
 
-/// Scalars without quotes are what the reader of Intercept takes them for, or an error.
+/// An unquoted scalar has the value that Intercept reads, or is an error.
 #[test]
-fn scalars_of_yaml_are_what_they_were() {
+fn unquoted_yaml_scalars_are_read_as_by_intercept() {
     for (scalar, value) in [
         ("yes", Some(json!("yes"))),
         ("true", Some(json!(true))),
@@ -419,7 +427,8 @@ fn scalars_of_yaml_are_what_they_were() {
         ("~", None),
     ] {
         let text = format!(
-            "version: 1\ntools:\n  t:\n    rules:\n      - {{ name: r, conditions: [{{ path: args.x, op: eq, value: {scalar} }}] }}"
+            "version: 1\ntools:\n  t:\n    rules:\n      \
+             - {{ name: r, conditions: [{{ path: args.x, op: eq, value: {scalar} }}] }}"
         );
         let translated = intercept::translate(&yaml::read(text.as_bytes()).unwrap());
         let found =

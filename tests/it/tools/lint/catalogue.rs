@@ -1,15 +1,16 @@
-//! Every part of a policy that reads an argument, against the schema of the tool.
+//! Comparison of every part of a policy that reads an argument with the schema of the tool.
 
 use serde_json::{Value, json};
 use toolgate::analysis::lint::{self, FindingCode};
 
-/// What is said of a policy for one tool.
+/// Returns the findings of a policy for one tool.
 fn found(rules: &Value) -> Vec<(String, String)> {
     let source = json!({ "version": "1", "default": "deny", "tools": { "pay": rules } }).to_string();
     let tools = json!([{ "name": "pay", "inputSchema": { "type": "object",
         "required": ["amount", "currency", "lines", "flag"], "properties": {
             "amount": { "type": "integer" }, "currency": { "type": "string" }, "flag": { "type": "boolean" },
-            "lines": { "type": "array", "items": { "type": "object", "properties": { "price": { "type": "number" } } } },
+            "lines": { "type": "array", "items": { "type": "object",
+                "properties": { "price": { "type": "number" } } } },
             "note": { "type": "string" }, "many": { "type": ["integer", "string"] }, "none": { "type": "null" },
         } } }]);
     let report = lint::check_against(&source, &tools).unwrap();
@@ -22,7 +23,7 @@ fn found(rules: &Value) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_part_that_reads_an_argument_is_compared() {
+fn every_use_of_an_argument_is_compared_with_its_schema() {
     let no = |at: &str| vec![("no_such_argument".to_owned(), at.to_owned())];
     let never = |at: &str| vec![("never_of_type".to_owned(), at.to_owned())];
     let optional = |at: &str| vec![("argument_optional".to_owned(), at.to_owned())];

@@ -1,4 +1,4 @@
-//! Denials and approvals that a caller leaves, wherever they stand and whatever stands around them.
+//! Denials and approvals that a caller can evade by omitting an argument.
 
 use serde_json::{Value, json};
 use toolgate::analysis::lint::{self, Finding};
@@ -19,7 +19,7 @@ fn left_out(source: &str) -> Vec<Finding> {
     report.findings().iter().filter(left_out).cloned().collect()
 }
 
-/// Where a finding is, and the call that shows it.
+/// Returns the pointer and the witness of each finding.
 fn shown(source: &Value) -> Vec<(String, String)> {
     let source = source.to_string();
     let policy: Policy = source.parse().unwrap();
@@ -33,7 +33,7 @@ fn shown(source: &Value) -> Vec<(String, String)> {
 }
 
 #[test]
-fn arguments_left_out_of_any_group_are_found() {
+fn evasion_is_found_in_any_group() {
     let g = too_many();
     for (conditions, want) in [
         (json!([{ "any": [g] }]), "/any/0"),
@@ -42,23 +42,23 @@ fn arguments_left_out_of_any_group_are_found() {
         (json!([{ "not": { "all": [{ "not": g }, { "not": g }] } }]), "/not/all/0/not"),
         (json!([{ "all": [{ "any": [g, { "path": "args.n", "op": "neq", "value": 1 }] }] }]), ""),
         (json!([{ "any": [g, { "path": "args.n", "op": "exists", "value": false }] }]), ""),
-        // What is turned around is true of nothing.
+        // In `deny_if`, a negated comparison matches an absent argument.
         (json!([{ "not": { "path": "args.n", "op": "lte", "value": 5 } }]), ""),
     ] {
         let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules("deny_if", &conditions) } });
         let found = shown(&source);
         let want = (!want.is_empty()).then(|| format!("/tools/t/deny_if/0/conditions/0{want}"));
         assert_eq!(found.first().map(|(pointer, _)| pointer), want.as_ref(), "{conditions}");
-        let mends = left_out(&source.to_string());
+        let findings = left_out(&source.to_string());
         let below_not = |finding: &Finding| finding.pointer().contains("/not");
-        assert!(mends.iter().all(|one| below_not(one) == one.help().contains("without `not`")), "{mends:?}");
+        assert!(findings.iter().all(|one| below_not(one) == one.help().contains("without `not`")), "{findings:?}");
     }
     let named = json!({ "version": "1", "default": "deny", "tools": { "notify": rules("deny_if", &json!([g])) } });
     assert!(left_out(&named.to_string())[0].help().starts_with("add `\"absent\""));
 }
 
 #[test]
-fn tools_are_named_that_reach_the_rule() {
+fn a_witness_names_a_tool_that_reaches_the_rule() {
     let g = rules("deny_if", &json!([too_many()]));
     let document = |default: &str, rest: &Value| {
         let mut document = json!({ "version": "1", "default": default });
@@ -77,14 +77,14 @@ fn tools_are_named_that_reach_the_rule() {
         let found = shown(&source);
         assert_eq!(found.first().map(|(_, witness)| witness.as_str()), Some(witness), "{source}");
     }
-    // No call reaches these.
+    // No call reaches these rules.
     for rest in [json!({ "all_tools": g }), json!({ "all_tools": g, "hide": ["*"], "tools": { "a": {} } })] {
         assert_eq!(shown(&document("deny", &rest)), [], "{rest}");
     }
 }
 
 #[test]
-fn calls_are_made_that_pass_what_else_is_asked() {
+fn a_witness_satisfies_the_other_rules() {
     let from = |op: &str, other: &str| json!([{ "path": "args.u", "op": op, "value_from": other }]);
     let exists = |path: &str| json!({ "path": path, "op": "exists", "value": true });
     for (rules, witness) in [
@@ -113,14 +113,14 @@ fn calls_are_made_that_pass_what_else_is_asked() {
         let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
         assert_eq!(shown(&source).first().map(|(_, witness)| witness.as_str()), Some(witness), "{rules}");
     }
-    // Whatever else is given, this is wanted.
+    // The other rules require this argument.
     let wanted = json!({ "require": [{ "conditions": [{ "any": [exists("args.n"), exists("args.n")] }] }],
                          "deny_if": [{ "conditions": [too_many()] }] });
     assert_eq!(shown(&json!({ "version": "1", "default": "deny", "tools": { "t": wanted } })), []);
 }
 
 #[test]
-fn empty_lists_leave_a_denial_of_some_element() {
+fn an_empty_list_evades_a_denial_of_some_element() {
     let some = json!([{ "path": "args.items[*].p", "op": "gt", "value": 5, "absent": "match" }]);
     let source = |rules: &Value| json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
     let mut own = rules("deny_if", &some);
@@ -131,7 +131,7 @@ fn empty_lists_leave_a_denial_of_some_element() {
 }
 
 #[test]
-fn an_approval_that_need_not_be_asked_for_is_found() {
+fn an_approval_that_can_be_evaded_is_found() {
     let g = json!([too_many()]);
     let own = |rest: Value| {
         let mut own = rules("require_approval_if", &g);
@@ -148,7 +148,7 @@ fn an_approval_that_need_not_be_asked_for_is_found() {
             vec![(at.clone(), r#"t {"m":"x"} -> allow"#.to_owned())],
         ),
         (everywhere, vec![("/all_tools/require_approval_if/0/conditions/0".to_owned(), "t {} -> allow".to_owned())]),
-        // Whoever leaves it is asked, or refused, all the same.
+        // A call without the argument still needs approval, or is denied.
         (own(json!({ "action": "require_approval" })), vec![]),
         (own(json!({ "action": "deny" })), vec![]),
         (own(rules("deny_if", &json!([{ "path": "args.n", "op": "exists", "value": false }]))), vec![]),

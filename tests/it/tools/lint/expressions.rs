@@ -1,4 +1,4 @@
-//! Expressions of `require` that let more stand around what they match.
+//! Expressions of `require` that match within a longer text.
 
 use serde_json::{Value, json};
 use toolgate::analysis::lint;
@@ -10,7 +10,7 @@ fn source(conditions: &Value) -> String {
 }
 
 #[test]
-fn open_expressions_are_found_in_any_group() {
+fn unanchored_expressions_are_found_in_any_group() {
     let regex = |path: &str, op: &str, pattern: &str| json!({ "path": path, "op": op, "value": pattern });
     let open = regex("args.x", "regex", "rm|ls");
     let tied = regex("args.y", "regex", "^(?:rm|ls)$");

@@ -1,4 +1,4 @@
-//! Limits that bound nothing, and counters that were likely meant to be one.
+//! Limits without effect, and counters that were likely meant to be one.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -21,7 +21,7 @@ fn findings(source: &Value) -> Vec<Finding> {
 }
 
 #[test]
-fn scopes_that_the_caller_writes_are_found() {
+fn scopes_of_arguments_alone_are_found() {
     let rate = |scope: &Value| json!({ "rate_limit": { "max": 1, "window": 60, "scope": scope } });
     let limits = |scope: &Value| json!({ "limits": [limit("n", scope)] });
     for (rules, place) in [
@@ -38,7 +38,7 @@ fn scopes_that_the_caller_writes_are_found() {
         assert_eq!(places.is_empty(), place.is_empty(), "{rules} {places:?}");
         assert!(places.iter().all(|found| *found == ("scope_of_arguments", place)), "{rules} {places:?}");
     }
-    // Of a call that passes, whatever tool it takes.
+    // The witness is an allowed call, of any tool.
     let number = json!([{ "conditions": [{ "path": "args.x", "op": "type", "value": "number" }] }]);
     let mut own = limits(&json!(["args.x"]));
     own["require"] = number;
@@ -52,21 +52,21 @@ fn scopes_that_the_caller_writes_are_found() {
 }
 
 #[test]
-fn limits_behind_a_rate_limit_are_looked_at() {
+fn limits_that_share_the_counter_of_a_rate_limit_are_checked() {
     let shared = |amount: u32, max: u32| {
         entry(&json!({
             "limits": [{ "counter": "t_rate", "amount": amount, "max": max, "window": "minute", "scope": "session" }],
             "rate_limit": { "max": 3, "window": "minute" },
         }))
     };
-    // What the one does not charge, the other does.
+    // The limit charges nothing, and the rate limit does.
     assert_eq!(findings(&shared(0, 4)), []);
     let behind = findings(&shared(1, 2));
     assert_eq!(behind.iter().map(Finding::pointer).collect::<Vec<_>>(), ["/tools/t/rate_limit"]);
 }
 
 #[test]
-fn counters_are_alike_that_differ_in_spelling_alone() {
+fn counters_that_differ_only_in_spelling_are_found() {
     for (one, other, alike) in [
         ("api_calls", "apiCalls", true),
         ("T_rate", "t_rate", true),
@@ -83,7 +83,7 @@ fn counters_are_alike_that_differ_in_spelling_alone() {
         let want: &[(&str, &str)] = if alike { &[("counters_alike", "/tools/t/limits/1/counter")] } else { &[] };
         assert_eq!(places, want, "{one} {other}");
     }
-    // The counter of a rate limit, on either side; not two of them, which two tools have.
+    // The counter of a rate limit is compared with others, but not with that of another tool.
     let session = json!("session");
     let rate = json!({ "max": 5, "window": 60 });
     let one = json!({ "limits": [limit("T_rate", &session)], "rate_limit": rate });
@@ -98,9 +98,9 @@ fn counters_are_alike_that_differ_in_spelling_alone() {
     assert_eq!(findings(&two), []);
 }
 
-/// Whom a counter counts is looked up among all of them: of so many, not for each.
+/// Each counter is compared with all others, up to a bound.
 #[test]
-fn limits_by_the_thousand_are_not_all_looked_up() {
+fn thousands_of_limits_are_checked_up_to_a_bound() {
     let scope = json!(["args.x"]);
     let limits = |tool: usize| -> Vec<Value> { (0..80).map(|n| limit(&format!("c{tool}_{n}"), &scope)).collect() };
     let tools: serde_json::Map<_, _> =
@@ -113,16 +113,17 @@ fn limits_by_the_thousand_are_not_all_looked_up() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
-    /// Limits and rate limits of one counter.
+    /// Limits and rate limits that share a counter.
     #[test]
-    fn no_claim_of_shared_counters_is_false(
+    fn claims_about_shared_counters_are_true(
         limits in prop::collection::vec((select(vec!["t_rate", "u_rate"]), 0u32..3, 0u32..4, any::<bool>()), 0..4),
         rates in prop::collection::vec(prop::option::of(0u32..4), 2),
         calls in prop::collection::vec(select(vec!["t", "u"]), 1..12),
     ) {
         let own = |tool: usize| {
             let mut rules = json!({ "limits": limits.iter().skip(tool).map(|(counter, amount, max, shadow)| json!({
-                "counter": counter, "amount": amount, "max": max, "window": "minute", "scope": "global", "shadow": shadow,
+                "counter": counter, "amount": amount, "max": max, "window": "minute", "scope": "global",
+                    "shadow": shadow,
             })).collect::<Vec<_>>() });
             if let Some(max) = rates[tool] {
                 rules["rate_limit"] = json!({ "max": max, "window": "minute", "scope": "global" });
@@ -139,7 +140,8 @@ proptest! {
             for finding in report.findings() {
                 let named = decision.rule() == Some(finding.pointer());
                 prop_assert!(!named || finding.claim() != Claim::NeverDecides, "{}", finding);
-                prop_assert!(!named || finding.claim() != Claim::NeverFull || decision.code() != Some(Code::Limit), "{}", finding);
+                prop_assert!(!named || finding.claim() != Claim::NeverFull || decision.code() != Some(Code::Limit),
+                    "{}", finding);
             }
             kept.push(decision);
         }

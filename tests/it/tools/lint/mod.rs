@@ -1,4 +1,4 @@
-//! A lint finds what is odd, and claims nothing that is false.
+//! The lint: its findings, and the truth of their claims.
 
 use std::path::Path;
 use std::time::Instant;
@@ -34,7 +34,7 @@ fn rule(section: &str, conditions: &Value) -> String {
 }
 
 #[test]
-fn what_is_odd_is_found() {
+fn each_kind_of_finding_is_reported() {
     let c = |path: &str, op: &str, value: Value| json!({ "path": path, "op": op, "value": value });
     let limit = |counter: &str, rest: &Value| {
         let mut limit = json!({ "counter": counter, "window": "day", "max": 5, "scope": "grant" });
@@ -174,7 +174,7 @@ fn what_is_odd_is_found() {
 }
 
 #[test]
-fn a_catalogue_is_compared_with() {
+fn a_policy_is_compared_with_a_catalogue() {
     let source = json!({ "version": "1", "default": "deny", "hide": ["admin_*"], "tools": {
         "create_chrage": {},
         "create_refund": {
@@ -217,9 +217,9 @@ fn a_catalogue_is_compared_with() {
     assert_eq!((of_catalogue[2].2, of_catalogue[7].2), ("did you mean `create_charge`?", "did you mean `currency`?"));
 }
 
-/// Who writes `Monday` is told what the path holds.
+/// The help names the possible values, for example where a policy has `Monday`.
 #[test]
-fn what_is_never_so_is_told_with_what_can_be() {
+fn a_condition_that_never_holds_is_reported_with_help() {
     for (condition, help) in [
         (json!({ "path": "time.weekday", "op": "in", "value": ["sat", "sun"] }), "a number from 1 (Monday) to 7"),
         (json!({ "path": "time.hour", "op": "gte", "value": 24 }), "a number from 0 to 23"),
@@ -238,7 +238,14 @@ fn what_is_never_so_is_told_with_what_can_be() {
 
 #[test]
 fn findings_have_lines_and_columns() {
-    let source = "{\n  \"version\": \"1\", \"default\": \"deny\",\n  \"tools\": {\n    \"ä\": { \"deny_if\": [\n      { \"conditions\": [{ \"path\": \"args.x\", \"op\": \"gt\", \"value\": 1 }] }\n    ] }\n  }\n}";
+    let source = r#"{
+  "version": "1", "default": "deny",
+  "tools": {
+    "ä": { "deny_if": [
+      { "conditions": [{ "path": "args.x", "op": "gt", "value": 1 }] }
+    ] }
+  }
+}"#;
     let report = lint::check(source).unwrap();
     let places: Vec<_> = report.findings().iter().map(|finding| (finding.line(), finding.column())).collect();
     assert_eq!(places, [(5, 24)]);
@@ -246,8 +253,8 @@ fn findings_have_lines_and_columns() {
     assert_eq!(serde_json::to_value(&report).unwrap()["findings"][0]["witness"]["effect"], "allow");
 }
 
-/// Two conditions on one argument, mostly at odds.
-fn odd_document() -> impl Strategy<Value = String> {
+/// Rules with two conditions on one argument, which mostly contradict.
+fn contradictory_document() -> impl Strategy<Value = String> {
     let value = || select(vec![json!(0), json!(1), json!(2), json!("a"), json!("ab"), json!(true), json!([1])]);
     let number = || select(vec![json!(0), json!(1), json!(2), json!(1.5)]);
     let one = || {
@@ -300,7 +307,7 @@ fn odd_document() -> impl Strategy<Value = String> {
     })
 }
 
-/// What a claim says of a call.
+/// Asserts that a claim is true for a call.
 fn claim_holds(finding: &Finding, policy: &Policy, call: &Value) -> Result<(), TestCaseError> {
     let call = tool_call(call);
     let explanation = policy.explain(&call, NOW);
@@ -321,13 +328,14 @@ fn claim_holds(finding: &Finding, policy: &Policy, call: &Value) -> Result<(), T
     Ok(())
 }
 
-fn witnesses_are_what_they_claim(report: &Report, policy: &Policy, document: &Value) -> Result<(), TestCaseError> {
+fn witnesses_show_their_claims(report: &Report, policy: &Policy, document: &Value) -> Result<(), TestCaseError> {
     for finding in report.findings().iter().filter(|finding| finding.claim() == Claim::SlipsThrough) {
         let witness = finding.witness().unwrap();
         let alone = |pointer: &str| {
             let rule = pointer.split("/conditions").next().unwrap();
             let section = rule.rsplit('/').nth(1).unwrap();
-            let document = json!({ "version": "1", "default": "allow", "all_tools": { section: [document.pointer(rule).unwrap()] } });
+            let document = json!({ "version": "1", "default": "allow",
+                "all_tools": { section: [document.pointer(rule).unwrap()] } });
             document.to_string().parse::<Policy>().unwrap()
         };
         if finding.code() != FindingCode::Unlimited {
@@ -350,14 +358,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_claim_is_false(
-        source in prop_oneof![1 => generate::document().prop_map(|document| document.to_json()), 2 => odd_document()],
+    fn claims_about_rules_are_true(
+        source in prop_oneof![1 => generate::document().prop_map(|document| document.to_json()),
+            2 => contradictory_document()],
         calls in prop::collection::vec(generate::call(), 24),
     ) {
         let report = lint::check(&source).unwrap();
         let policy: Policy = source.parse().unwrap();
         let document: Value = serde_json::from_str(&source).unwrap();
-        witnesses_are_what_they_claim(&report, &policy, &document)?;
+        witnesses_show_their_claims(&report, &policy, &document)?;
         for finding in report.findings() {
             prop_assert!(document.pointer(finding.pointer()).is_some(), "{}", finding);
             for call in &calls {
@@ -367,7 +376,7 @@ proptest! {
     }
 
     #[test]
-    fn no_claim_of_limits_is_false(
+    fn claims_about_limits_are_true(
         documents in generate::counting_documents(),
         calls in prop::collection::vec(generate::counted_call(), 1..20),
     ) {
@@ -391,7 +400,8 @@ proptest! {
     }
 
     #[test]
-    fn no_catalogue_makes_a_lint_panic(document in generate::document(), tools in generate::argument(), name in "[ab]{1,3}") {
+    fn any_catalogue_can_be_compared(document in generate::document(), tools in generate::argument(),
+        name in "[ab]{1,3}") {
         let source = document.to_json();
         let _ = lint::check_against(&source, &tools).unwrap();
         let tool = json!({ "name": name, "inputSchema": { "properties": tools, "required": tools, "$ref": "#" } });
@@ -399,7 +409,7 @@ proptest! {
     }
 }
 
-/// Real catalogues and policies, where they lie beside the repository.
+/// Real catalogues and policies, where they are available beside the repository.
 #[test]
 fn real_catalogues_and_policies_take_milliseconds() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
@@ -423,10 +433,10 @@ fn real_catalogues_and_policies_take_milliseconds() {
     }
 }
 
-/// A text that such an expression matches has as many bytes as the expression has states: to try it takes a step for each byte in
-/// each state, and so seconds. None is tried, and none is shown.
+/// A matching text has as many bytes as the expression has states, so trying it takes quadratic
+/// time: seconds. Such texts are neither tried nor shown.
 #[test]
-fn expressions_of_long_texts_are_not_tried() {
+fn long_matches_of_expressions_are_not_tried() {
     let condition = |n: u32| {
         let value = format!("(?:a{{4000}})x{n}");
         json!({ "conditions": [{ "path": "args.x", "op": "regex", "value": value }] })
@@ -440,7 +450,7 @@ fn expressions_of_long_texts_are_not_tried() {
 }
 
 #[test]
-fn absurd_policies_and_catalogues_take_bounded_time() {
+fn extreme_policies_and_catalogues_take_bounded_time() {
     let condition = json!({ "path": "args.x.y[*].z", "op": "in", "value": ["a", 1] });
     let rules = json!({ "deny_if": [{ "conditions": [condition, condition] }], "limits": [
         { "counter": "n", "window": "day", "max": 1, "scope": ["args.x"] } ] });
