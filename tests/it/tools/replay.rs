@@ -206,14 +206,14 @@ fn changes_are_counted_by_rule_tool_and_caller() {
     let pay = "/tools/pay/deny_if/0";
     let want = [
         ("details", "search", ""),
-        ("stops", "search", "/tools/search/rate_limit"),
+        ("tightened", "search", "/tools/search/rate_limit"),
         ("details", "search", "/tools/search/rate_limit"),
         ("details", "pay", ""),
         ("details", "pay", ""),
-        ("otherwise", "pay", pay),
+        ("changed", "pay", pay),
         ("details", "pay", ""),
-        ("otherwise", "pay", pay),
-        ("stops", "pay", pay),
+        ("changed", "pay", pay),
+        ("tightened", "pay", pay),
     ];
     assert_eq!(changes, want.map(|(kind, tool, rule)| (kind, tool.to_owned(), rule.to_owned())));
     let count = |counts: &[toolgate::replay::Count], kind: ChangeKind| -> Vec<(String, u64)> {
@@ -226,7 +226,7 @@ fn changes_are_counted_by_rule_tool_and_caller() {
     let written = serde_json::to_value(&report).unwrap();
     assert_eq!(
         (&written["details"], &written["changed"], &written["rules"][0]["kind"]),
-        (&json!(5), &json!(4), &json!("otherwise"))
+        (&json!(5), &json!(4), &json!("changed"))
     );
     // A policy that decided no call of the log has nothing to replay.
     let (_, report) = run(Replay::new(sample_policy()).only(&policy(&json!({}))), &sample_log());

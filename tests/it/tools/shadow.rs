@@ -72,30 +72,30 @@ fn differences_are_reported_by_kind_and_rule() {
     }
     let found: Vec<_> = differences.lock().unwrap().iter().map(|it| format!("{} {}", it.kind(), it.rule())).collect();
     let want = [
-        "passes /tools/laxer/action",
-        "stops /tools/stricter/action",
-        "stops /tools/asked/action",
-        "otherwise /tools/moved/require/0",
-        "passes /tools/full/limits/0",
-        "passes /tools/full/limits/0",
+        "loosened /tools/laxer/action",
+        "tightened /tools/stricter/action",
+        "tightened /tools/asked/action",
+        "changed /tools/moved/require/0",
+        "loosened /tools/full/limits/0",
+        "loosened /tools/full/limits/0",
     ];
     assert_eq!(found, want);
     let report = gate.shadow_report().unwrap();
     assert_eq!((report.agreed(), report.differed(), report.policy()), (2, 6, next.digest()));
     let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
     let counted = [
-        "passes /tools/full/limits/0 2",
-        "passes /tools/laxer/action 1",
-        "stops /tools/asked/action 1",
-        "stops /tools/stricter/action 1",
-        "otherwise /tools/moved/require/0 1",
+        "loosened /tools/full/limits/0 2",
+        "loosened /tools/laxer/action 1",
+        "tightened /tools/asked/action 1",
+        "tightened /tools/stricter/action 1",
+        "changed /tools/moved/require/0 1",
     ];
     assert_eq!(rules, counted);
     let shown = report.to_string();
     assert!(shown.starts_with("2 calls decided alike, 6 not, by candidate "), "{shown}");
-    assert!(shown.ends_with("\n        1  otherwise  /tools/moved/require/0\n"), "{shown}");
+    assert!(shown.ends_with("\n        1  changed    /tools/moved/require/0\n"), "{shown}");
     let written = serde_json::to_value(&report).unwrap();
-    assert_eq!(written["rules"][0], json!({ "kind": "passes", "rule": "/tools/full/limits/0", "count": 2 }));
+    assert_eq!(written["rules"][0], json!({ "kind": "loosened", "rule": "/tools/full/limits/0", "count": 2 }));
     assert_eq!((&written["policy"], &written["differed"]), (&json!(next.digest().to_string()), &json!(6)));
     assert_eq!(gate.stop_shadow(), Some(report));
     assert!(gate.shadow_report().is_none());
@@ -277,7 +277,7 @@ fn a_shadow_works_with_an_async_store_and_replaced_policies() {
     let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
     assert_eq!(
         (report.agreed(), rules),
-        (2, vec!["stops /tools/t/limits/0 1".into(), "otherwise /tools/t/limits/0 1".into()])
+        (2, vec!["tightened /tools/t/limits/0 1".into(), "changed /tools/t/limits/0 1".into()])
     );
 }
 
