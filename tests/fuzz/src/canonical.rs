@@ -1,4 +1,4 @@
-//! Canonical JSON by another hand: RFC 8785 with integers of 64 bits in full.
+//! An independent writer of canonical JSON: RFC 8785, with 64-bit integers in full.
 
 use serde_json::{Number, Value};
 use sha2::{Digest as _, Sha256};
@@ -22,7 +22,7 @@ fn number_text(number: &Number) -> String {
         return number.to_string();
     }
     let float = number.as_f64().expect("a double");
-    // Of the integers that a double holds those up to 2^64 are written as such.
+    // Integers up to 2^64 that a double holds are written as integers.
     match float.fract() == 0.0 && float >= -9_223_372_036_854_775_808.0 && float < 18_446_744_073_709_551_616.0 {
         true => (float as i128).to_string(),
         false => ryu_js::Buffer::new().format_finite(float).to_owned(),

@@ -1,4 +1,5 @@
-//! A strict reader of JSON, on top of `serde_json`'s grammar: it keeps all members of an object and the text of each number.
+//! A strict reader of JSON, on top of `serde_json`'s grammar. It keeps all members of an object and
+//! the text of each number.
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ pub enum Node {
     Object(Vec<(String, Node)>),
 }
 
-/// All members of an object, also those that stand twice.
+/// All members of an object, duplicates included.
 struct Members<'t>(Vec<(String, &'t RawValue)>);
 
 impl<'t> Deserialize<'t> for Members<'t> {
@@ -41,7 +42,7 @@ impl<'t> Deserialize<'t> for Members<'t> {
     }
 }
 
-/// Reads a text in which no more than `depth` arrays and objects stand in each other.
+/// Reads a text in which at most `depth` arrays and objects are nested.
 pub fn read(text: &str, depth: usize) -> Option<Node> {
     let raw: &RawValue = serde_json::from_str(text).ok()?;
     let text = raw.get();
@@ -65,7 +66,7 @@ pub fn read(text: &str, depth: usize) -> Option<Node> {
 }
 
 impl Node {
-    /// Whether this, and everything in it, is so.
+    /// Returns true if this node and all nodes in it fulfil the condition.
     pub fn all(&self, so: &impl Fn(&Self) -> bool) -> bool {
         so(self)
             && match self {
@@ -75,7 +76,7 @@ impl Node {
             }
     }
 
-    /// No key stands twice, and a 64-bit integer or a double holds each number as written.
+    /// No key appears twice, and a 64-bit integer or a double holds each number as written.
     pub fn is_certain(&self) -> bool {
         self.all(&|node| match node {
             Self::Number(text) => is_exact(text),
@@ -95,7 +96,8 @@ impl Node {
     }
 }
 
-/// Whether a 64-bit integer, or a double by its shortest text, has the very value that a number's text has.
+/// Returns true if a 64-bit integer, or a double by its shortest text, has exactly the value of a
+/// number's text.
 pub fn is_exact(text: &str) -> bool {
     if text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok() {
         return true;
@@ -104,7 +106,8 @@ pub fn is_exact(text: &str) -> bool {
     Decimal::of(text) == Decimal::of(ryu_js::Buffer::new().format_finite(float))
 }
 
-/// A decimal number, digit by digit: a sign, digits that neither begin nor end with a zero, and the power of ten of the last.
+/// A decimal number, digit by digit: a sign, digits that neither begin nor end with a zero, and the
+/// power of ten of the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal {
     pub negative: bool,
@@ -113,7 +116,7 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// The value of a number's text. A power past 38 digits is as good as the largest.
+    /// The value of a number's text. A power of more than 38 digits counts as the largest.
     pub fn of(text: &str) -> Self {
         let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let (mantissa, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));

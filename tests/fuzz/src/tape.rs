@@ -1,6 +1,6 @@
-//! Bytes of the fuzzer as choices. At the end of the tape every choice is the first.
+//! Reads the fuzzer's bytes as choices. At the end of the tape every choice is the first one.
 
-/// What is left of the bytes.
+/// The bytes that are left.
 pub struct Tape<'b>(pub &'b [u8]);
 
 impl Tape<'_> {
@@ -32,7 +32,7 @@ impl Tape<'_> {
         (0..self.below(bound)).map(|_| self.pick(parts)).collect()
     }
 
-    /// A text of what stands before the next line end, with whatever else is no UTF-8 replaced.
+    /// The text up to the next line end. Invalid UTF-8 is replaced.
     pub fn line(&mut self) -> String {
         let end = self.0.iter().position(|byte| *byte == b'\n').unwrap_or(self.0.len());
         let line = String::from_utf8_lossy(&self.0[..end]).into_owned();

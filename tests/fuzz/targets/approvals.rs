@@ -1,5 +1,6 @@
-//! Approvals against a ledger: asked, approved, refused, signed, used, handed back and expired in any order, nothing passes twice,
-//! nothing passes that is not what people have approved, and what they have approved passes.
+//! Approvals against a ledger. Requested, approved, refused, signed, used, restored and expired in
+//! any order, nothing passes twice, nothing passes that people have not approved, and what they
+//! have approved passes.
 #![no_main]
 
 use std::sync::{Arc, Mutex};
@@ -25,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Which approval the last call was allowed by.
+/// The approval by which the last call was allowed.
 #[derive(Clone, Default)]
 struct Last(Arc<Mutex<Option<ApprovalId>>>);
 
@@ -64,12 +65,13 @@ impl Call {
     }
 
     fn arguments(&self) -> Value {
-        // Written in two ways: equal values are one call.
+        // Two notations of equal values are one call.
         let n = if self.note.is_empty() { json!(self.n) } else { json!(self.n as f64) };
         json!({ "to": self.to, "n": n, "note": self.note })
     }
 
-    /// Whether what was approved for this call is for another one too: of `pay`, the note is not bound, and the number is a bound.
+    /// Returns true if an approval of this call covers another one. For `pay`, the note is not
+    /// bound, and the number is an upper bound.
     fn is_for(&self, other: &Self) -> bool {
         let same = (self.policy, self.tool, self.grant, self.to) == (other.policy, other.tool, other.grant, other.to);
         same && if self.tool == "pay" { other.n <= self.n } else { (self.n, self.note) == (other.n, other.note) }
@@ -110,7 +112,7 @@ struct Entry {
     state: State,
     by: Vec<&'static str>,
     ends_at: i64,
-    /// Whether a signed answer to it is in use, or has been used for good.
+    /// A signed answer to it is in use, or has been used.
     signed_in_use: bool,
 }
 
@@ -130,12 +132,12 @@ struct World {
     keys: ApprovalKeys,
     entries: Vec<Entry>,
     tokens: Vec<Token>,
-    /// A permit, its approval, and whether it was allowed by a token for that.
+    /// A permit, its approval, and whether a token allowed it.
     permits: Vec<(Permit, usize, bool)>,
     steps: usize,
 }
 
-/// What a call comes with.
+/// The approval that a call presents.
 enum Brought {
     Nothing,
     Name(usize),
@@ -144,7 +146,8 @@ enum Brought {
 
 impl World {
     fn new() -> Self {
-        let pay = json!({ "ttl": "30s", "approvers": ["ann", "bob", "robot"], "min_approvers": 2, "bind": ["args.to", "args.n<="] });
+        let bind = ["args.to", "args.n<="];
+        let pay = json!({ "ttl": "30s", "approvers": ["ann", "bob", "robot"], "min_approvers": 2, "bind": bind });
         let policies = ["one", "two"].map(|description| {
             let tools = json!({
                 "pay": { "action": "require_approval", "approval": pay },
@@ -267,7 +270,7 @@ impl World {
             Brought::Name(of) => self.gate.check_approved(&tool_call, self.entries[*of].approval.id()),
             Brought::Token(of) => self.gate.check_signed(&tool_call, &self.tokens[*of].text),
         };
-        // By which it may pass.
+        // The approvals by which the call may pass.
         let usable = |(of, entry): (usize, &Entry)| {
             let is_meant = !matches!(brought, Brought::Name(named) if *named != of);
             (is_meant && entry.state == State::Approved && entry.call.is_for(call)).then_some(of)
@@ -302,12 +305,12 @@ impl World {
         }
     }
 
-    /// What a call has to wait for is a known request that fits, or a new one.
+    /// A call waits for a known request that fits, or for a new one.
     fn asked(&mut self, call: &Call, approval: Approval) {
         match self.entries.iter().find(|entry| entry.approval.id() == approval.id()) {
             Some(entry) => match entry.state {
                 State::Pending => assert!(entry.call.fits(call)),
-                // One that the call would pass by, had it not named another.
+                // The call would pass by this one if it had not named another.
                 state => assert!(state == State::Approved && entry.call.is_for(call), "{state:?} {call:?}"),
             },
             None => {
@@ -367,7 +370,7 @@ impl World {
         }
     }
 
-    /// The service: it reads the request as it was first made, people approve it, and it signs.
+    /// Reads the request as it was first made, has people approve it, and signs, as a service does.
     fn sign(&mut self, of: usize) {
         let Entry { approval, call, .. } = &self.entries[of];
         let text = self.keys.write_request(approval).expect("it was pending");
@@ -387,7 +390,7 @@ impl World {
         }
     }
 
-    /// No other text than the one that was signed lets the call pass.
+    /// Only the signed text lets the call pass.
     fn alter(&mut self, of: usize, tape: &mut Tape<'_>) {
         let Token { of, text, .. } = &self.tokens[of];
         let (call, approval) = (self.entries[*of].call.clone(), self.entries[*of].approval.clone());
@@ -414,7 +417,7 @@ impl World {
 
 fn some<T>(of: &[T], tape: &mut Tape<'_>) -> Option<usize> {
     let choice = tape.byte();
-    // The latest are the likeliest to be of interest.
+    // The latest are the most likely to be of interest.
     (!of.is_empty()).then(|| of.len() - 1 - usize::from(choice) % of.len())
 }
 

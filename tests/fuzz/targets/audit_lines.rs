@@ -1,4 +1,5 @@
-//! Lines of audit logs: no bytes stop the reader, every change of a log is found, and a record is read as it is written.
+//! Lines of audit logs: no bytes stop the reader, every change of a log is found, and a record
+//! reads back as it was written.
 #![no_main]
 
 use std::io::{self, Write};
@@ -25,7 +26,7 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": tools })).expect("a policy")
 });
 
-/// A log as it is written, and where it stands at its end: one where every write went well, and one where two were cut short.
+/// Logs and their heads: one in which every write succeeded, and one in which two were cut short.
 static LOGS: LazyLock<[(Vec<u8>, ChainHead); 2]> = LazyLock::new(|| [written(&[]), written(&[3, 5])]);
 
 fuzz_target!(|bytes: &[u8]| {
@@ -40,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// A writer that takes a part of some of the texts that it is given, and then fails.
+/// A writer that takes only a part of some texts, and then fails.
 #[derive(Clone)]
 struct Disk {
     held: Arc<Mutex<Vec<u8>>>,
@@ -66,7 +67,7 @@ impl Write for Disk {
     }
 }
 
-/// The log of a few calls, of which some texts are torn in their middle.
+/// The log of a few calls, in which some texts are torn.
 fn written(torn: &'static [usize]) -> (Vec<u8>, ChainHead) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::new(JsonLines::new(Disk { held: Arc::clone(&held), texts: 0, torn, is_full: false }));
@@ -86,11 +87,11 @@ fn written(torn: &'static [usize]) -> (Vec<u8>, ChainHead) {
     (held, head)
 }
 
-/// Whatever is changed in a log is found, but for the end of its last line.
+/// Every change of a log is found, except one of the end of its last line.
 fn is_found(tape: &mut Tape<'_>) {
     let (log, head) = &LOGS[tape.below(2)];
     let mut changed = log.clone();
-    // A log of one line doubles whenever that line is put in once more.
+    // A log of one line doubles each time that line is inserted again.
     while !tape.is_over() && changed.len() < 1 << 16 {
         change(&mut changed, tape);
     }
@@ -100,7 +101,7 @@ fn is_found(tape: &mut Tape<'_>) {
         return;
     }
     assert!(found.is_err(), "not found: {}", String::from_utf8_lossy(&changed));
-    // Without a head, only records that are missing at the end are not.
+    // Without a head, only missing records at the end are not found.
     let is_cut = log.starts_with(&changed);
     assert!(is_cut || audit::verify(&changed[..]).is_err(), "not found: {}", String::from_utf8_lossy(&changed));
     replays(&changed);
@@ -134,7 +135,7 @@ fn change(log: &mut Vec<u8>, tape: &mut Tape<'_>) {
             lines.swap(line, other);
             *log = put(lines);
         }
-        // A text of the fuzzer's own.
+        // A text from the fuzzer.
         _ => {
             let text = tape.line();
             log.splice(at..at, text.bytes());
@@ -142,7 +143,8 @@ fn change(log: &mut Vec<u8>, tape: &mut Tape<'_>) {
     }
 }
 
-/// A text as a record, in lines whose hashes are right: what can be read is written as what was read.
+/// Reads a text as a record, in lines with the right hashes: a record that can be read is written
+/// as it was read.
 fn record(text: &[u8]) {
     let mut lines = Vec::new();
     let mut before = "0".repeat(64);
@@ -166,7 +168,7 @@ fn record(text: &[u8]) {
     }
 }
 
-/// Bytes that are no log, or one.
+/// Reads any bytes as a log.
 fn reads(bytes: &[u8]) {
     let verified = audit::verify(bytes);
     let records = Records::new(bytes).map_while(Result::ok).count() as u64;
@@ -176,7 +178,7 @@ fn reads(bytes: &[u8]) {
     }
 }
 
-/// The same as a history that is decided again.
+/// Reads any bytes as a history, and decides it again.
 fn replays(bytes: &[u8]) {
     let report = Replay::new(POLICY.clone()).run(bytes, |_| ControlFlow::Continue(()));
     assert!(report.is_ok(), "memory can be read");

@@ -1,4 +1,4 @@
-//! Canonical JSON against a canonicaliser by another hand, and amounts against decimal digits.
+//! Canonical JSON against an independent writer, and amounts against decimal digits.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,8 @@ fuzz_target!(|bytes: &[u8]| {
         let written = canonical::text(value);
         let digest = ToolDigest::of(value);
         assert_eq!(digest.to_string(), canonical::digest(value), "{written}");
-        // The text reads back as the value, so that no other value has it; and it is its own canonical text.
+        // The text reads back as the value, so that no other value has it, and it is its own
+        // canonical text.
         let again: Value = serde_json::from_str(&written).expect("canonical text is JSON");
         assert!(are_equal(value, &again), "{value} is written {written}");
         assert_eq!((canonical::text(&again), ToolDigest::of(&again)), (written, digest));
@@ -27,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Equal by value: `1` is `1.0`, and the order of members is no part of it.
+/// Compares by value: `1` is `1.0`, and the order of members does not count.
 fn are_equal(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => of_number(one) == of_number(other),
@@ -42,7 +43,8 @@ fn are_equal(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// The value of a number as it is held. A whole double of 64 bits is every digit of it; any other is its shortest text.
+/// The value of a number as it is held: all digits of a whole double of 64 bits, the shortest text
+/// of any other.
 fn of_number(number: &Number) -> Decimal {
     match number.as_f64().filter(|_| number.is_f64()) {
         Some(float) if float.fract() == 0.0 && (-(2f64.powi(63))..2f64.powi(64)).contains(&float) => {
@@ -61,7 +63,7 @@ fn each_number(value: &Value, hear: &mut impl FnMut(&Number)) {
     }
 }
 
-/// An amount has the value of its number, to the last of six decimals, or is none.
+/// An amount has the value of its number, to the last of six decimals, or the number is refused.
 fn amount_is_exact(number: &Number) {
     let Decimal { negative, digits, power } = of_number(number);
     let micros = ((!negative && (-6..=12).contains(&power)) || digits.is_empty())

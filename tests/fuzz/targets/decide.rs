@@ -1,5 +1,5 @@
-//! Decisions against the model of the tests. The bytes are the seeds from which their generator draws policies and a history, and
-//! behind them, which of its events happen, in which order.
+//! Decisions against the model of the tests. The bytes are the seeds from which the tests'
+//! generator draws policies and a history, followed by the order of the events.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,12 +14,13 @@ use model::generate::{self, Document, Event};
 use model::properties;
 
 thread_local! {
-    /// Rules of every kind, and much that is counted in every way; and what may happen to each.
+    /// Rules of every kind, and limits of every kind; and the histories for each.
     static DOCUMENTS: [BoxedStrategy<[Document; 2]>; 2] = [
         generate::document().prop_map(|one| [one.clone(), one]).boxed(),
         generate::counting_documents().boxed(),
     ];
-    static HISTORIES: [BoxedStrategy<Vec<Event>>; 2] = [generate::history().boxed(), generate::counted_history().boxed()];
+    static HISTORIES: [BoxedStrategy<Vec<Event>>; 2] =
+        [generate::history().boxed(), generate::counted_history().boxed()];
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -32,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     if !order.is_empty() {
         history = order.iter().take(48).map(|at| history[usize::from(*at) % history.len()].clone()).collect();
     }
-    // Mostly the model.
+    // In most cases, the model.
     let check: fn(&[Document; 2], &[Event]) -> Result<(), TestCaseError> = match choice / 2 % 8 {
         5 => properties::is_undisturbed,
         6 => properties::is_decided_again,
@@ -44,7 +45,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What a strategy draws from a seed. (From the bytes themselves it would not come to an end: it draws again what does not fit.)
+/// Draws from a strategy by a seed. Drawn from the bytes themselves it might not end: the strategy
+/// repeats a draw that does not fit.
 fn drawn<T: std::fmt::Debug>(strategy: &BoxedStrategy<T>, seed: &[u8]) -> Option<T> {
     let mut whole = [0; 32];
     whole[..seed.len()].copy_from_slice(seed);

@@ -1,4 +1,4 @@
-//! `host_in` against the `url` crate alone: no URL has a short way round it.
+//! `host_in` against the `url` crate alone: no URL evades it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +7,7 @@ use toolgate_fuzz::tape::Tape;
 use toolgate_fuzz::{policy_of, truth};
 use url::{Host, Url};
 
-/// What hosts and URLs are made of, so that they meet.
+/// Parts of hosts and URLs, so that they meet.
 const HOST: [&str; 32] = [
     "a",
     "A",
@@ -87,7 +87,7 @@ fuzz_target!(|bytes: &[u8]| {
     let url = match tape.below(4) {
         0 => tape.text(12, &URL),
         1 => format!("https://{}{}", tape.text(6, &HOST), tape.text(4, &URL)),
-        // The host of an entry, dressed up.
+        // The host of an entry, in disguise.
         2 => {
             let host = tape.pick(&hosts).trim_start_matches("*.").to_owned();
             format!(
@@ -112,7 +112,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(truth(&policy, &url), want, "{url:?} in {hosts:?}");
 });
 
-/// The host of a URL as a browser finds it; nothing where another reader may find another one.
+/// Returns the host of a URL as a browser does, or `None` if another reader may find another one.
 fn host_of(url: &str) -> Option<String> {
     let blank = |c: char| c <= ' ';
     if url.contains(['\\', '\t', '\n', '\r']) || url.starts_with(blank) || url.ends_with(blank) {
@@ -127,10 +127,12 @@ fn host_of(url: &str) -> Option<String> {
     Some(host.strip_suffix('.').unwrap_or(host).to_owned())
 }
 
-/// A listed host as it is compared, and whether what lies below it is meant; nothing for what is none.
+/// Returns a listed host as it is compared, and true if only its subdomains are meant. Returns
+/// `None` if the entry is not a valid host.
 fn normal(entry: &str) -> Option<(bool, String)> {
     let (below, name) = entry.strip_prefix("*.").map_or((false, entry), |name| (true, name));
-    // A leading dot means nothing to a browser; elsewhere it is all below a name, which here is written otherwise.
+    // A leading dot means nothing to a browser. Elsewhere it means the subdomains, for which this
+    // language writes `*.`.
     let is_odd = |c: char| c.is_whitespace() || c.is_control() || "*/?#@\\".contains(c);
     if entry.starts_with('.') || name.chars().any(is_odd) {
         return None;

@@ -1,4 +1,5 @@
-//! Messages against a strict reader by another hand, and a session between a client and a server who say anything.
+//! Messages against an independent strict reader, and a session between a client and a server that
+//! say anything.
 #![no_main]
 
 use std::collections::{HashMap, HashSet};
@@ -26,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What is read can be read in one way only, and is written as what was read.
+/// A message that is read can be read in one way only, and is written as it was read.
 fn message(text: &str) {
     let read = Message::read(text);
     let want = strict::read(text, 64).and_then(|node| judged(&node));
@@ -35,7 +36,7 @@ fn message(text: &str) {
         (Err(error), None) => {
             assert!(error.offset() <= text.len() && text.is_char_boundary(error.offset()), "{error}: {text}");
         }
-        _ => panic!("the crate reads {read:?}, the other hand {want:?}: {text}"),
+        _ => panic!("the crate reads {read:?}, the strict reader {want:?}: {text}"),
     }
     let (written, digest) = match &read {
         Ok(Message::Call(call)) => {
@@ -55,7 +56,8 @@ fn message(text: &str) {
     assert_eq!(ToolDigest::of(&again).to_string(), digest, "{text} is written {written}");
 }
 
-/// What a message says. A call also keeps how its id was spelt, for the answer, where what is written has a number's shortest text.
+/// Returns the content of a message. A call keeps the notation of its id, for the answer; in what
+/// is written, a number has its shortest text.
 fn content(message: &Message) -> (Option<Value>, String) {
     match message {
         Message::Call(call) => (call.id().cloned(), call.to_json()),
@@ -63,7 +65,8 @@ fn content(message: &Message) -> (Option<Value>, String) {
     }
 }
 
-/// Whether a message is a call; nothing where it must not be read. By the rules of section 8 of the language.
+/// Returns true if a message is a call, and `None` if it must not be read, by the rules of section
+/// 8 of the language.
 fn judged(message: &Node) -> Option<bool> {
     let Node::Object(members) = message else { return None };
     let certain = message.is_certain() && !is_varied(members, &["jsonrpc", "id", "method", "params"]);
@@ -86,31 +89,36 @@ fn judged(message: &Node) -> Option<bool> {
     (named && arguments && !is_varied(members, &["name", "arguments", "_meta", "task"])).then_some(true)
 }
 
-/// Whether a key equals one of these but for case, by any rule that a reader may have: small or capital, of one letter or of the text.
+/// Returns true if a key equals one of these except for case, by any rule that a reader may have:
+/// lower or upper case, of one letter or of the whole text.
 fn is_varied(members: &[(String, Node)], known: &[&str]) -> bool {
     let small = |key: &str| key.to_uppercase().to_lowercase().replace('\u{307}', "");
     members.iter().any(|(key, _)| !known.contains(&&**key) && known.contains(&&*small(key)))
 }
 
-/// What a request is waiting for.
+/// The kind of a waiting request.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Waits {
     Call,
     Other,
 }
 
-/// Of each request there is one answer, whatever both sides say; and what was in flight is free at the end.
+/// Each request gets one answer, whatever both sides say, and all units in flight are free at the
+/// end.
 fn session(tape: &mut Tape<'_>) {
     let document = json!({
         "version": "1",
         "default": "deny",
-        "tools": { "t*": { "limits": [{ "counter": "c", "window": "in_flight", "max": 3, "scope": "global" }] }, "u": {} },
+        "tools": {
+            "t*": { "limits": [{ "counter": "c", "window": "in_flight", "max": 3, "scope": "global" }] },
+            "u": {},
+        },
     });
     let gate = Gate::new(Policy::try_from(&document).expect("a policy"));
     let mut session = Session::new();
     let mut waiting: HashMap<RequestId, Waits> = HashMap::new();
     let mut answered: Vec<RequestId> = Vec::new();
-    // Given up, and perhaps not answered yet.
+    // Cancelled, and perhaps not answered yet.
     let mut given_up: HashSet<RequestId> = HashSet::new();
     while !tape.is_over() {
         let who = tape.byte();
@@ -129,7 +137,8 @@ fn session(tape: &mut Tape<'_>) {
                     if let Some(answer) = answer {
                         let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
                         assert!(answer["error"].is_object());
-                        // A message with a number that no double holds has an id, too, but not for this reader.
+                        // A message with a number that no double holds has an id too, but this
+                        // reader refuses the message.
                         if let Ok(asked) = serde_json::from_slice::<Value>(&line) {
                             let of = asked.get("id").unwrap_or(&Value::Null);
                             // `-0` is the integer 0 to the library, and a double to this reader.
@@ -150,7 +159,8 @@ fn session(tape: &mut Tape<'_>) {
                             waiting.insert(id, Waits::Call);
                         }
                         Routed::Answer { answer } => {
-                            // The id stands there as it was written, and `-0` is no integer for every reader.
+                            // The id appears as it was written, and `-0` is not an integer for
+                            // every reader.
                             let Ok(Message::Other(read)) = Message::read(&answer) else { panic!("{answer}") };
                             let of = read.as_value().get("id").and_then(RequestId::of);
                             assert!(!allowed && of.as_ref() == Some(&id), "{answer}");
@@ -160,7 +170,7 @@ fn session(tape: &mut Tape<'_>) {
             },
             4..=6 => match session.from_server(&line, |result| filter_tools_list(gate.policy().as_ref(), result)) {
                 FromServer::Forward { message, answers, ended } => {
-                    // By the grammar: half a character, escaped, is the client's affair.
+                    // By the grammar alone: an escaped half of a character is left to the client.
                     assert!(
                         serde_json::from_str::<&RawValue>(&message).is_ok_and(|message| message.get().starts_with('{'))
                     );

@@ -1,4 +1,5 @@
-//! `path_within` against a path that is walked component by component, and against what a server makes of it that decodes it first.
+//! `path_within` against a path that is walked component by component, and against the path of a
+//! server that decodes it first.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +7,7 @@ use serde_json::json;
 use toolgate_fuzz::tape::Tape;
 use toolgate_fuzz::{policy_of, truth};
 
-/// What paths are made of, so that they meet the directories.
+/// Parts of paths, so that they meet the directories.
 const PARTS: [&str; 28] = [
     "/", "/", "/", "..", "/..", "/../", ".", "w", "a", "/w", "/w/a", "b", "%", "%2", "%2e", "%2E", "%2f", "%5C", "%00",
     "%25", "2e", "\\", "\0", "é", " ", "~", "//", "...",
@@ -31,7 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The components that lead there; nothing for a path that another reader may understand in another way.
+/// Returns the components of the resolved path, or `None` for a path that another reader may
+/// understand in another way.
 fn resolved(path: &str) -> Option<Vec<String>> {
     let lower = path.to_ascii_lowercase();
     let odd = ["\0", "\\", "%2e", "%2f", "%5c", "%00"].iter().any(|odd| lower.contains(odd));
@@ -52,7 +54,7 @@ fn walked(path: &str) -> Vec<String> {
     at
 }
 
-/// As a server decodes it, once.
+/// Decodes the path once, as a server does.
 fn decoded(path: &str) -> String {
     let bytes = path.as_bytes();
     let (mut decoded, mut at) = (Vec::new(), 0);

@@ -1,5 +1,5 @@
-//! Name patterns against a matcher that tries everything and against the `regex` crate, anchored whole; and the operators that
-//! search texts against that crate alone.
+//! Name patterns against an exhaustive matcher and against the `regex` crate, anchored at both
+//! ends; and the operators that search texts against that crate alone.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +10,7 @@ use toolgate_fuzz::tape::Tape;
 use toolgate_fuzz::{policy_of, truth};
 
 const PARTS: [&str; 16] = ["*", "*", "*", "a", "a", "b", "b", "ab", "ba", ".", "/", "~", "\\", "é", "A", "\u{0}"];
-/// What texts are made of: letters of one, two and three bytes that fold to each other.
+/// Parts of texts: letters of one, two and three bytes that fold to each other.
 const LETTERS: [&str; 20] =
     ["a", "A", "b", "B", "k", "K", "\u{212a}", "ß", "ẞ", "s", "ſ", "σ", "ς", "Σ", "é", "É", ".", "\n", "", "\u{130}"];
 
@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn names(tape: &mut Tape<'_>) {
-    // Past eight patterns they are looked for in another way.
+    // More than eight patterns are searched in another way.
     let patterns: Vec<String> = (0..tape.below(24)).map(|_| tape.text(7, &PARTS)).collect();
     let hide: Vec<String> = (0..tape.below(3)).map(|_| tape.text(5, &PARTS)).collect();
     let default = tape.pick(&["allow", "deny"]);
@@ -71,9 +71,9 @@ fn names(tape: &mut Tape<'_>) {
     }
 }
 
-/// A star stands for nothing, or for one more byte.
+/// A star matches nothing, or one more byte.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    // Of each beginning of the name, whether the pattern so far matches it.
+    // For each beginning of the name: the pattern so far matches it.
     let mut so_far: Vec<bool> = (0..=name.len()).map(|length| length == 0).collect();
     for part in pattern {
         let mut next = vec![false; so_far.len()];
@@ -94,7 +94,7 @@ fn whole(pattern: &str) -> Regex {
     Regex::new(&format!("(?s)\\A{}\\z", parts.join(".*"))).expect("an escaped pattern")
 }
 
-/// Texts that are looked for, with and without regard to case.
+/// Searches for texts, with and without regard to case.
 fn searches(tape: &mut Tape<'_>) {
     let op = tape.pick(&["contains", "not_contains", "starts_with", "ends_with"]);
     let folds = tape.below(2) == 1;
@@ -115,7 +115,8 @@ fn searches(tape: &mut Tape<'_>) {
     }
 }
 
-/// Whatever the `regex` crate takes within the bounds is taken, and finds the same.
+/// Each expression that the `regex` crate accepts within the bounds is accepted, and finds the
+/// same.
 fn regexes(tape: &mut Tape<'_>) {
     let op = tape.pick(&["regex", "not_regex"]);
     let folds = tape.below(2) == 1;

@@ -1,4 +1,5 @@
-//! Texts of policies: read by the crate, by the JSON Schema, and by the crate again from what it writes.
+//! Texts of policies: read by the crate, by the JSON Schema, and by the crate again from its own
+//! output.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -24,19 +25,19 @@ fuzz_target!(|bytes: &[u8]| {
         Err(error) => has_places(error, text),
     }
     assert_eq!(lint::check(text).is_ok(), read.is_ok(), "{text}");
-    // What another reader makes of the text, where all make the same of it.
+    // The text as another reader sees it, if all readers see the same.
     let Some(node) = strict::read(text, 100) else {
-        assert!(read.is_err(), "no JSON, or too deep: {text}");
+        assert!(read.is_err(), "not JSON, or too deep: {text}");
         return;
     };
-    let stands_twice = |node: &Node| match node {
+    let has_twin = |node: &Node| match node {
         Node::Object(members) => {
             (1..members.len()).any(|at| members[..at].iter().any(|(key, _)| *key == members[at].0))
         }
         _ => false,
     };
-    if !node.all(&|node| !stands_twice(node)) {
-        assert!(read.is_err(), "a key stands twice: {text}");
+    if !node.all(&|node| !has_twin(node)) {
+        assert!(read.is_err(), "a key appears twice: {text}");
         return;
     }
     let Ok(value) = serde_json::from_str::<Value>(text) else { return };
@@ -52,7 +53,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// A policy reads back as itself, is itself, and says of a call what it explains.
+/// A policy reads back as itself, equals itself, and evaluates a call as it explains it.
 fn writes_itself(policy: &Policy, text: &str) {
     let again = Policy::from_json(policy.to_json()).expect("what a policy writes is one");
     assert_eq!((&again, again.digest(), again.to_json()), (policy, policy.digest(), policy.to_json()), "{text}");
@@ -67,10 +68,10 @@ fn writes_itself(policy: &Policy, text: &str) {
         let (evaluation, explained) = (policy.evaluate(&call, now), policy.explain(&call, now));
         let (rule, explained_by) = (evaluation.rule(), explained.rule());
         assert_eq!((explained.effect(), explained_by), (evaluation.effect(), rule.as_deref()), "{tool}: {text}");
-        // Of a call that no rule denies, an explanation knows some limits too.
+        // For a call that no rule denies, an explanation knows some limits too.
         let is_denied = matches!(evaluation.effect(), Effect::Deny(_));
         assert!(!is_denied || explained.code() == evaluation.code(), "{tool}: {text}");
-        // What is not listed is never allowed.
+        // A tool that is not listed is never allowed.
         assert!(policy.lists(&tool) || !evaluation.is_allowed(), "{tool}: {text}");
     }
 }
@@ -96,7 +97,8 @@ fn has_duplicates(error: &PolicyError) -> bool {
     error.issues().iter().any(|issue| issue.code() == IssueCode::DuplicateKey)
 }
 
-/// Both take the same documents, apart from what the schema's documentation says that it cannot express.
+/// Both accept the same documents, except for the rules that the schema's documentation says it
+/// cannot express.
 fn agrees_with_the_schema(read: Result<(), &PolicyError>, document: &Value, text: &str) {
     let takes = schema::VALIDATOR.is_valid(document);
     match read {

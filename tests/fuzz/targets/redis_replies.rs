@@ -1,5 +1,5 @@
-//! What a Redis server may answer: whatever it is, nothing is granted that it does not say, and no approval is found that it does
-//! not hold.
+//! Any reply of a Redis server: nothing is granted that it does not say, and no approval is found
+//! that it does not hold.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,14 +13,14 @@ use toolgate::{Amount, ApprovalState, Timestamp};
 use toolgate_fuzz::tape::Tape;
 
 const NOW: i64 = 1_768_473_000_000_000;
-/// The length of what is said of each counter that was charged: a letter and five doubles.
+/// The length of a reply for each charged counter: a letter and five doubles.
 const PART: usize = 41;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut tape = Tape(bytes);
     let charges: Vec<Charge> = (0..=tape.below(3)).map(|_| charge(&mut tape)).collect();
     let answer = match tape.below(4) {
-        // As it comes over the wire.
+        // As the reply arrives over the wire.
         0 => match redis::parse_redis_value(tape.0) {
             Ok(value) => value,
             Err(_) => return,
@@ -67,7 +67,7 @@ fuzz_target!(|bytes: &[u8]| {
     shelf(answer);
 });
 
-/// The shelf that a key might hold.
+/// The approvals that a key might hold.
 fn shelf(value: Value) {
     let digest = CallDigest::new([7; 32]);
     if let Some(id) = approvals::listed(value.clone()) {
@@ -88,7 +88,7 @@ fn shelf(value: Value) {
         assert!(is_so, "{approval:?}");
     }
     if !is_nothing {
-        // As it would be written, it is the same.
+        // Written and read again, it is the same.
         let written = [&[b'0'; 32][..], text.as_bytes()].concat();
         let (again, text_again) = approvals::kept(Value::BulkString(written), digest).expect("its own text");
         assert_eq!((format!("{again:?}"), text_again), (format!("{found:?}"), text));
@@ -148,7 +148,7 @@ fn doubles(tape: &mut Tape<'_>, letter: u8, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// As `reserve.lua` says what it has charged.
+/// The reply of `reserve.lua` with its charges.
 fn made(tape: &mut Tape<'_>, charges: &[Charge]) -> Value {
     let count = tape.pick(&[charges.len(), charges.len(), charges.len(), charges.len(), 0, 1, 5]);
     let part = |at: usize, tape: &mut Tape<'_>| {
@@ -160,7 +160,7 @@ fn made(tape: &mut Tape<'_>, charges: &[Charge]) -> Value {
     Value::BulkString(parts)
 }
 
-/// As it says how counters stand, or why it does not.
+/// The reply of `reserve.lua` with the values of counters, or with a reason for none.
 fn looked(tape: &mut Tape<'_>, charges: &[Charge]) -> Value {
     let code = tape.pick(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 4, -1]);
     let mut parts = vec![Value::Int(code)];
@@ -195,14 +195,14 @@ fn sum(bytes: &[u8]) -> Option<u128> {
     fits.then_some(units as u128 * 1_000_000 + millionths as u128)
 }
 
-/// A list of so many states behind a zero.
+/// A list of `count` states after a zero.
 fn is_list_of(answer: &Value, count: usize) {
     let Value::Array(parts) = answer else { panic!("nothing says so: {answer:?}") };
     assert_eq!((parts.first(), parts.len()), (Some(&Value::Int(0)), count + 1), "{answer:?}");
     assert!(parts[1..].iter().all(|part| matches!(part, Value::BulkString(_))), "{answer:?}");
 }
 
-/// A refusal by name is the server's own.
+/// A named refusal comes from the server.
 fn is_named(answer: &Value, error: &StoreError) {
     let code = match answer {
         Value::Array(parts) => parts.first(),
@@ -212,6 +212,6 @@ fn is_named(answer: &Value, error: &StoreError) {
         StoreError::ClockSkew { .. } => assert_eq!(code, Some(&Value::Int(1))),
         StoreError::Full { .. } => assert_eq!(code, Some(&Value::Int(3))),
         StoreError::Corrupt | StoreError::Unavailable(_) => {}
-        other => panic!("{other:?} is no answer of a server"),
+        other => panic!("{other:?} is not an answer of a server"),
     }
 }
