@@ -39,7 +39,7 @@ pub use record::{ArgumentsDigest, AuditRecord, DecisionId, Event, Outcome};
 pub(crate) use build::is_kept_as;
 pub(crate) use recorder::{Recorder, is_traced};
 #[cfg(feature = "replay")]
-pub(crate) use tolerant::{Seen, Survey};
+pub(crate) use tolerant::{Entry, TolerantReader};
 
 /// Where records go.
 ///

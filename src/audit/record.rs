@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::text_format::{self, Spelt};
+use super::text_format::{self, CanonicalText};
 use crate::amount::Amount;
 use crate::approval::ApprovalId;
 use crate::call::ToolCall;
@@ -26,7 +26,7 @@ pub enum Event {
     /// The quota of an allowed call was given back.
     Release,
     /// An allowed call was settled at its real amount.
-    SettleRequest,
+    Settle,
     /// An allowed call has ended, and its quota stays spent.
     End,
     /// A person has approved a request, or tried to.
@@ -75,7 +75,7 @@ as_text! {
     Event {
         Decision: "decision",
         Release: "release",
-        SettleRequest: "settle",
+        Settle: "settle",
         End: "end",
         Approve: "approve",
         Refuse: "refuse",
@@ -112,7 +112,7 @@ impl fmt::Debug for DecisionId {
     }
 }
 
-impl Spelt for DecisionId {
+impl CanonicalText for DecisionId {
     fn read(text: &str) -> Option<Self> {
         Some(Self(u128::from_be_bytes(unhex(text)?.try_into().ok()?)))
     }
@@ -238,7 +238,7 @@ impl fmt::Debug for ArgumentsDigest {
     }
 }
 
-impl Spelt for ArgumentsDigest {
+impl CanonicalText for ArgumentsDigest {
     fn read(text: &str) -> Option<Self> {
         crate::json::hex::undigest(text).map(Self)
     }
@@ -392,8 +392,8 @@ mod tests {
 
     #[test]
     fn words_are_the_same_in_serde_and_in_text() {
-        use Event::{Approve, Decision, End, Policy, Refuse, Release, SettleRequest};
-        for event in [Decision, Release, SettleRequest, End, Approve, Refuse, Policy] {
+        use Event::{Approve, Decision, End, Policy, Refuse, Release, Settle};
+        for event in [Decision, Release, Settle, End, Approve, Refuse, Policy] {
             assert_eq!(serde_json::to_value(event).unwrap(), event.as_str());
         }
         for outcome in [Outcome::Allow, Outcome::Deny, Outcome::RateLimited, Outcome::ApprovalRequired] {

@@ -13,20 +13,20 @@ use crate::policy::Digest;
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
 /// A value with one spelling as text.
-pub(super) trait Spelt: Sized + Display {
+pub(super) trait CanonicalText: Sized + Display {
     fn read(text: &str) -> Option<Self>;
 }
 
 /// A text that is read back as it was written, in place of the value itself.
 struct Text<T>(T);
 
-impl<T: Spelt> Serialize for Text<&T> {
+impl<T: CanonicalText> Serialize for Text<&T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self.0)
     }
 }
 
-impl<'de, T: Spelt> Deserialize<'de> for Text<T> {
+impl<'de, T: CanonicalText> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let value = T::read(&text).filter(|value| value.to_string() == text);
@@ -36,26 +36,26 @@ impl<'de, T: Spelt> Deserialize<'de> for Text<T> {
 
 /// For `#[serde(with)]`: one value.
 pub(super) mod one {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, Spelt, Text};
+    use super::{CanonicalText, Deserialize, Deserializer, Serialize, Serializer, Text};
 
-    pub(crate) fn serialize<T: Spelt, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: CanonicalText, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
         Text(value).serialize(to)
     }
 
-    pub(crate) fn deserialize<'de, T: Spelt, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    pub(crate) fn deserialize<'de, T: CanonicalText, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
         Text::deserialize(from).map(|Text(value)| value)
     }
 }
 
 /// For `#[serde(with)]`: a value or none.
 pub(super) mod option {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, Spelt, Text};
+    use super::{CanonicalText, Deserialize, Deserializer, Serialize, Serializer, Text};
 
-    pub(crate) fn serialize<T: Spelt, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: CanonicalText, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
         value.as_ref().map(Text).serialize(to)
     }
 
-    pub(crate) fn deserialize<'de, T: Spelt, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    pub(crate) fn deserialize<'de, T: CanonicalText, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
         Ok(Option::deserialize(from)?.map(|Text(value)| value))
     }
 }
@@ -99,7 +99,7 @@ pub(super) mod limits {
     }
 }
 
-impl Spelt for Timestamp {
+impl CanonicalText for Timestamp {
     /// Years past 9999 too, which RFC 3339 does not have: the calendar repeats itself every 400 years.
     fn read(text: &str) -> Option<Self> {
         if !text.starts_with(['+', '-']) {
@@ -117,7 +117,7 @@ impl Spelt for Timestamp {
     }
 }
 
-impl Spelt for Total {
+impl CanonicalText for Total {
     fn read(text: &str) -> Option<Self> {
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
         if decimals.len() > 6 || !decimals.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -128,19 +128,19 @@ impl Spelt for Total {
     }
 }
 
-impl Spelt for Amount {
+impl CanonicalText for Amount {
     fn read(text: &str) -> Option<Self> {
         Total::read(text).and_then(|total| Self::from_micros(total.micros()))
     }
 }
 
-impl Spelt for Digest {
+impl CanonicalText for Digest {
     fn read(text: &str) -> Option<Self> {
         undigest(text).map(Self::new)
     }
 }
 
-impl Spelt for ApprovalId {
+impl CanonicalText for ApprovalId {
     fn read(text: &str) -> Option<Self> {
         text.parse().ok()
     }
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    fn reads_back<T: Spelt + PartialEq>(value: &T) -> bool {
+    fn reads_back<T: CanonicalText + PartialEq>(value: &T) -> bool {
         T::read(&value.to_string()).as_ref() == Some(value)
     }
 

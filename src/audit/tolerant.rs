@@ -8,7 +8,7 @@ use super::chain::{ChainHead, Fault, LINE, Line};
 use super::record::AuditRecord;
 
 /// What stands in a line of a log.
-pub(crate) enum Seen {
+pub(crate) enum Entry {
     /// A record that is what its own hash says, in this line.
     Record(u64, Box<AuditRecord>),
     /// Something is wrong with this line.
@@ -20,7 +20,7 @@ pub(crate) enum Seen {
 /// A record that was changed, stands twice, or stands after a later one is left out. One that follows a gap, or a record that was
 /// replaced, is there. Streaming: it holds one line, of at most 16 MiB, and the numbers of the lines that are none since the last
 /// that is one.
-pub(crate) struct Survey<R> {
+pub(crate) struct TolerantReader<R> {
     reader: R,
     line: u64,
     head: ChainHead,
@@ -31,14 +31,14 @@ pub(crate) struct Survey<R> {
     /// How many lines that are none were told of since the last that is one: each of them may have been a record.
     lost: u64,
     /// What was found and not yet told, the last first.
-    found: Vec<Seen>,
+    found: Vec<Entry>,
     has_ended: bool,
 }
 
 /// How many lines that are none may stand in a row to be told apart.
 const RESTS: usize = 1024;
 
-impl<R: BufRead> Survey<R> {
+impl<R: BufRead> TolerantReader<R> {
     pub(crate) fn new(reader: R) -> Self {
         let (rests, found) = (Vec::new(), Vec::new());
         let hasher = Sha256::new();
@@ -59,7 +59,7 @@ impl<R: BufRead> Survey<R> {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Seen>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
         loop {
             if let Some(seen) = self.found.pop() {
                 return Ok(Some(seen));
@@ -108,7 +108,7 @@ impl<R: BufRead> Survey<R> {
 
     fn tell_rests(&mut self) {
         self.lost = self.lost.saturating_add(self.rests.len() as u64);
-        self.found.extend(self.rests.drain(..).map(|(line, fault)| Seen::Fault(line, fault)));
+        self.found.extend(self.rests.drain(..).map(|(line, fault)| Entry::Fault(line, fault)));
         self.hasher = Sha256::new();
     }
 
@@ -118,7 +118,7 @@ impl<R: BufRead> Survey<R> {
             Some(torn) if !self.rests.is_empty() && rests[..] == torn => self.rests.clear(),
             Some(_) => {
                 self.tell_rests();
-                self.found.push(Seen::Fault(self.line, Fault::Torn));
+                self.found.push(Entry::Fault(self.line, Fault::Torn));
             }
             None => {
                 self.tell_rests();
@@ -127,15 +127,15 @@ impl<R: BufRead> Survey<R> {
         let lost = std::mem::take(&mut self.lost);
         let (expected, found) = (self.head.records().saturating_add(1), line.head.records());
         if found < expected {
-            self.found.push(Seen::Fault(self.line, Fault::Sequence { expected, found }));
+            self.found.push(Entry::Fault(self.line, Fault::Sequence { expected, found }));
             return;
         }
         if found > expected.saturating_add(lost) {
-            self.found.push(Seen::Fault(self.line, Fault::Sequence { expected, found }));
+            self.found.push(Entry::Fault(self.line, Fault::Sequence { expected, found }));
         } else if found == expected && line.prev != self.head.hash {
-            self.found.push(Seen::Fault(self.line, Fault::Chain));
+            self.found.push(Entry::Fault(self.line, Fault::Chain));
         }
         self.head = line.head;
-        self.found.push(Seen::Record(self.line, Box::new(line.record)));
+        self.found.push(Entry::Record(self.line, Box::new(line.record)));
     }
 }

@@ -24,7 +24,7 @@ fn level(record: &AuditRecord) -> Level {
             _ => Level::INFO,
         },
         _ if record.failure.is_some() => Level::WARN,
-        Event::Release | Event::SettleRequest | Event::End => Level::DEBUG,
+        Event::Release | Event::Settle | Event::End => Level::DEBUG,
         Event::Approve | Event::Refuse | Event::Policy => Level::INFO,
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn tell(record: &AuditRecord) {
             id, decision, code, rule, policy, tool, server, grant, session, agent, user, arguments_digest,
             retry_after_ms, approval, failure,
         },
-        Event::Release | Event::SettleRequest | Event::End => at_level! {
+        Event::Release | Event::Settle | Event::End => at_level! {
             id, policy, tool, server, grant, session, agent, user, approval, amount, failure,
         },
         Event::Approve | Event::Refuse => at_level! {

@@ -22,9 +22,9 @@ use crate::time::Timestamp;
 #[must_use = "keep the permit until the call has ended; dropping it leaves its quota spent"]
 pub struct Permit {
     /// None for a call that nothing counts.
-    held: Option<Held<dyn Granter>>,
+    held: Option<Reservation<dyn PermitBackend>>,
     settled: bool,
-    watch: Option<Box<Watch>>,
+    watch: Option<Box<PermitObservers>>,
 }
 
 /// Leave to make one call, whose quota is already spent, in a store across a network.
@@ -35,9 +35,9 @@ pub struct Permit {
 #[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
 pub struct AsyncPermit {
     /// None for a call that nothing counts. Boxed: a permit goes through many hands, and each of them would copy it.
-    held: Option<Box<Held<dyn AsyncGranter>>>,
+    held: Option<Box<Reservation<dyn AsyncPermitBackend>>>,
     settled: bool,
-    watch: Option<Box<Watch>>,
+    watch: Option<Box<PermitObservers>>,
 }
 
 /// A permit could not be settled. It stays as it is.
@@ -54,8 +54,8 @@ pub enum SettleError {
 }
 
 /// What a permit has charged.
-pub(crate) struct Held<G: ?Sized> {
-    pub(crate) granter: Arc<G>,
+pub(crate) struct Reservation<G: ?Sized> {
+    pub(crate) backend: Arc<G>,
     pub(crate) id: ReservationId,
     pub(crate) plan: Plan,
     pub(crate) tallies: Tallies,
@@ -68,23 +68,23 @@ pub(crate) struct Held<G: ?Sized> {
 /// that it is done whatever became of a settlement.
 #[derive(Clone, Copy)]
 enum Step {
-    SettleRequest = 1,
+    Settle = 1,
     End = 2,
 }
 
-/// What every granter knows: the policy that was in force, and the time.
-pub(crate) trait Ground {
+/// What every backend knows: the policy that was in force, and the time.
+pub(crate) trait IssuedUnder {
     fn policy(&self) -> Option<&Policy>;
     fn now(&self) -> Timestamp;
 }
 
 /// What granted a permit, as far as the permit knows it.
-pub(crate) trait Granter: Ground + Send + Sync {
+pub(crate) trait PermitBackend: IssuedUnder + Send + Sync {
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError>;
     fn restore(&self, claim: &Claim) -> Result<(), ApprovalError>;
 }
 
-pub(crate) trait AsyncGranter: Ground + Send + Sync {
+pub(crate) trait AsyncPermitBackend: IssuedUnder + Send + Sync {
     fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()>;
     fn restore<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool>;
     fn abandon(&self, request: &SettleRequest<'_>);
@@ -92,34 +92,34 @@ pub(crate) trait AsyncGranter: Ground + Send + Sync {
 
 /// What becomes of an allowed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Completion {
     /// Its quota is given back.
     Release,
     /// It is settled at this amount.
-    SettleRequest(Amount),
+    Settle(Amount),
     /// It has ended.
     End,
 }
 
 /// Somebody who wants to know what becomes of an allowed call. When it is dropped without having heard of a release or an end, the
 /// permit was dropped.
-pub(crate) trait Witness: Send + Sync {
+pub(crate) trait PermitObserver: Send + Sync {
     /// The store is being asked.
-    fn begin(&mut self, fate: Fate);
+    fn begin(&mut self, fate: Completion);
     /// The store has answered what began last.
     fn done(&mut self, failure: Option<&(dyn Error + 'static)>);
 }
 
 /// All who want to know what becomes of one call.
-pub(crate) struct Watch(pub(crate) Vec<Box<dyn Witness>>);
+pub(crate) struct PermitObservers(pub(crate) Vec<Box<dyn PermitObserver>>);
 
-fn begin(watch: &mut Option<Box<Watch>>, fate: Fate) {
+fn begin(watch: &mut Option<Box<PermitObservers>>, fate: Completion) {
     if let Some(watch) = watch {
         watch.0.iter_mut().for_each(|witness| witness.begin(fate));
     }
 }
 
-fn done<E: Error + 'static>(watch: &mut Option<Box<Watch>>, outcome: &Result<(), E>) {
+fn done<E: Error + 'static>(watch: &mut Option<Box<PermitObservers>>, outcome: &Result<(), E>) {
     if let Some(watch) = watch {
         let failure = outcome.as_ref().err().map(|error| error as _);
         watch.0.iter_mut().for_each(|witness| witness.done(failure));
@@ -155,13 +155,13 @@ mod sealed {
 
 type Changes<'h> = SmallVec<[ChargeChange<'h>; 4]>;
 
-impl<G: Ground + ?Sized> Held<G> {
+impl<G: IssuedUnder + ?Sized> Reservation<G> {
     fn approval_id(&self) -> Option<ApprovalId> {
         self.claim.as_ref().map(|claim| *claim.approval())
     }
 
     fn limits(&self) -> Vec<LimitState> {
-        let policy = self.granter.policy();
+        let policy = self.backend.policy();
         policy.map_or_else(Vec::new, |policy| LimitState::all(policy, &self.plan.limits, &self.tallies))
     }
 
@@ -175,7 +175,7 @@ impl<G: Ground + ?Sized> Held<G> {
 
     /// Gives everything back, or after a settlement what is in flight.
     fn given_back(&self, settled: bool) -> (Step, Changes<'_>) {
-        if settled { (Step::End, self.ended()) } else { (Step::SettleRequest, self.changes(|_| Some(Amount::ZERO))) }
+        if settled { (Step::End, self.ended()) } else { (Step::Settle, self.changes(|_| Some(Amount::ZERO))) }
     }
 
     /// The use of an approval that is to be handed back, because the call was certainly not made. One that was settled was made.
@@ -196,7 +196,7 @@ impl<G: Ground + ?Sized> Held<G> {
 
     /// What each charge is at the real amount.
     fn settled(&self, real: Amount) -> SmallVec<[Amount; 4]> {
-        self.granter.policy().map_or_else(SmallVec::new, |policy| self.plan.settled(policy, real))
+        self.backend.policy().map_or_else(SmallVec::new, |policy| self.plan.settled(policy, real))
     }
 
     fn at_amounts(&self, amounts: &[Amount]) -> Changes<'_> {
@@ -205,7 +205,7 @@ impl<G: Ground + ?Sized> Held<G> {
     }
 
     fn request<'c>(&self, step: Step, charges: &'c [ChargeChange<'c>]) -> SettleRequest<'c> {
-        SettleRequest::new(self.id, step as u32, self.granter.now(), charges)
+        SettleRequest::new(self.id, step as u32, self.backend.now(), charges)
     }
 
     /// Notes that the store has settled the charges.
@@ -217,7 +217,7 @@ impl<G: Ground + ?Sized> Held<G> {
 }
 
 impl Permit {
-    pub(crate) fn counted(held: Held<dyn Granter>) -> Self {
+    pub(crate) fn counted(held: Reservation<dyn PermitBackend>) -> Self {
         Self { held: Some(held), settled: false, watch: None }
     }
 
@@ -225,7 +225,7 @@ impl Permit {
         Self { held: None, settled: false, watch: None }
     }
 
-    pub(crate) fn watch(&mut self, watch: Watch) {
+    pub(crate) fn watch(&mut self, watch: PermitObservers) {
         self.watch = Some(Box::new(watch));
     }
 
@@ -242,12 +242,12 @@ impl Permit {
     /// # Errors
     /// The store failed; the quota stays spent until its windows end, or the approval used.
     pub fn try_release(mut self) -> Result<(), StoreError> {
-        begin(&mut self.watch, Fate::Release);
+        begin(&mut self.watch, Completion::Release);
         let released = self.held.take().map_or(Ok(()), |held| {
             let (step, changes) = held.given_back(self.settled);
             let given_back = settle(&held, step, &changes);
             // The one does not wait for the other: the call was not made, whether its quota can be given back or not.
-            let handed_back = held.unused(self.settled).map_or(Ok(()), |claim| held.granter.restore(claim));
+            let handed_back = held.unused(self.settled).map_or(Ok(()), |claim| held.backend.restore(claim));
             given_back.and(handed_back.map_err(unavailable))
         });
         done(&mut self.watch, &released);
@@ -264,10 +264,10 @@ impl Permit {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        begin(&mut self.watch, Fate::SettleRequest(real));
+        begin(&mut self.watch, Completion::Settle(real));
         let settled = self.held.as_mut().map_or(Ok(()), |held| -> Result<(), StoreError> {
             let amounts = held.settled(real);
-            settle(held, Step::SettleRequest, &held.at_amounts(&amounts))?;
+            settle(held, Step::Settle, &held.at_amounts(&amounts))?;
             held.note(&amounts);
             Ok(())
         });
@@ -301,7 +301,7 @@ impl Permit {
 
     /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
-        self.held.as_ref().map_or_else(Vec::new, Held::limits)
+        self.held.as_ref().map_or_else(Vec::new, Reservation::limits)
     }
 }
 
@@ -310,8 +310,8 @@ fn unavailable(error: ApprovalError) -> StoreError {
     StoreError::Unavailable(Some(Box::new(error)))
 }
 
-fn settle(held: &Held<dyn Granter>, step: Step, changes: &[ChargeChange<'_>]) -> Result<(), StoreError> {
-    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(step, changes)) }
+fn settle(held: &Reservation<dyn PermitBackend>, step: Step, changes: &[ChargeChange<'_>]) -> Result<(), StoreError> {
+    if changes.is_empty() { Ok(()) } else { held.backend.settle(&held.request(step, changes)) }
 }
 
 /// Gives free what is in flight.
@@ -325,7 +325,7 @@ impl Drop for Permit {
 }
 
 impl AsyncPermit {
-    pub(crate) fn counted(held: Held<dyn AsyncGranter>) -> Self {
+    pub(crate) fn counted(held: Reservation<dyn AsyncPermitBackend>) -> Self {
         Self { held: Some(Box::new(held)), settled: false, watch: None }
     }
 
@@ -340,7 +340,7 @@ impl AsyncPermit {
         Self { held: None, settled: false, watch: None }
     }
 
-    pub(crate) fn watch(&mut self, watch: Watch) {
+    pub(crate) fn watch(&mut self, watch: PermitObservers) {
         self.watch = Some(Box::new(watch));
     }
 
@@ -351,13 +351,13 @@ impl AsyncPermit {
     /// # Errors
     /// The store failed; the quota stays spent until its windows end, or the approval used.
     pub async fn release(mut self) -> Result<(), StoreError> {
-        begin(&mut self.watch, Fate::Release);
+        begin(&mut self.watch, Completion::Release);
         let mut released = Ok(());
         if let Some(held) = self.held.take() {
             let (step, changes) = held.given_back(self.settled);
             let given_back = settle_async(&held, step, &changes).await;
             let handed_back = match held.unused(self.settled) {
-                Some(claim) => held.granter.restore(claim).await.map(drop),
+                Some(claim) => held.backend.restore(claim).await.map(drop),
                 None => Ok(()),
             };
             released = given_back.and(handed_back.map_err(unavailable));
@@ -374,11 +374,11 @@ impl AsyncPermit {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        begin(&mut self.watch, Fate::SettleRequest(real));
+        begin(&mut self.watch, Completion::Settle(real));
         let mut settled = Ok(());
         if let Some(held) = &mut self.held {
             let amounts = held.settled(real);
-            settled = settle_async(held, Step::SettleRequest, &held.at_amounts(&amounts)).await;
+            settled = settle_async(held, Step::Settle, &held.at_amounts(&amounts)).await;
             if settled.is_ok() {
                 held.note(&amounts);
             }
@@ -398,7 +398,7 @@ impl AsyncPermit {
     /// # Errors
     /// The store failed; what is in flight is free when its lease ends.
     pub async fn end(mut self) -> Result<(), StoreError> {
-        begin(&mut self.watch, Fate::End);
+        begin(&mut self.watch, Completion::End);
         let mut ended = Ok(());
         if let Some(held) = self.held.take() {
             ended = settle_async(&held, Step::End, &held.ended()).await;
@@ -414,11 +414,11 @@ impl AsyncPermit {
 }
 
 async fn settle_async(
-    held: &Held<dyn AsyncGranter>,
+    held: &Reservation<dyn AsyncPermitBackend>,
     step: Step,
     changes: &[ChargeChange<'_>],
 ) -> Result<(), StoreError> {
-    if changes.is_empty() { Ok(()) } else { held.granter.settle(&held.request(step, changes)).await }
+    if changes.is_empty() { Ok(()) } else { held.backend.settle(&held.request(step, changes)).await }
 }
 
 /// Gives free what is in flight, if the store is in the process.
@@ -426,7 +426,7 @@ impl Drop for AsyncPermit {
     fn drop(&mut self) {
         if let Some(held) = self.held.as_ref().filter(|held| held.has_in_flight()) {
             let ended = held.ended();
-            held.granter.abandon(&held.request(Step::End, &ended));
+            held.backend.abandon(&held.request(Step::End, &ended));
         }
     }
 }

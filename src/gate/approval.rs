@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::evaluation::Question;
+use super::evaluation::CallEvaluation;
 use super::{Gate, InForce};
 use crate::approval::signed::{ApprovalKeys, Believed, SignedError};
 use crate::approval::{
@@ -18,7 +18,7 @@ use crate::approval::{
     Verdict,
 };
 use crate::call::ToolCall;
-use crate::decision::permit::{AsyncPermit, Held, Permit};
+use crate::decision::permit::{AsyncPermit, Permit, Reservation};
 use crate::decision::{Decision, Denial, Refusal, Refused, no_approvals_message};
 use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, StoreError, Tallies};
@@ -53,7 +53,7 @@ impl Approvals {
 
 /// What a call brings with it to be approved by.
 #[derive(Clone, Copy)]
-pub(super) enum Brought<'a> {
+pub(super) enum PresentedApproval<'a> {
     /// Nothing: whatever the store has will do.
     Any,
     /// The name of the only approval that will do.
@@ -62,7 +62,7 @@ pub(super) enum Brought<'a> {
     Signed(&'a str),
 }
 
-impl<'a> Brought<'a> {
+impl<'a> PresentedApproval<'a> {
     fn name(self) -> Option<&'a ApprovalId> {
         match self {
             Self::Named(id) => Some(id),
@@ -98,7 +98,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// [`check`](Self::check) finds an approval by itself. Name it where a call must not use what was approved for its
     /// like.
     pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
-        self.decide(call, Brought::Named(approval))
+        self.decide(call, PresentedApproval::Named(approval))
     }
 
     /// Decides a call that comes with an approval that was [signed](crate::approval::signed) elsewhere: no other lets it pass, if it
@@ -107,7 +107,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// One that does not hold is no reason to deny: the answer is the same as without any, a request for an approval, and
     /// [`signed_error`](crate::ApprovalRequest::signed_error) tells the host why.
     pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
-        self.decide(call, Brought::Signed(signed))
+        self.decide(call, PresentedApproval::Signed(signed))
     }
 
     /// Decides a call that needs an approval, and that no rule stops. (The plan is copied here, where it is rare, so that it need
@@ -117,52 +117,52 @@ impl<S: CounterStore + 'static> Gate<S> {
     pub(super) fn decide_asking(
         &self,
         in_force: &Arc<InForce<S>>,
-        question: &Question<'_>,
+        evaluation: &CallEvaluation<'_>,
         plan: &Plan,
-        brought: Brought<'_>,
+        presented: PresentedApproval<'_>,
     ) -> Decision {
         let parts = &self.0.parts;
         let approvals = match parts.approvals.here() {
             Ok(approvals) => approvals,
-            Err(error) => return question.without_approvals(error).into(),
+            Err(error) => return evaluation.without_approvals(error).into(),
         };
         let counts = !plan.charges.is_empty();
-        let request = question.request(ReservationId::next(), plan);
+        let request = evaluation.request(ReservationId::next(), plan);
         let looked = if counts { parts.store.peek(&request) } else { nothing_to_count() };
-        let seen = match question.answered(plan, looked) {
+        let seen = match evaluation.answered(plan, looked) {
             Ok(seen) => seen,
             Err(refused) => return refused.into(),
         };
-        let asking = Asking::new(question, plan, seen);
-        let ask = asking.ask(brought.name());
-        let usable = match asking.believed(&ask, brought, parts.keys.as_ref()) {
+        let asking = Asking::new(evaluation, plan, seen);
+        let ask = asking.ask(presented.name());
+        let usable = match asking.believed(&ask, presented, parts.keys.as_ref()) {
             Some(Ok(believed)) => Usable::Signed(believed),
-            Some(Err(error)) => return asking.again(approvals.request(&ask, question.now), Some(error)).into(),
-            None => match asking.usable(&ask, approvals.request(&ask, question.now)) {
+            Some(Err(error)) => return asking.again(approvals.request(&ask, evaluation.now), Some(error)).into(),
+            None => match asking.usable(&ask, approvals.request(&ask, evaluation.now)) {
                 Ok(id) => Usable::Kept(id),
                 Err(refused) => return refused.into(),
             },
         };
         let id = request.id;
         let outcome = if counts { parts.store.reserve(&request) } else { nothing_to_count() };
-        let (charged, tallies) = match question.charged(plan, outcome) {
+        let (charged, tallies) = match evaluation.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
         // A permit, so that whatever happens from here on leaves nothing in flight.
-        let held = Held { granter: in_force.clone() as _, id, plan: charged, tallies, claim: None };
+        let held = Reservation { backend: in_force.clone() as _, id, plan: charged, tallies, claim: None };
         let mut permit = Permit::counted(held);
         let claimed = match &usable {
-            Usable::Kept(id) => approvals.claim(id, question.now),
-            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, question.now),
+            Usable::Kept(id) => approvals.claim(id, evaluation.now),
+            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, evaluation.now),
         };
         let refused = match claimed {
             Ok(Some(claim)) => {
                 permit.claim(claim);
                 return Decision::Allow(permit);
             }
-            Ok(None) => asking.again(approvals.request(&ask, question.now), usable.lost()),
-            Err(error) => question.without_approvals(error),
+            Ok(None) => asking.again(approvals.request(&ask, evaluation.now), usable.lost()),
+            Err(error) => evaluation.without_approvals(error),
         };
         // If it can't be given back it stays spent, which is the safe side.
         permit.release();
@@ -173,61 +173,61 @@ impl<S: CounterStore + 'static> Gate<S> {
 impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// Decides a call that comes with an approval, as [`Gate::check_approved`] does.
     pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
-        self.decide_async(call, Brought::Named(approval)).await
+        self.decide_async(call, PresentedApproval::Named(approval)).await
     }
 
     /// Decides a call that comes with a signed approval, as [`Gate::check_signed`] does.
     pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
-        self.decide_async(call, Brought::Signed(signed)).await
+        self.decide_async(call, PresentedApproval::Signed(signed)).await
     }
 
     /// Decides a call that needs an approval, and that no rule stops.
     pub(super) async fn decide_asking_async(
         &self,
         in_force: Arc<InForce<S>>,
-        question: &Question<'_>,
+        evaluation: &CallEvaluation<'_>,
         plan: &Plan,
-        brought: Brought<'_>,
+        presented: PresentedApproval<'_>,
     ) -> Decision<AsyncPermit> {
         let parts = &self.0.parts;
         let approvals = parts.approvals.anywhere();
         let counts = !plan.charges.is_empty();
-        let request = question.request(ReservationId::next(), plan);
+        let request = evaluation.request(ReservationId::next(), plan);
         let looked = if counts { parts.store.peek(&request).await } else { nothing_to_count() };
-        let seen = match question.answered(plan, looked) {
+        let seen = match evaluation.answered(plan, looked) {
             Ok(seen) => seen,
             Err(refused) => return refused.into(),
         };
-        let asking = Asking::new(question, plan, seen);
-        let ask = asking.ask(brought.name());
-        let usable = match asking.believed(&ask, brought, parts.keys.as_ref()) {
+        let asking = Asking::new(evaluation, plan, seen);
+        let ask = asking.ask(presented.name());
+        let usable = match asking.believed(&ask, presented, parts.keys.as_ref()) {
             Some(Ok(believed)) => Usable::Signed(believed),
-            Some(Err(error)) => return asking.again(approvals.request(&ask, question.now).await, Some(error)).into(),
-            None => match asking.usable(&ask, approvals.request(&ask, question.now).await) {
+            Some(Err(error)) => return asking.again(approvals.request(&ask, evaluation.now).await, Some(error)).into(),
+            None => match asking.usable(&ask, approvals.request(&ask, evaluation.now).await) {
                 Ok(id) => Usable::Kept(id),
                 Err(refused) => return refused.into(),
             },
         };
         let id = request.id;
         let outcome = if counts { parts.store.reserve(&request).await } else { nothing_to_count() };
-        let (charged, tallies) = match question.charged(plan, outcome) {
+        let (charged, tallies) = match evaluation.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
         // A permit, so that who does not wait for the answer leaves nothing in flight.
-        let held = Held { granter: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
+        let held = Reservation { backend: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
         let mut permit = AsyncPermit::counted(held);
         let claimed = match &usable {
-            Usable::Kept(id) => approvals.claim(id, question.now).await,
-            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, question.now).await,
+            Usable::Kept(id) => approvals.claim(id, evaluation.now).await,
+            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, evaluation.now).await,
         };
         let refused = match claimed {
             Ok(Some(claim)) => {
                 permit.claim(claim);
                 return Decision::Allow(permit);
             }
-            Ok(None) => asking.again(approvals.request(&ask, question.now).await, usable.lost()),
-            Err(error) => question.without_approvals(error),
+            Ok(None) => asking.again(approvals.request(&ask, evaluation.now).await, usable.lost()),
+            Err(error) => evaluation.without_approvals(error),
         };
         // If it can't be given back it stays spent, which is the safe side.
         let _ = permit.release().await;
@@ -318,7 +318,7 @@ impl<S> Gate<S> {
 
 /// A call that asks, on what terms, and how the limits stood when it did.
 struct Asking<'q> {
-    question: &'q Question<'q>,
+    evaluation: &'q CallEvaluation<'q>,
     plan: &'q Plan,
     seen: Option<Tallies>,
     terms: Terms<'q>,
@@ -326,34 +326,34 @@ struct Asking<'q> {
 }
 
 impl<'q> Asking<'q> {
-    fn new(question: &'q Question<'q>, plan: &'q Plan, seen: Option<Tallies>) -> Self {
-        let terms = question.evaluation.terms(question.call);
-        Self { question, plan, seen, terms, reason: question.rule_refusal(Code::Approval).message }
+    fn new(evaluation: &'q CallEvaluation<'q>, plan: &'q Plan, seen: Option<Tallies>) -> Self {
+        let terms = evaluation.evaluation.terms(evaluation.call);
+        Self { evaluation, plan, seen, terms, reason: evaluation.rule_refusal(Code::Approval).message }
     }
 
     fn ask<'a>(&'a self, named: Option<&'a ApprovalId>) -> Ask<'a> {
-        Ask::new(self.question.call, self.question.policy.digest(), &self.terms, &self.reason, named)
+        Ask::new(self.evaluation.call, self.evaluation.policy.digest(), &self.terms, &self.reason, named)
     }
 
     /// What a signed approval says, if the call brings one.
     fn believed(
         &self,
         ask: &Ask<'_>,
-        brought: Brought<'_>,
+        presented: PresentedApproval<'_>,
         keys: Option<&ApprovalKeys>,
     ) -> Option<Result<Believed, SignedError>> {
-        match brought {
-            Brought::Any | Brought::Named(_) => None,
-            Brought::Signed(text) => {
+        match presented {
+            PresentedApproval::Any | PresentedApproval::Named(_) => None,
+            PresentedApproval::Signed(text) => {
                 let keys = keys.ok_or(SignedError::UnknownKey);
-                Some(keys.and_then(|keys| keys.believe(text, ask, self.question.now)))
+                Some(keys.and_then(|keys| keys.believe(text, ask, self.evaluation.now)))
             }
         }
     }
 
     /// The approval that the call can use. Without one, what the call asks for is on record.
     fn usable(&self, ask: &Ask<'_>, found: Result<Approval, ApprovalError>) -> Result<ApprovalId, Refused> {
-        let approval = found.map_err(|error| self.question.without_approvals(error))?;
+        let approval = found.map_err(|error| self.evaluation.without_approvals(error))?;
         let is_named = ask.named().is_none_or(|id| id == approval.id());
         match approval.state() == ApprovalState::Approved && is_named {
             true => Ok(*approval.id()),
@@ -361,22 +361,22 @@ impl<'q> Asking<'q> {
         }
     }
 
-    /// What the call brought does not let it pass, or another call was first, so it has asked again.
+    /// What the call presented does not let it pass, or another call was first, so it has asked again.
     fn again(&self, found: Result<Approval, ApprovalError>, why: Option<SignedError>) -> Refused {
         match found {
             Ok(approval) => self.asks(approval, why),
-            Err(error) => self.question.without_approvals(error),
+            Err(error) => self.evaluation.without_approvals(error),
         }
     }
 
     fn asks(&self, approval: Approval, why: Option<SignedError>) -> Refused {
-        let states = |tallies| self.question.states(self.plan, tallies);
+        let states = |tallies| self.evaluation.states(self.plan, tallies);
         let states = self.seen.as_ref().map_or_else(Vec::new, states);
-        self.question.require_approval(states, Some(Box::new(approval)), why)
+        self.evaluation.require_approval(states, Some(Box::new(approval)), why)
     }
 }
 
-impl Question<'_> {
+impl CallEvaluation<'_> {
     /// What was charged, and how it stands; nothing where the store failed and the call may pass uncounted.
     fn charged(&self, plan: &Plan, outcome: Result<Outcome, StoreError>) -> Result<(Plan, Tallies), Refused> {
         Ok(self.answered(plan, outcome)?.map_or_else(Default::default, |tallies| (plan.clone(), tallies)))

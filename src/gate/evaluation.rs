@@ -16,7 +16,7 @@ use crate::time::wait_millis;
 use crate::time::{Clock, Timestamp};
 
 /// A call that no rule stops, and that a store has to count.
-pub(super) struct Question<'p> {
+pub(super) struct CallEvaluation<'p> {
     pub(super) policy: &'p Policy,
     pass_uncounted: &'p [Box<str>],
     clock: &'p dyn Clock,
@@ -26,16 +26,16 @@ pub(super) struct Question<'p> {
 }
 
 impl<S> InForce<S> {
-    /// What a call asks of the policy, and then of the stores: denied, until it is [judged](Question::judge).
+    /// What a call asks of the policy, and then of the stores: denied, until it is [judged](CallEvaluation::judge).
     #[inline(always)]
-    pub(super) fn question<'p>(&'p self, policy: &'p Policy, call: &'p ToolCall<'p>) -> Question<'p> {
+    pub(super) fn evaluation<'p>(&'p self, policy: &'p Policy, call: &'p ToolCall<'p>) -> CallEvaluation<'p> {
         let (evaluation, now) = (Evaluation::of(policy), Timestamp::UNIX_EPOCH);
         let Parts { pass_uncounted, clock, .. } = &*self.parts;
-        Question { policy, pass_uncounted, clock: &**clock, evaluation, call, now }
+        CallEvaluation { policy, pass_uncounted, clock: &**clock, evaluation, call, now }
     }
 }
 
-impl Question<'_> {
+impl CallEvaluation<'_> {
     /// Finds what the policy says. Without a `now` the clock is read, if the decision depends on it.
     #[inline]
     pub(super) fn judge(&mut self, now: Option<Timestamp>) {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::InForce;
-use super::evaluation::{Question, deny_without_policy};
+use super::evaluation::{CallEvaluation, deny_without_policy};
 use crate::approval::ApprovalError;
 use crate::call::ToolCall;
-use crate::decision::permit::{Held, Permit};
+use crate::decision::permit::{Permit, Reservation};
 use crate::decision::{Decision, Refused};
 use crate::policy::Plan;
 use crate::store::{CounterStore, Outcome, ReservationId, StoreError, Tallies};
@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 /// What is known of a person's approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Given {
+pub(crate) enum KnownApproval {
     /// It was given.
     Yes,
     /// It was not.
@@ -24,7 +24,7 @@ pub(crate) enum Given {
 }
 
 /// What was decided.
-pub(super) struct Judged {
+pub(super) struct Checked {
     pub(super) decision: Decision,
     /// Whether the counters could not tell.
     pub(super) has_failed: bool,
@@ -32,23 +32,23 @@ pub(super) struct Judged {
 
 impl<S: CounterStore + 'static> InForce<S> {
     /// Decides a call at an instant, and asks no store of approvals.
-    pub(super) fn decide_given(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp, given: Given) -> Judged {
-        let certain = |decision| Judged { decision, has_failed: false };
+    pub(super) fn decide_given(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp, given: KnownApproval) -> Checked {
+        let certain = |decision| Checked { decision, has_failed: false };
         let Some(policy) = &self.policy else { return certain(deny_without_policy(call).into()) };
-        let mut question = self.question(policy, call);
-        question.judge(Some(now));
+        let mut evaluation = self.evaluation(policy, call);
+        evaluation.judge(Some(now));
         let mut plan = Plan::default();
-        if let Err(refused) = question.cost(&mut plan) {
+        if let Err(refused) = evaluation.cost(&mut plan) {
             return certain(refused.into());
         }
-        let asks = question.needs_approval() && given != Given::Yes;
+        let asks = evaluation.needs_approval() && given != KnownApproval::Yes;
         if plan.charges.is_empty() {
             return certain(match asks {
-                true => asked(&question, &plan, None, given).into(),
+                true => asked(&evaluation, &plan, None, given).into(),
                 false => Decision::Allow(Permit::uncounted()),
             });
         }
-        let request = question.request(ReservationId::next(), &plan);
+        let request = evaluation.request(ReservationId::next(), &plan);
         let store = &self.parts.store;
         let outcome = if asks { store.peek(&request) } else { store.reserve(&request) };
         let is_whole = |outcome: &Outcome| outcome.tallies().len() == plan.charges.len();
@@ -56,16 +56,16 @@ impl<S: CounterStore + 'static> InForce<S> {
             outcome.and_then(|outcome| if is_whole(&outcome) { Ok(outcome) } else { Err(StoreError::Corrupt) });
         let has_failed = outcome.is_err();
         let id = request.id;
-        let decision = match question.answered(&plan, outcome) {
-            Ok(tallies) if asks => asked(&question, &plan, tallies, given).into(),
+        let decision = match evaluation.answered(&plan, outcome) {
+            Ok(tallies) if asks => asked(&evaluation, &plan, tallies, given).into(),
             Ok(Some(tallies)) => {
-                let granter = Arc::clone(self) as _;
-                Decision::Allow(Permit::counted(Held { granter, id, plan, tallies, claim: None }))
+                let backend = Arc::clone(self) as _;
+                Decision::Allow(Permit::counted(Reservation { backend, id, plan, tallies, claim: None }))
             }
             Ok(None) => Decision::Allow(Permit::uncounted()),
             Err(refused) => refused.into(),
         };
-        Judged { decision, has_failed }
+        Checked { decision, has_failed }
     }
 
     /// Charges what a call costs that is known to be allowed, whatever its rules say; nothing where it cannot be counted or has no
@@ -79,25 +79,25 @@ impl<S: CounterStore + 'static> InForce<S> {
         let request = crate::store::ReserveRequest::new(id, now, &plan.charges);
         match self.parts.store.reserve(&request).ok()? {
             Outcome::Granted(tallies) if tallies.len() == plan.charges.len() => {
-                let granter = Arc::clone(self) as _;
-                Some(Permit::counted(Held { granter, id, plan, tallies, claim: None }))
+                let backend = Arc::clone(self) as _;
+                Some(Permit::counted(Reservation { backend, id, plan, tallies, claim: None }))
             }
             Outcome::Granted(_) | Outcome::Refused(_) => None,
         }
     }
 }
 
-fn asked(question: &Question<'_>, plan: &Plan, tallies: Option<Tallies>, given: Given) -> Refused {
-    if given == Given::Unknown {
-        return question.without_approvals(ApprovalError::Unavailable(None));
+fn asked(evaluation: &CallEvaluation<'_>, plan: &Plan, tallies: Option<Tallies>, given: KnownApproval) -> Refused {
+    if given == KnownApproval::Unknown {
+        return evaluation.without_approvals(ApprovalError::Unavailable(None));
     }
-    question.require_approval(tallies.map_or_else(Vec::new, |tallies| question.states(plan, &tallies)), None, None)
+    evaluation.require_approval(tallies.map_or_else(Vec::new, |tallies| evaluation.states(plan, &tallies)), None, None)
 }
 
 #[cfg(feature = "replay")]
 impl<S: CounterStore + 'static> super::Gate<S> {
     /// Decides a call now, with what is known of its approval.
-    pub(crate) fn check_given(&self, call: &ToolCall<'_>, given: Given) -> Decision {
+    pub(crate) fn check_given(&self, call: &ToolCall<'_>, given: KnownApproval) -> Decision {
         self.in_force().decide_given(call, self.now(), given).decision
     }
 
@@ -165,16 +165,18 @@ mod tests {
             Gate::builder().policy(Policy::try_from(&document).unwrap()).store(Silent).build()
         };
         let counted = asking(json!({ "limits": [limit], "action": "require_approval" }));
-        for given in [Given::Yes, Given::No, Given::Unknown] {
+        for given in [KnownApproval::Yes, KnownApproval::No, KnownApproval::Unknown] {
             assert_eq!(code(&counted, given), Some(Code::StoreUnavailable), "{given:?}");
         }
         let free = asking(json!({ "action": "require_approval" }));
-        for (given, want) in
-            [(Given::Yes, None), (Given::No, Some(Code::Approval)), (Given::Unknown, Some(Code::StoreUnavailable))]
-        {
+        for (given, want) in [
+            (KnownApproval::Yes, None),
+            (KnownApproval::No, Some(Code::Approval)),
+            (KnownApproval::Unknown, Some(Code::StoreUnavailable)),
+        ] {
             assert_eq!(code(&free, given), want, "{given:?}");
         }
         free.replace_policy(None);
-        assert_eq!(code(&free, Given::Yes), Some(Code::NoPolicy));
+        assert_eq!(code(&free, KnownApproval::Yes), Some(Code::NoPolicy));
     }
 }

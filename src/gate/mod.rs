@@ -24,18 +24,18 @@ use crate::call::Caller;
 use crate::call::ToolCall;
 use crate::charge::{CounterId, Subject};
 use crate::decision::Decision;
-use crate::decision::permit::{AsyncGranter, AsyncPermit, Granter, Ground, Held, Permit};
+use crate::decision::permit::{AsyncPermit, AsyncPermitBackend, IssuedUnder, Permit, PermitBackend, Reservation};
 use crate::policy::{Plan, Policy};
 use crate::store::{Answer, AsyncCounterStore, CounterStore, MemoryStore, ReservationId, SettleRequest, StoreError};
 use crate::time::{Clock, SystemClock, Timestamp};
-use approval::{Approvals, Brought};
+use approval::{Approvals, PresentedApproval};
 use evaluation::deny_without_policy;
-use shadow::Trial;
+use shadow::ShadowRun;
 
 pub use preview::FirstRefusal;
 
 #[cfg(feature = "replay")]
-pub(crate) use known_approval::Given;
+pub(crate) use known_approval::KnownApproval;
 
 /// The policy decision point: a policy in force, the counters, a clock. Cheap to clone; clones are one gate.
 ///
@@ -61,15 +61,15 @@ pub(crate) use known_approval::Given;
 pub struct Gate<S = MemoryStore>(Arc<Inner<S>>);
 
 struct Inner<S> {
-    in_force: ArcSwap<Copies<S>>,
-    /// Held while another policy is put in force, or another trial on, so that neither undoes the other.
+    in_force: ArcSwap<PerThread<S>>,
+    /// Reservation while another policy is put in force, or another trial on, so that neither undoes the other.
     replacing: Mutex<()>,
     parts: Arc<Parts<S>>,
 }
 
 /// One thing in force, as often as threads run at once: every permit keeps hold of it, and a count of holders that all threads
 /// share would be passed around between them at each call, which took four times as long as the rest of a decision.
-struct Copies<S> {
+struct PerThread<S> {
     first: Arc<InForce<S>>,
     others: Box<[Arc<InForce<S>>]>,
 }
@@ -81,12 +81,12 @@ struct InForce<S> {
     policy: Option<Policy>,
     /// Whether decisions are recorded, or a candidate looks at them.
     is_watched: bool,
-    trial: Option<Arc<Trial>>,
+    trial: Option<Arc<ShadowRun>>,
     parts: Arc<Parts<S>>,
 }
 
 impl<S> InForce<S> {
-    fn new(policy: Option<&Policy>, trial: Option<&Arc<Trial>>, parts: &Arc<Parts<S>>) -> Self {
+    fn new(policy: Option<&Policy>, trial: Option<&Arc<ShadowRun>>, parts: &Arc<Parts<S>>) -> Self {
         let is_watched = parts.recorder.keeps() || trial.is_some();
         Self { policy: policy.cloned(), is_watched, trial: trial.cloned(), parts: Arc::clone(parts) }
     }
@@ -104,8 +104,8 @@ struct Parts<S> {
     recorder: Recorder,
 }
 
-impl<S> Copies<S> {
-    fn new(policy: Option<&Policy>, trial: Option<&Arc<Trial>>, parts: &Arc<Parts<S>>) -> Self {
+impl<S> PerThread<S> {
+    fn new(policy: Option<&Policy>, trial: Option<&Arc<ShadowRun>>, parts: &Arc<Parts<S>>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(64);
         let copy = || Arc::new(InForce::new(policy, trial, parts));
         Self { first: copy(), others: (1..threads).map(|_| copy()).collect() }
@@ -121,7 +121,7 @@ impl<S> Copies<S> {
     }
 }
 
-impl<S> Ground for InForce<S> {
+impl<S> IssuedUnder for InForce<S> {
     fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }
@@ -131,7 +131,7 @@ impl<S> Ground for InForce<S> {
     }
 }
 
-impl<S: CounterStore> Granter for InForce<S> {
+impl<S: CounterStore> PermitBackend for InForce<S> {
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.parts.store.settle(request)
     }
@@ -141,7 +141,7 @@ impl<S: CounterStore> Granter for InForce<S> {
     }
 }
 
-impl<S: AsyncCounterStore> AsyncGranter for InForce<S> {
+impl<S: AsyncCounterStore> AsyncPermitBackend for InForce<S> {
     fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
         self.parts.store.settle(request)
     }
@@ -287,17 +287,17 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// microseconds more: it uses one that was given for it, or asks for one. A decision that is [recorded](GateBuilder::audit)
     /// takes the time of its sink.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
-        self.decide(call, Brought::Any)
+        self.decide(call, PresentedApproval::Any)
     }
 
     #[inline(always)]
-    fn decide(&self, call: &ToolCall<'_>, brought: Brought<'_>) -> Decision {
+    fn decide(&self, call: &ToolCall<'_>, presented: PresentedApproval<'_>) -> Decision {
         let copies = self.0.in_force.load();
         let in_force = copies.own();
         if in_force.is_watched() {
-            return self.decide_watched(in_force, call, brought);
+            return self.decide_watched(in_force, call, presented);
         }
-        self.decide_at(None, in_force, call, brought)
+        self.decide_at(None, in_force, call, presented)
     }
 
     /// Decides a call at an instant; at the present one, which is asked for only where something depends on it.
@@ -307,28 +307,32 @@ impl<S: CounterStore + 'static> Gate<S> {
         now: Option<Timestamp>,
         in_force: &Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        brought: Brought<'_>,
+        presented: PresentedApproval<'_>,
     ) -> Decision {
         let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
-        let mut question = in_force.question(policy, call);
-        question.judge(now);
+        let mut evaluation = in_force.evaluation(policy, call);
+        evaluation.judge(now);
         let mut plan = Plan::default();
-        if let Err(refused) = question.cost(&mut plan) {
+        if let Err(refused) = evaluation.cost(&mut plan) {
             return refused.into();
         }
-        if !question.asks(&plan) {
+        if !evaluation.asks(&plan) {
             return Decision::Allow(Permit::uncounted());
         }
-        if question.needs_approval() {
-            return self.decide_asking(in_force, &question, &plan, brought);
+        if evaluation.needs_approval() {
+            return self.decide_asking(in_force, &evaluation, &plan, presented);
         }
-        let request = question.request(ReservationId::next(), &plan);
+        let request = evaluation.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request);
         let id = request.id;
-        match question.answered(&plan, outcome) {
-            Ok(Some(tallies)) => {
-                Decision::Allow(Permit::counted(Held { granter: in_force.clone(), id, plan, tallies, claim: None }))
-            }
+        match evaluation.answered(&plan, outcome) {
+            Ok(Some(tallies)) => Decision::Allow(Permit::counted(Reservation {
+                backend: in_force.clone(),
+                id,
+                plan,
+                tallies,
+                claim: None,
+            })),
             Ok(None) => Decision::Allow(Permit::uncounted()),
             Err(refused) => refused.into(),
         }
@@ -354,16 +358,16 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// charged, and an approval that was used, stay spent, and what is in flight is free when its lease ends. Where callers give
     /// up, decide in a task of its own.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        self.decide_async(call, Brought::Any).await
+        self.decide_async(call, PresentedApproval::Any).await
     }
 
-    async fn decide_async(&self, call: &ToolCall<'_>, brought: Brought<'_>) -> Decision<AsyncPermit> {
+    async fn decide_async(&self, call: &ToolCall<'_>, presented: PresentedApproval<'_>) -> Decision<AsyncPermit> {
         let in_force = self.in_force();
         if in_force.is_watched() {
             // In a box, so that the futures of all other calls stay small.
-            return Box::pin(self.decide_watched_async(in_force, call, brought)).await;
+            return Box::pin(self.decide_watched_async(in_force, call, presented)).await;
         }
-        self.decide_at_async(None, in_force, call, brought).await
+        self.decide_at_async(None, in_force, call, presented).await
     }
 
     async fn decide_at_async(
@@ -371,28 +375,28 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         now: Option<Timestamp>,
         in_force: Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        brought: Brought<'_>,
+        presented: PresentedApproval<'_>,
     ) -> Decision<AsyncPermit> {
         let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
-        let mut question = in_force.question(policy, call);
-        question.judge(now);
+        let mut evaluation = in_force.evaluation(policy, call);
+        evaluation.judge(now);
         let mut plan = Plan::default();
-        if let Err(refused) = question.cost(&mut plan) {
+        if let Err(refused) = evaluation.cost(&mut plan) {
             return refused.into();
         }
-        if !question.asks(&plan) {
+        if !evaluation.asks(&plan) {
             return Decision::Allow(AsyncPermit::uncounted());
         }
-        if question.needs_approval() {
+        if evaluation.needs_approval() {
             // In a box, so that the futures of all other calls stay small.
-            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &question, &plan, brought)).await;
+            return Box::pin(self.decide_asking_async(Arc::clone(&in_force), &evaluation, &plan, presented)).await;
         }
-        let request = question.request(ReservationId::next(), &plan);
+        let request = evaluation.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request).await;
         let id = request.id;
-        match question.answered(&plan, outcome) {
+        match evaluation.answered(&plan, outcome) {
             Ok(Some(tallies)) => {
-                Decision::Allow(AsyncPermit::counted(Held { granter: in_force, id, plan, tallies, claim: None }))
+                Decision::Allow(AsyncPermit::counted(Reservation { backend: in_force, id, plan, tallies, claim: None }))
             }
             Ok(None) => Decision::Allow(AsyncPermit::uncounted()),
             Err(refused) => refused.into(),
@@ -443,14 +447,14 @@ impl<S> Gate<S> {
     /// Puts another policy in force, or another trial on. Gives back what was in force.
     fn replace(
         &self,
-        by: impl FnOnce(Option<Policy>, Option<Arc<Trial>>) -> (Option<Policy>, Option<Arc<Trial>>),
-    ) -> Arc<Copies<S>> {
+        by: impl FnOnce(Option<Policy>, Option<Arc<ShadowRun>>) -> (Option<Policy>, Option<Arc<ShadowRun>>),
+    ) -> Arc<PerThread<S>> {
         let Inner { in_force, replacing, parts } = &*self.0;
         let _replacing = replacing.lock();
         let former = in_force.load_full();
         let InForce { policy, trial, .. } = &**former.own();
         let (policy, trial) = by(policy.clone(), trial.clone());
-        in_force.store(Arc::new(Copies::new(policy.as_ref(), trial.as_ref(), parts)));
+        in_force.store(Arc::new(PerThread::new(policy.as_ref(), trial.as_ref(), parts)));
         former
     }
 
@@ -465,7 +469,7 @@ impl<S> Gate<S> {
     }
 
     fn of(policy: Option<&Policy>, parts: Arc<Parts<S>>) -> Self {
-        let in_force = ArcSwap::from_pointee(Copies::new(policy, None, &parts));
+        let in_force = ArcSwap::from_pointee(PerThread::new(policy, None, &parts));
         Self(Arc::new(Inner { in_force, replacing: Mutex::new(()), parts }))
     }
 

@@ -3,12 +3,12 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use super::approval::Brought;
+use super::approval::PresentedApproval;
 use super::{Gate, InForce, Parts};
 use crate::approval::{Approval, ApprovalId, DecideError, Verdict};
 use crate::audit::{AuditRecord, DecisionId, Event, is_traced};
 use crate::call::ToolCall;
-use crate::decision::permit::{AsyncPermit, Fate, Leave, Watch, Witness};
+use crate::decision::permit::{AsyncPermit, Completion, Leave, PermitObserver, PermitObservers};
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::policy::{Code, Policy};
 use crate::store::{AsyncCounterStore, CounterStore, ReservationId};
@@ -22,7 +22,12 @@ impl<S> InForce<S> {
 
     /// Records a decision, and has the candidate judge it. Gives back who follows a call that is allowed, or why it may not be
     /// made after all.
-    fn note<P: Leave>(&self, call: &ToolCall<'_>, now: Timestamp, decision: &Decision<P>) -> Result<Watch, Denial>
+    fn note<P: Leave>(
+        &self,
+        call: &ToolCall<'_>,
+        now: Timestamp,
+        decision: &Decision<P>,
+    ) -> Result<PermitObservers, Denial>
     where
         S: Send + Sync + 'static,
     {
@@ -32,12 +37,12 @@ impl<S> InForce<S> {
         let recorded = recorder.record(&record);
         let mut shadow = self.trial.as_ref().and_then(|trial| trial.follow(call, &record, decision));
         if !decision.is_allowed() {
-            return Ok(Watch(Vec::new()));
+            return Ok(PermitObservers(Vec::new()));
         }
         if recorded.is_err() {
             // Under the candidate it would not have been made either.
             if let Some(shadow) = &mut shadow {
-                shadow.begin(Fate::Release);
+                shadow.begin(Completion::Release);
                 shadow.done(None);
             }
             let (code, rule) = (Code::AuditUnavailable, Some("(audit unavailable)".into()));
@@ -47,9 +52,9 @@ impl<S> InForce<S> {
         let mut watch: Vec<_> = shadow.into_iter().collect();
         if recorder.is_on() {
             let record = record.afterwards(Event::End, now);
-            watch.push(Box::new(Follow { parts: Arc::clone(&self.parts), record, begun: None, is_over: false }));
+            watch.push(Box::new(AuditObserver { parts: Arc::clone(&self.parts), record, begun: None, is_over: false }));
         }
-        Ok(Watch(watch))
+        Ok(PermitObservers(watch))
     }
 }
 
@@ -64,10 +69,10 @@ impl<S: CounterStore + 'static> Gate<S> {
         &self,
         in_force: &Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        brought: Brought<'_>,
+        presented: PresentedApproval<'_>,
     ) -> Decision {
         let now = self.now();
-        let decision = self.decide_at(Some(now), in_force, call, brought);
+        let decision = self.decide_at(Some(now), in_force, call, presented);
         match (in_force.note(call, now, &decision), decision) {
             (Ok(watch), Decision::Allow(mut permit)) => {
                 permit.watch(watch);
@@ -87,10 +92,10 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         &self,
         in_force: Arc<InForce<S>>,
         call: &ToolCall<'_>,
-        brought: Brought<'_>,
+        presented: PresentedApproval<'_>,
     ) -> Decision<AsyncPermit> {
         let now = self.now();
-        let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call, brought).await;
+        let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call, presented).await;
         match (in_force.note(call, now, &decision), decision) {
             (Ok(watch), Decision::Allow(mut permit)) => {
                 permit.watch(watch);
@@ -161,22 +166,22 @@ impl<S> Parts<S> {
 }
 
 /// Records what becomes of an allowed call.
-struct Follow<S: Send + Sync> {
+struct AuditObserver<S: Send + Sync> {
     parts: Arc<Parts<S>>,
     /// What is the same in all records of the call.
     record: AuditRecord,
     /// What the store was asked, and has not answered.
-    begun: Option<Fate>,
+    begun: Option<Completion>,
     /// Whether a release or an end was recorded.
     is_over: bool,
 }
 
-impl<S: Send + Sync> Follow<S> {
-    fn note(&mut self, fate: Fate, failure: Option<&(dyn Error + 'static)>) {
+impl<S: Send + Sync> AuditObserver<S> {
+    fn note(&mut self, fate: Completion, failure: Option<&(dyn Error + 'static)>) {
         let (event, amount) = match fate {
-            Fate::Release => (Event::Release, None),
-            Fate::SettleRequest(amount) => (Event::SettleRequest, Some(amount)),
-            Fate::End => (Event::End, None),
+            Completion::Release => (Event::Release, None),
+            Completion::Settle(amount) => (Event::Settle, Some(amount)),
+            Completion::End => (Event::End, None),
         };
         self.is_over |= amount.is_none();
         let record = self.record.afterwards(event, self.parts.clock.now());
@@ -186,8 +191,8 @@ impl<S: Send + Sync> Follow<S> {
     }
 }
 
-impl<S: Send + Sync> Witness for Follow<S> {
-    fn begin(&mut self, fate: Fate) {
+impl<S: Send + Sync> PermitObserver for AuditObserver<S> {
+    fn begin(&mut self, fate: Completion) {
         self.begun = Some(fate);
     }
 
@@ -203,13 +208,13 @@ impl<S: Send + Sync> Witness for Follow<S> {
 #[error("the store's answer was not waited for")]
 struct Unanswered;
 
-impl<S: Send + Sync> Drop for Follow<S> {
+impl<S: Send + Sync> Drop for AuditObserver<S> {
     fn drop(&mut self) {
         if let Some(fate) = self.begun.take() {
             self.note(fate, Some(&Unanswered));
         }
         if !self.is_over {
-            self.note(Fate::End, None);
+            self.note(Completion::End, None);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::evaluation::{Question, deny_without_policy};
+use super::evaluation::{CallEvaluation, deny_without_policy};
 use super::{Gate, InForce};
 use crate::amount::Amount;
 use crate::call::ToolCall;
@@ -154,7 +154,7 @@ struct Foresight<'p> {
 }
 
 struct Foreseen<'p> {
-    question: Question<'p>,
+    evaluation: CallEvaluation<'p>,
     plan: Plan,
     /// Which counter each charge of the plan is made to.
     places: SmallVec<[usize; 4]>,
@@ -184,13 +184,13 @@ impl<'p> Foresight<'p> {
                 return Err(Box::new(FirstRefusal { index: 0, decision: deny_without_policy(call).into() }));
             };
             let mut plan = Plan::default();
-            let mut question = in_force.question(policy, call);
-            question.judge(Some(now));
-            match question.cost(&mut plan) {
+            let mut evaluation = in_force.evaluation(policy, call);
+            evaluation.judge(Some(now));
+            match evaluation.cost(&mut plan) {
                 Ok(()) => {
                     let places = foresight.count(&plan);
-                    let asks = question.needs_approval();
-                    foresight.calls.push(Foreseen { question, plan, places });
+                    let asks = evaluation.needs_approval();
+                    foresight.calls.push(Foreseen { evaluation, plan, places });
                     if asks {
                         break;
                     }
@@ -229,12 +229,12 @@ impl<'p> Foresight<'p> {
         };
         let mut charged = vec![0u64; self.counters.len()];
         for (index, call) in self.calls.iter().enumerate() {
-            let Foreseen { question, plan, places } = call;
+            let Foreseen { evaluation, plan, places } = call;
             let known = match &mut tallies {
                 Ok(known) => known,
-                Err(error) => match question.without_store(&plan.limits, Arc::clone(error)) {
-                    Ok(()) if question.needs_approval() => {
-                        return Some(Found::Refused(index, question.require_approval(Vec::new(), None, None)));
+                Err(error) => match evaluation.without_store(&plan.limits, Arc::clone(error)) {
+                    Ok(()) if evaluation.needs_approval() => {
+                        return Some(Found::Refused(index, evaluation.require_approval(Vec::new(), None, None)));
                     }
                     Ok(()) => continue,
                     Err(refused) => return Some(Found::Refused(index, refused)),
@@ -251,8 +251,11 @@ impl<'p> Foresight<'p> {
                 let sums: Option<_> = plan.charges.iter().zip(places).map(sum).collect();
                 return Some(Found::Full { index, call, tallies: own, sums: sums.unwrap_or_default() });
             }
-            if question.needs_approval() {
-                return Some(Found::Refused(index, question.require_approval(question.states(plan, &own), None, None)));
+            if evaluation.needs_approval() {
+                return Some(Found::Refused(
+                    index,
+                    evaluation.require_approval(evaluation.states(plan, &own), None, None),
+                ));
             }
             for (charge, place) in plan.charges.iter().zip(places) {
                 if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {
@@ -278,13 +281,13 @@ impl Found<'_> {
     fn named(self, waits: Option<Result<Outcome, StoreError>>) -> Box<FirstRefusal> {
         let (index, refused) = match self {
             Self::Refused(index, refused) => (index, refused),
-            Self::Full { index, call: Foreseen { question, plan, .. }, mut tallies, .. } => {
+            Self::Full { index, call: Foreseen { evaluation, plan, .. }, mut tallies, .. } => {
                 let waits = waits.and_then(Result::ok);
                 for (at, tally) in tallies.iter_mut().enumerate() {
                     let wait = waits.as_ref().and_then(|outcome| outcome.tallies().get(at));
                     tally.retry_at = wait.and_then(|wait| wait.retry_at);
                 }
-                (index, question.rate_limit(plan, &tallies))
+                (index, evaluation.rate_limit(plan, &tallies))
             }
         };
         Box::new(FirstRefusal { index, decision: refused.into() })

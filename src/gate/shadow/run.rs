@@ -8,23 +8,23 @@ use super::{Difference, DifferenceKind, Hear, Ledger, Report, Shadow};
 use crate::approval::MemoryApprovals;
 use crate::audit::{AuditRecord, Recorder};
 use crate::call::ToolCall;
-use crate::decision::permit::{Fate, Leave, Permit, Witness};
+use crate::decision::permit::{Completion, Leave, Permit, PermitObserver};
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::gate::approval::Approvals;
-use crate::gate::known_approval::{Given, Judged};
+use crate::gate::known_approval::{Checked, KnownApproval};
 use crate::gate::{Gate, InForce, Parts};
 use crate::policy::Code;
 use crate::store::{CounterStore, StoreError};
 use crate::time::{Clock, Timestamp};
 
 /// A candidate that is being tried out.
-pub(in crate::gate) struct Trial {
+pub(in crate::gate) struct ShadowRun {
     candidate: Arc<InForce<Arc<dyn CounterStore>>>,
     hear: Option<Box<Hear>>,
     ledger: Ledger,
 }
 
-impl Trial {
+impl ShadowRun {
     fn new(candidate: Shadow, clock: Arc<dyn Clock>) -> Self {
         let Shadow { policy, store, hear } = candidate;
         let ledger = Ledger::new(policy.digest());
@@ -47,13 +47,13 @@ impl Trial {
         call: &ToolCall<'_>,
         decided: &AuditRecord,
         decision: &Decision<P>,
-    ) -> Option<Box<dyn Witness>> {
+    ) -> Option<Box<dyn PermitObserver>> {
         let now = decided.time();
         let is_approved = decision.is_allowed() && decision.approval_id().is_some();
         // Whatever a store of the host's own does, the call was decided.
         let judged = quietly(|| self.judge(call, now, is_approved))
-            .unwrap_or_else(|| Judged { decision: Decision::Deny(panicked(call)), has_failed: true });
-        let Judged { decision: judgement, has_failed } = judged;
+            .unwrap_or_else(|| Checked { decision: Decision::Deny(panicked(call)), has_failed: true });
+        let Checked { decision: judgement, has_failed } = judged;
         let is_same = (decision.as_str(), decision.code(), decision.rule())
             == (judgement.as_str(), judgement.code(), judgement.rule());
         let kind = match (has_failed, is_same, decision.is_allowed(), judgement.is_allowed()) {
@@ -81,8 +81,8 @@ impl Trial {
         }
     }
 
-    fn judge(&self, call: &ToolCall<'_>, now: Timestamp, is_approved: bool) -> Judged {
-        self.candidate.decide_given(call, now, if is_approved { Given::Yes } else { Given::No })
+    fn judge(&self, call: &ToolCall<'_>, now: Timestamp, is_approved: bool) -> Checked {
+        self.candidate.decide_given(call, now, if is_approved { KnownApproval::Yes } else { KnownApproval::No })
     }
 }
 
@@ -101,25 +101,25 @@ fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
 /// Lets the candidate's counters go the way of the call.
 struct CandidatePermit {
     permit: Option<Permit>,
-    begun: Option<Fate>,
+    begun: Option<Completion>,
 }
 
-impl Witness for CandidatePermit {
-    fn begin(&mut self, fate: Fate) {
+impl PermitObserver for CandidatePermit {
+    fn begin(&mut self, fate: Completion) {
         self.begun = Some(fate);
     }
 
     fn done(&mut self, failure: Option<&(dyn Error + 'static)>) {
         quietly(|| match self.begun.take() {
             // Certainly not made, whether the real quota could be given back or not.
-            Some(Fate::Release) => self.permit.take().map_or((), Permit::release),
+            Some(Completion::Release) => self.permit.take().map_or((), Permit::release),
             // What has failed may be settled again.
-            Some(Fate::SettleRequest(real)) if failure.is_none() => {
+            Some(Completion::Settle(real)) if failure.is_none() => {
                 // The counters are the candidate's alone: what they miss is no call's loss.
                 let _ = self.permit.as_mut().map(|permit| permit.settle(real));
             }
-            Some(Fate::SettleRequest(_)) | None => {}
-            Some(Fate::End) => drop(self.permit.take()),
+            Some(Completion::Settle(_)) | None => {}
+            Some(Completion::End) => drop(self.permit.take()),
         });
     }
 }
@@ -135,7 +135,7 @@ impl<S> Gate<S> {
     /// that was tried out before, whose report it gives back. A policy that is put in force meanwhile is compared with from
     /// then on.
     pub fn start_shadow(&self, candidate: Shadow) -> Option<Report> {
-        let trial = Trial::new(candidate, Arc::clone(&self.0.parts.clock));
+        let trial = ShadowRun::new(candidate, Arc::clone(&self.0.parts.clock));
         self.replace_trial(Some(Arc::new(trial)))
     }
 
@@ -149,7 +149,7 @@ impl<S> Gate<S> {
         self.0.in_force.load().own().trial.as_ref().map(|trial| trial.ledger.report())
     }
 
-    fn replace_trial(&self, trial: Option<Arc<Trial>>) -> Option<Report> {
+    fn replace_trial(&self, trial: Option<Arc<ShadowRun>>) -> Option<Report> {
         let former = self.replace(|policy, _| (policy, trial));
         former.own().trial.as_ref().map(|trial| trial.ledger.report())
     }

@@ -12,7 +12,7 @@ use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::decision::Decision;
 use crate::decision::permit::Permit;
-use crate::gate::{Gate, Given};
+use crate::gate::{Gate, KnownApproval};
 use crate::policy::{Code, Effect, Policy};
 use crate::time::{ManualClock, Timestamp};
 use crate::tools::trace::FaultStore;
@@ -57,7 +57,7 @@ impl Again {
                     self.store.set_down(false);
                 }
             }
-            (Event::SettleRequest, Some(id)) if record.failure().is_none() => {
+            (Event::Settle, Some(id)) if record.failure().is_none() => {
                 if let (Some(permit), Some(amount)) = (self.open.get_mut(&id), record.amount()) {
                     // The store does not fail, and what was settled before stays so.
                     let _ = permit.settle(amount);
@@ -133,9 +133,9 @@ impl Again {
         let failed = record.code() == Some(Code::StoreUnavailable);
         let of_limit = record.rule().is_some_and(is_limit);
         let given = match record.decision() {
-            Some(Outcome::Allow) if record.approval().is_some() => Given::Yes,
-            _ if failed && !of_limit => Given::Unknown,
-            _ => Given::No,
+            Some(Outcome::Allow) if record.approval().is_some() => KnownApproval::Yes,
+            _ if failed && !of_limit => KnownApproval::Unknown,
+            _ => KnownApproval::No,
         };
         // What has passed limits that do not say how they stand, has passed them uncounted.
         let has_passed = matches!(record.decision(), Some(Outcome::Allow | Outcome::ApprovalRequired));

@@ -37,7 +37,7 @@ use std::fmt;
 use std::io::{self, BufRead};
 use std::ops::ControlFlow;
 
-use crate::audit::{AuditRecord, Seen, Survey};
+use crate::audit::{AuditRecord, Entry, TolerantReader};
 use crate::gate::shadow::DifferenceKind;
 use crate::json::object::Object;
 use crate::policy::{Digest, Policy};
@@ -316,11 +316,11 @@ impl Replay {
             }
             Format::Log => {
                 let mut again = Again::new(self.policy, &self.pass_uncounted);
-                let mut survey = Survey::new(history);
+                let mut survey = TolerantReader::new(history);
                 while let Some(seen) = survey.next()? {
                     let told = match seen {
-                        Seen::Record(line, record) => teller.record(&mut again, line, &record),
-                        Seen::Fault(line, fault) => teller.finding(line, fault.to_string()),
+                        Entry::Record(line, record) => teller.record(&mut again, line, &record),
+                        Entry::Fault(line, fault) => teller.finding(line, fault.to_string()),
                     };
                     if told.is_break() {
                         break;
