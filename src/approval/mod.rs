@@ -14,7 +14,11 @@ mod memory;
 mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "signed")]
 pub mod signed;
+#[cfg(not(feature = "signed"))]
+#[path = "unsigned.rs"]
+pub(crate) mod signed;
 mod store;
 
 use std::error::Error;

@@ -10,7 +10,7 @@ use crate::amount::Amount;
 use crate::approval::{Approval, ApprovalId, ApprovalState, DecideError, Verdict};
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
-use crate::decision::permit::Leave;
+use crate::decision::permit::AnyPermit;
 use crate::decision::{Decision, Denial};
 use crate::json::canonical;
 use crate::json::hex::Hex;
@@ -152,7 +152,7 @@ impl AuditRecord {
     }
 
     /// What was decided of a call under `policy`.
-    pub(crate) fn of_decision<P: Leave>(
+    pub(crate) fn of_decision<P: AnyPermit>(
         call: &ToolCall<'_>,
         id: DecisionId,
         now: Timestamp,
@@ -171,7 +171,7 @@ impl AuditRecord {
         record.code = decision.code();
         record.rule = decision.rule().map(short);
         record.message = decision.message().map(short);
-        record.limits = decision.limits();
+        record.limits = decision.limit_states();
         record.retry_after_ms = decision.retry_after().and_then(|wait| u64::try_from(wait.as_millis()).ok());
         record.approval = decision.approval_id();
         record

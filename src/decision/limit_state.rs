@@ -1,4 +1,4 @@
-//! How the limits of a call stand.
+//! States of the limits of a call.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::policy::{LimitRef, Policy};
 use crate::store::{Tallies, Tally};
 use crate::time::Timestamp;
 
-/// How one limit stands.
+/// The state of one limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LimitState {
     pub(crate) counter: Box<str>,
@@ -19,27 +19,27 @@ pub struct LimitState {
 }
 
 impl LimitState {
-    /// The name of its counter.
+    /// Returns the name of the counter.
     pub fn counter(&self) -> &str {
         &self.counter
     }
 
-    /// What the counter holds.
+    /// Returns what the counter holds.
     pub fn used(&self) -> Total {
         self.used
     }
 
-    /// What is left up to `max`, or to the `burst` of a token bucket.
+    /// Returns what is left up to `max`, or up to the `burst` of a token bucket.
     pub fn remaining(&self) -> Amount {
         self.remaining
     }
 
-    /// The most that the counter may hold.
+    /// Returns the most that the counter may hold.
     pub fn max(&self) -> Amount {
         self.max
     }
 
-    /// When the counter holds nothing any more, if nothing else is charged: the end of a fixed window.
+    /// Returns when the counter is empty again if nothing else is charged: for a fixed window, its end.
     pub fn resets_at(&self) -> Timestamp {
         self.resets_at
     }

@@ -1,4 +1,4 @@
-//! What a gate answers, and what each answer carries.
+//! Decisions of a gate, and what each carries.
 
 pub(crate) mod limit_state;
 pub(crate) mod permit;
@@ -13,27 +13,29 @@ use crate::policy::{Code, Digest};
 use crate::store::StoreError;
 
 pub use limit_state::LimitState;
-pub use permit::{AsyncPermit, Leave, Permit, SettleError};
+pub use permit::{AsyncPermit, Permit, SettleError};
 
-/// What becomes of a call.
+use permit::AnyPermit;
+
+/// The decision on a call.
 ///
-/// Exhaustive on purpose: match on all four, without a `_` arm that could let something through.
+/// Exhaustive on purpose: match on all four variants, without a `_` arm that could let a call pass.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "no arm may be forgotten")]
+#[expect(clippy::exhaustive_enums, reason = "a host must handle every variant")]
 #[must_use = "a decision that is not enforced stops nothing"]
 pub enum Decision<P = Permit> {
-    /// It may be made. Its quota is spent; keep the permit until the call has ended.
+    /// The call may be made. Its quota is spent; keep the permit until the call has ended.
     Allow(P),
-    /// It may not be made.
+    /// The call must not be made.
     Deny(Denial),
-    /// It may be made later.
+    /// The call may be made later.
     RateLimit(RateLimited),
-    /// A person must approve it first.
+    /// A person must approve the call first.
     RequireApproval(ApprovalRequest),
 }
 
-impl<P: Leave> Decision<P> {
-    /// `allow`, `deny`, `rate_limited` or `approval_required`.
+impl<P> Decision<P> {
+    /// Returns `allow`, `deny`, `rate_limited` or `approval_required`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Allow(_) => "allow",
@@ -43,29 +45,30 @@ impl<P: Leave> Decision<P> {
         }
     }
 
-    /// Whether the call may be made.
+    /// Returns `true` if the call may be made.
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow(_))
     }
 
-    /// Why the call is stopped; none for one that is allowed.
+    /// Returns the reason why the call is stopped, or `None` if it is allowed.
     pub fn code(&self) -> Option<Code> {
         self.refusal().map(|refusal| refusal.code)
     }
 
-    /// The rule that stopped the call: its JSON Pointer in the document, or `(no policy)`, `(hidden)`, `(default deny)`.
-    /// None for a call that is allowed or could not be read.
+    /// Returns the rule that stopped the call: its JSON Pointer in the document, or `(no policy)`,
+    /// `(hidden)`, `(default deny)`. `None` for a call that is allowed or could not be read.
     pub fn rule(&self) -> Option<&str> {
         self.refusal().and_then(|refusal| refusal.rule.as_deref())
     }
 
-    /// What the agent is told; none for a call that is allowed.
+    /// Returns the message for the agent, or `None` if the call is allowed.
     pub fn message(&self) -> Option<&str> {
         self.refusal().map(|refusal| &*refusal.message)
     }
 
-    /// The shortest wait after which the call could pass all limits if nothing else were counted meanwhile, in whole
-    /// milliseconds; none where it can never pass, or was not stopped by a limit.
+    /// Returns the shortest wait, in whole milliseconds, after which the call could pass all limits if
+    /// nothing else were counted in the meantime. `None` if it can never pass, or was not stopped by a
+    /// limit.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimit(limited) => limited.retry_after,
@@ -73,18 +76,24 @@ impl<P: Leave> Decision<P> {
         }
     }
 
-    /// How the limits that apply to the call stand after the decision, in document order; empty for a denial.
-    pub fn limits(&self) -> Vec<LimitState> {
+    /// Returns the states of the limits that apply to the call, after the decision.
+    pub(crate) fn limit_states(&self) -> Vec<LimitState>
+    where
+        P: AnyPermit,
+    {
         match self {
-            Self::Allow(permit) => permit.limits(),
+            Self::Allow(permit) => permit.limit_states(),
             Self::Deny(_) => Vec::new(),
             Self::RateLimit(limited) => limited.limits.clone(),
             Self::RequireApproval(request) => request.limits.clone(),
         }
     }
 
-    /// The approval that the call has used or asks for.
-    pub(crate) fn approval_id(&self) -> Option<ApprovalId> {
+    /// Returns the approval that the call has used or asks for.
+    pub(crate) fn approval_id(&self) -> Option<ApprovalId>
+    where
+        P: AnyPermit,
+    {
         match self {
             Self::Allow(permit) => permit.approval_id(),
             Self::Deny(_) | Self::RateLimit(_) => None,
@@ -102,7 +111,23 @@ impl<P: Leave> Decision<P> {
     }
 }
 
-/// Every decision but leave. (A [`Decision`] is as large as a permit: this is what is handed around.)
+macro_rules! limits_of_decision {
+    ($permit:ident) => {
+        impl Decision<$permit> {
+            /// Returns the states of the limits that apply to the call, after the decision, in document
+            /// order. Empty for a denial. Allocates.
+            pub fn limits(&self) -> Vec<LimitState> {
+                self.limit_states()
+            }
+        }
+    };
+}
+
+limits_of_decision!(Permit);
+limits_of_decision!(AsyncPermit);
+
+/// Every outcome except `Allow`. It is smaller than [`Decision`], so this is what moves between
+/// functions.
 #[derive(Debug, Clone)]
 pub(crate) enum Refused {
     Deny(Denial),
@@ -120,7 +145,7 @@ impl<P> From<Refused> for Decision<P> {
     }
 }
 
-/// What every refusal says.
+/// The parts that every refusal has.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub(crate) code: Code,
@@ -131,34 +156,34 @@ pub(crate) struct Refusal {
 
 macro_rules! refusal_accessors {
     ($($path:tt)*) => {
-        /// Why.
+        /// Returns the reason.
         pub fn code(&self) -> Code {
             self.$($path)*.code
         }
 
-        /// The rule: its JSON Pointer in the document, or `(no policy)`, `(hidden)`, `(default deny)`; none for a call that
-        /// could not be read.
+        /// Returns the rule: its JSON Pointer in the document, or `(no policy)`, `(hidden)`,
+        /// `(default deny)`. `None` for a call that could not be read.
         pub fn rule(&self) -> Option<&str> {
             self.$($path)*.rule.as_deref()
         }
 
-        /// What the agent is told: the policy's own text, or a plain one that names the tool.
+        /// Returns the message for the agent: the policy's own text, or a default that names the tool.
         pub fn message(&self) -> &str {
             &self.$($path)*.message
         }
 
-        /// The policy that decided; none where there was none.
+        /// Returns the digest of the policy that decided, or `None` if there was no policy.
         pub fn policy(&self) -> Option<Digest> {
             self.$($path)*.policy
         }
     };
 }
 
-/// A call is denied.
+/// A denied call.
 #[derive(Debug, Clone)]
 pub struct Denial {
     pub(crate) refusal: Refusal,
-    /// What the store failed with.
+    /// The failure of the store.
     pub(crate) cause: Option<Arc<StoreError>>,
 }
 
@@ -171,14 +196,15 @@ impl From<Refusal> for Denial {
 impl Denial {
     refusal_accessors!(refusal);
 
-    /// What the store failed with, where the code is [`Code::StoreUnavailable`]: for the host's log, not for the agent. Log the
-    /// [sources](std::error::Error::source) below it too: they say what the server did, or that it was the store of approvals.
+    /// Returns the failure of the store if the code is [`Code::StoreUnavailable`]: for the host's log,
+    /// not for the agent. Log its [sources](std::error::Error::source) too: they say how the server
+    /// failed, or that it was the store of approvals.
     pub fn store_error(&self) -> Option<&StoreError> {
         self.cause.as_deref()
     }
 }
 
-/// A call finds no room in a limit.
+/// A call for which a limit has no room.
 #[derive(Debug, Clone)]
 pub struct RateLimited {
     pub(crate) refusal: Refusal,
@@ -189,63 +215,69 @@ pub struct RateLimited {
 impl RateLimited {
     refusal_accessors!(refusal);
 
-    /// The shortest wait after which the same call could pass all limits if nothing else were counted meanwhile, in whole
-    /// milliseconds, rounded up. None where it can never pass: its amount is above a limit's `max`.
+    /// Returns the shortest wait, in whole milliseconds (rounded up), after which the same call could
+    /// pass all limits if nothing else were counted in the meantime. `None` if it can never pass
+    /// because its amount is above the `max` of a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// How the limits that apply to the call stand, in document order. Nothing was charged.
+    /// Returns the states of the limits that apply to the call, in document order. Nothing was
+    /// charged.
     pub fn limits(&self) -> &[LimitState] {
         &self.limits
     }
 }
 
-/// A call needs a person's approval. All its limits have room; nothing was charged.
+/// A call that needs a person's approval. All its limits have room, and nothing was charged.
 #[derive(Debug, Clone)]
 pub struct ApprovalRequest {
     pub(crate) refusal: Refusal,
     pub(crate) limits: Vec<LimitState>,
-    /// Boxed, for the size of a decision.
+    /// Boxed to keep decisions small.
     pub(crate) approval: Option<Box<Approval>>,
+    #[cfg_attr(not(feature = "signed"), expect(dead_code, reason = "only its accessor reads it"))]
     pub(crate) signed_error: Option<SignedError>,
 }
 
 impl ApprovalRequest {
     refusal_accessors!(refusal);
 
-    /// What a person has to decide: hand its [id](Approval::id) to [`Gate::approve`](crate::Gate::approve) or
-    /// [`Gate::refuse`](crate::Gate::refuse). None where nothing was asked for: [`Gate::would_allow`](crate::Gate::would_allow)
-    /// makes no request.
+    /// Returns the request for a person to decide: pass its [id](Approval::id) to
+    /// [`Gate::approve`](crate::Gate::approve) or [`Gate::refuse`](crate::Gate::refuse). `None` if no
+    /// request was made: [`Gate::would_allow`](crate::Gate::would_allow) makes none.
     ///
-    /// It is pending; or it has been approved already, but the call named another one, or lost a race for it.
+    /// It is pending, or it is already approved but the call named another approval or lost a race for
+    /// this one.
     pub fn approval(&self) -> Option<&Approval> {
         self.approval.as_deref()
     }
 
-    /// Why the signed approval that the call came with does not let it pass: for the host's log. The agent is told the same as without
-    /// one, so that it cannot try until one passes.
+    /// Returns the reason why the call's signed approval was not accepted: for the host's log. The
+    /// agent gets the same answer as without a signed approval, so that it cannot probe for a valid one.
+    #[cfg(feature = "signed")]
     pub fn signed_error(&self) -> Option<SignedError> {
         self.signed_error
     }
 
-    /// How the limits that apply to the call stand, in document order. Nothing was charged.
+    /// Returns the states of the limits that apply to the call, in document order. Nothing was
+    /// charged.
     pub fn limits(&self) -> &[LimitState] {
         &self.limits
     }
 }
 
-/// What the agent is told where the store of approvals cannot tell.
+/// Returns the message for the agent if the store of approvals fails.
 pub(crate) fn no_approvals_message(tool: &str) -> String {
     format!("The approvals of `{}` cannot be checked right now.", shown(tool))
 }
 
-/// As much of a tool's name as is told.
+/// Returns as much of the tool's name as a message shows.
 fn shown(tool: &str) -> String {
     tool.chars().take(128).collect()
 }
 
-/// What the agent is told where the policy's author has said nothing.
+/// Returns the message for the agent if the policy has no text of its own.
 pub(crate) fn default_message(code: Code, tool: &str) -> String {
     let tool = shown(tool);
     match code {

@@ -1,4 +1,4 @@
-//! Leave to make one call, and what becomes of its quota.
+//! Permission to make one call, and what happens to its quota.
 
 use std::error::Error;
 use std::fmt;
@@ -14,83 +14,115 @@ use crate::policy::{Plan, Policy};
 use crate::store::{Answer, ChargeChange, ReservationId, SettleRequest, StoreError, Tallies};
 use crate::time::Timestamp;
 
-/// Leave to make one call, whose quota is already spent.
+/// Permission to make one call, whose quota is already spent.
 ///
-/// Keep it until the call has ended. Dropping it leaves the quota spent, which errs on the safe side: a call that failed
-/// half-way may have done its work. [`release`](Self::release) it when it certainly did not; [`settle`](Self::settle) it when
-/// the call turned out to cost more or less. What limits `in_flight` hold is free when the permit is dropped or released.
+/// Keep it until the call has ended. Dropping it leaves the quota spent, which is the safe side: a
+/// call that failed halfway may have done its work. [`release`](Self::release) it if the call was
+/// certainly not made; [`settle`](Self::settle) it if the call cost more or less than expected.
+/// Dropping or releasing it frees what `in_flight` limits hold.
 #[must_use = "keep the permit until the call has ended; dropping it leaves its quota spent"]
 pub struct Permit {
-    /// None for a call that nothing counts.
-    held: Option<Reservation<dyn PermitBackend>>,
+    /// `None` for a call that no limit counts.
+    reservation: Option<Reservation<dyn PermitBackend>>,
     settled: bool,
-    watch: Option<Box<PermitObservers>>,
+    observers: Option<Box<PermitObservers>>,
 }
 
-/// Leave to make one call, whose quota is already spent, in a store across a network.
+/// Permission to make one call, whose quota is already spent in a store across a network.
 ///
-/// As a [`Permit`], but its verbs are answered later. Dropping it does no I/O: what limits `in_flight` hold in a store across
-/// a network stays held until the lease ends, so [`end`](Self::end) it. (A store [in the
-/// process](crate::store::InProcess) gives it free at once.)
+/// Works as [`Permit`] does, with asynchronous methods. Dropping it does no I/O: what `in_flight`
+/// limits hold in a remote store stays reservation until its lease ends, so call [`end`](Self::end). (A
+/// store [in the process](crate::store::InProcess) frees it at once.)
 #[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
 pub struct AsyncPermit {
-    /// None for a call that nothing counts. Boxed: a permit goes through many hands, and each of them would copy it.
-    held: Option<Box<Reservation<dyn AsyncPermitBackend>>>,
+    /// `None` for a call that no limit counts. Boxed because a permit is moved often, and each move
+    /// would copy it.
+    reservation: Option<Box<Reservation<dyn AsyncPermitBackend>>>,
     settled: bool,
-    watch: Option<Box<PermitObservers>>,
+    observers: Option<Box<PermitObservers>>,
 }
 
-/// A permit could not be settled. It stays as it is.
+/// The permit could not be settled. It is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettleError {
-    /// It was settled before: a call has one real amount.
-    #[error("the permit has been settled already")]
+    /// It is already settled: a call has one real amount.
+    #[error("the permit is already settled")]
     AlreadySettled,
-    /// The store cannot tell. Settle it again, at the same amount and soon: a store that had heard of it counts it once, as long
-    /// as it remembers.
+    /// The store failed. Settle again soon with the same amount: a store that did receive the first
+    /// request counts it once, as long as it remembers the request.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 /// What a permit has charged.
-pub(crate) struct Reservation<G: ?Sized> {
-    pub(crate) backend: Arc<G>,
+pub(crate) struct Reservation<B: ?Sized> {
+    pub(crate) backend: Arc<B>,
     pub(crate) id: ReservationId,
     pub(crate) plan: Plan,
     pub(crate) tallies: Tallies,
-    /// The use that it makes of an approval. Boxed, as it is rare.
+    /// The approval that the call uses. Boxed because it is rare.
     pub(crate) claim: Option<Box<Claim>>,
 }
 
-/// Which of a reservation's settlements a request is. Giving back and settling share one number, as only one of them may be
-/// done: a store that has settled, though its reply was lost, gives nothing back after that. The end of a call has its own, so
-/// that it is done whatever became of a settlement.
+/// The number of a settlement of a reservation. Release and settlement share one number because
+/// only one of them may happen: a store that has settled, even if its reply was lost, must not give
+/// anything back afterwards. The end of a call has its own number, so that it happens in any case.
 #[derive(Clone, Copy)]
 enum Step {
     Settle = 1,
     End = 2,
 }
 
-/// What every backend knows: the policy that was in force, and the time.
+/// The policy under which a permit was issued, and the time.
 pub(crate) trait IssuedUnder {
     fn policy(&self) -> Option<&Policy>;
     fn now(&self) -> Timestamp;
 }
 
-/// What granted a permit, as far as the permit knows it.
+/// The stores behind a [`Permit`].
 pub(crate) trait PermitBackend: IssuedUnder + Send + Sync {
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError>;
     fn restore(&self, claim: &Claim) -> Result<(), ApprovalError>;
 }
 
+/// The stores behind an [`AsyncPermit`].
 pub(crate) trait AsyncPermitBackend: IssuedUnder + Send + Sync {
     fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()>;
     fn restore<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool>;
     fn abandon(&self, request: &SettleRequest<'_>);
 }
 
-/// What becomes of an allowed call.
+/// A permit of either kind, for code that serves both.
+pub(crate) trait AnyPermit: Sized {
+    type Backend: IssuedUnder + ?Sized;
+
+    fn counted(reservation: Reservation<Self::Backend>) -> Self;
+    fn reservation(&self) -> Option<&Reservation<Self::Backend>>;
+    fn reservation_mut(&mut self) -> Option<&mut Reservation<Self::Backend>>;
+
+    /// Releases the quota. If the store fails, the quota stays spent, which is the safe side.
+    fn give_back(self) -> impl Future<Output = ()> + Send;
+
+    /// Notes the approval that the call uses.
+    fn set_claim(&mut self, claim: Claim) {
+        if let Some(reservation) = self.reservation_mut() {
+            reservation.claim = Some(Box::new(claim));
+        }
+    }
+
+    /// Returns the approval that the call uses.
+    fn approval_id(&self) -> Option<ApprovalId> {
+        self.reservation()?.claim.as_ref().map(|claim| *claim.approval())
+    }
+
+    /// Returns the states of the limits after the charge, in document order.
+    fn limit_states(&self) -> Vec<LimitState> {
+        self.reservation().map_or_else(Vec::new, Reservation::limits)
+    }
+}
+
+/// How an allowed call ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Completion {
     /// Its quota is given back.
@@ -101,71 +133,40 @@ pub(crate) enum Completion {
     End,
 }
 
-/// Somebody who wants to know what becomes of an allowed call. When it is dropped without having heard of a release or an end, the
-/// permit was dropped.
+/// Observes how an allowed call ends. An observer that is dropped without a release or an end
+/// learns that the permit was dropped.
 pub(crate) trait PermitObserver: Send + Sync {
-    /// The store is being asked.
-    fn begin(&mut self, fate: Completion);
-    /// The store has answered what began last.
+    /// The store is about to be asked.
+    fn begin(&mut self, completion: Completion);
+    /// The store has answered the request that began last.
     fn done(&mut self, failure: Option<&(dyn Error + 'static)>);
 }
 
-/// All who want to know what becomes of one call.
+/// All observers of one call.
 pub(crate) struct PermitObservers(pub(crate) Vec<Box<dyn PermitObserver>>);
 
-fn begin(watch: &mut Option<Box<PermitObservers>>, fate: Completion) {
-    if let Some(watch) = watch {
-        watch.0.iter_mut().for_each(|witness| witness.begin(fate));
+fn begin(observers: &mut Option<Box<PermitObservers>>, completion: Completion) {
+    if let Some(observers) = observers {
+        observers.0.iter_mut().for_each(|observer| observer.begin(completion));
     }
 }
 
-fn done<E: Error + 'static>(watch: &mut Option<Box<PermitObservers>>, outcome: &Result<(), E>) {
-    if let Some(watch) = watch {
+fn done<E: Error + 'static>(observers: &mut Option<Box<PermitObservers>>, outcome: &Result<(), E>) {
+    if let Some(observers) = observers {
         let failure = outcome.as_ref().err().map(|error| error as _);
-        watch.0.iter_mut().for_each(|witness| witness.done(failure));
+        observers.0.iter_mut().for_each(|observer| observer.done(failure));
     }
 }
 
-/// Leave of either kind, to ask how its limits stand.
-pub trait Leave: sealed::Sealed {
-    /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
-    fn limits(&self) -> Vec<LimitState>;
-}
+type Changes<'r> = SmallVec<[ChargeChange<'r>; 4]>;
 
-mod sealed {
-    use crate::approval::ApprovalId;
-
-    pub trait Sealed {
-        /// The approval that the call uses.
-        fn approval_id(&self) -> Option<ApprovalId>;
-    }
-
-    impl Sealed for super::Permit {
-        fn approval_id(&self) -> Option<ApprovalId> {
-            self.held.as_ref()?.approval_id()
-        }
-    }
-
-    impl Sealed for super::AsyncPermit {
-        fn approval_id(&self) -> Option<ApprovalId> {
-            self.held.as_ref()?.approval_id()
-        }
-    }
-}
-
-type Changes<'h> = SmallVec<[ChargeChange<'h>; 4]>;
-
-impl<G: IssuedUnder + ?Sized> Reservation<G> {
-    fn approval_id(&self) -> Option<ApprovalId> {
-        self.claim.as_ref().map(|claim| *claim.approval())
-    }
-
+impl<B: IssuedUnder + ?Sized> Reservation<B> {
     fn limits(&self) -> Vec<LimitState> {
         let policy = self.backend.policy();
         policy.map_or_else(Vec::new, |policy| LimitState::all(policy, &self.plan.limits, &self.tallies))
     }
 
-    /// The charges that change, with what they become.
+    /// Returns the charges that change, each with its new amount.
     fn changes(&self, to: impl Fn(usize) -> Option<Amount>) -> Changes<'_> {
         let charges = self.plan.charges.iter().zip(&self.tallies).enumerate();
         charges
@@ -173,17 +174,18 @@ impl<G: IssuedUnder + ?Sized> Reservation<G> {
             .collect()
     }
 
-    /// Gives everything back, or after a settlement what is in flight.
+    /// Returns the changes of a release: all charges become zero; after a settlement, only those in
+    /// flight do.
     fn given_back(&self, settled: bool) -> (Step, Changes<'_>) {
         if settled { (Step::End, self.ended()) } else { (Step::Settle, self.changes(|_| Some(Amount::ZERO))) }
     }
 
-    /// The use of an approval that is to be handed back, because the call was certainly not made. One that was settled was made.
+    /// Returns the claim to restore because the call was not made. A settled call was made.
     fn unused(&self, settled: bool) -> Option<&Claim> {
         self.claim.as_deref().filter(|_| !settled)
     }
 
-    /// Gives back what is in flight.
+    /// Returns the changes that free what is in flight.
     fn ended(&self) -> Changes<'_> {
         let in_flight =
             |index: usize| matches!(self.plan.charges.get(index)?.meter, Meter::InFlight { .. }).then_some(());
@@ -194,7 +196,7 @@ impl<G: IssuedUnder + ?Sized> Reservation<G> {
         self.plan.charges.iter().any(|charge| matches!(charge.meter, Meter::InFlight { .. }))
     }
 
-    /// What each charge is at the real amount.
+    /// Returns the amount of each charge, given the real amount.
     fn settled(&self, real: Amount) -> SmallVec<[Amount; 4]> {
         self.backend.policy().map_or_else(SmallVec::new, |policy| self.plan.settled(policy, real))
     }
@@ -208,7 +210,7 @@ impl<G: IssuedUnder + ?Sized> Reservation<G> {
         SettleRequest::new(self.id, step as u32, self.backend.now(), charges)
     }
 
-    /// Notes that the store has settled the charges.
+    /// Notes the amounts at which the store has settled the charges.
     fn note(&mut self, amounts: &[Amount]) {
         for (charge, amount) in self.plan.charges.iter_mut().zip(amounts) {
             charge.amount = *amount;
@@ -217,229 +219,246 @@ impl<G: IssuedUnder + ?Sized> Reservation<G> {
 }
 
 impl Permit {
-    pub(crate) fn counted(held: Reservation<dyn PermitBackend>) -> Self {
-        Self { held: Some(held), settled: false, watch: None }
-    }
-
     pub(crate) fn uncounted() -> Self {
-        Self { held: None, settled: false, watch: None }
+        Self { reservation: None, settled: false, observers: None }
     }
 
-    pub(crate) fn watch(&mut self, watch: PermitObservers) {
-        self.watch = Some(Box::new(watch));
+    pub(crate) fn observe(&mut self, observers: PermitObservers) {
+        self.observers = Some(Box::new(observers));
     }
 
-    /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. If the
-    /// store cannot be reached the quota stays spent; [`try_release`](Self::try_release) says so.
+    /// Gives the quota back, once and in the windows that were charged, because the call was certainly
+    /// not made. If the store fails, the quota stays spent; [`try_release`](Self::try_release) reports
+    /// that.
     pub fn release(self) {
         // Spent is the safe side.
         let _ = self.try_release();
     }
 
-    /// Gives the quota back, and says whether the store could do it. A permit that was settled keeps its real amount; only
-    /// what is in flight is given free. An approval that the call has used may be used again, if it has not expired.
+    /// Gives the quota back, and reports a failure of the store. A settled permit keeps its real
+    /// amount: only what is in flight is freed. An approval that the call has used can be used again,
+    /// unless it has expired.
     ///
     /// # Errors
-    /// The store failed; the quota stays spent until its windows end, or the approval used.
+    /// The store failed: the quota stays spent until its windows end, or the approval stays used.
     pub fn try_release(mut self) -> Result<(), StoreError> {
-        begin(&mut self.watch, Completion::Release);
-        let released = self.held.take().map_or(Ok(()), |held| {
-            let (step, changes) = held.given_back(self.settled);
-            let given_back = settle(&held, step, &changes);
-            // The one does not wait for the other: the call was not made, whether its quota can be given back or not.
-            let handed_back = held.unused(self.settled).map_or(Ok(()), |claim| held.backend.restore(claim));
-            given_back.and(handed_back.map_err(unavailable))
+        begin(&mut self.observers, Completion::Release);
+        let released = self.reservation.take().map_or(Ok(()), |reservation| {
+            let (step, changes) = reservation.given_back(self.settled);
+            let given_back = settle(&reservation, step, &changes);
+            // Also if the quota could not be given back: the call was not made.
+            let claim = reservation.unused(self.settled);
+            let restored = claim.map_or(Ok(()), |claim| reservation.backend.restore(claim));
+            given_back.and(restored.map_err(unavailable))
         });
-        done(&mut self.watch, &released);
+        done(&mut self.observers, &released);
         released
     }
 
-    /// Puts the real amount, now that it is known, in place of what limits with `amount_from` charged, in the very windows
-    /// that were charged. More than was left is recorded whole, and refuses later calls. Other limits stay, and so does what
-    /// is in flight.
+    /// Replaces what limits with `amount_from` charged by the real amount, in the windows that were
+    /// charged. An amount above what was left is recorded in full, and stops later calls. Other limits
+    /// keep their charge, and so does what is in flight.
     ///
     /// # Errors
-    /// It was settled before, or the store failed; nothing is changed then.
+    /// The permit is already settled, or the store failed; nothing has changed.
     pub fn settle(&mut self, real: Amount) -> Result<(), SettleError> {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        begin(&mut self.watch, Completion::Settle(real));
-        let settled = self.held.as_mut().map_or(Ok(()), |held| -> Result<(), StoreError> {
-            let amounts = held.settled(real);
-            settle(held, Step::Settle, &held.at_amounts(&amounts))?;
-            held.note(&amounts);
+        begin(&mut self.observers, Completion::Settle(real));
+        let settled = self.reservation.as_mut().map_or(Ok(()), |reservation| -> Result<(), StoreError> {
+            let amounts = reservation.settled(real);
+            settle(reservation, Step::Settle, &reservation.at_amounts(&amounts))?;
+            reservation.note(&amounts);
             Ok(())
         });
         self.settled = settled.is_ok();
-        done(&mut self.watch, &settled);
+        done(&mut self.observers, &settled);
         Ok(settled?)
     }
 
-    /// Whether it was settled.
+    /// Returns `true` if the permit is settled.
     pub fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// The call has ended, and its quota stays spent; what limits `in_flight` hold is free. The same as dropping the permit.
+    /// Ends the call, as dropping the permit does: its quota stays spent, and what `in_flight` limits
+    /// hold is freed.
     pub fn end(self) {
         drop(self);
     }
 
-    /// Notes the approval that the call uses.
-    pub(crate) fn claim(&mut self, claim: Claim) {
-        if let Some(held) = &mut self.held {
-            held.claim = Some(Box::new(claim));
-        }
-    }
-
-    /// Whether anything counts the call.
+    /// Returns `true` if any limit counts the call.
     #[cfg(feature = "replay")]
     pub(crate) fn is_counted(&self) -> bool {
-        self.held.is_some()
+        self.reservation.is_some()
     }
 
-    /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
+    /// Returns the states of the limits that apply to the call, as they were after its charge, in
+    /// document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
-        self.held.as_ref().map_or_else(Vec::new, Reservation::limits)
+        self.limit_states()
     }
 }
 
-/// The approvals cannot tell.
+/// Turns a failure of the store of approvals into one of the counters' store.
 fn unavailable(error: ApprovalError) -> StoreError {
     StoreError::Unavailable(Some(Box::new(error)))
 }
 
-fn settle(held: &Reservation<dyn PermitBackend>, step: Step, changes: &[ChargeChange<'_>]) -> Result<(), StoreError> {
-    if changes.is_empty() { Ok(()) } else { held.backend.settle(&held.request(step, changes)) }
+fn settle(
+    reservation: &Reservation<dyn PermitBackend>,
+    step: Step,
+    changes: &[ChargeChange<'_>],
+) -> Result<(), StoreError> {
+    if changes.is_empty() { Ok(()) } else { reservation.backend.settle(&reservation.request(step, changes)) }
 }
 
-/// Gives free what is in flight.
+impl AnyPermit for Permit {
+    type Backend = dyn PermitBackend;
+
+    fn counted(reservation: Reservation<dyn PermitBackend>) -> Self {
+        Self { reservation: Some(reservation), settled: false, observers: None }
+    }
+
+    fn reservation(&self) -> Option<&Reservation<dyn PermitBackend>> {
+        self.reservation.as_ref()
+    }
+
+    fn reservation_mut(&mut self) -> Option<&mut Reservation<dyn PermitBackend>> {
+        self.reservation.as_mut()
+    }
+
+    async fn give_back(self) {
+        self.release();
+    }
+}
+
+/// Frees what is in flight.
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(held) = self.held.as_ref().filter(|held| held.has_in_flight()) {
-            // A lease frees what this cannot.
-            let _ = settle(held, Step::End, &held.ended());
+        if let Some(reservation) = self.reservation.as_ref().filter(|reservation| reservation.has_in_flight()) {
+            // If this fails, the lease of the units ends.
+            let _ = settle(reservation, Step::End, &reservation.ended());
         }
     }
 }
 
 impl AsyncPermit {
-    pub(crate) fn counted(held: Reservation<dyn AsyncPermitBackend>) -> Self {
-        Self { held: Some(Box::new(held)), settled: false, watch: None }
-    }
-
-    /// Notes the approval that the call uses.
-    pub(crate) fn claim(&mut self, claim: Claim) {
-        if let Some(held) = &mut self.held {
-            held.claim = Some(Box::new(claim));
-        }
-    }
-
     pub(crate) fn uncounted() -> Self {
-        Self { held: None, settled: false, watch: None }
+        Self { reservation: None, settled: false, observers: None }
     }
 
-    pub(crate) fn watch(&mut self, watch: PermitObservers) {
-        self.watch = Some(Box::new(watch));
+    pub(crate) fn observe(&mut self, observers: PermitObservers) {
+        self.observers = Some(Box::new(observers));
     }
 
-    /// Gives the quota back, because the call was certainly not made: in the very windows that were charged, and once. A permit
-    /// that was settled keeps its real amount; only what is in flight is given free. An approval that the call has used may be
-    /// used again, if it has not expired.
+    /// Gives the quota back, once and in the windows that were charged, because the call was certainly
+    /// not made. A settled permit keeps its real amount: only what is in flight is freed. An approval
+    /// that the call has used can be used again, unless it has expired.
     ///
     /// # Errors
-    /// The store failed; the quota stays spent until its windows end, or the approval used.
+    /// The store failed: the quota stays spent until its windows end, or the approval stays used.
     pub async fn release(mut self) -> Result<(), StoreError> {
-        begin(&mut self.watch, Completion::Release);
+        begin(&mut self.observers, Completion::Release);
         let mut released = Ok(());
-        if let Some(held) = self.held.take() {
-            let (step, changes) = held.given_back(self.settled);
-            let given_back = settle_async(&held, step, &changes).await;
-            let handed_back = match held.unused(self.settled) {
-                Some(claim) => held.backend.restore(claim).await.map(drop),
+        if let Some(reservation) = self.reservation.take() {
+            let (step, changes) = reservation.given_back(self.settled);
+            let given_back = settle_async(&reservation, step, &changes).await;
+            let restored = match reservation.unused(self.settled) {
+                Some(claim) => reservation.backend.restore(claim).await.map(drop),
                 None => Ok(()),
             };
-            released = given_back.and(handed_back.map_err(unavailable));
+            released = given_back.and(restored.map_err(unavailable));
         }
-        done(&mut self.watch, &released);
+        done(&mut self.observers, &released);
         released
     }
 
-    /// Puts the real amount in place of what was charged, as [`Permit::settle`] does.
+    /// Replaces what was charged by the real amount, as [`Permit::settle`] does.
     ///
     /// # Errors
-    /// It was settled before, or the store failed; nothing is changed then, as far as the store knows.
+    /// The permit is already settled, or the store failed; as far as the store knows, nothing has
+    /// changed.
     pub async fn settle(&mut self, real: Amount) -> Result<(), SettleError> {
         if self.settled {
             return Err(SettleError::AlreadySettled);
         }
-        begin(&mut self.watch, Completion::Settle(real));
+        begin(&mut self.observers, Completion::Settle(real));
         let mut settled = Ok(());
-        if let Some(held) = &mut self.held {
-            let amounts = held.settled(real);
-            settled = settle_async(held, Step::Settle, &held.at_amounts(&amounts)).await;
+        if let Some(reservation) = &mut self.reservation {
+            let amounts = reservation.settled(real);
+            settled = settle_async(reservation, Step::Settle, &reservation.at_amounts(&amounts)).await;
             if settled.is_ok() {
-                held.note(&amounts);
+                reservation.note(&amounts);
             }
         }
         self.settled = settled.is_ok();
-        done(&mut self.watch, &settled);
+        done(&mut self.observers, &settled);
         Ok(settled?)
     }
 
-    /// Whether it was settled.
+    /// Returns `true` if the permit is settled.
     pub fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// The call has ended, and its quota stays spent; what limits `in_flight` hold is free.
+    /// Ends the call: its quota stays spent, and what `in_flight` limits hold is freed.
     ///
     /// # Errors
-    /// The store failed; what is in flight is free when its lease ends.
+    /// The store failed: what is in flight is freed when its lease ends.
     pub async fn end(mut self) -> Result<(), StoreError> {
-        begin(&mut self.watch, Completion::End);
+        begin(&mut self.observers, Completion::End);
         let mut ended = Ok(());
-        if let Some(held) = self.held.take() {
-            ended = settle_async(&held, Step::End, &held.ended()).await;
+        if let Some(reservation) = self.reservation.take() {
+            ended = settle_async(&reservation, Step::End, &reservation.ended()).await;
         }
-        done(&mut self.watch, &ended);
+        done(&mut self.observers, &ended);
         ended
     }
 
-    /// How the limits that apply to the call stood after it was charged, in document order. Allocates.
+    /// Returns the states of the limits that apply to the call, as they were after its charge, in
+    /// document order. Allocates.
     pub fn limits(&self) -> Vec<LimitState> {
-        self.held.as_ref().map_or_else(Vec::new, |held| held.limits())
+        self.limit_states()
     }
 }
 
 async fn settle_async(
-    held: &Reservation<dyn AsyncPermitBackend>,
+    reservation: &Reservation<dyn AsyncPermitBackend>,
     step: Step,
     changes: &[ChargeChange<'_>],
 ) -> Result<(), StoreError> {
-    if changes.is_empty() { Ok(()) } else { held.backend.settle(&held.request(step, changes)).await }
+    if changes.is_empty() { Ok(()) } else { reservation.backend.settle(&reservation.request(step, changes)).await }
 }
 
-/// Gives free what is in flight, if the store is in the process.
+impl AnyPermit for AsyncPermit {
+    type Backend = dyn AsyncPermitBackend;
+
+    fn counted(reservation: Reservation<dyn AsyncPermitBackend>) -> Self {
+        Self { reservation: Some(Box::new(reservation)), settled: false, observers: None }
+    }
+
+    fn reservation(&self) -> Option<&Reservation<dyn AsyncPermitBackend>> {
+        self.reservation.as_deref()
+    }
+
+    fn reservation_mut(&mut self) -> Option<&mut Reservation<dyn AsyncPermitBackend>> {
+        self.reservation.as_deref_mut()
+    }
+
+    async fn give_back(self) {
+        let _ = self.release().await;
+    }
+}
+
+/// Frees what is in flight, if the store is in the process.
 impl Drop for AsyncPermit {
     fn drop(&mut self) {
-        if let Some(held) = self.held.as_ref().filter(|held| held.has_in_flight()) {
-            let ended = held.ended();
-            held.backend.abandon(&held.request(Step::End, &ended));
+        if let Some(reservation) = self.reservation.as_ref().filter(|reservation| reservation.has_in_flight()) {
+            let ended = reservation.ended();
+            reservation.backend.abandon(&reservation.request(Step::End, &ended));
         }
-    }
-}
-
-impl Leave for Permit {
-    fn limits(&self) -> Vec<LimitState> {
-        Self::limits(self)
-    }
-}
-
-impl Leave for AsyncPermit {
-    fn limits(&self) -> Vec<LimitState> {
-        Self::limits(self)
     }
 }
 

@@ -1,117 +1,68 @@
-//! Calls that a person has to approve: asking, and using what was approved.
+//! Calls that a person has to approve: requesting approvals, and using them.
 //!
-//! Room is looked for first, so that nobody is asked for a call that a limit stops anyway. Then the approvals are asked. If one
-//! can be used, the limits are charged, and only then is the approval claimed; the claim is what allows the call.
+//! The order is: look for room in the limits, so that nobody is asked about a call that a limit
+//! stops anyway; ask the store of approvals; if an approval can be used, charge the limits; then claim
+//! the approval. The claim is what allows the call.
 //!
-//! In this order nothing can go wrong twice. Between the charge and the claim a crash leaves quota spent for a call that was not
-//! made, and the approval as it was. Of two calls that race for one approval both are charged and one claims it; the other gives its
-//! charge back, and asks. Were the approval claimed first, a crash, or a store that fails when the approval is to be handed back, would
-//! lose what a person has said; and a claim that is handed back because a limit is full would for a moment be missing.
+//! In this order a failure never costs more than it must. A crash between the charge and the claim
+//! leaves quota spent for a call that was not made, and the approval untouched. If two calls race for
+//! one approval, both are charged and one claims it; the other gives its charge back, and requests an
+//! approval of its own. If the claim came first, a crash, or a store that fails when the approval is to
+//! be restored, would lose a person's answer; and an approval that is claimed and restored because a
+//! limit is full would be missing for a moment.
 
 use std::sync::Arc;
 
+use super::Gate;
 use super::evaluation::CallEvaluation;
-use super::{Gate, InForce};
-use crate::approval::signed::{ApprovalKeys, Believed, SignedError};
+use super::in_force::InForce;
+use super::ready::at_once;
+use crate::approval::signed::{ApprovalKeys, SignedError, SignedText, VerifiedApproval};
 use crate::approval::{
-    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, InProcess,
-    Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, Verdict,
 };
 use crate::call::ToolCall;
-use crate::decision::permit::{AsyncPermit, Permit, Reservation};
+use crate::decision::permit::{AnyPermit, AsyncPermit, Reservation};
 use crate::decision::{Decision, Denial, Refusal, Refused, no_approvals_message};
 use crate::policy::{Code, Plan, Terms};
-use crate::store::{AsyncCounterStore, CounterStore, Outcome, ReservationId, StoreError, Tallies};
+use crate::store::{AsyncCounterStore, CounterStore, InProcess, Outcome, ReservationId, StoreError, Tallies};
 
-/// Where the approvals are.
-pub(super) enum Approvals {
-    Here(InProcess<Box<dyn ApprovalStore>>),
-    Remote(Box<dyn AsyncApprovalStore>),
+/// The approval that a call presents. If it presents one, no other is used; without one, any that the
+/// store has will do.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PresentedApproval<'a> {
+    id: Option<&'a ApprovalId>,
+    signed: Option<SignedText<'a>>,
 }
 
-impl Approvals {
-    pub(super) fn here_in(store: impl ApprovalStore + 'static) -> Self {
-        Self::Here(InProcess(Box::new(store)))
-    }
-
-    /// For a verb that does not wait.
-    pub(super) fn here(&self) -> Result<&dyn ApprovalStore, ApprovalError> {
-        match self {
-            Self::Here(InProcess(store)) => Ok(store),
-            Self::Remote(_) => Err(ApprovalError::AsyncOnly),
-        }
-    }
-
-    /// For one that does.
-    pub(super) fn anywhere(&self) -> &dyn AsyncApprovalStore {
-        match self {
-            Self::Here(store) => store,
-            Self::Remote(store) => store,
-        }
-    }
-}
-
-/// What a call brings with it to be approved by.
-#[derive(Clone, Copy)]
-pub(super) enum PresentedApproval<'a> {
-    /// Nothing: whatever the store has will do.
-    Any,
-    /// The name of the only approval that will do.
-    Named(&'a ApprovalId),
-    /// A signed approval, and no other will do.
-    Signed(&'a str),
-}
-
-impl<'a> PresentedApproval<'a> {
-    fn name(self) -> Option<&'a ApprovalId> {
-        match self {
-            Self::Named(id) => Some(id),
-            Self::Any | Self::Signed(_) => None,
-        }
-    }
-}
-
-/// An approval that the call can use, if nobody else does before.
+/// An approval that the call can use unless another call uses it first.
 enum Usable {
-    Kept(ApprovalId),
-    Signed(Believed),
-}
-
-impl Usable {
-    /// Why the call does not pass, if somebody else was first.
-    fn lost(&self) -> Option<SignedError> {
-        match self {
-            Self::Kept(_) => None,
-            Self::Signed(_) => Some(SignedError::Spent),
-        }
-    }
-}
-
-/// What the answer of a store that need not be asked would be.
-fn nothing_to_count() -> Result<Outcome, StoreError> {
-    Ok(Outcome::Granted(Tallies::new()))
+    Stored(ApprovalId),
+    Signed(VerifiedApproval),
 }
 
 impl<S: CounterStore + 'static> Gate<S> {
-    /// Decides a call that comes with an approval: no other lets it pass, if it needs one.
+    /// Decides a call that presents an approval: if the call needs one, no other is used.
     ///
-    /// [`check`](Self::check) finds an approval by itself. Name it where a call must not use what was approved for its
-    /// like.
+    /// [`check`](Self::check) finds an approval by itself. Use this where a call must not use what was
+    /// approved for another call like it.
     pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
-        self.decide(call, PresentedApproval::Named(approval))
+        self.decide(call, PresentedApproval { id: Some(approval), signed: None })
     }
 
-    /// Decides a call that comes with an approval that was [signed](crate::approval::signed) elsewhere: no other lets it pass, if it
-    /// needs one. A call that needs none does not look at it.
+    /// Decides a call that presents a [signed](crate::approval::signed) approval: if the call needs
+    /// one, no other is used. If the call needs none, the text is not looked at.
     ///
-    /// One that does not hold is no reason to deny: the answer is the same as without any, a request for an approval, and
-    /// [`signed_error`](crate::ApprovalRequest::signed_error) tells the host why.
+    /// A text that is not accepted does not deny the call: the decision is the same as without it, a
+    /// request for an approval, and [`signed_error`](crate::ApprovalRequest::signed_error) reports the
+    /// reason to the host.
+    #[cfg(feature = "signed")]
     pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
-        self.decide(call, PresentedApproval::Signed(signed))
+        self.decide(call, PresentedApproval { id: None, signed: Some(SignedText(signed)) })
     }
 
-    /// Decides a call that needs an approval, and that no rule stops. (The plan is copied here, where it is rare, so that it need
-    /// not be moved where it is not.)
+    /// Decides a call that needs an approval and that no rule stops. (The plan is copied in here,
+    /// where it is rare, so that the common path need not move it.)
     #[cold]
     #[inline(never)]
     pub(super) fn decide_asking(
@@ -121,159 +72,153 @@ impl<S: CounterStore + 'static> Gate<S> {
         plan: &Plan,
         presented: PresentedApproval<'_>,
     ) -> Decision {
-        let parts = &self.0.parts;
-        let approvals = match parts.approvals.here() {
+        let parts = &in_force.parts;
+        let approvals = match parts.approvals.in_process() {
             Ok(approvals) => approvals,
             Err(error) => return evaluation.without_approvals(error).into(),
         };
-        let counts = !plan.charges.is_empty();
-        let request = evaluation.request(ReservationId::next(), plan);
-        let looked = if counts { parts.store.peek(&request) } else { nothing_to_count() };
-        let seen = match evaluation.answered(plan, looked) {
-            Ok(seen) => seen,
-            Err(refused) => return refused.into(),
-        };
-        let asking = Asking::new(evaluation, plan, seen);
-        let ask = asking.ask(presented.name());
-        let usable = match asking.believed(&ask, presented, parts.keys.as_ref()) {
-            Some(Ok(believed)) => Usable::Signed(believed),
-            Some(Err(error)) => return asking.again(approvals.request(&ask, evaluation.now), Some(error)).into(),
-            None => match asking.usable(&ask, approvals.request(&ask, evaluation.now)) {
-                Ok(id) => Usable::Kept(id),
-                Err(refused) => return refused.into(),
-            },
-        };
-        let id = request.id;
-        let outcome = if counts { parts.store.reserve(&request) } else { nothing_to_count() };
-        let (charged, tallies) = match evaluation.charged(plan, outcome) {
-            Ok(charged) => charged,
-            Err(refused) => return refused.into(),
-        };
-        // A permit, so that whatever happens from here on leaves nothing in flight.
-        let held = Reservation { backend: in_force.clone() as _, id, plan: charged, tallies, claim: None };
-        let mut permit = Permit::counted(held);
-        let claimed = match &usable {
-            Usable::Kept(id) => approvals.claim(id, evaluation.now),
-            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, evaluation.now),
-        };
-        let refused = match claimed {
-            Ok(Some(claim)) => {
-                permit.claim(claim);
-                return Decision::Allow(permit);
-            }
-            Ok(None) => asking.again(approvals.request(&ask, evaluation.now), usable.lost()),
-            Err(error) => evaluation.without_approvals(error),
-        };
-        // If it can't be given back it stays spent, which is the safe side.
-        permit.release();
-        refused.into()
+        let stores = Stores { counters: &InProcess(&parts.store), approvals, keys: parts.keys.as_ref() };
+        at_once(stores.decide(Arc::clone(in_force) as _, evaluation, plan, presented))
+            .unwrap_or_else(|error| evaluation.without_approvals(ApprovalError::Unavailable(Some(error.into()))).into())
     }
 }
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
-    /// Decides a call that comes with an approval, as [`Gate::check_approved`] does.
+    /// Decides a call that presents an approval, as [`Gate::check_approved`] does.
     pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
-        self.decide_async(call, PresentedApproval::Named(approval)).await
+        self.decide_async(call, PresentedApproval { id: Some(approval), signed: None }).await
     }
 
-    /// Decides a call that comes with a signed approval, as [`Gate::check_signed`] does.
+    /// Decides a call that presents a signed approval, as [`Gate::check_signed`] does.
+    #[cfg(feature = "signed")]
     pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
-        self.decide_async(call, PresentedApproval::Signed(signed)).await
+        self.decide_async(call, PresentedApproval { id: None, signed: Some(SignedText(signed)) }).await
     }
 
-    /// Decides a call that needs an approval, and that no rule stops.
     pub(super) async fn decide_asking_async(
         &self,
-        in_force: Arc<InForce<S>>,
+        in_force: &Arc<InForce<S>>,
         evaluation: &CallEvaluation<'_>,
         plan: &Plan,
         presented: PresentedApproval<'_>,
     ) -> Decision<AsyncPermit> {
-        let parts = &self.0.parts;
+        let parts = &in_force.parts;
         let approvals = parts.approvals.anywhere();
+        let stores = Stores { counters: &parts.store, approvals, keys: parts.keys.as_ref() };
+        stores.decide(Arc::clone(in_force) as _, evaluation, plan, presented).await
+    }
+}
+
+/// The stores that decide a call that needs an approval.
+struct Stores<'a, C> {
+    counters: &'a C,
+    approvals: &'a dyn AsyncApprovalStore,
+    keys: Option<&'a ApprovalKeys>,
+}
+
+/// The answer of a store of counters for a call that charges none.
+fn nothing_to_count() -> Result<Outcome, StoreError> {
+    Ok(Outcome::Granted(Tallies::new()))
+}
+
+impl<C: AsyncCounterStore> Stores<'_, C> {
+    /// Decides a call that needs an approval and that no rule stops.
+    async fn decide<P: AnyPermit>(
+        &self,
+        backend: Arc<P::Backend>,
+        evaluation: &CallEvaluation<'_>,
+        plan: &Plan,
+        presented: PresentedApproval<'_>,
+    ) -> Decision<P> {
+        let Self { counters, approvals, keys } = *self;
+        let now = evaluation.now;
         let counts = !plan.charges.is_empty();
         let request = evaluation.request(ReservationId::next(), plan);
-        let looked = if counts { parts.store.peek(&request).await } else { nothing_to_count() };
-        let seen = match evaluation.answered(plan, looked) {
+        let peeked = if counts { counters.peek(&request).await } else { nothing_to_count() };
+        let seen = match evaluation.answered(plan, peeked) {
             Ok(seen) => seen,
             Err(refused) => return refused.into(),
         };
         let asking = Asking::new(evaluation, plan, seen);
-        let ask = asking.ask(presented.name());
-        let usable = match asking.believed(&ask, presented, parts.keys.as_ref()) {
-            Some(Ok(believed)) => Usable::Signed(believed),
-            Some(Err(error)) => return asking.again(approvals.request(&ask, evaluation.now).await, Some(error)).into(),
-            None => match asking.usable(&ask, approvals.request(&ask, evaluation.now).await) {
-                Ok(id) => Usable::Kept(id),
+        let ask = asking.ask(presented.id);
+        let usable = match presented.signed.map(|signed| signed.verify(keys, &ask, now)) {
+            Some(Ok(verified)) => Usable::Signed(verified),
+            Some(Err(error)) => return asking.refuse(approvals.request(&ask, now).await, Some(error)).into(),
+            None => match asking.usable(&ask, approvals.request(&ask, now).await) {
+                Ok(id) => Usable::Stored(id),
                 Err(refused) => return refused.into(),
             },
         };
         let id = request.id;
-        let outcome = if counts { parts.store.reserve(&request).await } else { nothing_to_count() };
-        let (charged, tallies) = match evaluation.charged(plan, outcome) {
+        let outcome = if counts { counters.reserve(&request).await } else { nothing_to_count() };
+        let (plan, tallies) = match evaluation.charged(plan, outcome) {
             Ok(charged) => charged,
             Err(refused) => return refused.into(),
         };
-        // A permit, so that who does not wait for the answer leaves nothing in flight.
-        let held = Reservation { backend: Arc::clone(&in_force) as _, id, plan: charged, tallies, claim: None };
-        let mut permit = AsyncPermit::counted(held);
+        // A permit from here on: if the future is dropped, nothing stays in flight.
+        let mut permit = P::counted(Reservation { backend, id, plan, tallies, claim: None });
         let claimed = match &usable {
-            Usable::Kept(id) => approvals.claim(id, evaluation.now).await,
-            Usable::Signed(believed) => approvals.redeem(&believed.id, believed.until, evaluation.now).await,
+            Usable::Stored(id) => approvals.claim(id, now).await,
+            Usable::Signed(verified) => verified.redeem(approvals, now).await,
         };
         let refused = match claimed {
             Ok(Some(claim)) => {
-                permit.claim(claim);
+                permit.set_claim(claim);
                 return Decision::Allow(permit);
             }
-            Ok(None) => asking.again(approvals.request(&ask, evaluation.now).await, usable.lost()),
+            Ok(None) => {
+                let why = match &usable {
+                    Usable::Stored(_) => None,
+                    Usable::Signed(verified) => Some(verified.spent()),
+                };
+                asking.refuse(approvals.request(&ask, now).await, why)
+            }
             Err(error) => evaluation.without_approvals(error),
         };
-        // If it can't be given back it stays spent, which is the safe side.
-        let _ = permit.release().await;
+        permit.give_back().await;
         refused.into()
     }
 }
 
 impl<S> Gate<S> {
-    /// Approves a request, in the name of `by`, and gives it as it is then: where the policy wants several people, it may wait
-    /// for others.
+    /// Approves a request in the name of `by`, and returns it as it is then. If the policy requires
+    /// several approvers, it may still be pending.
     ///
-    /// Who `by` is, the host has to know: the gate compares names alone.
+    /// The host must know who `by` is: the gate only compares names.
     ///
     /// # Errors
-    /// It is not pending; or `by` is not among the policy's `approvers`, has asked for it (as the call's agent, user, grant
-    /// or session), or has approved it already; or the store of approvals cannot tell.
+    /// The request is not pending; or `by` is not among the policy's `approvers`, has made the request
+    /// (as the call's agent, user, grant or session), or has approved it already; or the store of
+    /// approvals failed.
     pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         self.answer(id, Verdict::Approve, by)
     }
 
-    /// Refuses a request, in the name of `by`: for all calls that wait for it. A call that asks again makes a new request.
+    /// Refuses a request in the name of `by`, for all calls that wait for it. A call that asks again
+    /// makes a new request.
     ///
     /// # Errors
-    /// It is not pending; or `by` is not among the policy's `approvers`; or the store of approvals cannot tell.
+    /// The request is not pending; or `by` is not among the policy's `approvers`; or the store of
+    /// approvals failed.
     pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         self.answer(id, Verdict::Refuse, by)
     }
 
     fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
-        let parts = &self.0.parts;
-        let now = parts.clock.now();
-        let decided = match parts.approvals.here() {
-            Ok(store) => store.decide(id, verdict, by, now),
-            Err(error) => Err(error.into()),
-        };
-        parts.note_verdict(id, verdict, by, now, decided.as_ref());
-        decided
+        let store = self.0.parts.approvals.in_process().map(|store| store as _);
+        at_once(self.answer_in(store, id, verdict, by))
+            .unwrap_or_else(|error| Err(ApprovalError::Unavailable(Some(error.into())).into()))
     }
 
-    /// What waits for a person, the oldest first.
+    /// Returns the pending requests, the oldest first.
     ///
     /// # Errors
-    /// The store of approvals cannot tell.
+    /// The store of approvals failed.
     pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
         let parts = &self.0.parts;
-        parts.approvals.here()?.pending(parts.clock.now())
+        let store = parts.approvals.in_process()?;
+        at_once(AsyncApprovalStore::pending(store, parts.clock.now()))
+            .unwrap_or_else(|error| Err(ApprovalError::Unavailable(Some(error.into()))))
     }
 
     /// Approves a request, as [`approve`](Self::approve) does, wherever the approvals are.
@@ -281,7 +226,7 @@ impl<S> Gate<S> {
     /// # Errors
     /// As for `approve`.
     pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.answer_async(id, Verdict::Approve, by).await
+        self.answer_in(Ok(self.0.parts.approvals.anywhere()), id, Verdict::Approve, by).await
     }
 
     /// Refuses a request, as [`refuse`](Self::refuse) does, wherever the approvals are.
@@ -289,19 +234,28 @@ impl<S> Gate<S> {
     /// # Errors
     /// As for `refuse`.
     pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.answer_async(id, Verdict::Refuse, by).await
+        self.answer_in(Ok(self.0.parts.approvals.anywhere()), id, Verdict::Refuse, by).await
     }
 
-    async fn answer_async(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
+    async fn answer_in(
+        &self,
+        store: Result<&dyn AsyncApprovalStore, ApprovalError>,
+        id: &ApprovalId,
+        verdict: Verdict,
+        by: &str,
+    ) -> Result<Approval, DecideError> {
         let parts = &self.0.parts;
         let now = parts.clock.now();
-        let decided = parts.approvals.anywhere().decide(id, verdict, by, now).await;
+        let decided = match store {
+            Ok(store) => store.decide(id, verdict, by, now).await,
+            Err(error) => Err(error.into()),
+        };
         parts.note_verdict(id, verdict, by, now, decided.as_ref());
         decided
     }
 
-    /// What waits for a person, the oldest first, wherever the approvals are. A store across a network may leave out what comes
-    /// after a thousand.
+    /// Returns the pending requests, the oldest first, wherever the approvals are. A store across a
+    /// network may return only the first thousand.
     ///
     /// # Errors
     /// As for [`pending`](Self::pending).
@@ -310,66 +264,51 @@ impl<S> Gate<S> {
         parts.approvals.anywhere().pending(parts.clock.now()).await
     }
 
-    /// The approvals, if they are in the process.
+    /// Returns the store of approvals if it is in the process.
     pub fn approvals(&self) -> Option<&dyn ApprovalStore> {
-        self.0.parts.approvals.here().ok()
+        self.0.parts.approvals.in_process().ok().map(|store| &*store.0)
     }
 }
 
-/// A call that asks, on what terms, and how the limits stood when it did.
-struct Asking<'q> {
-    evaluation: &'q CallEvaluation<'q>,
-    plan: &'q Plan,
+/// A call that asks for an approval, with the terms and the state of its limits when it asked.
+struct Asking<'e> {
+    evaluation: &'e CallEvaluation<'e>,
+    plan: &'e Plan,
     seen: Option<Tallies>,
-    terms: Terms<'q>,
+    terms: Terms<'e>,
     reason: Box<str>,
 }
 
-impl<'q> Asking<'q> {
-    fn new(evaluation: &'q CallEvaluation<'q>, plan: &'q Plan, seen: Option<Tallies>) -> Self {
-        let terms = evaluation.evaluation.terms(evaluation.call);
-        Self { evaluation, plan, seen, terms, reason: evaluation.rule_refusal(Code::Approval).message }
+impl<'e> Asking<'e> {
+    fn new(evaluation: &'e CallEvaluation<'e>, plan: &'e Plan, seen: Option<Tallies>) -> Self {
+        let reason = evaluation.rule_refusal(Code::Approval).message;
+        Self { evaluation, plan, seen, terms: evaluation.terms(), reason }
     }
 
     fn ask<'a>(&'a self, named: Option<&'a ApprovalId>) -> Ask<'a> {
         Ask::new(self.evaluation.call, self.evaluation.policy.digest(), &self.terms, &self.reason, named)
     }
 
-    /// What a signed approval says, if the call brings one.
-    fn believed(
-        &self,
-        ask: &Ask<'_>,
-        presented: PresentedApproval<'_>,
-        keys: Option<&ApprovalKeys>,
-    ) -> Option<Result<Believed, SignedError>> {
-        match presented {
-            PresentedApproval::Any | PresentedApproval::Named(_) => None,
-            PresentedApproval::Signed(text) => {
-                let keys = keys.ok_or(SignedError::UnknownKey);
-                Some(keys.and_then(|keys| keys.believe(text, ask, self.evaluation.now)))
-            }
-        }
-    }
-
-    /// The approval that the call can use. Without one, what the call asks for is on record.
+    /// Returns the approval that the call can use, given what the store found or requested.
     fn usable(&self, ask: &Ask<'_>, found: Result<Approval, ApprovalError>) -> Result<ApprovalId, Refused> {
         let approval = found.map_err(|error| self.evaluation.without_approvals(error))?;
         let is_named = ask.named().is_none_or(|id| id == approval.id());
         match approval.state() == ApprovalState::Approved && is_named {
             true => Ok(*approval.id()),
-            false => Err(self.asks(approval, None)),
+            false => Err(self.require(approval, None)),
         }
     }
 
-    /// What the call presented does not let it pass, or another call was first, so it has asked again.
-    fn again(&self, found: Result<Approval, ApprovalError>, why: Option<SignedError>) -> Refused {
+    /// Refuses a call whose approval cannot be used, or was used by another call first. It has asked
+    /// again.
+    fn refuse(&self, found: Result<Approval, ApprovalError>, why: Option<SignedError>) -> Refused {
         match found {
-            Ok(approval) => self.asks(approval, why),
+            Ok(approval) => self.require(approval, why),
             Err(error) => self.evaluation.without_approvals(error),
         }
     }
 
-    fn asks(&self, approval: Approval, why: Option<SignedError>) -> Refused {
+    fn require(&self, approval: Approval, why: Option<SignedError>) -> Refused {
         let states = |tallies| self.evaluation.states(self.plan, tallies);
         let states = self.seen.as_ref().map_or_else(Vec::new, states);
         self.evaluation.require_approval(states, Some(Box::new(approval)), why)
@@ -377,12 +316,13 @@ impl<'q> Asking<'q> {
 }
 
 impl CallEvaluation<'_> {
-    /// What was charged, and how it stands; nothing where the store failed and the call may pass uncounted.
+    /// Returns what was charged, with the tallies; empty if the store failed and the call may pass
+    /// uncounted.
     fn charged(&self, plan: &Plan, outcome: Result<Outcome, StoreError>) -> Result<(Plan, Tallies), Refused> {
         Ok(self.answered(plan, outcome)?.map_or_else(Default::default, |tallies| (plan.clone(), tallies)))
     }
 
-    /// The approvals cannot be asked.
+    /// Denies the call because the store of approvals failed.
     pub(super) fn without_approvals(&self, error: ApprovalError) -> Refused {
         let message = no_approvals_message(self.call.tool()).into();
         let refusal = Refusal { message, ..self.rule_refusal(Code::StoreUnavailable) };

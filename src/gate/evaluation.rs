@@ -1,32 +1,34 @@
-//! What a gate asks its store about a call, and what it makes of the answer: all that a decision is, but for the asking.
+//! The evaluation of a call: everything about a decision except the store round trip.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{InForce, Parts};
+use super::in_force::{InForce, Parts};
 use crate::amount::Amount;
 use crate::approval::Approval;
 use crate::approval::signed::SignedError;
 use crate::call::ToolCall;
 use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message};
-use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Uncountable};
+use crate::policy::limit::Limit;
+use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Terms, Uncountable};
 use crate::store::{Outcome, ReservationId, ReserveRequest, StoreError, Tallies};
-use crate::time::wait_millis;
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Timestamp, wait_millis};
 
-/// A call that no rule stops, and that a store has to count.
+/// A call under a policy, and what follows from the answers of the stores.
 pub(super) struct CallEvaluation<'p> {
     pub(super) policy: &'p Policy,
     pass_uncounted: &'p [Box<str>],
     clock: &'p dyn Clock,
-    pub(super) evaluation: Evaluation<'p>,
+    evaluation: Evaluation<'p>,
     pub(super) call: &'p ToolCall<'p>,
     pub(super) now: Timestamp,
 }
 
 impl<S> InForce<S> {
-    /// What a call asks of the policy, and then of the stores: denied, until it is [judged](CallEvaluation::judge).
+    /// Returns the evaluation of a call. The call is denied until it is
+    /// [judged](CallEvaluation::judge).
     #[inline(always)]
     pub(super) fn evaluation<'p>(&'p self, policy: &'p Policy, call: &'p ToolCall<'p>) -> CallEvaluation<'p> {
         let (evaluation, now) = (Evaluation::of(policy), Timestamp::UNIX_EPOCH);
@@ -35,8 +37,8 @@ impl<S> InForce<S> {
     }
 }
 
-impl CallEvaluation<'_> {
-    /// Finds what the policy says. Without a `now` the clock is read, if the decision depends on it.
+impl<'p> CallEvaluation<'p> {
+    /// Evaluates the policy. Without `now`, the clock is read only if the decision depends on it.
     #[inline]
     pub(super) fn judge(&mut self, now: Option<Timestamp>) {
         let Self { policy, clock, evaluation, call, .. } = self;
@@ -46,7 +48,7 @@ impl CallEvaluation<'_> {
         self.now = known.unwrap_or_else(|| if asks { clock.now() } else { Timestamp::UNIX_EPOCH });
     }
 
-    /// Adds to `plan`, an empty one, what the call costs.
+    /// Adds the charges of the call to an empty plan.
     ///
     /// # Errors
     /// A rule denies the call, or it cannot be counted.
@@ -60,22 +62,27 @@ impl CallEvaluation<'_> {
             .map_err(|Uncountable { limit, code }| Refused::Deny(self.limit_refusal(limit, code).into()))
     }
 
-    /// Whether a store has to be asked; the call is allowed without, if not.
+    /// Returns `true` if a store must be asked. If not, the call is allowed.
     #[inline]
-    pub(super) fn asks(&self, plan: &Plan) -> bool {
+    pub(super) fn needs_store(&self, plan: &Plan) -> bool {
         !plan.charges.is_empty() || self.needs_approval()
+    }
+
+    /// Returns the terms on which the call can be approved.
+    pub(super) fn terms(&self) -> Terms<'p> {
+        self.evaluation.terms(self.call)
     }
 
     pub(super) fn request<'c>(&self, id: ReservationId, plan: &'c Plan) -> ReserveRequest<'c> {
         ReserveRequest::new(id, self.now, &plan.charges)
     }
 
-    /// Whether the call needs an approval, so that nothing may be charged before there is one.
+    /// Returns `true` if the call needs an approval: nothing may be charged before it has one.
     pub(super) fn needs_approval(&self) -> bool {
         self.evaluation.effect() == Effect::RequireApproval
     }
 
-    /// What becomes of the call after the store's answer: it is allowed, with its counters as they stand, or without any if the
+    /// Decides the call by the store's answer: it is allowed with its tallies, or with `None` if the
     /// store failed and the call may pass uncounted.
     #[inline(always)]
     pub(super) fn answered(
@@ -84,7 +91,7 @@ impl CallEvaluation<'_> {
         outcome: Result<Outcome, StoreError>,
     ) -> Result<Option<Tallies>, Refused> {
         match outcome {
-            // A store that leaves a counter out cannot be believed.
+            // A store that leaves a counter out cannot be trusted.
             Ok(outcome) if outcome.tallies().len() != plan.charges.len() => {
                 self.without_store(&plan.limits, Arc::new(StoreError::Corrupt)).map(|()| None)
             }
@@ -94,12 +101,12 @@ impl CallEvaluation<'_> {
         }
     }
 
-    /// The store cannot tell. A call that some limit could refuse is denied, unless the host chose otherwise for each of
-    /// them; shadow limits alone refuse nothing, so a call that only they would count passes uncounted.
+    /// Decides the call if the store failed. If any limit could stop the call, it is denied, unless the
+    /// host chose otherwise for each such limit. Shadow limits stop nothing: a call that only they count
+    /// passes uncounted.
     pub(super) fn without_store(&self, limits: &[LimitRef], error: Arc<StoreError>) -> Result<(), Refused> {
         let refuses = |found: &&LimitRef| {
-            let passes =
-                |limit: &crate::policy::limit::Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
+            let passes = |limit: &Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
             self.policy.limit(**found).is_some_and(|limit| !passes(limit))
         };
         match limits.iter().find(refuses) {
@@ -111,7 +118,8 @@ impl CallEvaluation<'_> {
         }
     }
 
-    /// Names the first limit without room, and works out how long the call has to wait for all that have none.
+    /// Refuses the call in the name of the first limit without room. The wait is the longest among
+    /// all limits without room.
     pub(super) fn rate_limit(&self, plan: &Plan, tallies: &Tallies) -> Refused {
         let mut first = None;
         let mut wait = Some(0);
@@ -130,7 +138,7 @@ impl CallEvaluation<'_> {
             let until = tally.retry_at.filter(|_| ever).map(|at| wait_millis(self.now, at));
             wait = wait.zip(until).map(|(longest, until)| longest.max(until));
         }
-        // A store that refuses although every counter has room is believed: no is the safe side.
+        // If the store refuses although every counter has room, the call is stopped: the safe side.
         let Some(named) = first.or_else(|| plan.limits.first().copied()) else { return deny_without_policy(self.call) };
         Refused::RateLimit(RateLimited {
             refusal: self.limit_refusal(named, Code::Limit),
@@ -139,7 +147,7 @@ impl CallEvaluation<'_> {
         })
     }
 
-    /// How the limits of the call stand.
+    /// Returns the states of the call's limits.
     pub(super) fn states(&self, plan: &Plan, tallies: &Tallies) -> Vec<LimitState> {
         LimitState::all(self.policy, &plan.limits, tallies)
     }
@@ -154,14 +162,14 @@ impl CallEvaluation<'_> {
         Refused::RequireApproval(ApprovalRequest { refusal, limits, approval, signed_error })
     }
 
-    /// What a rule says to a call that it stops.
+    /// Returns the refusal by the rule that decided.
     pub(super) fn rule_refusal(&self, code: Code) -> Refusal {
         let own = self.evaluation.message().map(Into::into);
         let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
         Refusal { code, rule: self.evaluation.rule(), message, policy: Some(self.policy.digest()) }
     }
 
-    /// What a limit says to a call that it stops; its own text is for one that it has no room for.
+    /// Returns the refusal by a limit. The limit's own text is only for a call that it has no room for.
     fn limit_refusal(&self, limit: LimitRef, code: Code) -> Refusal {
         let own = self.policy.limit(limit).and_then(|limit| limit.on_exceed.clone()).filter(|_| code == Code::Limit);
         let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
@@ -172,11 +180,19 @@ impl CallEvaluation<'_> {
 
 #[cold]
 pub(super) fn deny_without_policy(call: &ToolCall<'_>) -> Refused {
-    // What cannot be read is said first, with a policy and without.
+    // A malformed call is reported as such with a policy and without.
     let (code, rule) = match call.is_malformed() {
         true => (Code::MalformedCall, None),
         false => (Code::NoPolicy, Some("(no policy)".into())),
     };
     let message = default_message(code, call.tool()).into();
     Refused::Deny(Refusal { code, rule, message, policy: None }.into())
+}
+
+/// Denies a call that no limit could be checked for, for example because a store panicked.
+#[cold]
+pub(super) fn deny_without_store(call: &ToolCall<'_>, cause: Box<dyn Error + Send + Sync>) -> Denial {
+    let code = Code::StoreUnavailable;
+    let refusal = Refusal { code, rule: None, message: default_message(code, call.tool()).into(), policy: None };
+    Denial { refusal, cause: Some(Arc::new(StoreError::Unavailable(Some(cause)))) }
 }

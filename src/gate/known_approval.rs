@@ -1,38 +1,43 @@
-//! Decisions for which it is known already whether a person has approved: of a candidate, and of a history that is decided again.
+//! Decisions with a known answer to the request for approval: those of a candidate and of a replay.
 
 use std::sync::Arc;
 
-use super::InForce;
 use super::evaluation::{CallEvaluation, deny_without_policy};
+use super::in_force::InForce;
 use crate::approval::ApprovalError;
 use crate::call::ToolCall;
-use crate::decision::permit::{Permit, Reservation};
+use crate::decision::permit::{AnyPermit, Permit, Reservation};
 use crate::decision::{Decision, Refused};
 use crate::policy::Plan;
 use crate::store::{CounterStore, Outcome, ReservationId, StoreError, Tallies};
 use crate::time::Timestamp;
 
-/// What is known of a person's approval.
+/// The known answer to the request for approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KnownApproval {
-    /// It was given.
+    /// The call was approved.
     Yes,
-    /// It was not.
+    /// The call was not approved.
     No,
-    /// The store of approvals could not tell.
+    /// The store of approvals failed.
     Unknown,
 }
 
-/// What was decided.
+/// A decision, and the state of the store.
 pub(super) struct Checked {
     pub(super) decision: Decision,
-    /// Whether the counters could not tell.
+    /// `true` if the store of counters failed.
     pub(super) has_failed: bool,
 }
 
 impl<S: CounterStore + 'static> InForce<S> {
-    /// Decides a call at an instant, and asks no store of approvals.
-    pub(super) fn decide_given(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp, given: KnownApproval) -> Checked {
+    /// Decides a call at an instant, without asking a store of approvals.
+    pub(super) fn decide_known(
+        self: &Arc<Self>,
+        call: &ToolCall<'_>,
+        now: Timestamp,
+        approval: KnownApproval,
+    ) -> Checked {
         let certain = |decision| Checked { decision, has_failed: false };
         let Some(policy) = &self.policy else { return certain(deny_without_policy(call).into()) };
         let mut evaluation = self.evaluation(policy, call);
@@ -41,10 +46,10 @@ impl<S: CounterStore + 'static> InForce<S> {
         if let Err(refused) = evaluation.cost(&mut plan) {
             return certain(refused.into());
         }
-        let asks = evaluation.needs_approval() && given != KnownApproval::Yes;
+        let asks = evaluation.needs_approval() && approval != KnownApproval::Yes;
         if plan.charges.is_empty() {
             return certain(match asks {
-                true => asked(&evaluation, &plan, None, given).into(),
+                true => require(&evaluation, &plan, None, approval).into(),
                 false => Decision::Allow(Permit::uncounted()),
             });
         }
@@ -57,7 +62,7 @@ impl<S: CounterStore + 'static> InForce<S> {
         let has_failed = outcome.is_err();
         let id = request.id;
         let decision = match evaluation.answered(&plan, outcome) {
-            Ok(tallies) if asks => asked(&evaluation, &plan, tallies, given).into(),
+            Ok(tallies) if asks => require(&evaluation, &plan, tallies, approval).into(),
             Ok(Some(tallies)) => {
                 let backend = Arc::clone(self) as _;
                 Decision::Allow(Permit::counted(Reservation { backend, id, plan, tallies, claim: None }))
@@ -68,8 +73,8 @@ impl<S: CounterStore + 'static> InForce<S> {
         Checked { decision, has_failed }
     }
 
-    /// Charges what a call costs that is known to be allowed, whatever its rules say; nothing where it cannot be counted or has no
-    /// room.
+    /// Charges a call that is known to have been allowed, ignoring its rules. Returns `None` if it
+    /// cannot be counted or there is no room.
     #[cfg(feature = "replay")]
     fn charge(self: &Arc<Self>, call: &ToolCall<'_>, now: Timestamp) -> Option<Permit> {
         let policy = self.policy.as_ref()?;
@@ -87,8 +92,8 @@ impl<S: CounterStore + 'static> InForce<S> {
     }
 }
 
-fn asked(evaluation: &CallEvaluation<'_>, plan: &Plan, tallies: Option<Tallies>, given: KnownApproval) -> Refused {
-    if given == KnownApproval::Unknown {
+fn require(evaluation: &CallEvaluation<'_>, plan: &Plan, tallies: Option<Tallies>, approval: KnownApproval) -> Refused {
+    if approval == KnownApproval::Unknown {
         return evaluation.without_approvals(ApprovalError::Unavailable(None));
     }
     evaluation.require_approval(tallies.map_or_else(Vec::new, |tallies| evaluation.states(plan, &tallies)), None, None)
@@ -96,12 +101,12 @@ fn asked(evaluation: &CallEvaluation<'_>, plan: &Plan, tallies: Option<Tallies>,
 
 #[cfg(feature = "replay")]
 impl<S: CounterStore + 'static> super::Gate<S> {
-    /// Decides a call now, with what is known of its approval.
-    pub(crate) fn check_given(&self, call: &ToolCall<'_>, given: KnownApproval) -> Decision {
-        self.in_force().decide_given(call, self.now(), given).decision
+    /// Decides a call now, with the known answer to its request for approval.
+    pub(crate) fn check_known(&self, call: &ToolCall<'_>, approval: KnownApproval) -> Decision {
+        self.in_force().decide_known(call, self.now(), approval).decision
     }
 
-    /// Charges a call that is known to be allowed.
+    /// Charges a call that is known to have been allowed.
     pub(crate) fn charge(&self, call: &ToolCall<'_>) -> Option<Permit> {
         self.in_force().charge(call, self.now())
     }
@@ -117,7 +122,7 @@ mod tests {
     use crate::policy::{Code, Policy};
     use crate::store::{MemoryStore, ReserveRequest, SettleRequest, StoreError};
 
-    /// A store that leaves every counter out of its answers.
+    /// A store whose answers leave out every counter.
     struct Silent;
 
     impl CounterStore for Silent {
@@ -141,9 +146,8 @@ mod tests {
         Policy::from_json(&json!({ "version": "1", "default": "deny", "tools": { "t": entry } }).to_string()).unwrap()
     }
 
-    /// Whatever the rules say of it.
     #[test]
-    fn a_call_that_was_allowed_is_charged_while_there_is_room() {
+    fn charges_allowed_calls_while_there_is_room_ignoring_rules() {
         let call = ToolCall::new("t", None::<&Value>);
         let gate = Gate::builder().policy(policy()).store(MemoryStore::new()).build();
         let charged = [(); 3].map(|()| gate.charge(&call));
@@ -154,27 +158,26 @@ mod tests {
         assert!(gate.charge(&call).is_none());
     }
 
-    /// None of it is a reason to let a call pass.
     #[test]
-    fn without_a_policy_or_a_whole_answer_nothing_passes() {
+    fn nothing_passes_without_a_policy_or_a_complete_answer() {
         let call = ToolCall::new("t", None::<&Value>);
-        let code = |gate: &Gate<Silent>, given| gate.check_given(&call, given).code();
+        let code = |gate: &Gate<Silent>, approval| gate.check_known(&call, approval).code();
         let limit = json!({ "counter": "c", "window": "day", "max": 2, "scope": "global" });
         let asking = |entry: Value| {
             let document = json!({ "version": "1", "default": "deny", "tools": { "t": entry } });
             Gate::builder().policy(Policy::try_from(&document).unwrap()).store(Silent).build()
         };
         let counted = asking(json!({ "limits": [limit], "action": "require_approval" }));
-        for given in [KnownApproval::Yes, KnownApproval::No, KnownApproval::Unknown] {
-            assert_eq!(code(&counted, given), Some(Code::StoreUnavailable), "{given:?}");
+        for approval in [KnownApproval::Yes, KnownApproval::No, KnownApproval::Unknown] {
+            assert_eq!(code(&counted, approval), Some(Code::StoreUnavailable), "{approval:?}");
         }
         let free = asking(json!({ "action": "require_approval" }));
-        for (given, want) in [
+        for (approval, want) in [
             (KnownApproval::Yes, None),
             (KnownApproval::No, Some(Code::Approval)),
             (KnownApproval::Unknown, Some(Code::StoreUnavailable)),
         ] {
-            assert_eq!(code(&free, given), want, "{given:?}");
+            assert_eq!(code(&free, approval), want, "{approval:?}");
         }
         free.replace_policy(None);
         assert_eq!(code(&free, KnownApproval::Yes), Some(Code::NoPolicy));

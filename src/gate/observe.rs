@@ -1,14 +1,15 @@
-//! Decisions that somebody watches: they are recorded, with what becomes of them, and a candidate judges them too.
+//! Watched decisions: they are recorded, with how the calls end, and compared with those of a candidate.
 
 use std::error::Error;
 use std::sync::Arc;
 
+use super::Gate;
 use super::approval::PresentedApproval;
-use super::{Gate, InForce, Parts};
+use super::in_force::{InForce, Parts};
 use crate::approval::{Approval, ApprovalId, DecideError, Verdict};
 use crate::audit::{AuditRecord, DecisionId, Event, is_traced};
 use crate::call::ToolCall;
-use crate::decision::permit::{AsyncPermit, Completion, Leave, PermitObserver, PermitObservers};
+use crate::decision::permit::{AnyPermit, AsyncPermit, Completion, PermitObserver, PermitObservers};
 use crate::decision::{Decision, Denial, Refusal, default_message};
 use crate::policy::{Code, Policy};
 use crate::store::{AsyncCounterStore, CounterStore, ReservationId};
@@ -20,9 +21,9 @@ impl<S> InForce<S> {
         self.is_watched || is_traced()
     }
 
-    /// Records a decision, and has the candidate judge it. Gives back who follows a call that is allowed, or why it may not be
-    /// made after all.
-    fn note<P: Leave>(
+    /// Records a decision, and compares it with that of the candidate. Returns the observers of an
+    /// allowed call, or the denial if the call must not be made because it could not be recorded.
+    fn note<P: AnyPermit>(
         &self,
         call: &ToolCall<'_>,
         now: Timestamp,
@@ -35,26 +36,31 @@ impl<S> InForce<S> {
         let (id, policy) = (next_id(), self.policy.as_ref());
         let record = AuditRecord::of_decision(call, id, now, recorder.with_arguments, policy, decision);
         let recorded = recorder.record(&record);
-        let mut shadow = self.trial.as_ref().and_then(|trial| trial.follow(call, &record, decision));
+        let mut candidate = self.shadow.as_ref().and_then(|shadow| shadow.compare(call, &record, decision));
         if !decision.is_allowed() {
             return Ok(PermitObservers(Vec::new()));
         }
         if recorded.is_err() {
-            // Under the candidate it would not have been made either.
-            if let Some(shadow) = &mut shadow {
-                shadow.begin(Completion::Release);
-                shadow.done(None);
+            // The call is not made under the candidate either.
+            if let Some(candidate) = &mut candidate {
+                candidate.begin(Completion::Release);
+                candidate.done(None);
             }
             let (code, rule) = (Code::AuditUnavailable, Some("(audit unavailable)".into()));
             let message = default_message(code, call.tool()).into();
             return Err(Refusal { code, rule, message, policy: policy.map(Policy::digest) }.into());
         }
-        let mut watch: Vec<_> = shadow.into_iter().collect();
+        let mut observers: Vec<_> = candidate.into_iter().collect();
         if recorder.is_on() {
             let record = record.afterwards(Event::End, now);
-            watch.push(Box::new(AuditObserver { parts: Arc::clone(&self.parts), record, begun: None, is_over: false }));
+            observers.push(Box::new(AuditObserver {
+                parts: Arc::clone(&self.parts),
+                record,
+                begun: None,
+                is_over: false,
+            }));
         }
-        Ok(PermitObservers(watch))
+        Ok(PermitObservers(observers))
     }
 }
 
@@ -74,8 +80,8 @@ impl<S: CounterStore + 'static> Gate<S> {
         let now = self.now();
         let decision = self.decide_at(Some(now), in_force, call, presented);
         match (in_force.note(call, now, &decision), decision) {
-            (Ok(watch), Decision::Allow(mut permit)) => {
-                permit.watch(watch);
+            (Ok(observers), Decision::Allow(mut permit)) => {
+                permit.observe(observers);
                 Decision::Allow(permit)
             }
             (Err(denial), Decision::Allow(permit)) => {
@@ -97,13 +103,12 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         let now = self.now();
         let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call, presented).await;
         match (in_force.note(call, now, &decision), decision) {
-            (Ok(watch), Decision::Allow(mut permit)) => {
-                permit.watch(watch);
+            (Ok(observers), Decision::Allow(mut permit)) => {
+                permit.observe(observers);
                 Decision::Allow(permit)
             }
             (Err(denial), Decision::Allow(permit)) => {
-                // If it can't be given back it stays spent, which is the safe side.
-                let _ = permit.release().await;
+                permit.give_back().await;
                 Decision::Deny(denial)
             }
             (_, stopped) => stopped,
@@ -112,9 +117,9 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
 }
 
 impl<S> Gate<S> {
-    /// Records a denial that the host has made itself, where no gate was asked: of a message that could not be read, of a tool
-    /// that has [changed](crate::mcp::ToolPins::denial). Of a message of which nothing is known, the call is
-    /// one of the tool `""`, by the caller whom the host knows.
+    /// Records a denial that the host made itself without asking a gate, for example for a message that
+    /// could not be read or a tool that has [changed](crate::mcp::ToolPins::denial). For a message about
+    /// which nothing is known, pass a call of the tool `""` with the known identities of the caller.
     ///
     /// ```
     /// use toolgate::mcp::Message;
@@ -135,14 +140,14 @@ impl<S> Gate<S> {
         if recorder.is_on() {
             let now = now.unwrap_or_else(|| self.now());
             let record = AuditRecord::of_denial(call, next_id(), now, recorder.with_arguments, denial);
-            // It is denied already.
+            // The call is denied in any case.
             let _ = recorder.record(&record);
         }
     }
 }
 
 impl<S> Parts<S> {
-    /// Records what a person has said.
+    /// Records a person's answer to a request.
     pub(super) fn note_verdict(
         &self,
         id: &ApprovalId,
@@ -152,12 +157,12 @@ impl<S> Parts<S> {
         decided: Result<&Approval, &DecideError>,
     ) {
         if self.recorder.is_on() {
-            // The host hears of a failure; what was said was said.
+            // A failure is reported to the host; the answer counts.
             let _ = self.recorder.record(&AuditRecord::of_verdict(id, verdict, by, now, decided));
         }
     }
 
-    /// Records that a policy was put in force, or taken away.
+    /// Records that a policy was put in force or removed.
     pub(super) fn note_policy(&self, policy: Option<&Policy>, former: Option<&Policy>) {
         if self.recorder.is_on() {
             let _ = self.recorder.record(&AuditRecord::of_policy(policy, former, self.clock.now()));
@@ -165,14 +170,14 @@ impl<S> Parts<S> {
     }
 }
 
-/// Records what becomes of an allowed call.
+/// Records how an allowed call ends.
 struct AuditObserver<S: Send + Sync> {
     parts: Arc<Parts<S>>,
-    /// What is the same in all records of the call.
+    /// The part that all records of the call share.
     record: AuditRecord,
-    /// What the store was asked, and has not answered.
+    /// The request that the store has not answered yet.
     begun: Option<Completion>,
-    /// Whether a release or an end was recorded.
+    /// `true` if a release or an end was recorded.
     is_over: bool,
 }
 
@@ -186,7 +191,7 @@ impl<S: Send + Sync> AuditObserver<S> {
         self.is_over |= amount.is_none();
         let record = self.record.afterwards(event, self.parts.clock.now());
         let record = record.with_amount(amount).with_failure(failure);
-        // The call was allowed long since: the host hears of it, and nothing else can be done.
+        // A failure is reported to the host. The call is allowed already, so nothing else can be done.
         let _ = self.parts.recorder.record(&record);
     }
 }
@@ -203,9 +208,9 @@ impl<S: Send + Sync> PermitObserver for AuditObserver<S> {
     }
 }
 
-/// Nobody waited for the store's answer.
+/// The future of a release, settlement or end was dropped.
 #[derive(Debug, thiserror::Error)]
-#[error("the store's answer was not waited for")]
+#[error("dropped before the store answered")]
 struct Unanswered;
 
 impl<S: Send + Sync> Drop for AuditObserver<S> {

@@ -1,20 +1,23 @@
-//! Looking ahead, and looking around: what calls would meet, and how a caller's counters stand. Nothing is charged.
+//! Previews: the decisions that calls would get, and the states of a caller's limits. Nothing is
+//! charged.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::evaluation::{CallEvaluation, deny_without_policy};
-use super::{Gate, InForce};
+use super::Gate;
+use super::evaluation::{CallEvaluation, deny_without_policy, deny_without_store};
+use super::in_force::InForce;
+use super::ready::at_once;
 use crate::amount::Amount;
 use crate::call::ToolCall;
 use crate::charge::{Charge, CounterId, Subject};
 use crate::decision::limit_state::LimitState;
 use crate::decision::{Decision, Refused};
-use crate::policy::{Plan, Policy};
+use crate::policy::Plan;
 use crate::store::{
-    AsyncCounterStore, CounterStore, Outcome, ReservationId, ReserveRequest, StoreError, Tallies, Tally,
+    AsyncCounterStore, CounterStore, InProcess, Outcome, ReservationId, ReserveRequest, StoreError, Tallies,
 };
 use crate::time::Timestamp;
 
@@ -26,23 +29,28 @@ pub struct FirstRefusal {
 }
 
 impl FirstRefusal {
-    /// Which of the calls it is, from 0.
+    fn new(index: usize, refused: impl Into<Decision>) -> Box<Self> {
+        Box::new(Self { index, decision: refused.into() })
+    }
+
+    /// Returns the index of the call, from 0.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// What the gate would answer it, after the calls before it; but its limits' [`resets_at`](LimitState::resets_at) is that of
-    /// the counters as they stand, and its [`retry_after`](Decision::retry_after) the wait after which all calls up to this one
-    /// could pass.
+    /// Returns the decision that the call would get after the calls before it. Two values differ: the
+    /// [`resets_at`](LimitState::resets_at) of its limits is that of the counters as they are now, and
+    /// its [`retry_after`](Decision::retry_after) is the wait after which all calls up to this one could
+    /// pass.
     pub fn decision(&self) -> &Decision {
         &self.decision
     }
 }
 
 impl<S: CounterStore + 'static> Gate<S> {
-    /// Would these calls all pass, in this order, one after the other at this instant, budgets included? Nothing is charged, and
-    /// nothing is promised: another call may come first. A call that needs an approval does not pass, whether there is one or not;
-    /// none is asked for. O(calls × limits).
+    /// Checks if these calls would all pass now, in this order, budgets included. Nothing is charged and
+    /// nothing is promised: another call may come first. A call that needs an approval does not pass,
+    /// and none is requested. O(calls × limits).
     ///
     /// ```
     /// use serde_json::json;
@@ -64,24 +72,15 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// # Errors
     /// The first call that would not be allowed.
     pub fn would_allow(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<FirstRefusal>> {
+        let Some(first) = calls.first() else { return Ok(()) };
         let in_force = self.in_force();
-        let foresight = Foresight::of(&in_force, calls)?;
-        let store = &self.0.parts.store;
-        let outcome = match foresight.counters.is_empty() {
-            true => Ok(Outcome::Granted(Tallies::new())),
-            false => store.peek(&foresight.request()),
-        };
-        match foresight.obstacle(outcome) {
-            None => Ok(()),
-            Some(found) => {
-                let waits = found.sums(foresight.now).map(|request| store.peek(&request));
-                Err(found.named(waits))
-            }
-        }
+        at_once(preview(&in_force, &InProcess(&in_force.parts.store), calls))
+            .unwrap_or_else(|error| Err(FirstRefusal::new(0, Decision::Deny(deny_without_store(first, error.into())))))
     }
 
-    /// How every counter of a caller stands: each limit of the policy whose scope `caller`, a call of any tool, has all parts of.
-    /// Limits that share a counter and agree in `max` are one. Nothing is charged.
+    /// Returns the states of a caller's limits: all limits of the policy whose scope this caller can
+    /// fill. The caller is given as a call of any tool. Limits that share a counter and have the same
+    /// `max` appear once. Nothing is charged.
     ///
     /// ```
     /// use toolgate::{Arguments, Caller, Gate, Policy};
@@ -98,130 +97,149 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// ```
     ///
     /// # Errors
-    /// The store cannot tell.
+    /// The store failed.
     pub fn usage(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
-        let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
-        usage.states(self.0.parts.store.peek(&usage.request())?)
+        at_once(usage(&self.in_force(), &InProcess(self.store()), caller))
+            .unwrap_or_else(|error| Err(StoreError::Unavailable(Some(error.into()))))
     }
 }
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
-    /// Would these calls all pass? As [`Gate::would_allow`].
+    /// Checks if these calls would all pass, as [`Gate::would_allow`] does.
     ///
     /// # Errors
     /// The first call that would not be allowed.
     pub async fn would_allow_async(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<FirstRefusal>> {
-        let in_force = self.in_force();
-        let foresight = Foresight::of(&in_force, calls)?;
-        let store = &self.0.parts.store;
-        let outcome = match foresight.counters.is_empty() {
-            true => Ok(Outcome::Granted(Tallies::new())),
-            false => store.peek(&foresight.request()).await,
-        };
-        match foresight.obstacle(outcome) {
-            None => Ok(()),
-            Some(found) => {
-                let waits = match found.sums(foresight.now) {
-                    Some(request) => Some(store.peek(&request).await),
-                    None => None,
-                };
-                Err(found.named(waits))
-            }
-        }
+        preview(&self.in_force(), self.store(), calls).await
     }
 
-    /// How every counter of a caller stands. As [`Gate::usage`].
+    /// Returns the states of a caller's limits, as [`Gate::usage`] does.
     ///
     /// # Errors
-    /// The store cannot tell.
+    /// The store failed.
     pub async fn usage_async(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
-        let Some(usage) = Usage::of(self, caller) else { return Ok(Vec::new()) };
-        let request = usage.request();
-        usage.states(self.0.parts.store.peek(&request).await?)
+        usage(&self.in_force(), self.store(), caller).await
     }
+}
+
+async fn preview<S>(
+    in_force: &InForce<S>,
+    store: &impl AsyncCounterStore,
+    calls: &[ToolCall<'_>],
+) -> Result<(), Box<FirstRefusal>> {
+    let preview = Preview::new(in_force, calls)?;
+    let outcome = match preview.counters.is_empty() {
+        true => Ok(Outcome::Granted(Tallies::new())),
+        false => store.peek(&preview.request()).await,
+    };
+    let Some(stopped) = preview.first_stopped(outcome) else { return Ok(()) };
+    let waits = match stopped.sums(preview.now) {
+        Some(request) => store.peek(&request).await.ok(),
+        None => None,
+    };
+    Err(stopped.refusal(waits.as_ref()))
+}
+
+async fn usage<S>(
+    in_force: &InForce<S>,
+    store: &impl AsyncCounterStore,
+    caller: &ToolCall<'_>,
+) -> Result<Vec<LimitState>, StoreError> {
+    let now = in_force.parts.clock.now();
+    let Some(policy) = &in_force.policy else { return Ok(Vec::new()) };
+    let plan = policy.every_limit(caller, now);
+    if plan.charges.is_empty() {
+        return Ok(Vec::new());
+    }
+    let outcome = store.peek(&ReserveRequest::new(ReservationId::next(), now, &plan.charges)).await?;
+    let tallies = outcome.tallies();
+    if tallies.len() != plan.charges.len() {
+        return Err(StoreError::Unavailable(None));
+    }
+    Ok(LimitState::all(policy, &plan.limits, tallies))
 }
 
 /// Calls in their order, and every counter that they would charge.
-struct Foresight<'p> {
+struct Preview<'p> {
     now: Timestamp,
-    calls: Vec<Foreseen<'p>>,
-    /// The first call that the policy stops whatever the counters hold.
+    calls: Vec<PreviewedCall<'p>>,
+    /// The refusal of the first call that the policy stops whatever the counters hold.
     stopped: Option<Refused>,
-    /// Each counter and subject once, with nothing charged: to see how they stand.
+    /// Each counter and subject once, with an amount of zero, to read its state.
     counters: Vec<Charge>,
-    /// Which of them it is.
-    known: HashMap<(CounterId, Subject), usize>,
+    /// The index of each counter and subject in `counters`.
+    indexes: HashMap<(CounterId, Subject), usize>,
 }
 
-struct Foreseen<'p> {
+struct PreviewedCall<'p> {
     evaluation: CallEvaluation<'p>,
     plan: Plan,
-    /// Which counter each charge of the plan is made to.
-    places: SmallVec<[usize; 4]>,
+    /// The index of each charge's counter in `counters`.
+    counters: SmallVec<[usize; 4]>,
 }
 
 /// The first call that would not pass.
-enum Found<'f> {
-    /// For this reason.
+enum Stopped<'f> {
     Refused(usize, Refused),
-    /// It has no room.
+    /// A limit has no room for it.
     Full {
         index: usize,
-        call: &'f Foreseen<'f>,
+        call: &'f PreviewedCall<'f>,
         tallies: Tallies,
-        /// What all calls up to this one charge its counters, to ask how long that has to wait.
+        /// The charges of all calls up to this one to its counters, to find out how long they must wait.
         sums: Vec<Charge>,
     },
 }
 
-impl<'p> Foresight<'p> {
-    fn of<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<FirstRefusal>> {
+impl<'p> Preview<'p> {
+    fn new<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<FirstRefusal>> {
         let now = in_force.parts.clock.now();
-        let foreseen = Vec::with_capacity(calls.len());
-        let mut foresight = Self { now, calls: foreseen, stopped: None, counters: Vec::new(), known: HashMap::new() };
+        let previewed = Vec::with_capacity(calls.len());
+        let mut preview = Self { now, calls: previewed, stopped: None, counters: Vec::new(), indexes: HashMap::new() };
         for call in calls {
             let Some(policy) = &in_force.policy else {
-                return Err(Box::new(FirstRefusal { index: 0, decision: deny_without_policy(call).into() }));
+                return Err(FirstRefusal::new(0, deny_without_policy(call)));
             };
             let mut plan = Plan::default();
             let mut evaluation = in_force.evaluation(policy, call);
             evaluation.judge(Some(now));
             match evaluation.cost(&mut plan) {
                 Ok(()) => {
-                    let places = foresight.count(&plan);
+                    let counters = preview.count(&plan);
                     let asks = evaluation.needs_approval();
-                    foresight.calls.push(Foreseen { evaluation, plan, places });
+                    preview.calls.push(PreviewedCall { evaluation, plan, counters });
                     if asks {
                         break;
                     }
                 }
                 Err(refused) => {
-                    foresight.stopped = Some(refused);
+                    preview.stopped = Some(refused);
                     break;
                 }
             }
         }
-        Ok(foresight)
+        Ok(preview)
     }
 
-    /// Notes the counters of a call, and says which they are.
+    /// Notes the counters of a call, and returns their indexes.
     fn count(&mut self, plan: &Plan) -> SmallVec<[usize; 4]> {
-        let Self { counters, known, .. } = self;
-        let place = |charge: &Charge| {
-            *known.entry((charge.counter, charge.subject.clone())).or_insert_with(|| {
+        let Self { counters, indexes, .. } = self;
+        let index = |charge: &Charge| {
+            *indexes.entry((charge.counter, charge.subject.clone())).or_insert_with(|| {
                 counters.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
                 counters.len() - 1
             })
         };
-        plan.charges.iter().map(place).collect()
+        plan.charges.iter().map(index).collect()
     }
 
     fn request(&self) -> ReserveRequest<'_> {
         ReserveRequest::new(ReservationId::next(), self.now, &self.counters)
     }
 
-    /// The first call without room, or that a person has to approve, or that the policy stops.
-    fn obstacle(&self, outcome: Result<Outcome, StoreError>) -> Option<Found<'_>> {
+    /// Returns the first call for which there is no room, that needs an approval, or that the policy
+    /// stops.
+    fn first_stopped(&self, outcome: Result<Outcome, StoreError>) -> Option<Stopped<'_>> {
         let mut tallies = match outcome {
             Ok(outcome) if outcome.tallies().len() == self.counters.len() => Ok(outcome.tallies().clone()),
             Ok(_) => Err(Arc::new(StoreError::Corrupt)),
@@ -229,47 +247,47 @@ impl<'p> Foresight<'p> {
         };
         let mut charged = vec![0u64; self.counters.len()];
         for (index, call) in self.calls.iter().enumerate() {
-            let Foreseen { evaluation, plan, places } = call;
+            let PreviewedCall { evaluation, plan, counters } = call;
             let known = match &mut tallies {
                 Ok(known) => known,
                 Err(error) => match evaluation.without_store(&plan.limits, Arc::clone(error)) {
                     Ok(()) if evaluation.needs_approval() => {
-                        return Some(Found::Refused(index, evaluation.require_approval(Vec::new(), None, None)));
+                        return Some(Stopped::Refused(index, evaluation.require_approval(Vec::new(), None, None)));
                     }
                     Ok(()) => continue,
-                    Err(refused) => return Some(Found::Refused(index, refused)),
+                    Err(refused) => return Some(Stopped::Refused(index, refused)),
                 },
             };
-            let own: Tallies = places.iter().filter_map(|place| known.get(*place).copied()).collect();
+            let own: Tallies = counters.iter().filter_map(|counter| known.get(*counter).copied()).collect();
             if !plan.charges.iter().zip(&own).all(|(charge, tally)| tally.has_room(charge)) {
-                let sum = |(charge, place): (&Charge, &usize)| {
-                    let before = charged.get(*place).copied().unwrap_or(0);
+                let sum = |(charge, counter): (&Charge, &usize)| {
+                    let before = charged.get(*counter).copied().unwrap_or(0);
                     let amount = Amount::from_micros(charge.amount.micros().saturating_add(before))?;
                     Some(Charge { amount, ..charge.clone() })
                 };
-                // A sum that is no amount can never have room.
-                let sums: Option<_> = plan.charges.iter().zip(places).map(sum).collect();
-                return Some(Found::Full { index, call, tallies: own, sums: sums.unwrap_or_default() });
+                // There is never room for a sum above the largest amount.
+                let sums: Option<_> = plan.charges.iter().zip(counters).map(sum).collect();
+                return Some(Stopped::Full { index, call, tallies: own, sums: sums.unwrap_or_default() });
             }
             if evaluation.needs_approval() {
-                return Some(Found::Refused(
+                return Some(Stopped::Refused(
                     index,
                     evaluation.require_approval(evaluation.states(plan, &own), None, None),
                 ));
             }
-            for (charge, place) in plan.charges.iter().zip(places) {
-                if let (Some(tally), Some(sum)) = (known.get_mut(*place), charged.get_mut(*place)) {
+            for (charge, counter) in plan.charges.iter().zip(counters) {
+                if let (Some(tally), Some(sum)) = (known.get_mut(*counter), charged.get_mut(*counter)) {
                     tally.used = tally.used.plus(charge.amount);
                     *sum = sum.saturating_add(charge.amount.micros());
                 }
             }
         }
-        self.stopped.clone().map(|refused| Found::Refused(self.calls.len(), refused))
+        self.stopped.clone().map(|refused| Stopped::Refused(self.calls.len(), refused))
     }
 }
 
-impl Found<'_> {
-    /// What to ask the store yet.
+impl Stopped<'_> {
+    /// Returns the request that finds out how long the calls must wait.
     fn sums(&self, now: Timestamp) -> Option<ReserveRequest<'_>> {
         match self {
             Self::Full { sums, .. } if !sums.is_empty() => Some(ReserveRequest::new(ReservationId::next(), now, sums)),
@@ -277,48 +295,16 @@ impl Found<'_> {
         }
     }
 
-    /// The obstacle, given what the store says to the sums.
-    fn named(self, waits: Option<Result<Outcome, StoreError>>) -> Box<FirstRefusal> {
-        let (index, refused) = match self {
-            Self::Refused(index, refused) => (index, refused),
-            Self::Full { index, call: Foreseen { evaluation, plan, .. }, mut tallies, .. } => {
-                let waits = waits.and_then(Result::ok);
+    /// Returns the refusal, given the store's answer to [`sums`](Self::sums).
+    fn refusal(self, waits: Option<&Outcome>) -> Box<FirstRefusal> {
+        match self {
+            Self::Refused(index, refused) => FirstRefusal::new(index, refused),
+            Self::Full { index, call: PreviewedCall { evaluation, plan, .. }, mut tallies, .. } => {
                 for (at, tally) in tallies.iter_mut().enumerate() {
-                    let wait = waits.as_ref().and_then(|outcome| outcome.tallies().get(at));
-                    tally.retry_at = wait.and_then(|wait| wait.retry_at);
+                    tally.retry_at = waits.and_then(|waits| waits.tallies().get(at)?.retry_at);
                 }
-                (index, evaluation.rate_limit(plan, &tallies))
+                FirstRefusal::new(index, evaluation.rate_limit(plan, &tallies))
             }
-        };
-        Box::new(FirstRefusal { index, decision: refused.into() })
-    }
-}
-
-/// The counters of one caller.
-struct Usage {
-    policy: Policy,
-    now: Timestamp,
-    plan: Plan,
-}
-
-impl Usage {
-    fn of<S>(gate: &Gate<S>, caller: &ToolCall<'_>) -> Option<Self> {
-        let now = gate.0.parts.clock.now();
-        let policy = gate.policy()?;
-        let plan = policy.every_limit(caller, now);
-        // Where nothing is counted, no store need be asked.
-        (!plan.charges.is_empty()).then_some(Self { policy, now, plan })
-    }
-
-    fn request(&self) -> ReserveRequest<'_> {
-        ReserveRequest::new(ReservationId::next(), self.now, &self.plan.charges)
-    }
-
-    fn states(&self, outcome: Outcome) -> Result<Vec<LimitState>, StoreError> {
-        let tallies: &[Tally] = outcome.tallies();
-        if tallies.len() != self.plan.charges.len() {
-            return Err(StoreError::Unavailable(None));
         }
-        Ok(LimitState::all(&self.policy, &self.plan.limits, outcome.tallies()))
     }
 }

@@ -335,6 +335,7 @@ impl<S: CounterStore + 'static> Grants<S> {
     }
 
     /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    #[cfg(feature = "signed")]
     pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
         let records = self.0.records.load();
         self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_signed(call, signed))
@@ -359,6 +360,7 @@ impl<S: AsyncCounterStore + 'static> Grants<S> {
     }
 
     /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    #[cfg(feature = "signed")]
     pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
         match self.0.gate_now(call) {
             Ok(gate) => gate.check_signed_async(call, signed).await,

@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 
 use super::Call;
 use crate::decision::limit_state::LimitState;
-use crate::decision::permit::Leave;
 use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited};
 use crate::policy::{Code, Digest};
 
@@ -105,7 +104,7 @@ impl Kind {
 
 impl Refusal {
     /// The refusal of a decision; none for a call that is allowed.
-    pub fn of<P: Leave>(decision: &Decision<P>) -> Option<Self> {
+    pub fn of<P>(decision: &Decision<P>) -> Option<Self> {
         match decision {
             Decision::Allow(_) => None,
             Decision::Deny(denial) => Some(denial.into()),

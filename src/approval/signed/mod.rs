@@ -61,14 +61,17 @@ use std::time::Duration;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use super::DecideError;
 use super::ask::Ask;
 use super::record::{Approval, ApprovalState};
-use super::{ApprovalId, DecideError};
 use crate::json::hex::{Hex, unhex};
 use crate::time::Timestamp;
 
 mod payload;
+mod presented;
 use payload::Payload;
+
+pub(crate) use presented::{SignedText, VerifiedApproval};
 
 /// Of the hash, in bytes: a shorter secret is easier to guess than the MAC.
 const SECRET_BYTES: usize = 32;
@@ -172,13 +175,6 @@ pub struct ApprovalKeys {
     max_skew: Duration,
 }
 
-/// What a gate believes of a signed approval, but for its single use.
-pub(crate) struct Believed {
-    pub(crate) id: ApprovalId,
-    /// When the last text ends that may have been signed for the request.
-    pub(crate) until: Timestamp,
-}
-
 impl ApprovalKeys {
     /// One key.
     pub fn new(first: ApprovalKey) -> Self {
@@ -233,7 +229,7 @@ impl ApprovalKeys {
     }
 
     /// Whether a text lets this very call pass now. Whether it has been used, a store knows.
-    pub(crate) fn believe(&self, text: &str, ask: &Ask<'_>, now: Timestamp) -> Result<Believed, SignedError> {
+    fn verify(&self, text: &str, ask: &Ask<'_>, now: Timestamp) -> Result<VerifiedApproval, SignedError> {
         let parts = split(text, MOST_SIGNED, APPROVAL).ok_or(SignedError::Malformed)?;
         let (digits, mac) = parts.rest.split_once('.').ok_or(SignedError::Malformed)?;
         self.check(&parts, &[parts.head, digits], mac)?;
@@ -269,7 +265,7 @@ impl ApprovalKeys {
         // The same request may have been signed again, later: as long as such a text may hold it counts as used. It was made before
         // this one has expired, however far the service's clock is behind, and people decide within its `ttl`.
         let until = approval.expires_at().saturating_add(approval.ttl * 2).saturating_add(self.max_skew);
-        Ok(Believed { id, until })
+        Ok(VerifiedApproval { id, until })
     }
 
     fn check(&self, parts: &Parts<'_>, signed: &[&str], mac: &str) -> Result<(), SignedError> {

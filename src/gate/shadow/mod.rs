@@ -27,8 +27,6 @@ use crate::audit::AuditRecord;
 use crate::policy::{Digest, Policy};
 use crate::store::{CounterStore, MemoryStore};
 
-pub(in crate::gate) use run::ShadowRun;
-
 /// How many kinds of difference and rules are told apart in a report; the rest is counted together.
 const KEYS: usize = 1024;
 

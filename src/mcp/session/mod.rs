@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Call, CallOutcome, MalformedMessage, Message, Refusal, RefusalFormat, RequestId};
-use crate::decision::permit::{AsyncPermit, Leave, Permit};
+use crate::decision::permit::{AsyncPermit, Permit};
 use crate::decision::{Decision, Denial};
 use crate::json::object::Object;
 use crate::store::StoreError;
@@ -179,7 +179,7 @@ pub struct FailedRequest<P> {
     pub ended: Option<FinishedCall<P>>,
 }
 
-impl<P: Leave> Session<P> {
+impl<P> Session<P> {
     /// A connection on which nothing was said yet. Refusals are written in the form of the protocol's version that
     /// `initialize` agrees on; but those of tools that a list has shown with an `outputSchema` as [`RefusalFormat::Text`], because
     /// clients hold structured content against that schema, even in an error, and throw away what does not follow it.
@@ -481,7 +481,7 @@ impl<P: Leave> Session<P> {
     }
 }
 
-impl<P: Leave> Default for Session<P> {
+impl<P> Default for Session<P> {
     fn default() -> Self {
         Self::new()
     }

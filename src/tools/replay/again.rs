@@ -141,7 +141,7 @@ impl Again {
         let has_passed = matches!(record.decision(), Some(Outcome::Allow | Outcome::ApprovalRequired));
         let uncounted = is_same && has_passed && record.limits().is_empty();
         self.store.set_down(uncounted || (failed && of_limit));
-        let decision = self.gate.check_given(call, given);
+        let decision = self.gate.check_known(call, given);
         self.store.set_down(false);
         decision
     }

@@ -265,7 +265,7 @@ fn an_abandoned_release_is_recorded() {
     let Decision::Allow(permit) = check("pay", &arguments) else { panic!("there is room") };
     assert!(poll_once(permit.release()).is_none());
     let found = lines(&kept);
-    assert_eq!(found[1..], ["decision allow pay", "release pay the store's answer was not waited for"]);
+    assert_eq!(found[1..], ["decision allow pay", "release pay dropped before the store answered"]);
 }
 
 mod slow {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use toolgate::store::InProcess;
 use toolgate::store::MemoryStore;
-use toolgate::{Code, Decision, Gate, GrantError, Grants, IssueCode, Leave, ManualClock, Policy, Timestamp, ToolCall};
+use toolgate::{Code, Decision, Gate, GrantError, Grants, IssueCode, ManualClock, Policy, Timestamp, ToolCall};
 
 const START: &str = "2026-01-15T10:30:00Z";
 
@@ -28,7 +28,7 @@ fn call(grant: &str) -> ToolCall<'_> {
     ToolCall::new("t", None::<&Value>).grant(grant)
 }
 
-fn answer<P: Leave>(decision: &Decision<P>) -> (&'static str, Option<&'static str>, Option<&str>) {
+fn answer<P>(decision: &Decision<P>) -> (&'static str, Option<&'static str>, Option<&str>) {
     (decision.as_str(), decision.code().map(Code::as_str), decision.rule())
 }
 
@@ -37,7 +37,7 @@ const EXPIRED: (&str, Option<&str>, Option<&str>) = ("deny", Some("grant_expired
 const REVOKED: (&str, Option<&str>, Option<&str>) = ("deny", Some("grant_revoked"), Some("(grant revoked)"));
 const ALLOWED: (&str, Option<&str>, Option<&str>) = ("allow", None, None);
 
-fn used<P: Leave>(decision: &Decision<P>) -> u128 {
+fn used(decision: &Decision) -> u128 {
     u128::from(decision.limits()[0].used().micros()) / 1_000_000
 }
 

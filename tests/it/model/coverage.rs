@@ -33,7 +33,7 @@ impl Reached {
                 Came::Answered(answer) => {
                     let kind = match event {
                         Event::Release(_) => "release",
-                        Event::SettleRequest(..) => "settle",
+                        Event::Settle(..) => "settle",
                         _ => "end",
                     };
                     self.note(format!("{kind} {}", answer.err().unwrap_or("done")));

@@ -401,7 +401,7 @@ pub(crate) enum Event {
     /// The release of one of the calls so far.
     Release(Index),
     /// The real amount of one of the calls so far, so many microseconds later.
-    SettleRequest(Index, Value, i64),
+    Settle(Index, Value, i64),
     /// The end of one of the calls so far.
     End(Index),
     Store {
@@ -472,7 +472,7 @@ fn history_of(call: BoxedStrategy<Value>, most: usize) -> impl Strategy<Value = 
         prop_oneof![
             12 => (call, pause()).prop_map(|(call, pause)| Event::Call(call, pause)),
             2 => any::<Index>().prop_map(Event::Release),
-            3 => (any::<Index>(), real_amount(), pause()).prop_map(|(of, real, pause)| Event::SettleRequest(of, real, pause)),
+            3 => (any::<Index>(), real_amount(), pause()).prop_map(|(of, real, pause)| Event::Settle(of, real, pause)),
             2 => any::<Index>().prop_map(Event::End),
             1 => proptest::bool::weighted(0.3).prop_map(|down| Event::Store { down }),
             1 => Just(Event::Swap),

@@ -331,7 +331,7 @@ impl World {
                 self.in_force = 1 - self.in_force;
                 self.gate.replace_policy(self.policies[self.in_force].clone());
             }
-            Event::SettleRequest(of, real, pause) => {
+            Event::Settle(of, real, pause) => {
                 self.pass(*pause);
                 if let Some(at) = self.one(of) {
                     return Came::Answered(self.settle(at, real));
@@ -454,9 +454,7 @@ pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> 
                 }
             }
             audit::Event::Release => permits.remove(&record.id()).unwrap().release(),
-            audit::Event::SettleRequest => {
-                permits.get_mut(&record.id()).unwrap().settle(record.amount().unwrap()).unwrap()
-            }
+            audit::Event::Settle => permits.get_mut(&record.id()).unwrap().settle(record.amount().unwrap()).unwrap(),
             audit::Event::End => drop(permits.remove(&record.id()).unwrap()),
             audit::Event::Policy => {}
             other => prop_assert!(false, "nobody has said anything: {other}"),
@@ -542,7 +540,7 @@ pub(crate) fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(),
                 continue;
             }
             Event::Release(of) => model.release(&number(of), now),
-            Event::SettleRequest(of, real, _) => model.settle(&number(of), real, now),
+            Event::Settle(of, real, _) => model.settle(&number(of), real, now),
             Event::End(of) => model.end(&number(of), now),
             Event::Store { down } => {
                 model.set_store_down(*down);
