@@ -12,6 +12,7 @@
         feature = "recommend",
         feature = "redis",
         feature = "replay",
+        feature = "signed",
         feature = "testing"
     )
 ))]

@@ -8,7 +8,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::chain::{ChainHead, Fault, LINE, Line};
+use super::chain::{ChainHead, Fault, Line, MAX_LINE_BYTES};
 use super::{AuditError, AuditRecord, AuditSink};
 
 /// Writes records as JSON Lines, one object on each line, to a file or to any writer.
@@ -121,7 +121,7 @@ impl<W: Write> State<W> {
         let before: &[u8] = if self.in_line { b"\n" } else { b"" };
         let torn = self.rests.clone().map(|rests| rests.chain_update(before).finalize().into());
         let (line, head) = self.head.next_line(torn, record);
-        if line.len() > LINE {
+        if line.len() > MAX_LINE_BYTES {
             return Err(AuditError::TooLong { bytes: line.len() });
         }
         let text = [before, line.as_bytes(), b"\n"].concat();
@@ -194,7 +194,7 @@ impl Tail {
             if let Some(found) = Self::of(&tail, (end == 0).then_some(first)) {
                 return found.ok_or(AuditError::NoLog);
             }
-            if tail.len() > 2 * (LINE + 2) {
+            if tail.len() > 2 * (MAX_LINE_BYTES + 2) {
                 return Err(AuditError::NoLog);
             }
             step = step.saturating_mul(2);

@@ -19,6 +19,7 @@
 mod build;
 mod chain;
 mod json_lines;
+mod reader;
 mod record;
 mod recorder;
 mod text_format;
@@ -31,8 +32,9 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-pub use chain::{ChainHead, Fault, LogError, ParseHeadError, Records, Verified, verify, verify_up_to};
+pub use chain::{ChainHead, Fault, ParseHeadError};
 pub use json_lines::JsonLines;
+pub use reader::{LogError, Records, Verified, verify, verify_up_to};
 pub use record::{ArgumentsDigest, AuditRecord, DecisionId, Event, Outcome};
 
 #[cfg(feature = "replay")]

@@ -1,141 +1,103 @@
-//! A log read to its end, whatever is wrong with it.
+//! Reading a log to its end despite its faults.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
+use std::mem;
 
-use sha2::{Digest as _, Sha256};
-
-use super::chain::{ChainHead, Fault, LINE, Line};
+use super::chain::{ChainHead, Fault, Line};
+use super::reader::{LineReader, MAX_REMAINS, Next, Remains};
 use super::record::AuditRecord;
 
-/// What stands in a line of a log.
+/// An entry of a log, with the number of its line.
 pub(crate) enum Entry {
-    /// A record that is what its own hash says, in this line.
+    /// A record that matches its own hash.
     Record(u64, Box<AuditRecord>),
-    /// Something is wrong with this line.
+    /// A fault of the line.
     Fault(u64, Fault),
 }
 
-/// All records of a log that stand as they were written, and all that is wrong with the others.
+/// Iterates over the unchanged records of a log, and over all faults of the rest.
 ///
-/// A record that was changed, stands twice, or stands after a later one is left out. One that follows a gap, or a record that was
-/// replaced, is there. Streaming: it holds one line, of at most 16 MiB, and the numbers of the lines that are none since the last
-/// that is one.
+/// Leaves out a record that was changed or duplicated, or that follows a later one. Keeps a record
+/// that follows a gap, or a record that was replaced. Streaming: it holds one line of at most 16
+/// MiB, and the numbers of the unreadable lines since the last record.
 pub(crate) struct TolerantReader<R> {
-    reader: R,
-    line: u64,
+    lines: LineReader<R>,
     head: ChainHead,
-    /// Lines that are none since the last that is one: they may be what is left of failed writes, which the next line has to say.
-    rests: Vec<(u64, Fault)>,
-    hasher: Sha256,
-    is_unfinished: bool,
-    /// How many lines that are none were told of since the last that is one: each of them may have been a record.
+    /// The number of unreadable lines reported since the last record: each may have been a record.
     lost: u64,
-    /// What was found and not yet told, the last first.
-    found: Vec<Entry>,
+    /// Entries that are not returned yet, the last first.
+    entries: Vec<Entry>,
     has_ended: bool,
 }
 
-/// How many lines that are none may stand in a row to be told apart.
-const RESTS: usize = 1024;
-
 impl<R: BufRead> TolerantReader<R> {
     pub(crate) fn new(reader: R) -> Self {
-        let (rests, found) = (Vec::new(), Vec::new());
-        let hasher = Sha256::new();
-        Self {
-            reader,
-            line: 0,
-            head: ChainHead::EMPTY,
-            rests,
-            hasher,
-            is_unfinished: false,
-            lost: 0,
-            found,
-            has_ended: false,
-        }
+        let lines = LineReader::new(reader);
+        Self { lines, head: ChainHead::EMPTY, lost: 0, entries: Vec::new(), has_ended: false }
     }
 
-    /// What comes next; nothing at the end.
+    /// Returns the next entry, or `None` at the end.
     ///
     /// # Errors
     /// The log cannot be read.
     pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
         loop {
-            if let Some(seen) = self.found.pop() {
-                return Ok(Some(seen));
+            if let Some(entry) = self.entries.pop() {
+                return Ok(Some(entry));
             }
             if self.has_ended {
                 return Ok(None);
             }
-            self.read_line()?;
-            self.found.reverse();
+            self.read()?;
+            self.entries.reverse();
         }
     }
 
-    fn read_line(&mut self) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        self.reader.by_ref().take(LINE as u64 + 2).read_until(b'\n', &mut bytes)?;
-        self.line += 1;
-        let is_whole = bytes.pop_if(|last| *last == b'\n').is_some();
-        if bytes.len() > LINE {
-            if !is_whole {
-                self.reader.skip_until(b'\n')?;
+    fn read(&mut self) -> io::Result<()> {
+        match self.lines.next()? {
+            Next::Record(line) => self.check(*line),
+            Next::Remains if self.lines.remains.faults.len() < MAX_REMAINS => {}
+            Next::Remains => self.report_remains(),
+            Next::TooLong => {
+                self.report_remains();
+                self.lost = self.lost.saturating_add(1);
+                self.entries.push(Entry::Fault(self.lines.number, Fault::TooLong));
             }
-            self.rests.push((self.line, Fault::TooLong));
-            self.tell_rests();
-        } else if !is_whole && bytes.is_empty() {
-            self.has_ended = true;
-            if let (true, Some((_, fault @ Fault::Unreadable))) = (self.is_unfinished, self.rests.last_mut()) {
-                *fault = Fault::Unfinished;
-            }
-            self.tell_rests();
-        } else {
-            match Line::read(&bytes) {
-                Ok(line) => self.follow(line),
-                Err(fault) => {
-                    self.hasher.update(&bytes);
-                    self.hasher.update(b"\n");
-                    self.rests.push((self.line, fault));
-                    self.is_unfinished = !is_whole;
-                    if self.rests.len() >= RESTS {
-                        self.tell_rests();
-                    }
+            Next::End => {
+                self.has_ended = true;
+                let Remains { faults, is_unfinished, .. } = &mut self.lines.remains;
+                if let (true, Some((_, fault @ Fault::Unreadable))) = (*is_unfinished, faults.last_mut()) {
+                    *fault = Fault::Unfinished;
                 }
+                self.report_remains();
             }
         }
         Ok(())
     }
 
-    fn tell_rests(&mut self) {
-        self.lost = self.lost.saturating_add(self.rests.len() as u64);
-        self.found.extend(self.rests.drain(..).map(|(line, fault)| Entry::Fault(line, fault)));
-        self.hasher = Sha256::new();
+    /// Reports the unreadable lines, which no record has named.
+    fn report_remains(&mut self) {
+        let Remains { faults, count, .. } = mem::take(&mut self.lines.remains);
+        self.lost = self.lost.saturating_add(count);
+        self.entries.extend(faults.into_iter().map(|(line, fault)| Entry::Fault(line, fault)));
     }
 
-    fn follow(&mut self, line: Line) {
-        let rests = std::mem::replace(&mut self.hasher, Sha256::new()).finalize();
-        match line.torn {
-            Some(torn) if !self.rests.is_empty() && rests[..] == torn => self.rests.clear(),
-            Some(_) => {
-                self.tell_rests();
-                self.found.push(Entry::Fault(self.line, Fault::Torn));
-            }
-            None => {
-                self.tell_rests();
+    fn check(&mut self, line: Line) {
+        let number = self.lines.number;
+        if line.torn.is_some_and(|torn| self.lines.remains.are(torn)) {
+            self.lines.remains = Remains::default();
+        } else {
+            self.report_remains();
+            if line.torn.is_some() {
+                self.entries.push(Entry::Fault(number, Fault::Torn));
             }
         }
-        let lost = std::mem::take(&mut self.lost);
-        let (expected, found) = (self.head.records().saturating_add(1), line.head.records());
-        if found < expected {
-            self.found.push(Entry::Fault(self.line, Fault::Sequence { expected, found }));
-            return;
+        if let Err(fault) = self.head.check_next(&line, mem::take(&mut self.lost)) {
+            self.entries.push(Entry::Fault(number, fault));
         }
-        if found > expected.saturating_add(lost) {
-            self.found.push(Entry::Fault(self.line, Fault::Sequence { expected, found }));
-        } else if found == expected && line.prev != self.head.hash {
-            self.found.push(Entry::Fault(self.line, Fault::Chain));
+        if line.head.records >= self.head.next_number() {
+            self.head = line.head;
+            self.entries.push(Entry::Record(number, Box::new(line.record)));
         }
-        self.head = line.head;
-        self.found.push(Entry::Record(self.line, Box::new(line.record)));
     }
 }

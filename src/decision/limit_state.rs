@@ -39,7 +39,8 @@ impl LimitState {
         self.max
     }
 
-    /// Returns when the counter is empty again if nothing else is charged: for a fixed window, its end.
+    /// Returns when the counter is empty again if nothing else is charged: for a fixed window, its
+    /// end.
     pub fn resets_at(&self) -> Timestamp {
         self.resets_at
     }

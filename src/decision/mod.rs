@@ -66,9 +66,9 @@ impl<P> Decision<P> {
         self.refusal().map(|refusal| &*refusal.message)
     }
 
-    /// Returns the shortest wait, in whole milliseconds, after which the call could pass all limits if
-    /// nothing else were counted in the meantime. `None` if it can never pass, or was not stopped by a
-    /// limit.
+    /// Returns the shortest wait, in whole milliseconds, after which the call could pass all limits
+    /// if nothing else were counted in the meantime. `None` if it can never pass, or was not
+    /// stopped by a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimit(limited) => limited.retry_after,
@@ -114,8 +114,8 @@ impl<P> Decision<P> {
 macro_rules! limits_of_decision {
     ($permit:ident) => {
         impl Decision<$permit> {
-            /// Returns the states of the limits that apply to the call, after the decision, in document
-            /// order. Empty for a denial. Allocates.
+            /// Returns the states of the limits that apply to the call, after the decision, in
+            /// document order. Empty for a denial. Allocates.
             pub fn limits(&self) -> Vec<LimitState> {
                 self.limit_states()
             }
@@ -167,7 +167,8 @@ macro_rules! refusal_accessors {
             self.$($path)*.rule.as_deref()
         }
 
-        /// Returns the message for the agent: the policy's own text, or a default that names the tool.
+        /// Returns the message for the agent: the policy's own text, or a default that names the
+        /// tool.
         pub fn message(&self) -> &str {
             &self.$($path)*.message
         }
@@ -196,9 +197,9 @@ impl From<Refusal> for Denial {
 impl Denial {
     refusal_accessors!(refusal);
 
-    /// Returns the failure of the store if the code is [`Code::StoreUnavailable`]: for the host's log,
-    /// not for the agent. Log its [sources](std::error::Error::source) too: they say how the server
-    /// failed, or that it was the store of approvals.
+    /// Returns the failure of the store if the code is [`Code::StoreUnavailable`]: for the host's
+    /// log, not for the agent. Log its [sources](std::error::Error::source) too: they say how the
+    /// server failed, or that it was the store of approvals.
     pub fn store_error(&self) -> Option<&StoreError> {
         self.cause.as_deref()
     }
@@ -215,9 +216,9 @@ pub struct RateLimited {
 impl RateLimited {
     refusal_accessors!(refusal);
 
-    /// Returns the shortest wait, in whole milliseconds (rounded up), after which the same call could
-    /// pass all limits if nothing else were counted in the meantime. `None` if it can never pass
-    /// because its amount is above the `max` of a limit.
+    /// Returns the shortest wait, in whole milliseconds (rounded up), after which the same call
+    /// could pass all limits if nothing else were counted in the meantime. `None` if it can never
+    /// pass because its amount is above the `max` of a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -244,17 +245,18 @@ impl ApprovalRequest {
     refusal_accessors!(refusal);
 
     /// Returns the request for a person to decide: pass its [id](Approval::id) to
-    /// [`Gate::approve`](crate::Gate::approve) or [`Gate::refuse`](crate::Gate::refuse). `None` if no
-    /// request was made: [`Gate::would_allow`](crate::Gate::would_allow) makes none.
+    /// [`Gate::approve`](crate::Gate::approve) or [`Gate::refuse`](crate::Gate::refuse). `None` if
+    /// no request was made: [`Gate::would_allow`](crate::Gate::would_allow) makes none.
     ///
-    /// It is pending, or it is already approved but the call named another approval or lost a race for
-    /// this one.
+    /// It is pending, or it is already approved but the call named another approval or lost a race
+    /// for this one.
     pub fn approval(&self) -> Option<&Approval> {
         self.approval.as_deref()
     }
 
     /// Returns the reason why the call's signed approval was not accepted: for the host's log. The
-    /// agent gets the same answer as without a signed approval, so that it cannot probe for a valid one.
+    /// agent gets the same answer as without a signed approval, so that it cannot probe for a valid
+    /// one.
     #[cfg(feature = "signed")]
     pub fn signed_error(&self) -> Option<SignedError> {
         self.signed_error

@@ -31,8 +31,8 @@ pub struct Permit {
 /// Permission to make one call, whose quota is already spent in a store across a network.
 ///
 /// Works as [`Permit`] does, with asynchronous methods. Dropping it does no I/O: what `in_flight`
-/// limits hold in a remote store stays reservation until its lease ends, so call [`end`](Self::end). (A
-/// store [in the process](crate::store::InProcess) frees it at once.)
+/// limits hold in a remote store stays reservation until its lease ends, so call
+/// [`end`](Self::end). (A store [in the process](crate::store::InProcess) frees it at once.)
 #[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
 pub struct AsyncPermit {
     /// `None` for a call that no limit counts. Boxed because a permit is moved often, and each move
@@ -227,17 +227,17 @@ impl Permit {
         self.observers = Some(Box::new(observers));
     }
 
-    /// Gives the quota back, once and in the windows that were charged, because the call was certainly
-    /// not made. If the store fails, the quota stays spent; [`try_release`](Self::try_release) reports
-    /// that.
+    /// Gives the quota back, once and in the windows that were charged, because the call was
+    /// certainly not made. If the store fails, the quota stays spent;
+    /// [`try_release`](Self::try_release) reports that.
     pub fn release(self) {
         // Spent is the safe side.
         let _ = self.try_release();
     }
 
     /// Gives the quota back, and reports a failure of the store. A settled permit keeps its real
-    /// amount: only what is in flight is freed. An approval that the call has used can be used again,
-    /// unless it has expired.
+    /// amount: only what is in flight is freed. An approval that the call has used can be used
+    /// again, unless it has expired.
     ///
     /// # Errors
     /// The store failed: the quota stays spent until its windows end, or the approval stays used.
@@ -256,8 +256,8 @@ impl Permit {
     }
 
     /// Replaces what limits with `amount_from` charged by the real amount, in the windows that were
-    /// charged. An amount above what was left is recorded in full, and stops later calls. Other limits
-    /// keep their charge, and so does what is in flight.
+    /// charged. An amount above what was left is recorded in full, and stops later calls. Other
+    /// limits keep their charge, and so does what is in flight.
     ///
     /// # Errors
     /// The permit is already settled, or the store failed; nothing has changed.
@@ -282,8 +282,8 @@ impl Permit {
         self.settled
     }
 
-    /// Ends the call, as dropping the permit does: its quota stays spent, and what `in_flight` limits
-    /// hold is freed.
+    /// Ends the call, as dropping the permit does: its quota stays spent, and what `in_flight`
+    /// limits hold is freed.
     pub fn end(self) {
         drop(self);
     }
@@ -353,9 +353,9 @@ impl AsyncPermit {
         self.observers = Some(Box::new(observers));
     }
 
-    /// Gives the quota back, once and in the windows that were charged, because the call was certainly
-    /// not made. A settled permit keeps its real amount: only what is in flight is freed. An approval
-    /// that the call has used can be used again, unless it has expired.
+    /// Gives the quota back, once and in the windows that were charged, because the call was
+    /// certainly not made. A settled permit keeps its real amount: only what is in flight is freed.
+    /// An approval that the call has used can be used again, unless it has expired.
     ///
     /// # Errors
     /// The store failed: the quota stays spent until its windows end, or the approval stays used.

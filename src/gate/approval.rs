@@ -1,15 +1,15 @@
 //! Calls that a person has to approve: requesting approvals, and using them.
 //!
 //! The order is: look for room in the limits, so that nobody is asked about a call that a limit
-//! stops anyway; ask the store of approvals; if an approval can be used, charge the limits; then claim
-//! the approval. The claim is what allows the call.
+//! stops anyway; ask the store of approvals; if an approval can be used, charge the limits; then
+//! claim the approval. The claim is what allows the call.
 //!
 //! In this order a failure never costs more than it must. A crash between the charge and the claim
-//! leaves quota spent for a call that was not made, and the approval untouched. If two calls race for
-//! one approval, both are charged and one claims it; the other gives its charge back, and requests an
-//! approval of its own. If the claim came first, a crash, or a store that fails when the approval is to
-//! be restored, would lose a person's answer; and an approval that is claimed and restored because a
-//! limit is full would be missing for a moment.
+//! leaves quota spent for a call that was not made, and the approval untouched. If two calls race
+//! for one approval, both are charged and one claims it; the other gives its charge back, and
+//! requests an approval of its own. If the claim came first, a crash, or a store that fails when
+//! the approval is to be restored, would lose a person's answer; and an approval that is claimed
+//! and restored because a limit is full would be missing for a moment.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ use crate::decision::{Decision, Denial, Refusal, Refused, no_approvals_message};
 use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, InProcess, Outcome, ReservationId, StoreError, Tallies};
 
-/// The approval that a call presents. If it presents one, no other is used; without one, any that the
-/// store has will do.
+/// The approval that a call presents. If it presents one, no other is used; without one, any that
+/// the store has will do.
 #[derive(Clone, Copy, Default)]
 pub(super) struct PresentedApproval<'a> {
     id: Option<&'a ApprovalId>,
@@ -44,8 +44,8 @@ enum Usable {
 impl<S: CounterStore + 'static> Gate<S> {
     /// Decides a call that presents an approval: if the call needs one, no other is used.
     ///
-    /// [`check`](Self::check) finds an approval by itself. Use this where a call must not use what was
-    /// approved for another call like it.
+    /// [`check`](Self::check) finds an approval by itself. Use this where a call must not use what
+    /// was approved for another call like it.
     pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
         self.decide(call, PresentedApproval { id: Some(approval), signed: None })
     }
@@ -53,9 +53,9 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Decides a call that presents a [signed](crate::approval::signed) approval: if the call needs
     /// one, no other is used. If the call needs none, the text is not looked at.
     ///
-    /// A text that is not accepted does not deny the call: the decision is the same as without it, a
-    /// request for an approval, and [`signed_error`](crate::ApprovalRequest::signed_error) reports the
-    /// reason to the host.
+    /// A text that is not accepted does not deny the call: the decision is the same as without it,
+    /// a request for an approval, and [`signed_error`](crate::ApprovalRequest::signed_error)
+    /// reports the reason to the host.
     #[cfg(feature = "signed")]
     pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
         self.decide(call, PresentedApproval { id: None, signed: Some(SignedText(signed)) })
@@ -187,15 +187,15 @@ impl<S> Gate<S> {
     /// The host must know who `by` is: the gate only compares names.
     ///
     /// # Errors
-    /// The request is not pending; or `by` is not among the policy's `approvers`, has made the request
-    /// (as the call's agent, user, grant or session), or has approved it already; or the store of
-    /// approvals failed.
+    /// The request is not pending; or `by` is not among the policy's `approvers`, has made the
+    /// request (as the call's agent, user, grant or session), or has approved it already; or the
+    /// store of approvals failed.
     pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         self.answer(id, Verdict::Approve, by)
     }
 
-    /// Refuses a request in the name of `by`, for all calls that wait for it. A call that asks again
-    /// makes a new request.
+    /// Refuses a request in the name of `by`, for all calls that wait for it. A call that asks
+    /// again makes a new request.
     ///
     /// # Errors
     /// The request is not pending; or `by` is not among the policy's `approvers`; or the store of
@@ -299,8 +299,8 @@ impl<'e> Asking<'e> {
         }
     }
 
-    /// Refuses a call whose approval cannot be used, or was used by another call first. It has asked
-    /// again.
+    /// Refuses a call whose approval cannot be used, or was used by another call first. It has
+    /// asked again.
     fn refuse(&self, found: Result<Approval, ApprovalError>, why: Option<SignedError>) -> Refused {
         match found {
             Ok(approval) => self.require(approval, why),

@@ -65,17 +65,17 @@ impl<S> GateBuilder<S> {
         GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, recorder }
     }
 
-    /// Sets the store of the approvals; the default is [in memory](MemoryApprovals). Gates may share
-    /// one.
+    /// Sets the store of the approvals; the default is [in memory](MemoryApprovals). Gates may
+    /// share one.
     pub fn approvals(self, approvals: impl ApprovalStore + 'static) -> Self {
         Self { approvals: Approvals::local(approvals), ..self }
     }
 
     /// Sets a store of approvals across a network, for [`Gate::check_async`],
     /// [`Gate::approve_async`] and the other methods that end in `_async`. The synchronous methods
-    /// cannot ask it: [`Gate::check`] denies a call that needs an approval, `store_unavailable`, with
-    /// [`ApprovalError::AsyncOnly`](crate::approval::ApprovalError::AsyncOnly) as the cause. (Counters
-    /// in memory work with it, as [`InProcess`](crate::store::InProcess).)
+    /// cannot ask it: [`Gate::check`] denies a call that needs an approval, `store_unavailable`,
+    /// with [`ApprovalError::AsyncOnly`](crate::approval::ApprovalError::AsyncOnly) as the cause.
+    /// (Counters in memory work with it, as [`InProcess`](crate::store::InProcess).)
     pub fn approvals_async(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
         Self { approvals: Approvals::Remote(Box::new(approvals)), ..self }
     }
@@ -92,9 +92,9 @@ impl<S> GateBuilder<S> {
         Self { clock: Arc::new(clock), ..self }
     }
 
-    /// Lets calls pass the limits of this counter uncounted if the store fails. Use it where losing the
-    /// limit costs less than losing the calls. A call that another limit counts is still denied,
-    /// `store_unavailable`.
+    /// Lets calls pass the limits of this counter uncounted if the store fails. Use it where losing
+    /// the limit costs less than losing the calls. A call that another limit counts is still
+    /// denied, `store_unavailable`.
     pub fn pass_uncounted(mut self, counter: &str) -> Self {
         self.pass_uncounted.push(counter.into());
         self
@@ -115,16 +115,16 @@ impl<S> GateBuilder<S> {
         self
     }
 
-    /// Denies a call that would be allowed, `audit_unavailable`, if the decision cannot be recorded.
-    /// Its charges and the approval that it used are given back. Without a sink no call is allowed.
-    /// (The log may contain the record all the same if its writer failed afterwards.)
+    /// Denies a call that would be allowed, `audit_unavailable`, if the decision cannot be
+    /// recorded. Its charges and the approval that it used are given back. Without a sink no call
+    /// is allowed. (The log may contain the record all the same if its writer failed afterwards.)
     pub fn require_audit(mut self) -> Self {
         self.recorder.is_required = true;
         self
     }
 
-    /// Sets a callback for each record that could not be kept. It runs where the record was made, also
-    /// when a permit is dropped: it must not panic.
+    /// Sets a callback for each record that could not be kept. It runs where the record was made,
+    /// also when a permit is dropped: it must not panic.
     pub fn on_audit_error(mut self, hear: impl Fn(&AuditRecord, &AuditError) + Send + Sync + 'static) -> Self {
         self.recorder.on_error = Some(Box::new(hear));
         self

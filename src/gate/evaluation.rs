@@ -82,8 +82,8 @@ impl<'p> CallEvaluation<'p> {
         self.evaluation.effect() == Effect::RequireApproval
     }
 
-    /// Decides the call by the store's answer: it is allowed with its tallies, or with `None` if the
-    /// store failed and the call may pass uncounted.
+    /// Decides the call by the store's answer: it is allowed with its tallies, or with `None` if
+    /// the store failed and the call may pass uncounted.
     #[inline(always)]
     pub(super) fn answered(
         &self,
@@ -101,9 +101,9 @@ impl<'p> CallEvaluation<'p> {
         }
     }
 
-    /// Decides the call if the store failed. If any limit could stop the call, it is denied, unless the
-    /// host chose otherwise for each such limit. Shadow limits stop nothing: a call that only they count
-    /// passes uncounted.
+    /// Decides the call if the store failed. If any limit could stop the call, it is denied, unless
+    /// the host chose otherwise for each such limit. Shadow limits stop nothing: a call that only
+    /// they count passes uncounted.
     pub(super) fn without_store(&self, limits: &[LimitRef], error: Arc<StoreError>) -> Result<(), Refused> {
         let refuses = |found: &&LimitRef| {
             let passes = |limit: &Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
@@ -169,7 +169,8 @@ impl<'p> CallEvaluation<'p> {
         Refusal { code, rule: self.evaluation.rule(), message, policy: Some(self.policy.digest()) }
     }
 
-    /// Returns the refusal by a limit. The limit's own text is only for a call that it has no room for.
+    /// Returns the refusal by a limit. The limit's own text is only for a call that it has no room
+    /// for.
     fn limit_refusal(&self, limit: LimitRef, code: Code) -> Refusal {
         let own = self.policy.limit(limit).and_then(|limit| limit.on_exceed.clone()).filter(|_| code == Code::Limit);
         let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());

@@ -38,8 +38,8 @@ impl<S> PerThread<S> {
     }
 }
 
-/// Everything that decides a call. A decision loads it once, and a permit keeps it. Aligned to cache
-/// lines of its own because of its reference count.
+/// Everything that decides a call. A decision loads it once, and a permit keeps it. Aligned to
+/// cache lines of its own because of its reference count.
 #[repr(align(128))]
 pub(super) struct InForce<S> {
     pub(super) policy: Option<Policy>,

@@ -34,8 +34,8 @@ pub use preview::FirstRefusal;
 #[cfg(feature = "replay")]
 pub(crate) use known_approval::KnownApproval;
 
-/// The policy decision point: a policy in force, the counters and a clock. Clones are cheap, and are
-/// the same gate.
+/// The policy decision point: a policy in force, the counters and a clock. Clones are cheap, and
+/// are the same gate.
 ///
 /// ```
 /// use serde_json::json;
@@ -69,10 +69,10 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Decides a call. If the call is allowed, its quota is spent.
     ///
     /// Never fails, and never blocks on I/O with a store in the process. An allowed call allocates
-    /// nothing, unless a caller is counted for the first time, more than four counters are charged, or
-    /// a part of a key is long. (The queue of a sliding window, or of calls in flight, grows to the
-    /// greatest length that it has had.) A call that needs an approval takes some microseconds more:
-    /// it uses an approval that was given for it, or requests one. A decision that is
+    /// nothing, unless a caller is counted for the first time, more than four counters are charged,
+    /// or a part of a key is long. (The queue of a sliding window, or of calls in flight, grows to
+    /// the greatest length that it has had.) A call that needs an approval takes some microseconds
+    /// more: it uses an approval that was given for it, or requests one. A decision that is
     /// [recorded](GateBuilder::audit) waits for its sink.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
         self.decide(call, PresentedApproval::default())
@@ -88,7 +88,8 @@ impl<S: CounterStore + 'static> Gate<S> {
         self.decide_at(None, in_force, call, presented)
     }
 
-    /// Decides a call at `now`. Without `now`, the clock is read only if the decision depends on it.
+    /// Decides a call at `now`. Without `now`, the clock is read only if the decision depends on
+    /// it.
     #[inline(always)]
     fn decide_at(
         &self,
@@ -124,7 +125,8 @@ impl<S: CounterStore + 'static> Gate<S> {
     }
 
     /// Forgets what the caller of `call` has used of a counter, for example after a clock ran years
-    /// ahead. Returns `false` if the policy has no such counter, or the call lacks a part of its scope.
+    /// ahead. Returns `false` if the policy has no such counter, or the call lacks a part of its
+    /// scope.
     ///
     /// # Errors
     /// The store cannot be reached.
@@ -140,9 +142,9 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// One round trip to the counters, however many limits apply; none if no limit applies. A call
     /// that needs an approval makes one more, and those to the store of approvals.
     ///
-    /// If the future is dropped before it is ready, there is no permit, but the store may have received
-    /// the request: what was charged, and an approval that was used, stay spent, and what is in flight
-    /// is freed when its lease ends. Where callers give up, decide in a separate task.
+    /// If the future is dropped before it is ready, there is no permit, but the store may have
+    /// received the request: what was charged, and an approval that was used, stay spent, and what
+    /// is in flight is freed when its lease ends. Where callers give up, decide in a separate task.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
         self.decide_async(call, PresentedApproval::default()).await
     }
@@ -205,19 +207,19 @@ impl<S> Gate<S> {
         self.0.in_force.load().own().policy.clone()
     }
 
-    /// Prepares a caller for the policy in force: works out the subjects of its counters now, for the
-    /// scopes (up to 16 different ones) that depend on the caller alone. Under another policy or at
-    /// another gate, its calls are decided in the same way as those of any caller; they only lose the
-    /// benefit until the caller is prepared again. O(counters of the policy).
+    /// Prepares a caller for the policy in force: works out the subjects of its counters now, for
+    /// the scopes (up to 16 different ones) that depend on the caller alone. Under another policy
+    /// or at another gate, its calls are decided in the same way as those of any caller; they only
+    /// lose the benefit until the caller is prepared again. O(counters of the policy).
     pub fn caller(&self, caller: Caller) -> Caller {
         let copies = self.0.in_force.load();
         let policy = copies.own().policy.as_ref();
         caller.ready_for(policy.into_iter().flat_map(Policy::own_scopes))
     }
 
-    /// Puts another policy in force, or none, and returns the former one. A call that is being decided
-    /// keeps the policy with which it began. The counters stay: a counter with the same name, window,
-    /// scope and algorithm continues from its current state.
+    /// Puts another policy in force, or none, and returns the former one. A call that is being
+    /// decided keeps the policy with which it began. The counters stay: a counter with the same
+    /// name, window, scope and algorithm continues from its current state.
     pub fn replace_policy(&self, policy: impl Into<Option<Policy>>) -> Option<Policy> {
         let policy = policy.into();
         let put = policy.clone();

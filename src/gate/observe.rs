@@ -1,4 +1,5 @@
-//! Watched decisions: they are recorded, with how the calls end, and compared with those of a candidate.
+//! Watched decisions: they are recorded, with how the calls end, and compared with those of a
+//! candidate.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -117,9 +118,10 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
 }
 
 impl<S> Gate<S> {
-    /// Records a denial that the host made itself without asking a gate, for example for a message that
-    /// could not be read or a tool that has [changed](crate::mcp::ToolPins::denial). For a message about
-    /// which nothing is known, pass a call of the tool `""` with the known identities of the caller.
+    /// Records a denial that the host made itself without asking a gate, for example for a message
+    /// that could not be read or a tool that has [changed](crate::mcp::ToolPins::denial). For a
+    /// message about which nothing is known, pass a call of the tool `""` with the known identities
+    /// of the caller.
     ///
     /// ```
     /// use toolgate::mcp::Message;
@@ -191,7 +193,8 @@ impl<S: Send + Sync> AuditObserver<S> {
         self.is_over |= amount.is_none();
         let record = self.record.afterwards(event, self.parts.clock.now());
         let record = record.with_amount(amount).with_failure(failure);
-        // A failure is reported to the host. The call is allowed already, so nothing else can be done.
+        // A failure is reported to the host. The call is allowed already, so nothing else can be
+        // done.
         let _ = self.parts.recorder.record(&record);
     }
 }

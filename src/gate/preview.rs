@@ -38,19 +38,19 @@ impl FirstRefusal {
         self.index
     }
 
-    /// Returns the decision that the call would get after the calls before it. Two values differ: the
-    /// [`resets_at`](LimitState::resets_at) of its limits is that of the counters as they are now, and
-    /// its [`retry_after`](Decision::retry_after) is the wait after which all calls up to this one could
-    /// pass.
+    /// Returns the decision that the call would get after the calls before it. Two values differ:
+    /// the [`resets_at`](LimitState::resets_at) of its limits is that of the counters as they are
+    /// now, and its [`retry_after`](Decision::retry_after) is the wait after which all calls up to
+    /// this one could pass.
     pub fn decision(&self) -> &Decision {
         &self.decision
     }
 }
 
 impl<S: CounterStore + 'static> Gate<S> {
-    /// Checks if these calls would all pass now, in this order, budgets included. Nothing is charged and
-    /// nothing is promised: another call may come first. A call that needs an approval does not pass,
-    /// and none is requested. O(calls × limits).
+    /// Checks if these calls would all pass now, in this order, budgets included. Nothing is
+    /// charged and nothing is promised: another call may come first. A call that needs an approval
+    /// does not pass, and none is requested. O(calls × limits).
     ///
     /// ```
     /// use serde_json::json;
@@ -78,9 +78,9 @@ impl<S: CounterStore + 'static> Gate<S> {
             .unwrap_or_else(|error| Err(FirstRefusal::new(0, Decision::Deny(deny_without_store(first, error.into())))))
     }
 
-    /// Returns the states of a caller's limits: all limits of the policy whose scope this caller can
-    /// fill. The caller is given as a call of any tool. Limits that share a counter and have the same
-    /// `max` appear once. Nothing is charged.
+    /// Returns the states of a caller's limits: all limits of the policy whose scope this caller
+    /// can fill. The caller is given as a call of any tool. Limits that share a counter and have
+    /// the same `max` appear once. Nothing is charged.
     ///
     /// ```
     /// use toolgate::{Arguments, Caller, Gate, Policy};
@@ -186,7 +186,8 @@ enum Stopped<'f> {
         index: usize,
         call: &'f PreviewedCall<'f>,
         tallies: Tallies,
-        /// The charges of all calls up to this one to its counters, to find out how long they must wait.
+        /// The charges of all calls up to this one to its counters, to find out how long they must
+        /// wait.
         sums: Vec<Charge>,
     },
 }
@@ -237,8 +238,8 @@ impl<'p> Preview<'p> {
         ReserveRequest::new(ReservationId::next(), self.now, &self.counters)
     }
 
-    /// Returns the first call for which there is no room, that needs an approval, or that the policy
-    /// stops.
+    /// Returns the first call for which there is no room, that needs an approval, or that the
+    /// policy stops.
     fn first_stopped(&self, outcome: Result<Outcome, StoreError>) -> Option<Stopped<'_>> {
         let mut tallies = match outcome {
             Ok(outcome) if outcome.tallies().len() == self.counters.len() => Ok(outcome.tallies().clone()),

@@ -116,16 +116,16 @@ impl Drop for CandidatePermit {
 }
 
 impl<S> Gate<S> {
-    /// Starts a candidate in the [shadow](crate::shadow) of the policy in force. It replaces the one
-    /// that ran before, and returns that one's report. If another policy is put in force, the
+    /// Starts a candidate in the [shadow](crate::shadow) of the policy in force. It replaces the
+    /// one that ran before, and returns that one's report. If another policy is put in force, the
     /// candidate is compared with that one from then on.
     pub fn start_shadow(&self, candidate: Shadow) -> Option<Report> {
         let shadow = ShadowRun::new(candidate, Arc::clone(&self.0.parts.clock));
         self.replace_shadow(Some(Arc::new(shadow)))
     }
 
-    /// Stops the candidate and returns its report. Calls that are being decided are still compared with
-    /// it.
+    /// Stops the candidate and returns its report. Calls that are being decided are still compared
+    /// with it.
     pub fn stop_shadow(&self) -> Option<Report> {
         self.replace_shadow(None)
     }

@@ -15,11 +15,12 @@ use crate::tools::explain::Explanation;
 
 impl<S: CounterStore + 'static> Gate<S> {
     /// Explains why the gate would decide a call as it would, budgets included: as
-    /// [`Policy::explain`](crate::Policy::explain) does, with the state of each limit, what it has left,
-    /// and how long to wait. Nothing is charged, and no approval is looked for.
+    /// [`Policy::explain`](crate::Policy::explain) does, with the state of each limit, what it has
+    /// left, and how long to wait. Nothing is charged, and no approval is looked for.
     ///
     /// # Errors
-    /// The store failed. [`Policy::explain`](crate::Policy::explain) still explains the policy's part.
+    /// The store failed. [`Policy::explain`](crate::Policy::explain) still explains the policy's
+    /// part.
     pub fn explain(&self, call: &ToolCall<'_>) -> Result<Explanation, StoreError> {
         at_once(explain(self, &InProcess(self.store()), call))
             .unwrap_or_else(|error| Err(StoreError::Unavailable(Some(error.into()))))

@@ -303,24 +303,24 @@ fn a_replay_continues_after_a_broken_line() {
         |line: &mut Vec<u8>| *line = String::from_utf8(line.clone()).unwrap().replace("search", "seerch").into_bytes();
     for (name, (findings, calls), want, left) in [
         ("changed", broken(&|lines| changed(&mut lines[1])), vec!["line 2: the record has been changed"], 8),
-        ("no record", broken(&|lines| lines[1] = b"nothing\n".to_vec()), vec!["line 2: no line of a log"], 8),
+        ("no record", broken(&|lines| lines[1] = b"nothing\n".to_vec()), vec!["line 2: not a line of an audit log"], 8),
         (
             "missing",
             broken(&|lines| drop(lines.remove(1))),
-            vec!["line 2: record 3 stands where record 2 is expected: records are missing, moved or doubled"],
+            vec!["line 2: record 3 found where record 2 is expected: records are missing, moved or duplicated"],
             8,
         ),
         (
             "doubled",
             broken(&|lines| lines.insert(2, lines[1].clone())),
-            vec!["line 3: record 2 stands where record 3 is expected: records are missing, moved or doubled"],
+            vec!["line 3: record 2 found where record 3 is expected: records are missing, moved or duplicated"],
             9,
         ),
-        ("inserted", broken(&|lines| lines.insert(2, b"{}\n".to_vec())), vec!["line 3: no line of a log"], 9),
+        ("inserted", broken(&|lines| lines.insert(2, b"{}\n".to_vec())), vec!["line 3: not a line of an audit log"], 9),
         (
             "cut",
             broken(&|lines| lines.last_mut().unwrap().truncate(40)),
-            vec!["line 18: the log ends before the line does"],
+            vec!["line 18: the log ends in the middle of the line"],
             9,
         ),
         ("empty", broken(&Vec::clear), vec![], 0),
