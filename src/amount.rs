@@ -1,4 +1,4 @@
-//! Exact decimal amounts: what a call costs, and how much a limit lets pass.
+//! Exact decimal amounts: the cost of a call, and the maximum of a limit.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::json::number::{Decimal, Exact, ShortText};
 
 /// An amount from 0 to 9,000,000,000,000 with at most six decimals, held exactly.
 ///
-/// Amounts are sums of calls, money or bytes. They are decimals, never floats: ten times 0.1 is 1.
+/// Amounts count calls, money or bytes. They are decimals, never floats: ten times 0.1 is 1.
 ///
 /// ```
 /// use toolgate::Amount;
@@ -23,11 +23,11 @@ use crate::json::number::{Decimal, Exact, ShortText};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Amount(u64);
 
-/// A number is no amount.
+/// The number is not a valid amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AmountError {
-    /// `-1`: an amount that gave budget back would undo the limit.
+    /// `-1`: an amount that gives budget back would undo the limit.
     #[error("an amount is not negative")]
     Negative,
     /// `0.0000001`: the seventh decimal would be lost.
@@ -36,30 +36,30 @@ pub enum AmountError {
     /// `9000000000001`.
     #[error("an amount is at most 9000000000000")]
     TooLarge,
-    /// `"5"`, `1e`: no number at all.
+    /// `"5"`, `1e`: not a number.
     #[error("an amount is a number")]
     NotANumber,
 }
 
 impl Amount {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
-    /// One, the cost of a call that names no other.
+    /// One, the default cost of a call.
     pub const ONE: Self = Self(MICROS);
     /// The largest amount, 9,000,000,000,000.
     pub const MAX: Self = Self(9_000_000_000_000 * MICROS);
 
-    /// The amount in millionths.
+    /// Returns the amount in millionths.
     pub const fn micros(self) -> u64 {
         self.0
     }
 
-    /// An amount of so many millionths, if it is not above [`Amount::MAX`].
+    /// Creates an amount from millionths. Returns `None` above [`Amount::MAX`].
     pub const fn from_micros(micros: u64) -> Option<Self> {
         if micros <= Self::MAX.0 { Some(Self(micros)) } else { None }
     }
 
-    /// The amount that a JSON number stands for. A double stands for its shortest decimal text.
+    /// Converts a JSON number. An `f64` is taken as its shortest decimal text.
     ///
     /// # Errors
     /// `-1`, `0.0000001`, `9000000000001`.
@@ -79,7 +79,7 @@ impl Amount {
         }
     }
 
-    /// The amount of a number in JSON text, by its digits.
+    /// Converts the digits of a number in JSON text.
     pub(crate) fn from_decimal(decimal: &Decimal<'_>) -> Result<Self, AmountError> {
         if decimal.is_zero() {
             return Ok(Self::ZERO);
@@ -87,14 +87,14 @@ impl Amount {
         if decimal.negative {
             return Err(AmountError::Negative);
         }
-        // 9e12 has thirteen digits before the point; the digits carry no zeros at their end.
+        // 9e12 has thirteen digits before the point. The digits have no trailing zeros.
         if decimal.scale > 12 || decimal.scale.saturating_add_unsigned(decimal.digit_count() as u64) > 13 {
             return Err(AmountError::TooLarge);
         }
         if decimal.scale < -6 {
             return Err(AmountError::TooPrecise);
         }
-        // At most 13 digits before the point and 6 behind it: at most 19 digits, which a `u128` holds.
+        // At most 13 digits before the point and 6 after it: 19 digits, which fit into a `u128`.
         let digits = decimal.digits().fold(0u128, |sum, digit| sum * 10 + u128::from(digit));
         let places = u32::try_from(decimal.scale + 6).map_err(|_| AmountError::TooPrecise)?;
         let micros = digits * 10u128.pow(places);
@@ -104,7 +104,7 @@ impl Amount {
 
 const MICROS: u64 = 1_000_000;
 
-/// As a decimal, without zeros at its end: `12`, `0.5`.
+/// Writes a decimal without trailing zeros: `12`, `0.5`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Total(self.0).fmt(f)
@@ -117,7 +117,7 @@ impl fmt::Debug for Amount {
     }
 }
 
-/// So many whole units: every `u32` is an amount.
+/// Converts whole units: every `u32` is an amount.
 impl From<u32> for Amount {
     fn from(units: u32) -> Self {
         Self(u64::from(units) * MICROS)
@@ -140,64 +140,66 @@ impl std::str::FromStr for Amount {
     }
 }
 
-/// As a number: an integer where the amount is whole, else a float (the nearest one, past fifteen digits).
+/// Writes a number: an integer if the amount is whole, else the nearest `f64`, which is exact up to
+/// fifteen digits.
 impl Serialize for Amount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Total(self.0).serialize(serializer)
     }
 }
 
-/// What a counter holds: the sum of the amounts that were charged to it, in millionths.
+/// The sum of the amounts that were charged to a counter, in millionths.
 ///
-/// It can pass [`Amount::MAX`] (a shadow limit counts on past its `max`). It never wraps: at `u64::MAX` it stays there
-/// until its window ends, which errs on the safe side.
+/// It can exceed [`Amount::MAX`], because a shadow limit continues to count past its `max`. It
+/// never wraps: at `u64::MAX` it stays until its window ends, which is the safe side.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Total(u64);
 
 impl Total {
-    /// Nothing counted.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// The sum in millionths.
+    /// Returns the sum in millionths.
     pub const fn micros(self) -> u64 {
         self.0
     }
 
-    /// A sum of so many millionths.
+    /// Creates a sum from millionths.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// The sum with `amount` added.
-    #[must_use = "the sum itself stays as it is"]
+    /// Returns the sum plus `amount`.
+    #[must_use = "returns the new sum and does not change the original"]
     pub const fn plus(self, amount: Amount) -> Self {
         Self(self.0.saturating_add(amount.0))
     }
 
-    /// The sum with millionths added.
+    /// Returns the sum plus some millionths.
     pub(crate) const fn plus_micros(self, micros: u64) -> Self {
         Self(self.0.saturating_add(micros))
     }
 
-    /// The sum with `amount` given back; never below zero, and a sum that has reached its end stays there.
-    #[must_use = "the sum itself stays as it is"]
+    /// Returns the sum minus `amount`, at least zero. A sum of `u64::MAX` stays.
+    #[must_use = "returns the new sum and does not change the original"]
     pub const fn minus(self, amount: Amount) -> Self {
         if self.0 == u64::MAX { self } else { Self(self.0.saturating_sub(amount.0)) }
     }
 
-    /// The sum with `from` in it replaced by `to`.
-    #[must_use = "the sum itself stays as it is"]
+    /// Returns the sum with its part `from` replaced by `to`.
+    #[must_use = "returns the new sum and does not change the original"]
     pub(crate) const fn replace(self, from: Amount, to: Amount) -> Self {
-        // One step, so that a sum that has reached its end stays there.
+        // In one step, so that a sum of `u64::MAX` stays.
         if to.0 >= from.0 { self.plus(Amount(to.0 - from.0)) } else { self.minus(Amount(from.0 - to.0)) }
     }
 
-    /// What is left up to `max`.
+    /// Returns what is left up to `max`.
     pub fn remaining(self, max: Amount) -> Amount {
         Amount(max.0.saturating_sub(self.0))
     }
 
-    /// Whether `amount` can be added without passing `max`. A `max` of zero has room for nothing, not even for zero.
+    /// Returns `true` if `amount` can be added without exceeding `max`. A `max` of zero has no
+    /// room, not even for zero.
     #[inline]
     pub fn has_room(self, amount: Amount, max: Amount) -> bool {
         max > Amount::ZERO && self.0.checked_add(amount.0).is_some_and(|sum| sum <= max.0)
@@ -238,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_amounts() {
+    fn parses_texts_exactly() {
         use AmountError::{Negative, NotANumber, TooLarge, TooPrecise};
         for (text, want) in [
             ("0", Ok(0)),
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_stand_for_their_shortest_text() {
+    fn converts_floats_by_their_shortest_text() {
         for (float, want) in [
             (0.1, Ok(100_000)),
             (0.3, Ok(300_000)),
@@ -283,7 +285,7 @@ mod tests {
             (9e12, Ok(9_000_000_000_000_000_000)),
             (999_999_999.999_999, Ok(999_999_999_999_999)),
             (0.1 + 0.2, Err(AmountError::TooPrecise)),
-            // The double that ...08.062 is read as, which is as near to ...08.063.
+            // ...08.062 is read as this `f64`, which is as near to ...08.063.
             (8_796_093_022_208.062, Ok(8_796_093_022_208_062_000)),
             (-0.5, Err(AmountError::Negative)),
             (1e300, Err(AmountError::TooLarge)),
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_written_as_they_are_read() {
+    fn writes_amounts_as_it_reads_them() {
         for text in ["0", "1", "0.5", "0.000001", "8999999999999.999999"] {
             assert_eq!(text.parse::<Amount>().unwrap().to_string(), text);
         }
@@ -305,7 +307,7 @@ mod tests {
     fn totals_neither_wrap_nor_go_below_zero() {
         let full = Total::from_micros(u64::MAX - 1).plus(Amount::ONE);
         assert_eq!(full.micros(), u64::MAX);
-        assert_eq!(full.minus(Amount::ONE), full, "a sum that has lost count stays full");
+        assert_eq!(full.minus(Amount::ONE), full, "a saturated sum stays full");
         assert_eq!(Total::ZERO.minus(Amount::ONE), Total::ZERO);
         assert!(!full.has_room(Amount::ZERO, Amount::MAX));
         assert!(!Total::ZERO.has_room(Amount::ZERO, Amount::ZERO));

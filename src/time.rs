@@ -1,4 +1,4 @@
-//! Instants, and the clocks that tell them.
+//! Instants and clocks.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,8 +13,8 @@ const SECONDS_PER_DAY: i64 = 86_400;
 
 /// An instant in UTC, in whole microseconds since the Unix epoch.
 ///
-/// Leap seconds do not exist, as in Unix time. Every operation saturates at [`Timestamp::MIN`] and [`Timestamp::MAX`],
-/// some 292,000 years from the epoch, so no instant makes a decision panic.
+/// As in Unix time, there are no leap seconds. Every operation saturates at [`Timestamp::MIN`] and
+/// [`Timestamp::MAX`], about 292,000 years from the epoch, so no instant makes a decision panic.
 ///
 /// ```
 /// use toolgate::Timestamp;
@@ -35,40 +35,40 @@ impl Timestamp {
     /// 1970-01-01T00:00:00Z.
     pub const UNIX_EPOCH: Self = Self(0);
 
-    /// The instant `micros` microseconds after the Unix epoch (before it, if negative).
+    /// Creates the instant `micros` microseconds after the Unix epoch, or before it if negative.
     pub const fn from_unix_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// The instant `seconds` seconds after the Unix epoch.
+    /// Creates the instant `seconds` seconds after the Unix epoch, or before it if negative.
     pub const fn from_unix_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(MICROS_PER_SECOND))
     }
 
-    /// Microseconds since the Unix epoch.
+    /// Returns the microseconds since the Unix epoch.
     pub const fn unix_micros(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded towards the past.
+    /// Returns the whole seconds since the Unix epoch, rounded towards the past.
     pub const fn unix_seconds(self) -> i64 {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// This instant moved into the future.
-    #[must_use = "the instant itself does not move"]
+    /// Returns the instant `duration` later.
+    #[must_use = "returns the new instant and does not change the original"]
     pub fn saturating_add(self, duration: Duration) -> Self {
         let micros = u128::from(self.0.abs_diff(i64::MIN)).saturating_add(duration.as_micros());
         Self(u64::try_from(micros).map_or(i64::MAX, |micros| i64::MIN.wrapping_add_unsigned(micros)))
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// Returns the time since `earlier`, or zero if that is later.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         let micros = i128::from(self.0) - i128::from(earlier.0);
         Duration::from_micros(u64::try_from(micros.max(0)).unwrap_or(u64::MAX))
     }
 
-    /// The parts of this instant that conditions can ask for.
+    /// Returns the calendar fields that conditions can read.
     pub(crate) fn civil(self) -> Civil {
         let seconds = self.unix_seconds();
         let days = seconds.div_euclid(SECONDS_PER_DAY);
@@ -88,7 +88,7 @@ impl Timestamp {
     }
 }
 
-/// An instant as a calendar in UTC shows it.
+/// The calendar fields of an instant in UTC.
 #[derive(Clone, Copy)]
 pub(crate) struct Civil {
     pub(crate) year: i64,
@@ -102,7 +102,8 @@ pub(crate) struct Civil {
     micros: i64,
 }
 
-/// RFC 3339 in UTC, with as many decimals as the instant has; years past 9999 or before 0 have a sign and more digits.
+/// Writes RFC 3339 in UTC, with as many decimals as the instant has. Years past 9999 or before 0
+/// have a sign and six digits.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Civil { year, month, day, hour, minute, second, micros, .. } = self.civil();
@@ -132,7 +133,7 @@ impl Serialize for Timestamp {
     }
 }
 
-/// A text is not an instant in RFC 3339.
+/// The text is not an RFC 3339 instant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 instant, such as `2026-01-15T10:30:00Z`")]
 pub struct ParseTimestampError(());
@@ -140,8 +141,9 @@ pub struct ParseTimestampError(());
 /// Reads RFC 3339: `2026-01-15T10:30:00Z`, `2026-01-15T10:30:00.25+02:00`.
 ///
 /// # Errors
-/// Anything else: a date alone (`2026-01-15`), a day that the month does not have (`2026-02-29T00:00:00Z`), a time
-/// without an offset (`2026-01-15T10:30:00`), a leap second (`23:59:60`). Decimals past the sixth are cut off.
+/// Any other text, for example a date alone (`2026-01-15`), a day that the month does not have
+/// (`2026-02-29T00:00:00Z`), a time without an offset (`2026-01-15T10:30:00`) or a leap second
+/// (`23:59:60`). Decimals past the sixth are cut off.
 impl FromStr for Timestamp {
     type Err = ParseTimestampError;
 
@@ -199,8 +201,9 @@ fn parse_rfc3339(text: &[u8]) -> Option<Timestamp> {
     Some(Timestamp(seconds * MICROS_PER_SECOND + micros))
 }
 
-/// Days since 1970-01-01 of a day of the proleptic Gregorian calendar. Years are counted from March, so that the leap
-/// day is a year's last (the method of Howard Hinnant's "chrono-compatible low-level date algorithms").
+/// Returns the days from 1970-01-01 to a day of the proleptic Gregorian calendar. Counts years from
+/// March, so that the leap day is the last of its year (the method of Howard Hinnant's
+/// "chrono-compatible low-level date algorithms").
 pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -209,7 +212,7 @@ pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// The inverse of [`days_from_civil`]: year, month (1 to 12), day (1 to 31).
+/// Inverts [`days_from_civil`]: returns year, month (1 to 12) and day (1 to 31).
 pub(crate) fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -222,16 +225,17 @@ pub(crate) fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
-/// Tells a [`Gate`](crate::Gate) the time.
+/// The clock of a [`Gate`](crate::Gate).
 ///
-/// A clock may step back: a window that was spent does not open again. A clock that runs ahead spends the windows of
-/// the future, and a counter stays there until the host [resets](crate::store::CounterStore) it or the time comes.
+/// If a clock steps back, a spent window does not open again. If a clock runs ahead, calls are
+/// charged to future windows, and a counter stays there until the host
+/// [resets](crate::Gate::reset_counter) it or the time comes.
 pub trait Clock: Send + Sync {
-    /// The present instant.
+    /// Returns the current instant.
     fn now(&self) -> Timestamp;
 }
 
-/// The system's clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -241,12 +245,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// The instant of the standard library's clock, to the microsecond; past [`Timestamp::MIN`] and [`Timestamp::MAX`] it is these.
+/// Converts to whole microseconds, and saturates at [`Timestamp::MIN`] and [`Timestamp::MAX`].
 impl From<SystemTime> for Timestamp {
     #[inline]
     fn from(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {
-            // By seconds: the 128-bit arithmetic of `as_micros` would cost as much as a table look-up.
+            // By seconds: the 128-bit arithmetic of `as_micros` takes as long as a table look-up.
             Ok(since) => {
                 let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
                 Timestamp(seconds.saturating_mul(MICROS_PER_SECOND).saturating_add(since.subsec_micros().into()))
@@ -256,7 +260,7 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// A clock that stands still until it is told otherwise, for tests. Clones share one time.
+/// A clock for tests that moves only when it is set. Clones share one time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -271,17 +275,17 @@ impl From<SystemTime> for Timestamp {
 pub struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
-    /// A clock that stands at `now`.
+    /// Creates a clock that shows `now`.
     pub fn new(now: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(now.0)))
     }
 
-    /// Moves the clock forward.
+    /// Moves the clock forwards.
     pub fn advance(&self, by: Duration) {
         self.set(self.now().saturating_add(by));
     }
 
-    /// Sets the clock, back too.
+    /// Sets the clock, which may move it backwards.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.0, Ordering::SeqCst);
     }
@@ -293,7 +297,8 @@ impl Clock for ManualClock {
     }
 }
 
-/// The time from `now` until `until` in whole milliseconds, rounded up; zero if it has passed.
+/// Returns the time from `now` to `until` in whole milliseconds, rounded up, or zero if it has
+/// passed.
 pub(crate) fn wait_millis(now: Timestamp, until: Timestamp) -> u64 {
     let micros = i128::from(until.unix_micros()) - i128::from(now.unix_micros());
     u64::try_from(micros.max(0)).unwrap_or(u64::MAX).div_ceil(MICROS_PER_SECOND.unsigned_abs() / 1000)
@@ -326,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_instant_agree() {
+    fn texts_and_instants_agree() {
         for (text, micros) in [
             ("1970-01-01T00:00:00Z", 0),
             ("2026-01-15T10:30:00Z", 1_768_473_000_000_000),
@@ -345,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_instant_is_refused() {
+    fn refuses_texts_that_are_not_instants() {
         for text in [
             "",
             "2026-01-15",
@@ -374,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_moves_as_it_is_told_and_the_system_clock_by_itself() {
+    fn a_manual_clock_moves_only_when_set() {
         let clock = ManualClock::new(Timestamp(5));
         let same = clock.clone();
         clock.advance(Duration::from_micros(7));
@@ -393,7 +398,7 @@ mod tests {
             assert!(!end.to_string().is_empty());
             assert!(end.saturating_add(Duration::MAX) == Timestamp::MAX);
         }
-        // Not every system's clock goes so far.
+        // Not every system clock reaches so far.
         let last = UNIX_EPOCH.checked_add(Duration::from_secs(i64::MAX.unsigned_abs()));
         assert!(last.is_none_or(|last| Timestamp::from(last) == Timestamp::MAX));
         assert_eq!(Timestamp::from(UNIX_EPOCH - Duration::from_millis(1)), Timestamp(-1_000));

@@ -1,4 +1,4 @@
-//! What is kept of a call, bounded in length.
+//! Records of calls, answers and policies, bounded in length.
 
 use std::error::Error;
 
@@ -17,21 +17,22 @@ use crate::json::hex::Hex;
 use crate::policy::Policy;
 use crate::time::Timestamp;
 
-/// How many bytes a name or a message may have.
-const NAME: usize = 512;
-/// How many names of arguments are kept.
-const NAMES: usize = 64;
-/// How many bytes arguments, and context, may have as canonical JSON.
-const ARGUMENTS: usize = 256 * 1024;
-/// How deep they may be nested: readers of JSON give up at 128, and a record adds a few levels.
-const NESTING: usize = 100;
+/// The most bytes of a name or a message.
+const MAX_NAME_BYTES: usize = 512;
+/// The most names of arguments that are kept.
+const MAX_ARGUMENT_NAMES: usize = 64;
+/// The most bytes of the arguments, and of the context, as canonical JSON.
+const MAX_ARGUMENT_BYTES: usize = 256 * 1024;
+/// The greatest depth of the arguments: JSON readers give up at 128, and a record adds a few
+/// levels.
+const MAX_DEPTH: usize = 100;
 
-/// A text as it is kept, and whether that is the whole.
+/// Returns a text as it is kept, and `true` if that is the whole text.
 fn bounded(text: &str) -> (Box<str>, bool) {
-    if text.len() <= NAME {
+    if text.len() <= MAX_NAME_BYTES {
         return (text.into(), true);
     }
-    let end = (0..=NAME).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    let end = (0..=MAX_NAME_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let head = text.get(..end).unwrap_or_default();
     (format!("{head}…#{}", Hex(&Sha256::digest(text.as_bytes()))).into(), false)
 }
@@ -40,11 +41,11 @@ fn short(text: &str) -> Box<str> {
     bounded(text).0
 }
 
-/// Whether a record that has `kept` was given this text.
+/// Returns `true` if a record of `text` has `kept`.
 #[cfg(feature = "replay")]
 pub(crate) fn is_kept_as(kept: Option<&str>, text: Option<&str>) -> bool {
     match (kept, text) {
-        (Some(kept), Some(text)) if text.len() > NAME => *kept == *short(text),
+        (Some(kept), Some(text)) if text.len() > MAX_NAME_BYTES => *kept == *short(text),
         (kept, text) => kept == text,
     }
 }
@@ -58,9 +59,9 @@ fn is_nested_within(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// The canonical JSON of an object that is not nested too deeply.
+/// Returns the canonical JSON of an object, or `None` if it is too deep.
 fn canonical(members: &Map<String, Value>) -> Option<String> {
-    members.values().all(|member| is_nested_within(member, NESTING)).then(|| {
+    members.values().all(|member| is_nested_within(member, MAX_DEPTH)).then(|| {
         let mut text = String::new();
         canonical::write_object(&mut text, members);
         text
@@ -100,7 +101,7 @@ impl AuditRecord {
         }
     }
 
-    /// Sets who called what, and says whether all of it is kept.
+    /// Sets the tool and the caller. Returns `true` if all names are kept whole.
     fn set_names<'a>(&mut self, tool: &str, identity: impl Fn(Identity) -> Option<&'a str>) -> bool {
         let mut whole = true;
         let mut keep = |name: Option<&str>| {
@@ -117,7 +118,7 @@ impl AuditRecord {
         whole
     }
 
-    /// A decision on a call, of which nothing is known yet.
+    /// Creates the record of a decision that is not known yet.
     fn of_call(call: &ToolCall<'_>, id: DecisionId, now: Timestamp, with_arguments: bool) -> Self {
         let mut record = Self { id: Some(id), ..Self::empty(Event::Decision, now) };
         let is_whole = record.set_names(call.tool(), |identity| call.identity(identity));
@@ -128,13 +129,13 @@ impl AuditRecord {
         let arguments = call.argument_members().unwrap_or(&nothing);
         let mut names: Vec<&str> = arguments.keys().map(String::as_str).collect();
         names.sort_unstable();
-        record.argument_names = names.iter().take(NAMES).map(|name| short(name)).collect();
-        record.more_arguments = names.len().saturating_sub(NAMES) as u64;
+        record.argument_names = names.iter().take(MAX_ARGUMENT_NAMES).map(|name| short(name)).collect();
+        record.more_arguments = names.len().saturating_sub(MAX_ARGUMENT_NAMES) as u64;
         let Some(text) = canonical(arguments) else { return record };
         record.arguments_digest = Some(ArgumentsDigest(Sha256::digest(text.as_bytes()).into()));
         let context = call.context_members();
-        let fits = |members| canonical(members).is_some_and(|text| text.len() <= ARGUMENTS);
-        if with_arguments && is_whole && text.len() <= ARGUMENTS && context.is_none_or(fits) {
+        let fits = |members| canonical(members).is_some_and(|text| text.len() <= MAX_ARGUMENT_BYTES);
+        if with_arguments && is_whole && text.len() <= MAX_ARGUMENT_BYTES && context.is_none_or(fits) {
             record.arguments = Some(arguments.clone());
             record.context = context.cloned();
         }
@@ -151,7 +152,7 @@ impl AuditRecord {
         self
     }
 
-    /// What was decided of a call under `policy`.
+    /// Creates the record of a decision on a call under `policy`.
     pub(crate) fn of_decision<P: AnyPermit>(
         call: &ToolCall<'_>,
         id: DecisionId,
@@ -177,7 +178,7 @@ impl AuditRecord {
         record
     }
 
-    /// A denial that no gate has made.
+    /// Creates the record of a denial that no gate has made.
     pub(crate) fn of_denial(
         call: &ToolCall<'_>,
         id: DecisionId,
@@ -188,7 +189,7 @@ impl AuditRecord {
         Self::of_call(call, id, now, with_arguments).denied(denial)
     }
 
-    /// What became later of the call of this record.
+    /// Creates the record of a later event of this record's call.
     pub(crate) fn afterwards(&self, event: Event, now: Timestamp) -> Self {
         Self {
             id: self.id,
@@ -212,7 +213,7 @@ impl AuditRecord {
         Self { failure: failure.map(failure_text), ..self }
     }
 
-    /// What a person has said to a request.
+    /// Creates the record of a person's answer to a request.
     pub(crate) fn of_verdict(
         id: &ApprovalId,
         verdict: Verdict,
@@ -235,7 +236,8 @@ impl AuditRecord {
         record
     }
 
-    /// A policy was put in force, or with none, `former` was taken away.
+    /// Creates the record of a policy that was put in force, or without one, of the removal of
+    /// `former`.
     pub(crate) fn of_policy(policy: Option<&Policy>, former: Option<&Policy>, now: Timestamp) -> Self {
         let namespace = policy.or(former).map(Policy::namespace).filter(|name| !name.is_empty());
         let namespace = namespace.map(short);
@@ -243,11 +245,11 @@ impl AuditRecord {
     }
 }
 
-/// What an error says, with what caused it.
+/// Returns the message of an error and of its sources.
 fn failure_text(error: &(dyn Error + 'static)) -> Box<str> {
     let mut text = error.to_string();
     let mut cause = error.source();
-    while let Some(error) = cause.filter(|_| text.len() <= NAME) {
+    while let Some(error) = cause.filter(|_| text.len() <= MAX_NAME_BYTES) {
         text.push_str(": ");
         text.push_str(&error.to_string());
         cause = error.source();
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut_and_told_apart() {
+    fn long_names_are_cut_and_stay_distinct() {
         let (one, two) = ("ä".repeat(400), "ä".repeat(401));
         let arguments: Value = (0..100).map(|index| (format!("{index:03}{two}"), json!(index))).collect();
         let record = of_call(&ToolCall::new(&one, &arguments).grant(&*two));
@@ -275,22 +277,22 @@ mod tests {
         assert_eq!((record.argument_names().len(), record.more_arguments()), (64, 36));
         assert!(record.argument_names().all(|name| name.len() < 600));
         assert!(record.call().is_none(), "a name that was cut is not the name");
-        let fits = "a".repeat(NAME);
+        let fits = "a".repeat(MAX_NAME_BYTES);
         assert_eq!(of_call(&ToolCall::new(&fits, None::<&Value>)).tool(), Some(&*fits));
     }
 
     #[test]
-    fn arguments_that_are_too_much_are_left_out() {
-        let deep = (0..NESTING).fold(json!(1), |inside, _| json!([inside]));
-        let long = json!({ "a": "x".repeat(ARGUMENTS) });
+    fn arguments_past_the_bounds_are_left_out() {
+        let deep = (0..MAX_DEPTH).fold(json!(1), |inside, _| json!([inside]));
+        let long = json!({ "a": "x".repeat(MAX_ARGUMENT_BYTES) });
         for (arguments, has_digest) in [(json!({ "a": deep }), false), (long, true), (json!([]), false)] {
             let record = of_call(&ToolCall::new("t", &arguments));
             assert_eq!((record.arguments(), record.arguments_digest().is_some()), (None, has_digest));
             assert!(record.call().is_none());
         }
-        let context = json!({ "c": "x".repeat(ARGUMENTS) });
+        let context = json!({ "c": "x".repeat(MAX_ARGUMENT_BYTES) });
         assert!(of_call(&ToolCall::new("t", None::<&Value>).context(context.as_object())).call().is_none());
-        let fits = json!({ "a": (1..NESTING).fold(json!(1), |inside, _| json!([inside])) });
+        let fits = json!({ "a": (1..MAX_DEPTH).fold(json!(1), |inside, _| json!([inside])) });
         let record = of_call(&ToolCall::new("t", &fits));
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<AuditRecord>(&text).unwrap(), record);

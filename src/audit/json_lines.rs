@@ -17,18 +17,19 @@ use super::{AuditError, AuditRecord, AuditSink};
 /// {"seq":2,"prev":"9b0c…","record":{"time":"2026-01-15T10:30:00.25Z","event":"decision",…},"hash":"51d2…"}
 /// ```
 ///
-/// `seq` counts the records from 1; `hash` is the SHA-256 of all that stands before it on the line, and `prev` that of the line
-/// before: each line is bound to everything before it, and [`verify`](super::verify) finds what was changed. Each record is
-/// written whole with one write.
+/// `seq` counts the records from 1. `hash` is the SHA-256 of the line up to that member, and `prev`
+/// is the hash of the line before: each line is bound to everything before it, and
+/// [`verify`](super::verify) finds changes. Each record is written with one write.
 ///
-/// **When a write fails**, in its middle too (a full disk), or when the process ends within one, what was written stays: a log
-/// is only ever appended to. The next record begins on a line of its own, with a member `torn`: the SHA-256 of the lines before it
-/// that are none. So nothing but a rest of a failed write passes for one, and no record is lost but those whose writing had been
+/// **If a write fails**, also in its middle (a full disk), or the process ends within one, what was
+/// written stays: a log is only ever appended to. The next record begins on its own line and has a
+/// member `torn`: the SHA-256 of the lines before it that are not records. So only the remains of a
+/// failed write are accepted between records, and no record is lost except those whose write was
 /// reported as failed.
 ///
-/// One log has one writer: gates share it as an [`Arc`](std::sync::Arc), and processes each have their own file. Records are written
-/// one after the other, under a lock, by the threads that decide: where a decision must not wait for a disk, give the gate a sink
-/// that hands records to another thread.
+/// A log has one writer: gates share it as an [`Arc`](std::sync::Arc), and each process has its own
+/// file. The threads that decide write the records one after the other, under a lock. If a decision
+/// must not wait for a disk, use a sink that passes records to another thread.
 pub struct JsonLines<W> {
     state: Mutex<State<W>>,
     sync: Option<fn(&W) -> io::Result<()>>,
@@ -37,24 +38,25 @@ pub struct JsonLines<W> {
 struct State<W> {
     writer: W,
     head: ChainHead,
-    /// Whether something stands on the last line that is not ended yet.
+    /// `true` if the last line is not empty and has no line end yet.
     in_line: bool,
-    /// What is left of failed writes since the last record.
-    rests: Option<Sha256>,
+    /// The hash over the remains of failed writes since the last record.
+    remains: Option<Sha256>,
 }
 
 impl JsonLines<File> {
-    /// Goes on with the log in a file, or begins one, in a file that on Unix only its owner may read. The last record is read, and must
-    /// be right; a rest after it is kept, as that of a failed write.
+    /// Continues the log in a file, or begins one, in a file that on Unix only its owner may read.
+    /// The last record is read and must be valid. What follows it is kept as the remains of a
+    /// failed write.
     ///
     /// # Errors
-    /// The file cannot be opened or read, or its last line is not that of a log.
+    /// The file cannot be opened or read, or does not end as a log does.
     pub fn append(path: impl AsRef<Path>) -> Result<Self, AuditError> {
         Self::append_after(path, ChainHead::EMPTY)
     }
 
-    /// As [`append`](Self::append), but a log that it begins goes on where another one has ended: for a log that is moved to
-    /// another file from time to time. [`Records::after`](super::Records::after) reads it.
+    /// Works as [`append`](Self::append), but a log that it begins continues after the head of
+    /// another: for logs that are rotated. [`Records::after`](super::Records::after) reads them.
     ///
     /// # Errors
     /// As for [`append`](Self::append).
@@ -64,42 +66,43 @@ impl JsonLines<File> {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
-        let (head, in_line, rests) = match Tail::read(&mut file, head)? {
+        let (head, in_line, remains) = match Tail::read(&mut file, head)? {
             Tail::Empty => (head, false, None),
             Tail::Line { head, in_line } => (head, in_line, None),
             Tail::Torn { head, rest, in_line } => (head, in_line, Some(Sha256::new_with_prefix(rest))),
         };
-        let state = State { writer: file, head, in_line, rests };
+        let state = State { writer: file, head, in_line, remains };
         Ok(Self { state: Mutex::new(state), sync: None })
     }
 
-    /// Has the system put each record on the disk before it counts as written, so that none is lost with the machine. It costs
-    /// milliseconds on most disks.
-    #[must_use = "this is the log that does so"]
+    /// Syncs each record to the disk before it counts as written, so that none is lost if the
+    /// machine fails. This takes milliseconds on most disks.
+    #[must_use = "the returned log syncs; the original was moved"]
     pub fn sync_data(self) -> Self {
         Self { sync: Some(File::sync_data), ..self }
     }
 }
 
 impl<W: Write> JsonLines<W> {
-    /// Begins a log. The writer should hold nothing back: what it has taken counts as written, and it is flushed after each
-    /// record.
+    /// Begins a log. The writer should not buffer: what it has accepted counts as written. It is
+    /// flushed after each record.
     pub fn new(writer: W) -> Self {
         Self::after(writer, ChainHead::EMPTY)
     }
 
-    /// Begins a log that goes on where another one has ended.
+    /// Begins a log that continues after the head of another.
     pub fn after(writer: W, head: ChainHead) -> Self {
-        let state = State { writer, head, in_line: false, rests: None };
+        let state = State { writer, head, in_line: false, remains: None };
         Self { state: Mutex::new(state), sync: None }
     }
 
-    /// Where the log stands. Keep it elsewhere than the log, to [verify](super::verify_up_to) the log with.
+    /// Returns the head of the log. Keep it apart from the log, to [verify](super::verify_up_to)
+    /// the log later.
     pub fn head(&self) -> ChainHead {
         self.state.lock().head
     }
 
-    /// The writer.
+    /// Returns the writer.
     pub fn into_inner(self) -> W {
         self.state.into_inner().writer
     }
@@ -119,31 +122,32 @@ impl<W: Write + Send> AuditSink for JsonLines<W> {
 impl<W: Write> State<W> {
     fn write(&mut self, record: &str) -> Result<(), AuditError> {
         let before: &[u8] = if self.in_line { b"\n" } else { b"" };
-        let torn = self.rests.clone().map(|rests| rests.chain_update(before).finalize().into());
+        let torn = self.remains.clone().map(|remains| remains.chain_update(before).finalize().into());
         let (line, head) = self.head.next_line(torn, record);
         if line.len() > MAX_LINE_BYTES {
             return Err(AuditError::TooLong { bytes: line.len() });
         }
         let text = [before, line.as_bytes(), b"\n"].concat();
         let (written, outcome) = write_all(&mut self.writer, &text);
-        // A record is whole without the end of its line.
+        // A record is complete without its line end.
         if written >= before.len() + line.len() {
-            (self.head, self.rests) = (head, None);
+            (self.head, self.remains) = (head, None);
             self.in_line = written < text.len();
         } else if let Some(rest) = text.get(..written).filter(|rest| !rest.is_empty()) {
             self.in_line = rest.len() > before.len();
-            // The end of an earlier record's line is no rest.
-            let is_rest = self.rests.is_some() || self.in_line;
-            let rest = if self.rests.is_some() { rest } else { rest.get(before.len()..).unwrap_or_default() };
-            if is_rest {
-                self.rests.get_or_insert_default().update(rest);
+            // The line end of an earlier record does not count as remains.
+            let is_remains = self.remains.is_some() || self.in_line;
+            let rest = if self.remains.is_some() { rest } else { rest.get(before.len()..).unwrap_or_default() };
+            if is_remains {
+                self.remains.get_or_insert_default().update(rest);
             }
         }
         outcome.map_err(AuditError::from)
     }
 }
 
-/// Writes it all, as a rule with one write; says how much was written, whatever went wrong then.
+/// Writes all of `text`, usually with one write. Returns the number of bytes written, also if a
+/// write failed then.
 fn write_all(writer: &mut impl Write, text: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
@@ -157,26 +161,27 @@ fn write_all(writer: &mut impl Write, text: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// How a log ends.
+/// The end of a log.
 enum Tail {
     Empty,
     Line {
         head: ChainHead,
-        /// Whether its line is not ended.
+        /// `true` if its line has no line end.
         in_line: bool,
     },
-    /// In what is left of a failed write.
+    /// The log ends with the remains of failed writes.
     Torn {
         head: ChainHead,
-        /// All lines that are none.
+        /// All lines that are not records.
         rest: Vec<u8>,
-        /// Whether the last of them is not ended.
+        /// `true` if the last of them has no line end.
         in_line: bool,
     },
 }
 
 impl Tail {
-    /// Reads from the end as much as is needed, at most two lines' length. A log without a record begins after `first`.
+    /// Reads as much of the end as needed, at most the length of two lines. A log without records
+    /// begins after `first`.
     fn read(file: &mut File, first: ChainHead) -> Result<Self, AuditError> {
         let mut end = file.seek(SeekFrom::End(0))?;
         if end == 0 {
@@ -186,23 +191,24 @@ impl Tail {
         let mut step = 64 * 1024;
         loop {
             let from = end.saturating_sub(step);
-            let mut bytes = vec![0; usize::try_from(end - from).map_err(|_| AuditError::NoLog)?];
+            let mut bytes = vec![0; usize::try_from(end - from).map_err(|_| AuditError::NotALog)?];
             file.seek(SeekFrom::Start(from))?;
             file.read_exact(&mut bytes)?;
             bytes.append(&mut tail);
             (tail, end) = (bytes, from);
             if let Some(found) = Self::of(&tail, (end == 0).then_some(first)) {
-                return found.ok_or(AuditError::NoLog);
+                return found.ok_or(AuditError::NotALog);
             }
             if tail.len() > 2 * (MAX_LINE_BYTES + 2) {
-                return Err(AuditError::NoLog);
+                return Err(AuditError::NotALog);
             }
             step = step.saturating_mul(2);
         }
     }
 
-    /// What the last bytes of a log tell, if they are enough: how it ends, or that it is none. If they are all of it, `first` is
-    /// where it began.
+    /// Returns the end of a log from its last bytes, or `None` if more bytes are needed. The inner
+    /// `None` means that the file is not a log. If the bytes are the whole file, `first` is the
+    /// head before it.
     fn of(tail: &[u8], first: Option<ChainHead>) -> Option<Option<Self>> {
         let body = tail.strip_suffix(b"\n").unwrap_or(tail);
         let in_line = body.len() == tail.len();
@@ -221,8 +227,8 @@ impl Tail {
                 }
                 Err(_) => (first?, tail),
             };
-            let is_rest = |line: &[u8]| !line.is_empty() && head.may_begin_with(line);
-            let all = rest.strip_suffix(b"\n").unwrap_or(rest).split(|byte| *byte == b'\n').all(is_rest);
+            let is_remains = |line: &[u8]| !line.is_empty() && head.may_begin_with(line);
+            let all = rest.strip_suffix(b"\n").unwrap_or(rest).split(|byte| *byte == b'\n').all(is_remains);
             return Some(all.then(|| Self::Torn { head, rest: rest.into(), in_line }));
         }
     }

@@ -1,16 +1,18 @@
-//! The audit log: what a gate has decided, what became of it, and who said what.
+//! The audit log: what a gate decided, how the calls ended, and how people answered.
 //!
-//! A gate that has a [sink](crate::GateBuilder::audit) gives it an [`AuditRecord`] of each decision; of each release, settlement
-//! and end of an allowed call; of each answer of a person to a request for approval; and of each policy that is put in force or
-//! taken away. [`JsonLines`] is a sink that writes a log in which later changes show: [`verify`] finds them.
+//! A gate passes its [sink](crate::GateBuilder::audit) an [`AuditRecord`] of each decision; of each
+//! release, settlement and end of an allowed call; of each person's answer to a request for
+//! approval; and of each policy that is put in force or removed. [`JsonLines`] is a sink that
+//! writes a log in which later changes can be detected: [`verify`] finds them.
 //!
-//! With the feature `tracing`, the same is told as events of that crate, target `toolgate`, with a sink or without. The name of an
-//! event is its message; the fields are those of a record under the same names, as texts, but for the message and for arguments,
-//! of which it tells nothing but the digest:
+//! With the feature `tracing`, the same records are events of that crate, with the target
+//! `toolgate`, with or without a sink. The event's message is the name of the event. Its fields are
+//! those of the record under the same names, as texts, without the record's message and without
+//! arguments except their digest:
 //!
 //! | event | level | fields |
 //! |---|---|---|
-//! | `decision` | `DEBUG` for allow, `WARN` where a store or the audit failed or a tool has changed, else `INFO` | `id`, `decision`, `code`, `rule`, `policy`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `arguments_digest`, `retry_after_ms`, `approval`, `failure` |
+//! | `decision` | `DEBUG` for allow, `WARN` if a store or the audit failed or a tool has changed, else `INFO` | `id`, `decision`, `code`, `rule`, `policy`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `arguments_digest`, `retry_after_ms`, `approval`, `failure` |
 //! | `release`, `settle`, `end` | `DEBUG`, `WARN` if it failed | `id`, `policy`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `approval`, `amount`, `failure` |
 //! | `approve`, `refuse` | `INFO`, `WARN` if it failed | `approval`, `by`, `approved`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `failure` |
 //! | `policy` | `INFO` | `policy`, `namespace` |
@@ -43,16 +45,17 @@ pub(crate) use recorder::{Recorder, is_traced};
 #[cfg(feature = "replay")]
 pub(crate) use tolerant::{Entry, TolerantReader};
 
-/// Where records go.
+/// A destination of records.
 ///
-/// It is called by the threads that decide, by several at once, and also when a permit is dropped: it must not panic, and should not
-/// wait long. A sink that gives records to another thread should have a bounded queue, and fail when that is full.
+/// The threads that decide call it, several at once, and also when a permit is dropped: it must not
+/// panic, and should not wait long. A sink that passes records to another thread should have a
+/// bounded queue, and fail if the queue is full.
 pub trait AuditSink: Send + Sync {
     /// Takes a record.
     ///
     /// # Errors
-    /// It cannot be kept. The host [hears](crate::GateBuilder::on_audit_error) of it, and where it
-    /// [requires](crate::GateBuilder::require_audit) records, the call is denied.
+    /// The record cannot be kept. The gate [reports](crate::GateBuilder::on_audit_error) it to the
+    /// host, and denies the call if the host [requires](crate::GateBuilder::require_audit) records.
     fn record(&self, record: &AuditRecord) -> Result<(), AuditError>;
 }
 
@@ -62,23 +65,23 @@ impl<T: AuditSink + ?Sized> AuditSink for Arc<T> {
     }
 }
 
-/// A record could not be kept.
+/// The record could not be kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// It could not be written, or not wholly.
+    /// It could not be written completely.
     #[error("the audit log cannot be written")]
     Io(#[from] io::Error),
-    /// It would be longer than a line of a log may be.
-    #[error("a record of {bytes} bytes is longer than a line of a log may be")]
+    /// It is longer than a line of a log can be.
+    #[error("a record of {bytes} bytes is too long for a line of a log")]
     TooLong {
-        /// How long it is.
+        /// The length of the line.
         bytes: usize,
     },
-    /// A file is not empty, and what it ends in is not the end of a log.
+    /// The file does not end as an audit log does.
     #[error("the file does not end as an audit log does: verify it, and begin another")]
-    NoLog,
-    /// The sink's own reason.
+    NotALog,
+    /// Another error of the sink.
     #[error("the record cannot be kept")]
     Other(#[source] Box<dyn Error + Send + Sync>),
 }

@@ -1,4 +1,4 @@
-//! What a record holds.
+//! Audit records.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::json::hex::{Hex, unhex};
 use crate::policy::{Code, Digest};
 use crate::time::Timestamp;
 
-/// What a record tells of.
+/// The event that a record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A call was decided, by a gate, by grants, or by the host.
+    /// A call was decided by a gate, by grants or by the host.
     Decision,
     /// The quota of an allowed call was given back.
     Release,
@@ -29,33 +29,33 @@ pub enum Event {
     Settle,
     /// An allowed call has ended, and its quota stays spent.
     End,
-    /// A person has approved a request, or tried to.
+    /// A person approved a request, or tried to.
     Approve,
-    /// A person has refused a request, or tried to.
+    /// A person refused a request, or tried to.
     Refuse,
-    /// A policy was put in force, or taken away.
+    /// A policy was put in force or removed.
     Policy,
 }
 
-/// What became of a call: the kind of its [`Decision`](crate::Decision).
+/// The kind of a [`Decision`](crate::Decision).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::exhaustive_enums, reason = "one for each decision that there is")]
+#[expect(clippy::exhaustive_enums, reason = "one for each kind of decision")]
 pub enum Outcome {
-    /// It could be made.
+    /// The call was allowed.
     Allow,
-    /// It could not.
+    /// The call was denied.
     Deny,
-    /// It could be made later.
+    /// The call had to wait for a limit.
     RateLimited,
-    /// A person had to approve it first.
+    /// The call needed a person's approval.
     ApprovalRequired,
 }
 
 macro_rules! as_text {
     ($($name:ident { $($variant:ident: $text:literal,)* })*) => {$(
         impl $name {
-            /// As text, as records and the language write it.
+            /// Returns the text that records use.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)*
@@ -89,12 +89,12 @@ as_text! {
     }
 }
 
-/// Which decision it is: what became of an allowed call later has the same. Written as 32 hexadecimal digits.
+/// The id of a decision, shared by the later events of its call. Its text is 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DecisionId(pub(crate) u128);
 
 impl DecisionId {
-    /// The number.
+    /// Returns the id as a number.
     pub const fn get(self) -> u128 {
         self.0
     }
@@ -122,10 +122,11 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// One thing that a gate did. What does not apply is absent.
+/// The record of one event at a gate. A member that does not apply is absent.
 ///
-/// It reads back from JSON as it was written; unknown members are refused. What an agent can make long is bounded:
-/// a name of more than 512 bytes is cut, and ends in `…#` and the SHA-256 of the whole.
+/// It reads back from JSON as it was written; unknown members are refused. Texts that an agent can
+/// make long are bounded: a name of more than 512 bytes is cut, and ends in `…#` and the SHA-256 of
+/// the whole name.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -154,7 +155,7 @@ fn is_zero(count: &u64) -> bool {
 /// assert_eq!(events, [Event::Policy, Event::Decision, Event::End]);
 /// assert_eq!(records[1].tool(), Some("search"));
 /// assert_eq!(records[1].argument_names().collect::<Vec<_>>(), ["query"]);
-/// assert_eq!(records[1].arguments(), None, "values are kept only where the host asks for them");
+/// assert_eq!(records[1].arguments(), None, "values are recorded only if the host asks for it");
 /// # Ok::<(), toolgate::PolicyError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -215,12 +216,12 @@ pub struct AuditRecord {
     pub(super) failure: Option<Box<str>>,
 }
 
-/// A SHA-256 over the canonical JSON of a call's arguments, written as 64 hexadecimal digits.
+/// The SHA-256 of the canonical JSON of a call's arguments. Its text is 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ArgumentsDigest(pub(super) [u8; 32]);
 
 impl ArgumentsDigest {
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -245,58 +246,60 @@ impl CanonicalText for ArgumentsDigest {
 }
 
 impl AuditRecord {
-    /// When it was, by the gate's clock: for a decision the very instant that it was made for.
+    /// Returns the time by the gate's clock: for a decision, the instant for which it was made.
     pub fn time(&self) -> Timestamp {
         self.time
     }
 
-    /// What happened.
+    /// Returns the event.
     pub fn event(&self) -> Event {
         self.event
     }
 
-    /// Which decision it tells of: its release, settlement and end have the same. None for what people and hosts do.
+    /// Returns the id of the decision. The release, settlement and end of its call have the same
+    /// id. `None` for answers of people and for policies.
     pub fn id(&self) -> Option<DecisionId> {
         self.id
     }
 
-    /// How the call was decided.
+    /// Returns the kind of the decision.
     pub fn decision(&self) -> Option<Outcome> {
         self.decision
     }
 
-    /// Why it was stopped.
+    /// Returns the code of a call that was stopped.
     pub fn code(&self) -> Option<Code> {
         self.code
     }
 
-    /// The rule that stopped it.
+    /// Returns the rule that stopped the call.
     pub fn rule(&self) -> Option<&str> {
         self.rule.as_deref()
     }
 
-    /// What the agent was told.
+    /// Returns the message for the agent.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// The policy that decided, or that was put in force; none where there was none, or where it was taken away.
+    /// Returns the digest of the policy that decided or was put in force. `None` if there was none,
+    /// or if the policy was removed.
     pub fn policy(&self) -> Option<Digest> {
         self.policy
     }
 
-    /// The [namespace](crate::Policy::namespace) of the policy that was put in force or taken away: its name in
-    /// [`Grants`](crate::Grants).
+    /// Returns the [namespace](crate::Policy::namespace) of the policy that was put in force or
+    /// removed: its name in [`Grants`](crate::Grants).
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
 
-    /// The tool.
+    /// Returns the name of the tool.
     pub fn tool(&self) -> Option<&str> {
         self.tool.as_deref()
     }
 
-    /// Who called, and where.
+    /// Returns an identity of the caller, or the server.
     pub fn identity(&self, identity: Identity) -> Option<&str> {
         match identity {
             Identity::Grant => self.grant.as_deref(),
@@ -307,68 +310,71 @@ impl AuditRecord {
         }
     }
 
-    /// The names of the arguments in order: the first 64 of them.
+    /// Returns the first 64 names of the arguments, in order.
     pub fn argument_names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.argument_names.iter().map(|name| &**name)
     }
 
-    /// How many arguments there were besides.
+    /// Returns the number of further arguments.
     pub fn more_arguments(&self) -> u64 {
         self.more_arguments
     }
 
-    /// What identifies the arguments; none where they could not be read, or were nested past 100.
+    /// Returns the digest of the arguments. `None` if they could not be read or are deeper than 100
+    /// levels.
     pub fn arguments_digest(&self) -> Option<ArgumentsDigest> {
         self.arguments_digest
     }
 
-    /// The arguments, where the host [asks for them](crate::GateBuilder::audit_arguments) and they are no longer than 256 KiB.
+    /// Returns the arguments, if the host [asks for them](crate::GateBuilder::audit_arguments) and
+    /// they are at most 256 KiB.
     pub fn arguments(&self) -> Option<&Map<String, Value>> {
         self.arguments.as_ref()
     }
 
-    /// What else the host knew of the call, where it asks for arguments.
+    /// Returns the context of the call, if the host asks for arguments.
     pub fn context(&self) -> Option<&Map<String, Value>> {
         self.context.as_ref()
     }
 
-    /// How the limits stood after the decision, in document order.
+    /// Returns the states of the limits after the decision, in document order.
     pub fn limits(&self) -> &[LimitState] {
         &self.limits
     }
 
-    /// How long the call had to wait.
+    /// Returns how long the call had to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after_ms.map(Duration::from_millis)
     }
 
-    /// The approval that the call has used or asked for, or that was decided.
+    /// Returns the approval that the call used or asked for, or that was decided.
     pub fn approval(&self) -> Option<ApprovalId> {
         self.approval
     }
 
-    /// Who decided the approval, or tried to.
+    /// Returns the name of the person who decided the approval or tried to.
     pub fn by(&self) -> Option<&str> {
         self.by.as_deref()
     }
 
-    /// Whether the approval could be used after this: not while others have to approve it too.
+    /// Returns `true` if the approval can be used now, `false` if others must approve it too.
     pub fn approved(&self) -> Option<bool> {
         self.approved
     }
 
-    /// The real amount of a settlement.
+    /// Returns the real amount of a settlement.
     pub fn amount(&self) -> Option<Amount> {
         self.amount
     }
 
-    /// What went wrong: with the store of a denial, with a release, a settlement or an end, or with an answer to a request.
+    /// Returns the error: of the store for a denial, or of a release, a settlement, an end, or an
+    /// answer to a request.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
-    /// The call as it was decided, to decide it again; none where the record holds less than all of it: arguments were not asked for,
-    /// or were too long, or could not be read, or a name was cut.
+    /// Returns the call, to decide it again. `None` if the record does not have all of it:
+    /// arguments were not asked for, were too long or could not be read, or a name was cut.
     pub fn call(&self) -> Option<ToolCall<'_>> {
         let arguments = self.arguments.as_ref().filter(|_| self.event == Event::Decision)?;
         let mut call = ToolCall::new(self.tool().unwrap_or_default(), arguments).context(self.context.as_ref());
@@ -391,7 +397,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_the_same_in_serde_and_in_text() {
+    fn serde_and_display_write_the_same_words() {
         use Event::{Approve, Decision, End, Policy, Refuse, Release, Settle};
         for event in [Decision, Release, Settle, End, Approve, Refuse, Policy] {
             assert_eq!(serde_json::to_value(event).unwrap(), event.as_str());

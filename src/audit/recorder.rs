@@ -1,44 +1,44 @@
-//! What a gate hands its records to.
+//! The recorder of a gate: its sink and settings.
 
 use super::{AuditError, AuditRecord, AuditSink};
 
 type OnError = dyn Fn(&AuditRecord, &AuditError) + Send + Sync;
 
-/// The sink, and what the host wants done with it.
+/// The sink, and how the host wants it used.
 #[derive(Default)]
 pub(crate) struct Recorder {
     pub(crate) sink: Option<Box<dyn AuditSink>>,
     pub(crate) on_error: Option<Box<OnError>>,
-    /// Whether a call that cannot be recorded is denied.
+    /// `true` if a call that cannot be recorded is denied.
     pub(crate) is_required: bool,
     pub(crate) with_arguments: bool,
 }
 
-/// A record that has to be kept was not.
+/// A required record was not kept.
 pub(crate) struct Unrecorded;
 
 impl Recorder {
-    /// Whether anything is recorded: it stays so.
+    /// Returns `true` if decisions are recorded. This never changes.
     pub(crate) fn keeps(&self) -> bool {
         self.sink.is_some() || self.is_required
     }
 
-    /// Whether anything is recorded, or told of.
+    /// Returns `true` if decisions are recorded, or reported as events.
     pub(crate) fn is_on(&self) -> bool {
         self.keeps() || is_traced()
     }
 
-    /// Records it, and tells of it.
+    /// Keeps a record, and reports it as an event.
     ///
     /// # Errors
-    /// It must be kept, and was not.
+    /// The record is required, and was not kept.
     pub(crate) fn record(&self, record: &AuditRecord) -> Result<(), Unrecorded> {
         #[cfg(feature = "tracing")]
-        super::trace::tell(record);
+        super::trace::emit(record);
         let Some(sink) = &self.sink else { return if self.is_required { Err(Unrecorded) } else { Ok(()) } };
         let Err(error) = sink.record(record) else { return Ok(()) };
         #[cfg(feature = "tracing")]
-        super::trace::tell_failure(record, &error);
+        super::trace::emit_failure(record, &error);
         if let Some(on_error) = &self.on_error {
             on_error(record, &error);
         }
@@ -46,11 +46,11 @@ impl Recorder {
     }
 }
 
-/// Whether somebody listens to events.
+/// Returns `true` if a subscriber listens to events.
 #[inline]
 pub(crate) fn is_traced() -> bool {
     #[cfg(feature = "tracing")]
-    return super::trace::is_heard();
+    return super::trace::is_enabled();
     #[cfg(not(feature = "tracing"))]
     false
 }

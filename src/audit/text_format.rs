@@ -1,4 +1,5 @@
-//! How records spell instants, amounts, digests and limits: exactly, so that what is read is what was written.
+//! The exact text forms of instants, amounts, digests and limits in records: each reads back as it
+//! was written.
 
 use std::fmt::Display;
 
@@ -12,12 +13,12 @@ use crate::json::hex::undigest;
 use crate::policy::Digest;
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
-/// A value with one spelling as text.
+/// A value with exactly one text form.
 pub(super) trait CanonicalText: Sized + Display {
     fn read(text: &str) -> Option<Self>;
 }
 
-/// A text that is read back as it was written, in place of the value itself.
+/// Serialises a value as its text form, and accepts no other.
 struct Text<T>(T);
 
 impl<T: CanonicalText> Serialize for Text<&T> {
@@ -30,7 +31,7 @@ impl<'de, T: CanonicalText> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let value = T::read(&text).filter(|value| value.to_string() == text);
-        value.map(Text).ok_or_else(|| D::Error::custom("a value in another spelling than that of records"))
+        value.map(Text).ok_or_else(|| D::Error::custom("not the text form that records use"))
     }
 }
 
@@ -47,7 +48,7 @@ pub(super) mod one {
     }
 }
 
-/// For `#[serde(with)]`: a value or none.
+/// For `#[serde(with)]`: an optional value.
 pub(super) mod option {
     use super::{CanonicalText, Deserialize, Deserializer, Serialize, Serializer, Text};
 
@@ -60,8 +61,8 @@ pub(super) mod option {
     }
 }
 
-/// For `#[serde(with)]`: how limits stand. (A [`LimitState`] itself writes its amounts as numbers, which are doubles to most
-/// readers.)
+/// For `#[serde(with)]`: the states of limits. ([`LimitState`] itself writes amounts as numbers,
+/// which most readers take for an `f64`.)
 pub(super) mod limits {
     use super::{Amount, Deserialize, Deserializer, LimitState, Serialize, Serializer, Timestamp, Total};
 
@@ -100,7 +101,8 @@ pub(super) mod limits {
 }
 
 impl CanonicalText for Timestamp {
-    /// Years past 9999 too, which RFC 3339 does not have: the calendar repeats itself every 400 years.
+    /// Also reads years past 9999, which RFC 3339 does not have: the calendar repeats every 400
+    /// years.
     fn read(text: &str) -> Option<Self> {
         if !text.starts_with(['+', '-']) {
             return text.parse().ok();
@@ -158,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(micros in any::<i64>(), total in any::<u64>()) {
+        fn reads_back_any_value(micros in any::<i64>(), total in any::<u64>()) {
             prop_assert!(reads_back(&Timestamp::from_unix_micros(micros)));
             prop_assert!(reads_back(&Total::from_micros(total)));
             prop_assert!(reads_back(&Amount::from_micros(total % Amount::MAX.micros()).unwrap()));
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_read_back_and_nothing_else_does() {
+    fn reads_back_the_extremes_and_no_other_form() {
         assert!([Timestamp::MIN, Timestamp::MAX, Timestamp::UNIX_EPOCH].iter().all(reads_back));
         assert!([Total::ZERO, Total::from_micros(u64::MAX), Total::from_micros(1)].iter().all(reads_back));
         for wrong in ["", "-1", "1.", ".5", "1.0000001", "1e3", "18446744073710", "0x1"] {

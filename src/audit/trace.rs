@@ -1,4 +1,4 @@
-//! Records told as events of `tracing`, without arguments.
+//! Records as events of `tracing`, without arguments.
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, debug, enabled, error, info, warn};
@@ -10,9 +10,9 @@ use crate::policy::Code;
 /// The target of all events.
 const TARGET: &str = "toolgate";
 
-/// Whether any subscriber listens at a level at which something is told of calls.
+/// Returns `true` if a subscriber listens at a level that some decisions have.
 #[inline]
-pub(super) fn is_heard() -> bool {
+pub(super) fn is_enabled() -> bool {
     LevelFilter::current() >= Level::WARN && enabled!(target: TARGET, Level::WARN)
 }
 
@@ -29,13 +29,13 @@ fn level(record: &AuditRecord) -> Level {
     }
 }
 
-/// Tells of a record.
-pub(super) fn tell(record: &AuditRecord) {
+/// Emits the event of a record.
+pub(super) fn emit(record: &AuditRecord) {
     let (event, level) = (record.event, level(record));
     if level > LevelFilter::current() {
         return;
     }
-    macro_rules! tell_at {
+    macro_rules! emit_at {
         ($level:ident { $($field:ident $(= $value:expr)?,)* }) => {
             $level!(target: TARGET, $($field $(= $value)?,)* "{event}")
         };
@@ -43,9 +43,9 @@ pub(super) fn tell(record: &AuditRecord) {
     macro_rules! at_level {
         ($($fields:tt)*) => {
             match level {
-                Level::DEBUG => tell_at!(debug { $($fields)* }),
-                Level::WARN => tell_at!(warn { $($fields)* }),
-                _ => tell_at!(info { $($fields)* }),
+                Level::DEBUG => emit_at!(debug { $($fields)* }),
+                Level::WARN => emit_at!(warn { $($fields)* }),
+                _ => emit_at!(info { $($fields)* }),
             }
         };
     }
@@ -77,8 +77,8 @@ pub(super) fn tell(record: &AuditRecord) {
     }
 }
 
-/// Tells that a record could not be kept.
-pub(super) fn tell_failure(record: &AuditRecord, failure: &AuditError) {
+/// Emits the event of a record that could not be kept.
+pub(super) fn emit_failure(record: &AuditRecord, failure: &AuditError) {
     let id = record.id.map(|id| id.to_string());
     error!(target: TARGET, event = record.event.as_str(), id = id.as_deref(), failure = %failure, "audit_failure");
 }

@@ -55,7 +55,7 @@ pub enum SettleError {
     Store(#[from] StoreError),
 }
 
-/// What a permit has charged.
+/// The charges of a permit.
 pub(crate) struct Reservation<B: ?Sized> {
     pub(crate) backend: Arc<B>,
     pub(crate) id: ReservationId,

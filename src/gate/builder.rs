@@ -125,8 +125,8 @@ impl<S> GateBuilder<S> {
 
     /// Sets a callback for each record that could not be kept. It runs where the record was made,
     /// also when a permit is dropped: it must not panic.
-    pub fn on_audit_error(mut self, hear: impl Fn(&AuditRecord, &AuditError) + Send + Sync + 'static) -> Self {
-        self.recorder.on_error = Some(Box::new(hear));
+    pub fn on_audit_error(mut self, callback: impl Fn(&AuditRecord, &AuditError) + Send + Sync + 'static) -> Self {
+        self.recorder.on_error = Some(Box::new(callback));
         self
     }
 

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::shadow::{Hear, Ledger};
+use super::shadow::{Ledger, OnDifference};
 use crate::approval::signed::ApprovalKeys;
 use crate::approval::{Answer as ApprovalAnswer, ApprovalError, ApprovalStore, AsyncApprovalStore, Claim, InProcess};
 use crate::audit::Recorder;
@@ -99,7 +99,7 @@ impl Approvals {
 /// A candidate that runs in the shadow of the policy in force.
 pub(super) struct ShadowRun {
     pub(super) candidate: Arc<InForce<Arc<dyn CounterStore>>>,
-    pub(super) hear: Option<Box<Hear>>,
+    pub(super) on_difference: Option<Box<OnDifference>>,
     pub(super) ledger: Ledger,
 }
 

@@ -1,17 +1,22 @@
-//! A policy tried out beside the one in force: it decides nothing, and counts apart.
+//! Shadow mode: a candidate policy runs beside the one in force, decides nothing, and counts
+//! separately.
 //!
-//! [`Gate::start_shadow`](crate::Gate::start_shadow) has a [`Shadow`] judge every call that the gate decides, at the same instant, with
-//! counters of its own. Where the two come to different ends, the host hears of a [`Difference`], and a [`Report`] adds them up.
+//! [`Gate::start_shadow`](crate::Gate::start_shadow) lets a [`Shadow`] decide every call that the
+//! gate decides, at the same instant and with its own counters. If the two differ, the host
+//! receives a [`Difference`], and a [`Report`] adds the differences up.
 //!
-//! A candidate never changes a decision, nor what the policy in force counts. It asks nobody for an approval and uses none: where a
-//! call has passed by an approval, the candidate's need for one counts as fulfilled. What it lets pass is charged to its
-//! counters, and given back, settled and ended when the call's permit is; where the gate stops a call that the candidate lets
-//! pass, the charge stays spent. Its store may fail, and its store or who hears of differences may panic: that is one difference more, or
-//! nothing, where panics unwind. Its counters begin empty: right after the start, it may let pass what the policy in force stops.
+//! A candidate never changes a decision, nor what the policy in force counts. It neither requests
+//! nor uses approvals: if a call passed by an approval, the candidate treats its own requirement as
+//! met. A call that the candidate allows is charged to its counters, and released, settled and
+//! ended together with the real call; if the gate stops that call, the charge stays spent. If the
+//! candidate's store fails or panics, that counts as one more difference; if the callback for
+//! differences panics, the panic is caught (where panics unwind). The candidate's counters begin
+//! empty: right after the start it may allow calls that the policy in force stops.
 //!
-//! Calls are decided before the candidate looks at them, but [`Gate::check`](crate::Gate::check) returns after that: a candidate takes
-//! about as long as a decision does. Its counters are in the process, also where those of the gate are across a network; each
-//! process tries the candidate out on the calls that it decides itself.
+//! The gate decides a call before the candidate sees it, but [`Gate::check`](crate::Gate::check)
+//! returns after that. The candidate takes about as long as a decision does. Its counters are in
+//! the process, even if those of the gate are across a network: each process tests the candidate on
+//! the calls that it decides itself.
 
 mod run;
 
@@ -27,13 +32,13 @@ use crate::audit::AuditRecord;
 use crate::policy::{Digest, Policy};
 use crate::store::{CounterStore, MemoryStore};
 
-/// How many kinds of difference and rules are told apart in a report; the rest is counted together.
-const KEYS: usize = 1024;
+/// The most pairs of kind and rule that a report counts separately.
+const MAX_REPORT_ROWS: usize = 1024;
 
-/// Who hears of differences.
-pub(crate) type Hear = dyn Fn(&Difference) + Send + Sync;
+/// The callback for differences.
+pub(crate) type OnDifference = dyn Fn(&Difference) + Send + Sync;
 
-/// A policy to try out, with counters of its own.
+/// A candidate policy with its own counters.
 ///
 /// ```
 /// use serde_json::json;
@@ -56,27 +61,29 @@ pub(crate) type Hear = dyn Fn(&Difference) + Send + Sync;
 /// assert_eq!((report.agreed(), report.differed()), (1, 1));
 /// # Ok::<(), toolgate::PolicyError>(())
 /// ```
-#[must_use = "a candidate does nothing until a gate tries it out"]
+#[must_use = "a candidate does nothing until a gate starts it"]
 pub struct Shadow {
     pub(crate) policy: Policy,
     pub(crate) store: Arc<dyn CounterStore>,
-    pub(crate) hear: Option<Box<Hear>>,
+    pub(crate) on_difference: Option<Box<OnDifference>>,
 }
 
 impl Shadow {
-    /// A candidate with counters in memory.
+    /// Creates a candidate with counters in memory.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, store: Arc::new(MemoryStore::new()), hear: None }
+        Self { policy, store: Arc::new(MemoryStore::new()), on_difference: None }
     }
 
-    /// Counts elsewhere. The store must be no gate's: in one that is shared, the candidate would take room from real calls.
+    /// Sets the store of its counters. No gate may use the same store: the candidate would take
+    /// room from real calls.
     pub fn store(self, store: impl CounterStore + 'static) -> Self {
         Self { store: Arc::new(store), ..self }
     }
 
-    /// Hears of each difference, from the thread that decides the call, before the decision is given back: it should not wait.
-    pub fn on_difference(self, hear: impl Fn(&Difference) + Send + Sync + 'static) -> Self {
-        Self { hear: Some(Box::new(hear)), ..self }
+    /// Sets a callback for each difference. It runs on the thread that decides the call, before the
+    /// decision is returned: it should not wait.
+    pub fn on_difference(self, on_difference: impl Fn(&Difference) + Send + Sync + 'static) -> Self {
+        Self { on_difference: Some(Box::new(on_difference)), ..self }
     }
 }
 
@@ -86,23 +93,23 @@ impl fmt::Debug for Shadow {
     }
 }
 
-/// In what a candidate differs.
+/// The way in which a candidate differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::exhaustive_enums, reason = "there is no fifth way for two decisions to be")]
+#[expect(clippy::exhaustive_enums, reason = "two decisions can differ in no other way")]
 pub enum DifferenceKind {
-    /// It would let a call pass that was stopped.
+    /// The candidate would allow a call that was stopped.
     Loosened,
-    /// It would stop a call that was let pass: deny it, limit it, or ask a person.
+    /// The candidate would stop a call that was allowed: deny it, limit it, or require an approval.
     Tightened,
-    /// Both stop the call, but by other decisions or rules.
+    /// Both stop the call, but by different decisions or rules.
     Changed,
-    /// The candidate's counters could not tell, whatever was decided.
+    /// The candidate's store failed, whatever was decided.
     Errored,
 }
 
 impl DifferenceKind {
-    /// `passes`, `stops`, `otherwise` or `fails`.
+    /// Returns `loosened`, `tightened`, `changed` or `errored`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loosened => "loosened",
@@ -119,7 +126,7 @@ impl fmt::Display for DifferenceKind {
     }
 }
 
-/// A call that a candidate would have decided otherwise.
+/// A call that a candidate would have decided differently.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Difference {
@@ -133,23 +140,23 @@ impl Difference {
         Self { kind, in_force, candidate }
     }
 
-    /// In what it differs.
+    /// Returns the kind of the difference.
     pub fn kind(&self) -> DifferenceKind {
         self.kind
     }
 
-    /// What was decided, as it is [recorded](crate::audit).
+    /// Returns the decision, as it is [recorded](crate::audit).
     pub fn in_force(&self) -> &AuditRecord {
         &self.in_force
     }
 
-    /// What the candidate would have decided, of the same call at the same instant, under the same id.
+    /// Returns the candidate's decision on the same call at the same instant, with the same id.
     pub fn candidate(&self) -> &AuditRecord {
         &self.candidate
     }
 
-    /// The rule that makes the difference: of the policy in force for what the candidate lets pass, else of the candidate. The
-    /// code, where there is no rule.
+    /// Returns the rule that makes the difference: the one of the policy in force if the candidate
+    /// allows the call, else the candidate's. Without a rule, returns the code.
     pub fn rule(&self) -> &str {
         let side = match self.kind {
             DifferenceKind::Loosened => &self.in_force,
@@ -159,9 +166,9 @@ impl Difference {
     }
 }
 
-/// How a trial stands.
+/// The agreements and differences of a candidate so far.
 ///
-/// Serialised, each of its `rules` has the `kind` of the difference, the `rule` and the `count`.
+/// Serialised, each entry of `rules` has the `kind` of the difference, the `rule` and the `count`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     policy: Digest,
@@ -181,39 +188,40 @@ fn each_rule<S: Serializer>(rules: &[(DifferenceKind, Box<str>, u64)], serialize
     serializer.collect_seq(rules.iter().map(|(kind, rule, count)| Line { kind: *kind, rule, count: *count }))
 }
 
-/// For a person: how many calls, and a line for each rule.
+/// Writes a summary for people: the numbers of calls, and a line for each rule.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { policy, agreed, differed, rules } = self;
-        writeln!(f, "{agreed} calls decided alike, {differed} not, by candidate {policy}")?;
+        writeln!(f, "{agreed} calls decided alike, {differed} differently, by candidate {policy}")?;
         rules.iter().try_for_each(|(kind, rule, count)| writeln!(f, "{count:>9}  {kind:<9}  {rule}"))
     }
 }
 
 impl Report {
-    /// The candidate.
+    /// Returns the digest of the candidate.
     pub fn policy(&self) -> Digest {
         self.policy
     }
 
-    /// How many calls were decided alike.
+    /// Returns the number of calls that both decided alike.
     pub fn agreed(&self) -> u64 {
         self.agreed
     }
 
-    /// How many calls were not.
+    /// Returns the number of calls that the two decided differently.
     pub fn differed(&self) -> u64 {
         self.differed
     }
 
-    /// How many calls differed in each way by each [rule](Difference::rule), in order: the first 1024 of them that came up. What is
-    /// missing to [`differed`](Self::differed) is of others.
+    /// Returns the number of differences of each kind by each [rule](Difference::rule), in order,
+    /// for the first 1024 pairs of kind and rule. The rest up to [`differed`](Self::differed) is
+    /// due to others.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = (DifferenceKind, &str, u64)> {
         self.rules.iter().map(|(kind, rule, count)| (*kind, &**rule, *count))
     }
 }
 
-/// What a trial adds up.
+/// The running totals of a candidate.
 pub(crate) struct Ledger {
     policy: Digest,
     agreed: AtomicU64,
@@ -239,7 +247,7 @@ impl Ledger {
         let mut differences = self.differences.lock();
         differences.count = differences.count.saturating_add(1);
         let key = (difference.kind, difference.rule().into());
-        let is_full = differences.rules.len() >= KEYS;
+        let is_full = differences.rules.len() >= MAX_REPORT_ROWS;
         match differences.rules.get_mut(&key) {
             Some(count) => *count = count.saturating_add(1),
             None if is_full => {}

@@ -18,7 +18,7 @@ use crate::time::Clock;
 
 impl ShadowRun {
     fn new(candidate: Shadow, clock: Arc<dyn Clock>) -> Self {
-        let Shadow { policy, store, hear } = candidate;
+        let Shadow { policy, store, on_difference } = candidate;
         let ledger = Ledger::new(policy.digest());
         let parts = Arc::new(Parts {
             store,
@@ -29,7 +29,7 @@ impl ShadowRun {
             pass_uncounted: Box::default(),
             recorder: Recorder::default(),
         });
-        Self { candidate: Arc::new(InForce::new(Some(&policy), None, &parts)), hear, ledger }
+        Self { candidate: Arc::new(InForce::new(Some(&policy), None, &parts)), on_difference, ledger }
     }
 
     /// Decides a call under the candidate, and compares the result with the gate's decision. If the
@@ -65,8 +65,8 @@ impl ShadowRun {
                 let shadow = AuditRecord::of_decision(call, id, now, false, policy, &candidate);
                 let difference = Difference::new(kind, recorded.clone(), shadow);
                 self.ledger.differ(&difference);
-                if let Some(hear) = &self.hear {
-                    catch_panic(|| hear(&difference));
+                if let Some(on_difference) = &self.on_difference {
+                    catch_panic(|| on_difference(&difference));
                 }
             }
             _ => self.ledger.agree(),

@@ -221,7 +221,7 @@ proptest! {
                     prop_assert_eq!(log.head().records(), before.records() + 1);
                 }
             }
-            Err(error) => prop_assert!(matches!(error, AuditError::NoLog) && before.is_err(), "{error:?} {before:?}"),
+            Err(error) => prop_assert!(matches!(error, AuditError::NotALog) && before.is_err(), "{error:?} {before:?}"),
         }
     }
 
@@ -341,7 +341,7 @@ fn only_an_intact_log_is_continued() {
     for bytes in [b"some text\n".to_vec(), changed, foreign, b"\n\n".to_vec(), vec![b'x'; 100_000]] {
         let file = LogFile::new();
         file.push(&bytes);
-        assert!(matches!(JsonLines::append(&file.0), Err(AuditError::NoLog)));
+        assert!(matches!(JsonLines::append(&file.0), Err(AuditError::NotALog)));
         assert_eq!(file.read(), bytes, "the file is unchanged");
     }
     // A machine that stopped can leave zeros at the end.

@@ -92,7 +92,7 @@ fn differences_are_reported_by_kind_and_rule() {
     ];
     assert_eq!(rules, counted);
     let shown = report.to_string();
-    assert!(shown.starts_with("2 calls decided alike, 6 not, by candidate "), "{shown}");
+    assert!(shown.starts_with("2 calls decided alike, 6 differently, by candidate "), "{shown}");
     assert!(shown.ends_with("\n        1  changed    /tools/moved/require/0\n"), "{shown}");
     let written = serde_json::to_value(&report).unwrap();
     assert_eq!(written["rules"][0], json!({ "kind": "loosened", "rule": "/tools/full/limits/0", "count": 2 }));
