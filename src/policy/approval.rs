@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use super::evaluate::Evaluation;
-use crate::call::ToolCall;
 use crate::call::path::Path;
 
 /// How long an approval holds where `approval` does not say.
-const DEFAULT_TTL: Duration = Duration::from_secs(600);
+pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(600);
 
 /// `approval` of one rules object.
 #[derive(Default)]
@@ -40,26 +38,4 @@ pub(crate) struct Terms<'p> {
     pub(crate) min_approvers: u32,
     /// What is bound in place of all arguments: all that any object names.
     pub(crate) bind: Option<Vec<&'p Binding>>,
-}
-
-impl<'p> Evaluation<'p> {
-    /// The terms on which the call may be approved.
-    pub(crate) fn terms(&self, call: &ToolCall<'_>) -> Terms<'p> {
-        let mut ttl: Option<Duration> = None;
-        let mut terms = Terms { ttl: DEFAULT_TTL, approvers: Vec::new(), min_approvers: 1, bind: None };
-        let mut binds_all = false;
-        self.each_approving(call, |approving| {
-            let own = approving.ttl.map_or(DEFAULT_TTL, |seconds| Duration::from_secs(seconds.into()));
-            ttl = Some(ttl.map_or(own, |known| known.min(own)));
-            terms.approvers.extend(approving.approvers.as_deref());
-            terms.min_approvers = terms.min_approvers.max(approving.min_approvers.unwrap_or(1));
-            match &approving.bind {
-                Some(bind) => terms.bind.get_or_insert_default().extend(bind),
-                None => binds_all = true,
-            }
-        });
-        terms.ttl = ttl.unwrap_or(DEFAULT_TTL);
-        terms.bind = terms.bind.filter(|_| !binds_all);
-        terms
-    }
 }

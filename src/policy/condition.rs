@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::expression::Expression;
-use super::text::{Directories, Hosts, Needle};
+use super::text::{Affix, Directories, Hosts, Needle};
 use crate::call::path::{Datum, Facts, Found, Path, Visit};
 use crate::json::number::Exact;
 
@@ -170,12 +170,6 @@ impl Order {
             Self::GreaterOrEqual => order.is_ge(),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Affix {
-    Start,
-    End,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

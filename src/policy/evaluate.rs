@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use super::Policy;
-use super::approval::Approving;
+use super::approval::{Approving, DEFAULT_TTL, Terms};
 use super::code::Code;
 use super::compiled::{Action, Compiled, DefaultEffect, Rule, RuleRef, Rules, Section};
 use super::condition::{Condition, Stance, Truth};
@@ -201,6 +202,26 @@ impl<'p> Evaluation<'p> {
             rules.approval.as_deref().map(&mut visit);
             None::<()>
         });
+    }
+
+    /// The terms on which the call may be approved.
+    pub(crate) fn terms(&self, call: &ToolCall<'_>) -> Terms<'p> {
+        let mut ttl: Option<Duration> = None;
+        let mut terms = Terms { ttl: DEFAULT_TTL, approvers: Vec::new(), min_approvers: 1, bind: None };
+        let mut binds_all = false;
+        self.each_approving(call, |approving| {
+            let own = approving.ttl.map_or(DEFAULT_TTL, |seconds| Duration::from_secs(seconds.into()));
+            ttl = Some(ttl.map_or(own, |known| known.min(own)));
+            terms.approvers.extend(approving.approvers.as_deref());
+            terms.min_approvers = terms.min_approvers.max(approving.min_approvers.unwrap_or(1));
+            match &approving.bind {
+                Some(bind) => terms.bind.get_or_insert_default().extend(bind),
+                None => binds_all = true,
+            }
+        });
+        terms.ttl = ttl.unwrap_or(DEFAULT_TTL);
+        terms.bind = terms.bind.filter(|_| !binds_all);
+        terms
     }
 
     /// Adds to `plan`, an empty one, what the call costs in all limits that apply. (A plan is large: it is filled where it

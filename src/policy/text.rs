@@ -3,7 +3,12 @@
 use regex::{Regex, RegexBuilder};
 use url::{Host, Url};
 
-use super::condition::Affix;
+/// The end of a text at which a needle is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Affix {
+    Start,
+    End,
+}
 
 /// A text to look for.
 #[derive(Debug)]

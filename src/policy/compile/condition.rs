@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::super::condition::{Affix, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
+use super::super::condition::{Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
 use super::super::document::{COMPARISON, CONDITION, GROUPS, OPERATORS, Operator, TYPES, Takes};
 use super::super::error::IssueCode;
-use super::super::text::{Directories, Hosts, Needle};
+use super::super::text::{Affix, Directories, Hosts, Needle};
 use crate::json::number::Exact;
 use crate::json::{Json, Node};
 use crate::policy::read::suggest::{Want, nearest, retype};

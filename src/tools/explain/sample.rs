@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::call::path::{Datum, Facts, Found};
 use crate::json::number::Exact;
-use crate::policy::condition::{Affix, Check, Operand, Order, Test, Types};
+use crate::policy::condition::{Check, Operand, Order, Test, Types};
+use crate::policy::text::Affix;
 
 /// How many values of a list are tried.
 const FEW: usize = 8;
