@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::call::identity::Identity;
 use crate::json::hex::{Hex, bytes_of_hex};
+use crate::json::inline::InlineBytes;
 use crate::json::number::Exact;
 
 /// Whom a counter counts: the values of its scope's parts, in an encoding that is injective. No two different lists of
@@ -20,7 +21,7 @@ use crate::json::number::Exact;
 /// The parts come from callers and may be any text; a store must treat them as opaque bytes. There are at most 128 of them: in
 /// place of more stands their SHA-256, so that nobody fills a store with long names.
 pub struct Subject {
-    bytes: Bytes,
+    bytes: InlineBytes<46>,
     /// Of one that is used again and again: its [hash](Self::hash_code).
     hash: Option<NonZeroU64>,
 }
@@ -35,25 +36,10 @@ impl Clone for Subject {
     /// Written where it stays: one that is made and then moved is waited for.
     #[inline]
     fn clone_from(&mut self, from: &Self) {
-        match (&mut self.bytes, &from.bytes) {
-            (Bytes::Short { length: to_length, bytes: to }, Bytes::Short { length, bytes }) => {
-                (*to_length, *to) = (*length, *bytes);
-            }
-            (to, from) => *to = from.clone(),
-        }
+        self.bytes.clone_from(&from.bytes);
         self.hash = from.hash;
     }
 }
-
-/// A buffer of its own, because one is filled for each call: a general one took a third of the time of a plan.
-#[derive(Clone)]
-enum Bytes {
-    Short { length: u8, bytes: [u8; SHORT] },
-    Long(Vec<u8>),
-}
-
-/// So many bytes stay out of the heap.
-const SHORT: usize = 46;
 
 /// What a part of a subject is: its first byte.
 #[derive(Clone, Copy)]
@@ -108,9 +94,7 @@ impl Subject {
 
     /// A subject from the bytes that another one had.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
-        let mut subject = Self::default();
-        subject.extend([], bytes);
-        subject
+        Self { bytes: bytes.into(), hash: None }
     }
 
     #[inline]
@@ -148,7 +132,7 @@ impl Subject {
     /// Brings the encoding down to at most [`SUBJECT_BYTES`], after the last part.
     #[inline]
     pub(crate) fn bound(&mut self) {
-        if let Bytes::Long(bytes) = &self.bytes
+        if let InlineBytes::Long(bytes) = &self.bytes
             && bytes.len() > SUBJECT_BYTES
         {
             let digest = Sha256::digest(bytes);
@@ -160,63 +144,19 @@ impl Subject {
     #[inline]
     fn push(&mut self, tag: Tag, part: &[u8]) {
         match u8::try_from(part.len()) {
-            Ok(length) if length < LONG => self.extend([tag as u8, length], part),
+            Ok(length) if length < LONG => self.bytes.extend([tag as u8, length], part),
             _ => {
-                self.extend([tag as u8, LONG], &(part.len() as u64).to_le_bytes());
-                self.extend([], part);
+                self.bytes.extend([tag as u8, LONG], &(part.len() as u64).to_le_bytes());
+                self.bytes.extend([], part);
             }
         }
-    }
-
-    #[inline]
-    fn extend<const HEAD: usize>(&mut self, head: [u8; HEAD], part: &[u8]) {
-        if let Bytes::Short { length, bytes } = &mut self.bytes {
-            let before = usize::from(*length);
-            let after = before + HEAD + part.len();
-            let space = bytes.get_mut(before..after).and_then(|space| space.split_first_chunk_mut::<HEAD>());
-            if let (Some((to_head, to_part)), Ok(after)) = (space, u8::try_from(after)) {
-                *to_head = head;
-                to_part.copy_from_slice(part);
-                *length = after;
-                return;
-            }
-        }
-        self.extend_on_heap(&head, part);
-    }
-
-    #[cold]
-    fn extend_on_heap(&mut self, head: &[u8], part: &[u8]) {
-        let mut bytes = match std::mem::take(&mut self.bytes) {
-            Bytes::Long(bytes) => bytes,
-            short @ Bytes::Short { .. } => short.as_slice().to_vec(),
-        };
-        bytes.extend_from_slice(head);
-        bytes.extend_from_slice(part);
-        self.bytes = Bytes::Long(bytes);
-    }
-}
-
-impl Bytes {
-    #[inline]
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
-            Self::Long(bytes) => bytes,
-        }
-    }
-}
-
-impl Default for Bytes {
-    #[inline]
-    fn default() -> Self {
-        Self::Short { length: 0, bytes: [0; SHORT] }
     }
 }
 
 impl Default for Subject {
     #[inline]
     fn default() -> Self {
-        Self { bytes: Bytes::default(), hash: None }
+        Self { bytes: InlineBytes::default(), hash: None }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod canonical;
 pub(crate) mod hex;
+pub(crate) mod inline;
 pub(crate) mod number;
 pub(crate) mod object;
 mod parse;

@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 
 use serde_json::Number;
 
+use crate::json::inline::InlineBytes;
+
 /// The value of a JSON number: what a 64-bit integer (signed or not) or a double holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Exact {
@@ -33,8 +35,7 @@ impl Exact {
             return Some(Self::Large(integer));
         }
         if *NUMBERS_ARE_TEXT {
-            let short = ShortText::format(format_args!("{number}"));
-            return if short.is_whole { Self::of_text(short.as_str()) } else { Self::of_text(&number.to_string()) };
+            return Self::of_text(ShortText::format(format_args!("{number}")).as_str());
         }
         number.as_f64().filter(|float| float.is_finite()).map(Self::Float)
     }
@@ -123,32 +124,29 @@ fn compare_integer(integer: i128, float: f64) -> Ordering {
 
 static NUMBERS_ARE_TEXT: LazyLock<bool> = LazyLock::new(|| serde_json::from_str::<Number>("1e400").is_ok());
 
-/// A text of at most 32 bytes, written without an allocation.
-pub(crate) struct ShortText {
-    text: [u8; 32],
-    length: usize,
-    /// Nothing was cut off.
-    is_whole: bool,
-}
+/// A text that needs no allocation up to 30 bytes: any `f64`, `u64` or date of JSON is shorter.
+#[derive(Default)]
+pub(crate) struct ShortText(InlineBytes<30>);
 
 impl ShortText {
-    /// What `text` formats to; what does not fit is cut off.
+    /// The text that `text` formats to.
     pub(crate) fn format(text: fmt::Arguments<'_>) -> Self {
-        let mut short = Self { text: [0; 32], length: 0, is_whole: true };
-        short.is_whole = short.write_fmt(text).is_ok();
+        let mut short = Self::default();
+        // Writing to a buffer does not fail.
+        let _ = short.write_fmt(text);
         short
     }
 
     /// The shortest decimal text that reads back as the same double, as JSON has it; of two that are as near, the even one, as in
     /// ECMAScript (`{float:e}` takes the larger one). At most 17 digits, a sign, a point, zeros and an exponent.
     pub(crate) fn of(float: f64) -> Self {
-        let mut short = Self { text: [0; 32], length: 0, is_whole: true };
-        short.is_whole = serde_json::to_writer(&mut short, &float).is_ok();
+        let mut short = Self::default();
+        let _ = serde_json::to_writer(&mut short, &float);
         short
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        self.text.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+        std::str::from_utf8(self.0.as_slice()).unwrap_or_default()
     }
 
     pub(crate) fn decimal(&self) -> Option<Decimal<'_>> {
@@ -158,15 +156,14 @@ impl ShortText {
 
 impl fmt::Write for ShortText {
     fn write_str(&mut self, part: &str) -> fmt::Result {
-        io::Write::write_all(self, part.as_bytes()).map_err(|_| fmt::Error)
+        self.0.extend([], part.as_bytes());
+        Ok(())
     }
 }
 
 impl io::Write for ShortText {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        let end = self.length + part.len();
-        self.text.get_mut(self.length..end).ok_or(io::ErrorKind::StorageFull)?.copy_from_slice(part);
-        self.length = end;
+        self.0.extend([], part);
         Ok(part.len())
     }
 

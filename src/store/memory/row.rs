@@ -5,15 +5,11 @@ use smallvec::SmallVec;
 use super::super::counter::{Counter, Fixed};
 use super::super::{ChargeChange, StoreError, Tally};
 use crate::charge::{Charge, CounterId, Meter};
+use crate::json::inline::InlineBytes;
 use crate::time::Timestamp;
 
-/// The bytes of a subject, in half a cache line. Longer ones are on the heap.
-pub(super) enum Key {
-    Short { length: u8, bytes: [u8; SHORT] },
-    Long(Box<[u8]>),
-}
-
-const SHORT: usize = 30;
+/// The bytes of a subject: half a cache line, and what is longer than 30 bytes on the heap.
+pub(super) type Key = InlineBytes<30>;
 
 /// All counters of one subject, side by side. Most subjects have one (`C` is a [`Cell`]), some a few ([`Cells`]).
 pub(super) struct Row<C> {
@@ -39,27 +35,6 @@ pub(super) enum State {
 // What a live counter takes hangs on these.
 const _: () = assert!(size_of::<Key>() == 32 && size_of::<Cell>() == 40);
 const _: () = assert!(size_of::<Row<Cell>>() == 72 && size_of::<Row<Cells>>() == 160);
-
-impl Key {
-    pub(super) fn new(subject: &[u8]) -> Self {
-        let mut bytes = [0; SHORT];
-        match (bytes.get_mut(..subject.len()), u8::try_from(subject.len())) {
-            (Some(place), Ok(length)) => {
-                place.copy_from_slice(subject);
-                Self::Short { length, bytes }
-            }
-            _ => Self::Long(subject.into()),
-        }
-    }
-
-    #[inline]
-    pub(super) fn subject(&self) -> &[u8] {
-        match self {
-            Self::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
-            Self::Long(bytes) => bytes,
-        }
-    }
-}
 
 impl Cell {
     pub(super) fn new(charge: &Charge) -> Self {

@@ -86,7 +86,7 @@ impl MemoryStore {
             let table = shard.0.lock();
             snapshot.horizon = snapshot.horizon.max(table.horizon().map(Timestamp::unix_micros));
             for (key, cells) in table.rows() {
-                let subject = Subject::of_bytes(key.subject());
+                let subject = Subject::of_bytes(key.as_slice());
                 let kept =
                     |cell: &Cell| Kept { counter: cell.counter, subject: subject.clone(), state: cell.to_counter() };
                 snapshot.counters.extend(cells.iter().map(kept));

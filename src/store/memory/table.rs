@@ -78,7 +78,7 @@ pub(super) fn halves(hash: u64) -> (u32, u32) {
 }
 
 fn hash_of(key: &Key) -> u32 {
-    halves(hash_code(key.subject())).0
+    halves(hash_code(key.as_slice())).0
 }
 
 impl Table {
@@ -95,7 +95,7 @@ impl Table {
             }
             if tag(found.0) == tag(hash) {
                 let at = found.at();
-                if self.key(at).is_some_and(|key| key.subject() == subject.as_bytes()) {
+                if self.key(at).is_some_and(|key| key.as_slice() == subject.as_bytes()) {
                     return Some(at);
                 }
             }
@@ -147,7 +147,7 @@ impl Table {
         let expired = |cells: &[Cell]| reclaim.is_some_and(|now| has_expired(cells, now));
         match self.find(hash, subject) {
             None => {
-                let at = self.push_single(Row { key: Key::new(subject.as_bytes()), cells: cell })?;
+                let at = self.push_single(Row { key: subject.as_bytes().into(), cells: cell })?;
                 self.link(hash, at);
                 Some(0)
             }
@@ -180,7 +180,7 @@ impl Table {
                 }
                 cells.push(cell);
                 reserve_a_little(&mut self.several);
-                self.several.push(Row { key: Key::new(subject.as_bytes()), cells });
+                self.several.push(Row { key: subject.as_bytes().into(), cells });
                 self.link(hash, At::Several(self.several.len() - 1));
                 Some(gone)
             }
