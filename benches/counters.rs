@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 use smallvec::SmallVec;
-use toolgate::charge::{Charges, CounterId, Subject};
+use toolgate::charge::{Charge, CounterId, Subject};
 use toolgate::store::{
     ChargeChange, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, Tally,
 };
@@ -75,7 +75,7 @@ pub(crate) struct Stored {
 pub(crate) struct Request {
     id: ReservationId,
     now: Timestamp,
-    charges: Charges,
+    charges: Vec<Charge>,
 }
 
 impl Request {

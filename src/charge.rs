@@ -116,8 +116,8 @@ pub enum Meter {
     },
 }
 
-/// All charges of one call. Up to four stay out of the heap.
-pub type Charges = SmallVec<[Charge; 4]>;
+/// All charges of one call: up to four without an allocation.
+pub(crate) type Charges = SmallVec<[Charge; 4]>;
 
 /// A span of time: from `start` up to but not including `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

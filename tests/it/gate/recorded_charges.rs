@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 
-use toolgate::charge::{Charges, CounterId, Subject};
+use toolgate::charge::{Charge, CounterId, Subject};
 use toolgate::store::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tally};
 use toolgate::{Gate, Policy, ToolCall};
 
 /// Returns the charges of a call that the policy allows.
-pub(crate) fn charges(policy: Policy, call: &ToolCall<'_>) -> Charges {
+pub(crate) fn charges(policy: Policy, call: &ToolCall<'_>) -> Vec<Charge> {
     let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
     assert!(gate.check(call).is_allowed());
     gate.store().0.lock().unwrap().clone()
@@ -15,7 +15,7 @@ pub(crate) fn charges(policy: Policy, call: &ToolCall<'_>) -> Charges {
 
 /// A store that counts nothing and keeps the charges of the last request.
 #[derive(Default)]
-struct Recorder(Mutex<Charges>);
+struct Recorder(Mutex<Vec<Charge>>);
 
 impl CounterStore for Recorder {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {

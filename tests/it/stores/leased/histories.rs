@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use toolgate::charge::{Charge, Charges, Meter};
+use toolgate::charge::{Charge, Meter};
 use toolgate::store::{
     AsyncCounterStore, CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, Tallies, Tally,
 };
@@ -67,7 +67,7 @@ fn step(nodes: usize, counters: usize) -> impl Strategy<Value = Step> {
     ]
 }
 
-fn charges_of(templates: &[Charge], asked: &Asked, now: i64) -> Charges {
+fn charges_of(templates: &[Charge], asked: &Asked, now: i64) -> Vec<Charge> {
     asked.iter().map(|(counter, amount, max)| charge(&templates[*counter], *amount, *max, now)).collect()
 }
 
@@ -86,7 +86,7 @@ proptest! {
         let node = node(&remote).with_idle(Duration::from_secs(idle));
         let reference = InProcess(MemoryStore::new());
         let mut now = 1_000 * MINUTE;
-        let mut made: Vec<(Charges, Tallies, Tallies)> = Vec::new();
+        let mut made: Vec<(Vec<Charge>, Tallies, Tallies)> = Vec::new();
         for step in steps {
             match step {
                 Step::Call { asked, .. } => {
@@ -156,7 +156,7 @@ proptest! {
         // For each counter and window, the admitted amount, and the part of it beyond the maximum.
         let mut admitted: BTreeMap<(usize, i64), u64> = BTreeMap::new();
         let mut added: BTreeMap<(usize, i64), u64> = BTreeMap::new();
-        let mut made: Vec<(usize, Asked, Charges, Tallies)> = Vec::new();
+        let mut made: Vec<(usize, Asked, Vec<Charge>, Tallies)> = Vec::new();
         for step in steps {
             match step {
                 Step::Call { node, asked } => {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
-use toolgate::charge::{Charge, Charges, CounterId, Meter, Span, Subject};
+use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::{
     Answer, AsyncCounterStore, ChargeChange, CounterStore, LeasedStore, MemoryStore, Outcome, ReservationId,
     ReserveRequest, SettleRequest, StoreError, Tallies, Tally,
@@ -110,7 +110,7 @@ impl AsyncCounterStore for Remote {
 }
 
 /// Returns charges of three fixed windows and a sliding one, for a caller.
-fn templates(caller: &str) -> Charges {
+fn templates(caller: &str) -> Vec<Charge> {
     let limit = |name: &str, more: serde_json::Value| {
         let mut limit = json!({ "counter": name, "window": "minute", "max": 1, "scope": "session" });
         limit.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

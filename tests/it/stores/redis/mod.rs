@@ -89,7 +89,7 @@ fn charges(counters: usize, grant: &str) -> Vec<Charge> {
     let limits: Vec<_> = (0..counters).map(limit).collect();
     let document = json!({ "version": "1", "default": "deny", "tools": { "t": { "limits": limits } } });
     let policy: Policy = document.to_string().parse().unwrap();
-    crate::gate::recorded_charges::charges(policy, &ToolCall::new("t", None::<&Value>).grant(grant)).into_vec()
+    crate::gate::recorded_charges::charges(policy, &ToolCall::new("t", None::<&Value>).grant(grant))
 }
 
 /// Generates reservation ids.
