@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::call::subject::{OwnScope, Subject};
-use crate::call::{Arguments, ToolCall};
+use crate::call::{Arguments, Identity, IdentityValue, ToolCall};
 
 /// Who calls, for as many calls as a session has: the identities, and what else the host knows.
 ///
@@ -48,38 +48,49 @@ impl Caller {
 
     /// The credential under which the caller acts. Here, as for every identity, an empty name is none.
     #[must_use = "a caller is what it is made into"]
-    pub fn grant<'a>(self, grant: impl Into<Option<&'a str>>) -> Self {
-        Self { grant: owned(grant.into()), known: Vec::new(), ..self }
+    pub fn grant<'a>(self, grant: impl Into<IdentityValue<'a>>) -> Self {
+        Self { grant: owned(grant), known: Vec::new(), ..self }
     }
 
     /// The agent session in which the calls are made.
     #[must_use = "a caller is what it is made into"]
-    pub fn session<'a>(self, session: impl Into<Option<&'a str>>) -> Self {
-        Self { session: owned(session.into()), known: Vec::new(), ..self }
+    pub fn session<'a>(self, session: impl Into<IdentityValue<'a>>) -> Self {
+        Self { session: owned(session), known: Vec::new(), ..self }
     }
 
     /// The agent that calls.
     #[must_use = "a caller is what it is made into"]
-    pub fn agent<'a>(self, agent: impl Into<Option<&'a str>>) -> Self {
-        Self { agent: owned(agent.into()), known: Vec::new(), ..self }
+    pub fn agent<'a>(self, agent: impl Into<IdentityValue<'a>>) -> Self {
+        Self { agent: owned(agent), known: Vec::new(), ..self }
     }
 
     /// The person for whom the agent acts.
     #[must_use = "a caller is what it is made into"]
-    pub fn user<'a>(self, user: impl Into<Option<&'a str>>) -> Self {
-        Self { user: owned(user.into()), known: Vec::new(), ..self }
+    pub fn user<'a>(self, user: impl Into<IdentityValue<'a>>) -> Self {
+        Self { user: owned(user), known: Vec::new(), ..self }
     }
 
     /// The server that has the tools.
     #[must_use = "a caller is what it is made into"]
-    pub fn server<'a>(self, server: impl Into<Option<&'a str>>) -> Self {
-        Self { server: owned(server.into()), known: Vec::new(), ..self }
+    pub fn server<'a>(self, server: impl Into<IdentityValue<'a>>) -> Self {
+        Self { server: owned(server), known: Vec::new(), ..self }
     }
 
     /// What else the host knows of all its calls: roles, address, tenant.
     #[must_use = "a caller is what it is made into"]
     pub fn context(self, context: impl Into<Option<Map<String, Value>>>) -> Self {
         Self { context: context.into(), ..self }
+    }
+
+    /// The value of an identity; `None` if it is absent.
+    pub fn identity(&self, identity: Identity) -> Option<&str> {
+        match identity {
+            Identity::Grant => self.grant.as_deref(),
+            Identity::Session => self.session.as_deref(),
+            Identity::Agent => self.agent.as_deref(),
+            Identity::User => self.user.as_deref(),
+            Identity::Server => self.server.as_deref(),
+        }
     }
 
     /// A call of `tool`. Everything is borrowed: making one costs nothing. What differs from call to call can be set on it, at the
@@ -113,14 +124,13 @@ impl Caller {
     }
 }
 
-fn owned(name: Option<&str>) -> Option<Box<str>> {
-    name.filter(|name| !name.is_empty()).map(Into::into)
+fn owned<'a>(value: impl Into<IdentityValue<'a>>) -> Option<Box<str>> {
+    value.into().as_str().map(Into::into)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::identity::Identity;
 
     fn scope(identity: Identity) -> OwnScope {
         OwnScope::of([Some(identity)].into_iter()).unwrap()
@@ -140,6 +150,16 @@ mod tests {
         }
         let context = Map::new();
         assert!(is_ready(&ready.call("t", None::<&Value>).context(&context)), "no identity");
+    }
+
+    #[test]
+    fn a_caller_knows_its_identities() {
+        let (agent, user) = (String::from("a"), Some(String::from("u")));
+        let caller = Caller::new().grant("g").session("").agent(&agent).user(&user).server(None::<&str>);
+        let identities = Identity::ALL.map(|identity| caller.identity(identity));
+        assert_eq!(identities, [Some("g"), None, Some("a"), Some("u"), None]);
+        let call = caller.call("t", None::<&Value>);
+        assert_eq!(Identity::ALL.map(|identity| call.identity(identity)), identities);
     }
 
     #[test]

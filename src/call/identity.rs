@@ -1,6 +1,6 @@
-//! By which names the host knows who is calling what.
+//! The identities of a caller, and their values.
 
-/// One of the names by which the host knows who is calling what.
+/// An identity of a caller, as the host knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a scope of the language each")]
 pub enum Identity {
@@ -28,5 +28,60 @@ impl Identity {
             Self::User => "user",
             Self::Server => "server",
         }
+    }
+}
+
+/// The value of an identity: a borrowed text, or none.
+///
+/// Made from `&str` or `&String`, from an `Option` of either, or from `&Option<String>`. An empty text
+/// counts as none. A `String` is passed by reference, `&name`: a [`ToolCall`](crate::ToolCall) borrows
+/// its identities, and a [`Caller`](crate::Caller) takes the same arguments.
+///
+/// ```
+/// use toolgate::Caller;
+///
+/// let (grant, user) = (String::from("g-42"), Some(String::from("ann")));
+/// let caller = Caller::new().grant(&grant).user(&user).session("s-7").agent(None::<&str>);
+/// # use toolgate::Identity;
+/// # assert_eq!(caller.identity(Identity::User), Some("ann"));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdentityValue<'a>(Option<&'a str>);
+
+impl<'a> IdentityValue<'a> {
+    #[inline]
+    pub(super) fn as_str(self) -> Option<&'a str> {
+        self.0
+    }
+}
+
+impl<'a> From<&'a str> for IdentityValue<'a> {
+    #[inline]
+    fn from(value: &'a str) -> Self {
+        Self(Some(value).filter(|value| !value.is_empty()))
+    }
+}
+
+impl<'a> From<&'a String> for IdentityValue<'a> {
+    #[inline]
+    fn from(value: &'a String) -> Self {
+        value.as_str().into()
+    }
+}
+
+impl<'a, T: ?Sized> From<Option<&'a T>> for IdentityValue<'a>
+where
+    &'a T: Into<IdentityValue<'a>>,
+{
+    #[inline]
+    fn from(value: Option<&'a T>) -> Self {
+        value.map_or(Self(None), Into::into)
+    }
+}
+
+impl<'a> From<&'a Option<String>> for IdentityValue<'a> {
+    #[inline]
+    fn from(value: &'a Option<String>) -> Self {
+        value.as_ref().into()
     }
 }

@@ -10,12 +10,12 @@ use serde_json::{Map, Value};
 use subject::{OwnScope, Subject};
 
 pub use caller::Caller;
-pub use identity::Identity;
+pub use identity::{Identity, IdentityValue};
 
 /// One call of a tool, as a decision sees it. Everything is borrowed: making one costs nothing.
 ///
 /// The arguments come from the agent; all the rest must come from the host, which knows who is calling. An identity
-/// that is empty counts as absent. One in a `String` is handed in by `as_str()`, one in an `Option<String>` by `as_deref()`.
+/// that is empty counts as absent.
 ///
 /// ```
 /// use serde_json::json;
@@ -98,32 +98,32 @@ impl<'a> ToolCall<'a> {
 
     /// The credential under which the caller acts.
     #[must_use = "the call itself is not changed"]
-    pub fn grant(self, grant: impl Into<Option<&'a str>>) -> Self {
-        Self { grant: present(grant.into()), known: &[], ..self }
+    pub fn grant(self, grant: impl Into<IdentityValue<'a>>) -> Self {
+        Self { grant: grant.into().as_str(), known: &[], ..self }
     }
 
     /// The agent session in which the call is made.
     #[must_use = "the call itself is not changed"]
-    pub fn session(self, session: impl Into<Option<&'a str>>) -> Self {
-        Self { session: present(session.into()), known: &[], ..self }
+    pub fn session(self, session: impl Into<IdentityValue<'a>>) -> Self {
+        Self { session: session.into().as_str(), known: &[], ..self }
     }
 
     /// The agent that calls.
     #[must_use = "the call itself is not changed"]
-    pub fn agent(self, agent: impl Into<Option<&'a str>>) -> Self {
-        Self { agent: present(agent.into()), known: &[], ..self }
+    pub fn agent(self, agent: impl Into<IdentityValue<'a>>) -> Self {
+        Self { agent: agent.into().as_str(), known: &[], ..self }
     }
 
     /// The person for whom the agent acts.
     #[must_use = "the call itself is not changed"]
-    pub fn user(self, user: impl Into<Option<&'a str>>) -> Self {
-        Self { user: present(user.into()), known: &[], ..self }
+    pub fn user(self, user: impl Into<IdentityValue<'a>>) -> Self {
+        Self { user: user.into().as_str(), known: &[], ..self }
     }
 
     /// The server that has the tool.
     #[must_use = "the call itself is not changed"]
-    pub fn server(self, server: impl Into<Option<&'a str>>) -> Self {
-        Self { server: present(server.into()), known: &[], ..self }
+    pub fn server(self, server: impl Into<IdentityValue<'a>>) -> Self {
+        Self { server: server.into().as_str(), known: &[], ..self }
     }
 
     /// What else the host knows of the call: roles, address, tenant. Conditions read it as `context`.
@@ -164,7 +164,8 @@ impl<'a> ToolCall<'a> {
         self.context
     }
 
-    pub(crate) fn identity(&self, identity: Identity) -> Option<&'a str> {
+    /// The value of an identity; `None` if it is absent.
+    pub fn identity(&self, identity: Identity) -> Option<&'a str> {
         match identity {
             Identity::Grant => self.grant,
             Identity::Session => self.session,
@@ -173,10 +174,6 @@ impl<'a> ToolCall<'a> {
             Identity::Server => self.server,
         }
     }
-}
-
-fn present(identity: Option<&str>) -> Option<&str> {
-    identity.filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -199,9 +196,28 @@ mod tests {
 
     #[test]
     fn an_empty_identity_is_absent() {
-        let call = ToolCall::new("t", None::<&Value>).grant("g").user("").session(None);
+        let call = ToolCall::new("t", None::<&Value>).grant("g").user("").session(None::<&str>);
         assert_eq!(call.identity(Identity::Grant), Some("g"));
         assert_eq!(call.identity(Identity::User), None);
         assert_eq!(call.identity(Identity::Session), None);
+    }
+
+    #[test]
+    fn identities_are_borrowed_in_every_form() {
+        let (name, none, empty) = (String::from("ann"), None::<String>, Some(String::new()));
+        let some = Some(name.clone());
+        for call in [
+            ToolCall::new("t", None::<&Value>).user("ann"),
+            ToolCall::new("t", None::<&Value>).user(&name),
+            ToolCall::new("t", None::<&Value>).user(Some("ann")),
+            ToolCall::new("t", None::<&Value>).user(Some(&name)),
+            ToolCall::new("t", None::<&Value>).user(some.as_deref()),
+            ToolCall::new("t", None::<&Value>).user(&some),
+        ] {
+            assert_eq!(call.identity(Identity::User), Some("ann"));
+            for absent in [call.user(&none), call.user(&empty), call.user(none.as_ref()), call.user(Some(""))] {
+                assert_eq!(absent.identity(Identity::User), None);
+            }
+        }
     }
 }

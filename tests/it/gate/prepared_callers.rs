@@ -84,7 +84,7 @@ fn callers_that_differ_in_a_scope_are_counted_separately() {
         let as_another = ann.call("t", &arguments).user("cleo");
         assert_eq!(gate.check(&as_another).as_str(), "allow", "{scope}");
         assert_eq!(
-            gate.check(&ann.call("t", &arguments).user(None)).code().unwrap().as_str(),
+            gate.check(&ann.call("t", &arguments).user(None::<&str>)).code().unwrap().as_str(),
             "scope_missing",
             "{scope}"
         );

@@ -156,7 +156,7 @@ fn a_signed_approval_is_for_one_call() {
     let (other_to, elsewhere) = (json!({ "to": "y", "n": 10 }), json!({ "to": "x", "n": "10" }));
     for other in [
         call(&ten).session("t"),
-        call(&ten).session(None),
+        call(&ten).session(None::<&str>),
         call(&ten).grant("h"),
         call(&ten).user("u"),
         call(&ten).server("v"),
