@@ -25,9 +25,7 @@ pub use amount::{Amount, AmountError, Total};
 pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};
 pub use audit::{AuditError, AuditRecord, AuditSink};
 pub use call::{Arguments, Caller, Identity, IdentityValue, ToolCall};
-pub use decision::{
-    ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, SettleError,
-};
+pub use decision::{ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, SettleError};
 pub use gate::{FirstRefusal, Gate, GateBuilder, shadow};
 pub use grants::{Access, Grant, GrantError, Grants};
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};

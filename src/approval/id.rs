@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::json::hex::{Hex, unhex};
+use crate::json::hex::{Hex, decode_hex};
 
 /// A SHA-256 over all that an approval is bound to: tool, server, arguments, grant, session, agent, user and policy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +79,7 @@ impl FromStr for ApprovalId {
 
     fn from_str(text: &str) -> Result<Self, ParseApprovalIdError> {
         let (digits, number) = text.split_once('-').ok_or(ParseApprovalIdError)?;
-        let bytes = unhex(digits).and_then(|bytes| bytes.try_into().ok()).ok_or(ParseApprovalIdError)?;
+        let bytes = decode_hex(digits).and_then(|bytes| bytes.try_into().ok()).ok_or(ParseApprovalIdError)?;
         let number = u64::from_str_radix(number, 16).map_err(|_| ParseApprovalIdError)?;
         let id = Self { digest: CallDigest(bytes), number };
         if id.to_string() == text { Ok(id) } else { Err(ParseApprovalIdError) }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::record::AuditRecord;
-use crate::json::hex::{Hex, undigest};
+use crate::json::hex::{Hex, parse_digest};
 use crate::json::object::Object;
 
 /// The greatest length of a line. A record is far shorter unless it has the states of very many
@@ -97,7 +97,7 @@ impl FromStr for ChainHead {
     fn from_str(text: &str) -> Result<Self, ParseHeadError> {
         let (records, digits) = text.split_once('-').ok_or(ParseHeadError)?;
         let records = records.parse().map_err(|_| ParseHeadError)?;
-        let head = Self { records, hash: undigest(digits).ok_or(ParseHeadError)? };
+        let head = Self { records, hash: parse_digest(digits).ok_or(ParseHeadError)? };
         if head.to_string() == text { Ok(head) } else { Err(ParseHeadError) }
     }
 }
@@ -126,14 +126,14 @@ impl Line {
     pub(super) fn read(text: &[u8]) -> Result<Self, Fault> {
         let text = std::str::from_utf8(text).map_err(|_| Fault::Unreadable)?;
         let written: Written = serde_json::from_str(text).map_err(|_| Fault::Unreadable)?;
-        let hash = undigest(&written.hash).ok_or(Fault::Unreadable)?;
+        let hash = parse_digest(&written.hash).ok_or(Fault::Unreadable)?;
         let end = format!("{HASH}{}{END}", written.hash);
         let hashed = text.strip_suffix(&end).ok_or(Fault::Unreadable)?;
         if Sha256::digest(hashed.as_bytes())[..] != hash {
             return Err(Fault::Changed);
         }
-        let torn = written.torn.map(|torn| undigest(&torn).ok_or(Fault::Unreadable)).transpose()?;
-        let prev = undigest(&written.prev).ok_or(Fault::Unreadable)?;
+        let torn = written.torn.map(|torn| parse_digest(&torn).ok_or(Fault::Unreadable)).transpose()?;
+        let prev = parse_digest(&written.prev).ok_or(Fault::Unreadable)?;
         Ok(Self { head: ChainHead { records: written.seq, hash }, prev, torn, record: written.record.0 })
     }
 }

@@ -12,7 +12,7 @@ use crate::approval::ApprovalId;
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::decision::limit_state::LimitState;
-use crate::json::hex::{Hex, unhex};
+use crate::json::hex::{Hex, decode_hex};
 use crate::policy::{Code, Digest};
 use crate::time::Timestamp;
 
@@ -114,7 +114,7 @@ impl fmt::Debug for DecisionId {
 
 impl CanonicalText for DecisionId {
     fn read(text: &str) -> Option<Self> {
-        Some(Self(u128::from_be_bytes(unhex(text)?.try_into().ok()?)))
+        Some(Self(u128::from_be_bytes(decode_hex(text)?.try_into().ok()?)))
     }
 }
 
@@ -241,7 +241,7 @@ impl fmt::Debug for ArgumentsDigest {
 
 impl CanonicalText for ArgumentsDigest {
     fn read(text: &str) -> Option<Self> {
-        crate::json::hex::undigest(text).map(Self)
+        crate::json::hex::parse_digest(text).map(Self)
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::amount::{Amount, Total};
 use crate::approval::ApprovalId;
 use crate::decision::limit_state::LimitState;
-use crate::json::hex::undigest;
+use crate::json::hex::parse_digest;
 use crate::policy::Digest;
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
@@ -138,7 +138,7 @@ impl CanonicalText for Amount {
 
 impl CanonicalText for Digest {
     fn read(text: &str) -> Option<Self> {
-        undigest(text).map(Self::new)
+        parse_digest(text).map(Self::new)
     }
 }
 

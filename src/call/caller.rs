@@ -38,7 +38,7 @@ pub struct Caller {
 }
 
 /// For so many different scopes a caller is made ready: each takes 64 bytes, and a policy may have thousands.
-const MOST: usize = 16;
+const MAX_PREPARED_SCOPES: usize = 16;
 
 impl Caller {
     /// A caller of whom nothing is known yet.
@@ -113,7 +113,7 @@ impl Caller {
         // Any of its calls tells whom they count.
         let call = self.call("", None::<&Value>);
         for scope in scopes {
-            if known.len() < MOST
+            if known.len() < MAX_PREPARED_SCOPES
                 && known.iter().all(|(other, _)| *other != scope)
                 && let Some(subject) = scope.subject(|identity| call.identity(identity))
             {
@@ -177,6 +177,6 @@ mod tests {
         assert_eq!(caller.known.len(), 10, "each once");
         let pairs = Identity::ALL.into_iter().flat_map(|a| Identity::ALL.map(|b| [Some(a), Some(b)].into_iter()));
         let all = Caller::new().grant("g").session("s").agent("a").user("u").server("m");
-        assert_eq!(all.ready_for(pairs.filter_map(OwnScope::of)).known.len(), MOST);
+        assert_eq!(all.ready_for(pairs.filter_map(OwnScope::of)).known.len(), MAX_PREPARED_SCOPES);
     }
 }

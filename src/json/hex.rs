@@ -22,7 +22,7 @@ impl fmt::Display for Hex<'_> {
 }
 
 /// The bytes of a row of digits, small or large.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     let byte = |pair: &[u32]| pair.iter().fold(0, |byte, digit| byte << 4 | u8::try_from(*digit).unwrap_or(0));
     digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(byte).collect())
@@ -30,14 +30,14 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 
 /// The bytes of such a row in a document.
 pub(crate) fn bytes_of_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    let bytes = unhex(&String::deserialize(deserializer)?);
+    let bytes = decode_hex(&String::deserialize(deserializer)?);
     bytes.ok_or_else(|| de::Error::custom("not a row of bytes in hexadecimal digits"))
 }
 
 /// The 32 bytes of a digest, as [`Hex`] writes them and in no other spelling.
-pub(crate) fn undigest(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn parse_digest(text: &str) -> Option<[u8; 32]> {
     let small = text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    unhex(text).filter(|_| small)?.try_into().ok()
+    decode_hex(text).filter(|_| small)?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -49,12 +49,12 @@ mod tests {
         let bytes = [0x00, 0x0f, 0xf0, 0xab];
         assert_eq!(Hex(&bytes).to_string(), "000ff0ab");
         let all: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&Hex(&all).to_string()), Some(all));
-        assert_eq!(unhex("000ff0ab").as_deref(), Some(&bytes[..]));
-        assert_eq!(unhex("000FF0AB").as_deref(), Some(&bytes[..]));
-        assert_eq!(unhex(""), Some(Vec::new()));
+        assert_eq!(decode_hex(&Hex(&all).to_string()), Some(all));
+        assert_eq!(decode_hex("000ff0ab").as_deref(), Some(&bytes[..]));
+        assert_eq!(decode_hex("000FF0AB").as_deref(), Some(&bytes[..]));
+        assert_eq!(decode_hex(""), Some(Vec::new()));
         for wrong in ["0", "0g", "é0", "+1", " 0"] {
-            assert_eq!(unhex(wrong), None, "{wrong}");
+            assert_eq!(decode_hex(wrong), None, "{wrong}");
         }
     }
 }

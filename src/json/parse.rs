@@ -85,13 +85,13 @@ pub(crate) struct Parser<'t> {
     at: usize,
     /// How many arrays and objects may still be opened inside each other.
     depth_left: usize,
-    in_object: Place,
+    next_member: NextMember,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
-    FirstMember,
-    LaterMember,
+enum NextMember {
+    First,
+    Later,
 }
 
 type Parsed<T> = Result<T, SyntaxError>;
@@ -99,7 +99,7 @@ type Parsed<T> = Result<T, SyntaxError>;
 impl<'t> Parser<'t> {
     /// Reads `text`, in which at most `nesting` arrays and objects stand inside each other.
     pub(crate) fn new(text: &'t str, nesting: usize) -> Self {
-        Self { text, at: 0, depth_left: nesting, in_object: Place::LaterMember }
+        Self { text, at: 0, depth_left: nesting, next_member: NextMember::Later }
     }
 
     /// The whole text as one value.
@@ -118,26 +118,26 @@ impl<'t> Parser<'t> {
     /// Steps into an object. Its members are then read by [`Parser::next_key`], each followed by its value.
     pub(crate) fn enter_object(&mut self) -> Parsed<()> {
         self.open()?;
-        self.in_object = Place::FirstMember;
+        self.next_member = NextMember::First;
         Ok(())
     }
 
     /// The next key of the object and where it begins; after the last one steps out of it and gives `None`.
     pub(crate) fn next_key(&mut self) -> Parsed<Option<(usize, Cow<'t, str>)>> {
-        let place = std::mem::replace(&mut self.in_object, Place::LaterMember);
+        let next = std::mem::replace(&mut self.next_member, NextMember::Later);
         match self.peek() {
             Some(b'}') => {
                 self.close();
                 return Ok(None);
             }
-            Some(b',') if place == Place::LaterMember => {
+            Some(b',') if next == NextMember::Later => {
                 let comma = self.at;
                 self.at += 1;
                 if self.peek() == Some(b'}') {
                     return Err(SyntaxError { at: comma, what: SyntaxErrorKind::TrailingComma });
                 }
             }
-            _ if place == Place::LaterMember => return Err(self.unexpected(SyntaxErrorKind::ExpectedMemberEnd)),
+            _ if next == NextMember::Later => return Err(self.unexpected(SyntaxErrorKind::ExpectedMemberEnd)),
             _ => {}
         }
         if self.peek() != Some(b'"') {
@@ -412,8 +412,8 @@ impl<'t> Node<'t> {
 
 /// Calls `found` for each member whose key stood before in the same object.
 pub(crate) fn each_duplicate<'n, 't>(members: &'n [Member<'t>], mut found: impl FnMut(&'n Member<'t>)) {
-    const FEW: usize = 16;
-    if members.len() <= FEW {
+    const MAX_COMPARED_MEMBERS: usize = 16;
+    if members.len() <= MAX_COMPARED_MEMBERS {
         for (index, member) in members.iter().enumerate() {
             if members.iter().take(index).any(|before| before.key == member.key) {
                 found(member);

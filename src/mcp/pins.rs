@@ -14,7 +14,7 @@ use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::decision::{Denial, Refusal, default_message};
 use crate::json::canonical;
-use crate::json::hex::{Hex, unhex};
+use crate::json::hex::{Hex, decode_hex};
 use crate::policy::{Code, Policy};
 
 /// The definitions of servers' tools as they were first seen, so that a tool which turns into another one under its old name is
@@ -313,7 +313,7 @@ impl Serialize for ToolDigest {
 
 impl<'de> Deserialize<'de> for ToolDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = unhex(&String::deserialize(deserializer)?).and_then(|bytes| bytes.try_into().ok());
+        let bytes = decode_hex(&String::deserialize(deserializer)?).and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| de::Error::custom("a digest is 64 hexadecimal digits"))
     }
 }

@@ -35,14 +35,14 @@ pub struct PolicyError {
 pub struct Issue {
     code: IssueCode,
     pointer: Box<str>,
-    place: Option<Place>,
+    place: Option<Position>,
     message: Box<str>,
     help: Option<Box<str>>,
 }
 
 /// Where in the source text an issue is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct Position {
     line: usize,
     column: usize,
     /// The line's text, or a part of it, and how many characters of it stand before the place.
@@ -85,7 +85,7 @@ impl fmt::Display for PolicyError {
                         f.write_str("  ")?;
                     }
                 }
-                Some(Place { line, column, excerpt, before }) => {
+                Some(Position { line, column, excerpt, before }) => {
                     let number = line.to_string();
                     let margin = " ".repeat(number.len());
                     // Below a character that takes two cells or none the mark may be off; line and column are not.
@@ -181,7 +181,7 @@ struct Shown<'t>(&'t str);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| steers(*c)) {
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe_to_print(*c)) {
             write!(f, "{}{}", rest.get(..at).unwrap_or_default(), c.escape_debug())?;
             rest = rest.get(at + c.len_utf8()..).unwrap_or_default();
         }
@@ -190,7 +190,7 @@ impl fmt::Display for Shown<'_> {
 }
 
 /// Whether a character, written as it is, would end a line, steer a terminal, or turn the direction of the text around it.
-pub(super) fn steers(c: char) -> bool {
+pub(super) fn is_unsafe_to_print(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }
@@ -331,7 +331,7 @@ impl Issues {
     }
 }
 
-fn place(text: &str, (line, line_start): (usize, usize), column: usize, at: usize) -> Place {
+fn place(text: &str, (line, line_start): (usize, usize), column: usize, at: usize) -> Position {
     /// How many characters of a line are shown on either side of the place.
     const SHOWN: usize = 60;
     let head = text.get(line_start..at).unwrap_or_default();
@@ -348,10 +348,12 @@ fn place(text: &str, (line, line_start): (usize, usize), column: usize, at: usiz
         cut(line_end.is_none() && to < tail.len())
     );
     // What steers a terminal or turns the text is shown as a mark.
-    let excerpt: String =
-        excerpt.chars().map(|c| if steers(c) && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    let excerpt: String = excerpt
+        .chars()
+        .map(|c| if is_unsafe_to_print(c) && c != '\t' { char::REPLACEMENT_CHARACTER } else { c })
+        .collect();
     let before = head.chars().count() + cut(from > 0).len();
-    Place { line, column, excerpt: excerpt.into(), before }
+    Position { line, column, excerpt: excerpt.into(), before }
 }
 
 #[cfg(test)]
@@ -388,7 +390,7 @@ mod tests {
         assert_eq!(error.issues()[0].to_string(), format!("unknown_key: /{shown}: `{shown}` ({shown})"));
         let whole = error.to_string();
         assert!(whole.contains(&format!("]: `{shown}`\n  at line 1, column 1, in /{shown}\n")), "{whole}");
-        assert!(whole.chars().all(|c| c == '\n' || !steers(c)), "{whole}");
+        assert!(whole.chars().all(|c| c == '\n' || !is_unsafe_to_print(c)), "{whole}");
     }
 
     #[test]
@@ -400,7 +402,7 @@ mod tests {
         }
         let error = issues.into_error(&text);
         assert_eq!((error.issues().len(), error.omitted()), (KEPT, 5));
-        let Some(Place { excerpt, before, column, .. }) = &error.issues()[0].place else { panic!("a place") };
+        let Some(Position { excerpt, before, column, .. }) = &error.issues()[0].place else { panic!("a place") };
         assert_eq!((*column, excerpt.chars().nth(*before)), (201, Some('!')));
         assert!(excerpt.len() < 140);
     }

@@ -70,7 +70,7 @@ struct ExactName {
 }
 
 /// Up to so many patterns are simply tried in turn.
-const FEW: usize = 8;
+const MAX_UNINDEXED_PATTERNS: usize = 8;
 
 impl Names {
     /// Adds the name or pattern of the next entry. Says no where that exact name is there, or the text of all names is
@@ -123,7 +123,7 @@ impl Names {
         self.patterns.shrink_to_fit();
         let Self { text, hash, exact, .. } = self;
         exact.shrink_to_fit(|name| hash_name(hash, name.of(text)));
-        if self.patterns.len() > FEW {
+        if self.patterns.len() > MAX_UNINDEXED_PATTERNS {
             let patterns = &self.patterns;
             let prefix = |index: &u32| patterns.get(*index as usize).map_or(&[][..], |(_, pattern)| pattern.prefix());
             self.by_prefix = (0..patterns.len()).filter_map(|index| u32::try_from(index).ok()).collect();
@@ -156,7 +156,7 @@ impl Names {
     /// Out of line, so that a policy of plain names does not carry a list about.
     #[inline(never)]
     fn matching_patterns(&self, name: &str, exact: Option<u32>) -> Matching {
-        let (mut few, mut count) = ([0; FEW_MATCHES], 0);
+        let (mut few, mut count) = ([0; INLINE_MATCHES], 0);
         let mut add = |entry| {
             if let Some(slot) = few.get_mut(count) {
                 *slot = entry;
@@ -250,7 +250,7 @@ pub(crate) enum Matching {
     One(u32),
     /// In document order.
     Few {
-        entries: [u32; FEW_MATCHES],
+        entries: [u32; INLINE_MATCHES],
         count: usize,
     },
     Many {
@@ -258,7 +258,7 @@ pub(crate) enum Matching {
     },
 }
 
-const FEW_MATCHES: usize = 6;
+const INLINE_MATCHES: usize = 6;
 
 impl Matching {
     #[inline]

@@ -64,7 +64,8 @@ use sha2::Sha256;
 use super::DecideError;
 use super::ask::Ask;
 use super::record::{Approval, ApprovalState};
-use crate::json::hex::{Hex, unhex};
+
+use crate::json::hex::{Hex, decode_hex};
 use crate::time::Timestamp;
 
 mod payload;
@@ -279,7 +280,7 @@ impl ApprovalKeys {
 
 /// The bytes of hexadecimal digits in their one spelling.
 fn small_digits(digits: &str) -> Option<Vec<u8>> {
-    unhex(digits).filter(|bytes| Hex(bytes).to_string() == digits)
+    decode_hex(digits).filter(|bytes| Hex(bytes).to_string() == digits)
 }
 
 /// A text taken apart: what it is and the key's id, with the points behind them; the id; the rest.

@@ -15,8 +15,11 @@ pub(crate) enum Source {
     Time,
 }
 
-/// Paths with more steps, and lists with more elements made for an index, are not written.
-const MOST: usize = 64;
+/// A path of more steps is not edited.
+const MAX_STEPS: usize = 64;
+
+/// A list is not filled up to an index at or above this.
+const MAX_ELEMENTS: usize = 64;
 
 impl Path {
     pub(crate) fn source(&self) -> Source {
@@ -50,7 +53,7 @@ impl Path {
     /// What stands in the way is replaced; `[*]` goes through every element, and makes one where there is none. Says no where
     /// the path leads nowhere that could be written.
     pub(crate) fn edit(&self, root: &mut Value, to: Option<&Value>) -> bool {
-        self.steps.len() <= MOST && edit(root, &self.steps, to)
+        self.steps.len() <= MAX_STEPS && edit(root, &self.steps, to)
     }
 }
 
@@ -78,7 +81,7 @@ fn edit(value: &mut Value, steps: &[Step], to: Option<&Value>) -> bool {
             value.as_object_mut().is_some_and(|members| edit(members.entry(&**name).or_insert(Value::Null), rest, to))
         }
         Step::Index(index) => {
-            if *index >= MOST {
+            if *index >= MAX_ELEMENTS {
                 return false;
             }
             if !value.is_array() {

@@ -81,21 +81,21 @@ impl Path {
     #[inline]
     pub(crate) fn resolve<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
         let Some(members) = self.members(facts) else { return self.fact(facts) };
-        let mut place = Place::Members(members);
+        let mut reached = Reached::Members(members);
         for step in &self.steps {
-            place = match step_into(place, step) {
-                Ok(value) => Place::Value(value),
+            reached = match step_into(reached, step) {
+                Ok(value) => Reached::Value(value),
                 Err(stopped) => return stopped.into(),
             };
         }
-        place.into()
+        reached.into()
     }
 
     /// Calls `visit` for every value that the path stands for, until it says to stop: one for a path without `[*]`, and
     /// one for each element otherwise. Where an array that `[*]` goes through is absent, the path is, once.
     pub(crate) fn each<'a>(&self, facts: &'a Facts<'a>, visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
         match self.members(facts) {
-            Some(members) => walk(Place::Members(members), &self.steps, visit),
+            Some(members) => walk(Reached::Members(members), &self.steps, visit),
             None => visit(self.fact(facts)),
         }
     }
@@ -127,7 +127,7 @@ impl Path {
 /// How far a path has come. It goes from reference to reference, and the value at its end alone is looked at: a [`Datum`] for each
 /// step takes a fifth more time.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum Reached<'a> {
     Members(&'a Map<String, Value>),
     Value(&'a Value),
 }
@@ -141,11 +141,11 @@ enum Stopped {
 
 /// One step that is not `[*]`.
 #[inline]
-fn step_into<'a>(place: Place<'a>, step: &Step) -> Result<&'a Value, Stopped> {
-    let value = match (step, place) {
-        (Step::Name(name), Place::Members(members) | Place::Value(Value::Object(members))) => member(members, name),
-        (Step::Index(index), Place::Value(Value::Array(elements))) => elements.get(*index),
-        (_, Place::Value(Value::Null)) => None,
+fn step_into<'a>(reached: Reached<'a>, step: &Step) -> Result<&'a Value, Stopped> {
+    let value = match (step, reached) {
+        (Step::Name(name), Reached::Members(members) | Reached::Value(Value::Object(members))) => member(members, name),
+        (Step::Index(index), Reached::Value(Value::Array(elements))) => elements.get(*index),
+        (_, Reached::Value(Value::Null)) => None,
         _ => return Err(Stopped::WrongContainer),
     };
     value.ok_or(Stopped::Absent)
@@ -155,7 +155,7 @@ fn step_into<'a>(place: Place<'a>, step: &Step) -> Result<&'a Value, Stopped> {
 /// another crate switches on `preserve_order`.
 #[inline]
 fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    if members.len() > FEW {
+    if members.len() > MAX_SCANNED_MEMBERS {
         return members.get(name);
     }
     for (known, value) in members {
@@ -167,20 +167,20 @@ fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> 
 }
 
 /// So many members of an object are a few.
-const FEW: usize = 8;
+const MAX_SCANNED_MEMBERS: usize = 8;
 
-fn walk<'a>(mut place: Place<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
+fn walk<'a>(mut reached: Reached<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
     for (index, step) in steps.iter().enumerate() {
         let rest = steps.get(index + 1..).unwrap_or_default();
-        let mut each = |value: &'a Value| walk(Place::Value(value), rest, visit) == Visit::Stop;
-        let stopped = match (step, place) {
-            (Step::Each, Place::Value(Value::Array(elements))) => elements.iter().any(&mut each),
-            (Step::Each, Place::Members(members) | Place::Value(Value::Object(members))) => {
+        let mut each = |value: &'a Value| walk(Reached::Value(value), rest, visit) == Visit::Stop;
+        let stopped = match (step, reached) {
+            (Step::Each, Reached::Value(Value::Array(elements))) => elements.iter().any(&mut each),
+            (Step::Each, Reached::Members(members) | Reached::Value(Value::Object(members))) => {
                 members.values().any(&mut each)
             }
-            _ => match step_into(place, step) {
+            _ => match step_into(reached, step) {
                 Ok(value) => {
-                    place = Place::Value(value);
+                    reached = Reached::Value(value);
                     continue;
                 }
                 Err(stopped) => return visit(stopped.into()),
@@ -188,7 +188,7 @@ fn walk<'a>(mut place: Place<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'
         };
         return if stopped { Visit::Stop } else { Visit::Next };
     }
-    visit(place.into())
+    visit(reached.into())
 }
 
 /// What a path needs to be resolved, besides who calls what and when.
@@ -213,13 +213,13 @@ pub(crate) enum Found<'a> {
     WrongContainer,
 }
 
-impl<'a> From<Place<'a>> for Found<'a> {
+impl<'a> From<Reached<'a>> for Found<'a> {
     #[inline]
-    fn from(place: Place<'a>) -> Self {
-        match place {
-            Place::Value(Value::Null) => Self::Absent,
-            Place::Value(value) => Self::Value(value.into()),
-            Place::Members(members) => Self::Value(Datum::Object(members)),
+    fn from(reached: Reached<'a>) -> Self {
+        match reached {
+            Reached::Value(Value::Null) => Self::Absent,
+            Reached::Value(value) => Self::Value(value.into()),
+            Reached::Members(members) => Self::Value(Datum::Object(members)),
         }
     }
 }
@@ -245,7 +245,7 @@ pub(crate) enum Visit {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Datum<'a> {
     Null,
-    /// Two variants in place of a `bool` inside one: with it, the compiler copies a `Datum` in pieces that stall when they are
+    /// Two variants in reached of a `bool` inside one: with it, the compiler copies a `Datum` in pieces that stall when they are
     /// read as a whole (W2 took a seventh longer).
     False,
     True,

@@ -27,7 +27,7 @@ pub(super) enum Below {
 }
 
 /// Among so many members is the key of a group looked for.
-const FEW: usize = 8;
+const MAX_TRIED_KEYS: usize = 8;
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
     let Json::Object(members) = &node.json else {
@@ -42,7 +42,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
         let has = |key: &str| fields.get(key).is_some();
         // A group with a slip in its key lacks no part of a comparison.
         let could_be = !has("path") && !has("op") && !reader.issues.is_full();
-        let is_group = could_be && members.iter().take(FEW).any(|member| is_almost_group(&member.key));
+        let is_group = could_be && members.iter().take(MAX_TRIED_KEYS).any(|member| is_almost_group(&member.key));
         if !is_group {
             reader.missing(node.at, &COMPARISON, has);
         }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::super::document::{LIMIT, RATE};
 use super::super::error::IssueCode;
 use super::super::pattern::Names;
-use super::sketch::{Parts, Sketch};
+use super::partial_limit::{PartialLimit, Parts};
 use crate::amount::Amount;
 use crate::json::pointer;
 use crate::json::{Json, Node};
@@ -27,7 +27,7 @@ pub(super) struct LimitPlaces {
     /// The counters of a name, more than one only where it is that of several token buckets; and where it stands first.
     by_name: HashMap<Box<str>, (SmallVec<[u32; 1]>, String)>,
     /// The names that stand first in a limit with something wrong in it, and where.
-    broken: HashMap<Box<str>, (Sketch, String)>,
+    broken: HashMap<Box<str>, (PartialLimit, String)>,
 }
 
 struct LimitPlace {
@@ -35,7 +35,7 @@ struct LimitPlace {
     index: Option<usize>,
     at: usize,
     /// What can be told of a limit with something wrong in it: it is not among the limits.
-    sketch: Option<Box<Sketch>>,
+    partial: Option<Box<PartialLimit>>,
 }
 
 impl LimitPlaces {
@@ -106,7 +106,7 @@ impl LimitPlaces {
             }
             let base = reader.pointer.len();
             let mut limits = rules.limits.iter_mut();
-            for LimitPlace { index, at, sketch } in places {
+            for LimitPlace { index, at, partial } in places {
                 reader.pointer.truncate(base);
                 match index {
                     None => reader.pointer.push_str("/rate_limit"),
@@ -115,8 +115,8 @@ impl LimitPlaces {
                         pointer::push_index(&mut reader.pointer, *index);
                     }
                 }
-                match sketch {
-                    Some(sketch) => self.compare(reader, sketch, *at),
+                match partial {
+                    Some(partial) => self.compare(reader, partial, *at),
                     None => limits.by_ref().take(1).for_each(|limit| limit.slot = self.slot(reader, limit, *at)),
                 }
             }
@@ -186,20 +186,20 @@ impl LimitPlaces {
     }
 
     /// Notes what a limit with something wrong in it says otherwise, all the same, than the first one of its counter.
-    fn compare(&mut self, reader: &mut Reader<'_>, sketch: &Sketch, at: usize) {
-        let known = match (self.by_name.get(&sketch.counter), self.broken.get(&sketch.counter)) {
+    fn compare(&mut self, reader: &mut Reader<'_>, partial: &PartialLimit, at: usize) {
+        let known = match (self.by_name.get(&partial.counter), self.broken.get(&partial.counter)) {
             (Some((slots, first)), _) => {
                 let known = slots.first().and_then(|slot| self.counters.get(*slot as usize));
                 known.map(|known| (Parts::of(known), first))
             }
             (None, known) => known.map(|(known, first)| (known.parts(), first)),
         };
-        match known.map(|(known, first)| (known.disagreement(sketch.parts()), first)) {
-            Some((Some(what), first)) => disagrees(reader, at, &sketch.counter, what, first),
+        match known.map(|(known, first)| (known.disagreement(partial.parts()), first)) {
+            Some((Some(what), first)) => disagrees(reader, at, &partial.counter, what, first),
             Some((None, _)) => {}
             None => {
-                let place = (sketch.clone(), reader.pointer.clone());
-                self.broken.insert(sketch.counter.clone(), place);
+                let place = (partial.clone(), reader.pointer.clone());
+                self.broken.insert(partial.counter.clone(), place);
             }
         }
     }
@@ -210,13 +210,13 @@ fn note(
     places: &mut Vec<LimitPlace>,
     index: Option<usize>,
     node: &Node<'_>,
-    read: Result<Limit, Sketch>,
+    read: Result<Limit, PartialLimit>,
 ) -> Option<Limit> {
-    let (limit, sketch) = match read {
+    let (limit, partial) = match read {
         Ok(limit) => (Some(limit), None),
-        Err(sketch) => (None, Some(Box::new(sketch))),
+        Err(partial) => (None, Some(Box::new(partial))),
     };
-    places.push(LimitPlace { index, at: node.at, sketch });
+    places.push(LimitPlace { index, at: node.at, partial });
     limit
 }
 
@@ -233,7 +233,7 @@ fn rules_of<'r>(entries: &'r mut Entries, all_tools: &'r mut Rules, owner: Optio
     }
 }
 
-fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Sketch>> {
+fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, PartialLimit>> {
     let fields = reader.object(node, &LIMIT)?;
     let counter = reader.field(fields, "counter", |reader, node| {
         let name = reader.text(node, "`counter`")?;
@@ -251,7 +251,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Sketc
     let cost = cost(reader, fields);
     let shadow = reader.field(fields, "shadow", |reader, node| reader.boolean(node, "`shadow`"));
     let on_exceed = reader.field(fields, "on_exceed", |reader, node| reader.text(node, "`on_exceed`"));
-    let limit = Sketch { counter: counter?, window, utc_offset, scope, algorithm, max }.limit();
+    let limit = PartialLimit { counter: counter?, window, utc_offset, scope, algorithm, max }.limit();
     Some(limit.map(|limit| Limit {
         // One whose cost is wrong still has a counter that others may disagree with.
         cost: cost.unwrap_or(Cost::Constant(Amount::ONE)),
@@ -261,7 +261,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Sketc
     }))
 }
 
-fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<Result<Limit, Sketch>> {
+fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<Result<Limit, PartialLimit>> {
     let fields = reader.object(node, &RATE)?;
     let max = reader.field(fields, "max", |reader, node| reader.amount(node, "`max`"));
     let window = reader.field(fields, "window", window);
@@ -275,7 +275,7 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<R
         _ => Algorithm::Fixed,
     });
     let counter = format!("{entry}_rate").into();
-    let limit = Sketch { counter, window, utc_offset: Some(0), scope, algorithm, max }.limit();
+    let limit = PartialLimit { counter, window, utc_offset: Some(0), scope, algorithm, max }.limit();
     Some(limit.map(|limit| Limit { is_rate_limit: true, ..limit }))
 }
 

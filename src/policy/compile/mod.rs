@@ -3,7 +3,7 @@
 mod approval;
 mod condition;
 mod limit;
-mod sketch;
+mod partial_limit;
 
 use std::borrow::Cow;
 use std::collections::HashSet;

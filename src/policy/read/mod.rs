@@ -13,7 +13,7 @@ use crate::json::pointer;
 use crate::json::{Json, Member, Node, each_duplicate};
 use crate::policy::bounds::Bounds;
 use crate::policy::document::{Need, Shape};
-use crate::policy::error::{IssueCode, Issues, steers};
+use crate::policy::error::{IssueCode, Issues, is_unsafe_to_print};
 use crate::policy::expression::Expression;
 use crate::policy::limit::{MAX_DURATION, parse_duration};
 #[cfg(feature = "analysis")]
@@ -451,8 +451,11 @@ pub(crate) fn quote(text: &str) -> String {
 
 fn cut(text: &str) -> String {
     const SHOWN: usize = 60;
-    let cut: String =
-        text.chars().take(SHOWN).flat_map(|c| if steers(c) { c.escape_debug().collect() } else { vec![c] }).collect();
+    let cut: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(|c| if is_unsafe_to_print(c) { c.escape_debug().collect() } else { vec![c] })
+        .collect();
     let more = if text.chars().nth(SHOWN).is_some() { "..." } else { "" };
     format!("{cut}{more}")
 }

@@ -6,7 +6,7 @@ use crate::policy::limit::{Algorithm, Cost, Limit, Scope, Window};
 
 /// What of a limit could be read.
 #[derive(Clone)]
-pub(super) struct Sketch {
+pub(super) struct PartialLimit {
     pub(super) counter: Box<str>,
     pub(super) window: Option<Window>,
     pub(super) utc_offset: Option<i32>,
@@ -15,7 +15,7 @@ pub(super) struct Sketch {
     pub(super) max: Option<Amount>,
 }
 
-impl Sketch {
+impl PartialLimit {
     /// A limit of calls, if all could be read.
     pub(super) fn limit(self) -> Result<Limit, Self> {
         match self {
@@ -40,7 +40,7 @@ impl Sketch {
                 buckets: Box::default(),
                 is_rate_limit: false,
             }),
-            sketch => Err(sketch),
+            partial => Err(partial),
         }
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Parts<'a> {
     max: Option<Amount>,
 }
 
-impl Sketch {
+impl PartialLimit {
     pub(super) fn parts(&self) -> Parts<'_> {
         let Self { window, utc_offset, algorithm, max, .. } = *self;
         Parts { window, utc_offset, scope: self.scope.as_ref(), algorithm, max }
