@@ -28,7 +28,7 @@ pub use id::{ApprovalId, CallDigest, ParseApprovalIdError};
 pub use json::ParseApprovalError;
 pub use memory::MemoryApprovals;
 pub use record::{Approval, ApprovalState, Claim, Verdict};
-pub use store::{Answer, ApprovalStore, AsyncApprovalStore, InProcess};
+pub use store::{ApprovalStore, AsyncApprovalStore};
 
 /// How many bytes the names of tool and caller may have together. The agent writes the tool's, and a store keeps it.
 const NAME_BYTES: usize = 4096;

@@ -1,10 +1,10 @@
 //! What a store of approvals does.
 
-use std::future::{Future, ready};
-use std::ops::Deref;
-use std::pin::Pin;
+use std::future::ready;
+use std::sync::Arc;
 
 use super::{Approval, ApprovalError, ApprovalId, Ask, Claim, DecideError, Verdict};
+use crate::store::{InProcess, StoreFuture};
 use crate::time::Timestamp;
 
 /// A store of approvals in the process.
@@ -66,35 +66,6 @@ pub trait ApprovalStore: Send + Sync {
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError>;
 }
 
-impl<S: ApprovalStore + ?Sized, P: Deref<Target = S> + Send + Sync> ApprovalStore for P {
-    fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
-        (**self).request(ask, now)
-    }
-
-    fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError> {
-        (**self).decide(id, verdict, by, now)
-    }
-
-    fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        (**self).claim(id, now)
-    }
-
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        (**self).redeem(id, until, now)
-    }
-
-    fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        (**self).restore(claim, now)
-    }
-
-    fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
-        (**self).pending(now)
-    }
-}
-
-/// What a store across a network gives back: the answer, when it comes.
-pub type Answer<'a, T, E = ApprovalError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
-
 /// A store of approvals across a network, shared by processes. The contract is that of [`ApprovalStore`]; one in the process
 /// serves here too, as [`InProcess`].
 ///
@@ -105,7 +76,7 @@ pub trait AsyncApprovalStore: Send + Sync {
     ///
     /// # Errors
     /// As for [`ApprovalStore::request`].
-    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> Answer<'a, Approval>;
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Approval, ApprovalError>;
 
     /// Decides a pending approval, and gives it as it is then.
     ///
@@ -117,72 +88,40 @@ pub trait AsyncApprovalStore: Send + Sync {
         verdict: Verdict,
         by: &'a str,
         now: Timestamp,
-    ) -> Answer<'a, Approval, DecideError>;
+    ) -> StoreFuture<'a, Approval, DecideError>;
 
     /// Takes an approved one into use; nothing if it is not approved any more.
     ///
     /// # Errors
     /// As for [`ApprovalStore::claim`].
-    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> Answer<'a, Option<Claim>>;
+    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> StoreFuture<'a, Option<Claim>, ApprovalError>;
 
     /// Takes into use, once, what was approved elsewhere.
     ///
     /// # Errors
     /// As for [`ApprovalStore::redeem`].
-    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>>;
+    fn redeem<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> StoreFuture<'a, Option<Claim>, ApprovalError>;
 
     /// Gives back what was claimed or spent.
     ///
     /// # Errors
     /// As for [`ApprovalStore::restore`].
-    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool>;
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError>;
 
     /// What waits for a person, the oldest first.
     ///
     /// # Errors
     /// As for [`ApprovalStore::pending`].
-    fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>>;
+    fn pending(&self, now: Timestamp) -> StoreFuture<'_, Vec<Approval>, ApprovalError>;
 }
-
-impl<S: AsyncApprovalStore + ?Sized + 'static, P: Deref<Target = S> + Send + Sync> AsyncApprovalStore for P {
-    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> Answer<'a, Approval> {
-        (**self).request(ask, now)
-    }
-
-    fn decide<'a>(
-        &'a self,
-        id: &'a ApprovalId,
-        verdict: Verdict,
-        by: &'a str,
-        now: Timestamp,
-    ) -> Answer<'a, Approval, DecideError> {
-        (**self).decide(id, verdict, by, now)
-    }
-
-    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> Answer<'a, Option<Claim>> {
-        (**self).claim(id, now)
-    }
-
-    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
-        (**self).redeem(id, until, now)
-    }
-
-    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
-        (**self).restore(claim, now)
-    }
-
-    fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {
-        (**self).pending(now)
-    }
-}
-
-/// A store in the process where one across a network is asked for. Its answers are there at once.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "it is the store that it holds")]
-pub struct InProcess<S>(pub S);
 
 impl<S: ApprovalStore> AsyncApprovalStore for InProcess<S> {
-    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> Answer<'a, Approval> {
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Approval, ApprovalError> {
         Box::pin(ready(self.0.request(ask, now)))
     }
 
@@ -192,23 +131,113 @@ impl<S: ApprovalStore> AsyncApprovalStore for InProcess<S> {
         verdict: Verdict,
         by: &'a str,
         now: Timestamp,
-    ) -> Answer<'a, Approval, DecideError> {
+    ) -> StoreFuture<'a, Approval, DecideError> {
         Box::pin(ready(self.0.decide(id, verdict, by, now)))
     }
 
-    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> Answer<'a, Option<Claim>> {
+    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         Box::pin(ready(self.0.claim(id, now)))
     }
 
-    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
+    fn redeem<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         Box::pin(ready(self.0.redeem(id, until, now)))
     }
 
-    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {
         Box::pin(ready(self.0.restore(claim, now)))
     }
 
-    fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {
+    fn pending(&self, now: Timestamp) -> StoreFuture<'_, Vec<Approval>, ApprovalError> {
         Box::pin(ready(self.0.pending(now)))
     }
 }
+
+// A pointer to a store is a store: these pointers alone, for a wrapper that derefs to its store has an implementation of its own.
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<S: ApprovalStore + ?Sized> ApprovalStore for $pointer {
+            fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError> {
+                (**self).request(ask, now)
+            }
+
+            fn decide(
+                &self,
+                id: &ApprovalId,
+                verdict: Verdict,
+                by: &str,
+                now: Timestamp,
+            ) -> Result<Approval, DecideError> {
+                (**self).decide(id, verdict, by, now)
+            }
+
+            fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+                (**self).claim(id, now)
+            }
+
+            fn redeem(
+                &self,
+                id: &ApprovalId,
+                until: Timestamp,
+                now: Timestamp,
+            ) -> Result<Option<Claim>, ApprovalError> {
+                (**self).redeem(id, until, now)
+            }
+
+            fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
+                (**self).restore(claim, now)
+            }
+
+            fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
+                (**self).pending(now)
+            }
+        }
+
+        impl<S: AsyncApprovalStore + ?Sized> AsyncApprovalStore for $pointer {
+            fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Approval, ApprovalError> {
+                (**self).request(ask, now)
+            }
+
+            fn decide<'a>(
+                &'a self,
+                id: &'a ApprovalId,
+                verdict: Verdict,
+                by: &'a str,
+                now: Timestamp,
+            ) -> StoreFuture<'a, Approval, DecideError> {
+                (**self).decide(id, verdict, by, now)
+            }
+
+            fn claim<'a>(
+                &'a self,
+                id: &'a ApprovalId,
+                now: Timestamp,
+            ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
+                (**self).claim(id, now)
+            }
+
+            fn redeem<'a>(
+                &'a self,
+                id: &'a ApprovalId,
+                until: Timestamp,
+                now: Timestamp,
+            ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
+                (**self).redeem(id, until, now)
+            }
+
+            fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {
+                (**self).restore(claim, now)
+            }
+
+            fn pending(&self, now: Timestamp) -> StoreFuture<'_, Vec<Approval>, ApprovalError> {
+                (**self).pending(now)
+            }
+        }
+    )*};
+}
+
+forward!(&S, Box<S>, Arc<S>);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
-use crate::approval::{Answer as ApprovalAnswer, ApprovalError, ApprovalId, Claim};
+use crate::approval::{ApprovalError, ApprovalId, Claim};
 use crate::charge::Meter;
 use crate::decision::limit_state::LimitState;
 use crate::policy::{Plan, Policy};
-use crate::store::{Answer, ChargeChange, ReservationId, SettleRequest, StoreError, Tallies};
+use crate::store::{ChargeChange, ReservationId, SettleRequest, StoreError, StoreFuture, Tallies};
 use crate::time::Timestamp;
 
 /// Permission to make one call, whose quota is already spent.
@@ -31,7 +31,7 @@ pub struct Permit {
 /// Permission to make one call, whose quota is already spent in a store across a network.
 ///
 /// Works as [`Permit`] does, with asynchronous methods. Dropping it does no I/O: what `in_flight`
-/// limits hold in a remote store stays reservation until its lease ends, so call
+/// limits hold in a remote store stays held until its lease ends, so call
 /// [`end`](Self::end). (A store [in the process](crate::store::InProcess) frees it at once.)
 #[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
 pub struct AsyncPermit {
@@ -88,8 +88,8 @@ pub(crate) trait PermitBackend: IssuedUnder + Send + Sync {
 
 /// The stores behind an [`AsyncPermit`].
 pub(crate) trait AsyncPermitBackend: IssuedUnder + Send + Sync {
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()>;
-    fn restore<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool>;
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()>;
+    fn restore<'a>(&'a self, claim: &'a Claim) -> StoreFuture<'a, bool, ApprovalError>;
     fn abandon(&self, request: &SettleRequest<'_>);
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::shadow::{Ledger, OnDifference};
 use crate::approval::signed::ApprovalKeys;
-use crate::approval::{Answer as ApprovalAnswer, ApprovalError, ApprovalStore, AsyncApprovalStore, Claim, InProcess};
+use crate::approval::{ApprovalError, ApprovalStore, AsyncApprovalStore, Claim};
 use crate::audit::Recorder;
 use crate::decision::permit::{AsyncPermitBackend, IssuedUnder, PermitBackend};
 use crate::policy::Policy;
-use crate::store::{Answer, AsyncCounterStore, CounterStore, SettleRequest, StoreError};
+use crate::store::{AsyncCounterStore, CounterStore, InProcess, SettleRequest, StoreError, StoreFuture};
 use crate::time::{Clock, Timestamp};
 
 /// One copy of what is in force for each thread that can run at once. Every permit holds a
@@ -124,11 +124,11 @@ impl<S: CounterStore> PermitBackend for InForce<S> {
 }
 
 impl<S: AsyncCounterStore> AsyncPermitBackend for InForce<S> {
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
         self.parts.store.settle(request)
     }
 
-    fn restore<'a>(&'a self, claim: &'a Claim) -> ApprovalAnswer<'a, bool> {
+    fn restore<'a>(&'a self, claim: &'a Claim) -> StoreFuture<'a, bool, ApprovalError> {
         self.parts.approvals.anywhere().restore(claim, self.parts.clock.now())
     }
 

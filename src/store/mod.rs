@@ -6,9 +6,11 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod counter;
+mod in_process;
 #[cfg(feature = "leased")]
 mod leased;
 mod memory;
+mod pointers;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod sync;
@@ -16,7 +18,7 @@ mod sync;
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
 use std::error::Error;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
 
@@ -27,6 +29,7 @@ use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
 pub use counter::Counter;
+pub use in_process::InProcess;
 #[cfg(feature = "leased")]
 pub use leased::LeasedStore;
 pub use memory::{MemoryStore, RestoreError, Snapshot};
@@ -80,26 +83,8 @@ pub trait CounterStore: Send + Sync {
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError>;
 }
 
-impl<S: CounterStore + ?Sized, P: std::ops::Deref<Target = S> + Send + Sync> CounterStore for P {
-    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
-        (**self).reserve(request)
-    }
-
-    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
-        (**self).peek(request)
-    }
-
-    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
-        (**self).settle(request)
-    }
-
-    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        (**self).reset(counter, subject)
-    }
-}
-
-/// What a store across a network gives back: the answer, when it comes.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+/// The future of a store's answer. Stores of approvals answer by it too, with errors of their own.
+pub type StoreFuture<'a, T, E = StoreError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// A store of counters across a network. The contract is that of [`CounterStore`]; one in the process serves here too, as
 /// [`InProcess`].
@@ -111,80 +96,30 @@ pub trait AsyncCounterStore: Send + Sync {
     ///
     /// # Errors
     /// As for [`CounterStore::reserve`].
-    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome>;
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome>;
 
     /// Whether [`reserve`](Self::reserve) would grant the charges; nothing is charged.
     ///
     /// # Errors
     /// As for [`CounterStore::peek`].
-    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome>;
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome>;
 
     /// Changes what was charged, in the windows that were charged.
     ///
     /// # Errors
     /// As for [`CounterStore::settle`].
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()>;
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()>;
 
     /// Forgets what `subject` has used of `counter`.
     ///
     /// # Errors
     /// As for [`CounterStore::reset`].
-    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()>;
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()>;
 
     /// A permit was dropped, and nobody has said that its call has ended: a store in the process gives free what was in flight.
     /// Called from `drop`: one across a network does nothing (the default), its leases run out.
     fn abandon(&self, request: &SettleRequest<'_>) {
         let _ = request;
-    }
-}
-
-impl<S: AsyncCounterStore + ?Sized + 'static, P: std::ops::Deref<Target = S> + Send + Sync> AsyncCounterStore for P {
-    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
-        (**self).reserve(request)
-    }
-
-    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
-        (**self).peek(request)
-    }
-
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
-        (**self).settle(request)
-    }
-
-    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
-        (**self).reset(counter, subject)
-    }
-
-    fn abandon(&self, request: &SettleRequest<'_>) {
-        (**self).abandon(request);
-    }
-}
-
-/// A store in the process where one across a network is asked for. Its answers are there at once.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "it is the store that it holds")]
-pub struct InProcess<S>(pub S);
-
-impl<S: CounterStore> AsyncCounterStore for InProcess<S> {
-    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
-        Box::pin(ready(self.0.reserve(request)))
-    }
-
-    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
-        Box::pin(ready(self.0.peek(request)))
-    }
-
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
-        Box::pin(ready(self.0.settle(request)))
-    }
-
-    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
-        Box::pin(ready(self.0.reset(counter, subject)))
-    }
-
-    fn abandon(&self, request: &SettleRequest<'_>) {
-        // A lease frees what this cannot.
-        let _ = self.0.settle(request);
     }
 }
 

@@ -12,11 +12,12 @@ use redis::{Cmd, Value};
 
 use super::group::{Place, Shelf, changes};
 use super::{
-    Answer, Approval, ApprovalError, ApprovalId, ApprovalState, Ask, AsyncApprovalStore, CallDigest, Claim,
-    DecideError, Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalState, Ask, AsyncApprovalStore, CallDigest, Claim, DecideError,
+    Verdict,
 };
 use crate::json::hex::Hex;
 use crate::redis::{Beyond, Cause, Known, LATEST, Link, Sent};
+use crate::store::StoreFuture;
 use crate::time::Timestamp;
 
 pub use crate::redis::BuildError;
@@ -281,7 +282,7 @@ impl RedisApprovals {
 }
 
 impl AsyncApprovalStore for RedisApprovals {
-    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> Answer<'a, Approval> {
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Approval, ApprovalError> {
         Box::pin(async move {
             ask.check_names()?;
             self.change(ask.digest(), now, |shelf, last| {
@@ -307,23 +308,28 @@ impl AsyncApprovalStore for RedisApprovals {
         verdict: Verdict,
         by: &'a str,
         now: Timestamp,
-    ) -> Answer<'a, Approval, DecideError> {
+    ) -> StoreFuture<'a, Approval, DecideError> {
         Box::pin(async move { self.change(id.digest(), now, |shelf, _| shelf.decide(id, verdict, by, now)).await? })
     }
 
-    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> Answer<'a, Option<Claim>> {
+    fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         Box::pin(self.change(id.digest(), now, move |shelf, _| shelf.claim(id, now)))
     }
 
-    fn redeem<'a>(&'a self, id: &'a ApprovalId, until: Timestamp, now: Timestamp) -> Answer<'a, Option<Claim>> {
+    fn redeem<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         Box::pin(self.change(id.digest(), now, move |shelf, _| shelf.redeem(id, until, now)))
     }
 
-    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> Answer<'a, bool> {
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {
         Box::pin(self.change(claim.approval().digest(), now, move |shelf, _| shelf.restore(claim, now)))
     }
 
-    fn pending(&self, now: Timestamp) -> Answer<'_, Vec<Approval>> {
+    fn pending(&self, now: Timestamp) -> StoreFuture<'_, Vec<Approval>, ApprovalError> {
         Box::pin(self.list(now))
     }
 }

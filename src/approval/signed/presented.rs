@@ -1,7 +1,8 @@
 //! Signed approvals as calls present them.
 
 use super::{ApprovalKeys, SignedError};
-use crate::approval::{Answer, ApprovalId, Ask, AsyncApprovalStore, Claim};
+use crate::approval::{ApprovalError, ApprovalId, Ask, AsyncApprovalStore, Claim};
+use crate::store::StoreFuture;
 use crate::time::Timestamp;
 
 /// The text that a call presents.
@@ -29,7 +30,11 @@ pub(crate) struct VerifiedApproval {
 
 impl VerifiedApproval {
     /// Uses the approval, once.
-    pub(crate) fn redeem<'a>(&'a self, store: &'a dyn AsyncApprovalStore, now: Timestamp) -> Answer<'a, Option<Claim>> {
+    pub(crate) fn redeem<'a>(
+        &'a self,
+        store: &'a dyn AsyncApprovalStore,
+        now: Timestamp,
+    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         store.redeem(&self.id, self.until, now)
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{
-    Answer, AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, StoreFuture,
     Tallies, Tally,
 };
 use crate::amount::Total;
@@ -375,7 +375,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
 }
 
 impl<S: AsyncCounterStore> AsyncCounterStore for LeasedStore<S> {
-    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         if !self.leases() {
             return self.inner.reserve(request);
         }
@@ -385,7 +385,7 @@ impl<S: AsyncCounterStore> AsyncCounterStore for LeasedStore<S> {
         }
     }
 
-    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         if !self.leases() {
             return self.inner.peek(request);
         }
@@ -395,14 +395,14 @@ impl<S: AsyncCounterStore> AsyncCounterStore for LeasedStore<S> {
         }
     }
 
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
         if !self.leases() {
             return self.inner.settle(request);
         }
         if self.settle_here(request) { Box::pin(ready(Ok(()))) } else { Box::pin(self.settle_out(request)) }
     }
 
-    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let forget = Forget { store: self, counter, subject };
             forget.now();

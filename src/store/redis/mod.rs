@@ -9,7 +9,7 @@ use redis::{Cmd, Value};
 
 use crate::charge::{CounterId, Subject};
 use crate::redis::{Known, Link, Sent};
-use crate::store::{Answer, AsyncCounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies};
+use crate::store::{AsyncCounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, StoreFuture, Tallies};
 use wire::{Bound, Keys};
 
 pub use crate::redis::BuildError;
@@ -161,19 +161,19 @@ impl RedisStore {
 }
 
 impl AsyncCounterStore for RedisStore {
-    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         Box::pin(self.run(request, true))
     }
 
-    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         Box::pin(self.run(request, false))
     }
 
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
         Box::pin(self.change(request))
     }
 
-    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()> {
         Box::pin(self.forget(counter, subject))
     }
 }

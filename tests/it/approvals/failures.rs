@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use toolgate::approval::{self, ApprovalError, Ask, AsyncApprovalStore, Claim, Verdict};
+use toolgate::approval::{ApprovalError, Ask, AsyncApprovalStore, Claim, Verdict};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{
     CounterStore, InProcess, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    StoreFuture,
 };
 use toolgate::{
     Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, Gate, ManualClock,
@@ -178,10 +179,10 @@ async fn an_approved_call_that_is_overtaken_keeps_its_approval() {
 
 /// A store that never answers a claim.
 #[derive(Default)]
-struct Silent(approval::InProcess<MemoryApprovals>);
+struct Silent(InProcess<MemoryApprovals>);
 
 impl AsyncApprovalStore for Silent {
-    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> approval::Answer<'a, Approval> {
+    fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Approval, ApprovalError> {
         self.0.request(ask, now)
     }
     fn decide<'a>(
@@ -190,19 +191,24 @@ impl AsyncApprovalStore for Silent {
         verdict: Verdict,
         by: &'a str,
         now: Timestamp,
-    ) -> approval::Answer<'a, Approval, DecideError> {
+    ) -> StoreFuture<'a, Approval, DecideError> {
         self.0.decide(id, verdict, by, now)
     }
-    fn claim<'a>(&'a self, _: &'a ApprovalId, _: Timestamp) -> approval::Answer<'a, Option<Claim>> {
+    fn claim<'a>(&'a self, _: &'a ApprovalId, _: Timestamp) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         Box::pin(pending())
     }
-    fn redeem<'a>(&'a self, _: &'a ApprovalId, _: Timestamp, _: Timestamp) -> approval::Answer<'a, Option<Claim>> {
+    fn redeem<'a>(
+        &'a self,
+        _: &'a ApprovalId,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         Box::pin(pending())
     }
-    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> approval::Answer<'a, bool> {
+    fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {
         self.0.restore(claim, now)
     }
-    fn pending(&self, now: Timestamp) -> approval::Answer<'_, Vec<Approval>> {
+    fn pending(&self, now: Timestamp) -> StoreFuture<'_, Vec<Approval>, ApprovalError> {
         self.0.pending(now)
     }
 }

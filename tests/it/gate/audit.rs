@@ -275,7 +275,7 @@ mod slow {
 
     use toolgate::charge::{CounterId, Subject};
     use toolgate::store::{
-        Answer, AsyncCounterStore, CounterStore, MemoryStore, Outcome, ReserveRequest, SettleRequest,
+        AsyncCounterStore, CounterStore, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreFuture,
     };
 
     pub(super) struct Slow(pub(super) MemoryStore);
@@ -287,28 +287,28 @@ mod slow {
     }
 
     impl AsyncCounterStore for Slow {
-        fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+        fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
             Box::pin(async move {
                 yield_once().await;
                 self.0.reserve(request)
             })
         }
 
-        fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+        fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
             Box::pin(async move {
                 yield_once().await;
                 self.0.peek(request)
             })
         }
 
-        fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
+        fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
             Box::pin(async move {
                 yield_once().await;
                 self.0.settle(request)
             })
         }
 
-        fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+        fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()> {
             Box::pin(async move { self.0.reset(counter, subject) })
         }
     }

@@ -9,8 +9,8 @@ use std::task::Poll;
 use toolgate::charge::{Charge, CounterId, Meter, Subject};
 use toolgate::store::conformance::{self, Failures, Suite};
 use toolgate::store::{
-    Answer, AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest,
-    StoreError, Tallies,
+    AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest,
+    StoreError, StoreFuture, Tallies,
 };
 use toolgate::{Amount, Timestamp};
 
@@ -249,7 +249,7 @@ async fn yield_now(mut turns: u32) {
 }
 
 impl AsyncCounterStore for Slow {
-    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         Box::pin(async move {
             yield_now(request.id.get() as u32 % 3 + 1).await;
             if self.torn {
@@ -266,18 +266,18 @@ impl AsyncCounterStore for Slow {
         })
     }
 
-    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         Box::pin(async move { self.store.peek(request) })
     }
 
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             yield_now(request.id.get() as u32 % 3 + 1).await;
             self.store.settle(request)
         })
     }
 
-    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()> {
         Box::pin(async move { self.store.reset(counter, subject) })
     }
 }

@@ -8,3 +8,4 @@ mod leased;
 mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod wrappers;

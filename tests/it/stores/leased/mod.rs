@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::{
-    Answer, AsyncCounterStore, ChargeChange, CounterStore, LeasedStore, MemoryStore, Outcome, ReservationId,
-    ReserveRequest, SettleRequest, StoreError, Tallies, Tally,
+    AsyncCounterStore, ChargeChange, CounterStore, LeasedStore, MemoryStore, Outcome, ReservationId, ReserveRequest,
+    SettleRequest, StoreError, StoreFuture, Tallies, Tally,
 };
 use toolgate::{Amount, Policy, Timestamp, ToolCall};
 
@@ -41,7 +41,7 @@ struct Remote {
 }
 
 impl Remote {
-    fn answer<'a, T: Send + 'a>(&self, ask: impl FnOnce() -> Result<T, StoreError>) -> Answer<'a, T> {
+    fn answer<'a, T: Send + 'a>(&self, ask: impl FnOnce() -> Result<T, StoreError>) -> StoreFuture<'a, T> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let fault = self.fault.lock().unwrap().take();
         let fault = if self.down.load(Ordering::Relaxed) { Some(Fault::Lost) } else { fault };
@@ -73,11 +73,11 @@ impl Remote {
 }
 
 impl AsyncCounterStore for Remote {
-    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         self.answer(|| self.store.reserve(request))
     }
 
-    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> Answer<'a, Outcome> {
+    fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
         self.answer(|| {
             let outcome = self.store.peek(request)?;
             // The retry time of a charge that has room has no meaning, so it is left out.
@@ -95,11 +95,11 @@ impl AsyncCounterStore for Remote {
         })
     }
 
-    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> Answer<'a, ()> {
+    fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
         self.answer(|| self.store.settle(request))
     }
 
-    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> Answer<'a, ()> {
+    fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()> {
         self.answer(|| self.store.reset(counter, subject))
     }
 
