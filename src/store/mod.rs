@@ -13,19 +13,14 @@ mod memory;
 mod pointers;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod request;
 mod sync;
 
-use std::cell::Cell;
-use std::collections::hash_map::RandomState;
 use std::error::Error;
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
 
-use smallvec::SmallVec;
-
-use crate::amount::{Amount, Total};
-use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::charge::{CounterId, Subject};
 use crate::time::Timestamp;
 
 pub use counter::Counter;
@@ -33,6 +28,7 @@ pub use in_process::InProcess;
 #[cfg(feature = "leased")]
 pub use leased::LeasedStore;
 pub use memory::{MemoryStore, RestoreError, Snapshot};
+pub use request::{ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, Tallies, Tally};
 
 /// A store of counters in the process.
 ///
@@ -120,162 +116,6 @@ pub trait AsyncCounterStore: Send + Sync {
     /// Called from `drop`: one across a network does nothing (the default), its leases run out.
     fn abandon(&self, request: &SettleRequest<'_>) {
         let _ = request;
-    }
-}
-
-/// Names a reservation, over all processes that share a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReservationId(u128);
-
-impl ReservationId {
-    /// The reservation of this number.
-    pub const fn new(id: u128) -> Self {
-        Self(id)
-    }
-
-    /// A reservation that no other has: half of its number counts those of the thread, the other half is the thread's own,
-    /// drawn at random. (A count that threads share costs as much as a look into a table.)
-    #[inline]
-    pub(crate) fn next() -> Self {
-        thread_local!(static LAST: Cell<(u64, u64)> = const { Cell::new((0, u64::MAX)) });
-        let (origin, last) = LAST.get();
-        let (origin, number) = match last.checked_add(1) {
-            Some(number) => (origin, number),
-            None => (RandomState::new().build_hasher().finish(), 0),
-        };
-        LAST.set((origin, number));
-        Self(u128::from(origin) << 64 | u128::from(number))
-    }
-
-    /// The number.
-    pub const fn get(self) -> u128 {
-        self.0
-    }
-}
-
-/// A request to charge a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReserveRequest<'c> {
-    /// Which reservation it is to be.
-    pub id: ReservationId,
-    /// The present, as the host's clock has it.
-    pub now: Timestamp,
-    /// The charges. No two of them have the same counter and subject.
-    pub charges: &'c [Charge],
-}
-
-impl<'c> ReserveRequest<'c> {
-    /// Asks for `charges` at `now`.
-    pub fn new(id: ReservationId, now: Timestamp, charges: &'c [Charge]) -> Self {
-        Self { id, now, charges }
-    }
-}
-
-/// A request to change what a reservation has charged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SettleRequest<'c> {
-    /// Which reservation it was.
-    pub id: ReservationId,
-    /// Which of its settlements this is, from 1.
-    pub step: u32,
-    /// The present, as the host's clock has it.
-    pub now: Timestamp,
-    /// The charges that change; not necessarily all that were made. No two of them have the same counter.
-    pub charges: &'c [ChargeChange<'c>],
-}
-
-impl<'c> SettleRequest<'c> {
-    /// Settles `charges` of a reservation.
-    pub fn new(id: ReservationId, step: u32, now: Timestamp, charges: &'c [ChargeChange<'c>]) -> Self {
-        Self { id, step, now, charges }
-    }
-}
-
-/// One charge that changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ChargeChange<'c> {
-    /// The charge as it stands, with the amount of an earlier settlement if there was one.
-    pub charge: &'c Charge,
-    /// Where it was made: [`Tally::charged_at`].
-    pub at: Timestamp,
-    /// What it is to be.
-    pub to: Amount,
-}
-
-impl<'c> ChargeChange<'c> {
-    /// Makes the charge that was made at `at` one of `to`.
-    pub fn new(charge: &'c Charge, at: Timestamp, to: Amount) -> Self {
-        Self { charge, at, to }
-    }
-
-    /// Whether a [counter](Counter::new) that is not there begins with it; else there is nothing to change. It may put the first unit
-    /// in flight, where one that was charged nothing need not have been kept; or take more out of a bucket, which need not have been
-    /// kept since it was full again.
-    pub fn begins(&self, now: Timestamp) -> bool {
-        match self.charge.meter {
-            Meter::InFlight { .. } => self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now,
-            Meter::TokenBucket { .. } => self.to > self.charge.amount,
-            Meter::Fixed(_) | Meter::Sliding { .. } => false,
-        }
-    }
-}
-
-/// What a store answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
-pub enum Outcome {
-    /// Every charge is made (or would be, for `peek`). One tally for each charge, in order, as it stands now.
-    Granted(Tallies),
-    /// No charge is made. One tally for each charge, in order, as it stands.
-    Refused(Tallies),
-}
-
-impl Outcome {
-    /// The tallies, one for each charge.
-    pub fn tallies(&self) -> &Tallies {
-        match self {
-            Self::Granted(tallies) | Self::Refused(tallies) => tallies,
-        }
-    }
-}
-
-/// How the counters of a call stand.
-pub type Tallies = SmallVec<[Tally; 4]>;
-
-/// How one counter stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Tally {
-    /// What it holds.
-    pub used: Total,
-    /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the end of a fixed window,
-    /// the present for a counter of another kind that holds nothing.
-    pub resets_at: Timestamp,
-    /// Of a charge that has no room: the first instant at which it has, if nothing else is charged meanwhile and no call in flight
-    /// ends. None if it can never have room. Of a charge that has room it means nothing.
-    pub retry_at: Option<Timestamp>,
-    /// Of a charge that was made: where, for [`ChargeChange::at`]. The start of a fixed window, the instant in a sliding one, the
-    /// end of a lease.
-    pub charged_at: Timestamp,
-}
-
-impl Tally {
-    /// Of a counter that nothing was charged to.
-    pub fn unused(meter: &Meter, now: Timestamp) -> Self {
-        match *meter {
-            // A charge that finds no room here never will.
-            Meter::Fixed(window) => Self { retry_at: None, ..counter::Fixed::new(window).tally(window) },
-            _ => Self { used: Total::ZERO, resets_at: now, retry_at: None, charged_at: now },
-        }
-    }
-
-    /// Whether the counter has room for the charge.
-    #[inline]
-    pub fn has_room(&self, charge: &Charge) -> bool {
-        charge.max.is_none_or(|max| self.used.has_room(charge.amount, max))
     }
 }
 

@@ -136,6 +136,17 @@ impl Counter {
     }
 }
 
+impl Tally {
+    /// Of a counter that nothing was charged to.
+    pub fn unused(meter: &Meter, now: Timestamp) -> Self {
+        match *meter {
+            // A charge that finds no room here never will.
+            Meter::Fixed(window) => Self { retry_at: None, ..Fixed::new(window).tally(window) },
+            _ => Self { used: Total::ZERO, resets_at: now, retry_at: None, charged_at: now },
+        }
+    }
+}
+
 impl From<Fixed> for Counter {
     fn from(fixed: Fixed) -> Self {
         Self(State::Fixed(fixed))

@@ -1,0 +1,233 @@
+//! The requests to a store and its answers: plain data.
+
+use std::cell::Cell;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::ops::{Deref, DerefMut};
+use std::slice;
+
+use smallvec::SmallVec;
+
+use crate::amount::{Amount, Total};
+use crate::charge::{Charge, Meter};
+use crate::time::Timestamp;
+
+/// The identity of a reservation, unique among all processes that share a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReservationId(u128);
+
+impl ReservationId {
+    /// Makes an id from a number.
+    pub const fn new(id: u128) -> Self {
+        Self(id)
+    }
+
+    /// Makes an id that no other reservation has: the low half counts the reservations of the thread, the high half is drawn
+    /// at random for each thread. (A counter that threads share costs as much as a table lookup.)
+    #[inline]
+    pub(crate) fn next() -> Self {
+        thread_local!(static LAST: Cell<(u64, u64)> = const { Cell::new((0, u64::MAX)) });
+        let (origin, last) = LAST.get();
+        let (origin, number) = match last.checked_add(1) {
+            Some(number) => (origin, number),
+            None => (RandomState::new().build_hasher().finish(), 0),
+        };
+        LAST.set((origin, number));
+        Self(u128::from(origin) << 64 | u128::from(number))
+    }
+
+    /// Returns the number.
+    pub const fn get(self) -> u128 {
+        self.0
+    }
+}
+
+/// A request to charge a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReserveRequest<'c> {
+    /// The id that the reservation gets.
+    pub id: ReservationId,
+    /// The present time by the host's clock.
+    pub now: Timestamp,
+    /// The charges. No two of them have the same counter and subject.
+    pub charges: &'c [Charge],
+}
+
+impl<'c> ReserveRequest<'c> {
+    /// Requests `charges` at `now`.
+    pub fn new(id: ReservationId, now: Timestamp, charges: &'c [Charge]) -> Self {
+        Self { id, now, charges }
+    }
+}
+
+/// A request to change what a reservation has charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SettleRequest<'c> {
+    /// The id of the reservation.
+    pub id: ReservationId,
+    /// The number of this settlement among those of the reservation, from 1.
+    pub step: u32,
+    /// The present time by the host's clock.
+    pub now: Timestamp,
+    /// The charges that change, which need not be all that were made. No two of them have the same counter.
+    pub charges: &'c [ChargeChange<'c>],
+}
+
+impl<'c> SettleRequest<'c> {
+    /// Changes `charges` of a reservation.
+    pub fn new(id: ReservationId, step: u32, now: Timestamp, charges: &'c [ChargeChange<'c>]) -> Self {
+        Self { id, step, now, charges }
+    }
+}
+
+/// A change of one charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChargeChange<'c> {
+    /// The charge as it was made, with the amount of the latest settlement if there was one.
+    pub charge: &'c Charge,
+    /// Where it was made: the [`Tally::charged_at`] that the store returned for it, unchanged.
+    pub at: Timestamp,
+    /// The amount that it changes to.
+    pub to: Amount,
+}
+
+impl<'c> ChargeChange<'c> {
+    /// Changes the charge that was made at `at` to an amount of `to`.
+    pub fn new(charge: &'c Charge, at: Timestamp, to: Amount) -> Self {
+        Self { charge, at, to }
+    }
+
+    /// Returns whether settling must create the [counter](super::Counter::new) if it is missing; otherwise a missing counter
+    /// needs no change. Two changes create one: the first unit in flight, since a charge of zero need not have been kept; and
+    /// a larger charge to a token bucket, which may have been forgotten since it was full again.
+    pub fn begins(&self, now: Timestamp) -> bool {
+        match self.charge.meter {
+            Meter::InFlight { .. } => self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now,
+            Meter::TokenBucket { .. } => self.to > self.charge.amount,
+            Meter::Fixed(_) | Meter::Sliding { .. } => false,
+        }
+    }
+}
+
+/// A store's answer to a [`ReserveRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a host's safety depends on it: no arm may be forgotten")]
+pub enum Outcome {
+    /// All charges were made (`peek`: would be made). One tally for each charge, in order, including the charges.
+    Granted(Tallies),
+    /// No charge was made. One tally for each charge, in order.
+    Refused(Tallies),
+}
+
+impl Outcome {
+    /// Returns the tallies, one for each charge.
+    pub fn tallies(&self) -> &Tallies {
+        match self {
+            Self::Granted(tallies) | Self::Refused(tallies) => tallies,
+        }
+    }
+}
+
+/// The state of one counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tally {
+    /// What it holds.
+    pub used: Total,
+    /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the end of a fixed window,
+    /// the present for a counter of another kind that holds nothing.
+    pub resets_at: Timestamp,
+    /// If the charge has no room: the first instant at which it has, if nothing else is charged meanwhile and no call in
+    /// flight ends; `None` if it can never have room. Without meaning if the charge has room.
+    pub retry_at: Option<Timestamp>,
+    /// If the charge was made: where, for [`ChargeChange::at`]. The start of a fixed window, the instant of the charge in a
+    /// sliding window or a token bucket, the end of a lease.
+    pub charged_at: Timestamp,
+}
+
+impl Tally {
+    /// Returns whether the counter has room for the charge.
+    #[inline]
+    pub fn has_room(&self, charge: &Charge) -> bool {
+        charge.max.is_none_or(|max| self.used.has_room(charge.amount, max))
+    }
+}
+
+/// The states of a call's counters, one [`Tally`] for each charge, in order.
+///
+/// A list that derefs to a slice. Up to four tallies are stored inline.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tallies(SmallVec<[Tally; 4]>);
+
+impl Tallies {
+    /// Makes an empty list.
+    #[inline]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a tally.
+    #[inline]
+    pub fn push(&mut self, tally: Tally) {
+        self.0.push(tally);
+    }
+}
+
+impl Deref for Tallies {
+    type Target = [Tally];
+
+    #[inline]
+    fn deref(&self) -> &[Tally] {
+        &self.0
+    }
+}
+
+impl DerefMut for Tallies {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Tally] {
+        &mut self.0
+    }
+}
+
+impl FromIterator<Tally> for Tallies {
+    #[inline]
+    fn from_iter<I: IntoIterator<Item = Tally>>(tallies: I) -> Self {
+        Self(SmallVec::from_iter(tallies))
+    }
+}
+
+impl Extend<Tally> for Tallies {
+    fn extend<I: IntoIterator<Item = Tally>>(&mut self, tallies: I) {
+        self.0.extend(tallies);
+    }
+}
+
+impl<'t> IntoIterator for &'t Tallies {
+    type Item = &'t Tally;
+    type IntoIter = slice::Iter<'t, Tally>;
+
+    #[inline]
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<'t> IntoIterator for &'t mut Tallies {
+    type Item = &'t mut Tally;
+    type IntoIter = slice::IterMut<'t, Tally>;
+
+    #[inline]
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter_mut()
+    }
+}
+
+impl fmt::Debug for Tallies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
