@@ -18,7 +18,7 @@ struct MapStore(Mutex<BTreeMap<(CounterId, Subject), Counter>>);
 impl MapStore {
     /// All or none, in one step: nobody else has the lock.
     fn run(&self, request: &ReserveRequest<'_>, commit: bool) -> Result<Outcome, StoreError> {
-        let mut counters = self.0.lock().map_err(|_| StoreError::Unavailable(None))?;
+        let mut counters = self.0.lock().map_err(|_| StoreError::unavailable("poisoned"))?;
         let (mut tallies, mut room) = (Tallies::new(), true);
         for charge in request.charges {
             let fresh = Counter::new(&charge.meter);
@@ -42,7 +42,7 @@ impl CounterStore for MapStore {
         self.run(request, false)
     }
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
-        let mut counters = self.0.lock().map_err(|_| StoreError::Unavailable(None))?;
+        let mut counters = self.0.lock().map_err(|_| StoreError::unavailable("poisoned"))?;
         for settled in request.charges {
             let key = (settled.charge.counter, settled.charge.subject.clone());
             if settled.begins(request.now) {
@@ -55,7 +55,7 @@ impl CounterStore for MapStore {
         Ok(())
     }
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        self.0.lock().map_err(|_| StoreError::Unavailable(None))?.remove(&(counter, subject.clone()));
+        self.0.lock().map_err(|_| StoreError::unavailable("poisoned"))?.remove(&(counter, subject.clone()));
         Ok(())
     }
 }

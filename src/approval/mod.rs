@@ -43,9 +43,13 @@ const PENDING: usize = 100;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApprovalError {
-    /// It cannot be reached, or did not answer in time.
+    /// It could not be reached, did not answer in time, or gave an answer that no store gives.
     #[error("the store of approvals is unavailable")]
-    Unavailable(#[source] Option<Box<dyn Error + Send + Sync>>),
+    #[non_exhaustive]
+    Unavailable {
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// It is full of live approvals, none of which may be evicted.
     #[error("the store of approvals is full: {capacity} are live")]
     Full {
@@ -104,6 +108,13 @@ pub enum DecideError {
     /// The store cannot tell.
     #[error(transparent)]
     Store(#[from] ApprovalError),
+}
+
+impl ApprovalError {
+    /// Makes an [`Unavailable`](Self::Unavailable) error. The cause is an error or a text, for the host's log.
+    pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable { source: cause.into() }
+    }
 }
 
 impl Ask<'_> {

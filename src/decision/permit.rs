@@ -303,7 +303,7 @@ impl Permit {
 
 /// Turns a failure of the store of approvals into one of the counters' store.
 fn unavailable(error: ApprovalError) -> StoreError {
-    StoreError::Unavailable(Some(Box::new(error)))
+    StoreError::unavailable(error)
 }
 
 fn settle(

@@ -79,7 +79,7 @@ impl<S: CounterStore + 'static> Gate<S> {
         };
         let stores = Stores { counters: &InProcess(&parts.store), approvals, keys: parts.keys.as_ref() };
         at_once(stores.decide(Arc::clone(in_force) as _, evaluation, plan, presented))
-            .unwrap_or_else(|error| evaluation.without_approvals(ApprovalError::Unavailable(Some(error.into()))).into())
+            .unwrap_or_else(|error| evaluation.without_approvals(ApprovalError::unavailable(error)).into())
     }
 }
 
@@ -207,7 +207,7 @@ impl<S> Gate<S> {
     fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
         let store = self.0.parts.approvals.in_process().map(|store| store as _);
         at_once(self.answer_in(store, id, verdict, by))
-            .unwrap_or_else(|error| Err(ApprovalError::Unavailable(Some(error.into())).into()))
+            .unwrap_or_else(|error| Err(ApprovalError::unavailable(error).into()))
     }
 
     /// Returns the pending requests, the oldest first.
@@ -218,7 +218,7 @@ impl<S> Gate<S> {
         let parts = &self.0.parts;
         let store = parts.approvals.in_process()?;
         at_once(AsyncApprovalStore::pending(store, parts.clock.now()))
-            .unwrap_or_else(|error| Err(ApprovalError::Unavailable(Some(error.into()))))
+            .unwrap_or_else(|error| Err(ApprovalError::unavailable(error)))
     }
 
     /// Approves a request, as [`approve`](Self::approve) does, wherever the approvals are.
@@ -326,7 +326,7 @@ impl CallEvaluation<'_> {
     pub(super) fn without_approvals(&self, error: ApprovalError) -> Refused {
         let message = no_approvals_message(self.call.tool()).into();
         let refusal = Refusal { message, ..self.rule_refusal(Code::StoreUnavailable) };
-        let cause = StoreError::Unavailable(Some(Box::new(error)));
+        let cause = StoreError::unavailable(error);
         Refused::Deny(Denial { refusal, cause: Some(Arc::new(cause)) })
     }
 }

@@ -195,5 +195,5 @@ pub(super) fn deny_without_policy(call: &ToolCall<'_>) -> Refused {
 pub(super) fn deny_without_store(call: &ToolCall<'_>, cause: Box<dyn Error + Send + Sync>) -> Denial {
     let code = Code::StoreUnavailable;
     let refusal = Refusal { code, rule: None, message: default_message(code, call.tool()).into(), policy: None };
-    Denial { refusal, cause: Some(Arc::new(StoreError::Unavailable(Some(cause)))) }
+    Denial { refusal, cause: Some(Arc::new(StoreError::unavailable(cause))) }
 }

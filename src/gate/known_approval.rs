@@ -94,7 +94,8 @@ impl<S: CounterStore + 'static> InForce<S> {
 
 fn require(evaluation: &CallEvaluation<'_>, plan: &Plan, tallies: Option<Tallies>, approval: KnownApproval) -> Refused {
     if approval == KnownApproval::Unknown {
-        return evaluation.without_approvals(ApprovalError::Unavailable(None));
+        return evaluation
+            .without_approvals(ApprovalError::unavailable("it is not known whether the call was approved"));
     }
     evaluation.require_approval(tallies.map_or_else(Vec::new, |tallies| evaluation.states(plan, &tallies)), None, None)
 }

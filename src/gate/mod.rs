@@ -132,7 +132,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// The store cannot be reached.
     pub fn reset_counter(&self, counter: &str, call: &ToolCall<'_>) -> Result<bool, StoreError> {
         at_once(self.reset_in(&InProcess(&self.0.parts.store), counter, call))
-            .unwrap_or_else(|error| Err(StoreError::Unavailable(Some(error.into()))))
+            .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 

@@ -100,7 +100,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// The store failed.
     pub fn usage(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
         at_once(usage(&self.in_force(), &InProcess(self.store()), caller))
-            .unwrap_or_else(|error| Err(StoreError::Unavailable(Some(error.into()))))
+            .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 
@@ -154,7 +154,7 @@ async fn usage<S>(
     let outcome = store.peek(&ReserveRequest::new(ReservationId::next(), now, &plan.charges)).await?;
     let tallies = outcome.tallies();
     if tallies.len() != plan.charges.len() {
-        return Err(StoreError::Unavailable(None));
+        return Err(StoreError::incomplete());
     }
     Ok(LimitState::all(policy, &plan.limits, tallies))
 }

@@ -1,5 +1,7 @@
 //! Where the server is, and how long to wait for it: what every store in Redis is told.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
@@ -19,6 +21,18 @@ pub(crate) struct Settings {
     pub(crate) patience: Patience,
 }
 
+/// Without the URL, which may hold a password.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, prefix, max_skew, patience } = self;
+        f.debug_struct("Settings")
+            .field("prefix", prefix)
+            .field("max_skew", max_skew)
+            .field("timeouts", patience)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A store cannot be built so.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -28,7 +42,11 @@ pub enum BuildError {
         "the URL of the store cannot be read; a right one is `redis://user:password@host:6379/0`, \
          `rediss://host:6379` over TLS, or `redis+unix:///run/redis.sock`"
     )]
-    Url(#[source] RedisError),
+    #[non_exhaustive]
+    Url {
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// `rediss://` without the feature `redis-tls`.
     #[error("the URL of the store asks for TLS; build toolgate with its feature `redis-tls`, or use `redis://`")]
     NoTls,
@@ -85,11 +103,15 @@ impl Settings {
         if url.trim_start().starts_with("rediss:") {
             have_cryptography();
         }
-        let info: ConnectionInfo = url.as_str().into_connection_info().map_err(BuildError::Url)?;
+        let info: ConnectionInfo = url.as_str().into_connection_info().map_err(unreadable)?;
         // One small packet each way: waiting for more to send would only cost time.
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Link::new(Client::open(info).map_err(BuildError::Url)?, *patience))
+        Ok(Link::new(Client::open(info).map_err(unreadable)?, *patience))
     }
+}
+
+fn unreadable(error: RedisError) -> BuildError {
+    BuildError::Url { source: error.into() }
 }
 
 /// The client takes the process's default, and panics where there is none. A host that has chosen one keeps it.

@@ -123,9 +123,13 @@ pub trait AsyncCounterStore: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It cannot be reached, or did not answer in time.
+    /// It could not be reached, did not answer in time, or gave an answer that no store gives.
     #[error("the counter store is unavailable")]
-    Unavailable(#[source] Option<Box<dyn Error + Send + Sync>>),
+    #[non_exhaustive]
+    Unavailable {
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// It is full of live counters, none of which may be evicted.
     #[error("the counter store is full: {capacity} counters are live")]
     Full {
@@ -151,4 +155,17 @@ pub enum StoreError {
         /// How far it may be away.
         bound_millis: u64,
     },
+}
+
+impl StoreError {
+    /// Makes an [`Unavailable`](Self::Unavailable) error. The cause is an error or a text, for the host's log.
+    pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable { source: cause.into() }
+    }
+
+    /// The error for an answer that cannot be believed, because charges lack a tally.
+    #[cold]
+    pub(crate) fn incomplete() -> Self {
+        Self::unavailable("the store did not return one tally for each charge")
+    }
 }

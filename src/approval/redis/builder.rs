@@ -19,6 +19,7 @@ use crate::redis::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
 ///     .build()?;
 /// # Ok::<(), toolgate::approval::redis::BuildError>(())
 /// ```
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisApprovalsBuilder {
     settings: Settings,

@@ -364,7 +364,7 @@ fn nonce() -> String {
 }
 
 fn unavailable(cause: Cause) -> ApprovalError {
-    ApprovalError::Unavailable(Some(cause))
+    ApprovalError::unavailable(cause)
 }
 
 /// An answer that no script gives.

@@ -228,5 +228,5 @@ pub(super) fn window_of(tally: &Tally) -> Span {
 
 /// An answer that has a tally for each charge. One that leaves some out cannot be believed.
 pub(super) fn complete(outcome: Outcome, charges: &[Charge]) -> Result<Outcome, StoreError> {
-    if outcome.tallies().len() == charges.len() { Ok(outcome) } else { Err(StoreError::Unavailable(None)) }
+    if outcome.tallies().len() == charges.len() { Ok(outcome) } else { Err(StoreError::incomplete()) }
 }

@@ -356,7 +356,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
             let tally = match (found, charge.meter) {
                 (Ok(tally), _) => tally,
                 (Err((room, window)), Meter::Fixed(_)) if room > 0 => {
-                    let Some(tally) = said.next() else { return Err(StoreError::Unavailable(None)) };
+                    let Some(tally) = said.next() else { return Err(StoreError::incomplete()) };
                     let tally = if window == tally.charged_at { less(tally, room) } else { *tally };
                     granted &= tally.has_room(charge);
                     // No window has room for some.
@@ -364,7 +364,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
                     Tally { retry_at: ever.then_some(tally.resets_at), ..tally }
                 }
                 _ => {
-                    let Some(tally) = said.next() else { return Err(StoreError::Unavailable(None)) };
+                    let Some(tally) = said.next() else { return Err(StoreError::incomplete()) };
                     *tally
                 }
             };

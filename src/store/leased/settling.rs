@@ -67,7 +67,9 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
     async fn record(&self, epoch: Epoch, now: Timestamp, charges: &[Charge]) -> Result<(), StoreError> {
         let id = ReservationId::next();
         let outcome = self.inner.reserve(&ReserveRequest::new(id, now, charges)).await?;
-        let Outcome::Granted(tallies) = complete(outcome, charges)? else { return Err(StoreError::Unavailable(None)) };
+        let Outcome::Granted(tallies) = complete(outcome, charges)? else {
+            return Err(StoreError::unavailable("the store refused a charge that has no maximum"));
+        };
         for (charge, tally) in charges.iter().zip(&tallies) {
             self.hold(epoch, charge, tally, now, |holding| {
                 // In a later window nothing had to be recorded: there it is a slice like any other.

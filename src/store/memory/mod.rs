@@ -109,7 +109,7 @@ impl MemoryStore {
 
     #[inline]
     fn lock(&self, shard: usize) -> Result<MutexGuard<'_, Table>, StoreError> {
-        self.shards.get(shard).map(|shard| shard.0.lock()).ok_or(StoreError::Unavailable(None))
+        self.shards.get(shard).map(|shard| shard.0.lock()).ok_or_else(no_shard)
     }
 
     #[inline]
@@ -369,7 +369,7 @@ impl Locked<'_> {
     fn look(&mut self, request: &ReserveRequest<'_>) -> Result<Look, StoreError> {
         let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
         for (charge, place) in request.charges.iter().zip(&mut self.places) {
-            let Some(table) = self.guards.get(place.guard) else { return Err(StoreError::Unavailable(None)) };
+            let Some(table) = self.guards.get(place.guard) else { return Err(no_shard()) };
             let at = table.find(place.spot.hash, &charge.subject);
             let cells = at.map_or(&[][..], |at| table.cells(at));
             let cell = cells.iter().enumerate().find(|(_, cell)| cell.counter == charge.counter);
@@ -396,7 +396,7 @@ impl Locked<'_> {
         let reclaim = (store.len() > store.keep).then_some(request.now);
         let mut added = false;
         for (charge, place) in request.charges.iter().zip(&self.places) {
-            let Some(table) = self.guards.get_mut(place.guard) else { return Err(StoreError::Unavailable(None)) };
+            let Some(table) = self.guards.get_mut(place.guard) else { return Err(no_shard()) };
             // What was found stays where it is until something is added.
             let found = match place.found {
                 Some(found) if !added => Some(found),
@@ -416,7 +416,7 @@ impl Locked<'_> {
                     let tally = cell.charge(charge, request.now)?;
                     // A shard of two million rows of one kind takes no more: a store of a hundred thousand million counters.
                     let gone = table.add(place.spot.hash, &charge.subject, cell, reclaim);
-                    store.held.fetch_sub(gone.ok_or(StoreError::Unavailable(None))?, Ordering::Relaxed);
+                    store.held.fetch_sub(gone.ok_or_else(shard_full)?, Ordering::Relaxed);
                     tally
                 }
             });
@@ -430,6 +430,17 @@ impl Locked<'_> {
             held.fetch_sub(table.sweep(rows, request.now), Ordering::Relaxed);
         }
     }
+}
+
+/// The indices of shards are masked, so this does not happen.
+#[cold]
+fn no_shard() -> StoreError {
+    StoreError::unavailable("a shard is missing")
+}
+
+#[cold]
+fn shard_full() -> StoreError {
+    StoreError::unavailable("a shard has two million rows of one kind, and takes no more")
 }
 
 impl CounterStore for MemoryStore {
@@ -464,7 +475,7 @@ impl CounterStore for MemoryStore {
                         let is_bucket = matches!(settled.charge.meter, Meter::TokenBucket { .. });
                         let full_by = table.horizon().filter(|_| is_bucket);
                         cell.settle(settled, full_by.map_or(request.now, |instant| instant.max(request.now)))?;
-                        table.add(spot.hash, subject, cell, None).ok_or(StoreError::Unavailable(None))?;
+                        table.add(spot.hash, subject, cell, None).ok_or_else(shard_full)?;
                         at = table.find(spot.hash, subject);
                     }
                     None => {}

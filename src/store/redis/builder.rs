@@ -21,6 +21,7 @@ const LIMBS: &str = include_str!("limbs.lua");
 ///     .build()?;
 /// # Ok::<(), toolgate::store::redis::BuildError>(())
 /// ```
+#[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisStoreBuilder {
     settings: Settings,

@@ -25,7 +25,7 @@ pub(super) fn nonsense() -> StoreError {
 
 /// The server could not tell.
 pub(super) fn unavailable(cause: Cause) -> StoreError {
-    StoreError::Unavailable(Some(cause))
+    StoreError::unavailable(cause)
 }
 
 /// The names of keys: the tag in braces, a letter for what is kept, and bytes of one length before any that a caller chose.
@@ -480,7 +480,7 @@ mod tests {
         let array = |parts: &[i64]| Value::Array(parts.iter().map(|part| Value::Int(*part)).collect());
         assert!(Bound(0).done(array(&[0])).is_ok());
         for other in [array(&[]), array(&[0, 0]), array(&[4]), Value::Int(0), Value::Nil] {
-            assert!(matches!(Bound(0).done(other), Err(StoreError::Unavailable(Some(_)))));
+            assert!(matches!(Bound(0).done(other), Err(StoreError::Unavailable { .. })));
         }
         assert!(matches!(Bound(0).done(array(&[2])), Err(StoreError::Corrupt)));
         let skewed = Bound(7).done(array(&[1, -8]));

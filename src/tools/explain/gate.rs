@@ -23,7 +23,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// part.
     pub fn explain(&self, call: &ToolCall<'_>) -> Result<Explanation, StoreError> {
         at_once(explain(self, &InProcess(self.store()), call))
-            .unwrap_or_else(|error| Err(StoreError::Unavailable(Some(error.into()))))
+            .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 

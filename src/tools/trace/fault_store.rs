@@ -19,7 +19,11 @@ impl FaultStore {
     }
 
     fn reach(&self) -> Result<&MemoryStore, StoreError> {
-        if self.down.load(Ordering::Relaxed) { Err(StoreError::Unavailable(None)) } else { Ok(&self.counters) }
+        if self.down.load(Ordering::Relaxed) {
+            Err(StoreError::unavailable("switched off"))
+        } else {
+            Ok(&self.counters)
+        }
     }
 }
 

@@ -211,7 +211,7 @@ fn is_named(answer: &Value, error: &StoreError) {
     match error {
         StoreError::ClockSkew { .. } => assert_eq!(code, Some(&Value::Int(1))),
         StoreError::Full { .. } => assert_eq!(code, Some(&Value::Int(3))),
-        StoreError::Corrupt | StoreError::Unavailable(_) => {}
+        StoreError::Corrupt | StoreError::Unavailable { .. } => {}
         other => panic!("{other:?} is not an answer of a server"),
     }
 }

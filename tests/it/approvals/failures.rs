@@ -39,7 +39,7 @@ impl ApprovalStore for Failing {
 
     fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
         if self.claims_fail.load(Ordering::Relaxed) {
-            return Err(ApprovalError::Unavailable(None));
+            return Err(ApprovalError::unavailable("down"));
         }
         if self.claims_lose.load(Ordering::Relaxed) { Ok(None) } else { self.approvals.claim(id, now) }
     }
@@ -50,7 +50,7 @@ impl ApprovalStore for Failing {
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
         if self.restores_fail.load(Ordering::Relaxed) {
-            return Err(ApprovalError::Unavailable(None));
+            return Err(ApprovalError::unavailable("down"));
         }
         self.approvals.restore(claim, now)
     }
@@ -101,7 +101,7 @@ fn an_approval_that_cannot_be_restored_stays_used() {
     };
     let permit = pass();
     approvals.restores_fail.store(true, Ordering::Relaxed);
-    assert!(matches!(ready(permit.release()), Err(StoreError::Unavailable(Some(_)))));
+    assert!(matches!(ready(permit.release()), Err(StoreError::Unavailable { .. })));
     approvals.restores_fail.store(false, Ordering::Relaxed);
     let permit = pass();
     assert_eq!(permit.limits()[0].used().to_string(), "1", "the unit of the first call was released");

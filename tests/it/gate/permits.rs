@@ -123,7 +123,8 @@ fn a_failed_settlement_leaves_the_permit_unchanged() {
     let mut held = permit(gate.check(&call));
     store.set_down(true);
     let error = held.settle(amount("3")).unwrap_err();
-    assert!(matches!(error, SettleError::Store(StoreError::Unavailable(None))), "{error}");
+    let SettleError::Store(StoreError::Unavailable { source, .. }) = error else { panic!("{error}") };
+    assert_eq!(source.to_string(), "switched off");
     assert!(!held.is_settled());
     store.set_down(false);
     assert_eq!(used(&gate.usage(&call).unwrap()), [1, 10]);
@@ -152,7 +153,7 @@ impl CounterStore for FailsSettlements {
     }
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.asked.lock().push((request.id.get(), request.step, request.charges.len()));
-        Err(StoreError::Unavailable(None))
+        Err(StoreError::unavailable("down"))
     }
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
         self.counters.reset(counter, subject)

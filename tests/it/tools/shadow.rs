@@ -195,7 +195,7 @@ struct Broken {
 impl Broken {
     fn fail<T>(&self) -> Result<T, StoreError> {
         assert!(!self.panics.load(Ordering::Relaxed), "on purpose");
-        Err(StoreError::Unavailable(None))
+        Err(StoreError::unavailable("down"))
     }
 }
 

@@ -279,7 +279,7 @@ impl ApprovalStore for Forgetful {
     }
 
     fn redeem(&self, _: &ApprovalId, _: Timestamp, _: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        Err(ApprovalError::Unavailable(None))
+        Err(ApprovalError::unavailable("down"))
     }
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {

@@ -38,7 +38,7 @@ struct Failing {
 impl Failing {
     fn step(&self) -> Result<(), ApprovalError> {
         let step = self.step.fetch_add(1, Ordering::Relaxed);
-        if self.fails.contains(&step) { Err(ApprovalError::Unavailable(None)) } else { Ok(()) }
+        if self.fails.contains(&step) { Err(ApprovalError::unavailable("down")) } else { Ok(()) }
     }
 }
 

@@ -46,13 +46,13 @@ impl Remote {
         let fault = self.fault.lock().unwrap().take();
         let fault = if self.down.load(Ordering::Relaxed) { Some(Fault::Lost) } else { fault };
         if fault == Some(Fault::Lost) {
-            return Box::pin(std::future::ready(Err(StoreError::Unavailable(None))));
+            return Box::pin(std::future::ready(Err(StoreError::unavailable("lost"))));
         }
         let answer = ask();
         match fault {
             None => Box::pin(std::future::ready(answer)),
             Some(Fault::Hangs) => Box::pin(std::future::pending()),
-            Some(_) => Box::pin(std::future::ready(Err(StoreError::Unavailable(None)))),
+            Some(_) => Box::pin(std::future::ready(Err(StoreError::unavailable("lost")))),
         }
     }
 

@@ -172,7 +172,7 @@ fn a_full_server_denies_and_charges_nothing() {
         for _ in 0..10 {
             assert_eq!(prompt(&gate).await, UNAVAILABLE);
         }
-        assert!(matches!(permit.release().await, Err(StoreError::Unavailable(Some(_)))));
+        assert!(matches!(permit.release().await, Err(StoreError::Unavailable { .. })));
         server.command::<()>(&[b"CONFIG", b"SET", b"maxmemory", b"0"]);
         assert_eq!([code(&gate).await, code(&gate).await, code(&gate).await], ["allow", "allow", "rate_limited"]);
     });
@@ -300,7 +300,7 @@ fn a_repeated_request_counts_once() {
         // Both answers are lost: the outcome is unknown, so the call is denied, and the charge
         // stays, once.
         proxy.cut(2);
-        assert!(matches!(reserve(3).await, Err(StoreError::Unavailable(Some(_)))));
+        assert!(matches!(reserve(3).await, Err(StoreError::Unavailable { .. })));
         assert_eq!(proxy.cuts.load(Ordering::SeqCst), 0, "both answers were lost");
         assert_eq!(used().await, [2; 3]);
         assert!(matches!(reserve(3).await.unwrap(), Outcome::Granted(_)), "a repeated request is the same reservation");
