@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use toolgate::charge::{CounterId, Subject};
-use toolgate::store::{
-    Counter, CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, conformance,
-};
+use toolgate::store::{Counter, CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies};
 use toolgate::{Gate, Policy, ToolCall};
 
 /// Keeps every counter for ever. One for production forgets those whose `expires_at` has passed, and refuses when it is full.
@@ -61,7 +59,7 @@ impl CounterStore for MapStore {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    conformance::check(MapStore::default())?.iter().for_each(|case| println!("passed: {case}"));
+    toolgate::store::conformance::check(MapStore::default())?.iter().for_each(|case| println!("passed: {case}"));
     let policy: Policy = r#"{ "version": "1", "default": "allow", "all_tools": { "limits": [
         { "counter": "calls", "window": "hour", "max": 1, "scope": "global" }] } }"#
         .parse()?;

@@ -233,7 +233,7 @@ fn a_failing_shadow_changes_nothing() {
     let differences = differences.lock().unwrap();
     let found: Vec<_> =
         differences.iter().map(|it| (it.kind(), it.rule(), it.candidate().failure().unwrap())).collect();
-    let unavailable = "the counter store is unavailable";
+    let unavailable = "the counter store is unavailable: down";
     assert_eq!(found[0], (DifferenceKind::Errored, "/tools/t/limits/0", unavailable));
     assert_eq!(found[1].0, DifferenceKind::Errored);
     assert!(found[1].2.contains("panicked"), "{found:?}");
