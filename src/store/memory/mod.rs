@@ -1,6 +1,8 @@
 //! Counters in the process.
 
 mod row;
+#[cfg(all(test, shuttle))]
+mod shuttle;
 mod snapshot;
 mod table;
 
