@@ -27,7 +27,7 @@ pub use audit::{AuditError, AuditRecord, AuditSink};
 pub use call::{Arguments, Caller, Identity, IdentityValue, ToolCall};
 pub use decision::{ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, SettleError};
 pub use gate::{FirstRefusal, Gate, GateBuilder, shadow};
-pub use grants::{Access, Grant, GrantError, Grants};
+pub use grants::{Access, AccessTo, Grant, GrantError, Grants};
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};
 #[cfg(feature = "intercept")]

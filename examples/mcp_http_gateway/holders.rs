@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use toolgate::{Clock, Grants, Policy, SystemClock, Timestamp, ToolCall};
+use toolgate::{Access, Clock, Grants, Policy, SystemClock, Timestamp, ToolCall};
 
 use crate::gateway::file::{self, Stamp, complaint};
 
@@ -83,7 +83,7 @@ impl Holders {
             }
             if !holder.revoked {
                 // Its name is not empty, and it is not revoked.
-                let _ = grants.grant(grant, None, &holder.policy, holder.expires_at);
+                let _ = grants.grant(grant, Access::to(&holder.policy).on_any_server().until(holder.expires_at));
             } else if before.is_none_or(|before| !before.revoked) {
                 grants.revoke(grant);
             }

@@ -22,7 +22,7 @@ use crate::store::{AsyncCounterStore, CounterStore, MemoryStore};
 use crate::time::Timestamp;
 use table::{Keyed, Table};
 
-pub use grant::{Access, Grant};
+pub use grant::{Access, AccessTo, Grant};
 
 /// Named policies, and the grants that have them: it decides each call by the policy of the call's grant. Cheap to clone;
 /// clones are one registry.
@@ -33,11 +33,11 @@ pub use grant::{Access, Grant};
 ///
 /// ```
 /// use serde_json::json;
-/// use toolgate::{Grants, ToolCall};
+/// use toolgate::{Access, Grants, ToolCall};
 ///
 /// let grants = Grants::new();
 /// grants.put_policy("reader", r#"{ "version": "1", "default": "deny", "tools": { "get_*": {} } }"#)?;
-/// grants.grant("g-42", "github", "reader", None)?;
+/// grants.grant("g-42", Access::to("reader").on("github"))?;
 ///
 /// let arguments = json!({});
 /// let call = ToolCall::new("get_issue", &arguments).server("github").grant("g-42");
@@ -168,23 +168,17 @@ impl<S> Grants<S> {
         self.0.policies.lock().get(name)?.gate.shadow_report()
     }
 
-    /// Gives the grant `id` a policy on a server, or with `None` on every server that it has no policy of its own for. It takes
-    /// the place of what the grant had there.
+    /// Adds `access` to the grant `id`. It replaces the access that the grant had on the same
+    /// server.
     ///
-    /// At the instant `expires_at` itself it has expired; without one it stays until it is revoked. The policy may come
-    /// later: until then calls are denied, `no_policy`.
+    /// The policy may be added later; until then calls are denied with `no_policy`.
     ///
     /// # Errors
-    /// [`GrantError::Revoked`] for a grant that was revoked, [`GrantError::Unnamed`] for `""` as a grant or a server.
-    pub fn grant<'s>(
-        &self,
-        id: &str,
-        server: impl Into<Option<&'s str>>,
-        policy: &str,
-        expires_at: impl Into<Option<Timestamp>>,
-    ) -> Result<(), GrantError> {
-        let server = server.into();
-        if id.is_empty() || server == Some("") {
+    /// [`GrantError::Revoked`] if the grant has been revoked, [`GrantError::Unnamed`] if the grant or
+    /// the server is `""`.
+    pub fn grant(&self, id: &str, access: Access) -> Result<(), GrantError> {
+        let Access { server, policy, expires_at } = access;
+        if id.is_empty() || server.as_deref() == Some("") {
             return Err(GrantError::Unnamed);
         }
         let mut policies = self.0.policies.lock();
@@ -194,9 +188,9 @@ impl<S> Grants<S> {
             return Err(GrantError::Revoked);
         }
         let mut places = former.map_or_else(Vec::new, |record| record.places.clone());
-        places.retain(|place| place.server.as_deref() != server);
-        let policy = self.0.named(&mut policies, policy);
-        places.push(Place { server: server.map(Into::into), policy, expires_at: expires_at.into() });
+        places.retain(|place| place.server != server);
+        let policy = self.0.named(&mut policies, &policy);
+        places.push(Place { server, policy, expires_at });
         let record = Record { id: id.into(), revoked: false, places };
         self.0.records.store(Arc::new(records.with(record)));
         Ok(())

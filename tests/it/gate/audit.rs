@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use toolgate::approval::ApprovalId;
 use toolgate::audit::{AuditRecord, Event, Outcome};
 use toolgate::mcp::{Message, OnChange, ToolPins};
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{
-    ApprovalId, Clock, Code, Decision, Denial, Gate, GateBuilder, Grants, Identity, ManualClock, Policy, Timestamp,
+    Access, Clock, Code, Decision, Denial, Gate, GateBuilder, Grants, Identity, ManualClock, Policy, Timestamp,
     ToolCall,
 };
 
@@ -184,7 +185,12 @@ fn denials_by_grants_and_by_hosts_are_recorded() {
     let grants = Grants::over(&builder.policy(None).build());
     let document = r#"{ "version": "1", "default": "deny", "tools": { "t": {} } }"#;
     grants.put_policy("reader", document).unwrap();
-    grants.grant("g", None, "reader", START.saturating_add(std::time::Duration::from_secs(60))).unwrap();
+    grants
+        .grant(
+            "g",
+            Access::to("reader").on_any_server().until(START.saturating_add(std::time::Duration::from_secs(60))),
+        )
+        .unwrap();
     let none = json!({});
     assert!(grants.check(&ToolCall::new("t", &none).grant("g")).is_allowed());
     assert!(!grants.check(&ToolCall::new("t", &none).grant("nobody")).is_allowed());
@@ -471,7 +477,7 @@ fn the_callback_for_lost_records_can_revoke_grants() {
     });
     let grants = grants.get_or_init(|| Grants::over(&gate.build()));
     grants.replace_policy("p", policy());
-    grants.grant("g", None, "p", None).unwrap();
+    grants.grant("g", Access::to("p").on_any_server()).unwrap();
     let none = json!({});
     let call = ToolCall::new("free", &none).grant("g");
     assert!(grants.check(&call).is_allowed());

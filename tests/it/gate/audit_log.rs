@@ -13,7 +13,7 @@ use toolgate::audit::{
     self, AuditError, AuditRecord, AuditSink, ChainHead, Event, Fault, JsonLines, LogError, Records, verify,
     verify_up_to,
 };
-use toolgate::{Code, Gate, Grants, Policy, ToolCall};
+use toolgate::{Access, Code, Gate, Grants, Policy, ToolCall};
 
 /// The path of a file that is removed with the value.
 struct LogFile(PathBuf);
@@ -380,7 +380,7 @@ fn racing_threads_write_one_log_without_gaps() {
     let grants = Grants::over(&Gate::builder().audit(Arc::clone(&log)).build());
     for name in ["one", "two"] {
         grants.replace_policy(name, policy());
-        grants.grant(name, None, name, None).unwrap();
+        grants.grant(name, Access::to(name).on_any_server()).unwrap();
     }
     thread::scope(|scope| {
         for thread in 0..THREADS {

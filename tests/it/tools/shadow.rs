@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::shadow::{Difference, DifferenceKind, Shadow};
 use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
-use toolgate::{AsyncPermit, Decision, Gate, Grants, ManualClock, Permit, Policy, Timestamp, ToolCall};
+use toolgate::{Access, AsyncPermit, Decision, Gate, Grants, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 use crate::model::kept_records::Kept;
 use crate::polling::ready;
@@ -287,7 +287,7 @@ fn grants_have_shadows_for_each_policy() {
     assert!(!grants.start_shadow("reader", Shadow::new(policy(&json!({})))), "the policy does not exist");
     for name in ["reader", "writer"] {
         grants.replace_policy(name, policy(&json!({ "t": {} })));
-        grants.grant(name, None, name, None).unwrap();
+        grants.grant(name, Access::to(name).on_any_server()).unwrap();
     }
     assert!(grants.start_shadow("reader", Shadow::new(policy(&json!({})))));
     let none = json!({});

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use toolgate::approval::Verdict;
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys, KeyError, SignedError};
-use toolgate::{ApprovalId, Gate, Grants};
+use toolgate::approval::{ApprovalId, Verdict};
+use toolgate::{Access, Gate, Grants};
 
 use super::{
     SECRET, START, Statement, allowed, arguments, asked, at, builder, call, gate, keys, policy, rules, service, signed,
@@ -157,7 +157,7 @@ fn grants_accept_signed_approvals() {
     let (gate, _) = gate(&rules());
     let grants = Grants::over(&gate);
     grants.put_policy("p", policy(&rules()).to_json()).unwrap();
-    grants.grant("g", None, "p", None).unwrap();
+    grants.grant("g", Access::to("p").on_any_server()).unwrap();
     let ten = arguments(10);
     let request = asked(grants.check(&call(&ten)));
     assert_eq!(grants.pending().unwrap().len(), 1);
