@@ -53,7 +53,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
 
 fn print(difference: &Difference) {
     let (ours, theirs) = (difference.in_force(), difference.candidate());
-    let side = |record: &toolgate::AuditRecord| serde_json::json!({ "decision": record.decision(), "code": record.code(), "rule": record.rule() });
+    let side = |record: &toolgate::audit::AuditRecord| serde_json::json!({ "decision": record.decision(), "code": record.code(), "rule": record.rule() });
     let line = serde_json::json!({
         "at": ours.time(), "tool": ours.tool(), "candidate": difference.kind(),
         "in_force_says": side(ours), "candidate_says": side(theirs),

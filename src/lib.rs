@@ -22,8 +22,6 @@ mod time;
 mod tools;
 
 pub use amount::{Amount, AmountError, Total};
-pub use approval::{Approval, ApprovalId, ApprovalState, ApprovalStore, DecideError, MemoryApprovals};
-pub use audit::{AuditError, AuditRecord, AuditSink};
 pub use call::{Arguments, Caller, Identity, IdentityValue, ToolCall};
 pub use decision::{ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, SettleError};
 pub use gate::{FirstRefusal, Gate, GateBuilder, shadow};

@@ -15,8 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, flock};
-use toolgate::approval::Verdict;
-use toolgate::{Approval, ApprovalId, Identity, LimitState, Policy};
+use toolgate::approval::{Approval, ApprovalId, Verdict};
+use toolgate::{Identity, LimitState, Policy};
 
 use super::caller::Caller;
 use super::text::{plain, plain_up_to};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use toolgate::approval::Verdict;
-use toolgate::{Approval, ApprovalId, LimitState, Policy, ToolCall};
+use toolgate::approval::{Approval, ApprovalId, Verdict};
+use toolgate::{LimitState, Policy, ToolCall};
 
 use crate::front::Gateway;
 use crate::gateway::admin::Desk;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use toolgate::approval::Verdict;
-use toolgate::{Approval, ApprovalId, Gate, LimitState, Policy, ToolCall};
+use toolgate::approval::{Approval, ApprovalId, Verdict};
+use toolgate::{Gate, LimitState, Policy, ToolCall};
 
 use crate::gateway::admin::Desk;
 use crate::gateway::caller::Caller;

@@ -25,7 +25,8 @@ const RECLAIMED_AT_ONCE: usize = 4;
 /// caller may have 4 KiB together.
 ///
 /// ```
-/// use toolgate::{Gate, MemoryApprovals};
+/// use toolgate::approval::MemoryApprovals;
+/// use toolgate::Gate;
 ///
 /// let approvals = MemoryApprovals::with_capacity(1_000).pending_per_asker(10).details_up_to(0);
 /// let gate = Gate::builder().approvals(approvals).build();

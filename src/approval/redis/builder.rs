@@ -17,7 +17,7 @@ use crate::redis::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
 ///     .pending_per_asker(20)
 ///     .details_up_to(1_000)
 ///     .build()?;
-/// # Ok::<(), toolgate::approval::redis::BuildError>(())
+/// # Ok::<(), toolgate::store::redis::BuildError>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
@@ -71,7 +71,7 @@ impl RedisApprovalsBuilder {
         Self { pending, ..self }
     }
 
-    /// How many bytes of [details](crate::Approval::details), which are values from calls, are kept on the server for people to
+    /// How many bytes of [details](crate::approval::Approval::details), which are values from calls, are kept on the server for people to
     /// read: 4 KiB, if nothing is said, which is the most; 0 keeps none.
     pub fn details_up_to(self, bytes: usize) -> Self {
         Self { details_bytes: bytes, ..self }

@@ -20,7 +20,6 @@ use crate::redis::{Beyond, Cause, Known, LATEST, Link, Sent};
 use crate::store::StoreFuture;
 use crate::time::Timestamp;
 
-pub use crate::redis::BuildError;
 pub use builder::RedisApprovalsBuilder;
 
 /// How often a verb tries again because others have changed the same approvals between its reading and its writing. One of them

@@ -52,7 +52,7 @@
 //! holds no secret, but whoever has it may make that one call as that caller, once.
 //!
 //! A request is `request1.`, the key's id, `.`, 64 digits of HMAC-SHA-256 over the rest, `.`, and a JSON object. It is signed too, so that
-//! nobody shows people another call than the one that they approve. It holds the [details](crate::Approval::details) of the call, if
+//! nobody shows people another call than the one that they approve. It holds the [details](crate::approval::Approval::details) of the call, if
 //! the store keeps them: argument values.
 
 use std::fmt;

@@ -7,12 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
-use toolgate::approval::Verdict;
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys};
-use toolgate::{
-    Approval, ApprovalId, AuditError, AuditRecord, AuditSink, DecideError, Decision, Gate, ManualClock, Permit, Policy,
-    Timestamp, ToolCall,
-};
+use toolgate::approval::{Approval, ApprovalId, DecideError, Verdict};
+use toolgate::audit::{AuditError, AuditRecord, AuditSink};
+use toolgate::{Decision, Gate, ManualClock, Permit, Policy, Timestamp, ToolCall};
 use toolgate_fuzz::tape::Tape;
 
 const START: i64 = 1_768_473_000_000_000;

@@ -9,9 +9,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use toolgate::audit::{self, ChainHead, JsonLines, Records};
+use toolgate::audit::{self, AuditSink, ChainHead, JsonLines, Records};
 use toolgate::replay::Replay;
-use toolgate::{Amount, AuditSink, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
+use toolgate::{Amount, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 use toolgate_fuzz::canonical::hex;
 use toolgate_fuzz::tape::Tape;
 

@@ -4,12 +4,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use redis::Value;
-use toolgate::approval::CallDigest;
 use toolgate::approval::redis::door as approvals;
+use toolgate::approval::{ApprovalState, CallDigest};
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::redis::door as counters;
 use toolgate::store::{Outcome, StoreError};
-use toolgate::{Amount, ApprovalState, Timestamp};
+use toolgate::{Amount, Timestamp};
 use toolgate_fuzz::tape::Tape;
 
 const NOW: i64 = 1_768_473_000_000_000;

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use toolgate::approval::{ApprovalError, Ask, AsyncApprovalStore, Claim, Verdict};
+use toolgate::approval::{
+    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, Claim,
+    DecideError, MemoryApprovals, Verdict,
+};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{
     CounterStore, InProcess, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
     StoreFuture,
 };
-use toolgate::{
-    Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, Gate, ManualClock,
-    MemoryApprovals, Timestamp,
-};
+use toolgate::{Code, Decision, Gate, ManualClock, Timestamp};
 
 use super::{START, allowed, asked, builder, call, policy};
 use crate::polling::{poll_once, ready};

@@ -8,10 +8,8 @@ pub(crate) mod suite;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use toolgate::{
-    Approval, ApprovalStore, Decision, Gate, GateBuilder, ManualClock, MemoryApprovals, Permit, Policy, Timestamp,
-    ToolCall,
-};
+use toolgate::approval::{Approval, ApprovalStore, MemoryApprovals};
+use toolgate::{Decision, Gate, GateBuilder, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);

@@ -1,7 +1,7 @@
 //! Approvals as JSON.
 
 use serde_json::{Value, json};
-use toolgate::Approval;
+use toolgate::approval::Approval;
 use toolgate::approval::Verdict;
 
 use super::{START, asked, call, gate, in_memory};

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use toolgate::approval::ApprovalError;
-use toolgate::{ApprovalId, ApprovalState, Code, DecideError, Decision, Gate, Identity, ManualClock, Policy, ToolCall};
+use toolgate::approval::{ApprovalError, ApprovalId, ApprovalState, DecideError};
+use toolgate::{Code, Decision, Gate, Identity, ManualClock, Policy, ToolCall};
 
 use super::{Bounds, MakeStore, START, allowed, asked, builder, call, gate};
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use toolgate::Policy;
+use toolgate::approval::ApprovalStore;
 use toolgate::testing::Suite;
-use toolgate::{ApprovalStore, Policy};
 
 /// Runs all cases of a file and panics with a list of every failure.
 fn run_file(path: &Path) -> usize {

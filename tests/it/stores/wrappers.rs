@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use toolgate::approval::{
-    Approval, ApprovalError, ApprovalId, Ask, AsyncApprovalStore, Claim, DecideError, MemoryApprovals, Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError, MemoryApprovals,
+    Verdict,
 };
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{
     AsyncCounterStore, CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError,
     StoreFuture,
 };
-use toolgate::{ApprovalStore, Gate, Policy, Timestamp, ToolCall};
+use toolgate::{Gate, Policy, Timestamp, ToolCall};
 
 use crate::polling::ready;
 

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use toolgate::audit::{AuditSink, JsonLines};
+use toolgate::audit::{AuditRecord, AuditSink, JsonLines};
 use toolgate::replay::{self, Change, ChangeKind, Indeterminate, Replay, Report};
-use toolgate::{AuditRecord, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
+use toolgate::{Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 use crate::model::generate::{self, Document, Event};
 use crate::model::kept_records::Kept;

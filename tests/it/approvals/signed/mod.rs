@@ -6,9 +6,9 @@ mod refused;
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use toolgate::approval::Verdict;
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys, SignedError};
-use toolgate::{Approval, ApprovalId, Decision, Gate, GateBuilder, ManualClock, Permit, Policy, Timestamp, ToolCall};
+use toolgate::approval::{Approval, ApprovalId, Verdict};
+use toolgate::{Decision, Gate, GateBuilder, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 pub(crate) use self::accepted::racing_calls_use_a_signed_approval_once;
 

@@ -4,12 +4,12 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::json;
 use toolgate::approval::signed::{SignError, SignedError};
-use toolgate::approval::{ApprovalError, Ask, Claim, Verdict};
-use toolgate::store::{InProcess, MemoryStore};
-use toolgate::{
-    Approval, ApprovalId, ApprovalState, ApprovalStore, Code, DecideError, Decision, MemoryApprovals, Timestamp,
-    ToolCall,
+use toolgate::approval::{
+    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, Claim, DecideError, MemoryApprovals,
+    Verdict,
 };
+use toolgate::store::{InProcess, MemoryStore};
+use toolgate::{Code, Decision, Timestamp, ToolCall};
 
 use super::{
     START, Statement, allowed, arguments, asked, at, builder, call, gate, keys, policy, rules, seal, service, signed,

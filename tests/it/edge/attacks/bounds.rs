@@ -3,9 +3,10 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use serde_json::{Value, json};
+use toolgate::approval::MemoryApprovals;
 use toolgate::mcp::{FromClient, Message, Session};
 use toolgate::store::MemoryStore;
-use toolgate::{Bounds, Code, Gate, ManualClock, MemoryApprovals, Permit, Policy, Timestamp, ToolCall};
+use toolgate::{Bounds, Code, Gate, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 

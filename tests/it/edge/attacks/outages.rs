@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
-use toolgate::approval::{ApprovalError, Ask, Claim, Verdict};
-use toolgate::{
-    Approval, ApprovalId, ApprovalStore, AuditError, AuditRecord, AuditSink, Code, DecideError, Decision, Gate,
-    ManualClock, MemoryApprovals, Policy, Timestamp, ToolCall,
+use toolgate::approval::{
+    Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, Claim, DecideError, MemoryApprovals, Verdict,
 };
+use toolgate::audit::{AuditError, AuditRecord, AuditSink};
+use toolgate::{Code, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 

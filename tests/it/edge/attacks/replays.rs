@@ -5,10 +5,10 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use serde_json::{Value, json};
-use toolgate::approval::Verdict;
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys};
+use toolgate::approval::{MemoryApprovals, Verdict};
 use toolgate::mcp::{OnChange, ToolPins};
-use toolgate::{Code, Decision, Gate, GateBuilder, ManualClock, MemoryApprovals, Policy, Timestamp, ToolCall};
+use toolgate::{Code, Decision, Gate, GateBuilder, ManualClock, Policy, Timestamp, ToolCall};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use toolgate::approval::signed::SignedError;
-use toolgate::approval::{ApprovalError, AsyncApprovalStore, Verdict};
+use toolgate::approval::{ApprovalError, ApprovalState, AsyncApprovalStore, DecideError, Verdict};
 use toolgate::store::{InProcess, MemoryStore};
-use toolgate::{ApprovalState, Clock, DecideError, Decision, Gate, SystemClock, Timestamp};
+use toolgate::{Clock, Decision, Gate, SystemClock, Timestamp};
 
 use super::approvals::{allowed, asked, builder, call, cause, gate, impatient, keys, policy};
 use super::faults::{Proxy, constant_server};

@@ -10,12 +10,11 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use toolgate::approval::redis::{RedisApprovals, RedisApprovalsBuilder};
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys};
-use toolgate::approval::{ApprovalError, Ask, AsyncApprovalStore, Claim, Verdict};
-use toolgate::store::{InProcess, MemoryStore};
-use toolgate::{
-    Approval, ApprovalId, ApprovalStore, AsyncPermit, Clock, Code, DecideError, Decision, Gate, Policy, SystemClock,
-    Timestamp, ToolCall,
+use toolgate::approval::{
+    Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError, Verdict,
 };
+use toolgate::store::{InProcess, MemoryStore};
+use toolgate::{AsyncPermit, Clock, Code, Decision, Gate, Policy, SystemClock, Timestamp, ToolCall};
 
 use super::server::Server;
 use super::{ANY_CLOCK, run};
