@@ -1,4 +1,4 @@
-//! What a call asks a person for.
+//! A call that needs an approval: its digest, its bounds, and the text that people read.
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,11 +12,11 @@ use crate::json::number::Exact;
 use crate::policy::{Binding, Digest, Terms};
 use crate::time::Timestamp;
 
-/// A call that needs an approval, as its store sees it.
+/// A call that needs an approval, as a store sees it.
 pub struct Ask<'a> {
     pub(super) call: &'a ToolCall<'a>,
     pub(super) digest: CallDigest,
-    /// The numbers at the paths that bind an upper bound, in the order of those paths.
+    /// The numbers of the call that are bound from above, in the order of their paths.
     pub(super) bounds: Box<[Exact]>,
     pub(super) terms: &'a Terms<'a>,
     pub(super) reason: &'a str,
@@ -25,7 +25,8 @@ pub struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    /// What `call` asks for under a policy, on its terms; `reason` is what its rule says.
+    /// The request that `call` makes under a policy, on the terms of that policy. `reason` comes
+    /// from the rule that requires the approval.
     pub(crate) fn new(
         call: &'a ToolCall<'a>,
         policy: Digest,
@@ -37,25 +38,24 @@ impl<'a> Ask<'a> {
         Self { call, digest, bounds: bounds.into(), terms, reason, details, named }
     }
 
-    /// What an approval has to be for.
+    /// The digest of the call. An approval is for calls of one digest.
     pub fn digest(&self) -> CallDigest {
         self.digest
     }
 
-    /// How long the names of tool and caller are together: what an approval keeps of the call.
+    /// The length in bytes of the names that an approval keeps: the tool's and those of the caller.
     pub fn name_bytes(&self) -> usize {
         let caller = Identity::ALL.into_iter().filter_map(|identity| self.call.identity(identity));
         caller.map(str::len).fold(self.call.tool().len(), usize::saturating_add)
     }
 
-    /// Who is counted as the one that asks, of whom only so many requests may wait: the first that the call has of grant, user,
-    /// agent and session, with the word for what it is; nobody else's calls are counted with its own. All calls without any of
-    /// them are counted together.
+    /// The identity whose pending requests are limited: the first present of grant, user, agent and
+    /// session. Calls without any of them are counted together.
     pub fn asker(&self) -> Option<(Identity, &str)> {
         asker(|identity| self.call.identity(identity))
     }
 
-    /// The approval that the call comes with, if it names one: no other lets it pass.
+    /// The approval that the call presents, if it names one. No other approval lets it pass.
     pub fn named(&self) -> Option<&ApprovalId> {
         self.named
     }
@@ -66,11 +66,12 @@ pub(super) fn asker<'n>(name: impl Fn(Identity) -> Option<&'n str>) -> Option<(I
     asking.into_iter().find_map(|identity| Some((identity, name(identity)?)))
 }
 
-/// What a person has to read to know what is bound: canonical text, if it is short enough to be kept.
+/// The canonical text of everything that is bound, for people to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Details {
+    /// `None` if the text is too long to be kept.
     pub(super) text: Option<Box<str>>,
-    /// Of the whole text, kept or not.
+    /// The length of the whole text, kept or not.
     pub(super) bytes: usize,
 }
 
@@ -79,7 +80,7 @@ impl Details {
         Self { text: (text.len() <= DETAILS_BYTES).then(|| text.into()), bytes: text.len() }
     }
 
-    /// Keeps a text up to so many bytes.
+    /// Drops the text if it has more than `most` bytes.
     pub(super) fn cut(&mut self, most: usize) {
         if self.bytes > most {
             self.text = None;
@@ -87,13 +88,13 @@ impl Details {
     }
 }
 
-/// The digest of a call, the numbers that are bound from above (they are compared, and so cannot be hashed), and what a person
-/// reads of it.
+/// Returns the digest of a call, the numbers that are bound from above, and the details that people
+/// read. The numbers are compared, so they cannot be part of the hash.
 fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (CallDigest, Vec<Exact>, Details) {
     let mut text = String::from("{");
     let (mut bounds, mut shown) = (Vec::new(), String::from("["));
     let bound = bind.and_then(|bind| bound_values(call, bind, &mut bounds, &mut shown));
-    // The keys are in their canonical order, so that the whole text is canonical.
+    // The keys are written in canonical order, which makes the whole text canonical.
     let identity = |text: &mut String, identity: Identity| {
         canonical::write_text(text, identity.as_str());
         text.push(':');
@@ -136,11 +137,12 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
     (CallDigest::new(Sha256::digest(text.as_bytes()).into()), bounds, details)
 }
 
-/// The values at the paths, a list of lists: `[path, value]`, `[path]` for one that is absent, and `[path<=]` for a number that goes
-/// to `bounds`; `shown` is the same with that number in it. What is no number has no smaller one: it is bound exactly.
+/// Returns the bound values as a list of lists: `[path, value]`, `[path]` for an absent value, and
+/// `[path<=]` for a number that goes to `bounds`. `shown` gets the same list with that number in
+/// it. A value that is not a number has no order, so it is bound exactly.
 ///
-/// Nothing where a path steps into a text or the like: a server may unwrap it, so what the path leads to cannot be told, and all
-/// arguments are bound.
+/// Returns `None` if a path steps into a string or another scalar. A server may parse such a
+/// string, so the value at the path is unknown, and all arguments are bound instead.
 fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>, shown: &mut String) -> Option<String> {
     let facts = Facts::new(call, Timestamp::UNIX_EPOCH);
     let mut text = String::from("[");
@@ -196,7 +198,8 @@ mod tests {
     use super::*;
     use crate::policy::Policy;
 
-    /// The canonical text of a call is hashed, and `want` is it, with the policy's digest at `%`.
+    /// Asserts that the canonical text of `call` is `want`, with the policy's digest in place of
+    /// `%`, and that its hash is the digest.
     fn assert_hashes(rules: &Value, call: &ToolCall<'_>, want: &str, details: &str) {
         let policy =
             Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": { "pay": rules } })).unwrap();
@@ -209,37 +212,50 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_that_of_the_canonical_text() {
+    fn the_digest_is_a_hash_of_the_canonical_text() {
         let arguments = json!({ "to": "x", "n": 1e2, "é": [true], "b": { "d": 2, "c": null } });
         let call = ToolCall::new("pay", &arguments).grant("g").user("u\"v");
         assert_hashes(
             &json!({}),
             &call,
-            r#"{"agent":null,"arguments":{"b":{"c":null,"d":2},"n":100,"to":"x","é":[true]},"grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#,
+            concat!(
+                r#"{"agent":null,"arguments":{"b":{"c":null,"d":2},"n":100,"to":"x","é":[true]},"#,
+                r#""grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#
+            ),
             r#"{"b":{"c":null,"d":2},"n":100,"to":"x","é":[true]}"#,
         );
         assert_hashes(
             &json!({ "approval": { "bind": ["args.to", "args.n<=", "args.b[\"d\"]", "args.none", "args.to<="] } }),
             &call,
-            r#"{"agent":null,"bound":[["args.to","x"],["args.n<="],["args.b.d",2],["args.none"],["args.to","x"]],"grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#,
+            concat!(
+                r#"{"agent":null,"bound":"#,
+                r#"[["args.to","x"],["args.n<="],["args.b.d",2],["args.none"],["args.to","x"]],"#,
+                r#""grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#
+            ),
             r#"[["args.to","x"],["args.n<=",100],["args.b.d",2],["args.none"],["args.to","x"]]"#,
         );
         let none = ToolCall::new("pay", None::<&Value>).agent("a").server("s").session("t");
         assert_hashes(
             &json!({}),
             &none,
-            r#"{"agent":"a","arguments":{},"grant":null,"policy":"%","server":"s","session":"t","tool":"pay","user":null}"#,
+            concat!(
+                r#"{"agent":"a","arguments":{},"grant":null,"policy":"%","#,
+                r#""server":"s","session":"t","tool":"pay","user":null}"#
+            ),
             "{}",
         );
     }
 
     #[test]
-    fn what_lies_inside_a_text_binds_all_arguments() {
+    fn a_path_into_a_string_binds_all_arguments() {
         let arguments = json!({ "n": 1, "o": "{}" });
         assert_hashes(
             &json!({ "approval": { "bind": ["args.n<=", "args.o.to"] } }),
             &ToolCall::new("pay", &arguments),
-            r#"{"agent":null,"arguments":{"n":1,"o":"{}"},"grant":null,"policy":"%","server":null,"session":null,"tool":"pay","user":null}"#,
+            concat!(
+                r#"{"agent":null,"arguments":{"n":1,"o":"{}"},"grant":null,"policy":"%","#,
+                r#""server":null,"session":null,"tool":"pay","user":null}"#
+            ),
             r#"{"n":1,"o":"{}"}"#,
         );
     }

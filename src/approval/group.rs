@@ -1,5 +1,5 @@
-//! All approvals of one digest, which differ in the numbers that they are bound to, or all but one of which are in use. What a
-//! store keeps under one name, and all that can happen to it. No lock and no clock: a store has those.
+//! All approvals for one call digest: they differ in their bound numbers, or all but one are in
+//! use. A store keeps each group as a whole. A group has no lock and no clock; the store has those.
 
 use std::time::Duration;
 
@@ -9,54 +9,57 @@ use crate::call::identity::Identity;
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shelf {
-    /// The numbers ascend.
+pub(super) struct ApprovalGroup {
+    /// In ascending order of their numbers.
     pub(super) approvals: Vec<Approval>,
-    pub(super) spent: Vec<Spent>,
+    pub(super) redeemed: Vec<RedeemedSignature>,
 }
 
-/// What was approved elsewhere, and has been used here; or approved here and used, and may have been signed elsewhere too.
+/// A signed approval that was used here. An approval that was given and used here becomes one when
+/// it expires, because the same request may also have been signed elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spent {
+pub(super) struct RedeemedSignature {
     pub(super) number: u64,
+    /// The latest end of a text that was signed for the request.
     pub(super) until: Timestamp,
     pub(super) turn: u32,
-    /// Not handed back.
+    /// `false` after a restore.
     pub(super) in_use: bool,
 }
 
-/// Where one of a shelf stands in the indexes of a store.
+/// The entry of one approval of a group in the indexes of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct IndexEntry {
     pub(super) number: u64,
     pub(super) ends_at: Timestamp,
-    /// When it was asked for, if it waits for people.
+    /// When it was requested, if it is pending.
     pub(super) since: Option<Timestamp>,
 }
 
-impl Shelf {
+impl ApprovalGroup {
     pub(super) fn is_empty(&self) -> bool {
-        self.approvals.is_empty() && self.spent.is_empty()
+        self.approvals.is_empty() && self.redeemed.is_empty()
     }
 
-    /// Brings all to `now`, and forgets what has ended: what was spent, so much later. Gives the latest end of a spent one
-    /// that it has forgotten.
+    /// Brings all approvals to `now` and drops those that have ended, used signatures only `late`
+    /// after their end. Returns the latest end of a used signature that it dropped.
     ///
-    /// One pass: an agent that asks with many numbers under one bound makes its own calls slower, and no more than that.
+    /// One pass over the group. An agent that asks with many numbers below one bound slows down its
+    /// own calls only.
     pub(super) fn sweep(&mut self, now: Timestamp, late: Duration) -> Option<Timestamp> {
-        let spent = &mut self.spent;
+        let redeemed = &mut self.redeemed;
         self.approvals.retain_mut(|approval| {
             let was_used = approval.state() == ApprovalState::Consumed;
             let lives = approval.look(now) != ApprovalState::Expired;
             if was_used && !lives {
                 let (number, until) = (approval.id().number(), approval.signed_until());
-                spent.push(Spent { number, until, turn: approval.turn, in_use: true });
+                redeemed.push(RedeemedSignature { number, until, turn: approval.turn, in_use: true });
             }
             lives
         });
-        let forgotten = |spent: &Spent| now >= spent.until.saturating_add(late);
-        let latest = self.spent.iter().filter(|spent| forgotten(spent)).map(|spent| spent.until).max();
-        self.spent.retain(|spent| !forgotten(spent));
+        let has_ended = |used: &RedeemedSignature| now >= used.until.saturating_add(late);
+        let latest = self.redeemed.iter().filter(|used| has_ended(used)).map(|used| used.until).max();
+        self.redeemed.retain(|used| !has_ended(used));
         latest
     }
 
@@ -66,7 +69,8 @@ impl Shelf {
         let rank = |approval: &Approval| {
             let (fits, is_named) = (approval.fits(ask), ask.named().is_none_or(|named| named == approval.id()));
             match approval.state() {
-                // A number below the bound leaves the larger approval to larger calls, where there is one of its own.
+                // An exact fit comes first, so that a call with smaller numbers leaves a larger
+                // approval to larger calls.
                 ApprovalState::Approved if is_named => Some((0, !fits)),
                 ApprovalState::Pending if fits => Some((1, false)),
                 ApprovalState::Approved => Some((2, !fits)),
@@ -77,31 +81,32 @@ impl Shelf {
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, approval)| approval)
     }
 
-    /// Whether something has this number: what was spent may have one that another store gave.
+    /// Returns `true` if an approval or a used signature has this number. A signature may have a
+    /// number that another store assigned.
     pub(super) fn has(&self, number: u64) -> bool {
         let mut approvals = self.approvals.iter();
         approvals.any(|approval| approval.id().number() == number)
-            || self.spent.iter().any(|spent| spent.number == number)
+            || self.redeemed.iter().any(|used| used.number == number)
     }
 
-    /// Keeps a new request.
+    /// Adds a new request.
     pub(super) fn add(&mut self, approval: Approval) {
         let at = self.approvals.partition_point(|known| known.id() < approval.id());
         self.approvals.insert(at, approval);
     }
 
-    /// Lets something happen to an approval, and forgets it if that was its end.
-    fn at<T>(&mut self, id: &ApprovalId, happen: impl FnOnce(&mut Approval) -> T) -> Option<T> {
+    /// Applies a change to an approval, and drops the approval if that ended it.
+    fn at<T>(&mut self, id: &ApprovalId, change: impl FnOnce(&mut Approval) -> T) -> Option<T> {
         let index = self.approvals.iter().position(|approval| approval.id() == id)?;
         let approval = self.approvals.get_mut(index)?;
-        let result = happen(approval);
+        let result = change(approval);
         if matches!(approval.state(), ApprovalState::Denied | ApprovalState::Expired) {
             self.approvals.remove(index);
         }
         Some(result)
     }
 
-    /// As [`ApprovalStore::decide`](super::ApprovalStore::decide).
+    /// See [`ApprovalStore::decide`](super::ApprovalStore::decide).
     pub(super) fn decide(
         &mut self,
         id: &ApprovalId,
@@ -113,27 +118,28 @@ impl Shelf {
         self.at(id, decide).unwrap_or(Err(DecideError::NotPending))
     }
 
-    /// As [`ApprovalStore::claim`](super::ApprovalStore::claim).
+    /// See [`ApprovalStore::claim`](super::ApprovalStore::claim).
     pub(super) fn claim(&mut self, id: &ApprovalId, now: Timestamp) -> Option<Claim> {
         self.at(id, |approval| approval.claim(now)).flatten()
     }
 
-    /// As [`ApprovalStore::redeem`](super::ApprovalStore::redeem). A request has one use, whichever way it was approved.
+    /// See [`ApprovalStore::redeem`](super::ApprovalStore::redeem). A request can be used once,
+    /// whichever way it was approved.
     pub(super) fn redeem(&mut self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Option<Claim> {
         let kept = self.approvals.iter().position(|approval| approval.id() == id);
         let in_use = kept.and_then(|kept| self.approvals.get(kept));
         if now >= until || in_use.is_some_and(|approval| approval.state() == ApprovalState::Consumed) {
             return None;
         }
-        let turn = match self.spent.iter_mut().find(|spent| spent.number == id.number()) {
-            Some(spent) if spent.in_use => return None,
-            Some(spent) => {
-                (spent.in_use, spent.turn) = (true, spent.turn.saturating_add(1));
-                spent.until = spent.until.max(until);
-                spent.turn
+        let turn = match self.redeemed.iter_mut().find(|used| used.number == id.number()) {
+            Some(used) if used.in_use => return None,
+            Some(used) => {
+                (used.in_use, used.turn) = (true, used.turn.saturating_add(1));
+                used.until = used.until.max(until);
+                used.turn
             }
             None => {
-                self.spent.push(Spent { number: id.number(), until, turn: 1, in_use: true });
+                self.redeemed.push(RedeemedSignature { number: id.number(), until, turn: 1, in_use: true });
                 1
             }
         };
@@ -143,54 +149,57 @@ impl Shelf {
         Some(Claim { approval: *id, turn, signed: true })
     }
 
-    /// As [`ApprovalStore::restore`](super::ApprovalStore::restore).
+    /// See [`ApprovalStore::restore`](super::ApprovalStore::restore).
     pub(super) fn restore(&mut self, claim: &Claim, now: Timestamp) -> bool {
         if !claim.signed {
             return self.at(claim.approval(), |approval| approval.restore(claim, now)).unwrap_or(false);
         }
-        let its = |spent: &&mut Spent| spent.number == claim.approval().number() && spent.turn == claim.turn;
-        match self.spent.iter_mut().find(its).filter(|spent| spent.in_use && now < spent.until) {
-            Some(spent) => {
-                spent.in_use = false;
+        let is_its =
+            |used: &&mut RedeemedSignature| used.number == claim.approval().number() && used.turn == claim.turn;
+        match self.redeemed.iter_mut().find(is_its).filter(|used| used.in_use && now < used.until) {
+            Some(used) => {
+                used.in_use = false;
                 true
             }
             None => false,
         }
     }
 
-    /// What waits for people.
+    /// The pending requests.
     pub(super) fn pending(&self) -> impl Iterator<Item = &Approval> {
         self.approvals.iter().filter(|approval| approval.state() == ApprovalState::Pending)
     }
 
-    /// Who is counted as the one that asked for all of them: a digest is of one caller.
+    /// The key of the asker. All approvals of a group have the same one, as a digest has one
+    /// caller.
     pub(super) fn asker(&self) -> Option<String> {
         self.approvals.first().map(|approval| asker_key(approval.asker()))
     }
 
-    /// Where all of them stand, in the order of their numbers. What was spent stands until it is forgotten.
-    pub(super) fn places(&self, late: Duration) -> Vec<Place> {
+    /// The index entries of the group, in the order of their numbers. A used signature has one
+    /// until it is dropped.
+    pub(super) fn index_entries(&self, late: Duration) -> Vec<IndexEntry> {
         let ends_at = |approval: &Approval| match approval.state() {
             ApprovalState::Consumed => approval.expires_at().max(approval.signed_until().saturating_add(late)),
             _ => approval.expires_at(),
         };
-        let approvals = self.approvals.iter().map(|approval| Place {
+        let approvals = self.approvals.iter().map(|approval| IndexEntry {
             number: approval.id().number(),
             ends_at: ends_at(approval),
             since: (approval.state() == ApprovalState::Pending).then(|| approval.made_at()),
         });
-        let spent = self.spent.iter().map(|spent| Place {
-            number: spent.number,
-            ends_at: spent.until.saturating_add(late),
+        let redeemed = self.redeemed.iter().map(|used| IndexEntry {
+            number: used.number,
+            ends_at: used.until.saturating_add(late),
             since: None,
         });
-        let mut places: Vec<_> = approvals.chain(spent).collect();
-        places.sort_unstable_by_key(|place| place.number);
-        places
+        let mut entries: Vec<_> = approvals.chain(redeemed).collect();
+        entries.sort_unstable_by_key(|entry| entry.number);
+        entries
     }
 }
 
-/// One text for each asker: a letter for what it is, and its name.
+/// A text that identifies an asker: the first letter of its kind, then its name.
 fn asker_key(asker: Option<(Identity, &str)>) -> String {
     asker.map_or_else(
         || "-".to_owned(),
@@ -199,20 +208,21 @@ fn asker_key(asker: Option<(Identity, &str)>) -> String {
 }
 
 impl Ask<'_> {
-    /// The asker as a store counts it.
+    /// The key under which a store counts the asker's pending requests.
     pub(super) fn asker_key(&self) -> String {
         asker_key(self.asker())
     }
 }
 
-/// The places that are no more, and those that are new or others now.
-pub(super) fn changes(before: &[Place], after: &[Place]) -> (Vec<Place>, Vec<Place>) {
-    let less = |these: &[Place], those: &[Place]| {
-        let is_there = |place: &&Place| {
-            those.binary_search_by_key(&place.number, |other| other.number).ok().and_then(|at| those.get(at))
-                == Some(place)
+/// Returns the entries of `before` that are gone or changed, and those of `after` that are new or
+/// changed.
+pub(super) fn changes(before: &[IndexEntry], after: &[IndexEntry]) -> (Vec<IndexEntry>, Vec<IndexEntry>) {
+    let difference = |these: &[IndexEntry], those: &[IndexEntry]| {
+        let is_there = |entry: &&IndexEntry| {
+            those.binary_search_by_key(&entry.number, |other| other.number).ok().and_then(|at| those.get(at))
+                == Some(entry)
         };
-        these.iter().filter(|place| !is_there(place)).copied().collect()
+        these.iter().filter(|entry| !is_there(entry)).copied().collect()
     };
-    (less(before, after), less(after, before))
+    (difference(before, after), difference(after, before))
 }

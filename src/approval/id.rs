@@ -1,16 +1,17 @@
-//! What an approval is for, and which one it is.
+//! The digest of a call, and the id of an approval.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::json::hex::{Hex, decode_hex};
 
-/// A SHA-256 over all that an approval is bound to: tool, server, arguments, grant, session, agent, user and policy.
+/// A SHA-256 over everything that an approval is bound to: tool, server, arguments, grant, session,
+/// agent, user and policy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallDigest([u8; 32]);
 
 impl CallDigest {
-    /// The digest of these bytes.
+    /// The digest with these bytes.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -34,10 +35,10 @@ impl fmt::Debug for CallDigest {
     }
 }
 
-/// Which approval it is: the call's digest, and a number. A call that asks again after a refusal has another number, so that
-/// an answer to the old question is none to the new one.
+/// The id of an approval: the call's digest, and a number. A call that asks again after a refusal
+/// gets another number, so an old answer cannot approve a new request.
 ///
-/// It is no secret, and knowing it is no leave to decide: the host says who decides.
+/// The id is not a secret, and knowing it gives no right to decide: the host controls who decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApprovalId {
     digest: CallDigest,
@@ -45,12 +46,13 @@ pub struct ApprovalId {
 }
 
 impl ApprovalId {
-    /// The approval of this number for calls of this digest. A store gives no number twice for one digest.
+    /// The id with this number for calls of this digest. A store assigns each number once per
+    /// digest.
     pub const fn new(digest: CallDigest, number: u64) -> Self {
         Self { digest, number }
     }
 
-    /// What calls it is for.
+    /// The digest of the calls that the approval is for.
     pub fn digest(&self) -> CallDigest {
         self.digest
     }
@@ -68,12 +70,12 @@ impl fmt::Display for ApprovalId {
     }
 }
 
-/// A text is no id of an approval.
+/// The error for a text that is not the id of an approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of an approval: 64 hexadecimal digits, a dash and a number")]
+#[error("invalid approval id: expected 64 hexadecimal digits, a dash and a hexadecimal number")]
 pub struct ParseApprovalIdError;
 
-/// Reads what was written, and no other spelling.
+/// Accepts exactly the text that `Display` writes.
 impl FromStr for ApprovalId {
     type Err = ParseApprovalIdError;
 
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_reads_back_and_nothing_else_does() {
+    fn only_the_displayed_text_of_an_id_parses() {
         let id = ApprovalId::new(CallDigest([0xab; 32]), 0x1f);
         let text = id.to_string();
         assert_eq!(text.parse(), Ok(id));

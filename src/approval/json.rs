@@ -1,4 +1,4 @@
-//! Approvals as text, and read again: JSON, strictly, and nothing that no approval could be.
+//! Approvals as JSON. Reading is strict, and rejects what no approval could be.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::Details;
 #[cfg(feature = "redis")]
-use super::group::{Shelf, Spent};
+use super::group::{ApprovalGroup, RedeemedSignature};
 use super::record::{Approval, ApprovalState};
 use super::{ApprovalId, CallDigest};
 use crate::call::identity::Identity;
@@ -15,21 +15,22 @@ use crate::json::number::Exact;
 use crate::json::object::Object;
 use crate::time::Timestamp;
 
-/// Of the text; another one is not read.
+/// The version of the format. No other version is read.
 const VERSION: u32 = 1;
 
 #[cfg(feature = "redis")]
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Shelved {
+struct StoredGroup {
     version: u32,
-    approvals: Vec<Object<Row>>,
-    spent: Vec<Object<SpentRow>>,
+    approvals: Vec<Object<StoredApproval>>,
+    /// The signed approvals that were used.
+    spent: Vec<Object<StoredSignature>>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Row {
+struct StoredApproval {
     number: u64,
     state: State,
     tool: Box<str>,
@@ -37,7 +38,7 @@ struct Row {
     reason: Box<str>,
     details: Option<Box<str>>,
     details_bytes: usize,
-    /// Numbers as texts, each in its one spelling.
+    /// The numbers as strings, each in its canonical form.
     bounds: Vec<String>,
     ttl_seconds: u64,
     approvers: Box<[Box<[Box<str>]>]>,
@@ -71,98 +72,101 @@ enum State {
 #[cfg(feature = "redis")]
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SpentRow {
+struct StoredSignature {
     number: u64,
     until: i64,
     turn: u32,
     in_use: bool,
 }
 
-/// One approval alone, with its whole id.
+/// One approval outside of a group, with its whole id.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Alone {
+struct SingleApproval {
     version: u32,
     id: String,
-    approval: Object<Row>,
+    approval: Object<StoredApproval>,
 }
 
 impl Approval {
-    /// All of it as JSON, for a store of one's own: [`from_json`](Self::from_json) reads it again. It holds the
-    /// [details](Self::details), which are argument values.
+    /// The whole approval as JSON, for a store of your own. [`from_json`](Self::from_json) reads
+    /// it. The text contains the [details](Self::details), which are argument values.
     pub fn to_json(&self) -> String {
-        let alone = Alone { version: VERSION, id: self.id.to_string(), approval: Object(Row::of(self)) };
-        // Nothing in it can fail to be written.
-        serde_json::to_string(&alone).unwrap_or_default()
+        let single =
+            SingleApproval { version: VERSION, id: self.id.to_string(), approval: Object(StoredApproval::of(self)) };
+        // Strings and integers always serialise.
+        serde_json::to_string(&single).unwrap_or_default()
     }
 
-    /// Reads what [`to_json`](Self::to_json) has written, strictly. Nothing in it says who wrote it: whoever can change the text can
-    /// approve.
+    /// Reads the output of [`to_json`](Self::to_json), strictly. The text is not authenticated:
+    /// whoever can change it can approve.
     ///
     /// # Errors
-    /// Unknown, missing or duplicate members; another version; an approval that has fewer approvers than it needs.
+    /// Unknown, missing or duplicate members; another version; a state that does not match the
+    /// number of approvers.
     pub fn from_json(json: &str) -> Result<Self, ParseApprovalError> {
         let read = || {
-            let Object(alone): Object<Alone> = serde_json::from_str(json).ok()?;
-            let id: ApprovalId = alone.id.parse().ok()?;
-            let approval = alone.approval.0.approval(id.digest())?;
-            (alone.version == VERSION && approval.id == id).then_some(approval)
+            let Object(single): Object<SingleApproval> = serde_json::from_str(json).ok()?;
+            let id: ApprovalId = single.id.parse().ok()?;
+            let approval = single.approval.0.approval(id.digest())?;
+            (single.version == VERSION && approval.id == id).then_some(approval)
         };
         read().ok_or(ParseApprovalError(()))
     }
 }
 
-/// A text is no approval that was written as JSON.
+/// The error for a text that is not the JSON of an approval.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not an approval as it is written")]
+#[error("not the JSON of an approval")]
 pub struct ParseApprovalError(());
 
 #[cfg(feature = "redis")]
-impl Shelf {
-    /// Its text; none if nothing is on it.
+impl ApprovalGroup {
+    /// The group as JSON; an empty text if the group is empty.
     pub(super) fn write(&self) -> String {
         if self.is_empty() {
             return String::new();
         }
-        let spent = |spent: &Spent| {
-            Object(SpentRow {
-                number: spent.number,
-                until: spent.until.unix_micros(),
-                turn: spent.turn,
-                in_use: spent.in_use,
+        let signature = |used: &RedeemedSignature| {
+            Object(StoredSignature {
+                number: used.number,
+                until: used.until.unix_micros(),
+                turn: used.turn,
+                in_use: used.in_use,
             })
         };
-        let written = Shelved {
+        let written = StoredGroup {
             version: VERSION,
-            approvals: self.approvals.iter().map(Row::of).map(Object).collect(),
-            spent: self.spent.iter().map(spent).collect(),
+            approvals: self.approvals.iter().map(StoredApproval::of).map(Object).collect(),
+            spent: self.redeemed.iter().map(signature).collect(),
         };
-        // Nothing in it can fail to be written.
+        // Strings and integers always serialise.
         serde_json::to_string(&written).unwrap_or_default()
     }
 
-    /// Reads what was written for this digest; nothing if it is no such text.
+    /// Reads the output of `write`, for the group of this digest. Returns `None` for any other
+    /// text.
     pub(super) fn read(text: &str, digest: CallDigest) -> Option<Self> {
         if text.is_empty() {
             return Some(Self::default());
         }
-        let Object(written): Object<Shelved> = serde_json::from_str(text).ok()?;
+        let Object(written): Object<StoredGroup> = serde_json::from_str(text).ok()?;
         let approvals: Vec<_> =
             written.approvals.into_iter().map(|Object(row)| row.approval(digest)).collect::<Option<_>>()?;
-        let spent = |Object(row): Object<SpentRow>| Spent {
+        let signature = |Object(row): Object<StoredSignature>| RedeemedSignature {
             number: row.number,
             until: Timestamp::from_unix_micros(row.until),
             turn: row.turn,
             in_use: row.in_use,
         };
-        let shelf = Self { approvals, spent: written.spent.into_iter().map(spent).collect() };
+        let group = Self { approvals, redeemed: written.spent.into_iter().map(signature).collect() };
         let lives = |approval: &Approval| !matches!(approval.state, ApprovalState::Denied | ApprovalState::Expired);
-        let ascends = shelf.approvals.iter().all(lives) && shelf.approvals.is_sorted_by(|a, b| a.id() < b.id());
-        (written.version == VERSION && ascends && !shelf.is_empty()).then_some(shelf)
+        let ascends = group.approvals.iter().all(lives) && group.approvals.is_sorted_by(|a, b| a.id() < b.id());
+        (written.version == VERSION && ascends && !group.is_empty()).then_some(group)
     }
 }
 
-impl Row {
+impl StoredApproval {
     fn of(approval: &Approval) -> Self {
         let state = match approval.state {
             ApprovalState::Pending => State::Pending,
@@ -220,12 +224,12 @@ impl Row {
             Identity::Server => server.clone(),
         });
         let has_all = self.approved_by.len() >= self.min_approvers as usize;
-        let is_so = match state {
+        let is_consistent = match state {
             ApprovalState::Pending => !has_all,
             ApprovalState::Approved | ApprovalState::Consumed => has_all,
             ApprovalState::Denied | ApprovalState::Expired => true,
         };
-        if !is_so || self.min_approvers == 0 {
+        if !is_consistent || self.min_approvers == 0 {
             return None;
         }
         Some(Approval {

@@ -1,4 +1,4 @@
-//! Approvals in the process.
+//! Approvals in memory.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -7,22 +7,28 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::group::{Shelf, changes};
+use super::group::{ApprovalGroup, changes};
 use super::record::{Approval, Claim, Verdict};
-use super::{ApprovalError, ApprovalId, ApprovalStore, Ask, CAPACITY, CallDigest, DETAILS_BYTES, DecideError, PENDING};
+use super::{
+    ApprovalError, ApprovalId, ApprovalStore, Ask, CAPACITY, CallDigest, DETAILS_BYTES, DecideError, PENDING_PER_ASKER,
+};
 use crate::time::Timestamp;
 
-/// So many that have expired are reclaimed with each new request: more than one, so that they become fewer.
+/// The number of expired approvals that each new request reclaims. More than one, so that a backlog
+/// shrinks.
 const RECLAIMED_AT_ONCE: usize = 4;
 
-/// Approvals in memory, for one process. They are gone when it ends, which errs on the safe side; and so is what it knew of
-/// [signed](super::signed) approvals that were used, which does not: a text that holds still may be used once more after a new start.
-/// Where that matters, keep them in a store that outlives the process.
+/// Approvals in memory, for one process.
 ///
-/// At most so many are kept as there is room for, 10,000 by default: those that wait, those that may be used, and those in use,
-/// until they expire. When it is full, new requests are refused and their calls denied; no live one makes room for another. Of one
-/// [asker](Ask::asker) at most [so many](Self::pending_per_asker) wait, so that none takes the room of all. The names of tool and
-/// caller may have 4 KiB together.
+/// They are lost when the process ends. That is the safe side for requests, but not for used
+/// [signed](super::signed) approvals: one that is still valid can be used once more after a
+/// restart. Where that matters, use a store that outlives the process.
+///
+/// The store holds 10,000 approvals by default: pending, approved and in use, until they expire.
+/// When it is full, new requests are refused and their calls denied; a live approval is never
+/// evicted. The pending requests of each [asker](Ask::asker) are
+/// [limited](Self::pending_per_asker), so that none can fill the store alone. The names of tool and
+/// caller can have 4 KiB together.
 ///
 /// ```
 /// use toolgate::approval::MemoryApprovals;
@@ -42,93 +48,93 @@ pub struct MemoryApprovals {
 
 #[derive(Default)]
 struct Table {
-    shelves: HashMap<CallDigest, Shelf>,
+    groups: HashMap<CallDigest, ApprovalGroup>,
     by_end: BTreeSet<(Timestamp, ApprovalId)>,
-    /// What waits, by who asked.
+    /// The pending requests of each asker.
     waiting: HashMap<String, BTreeSet<(Timestamp, ApprovalId)>>,
     last_number: u64,
-    /// What was spent until then may be forgotten already.
+    /// Used signatures that ended by then may have been dropped.
     horizon: Option<Timestamp>,
 }
 
 impl MemoryApprovals {
-    /// Room for 10,000.
+    /// A store with room for 10,000 approvals.
     pub fn new() -> Self {
         Self::with_capacity(CAPACITY)
     }
 
-    /// Room for so many. It is not taken before it is needed.
+    /// A store with room for `capacity` approvals. Memory is allocated as they are added.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { table: Mutex::default(), capacity, pending: PENDING, details_bytes: DETAILS_BYTES }
+        Self { table: Mutex::default(), capacity, pending: PENDING_PER_ASKER, details_bytes: DETAILS_BYTES }
     }
 
-    /// How many requests of one [asker](Ask::asker) may wait at once: 100, if nothing is said. A call that would make another one
-    /// is denied, [`ApprovalError::TooManyPending`].
-    #[must_use = "the store itself is moved"]
+    /// Sets how many requests of one [asker](Ask::asker) can be pending at once; the default is
+    /// 100. A call that would add another is denied, with [`ApprovalError::TooManyPending`].
+    #[must_use = "this returns the store with the new setting"]
     pub fn pending_per_asker(self, pending: usize) -> Self {
         Self { pending, ..self }
     }
 
-    /// How many bytes of [details](Approval::details), which are values from calls, are kept for people to read: 4 KiB, if nothing
-    /// is said, which is the most; 0 keeps none.
-    #[must_use = "the store itself is moved"]
+    /// Keeps [details](Approval::details), which are values from calls, of at most `bytes` bytes.
+    /// The default and the maximum is 4 KiB; 0 keeps none.
+    #[must_use = "this returns the store with the new setting"]
     pub fn details_up_to(self, bytes: usize) -> Self {
         Self { details_bytes: bytes, ..self }
     }
 
-    /// How many are kept.
+    /// The number of approvals in the store.
     pub fn len(&self) -> usize {
         self.table.lock().by_end.len()
     }
 
-    /// Whether none is kept.
+    /// Returns `true` if the store has no approvals.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Table {
-    /// Lets something happen to all approvals of a digest, brought to `now`.
-    fn at<T>(&mut self, digest: &CallDigest, now: Timestamp, happen: impl FnOnce(&mut Shelf) -> T) -> T {
-        let mut entry = match self.shelves.entry(*digest) {
+    /// Applies a change to the group of a digest, brought to `now`.
+    fn at<T>(&mut self, digest: &CallDigest, now: Timestamp, change: impl FnOnce(&mut ApprovalGroup) -> T) -> T {
+        let mut entry = match self.groups.entry(*digest) {
             Entry::Occupied(entry) => entry,
-            Entry::Vacant(entry) => entry.insert_entry(Shelf::default()),
+            Entry::Vacant(entry) => entry.insert_entry(ApprovalGroup::default()),
         };
-        let shelf = entry.get_mut();
-        let (before, asker) = (shelf.places(Duration::ZERO), shelf.asker());
-        self.horizon = self.horizon.max(shelf.sweep(now, Duration::ZERO));
-        let result = happen(shelf);
-        let (gone, put) = changes(&before, &shelf.places(Duration::ZERO));
-        if let Some(asker) = shelf.asker().or(asker).filter(|_| !gone.is_empty() || !put.is_empty()) {
+        let group = entry.get_mut();
+        let (before, asker) = (group.index_entries(Duration::ZERO), group.asker());
+        self.horizon = self.horizon.max(group.sweep(now, Duration::ZERO));
+        let result = change(group);
+        let (gone, put) = changes(&before, &group.index_entries(Duration::ZERO));
+        if let Some(asker) = group.asker().or(asker).filter(|_| !gone.is_empty() || !put.is_empty()) {
             let waiting = self.waiting.entry(asker);
             let mut waiting = match waiting {
                 Entry::Occupied(entry) => entry,
                 Entry::Vacant(entry) => entry.insert_entry(BTreeSet::new()),
             };
             let of = |number| ApprovalId::new(*digest, number);
-            for place in gone.iter().filter(|place| place.since.is_some()) {
-                waiting.get_mut().remove(&(place.ends_at, of(place.number)));
+            for entry in gone.iter().filter(|entry| entry.since.is_some()) {
+                waiting.get_mut().remove(&(entry.ends_at, of(entry.number)));
             }
-            for place in put.iter().filter(|place| place.since.is_some()) {
-                waiting.get_mut().insert((place.ends_at, of(place.number)));
+            for entry in put.iter().filter(|entry| entry.since.is_some()) {
+                waiting.get_mut().insert((entry.ends_at, of(entry.number)));
             }
             if waiting.get().is_empty() {
                 waiting.remove();
             }
         }
-        for place in gone {
-            self.by_end.remove(&(place.ends_at, ApprovalId::new(*digest, place.number)));
+        for old in gone {
+            self.by_end.remove(&(old.ends_at, ApprovalId::new(*digest, old.number)));
         }
-        for place in put {
-            self.by_end.insert((place.ends_at, ApprovalId::new(*digest, place.number)));
+        for new in put {
+            self.by_end.insert((new.ends_at, ApprovalId::new(*digest, new.number)));
         }
-        if shelf.is_empty() {
+        if group.is_empty() {
             entry.remove();
         }
         result
     }
 
-    /// Forgets some that have expired.
+    /// Drops a few expired approvals.
     fn reclaim(&mut self, now: Timestamp) {
         for _ in 0..RECLAIMED_AT_ONCE {
             let Some((_, id)) = self.by_end.first().copied().filter(|(end, _)| *end <= now) else { break };
@@ -136,7 +142,7 @@ impl Table {
         }
     }
 
-    /// How many requests of an asker wait.
+    /// The number of pending requests of an asker.
     fn waiting(&mut self, asker: &str, now: Timestamp) -> usize {
         loop {
             let Some(waiting) = self.waiting.get(asker) else { return 0 };
@@ -147,8 +153,8 @@ impl Table {
         }
     }
 
-    /// A number above all that were given, and after a new start of the process above those of the former, as long as the
-    /// clock goes on.
+    /// A number above all that were assigned. It follows the clock, so that it is also above those
+    /// of an earlier process, unless the clock has stepped back.
     fn next_number(&mut self, now: Timestamp) -> u64 {
         let instant = u64::try_from(now.unix_micros()).unwrap_or(0);
         self.last_number = instant.max(self.last_number.saturating_add(1));
@@ -161,7 +167,7 @@ impl ApprovalStore for MemoryApprovals {
         ask.check_names()?;
         let mut table = self.table.lock();
         table.reclaim(now);
-        if let Some(found) = table.at(&ask.digest(), now, |shelf| shelf.find(ask).cloned()) {
+        if let Some(found) = table.at(&ask.digest(), now, |group| group.find(ask).cloned()) {
             return Ok(found);
         }
         if table.by_end.len() >= self.capacity {
@@ -171,46 +177,46 @@ impl ApprovalStore for MemoryApprovals {
             return Err(ApprovalError::TooManyPending { pending: self.pending });
         }
         let mut number = table.next_number(now);
-        while table.at(&ask.digest(), now, |shelf| shelf.has(number)) {
+        while table.at(&ask.digest(), now, |group| group.has(number)) {
             number = table.next_number(now);
         }
         let approval = Approval::new(ask, number, now).with_details_up_to(self.details_bytes);
-        table.at(&ask.digest(), now, |shelf| shelf.add(approval.clone()));
+        table.at(&ask.digest(), now, |group| group.add(approval.clone()));
         Ok(approval)
     }
 
     fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError> {
-        self.table.lock().at(&id.digest(), now, |shelf| shelf.decide(id, verdict, by, now))
+        self.table.lock().at(&id.digest(), now, |group| group.decide(id, verdict, by, now))
     }
 
     fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
-        Ok(self.table.lock().at(&id.digest(), now, |shelf| shelf.claim(id, now)))
+        Ok(self.table.lock().at(&id.digest(), now, |group| group.claim(id, now)))
     }
 
     fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
         let mut table = self.table.lock();
         table.reclaim(now);
-        let is_known = table.at(&id.digest(), now, |shelf| shelf.has(id.number()));
-        // After a clock that stepped back it may have been spent, and forgotten.
+        let is_known = table.at(&id.digest(), now, |group| group.has(id.number()));
+        // If the clock has stepped back, the text may have been used and then dropped.
         if table.horizon.is_some_and(|horizon| until <= horizon) {
             return Ok(None);
         }
         if !is_known && table.by_end.len() >= self.capacity {
             return Err(ApprovalError::Full { capacity: self.capacity });
         }
-        Ok(table.at(&id.digest(), now, |shelf| shelf.redeem(id, until, now)))
+        Ok(table.at(&id.digest(), now, |group| group.redeem(id, until, now)))
     }
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
-        Ok(self.table.lock().at(&claim.approval().digest(), now, |shelf| shelf.restore(claim, now)))
+        Ok(self.table.lock().at(&claim.approval().digest(), now, |group| group.restore(claim, now)))
     }
 
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
         let mut table = self.table.lock();
-        let digests: Vec<_> = table.shelves.keys().copied().collect();
+        let digests: Vec<_> = table.groups.keys().copied().collect();
         let mut waiting = Vec::new();
         for digest in digests {
-            table.at(&digest, now, |shelf| waiting.extend(shelf.pending().cloned()));
+            table.at(&digest, now, |group| waiting.extend(group.pending().cloned()));
         }
         waiting.sort_by_key(|approval| (approval.made_at(), *approval.id()));
         Ok(waiting)

@@ -1,10 +1,13 @@
-//! Approvals: what a person has to say before a call may be made.
+//! Approvals: permissions by people for calls that need one.
 //!
-//! A call that needs one asks for it: an [`Approval`] is *pending*, until people *approve* or *refuse* it. One that is approved is
-//! *claimed* by the call, once, before its `ttl` ends, and handed back when the call was certainly not made. An [`ApprovalStore`] keeps
-//! them; [`MemoryApprovals`] does so in the process; an [`AsyncApprovalStore`] keeps them across a network, for many. The gate asks
-//! it: a host needs [`Gate::approve`](crate::Gate::approve), [`Gate::refuse`](crate::Gate::refuse) and
-//! [`Gate::pending`](crate::Gate::pending) alone, or their twins that end in `_async`.
+//! A call that needs an approval requests one. The [`Approval`] is *pending* until people *approve*
+//! or *refuse* it. An approved one is *claimed* by the call, once, before its `ttl` ends, and
+//! *restored* if the call was certainly not made.
+//!
+//! An [`ApprovalStore`] keeps approvals: [`MemoryApprovals`] in the process, an
+//! [`AsyncApprovalStore`] across a network, for many processes. The gate calls the store. A host
+//! needs only [`Gate::approve`](crate::Gate::approve), [`Gate::refuse`](crate::Gate::refuse) and
+//! [`Gate::pending`](crate::Gate::pending), or the same methods with `_async`.
 
 mod ask;
 mod group;
@@ -30,82 +33,83 @@ pub use memory::MemoryApprovals;
 pub use record::{Approval, ApprovalState, Claim, Verdict};
 pub use store::{ApprovalStore, AsyncApprovalStore};
 
-/// How many bytes the names of tool and caller may have together. The agent writes the tool's, and a store keeps it.
+/// The maximum length of the names of tool and caller together, in bytes. The agent writes the
+/// tool's name, and a store keeps it.
 const NAME_BYTES: usize = 4096;
-/// How many bytes the text may have of what an approval is bound to, to be kept.
+/// The maximum length of the details that a store keeps, in bytes.
 const DETAILS_BYTES: usize = 4096;
-/// How many approvals are kept at most, unless the host says otherwise.
+/// The default number of approvals that a store has room for.
 const CAPACITY: usize = 10_000;
-/// How many requests of one asker may wait at once, unless the host says otherwise.
-const PENDING: usize = 100;
+/// The default number of requests of one asker that can be pending at once.
+const PENDING_PER_ASKER: usize = 100;
 
-/// The store of approvals cannot tell.
+/// The approval store failed, or refused the request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApprovalError {
     /// It could not be reached, did not answer in time, or gave an answer that no store gives.
-    #[error("the store of approvals is unavailable")]
+    #[error("the approval store is unavailable")]
     #[non_exhaustive]
     Unavailable {
         /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// It is full of live approvals, none of which may be evicted.
-    #[error("the store of approvals is full: {capacity} are live")]
+    /// It is full of live approvals, and these are never evicted.
+    #[error("the approval store is full: it has {capacity} live approvals")]
     Full {
-        /// How many it holds at most.
+        /// The number of approvals that it has room for.
         capacity: usize,
     },
-    /// So many requests of the caller's grant (or who else it is counted by) wait already, as may wait at once.
-    #[error("{pending} requests of this caller wait already")]
+    /// The caller's [asker](Ask::asker) has as many pending requests as it can have at once.
+    #[error("this caller already has {pending} pending requests")]
     TooManyPending {
-        /// How many may wait.
+        /// The number of requests that can be pending.
         pending: usize,
     },
-    /// The store is across a network, and was asked by a verb that does not wait.
+    /// The store is asynchronous, and was called by a synchronous method.
     #[error(
-        "the approvals are kept across a network: decide calls with `check_async`, `check_approved_async` or \
+        "the approval store is asynchronous: decide calls with `check_async`, `check_approved_async` or \
          `check_signed_async`, and use `approve_async`, `refuse_async` and `pending_async`"
     )]
     AsyncOnly,
-    /// What it holds under the names of its approvals is nothing that it has written.
-    #[error("the store of approvals holds something else under an approval's name")]
+    /// It holds data that was not written by this crate.
+    #[error("the approval store holds data that was not written by toolgate")]
     Corrupt,
-    /// The host's clock and the server's are further apart than the store was told to bear.
+    /// The clocks of host and server differ by more than the store allows.
     #[error(
-        "the host's clock is {skew_millis} ms away from that of the store of approvals, more than the {bound_millis} ms that are \
-         allowed"
+        "the host's clock differs by {skew_millis} ms from that of the approval store; \
+         at most {bound_millis} ms are allowed"
     )]
     ClockSkew {
-        /// How far the host's clock is ahead; negative if it is behind.
+        /// How far the host's clock is ahead, in milliseconds; negative if it is behind.
         skew_millis: i64,
-        /// How far it may be away.
+        /// The maximum difference, in milliseconds.
         bound_millis: u64,
     },
-    /// The names in the call are longer than it keeps: nobody could read them anyway.
-    #[error("the names in the call have {bytes} bytes, past the bound of {bound}")]
+    /// The names in the call are too long to be kept. People could not read them anyway.
+    #[error("the names in the call have {bytes} bytes; at most {bound} are allowed")]
     TooLong {
-        /// How long the names of tool and caller are together.
+        /// The length of the names of tool and caller together.
         bytes: usize,
-        /// How long they may be.
+        /// The maximum length.
         bound: usize,
     },
 }
 
-/// An approval could not be decided. It stays as it is.
+/// An approval could not be decided. It has not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecideError {
-    /// There is no such request, or it has been decided, or has expired.
+    /// The request does not exist, has been decided, or has expired.
     #[error("the request is not pending")]
     NotPending,
-    /// The policy does not let this person decide it, or the person asked for it.
+    /// The policy does not let this person decide it, or this person made the request.
     #[error("not an approver of this call")]
     NotAnApprover,
-    /// This person has approved it already, and another one is needed.
+    /// This person has approved it already, and another person is needed.
     #[error("this person has approved the call already")]
     AlreadyApproved,
-    /// The store cannot tell.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] ApprovalError),
 }
@@ -118,7 +122,7 @@ impl ApprovalError {
 }
 
 impl Ask<'_> {
-    /// Whether the names in the call are short enough to be kept.
+    /// Checks that the names in the call are short enough to be kept.
     fn check_names(&self) -> Result<(), ApprovalError> {
         let bytes = self.name_bytes();
         if bytes > NAME_BYTES { Err(ApprovalError::TooLong { bytes, bound: NAME_BYTES }) } else { Ok(()) }
@@ -126,7 +130,7 @@ impl Ask<'_> {
 }
 
 impl DecideError {
-    /// `not_pending`, `not_an_approver` (also for somebody who has approved already, and is no second person) or
+    /// `not_pending`, `not_an_approver` (also for a second approval by the same person) or
     /// `store_unavailable`.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! One approval, from its request to its end. No lock and no clock: a store has those.
+//! One approval, from its request to its end. It has no lock and no clock; a store has those.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,49 +10,49 @@ use crate::call::identity::Identity;
 use crate::json::number::Exact;
 use crate::time::Timestamp;
 
-/// Where an approval stands.
+/// The state of an approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "only one of them lets a call pass: no arm may be forgotten")]
 pub enum ApprovalState {
-    /// It waits for people.
+    /// It waits for people to decide.
     Pending,
-    /// It may be used, once.
+    /// It can be used, once.
     Approved,
-    /// Somebody has refused it.
+    /// A person has refused it.
     Denied,
-    /// Its time has ended, in whichever state.
+    /// Its time has ended, whatever its state was.
     Expired,
     /// A call has used it.
     Consumed,
 }
 
-/// What a person says.
+/// A person's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "there is no third")]
+#[expect(clippy::exhaustive_enums, reason = "a request is approved or refused")]
 pub enum Verdict {
-    /// The call may be made.
+    /// Lets the call be made.
     Approve,
-    /// It may not.
+    /// Does not let the call be made.
     Refuse,
 }
 
-/// The use that a call makes of an approval, to hand it back by.
+/// The use of an approval by one call. It identifies the use, so that the approval can be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub(super) approval: ApprovalId,
     pub(super) turn: u32,
-    /// Of one that was approved elsewhere.
+    /// `true` if the approval was signed elsewhere.
     pub(super) signed: bool,
 }
 
 impl Claim {
-    /// The approval.
+    /// The approval that is in use.
     pub fn approval(&self) -> &ApprovalId {
         &self.approval
     }
 }
 
-/// A person's leave for one call, or the request for it.
+/// A person's permission for one call, or the request for it.
 #[derive(Clone)]
 pub struct Approval {
     pub(super) id: ApprovalId,
@@ -69,12 +69,12 @@ pub struct Approval {
     pub(super) approved_by: Vec<Box<str>>,
     pub(super) made_at: Timestamp,
     pub(super) expires_at: Timestamp,
-    /// How often it was claimed: what hands an earlier claim back finds another turn.
+    /// The number of claims so far. A claim of an earlier turn restores nothing.
     pub(super) turn: u32,
 }
 
 impl Approval {
-    /// A request, pending from `now`.
+    /// A new request, pending from `now`.
     pub fn new(ask: &Ask<'_>, number: u64, now: Timestamp) -> Self {
         let approvers = ask.terms.approvers.iter().map(|list| (*list).into());
         Self {
@@ -95,98 +95,104 @@ impl Approval {
         }
     }
 
-    /// Which one it is.
+    /// The id.
     pub fn id(&self) -> &ApprovalId {
         &self.id
     }
 
-    /// Where it stood when it was looked at.
+    /// The state when the approval was last [brought up to date](Self::look).
     pub fn state(&self) -> ApprovalState {
         self.state
     }
 
-    /// The tool that is to be called.
+    /// The tool to be called.
     pub fn tool(&self) -> &str {
         &self.tool
     }
 
-    /// Who is to call it, and where.
+    /// An identity of the call.
     pub fn identity(&self, identity: Identity) -> Option<&str> {
         let index = Identity::ALL.iter().position(|known| *known == identity)?;
         self.identities.get(index)?.as_deref()
     }
 
-    /// Why a person is asked: what the rule says.
+    /// The reason to ask a person, from the rule that requires the approval.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// What it is bound to, for a person to read before saying yes: the canonical JSON of all arguments, or where the policy names
-    /// what is bound, a list of `[path, value]`, `[path]` for what is absent, and `["args.amount<=", 100]` for an upper bound.
+    /// The values that the approval is bound to, for a person to read before approving: the
+    /// canonical JSON of all arguments. If the policy lists what is bound, it is a list of
+    /// `[path, value]`, `[path]` for an absent value, and `["args.amount<=", 100]` for an upper
+    /// bound.
     ///
-    /// These are values from the call: whoever may read the store's memory may read them. None if they are longer than 4 KiB,
-    /// or if the store keeps none; [`details_bytes`](Self::details_bytes) says how long they were.
+    /// These are values from the call: whoever can read the store can read them. `None` if they are
+    /// longer than 4 KiB or the store does not keep them; [`details_bytes`](Self::details_bytes) is
+    /// their length.
     pub fn details(&self) -> Option<&str> {
         self.details.text.as_deref()
     }
 
-    /// How many bytes the text has of what it is bound to, kept or not.
+    /// The length of the [details](Self::details) in bytes, kept or not.
     pub fn details_bytes(&self) -> usize {
         self.details.bytes
     }
 
-    /// Keeps the [details](Self::details) only if they have at most so many bytes, and never more than 4 KiB; 0 keeps none.
-    #[must_use = "the approval itself is moved"]
+    /// Drops the [details](Self::details) if they have more than `bytes` bytes; 0 keeps none.
+    /// Details above 4 KiB are never kept.
+    #[must_use = "this returns the approval with the new setting"]
     pub fn with_details_up_to(mut self, bytes: usize) -> Self {
         self.details.cut(bytes);
         self
     }
 
-    /// Who is counted as the one that asked: as for [`Ask::asker`].
+    /// The identity whose pending requests are limited, as for [`Ask::asker`].
     pub fn asker(&self) -> Option<(Identity, &str)> {
         asker(|identity| self.identity(identity))
     }
 
-    /// How many different people must approve it.
+    /// The number of different people who must approve it.
     pub fn min_approvers(&self) -> u32 {
         self.min_approvers
     }
 
-    /// Who has approved it so far.
+    /// The people who have approved it so far.
     pub fn approved_by(&self) -> impl ExactSizeIterator<Item = &str> {
         self.approved_by.iter().map(|by| &**by)
     }
 
-    /// When it was asked for.
+    /// The instant of the request.
     pub fn made_at(&self) -> Timestamp {
         self.made_at
     }
 
-    /// The instant at which it has expired: its `ttl` after it was asked for, and once it is approved, after that.
+    /// The instant at which it has expired: its `ttl` after the request, and once it is approved,
+    /// its `ttl` after the approval.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
 
-    /// Until when a text may hold that was signed for this request elsewhere: people decide within its `ttl`, and what they have
-    /// approved holds no longer than another.
+    /// The latest end of a text that was signed for this request elsewhere: people decide within
+    /// its `ttl`, and a signed approval is valid for at most another `ttl`.
     pub(super) fn signed_until(&self) -> Timestamp {
         self.made_at.saturating_add(self.ttl).saturating_add(self.ttl)
     }
 
-    /// Whether it is for such a call: of the same digest, and with no number above the one that it is bound to.
+    /// Returns `true` if it is for this call: the digests are equal, and no number of the call is
+    /// above its bound.
     pub fn covers(&self, ask: &Ask<'_>) -> bool {
         self.id.digest() == ask.digest
             && self.bounds.len() == ask.bounds.len()
             && self.bounds.iter().zip(&ask.bounds).all(|(bound, number)| number <= bound)
     }
 
-    /// Whether it is for such a call, with the very numbers that it is bound to.
+    /// Returns `true` if it is for this call with exactly these numbers.
     pub fn fits(&self, ask: &Ask<'_>) -> bool {
         self.id.digest() == ask.digest && self.bounds == ask.bounds
     }
 
-    /// Brings it to `now`: it expires, if its time has come. After a clock that ran ahead, it has no longer to live than its `ttl`
-    /// from now on.
+    /// Brings it to `now`, and returns its state: it expires if its time has ended. It never has
+    /// more than its `ttl` left, so a clock that once ran ahead does not prolong it.
     pub fn look(&mut self, now: Timestamp) -> ApprovalState {
         if now >= self.expires_at {
             self.state = ApprovalState::Expired;
@@ -195,13 +201,15 @@ impl Approval {
         self.state
     }
 
-    /// Decides it. The last approval that is needed begins its `ttl` anew; a single refusal ends it.
+    /// Decides the request. The last approval that is needed restarts its `ttl`; a single refusal
+    /// ends it.
     ///
-    /// An approver must be on every list of the policy. Whoever asked may not approve: nobody whose name is that of the
-    /// call's agent, user, grant or session, byte by byte. (To refuse one's own request is no danger.)
+    /// An approver must be on every list of the policy. Whoever asked cannot approve: the name must
+    /// differ from the call's agent, user, grant and session, byte by byte. Refusing one's own
+    /// request is harmless.
     ///
     /// # Errors
-    /// It is not pending, or not for `by` to decide; it stays as it is.
+    /// It is not pending, or `by` cannot decide it. It does not change.
     pub fn decide(&mut self, verdict: Verdict, by: &str, now: Timestamp) -> Result<(), DecideError> {
         if self.look(now) != ApprovalState::Pending {
             return Err(DecideError::NotPending);
@@ -226,34 +234,36 @@ impl Approval {
         Ok(())
     }
 
-    /// Whether somebody is on every list of the policy. Nobody is no person.
+    /// Returns `true` if `by` is on every list of the policy. An empty name is on none.
     pub(super) fn is_listed(&self, by: &str) -> bool {
         !by.is_empty() && self.approvers.iter().all(|list| list.iter().any(|approver| **approver == *by))
     }
 
+    /// Returns `true` if `by` is one of the identities that asked.
     pub(super) fn asked(&self, by: &str) -> bool {
         let askers = [Identity::Agent, Identity::User, Identity::Grant, Identity::Session];
         askers.into_iter().any(|asker| self.identity(asker) == Some(by))
     }
 
-    /// Takes it into use, if it is approved.
+    /// Claims it for one call, if it is approved.
     pub fn claim(&mut self, now: Timestamp) -> Option<Claim> {
         (self.look(now) == ApprovalState::Approved).then(|| {
             self.state = ApprovalState::Consumed;
-            // It would take thousands of millions of failed calls within one `ttl`.
+            // Saturation needs four billion failed calls within one `ttl`.
             self.turn = self.turn.saturating_add(1);
             Claim { approval: self.id, turn: self.turn, signed: false }
         })
     }
 
-    /// Gives it back, if this claim has it in use and it has not expired. It keeps its end.
+    /// Makes it usable again, if it is in use by this claim and has not expired. Its end does not
+    /// change. Returns `true` if it was restored.
     pub fn restore(&mut self, claim: &Claim, now: Timestamp) -> bool {
         let is_its = claim.approval == self.id && claim.turn == self.turn && !claim.signed;
-        let handed_back = self.look(now) == ApprovalState::Consumed && is_its;
-        if handed_back {
+        let restored = self.look(now) == ApprovalState::Consumed && is_its;
+        if restored {
             self.state = ApprovalState::Approved;
         }
-        handed_back
+        restored
     }
 }
 

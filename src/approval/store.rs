@@ -1,4 +1,4 @@
-//! What a store of approvals does.
+//! The contract of approval stores.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -10,75 +10,86 @@ use crate::time::Timestamp;
 /// A store of approvals in the process.
 ///
 /// # Contract
-/// * **One at a time.** Each verb is one atomic step.
-/// * **Data.** The store reads no clock: `now` is handed in. It may be earlier than what the store has seen.
-/// * **Once.** Of all claims of one approval, one succeeds; after it is handed back, one again.
-/// * **Only pending can be decided, only approved can be claimed**, both before [`Approval::expires_at`]; at that instant itself it
-///   has expired, and what was seen to have expired never comes back.
-/// * **One request for one digest.** Calls that a pending request [fits](Approval::fits) share it. One with a smaller number below
-///   an upper bound makes a request of its own, as a person who is shown the smaller number must not approve the larger.
+/// * **Atomic.** Each method is one atomic step.
+/// * **No clock.** The caller passes `now`. It can be earlier than an instant that the store has
+///   seen.
+/// * **Once.** Of all claims of one approval, one succeeds; after a restore, one more.
+/// * **Only a pending approval can be decided, only an approved one claimed**, both before
+///   [`Approval::expires_at`]. At that instant itself it has expired. An approval that was seen to
+///   have expired never comes back.
+/// * **One request per digest.** Calls that a pending request [fits](Approval::fits) share it. A
+///   call with a smaller number below an upper bound makes a request of its own, because a person
+///   who is shown the smaller number must not approve the larger.
 /// * **No number twice** for requests of one digest.
-/// * **A live approval is never forgotten** to make room for another: a store that is full takes no new requests.
+/// * **A live approval is never evicted.** A full store takes no new requests.
 ///
-/// What a wrong answer costs: a false no costs a question to a person. A false yes is somebody's money. When in doubt, fail.
+/// A false refusal costs a question to a person. A false approval costs somebody's money. When in
+/// doubt, fail.
 ///
-/// All that can happen to one approval is a method of [`Approval`]: a store need only keep them, under a lock.
+/// Each change of an approval is a method of [`Approval`]. A store only has to keep approvals,
+/// under a lock.
 pub trait ApprovalStore: Send + Sync {
-    /// The approval that a call can use or has to wait for: an approved one that covers it (the one it
-    /// [names](Ask::named) before any other); else a pending one that [fits](Approval::fits); else, if the call names another,
-    /// an approved one that it could use without; else a new one, pending from `now`.
+    /// Returns the approval that a call can use or has to wait for. The first of these that exists:
+    ///
+    /// 1. an approved one that [covers](Approval::covers) the call; if the call
+    ///    [names](Ask::named) an approval, only that one;
+    /// 2. a pending one that [fits](Approval::fits);
+    /// 3. any approved one that covers the call, for a call that names another;
+    /// 4. a new one, pending from `now`.
     ///
     /// # Errors
-    /// The store cannot tell, or is full.
+    /// The store failed, or is full.
     fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError>;
 
-    /// Decides a pending approval, and gives it as it is then.
+    /// Decides a pending approval, and returns it as it is afterwards.
     ///
     /// # Errors
-    /// It is not pending, or not for `by` to decide, or the store cannot tell.
+    /// It is not pending, `by` cannot decide it, or the store failed.
     fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError>;
 
-    /// Takes an approved one into use; nothing if it is not approved any more.
+    /// Claims an approval for one call. Returns `None` if it is not approved, or no longer.
     ///
     /// # Errors
-    /// The store cannot tell: the call must not go ahead.
+    /// The store failed. The call must not be made.
     fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
 
-    /// Takes into use, once, what was approved elsewhere as the answer to this request, [signed](super::signed); nothing if it has
-    /// been used, by whichever text, or here. Until `until` another text may hold that was signed for the same request. If the request
-    /// is kept here too, it has been answered with that.
+    /// Claims, once, an approval that was [signed](super::signed) elsewhere for this request.
+    /// Returns `None` if the request has been used before, by any signed text or in this store.
+    /// Another text that was signed for the same request can be valid until `until`. If the store
+    /// has the request itself, this uses it up.
     ///
     /// # Errors
-    /// The store cannot tell, or is full: the call must not go ahead.
+    /// The store failed, or is full. The call must not be made.
     fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
 
-    /// Gives back what was claimed or spent, because the call was certainly not made. Says whether it may be claimed again: it has not
-    /// expired, and was not handed back before.
+    /// Makes a claimed or redeemed approval usable again, because the call was certainly not made.
+    /// Returns `false` if it has expired, or was restored before.
     ///
     /// # Errors
-    /// The store cannot tell: it may stay consumed.
+    /// The store failed. The approval may stay consumed.
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError>;
 
-    /// What waits for a person, the oldest first; a store may leave out what comes after a thousand.
+    /// Returns the pending approvals, the oldest first. A store can stop after a thousand.
     ///
     /// # Errors
-    /// The store cannot tell.
+    /// The store failed.
     fn pending(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError>;
 }
 
-/// A store of approvals across a network, shared by processes. The contract is that of [`ApprovalStore`]; one in the process
-/// serves here too, as [`InProcess`].
+/// A store of approvals across a network, shared by processes. The contract is that of
+/// [`ApprovalStore`]. A store in the process serves here too, inside [`InProcess`].
 ///
-/// It names no runtime; what its futures need is the store's own affair. A future that is dropped before it has answered leaves
-/// open whether the request was carried out: an approval that it claimed stays used, which is the safe side.
+/// The trait is tied to no runtime; the futures of a store may need one. If a future is dropped
+/// before it is ready, the request may have been carried out: an approval that it claimed stays
+/// used, which is the safe side.
 pub trait AsyncApprovalStore: Send + Sync {
-    /// The approval that a call can use or has to wait for.
+    /// Returns the approval that a call can use or has to wait for.
     ///
     /// # Errors
     /// As for [`ApprovalStore::request`].
     fn request<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Approval, ApprovalError>;
 
-    /// Decides a pending approval, and gives it as it is then.
+    /// Decides a pending approval, and returns it as it is afterwards.
     ///
     /// # Errors
     /// As for [`ApprovalStore::decide`].
@@ -90,13 +101,13 @@ pub trait AsyncApprovalStore: Send + Sync {
         now: Timestamp,
     ) -> StoreFuture<'a, Approval, DecideError>;
 
-    /// Takes an approved one into use; nothing if it is not approved any more.
+    /// Claims an approval for one call. Returns `None` if it is not approved, or no longer.
     ///
     /// # Errors
     /// As for [`ApprovalStore::claim`].
     fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> StoreFuture<'a, Option<Claim>, ApprovalError>;
 
-    /// Takes into use, once, what was approved elsewhere.
+    /// Claims, once, an approval that was signed elsewhere.
     ///
     /// # Errors
     /// As for [`ApprovalStore::redeem`].
@@ -107,13 +118,13 @@ pub trait AsyncApprovalStore: Send + Sync {
         now: Timestamp,
     ) -> StoreFuture<'a, Option<Claim>, ApprovalError>;
 
-    /// Gives back what was claimed or spent.
+    /// Makes a claimed or redeemed approval usable again.
     ///
     /// # Errors
     /// As for [`ApprovalStore::restore`].
     fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError>;
 
-    /// What waits for a person, the oldest first.
+    /// Returns the pending approvals, the oldest first.
     ///
     /// # Errors
     /// As for [`ApprovalStore::pending`].
@@ -157,7 +168,8 @@ impl<S: ApprovalStore> AsyncApprovalStore for InProcess<S> {
     }
 }
 
-// A pointer to a store is a store: these pointers alone, for a wrapper that derefs to its store has an implementation of its own.
+// A pointer to a store is a store. Only these pointers: a wrapper that derefs to its store needs an
+// implementation of its own.
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         impl<S: ApprovalStore + ?Sized> ApprovalStore for $pointer {

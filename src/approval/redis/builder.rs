@@ -1,12 +1,12 @@
-//! How a store of approvals is put together.
+//! The builder of [`RedisApprovals`].
 
 use std::time::Duration;
 
 use super::RedisApprovals;
-use crate::approval::{CAPACITY, DETAILS_BYTES, PENDING};
+use crate::approval::{CAPACITY, DETAILS_BYTES, PENDING_PER_ASKER};
 use crate::redis::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
 
-/// Puts a [`RedisApprovals`] together.
+/// Builds a [`RedisApprovals`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,19 +31,21 @@ pub struct RedisApprovalsBuilder {
 impl RedisApprovalsBuilder {
     pub(super) fn new(url: String) -> Self {
         let settings = Settings::new(url);
-        Self { settings, capacity: CAPACITY, pending: PENDING, details_bytes: DETAILS_BYTES }
+        Self { settings, capacity: CAPACITY, pending: PENDING_PER_ASKER, details_bytes: DETAILS_BYTES }
     }
 
-    /// What the names of all keys begin with, in braces: `{toolgate}`, if nothing is said. Stores of one prefix share their
-    /// approvals; they may have the prefix of a store of counters. 1 to 64 visible ASCII characters, none of them a brace.
+    /// Sets the prefix of all keys, which is written in braces; the default is `{toolgate}`. Stores
+    /// with the same prefix share their approvals. A store of counters can have the same prefix. A
+    /// prefix is 1 to 64 visible ASCII characters, none of them a brace.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
     }
 
-    /// How far the host's clock and the server's may be apart: two seconds, if nothing is said. Past it every verb that changes
-    /// something fails, [`ApprovalError::ClockSkew`](crate::approval::ApprovalError::ClockSkew). Keys are kept twice as much longer
-    /// than what is in them lives.
+    /// Sets the maximum difference between the clocks of host and server; the default is two
+    /// seconds. Past it, every method that writes fails with
+    /// [`ApprovalError::ClockSkew`](crate::approval::ApprovalError::ClockSkew). Keys are kept for
+    /// more than twice this time after their content has ended.
     pub fn max_skew(mut self, max_skew: Duration) -> Self {
         self.settings.max_skew = max_skew;
         self
@@ -51,38 +53,42 @@ impl RedisApprovalsBuilder {
 
     settings_verbs!();
 
-    /// How long one request may take in all, with its retry: one and a half seconds, if nothing is said. A verb makes two requests,
-    /// more where others change the same approval meanwhile, and begins none when this time has passed.
+    /// Sets the maximum time of one request with its retry; the default is 1.5 seconds. A method
+    /// makes two requests, and more if others change the same approvals at the same time. It begins
+    /// no request after this time.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.patience.deadline = deadline;
         self
     }
 
-    /// How many approvals may live at once: those that wait, those that may be used, those in use, and those that were approved
-    /// elsewhere and are used up; 10,000, if nothing is said. Past it new requests are refused,
-    /// [`ApprovalError::Full`](crate::approval::ApprovalError::Full), and their calls denied.
+    /// Sets the maximum number of live approvals: pending, approved and in use, and signed
+    /// approvals that were used; the default is 10,000. Past it, new requests fail with
+    /// [`ApprovalError::Full`](crate::approval::ApprovalError::Full), and their calls are denied.
     pub fn capacity(self, capacity: usize) -> Self {
         Self { capacity, ..self }
     }
 
-    /// How many requests of one [asker](crate::approval::Ask::asker) may wait at once: 100, if nothing is said. A call that would
-    /// make another one is denied, [`ApprovalError::TooManyPending`](crate::approval::ApprovalError::TooManyPending).
+    /// Sets how many requests of one [asker](crate::approval::Ask::asker) can be pending at once;
+    /// the default is 100. A call that would add another is denied, with
+    /// [`ApprovalError::TooManyPending`](crate::approval::ApprovalError::TooManyPending).
     pub fn pending_per_asker(self, pending: usize) -> Self {
         Self { pending, ..self }
     }
 
-    /// How many bytes of [details](crate::approval::Approval::details), which are values from calls, are kept on the server for people to
-    /// read: 4 KiB, if nothing is said, which is the most; 0 keeps none.
+    /// Keeps [details](crate::approval::Approval::details), which are values from calls, of at most
+    /// `bytes` bytes on the server. The default and the maximum is 4 KiB; 0 keeps none.
     pub fn details_up_to(self, bytes: usize) -> Self {
         Self { details_bytes: bytes, ..self }
     }
 
-    /// The store. It connects when it is first used, so the server need not be up.
+    /// Builds the store. It connects on first use, so the server need not be running yet.
     ///
-    /// For `rediss://`, if the process has no default provider of cryptography for `rustls`, this makes `ring` that.
+    /// With `rediss://`, this installs `ring` as the cryptography provider of `rustls` if the
+    /// process has no default provider.
     ///
     /// # Errors
-    /// `localhost:6379` (no scheme), an empty prefix, a timeout of zero.
+    /// An invalid setting: a URL without a scheme (`localhost:6379`), an empty prefix, a timeout of
+    /// zero.
     pub fn build(self) -> Result<RedisApprovals, BuildError> {
         let Self { settings, capacity, pending, details_bytes } = self;
         let (link, max_skew) = (settings.link()?, settings.max_skew);

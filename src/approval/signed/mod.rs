@@ -1,12 +1,15 @@
-//! Approvals that travel: a separate service shows a request to people, and hands back a text that a gate believes without a
-//! store, but for its single use.
+//! Signed approvals: a separate service shows a request to people and returns a signed text, which
+//! a gate verifies without a store. Only its single use needs the store.
 //!
-//! Gate and service share an [`ApprovalKey`]. The gate's host sends the request as a text
-//! ([`write_request`](ApprovalKeys::write_request)); the service reads it, lets people decide, and signs
-//! ([`sign`](ApprovalKeys::sign)). The agent's call comes again with the signed text, and
-//! [`Gate::check_signed`](crate::Gate::check_signed) checks all that is in it: that the key is known and the signature its own, that
-//! it is for this very call under the policy in force, no number above the one that people saw, its times, who approved. Then
-//! the store of approvals is asked once: has it been used?
+//! Gate and service share an [`ApprovalKey`]:
+//!
+//! 1. The gate's host sends the request as a text ([`write_request`](ApprovalKeys::write_request)).
+//! 2. The service reads it, lets people decide, and signs ([`sign`](ApprovalKeys::sign)).
+//! 3. The agent makes the call again, with the signed text.
+//! 4. [`Gate::check_signed`](crate::Gate::check_signed) verifies the key and the signature, that
+//!    the text is for this call under the policy in force, that no number is above the one that
+//!    people saw, the times, and the approvers. Then it asks the approval store whether the request
+//!    has been used.
 //!
 //! ```
 //! use serde_json::json;
@@ -26,7 +29,7 @@
 //! let gate = Gate::builder().policy(policy).approval_keys(keys.clone()).build();
 //! let arguments = json!({ "amount": 5 });
 //! let call = ToolCall::new("pay", &arguments).grant("g-42");
-//! let Decision::RequireApproval(request) = gate.check(&call) else { panic!("a person is asked") };
+//! let Decision::RequireApproval(request) = gate.check(&call) else { panic!("it needs an approval") };
 //! let request = keys.write_request(request.approval().ok_or("no request")?)?;
 //!
 //! // The service shows it to people, and signs what they approve.
@@ -42,18 +45,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! One request has one use, however often it is signed, and also if it is approved at the gate; gates that do not share a store of
-//! approvals each count for themselves, so let them share one.
+//! A request can be used once, however often it is signed, and also if it is approved at the gate.
+//! Gates with separate approval stores each allow one use, so let them share a store.
 //!
-//! # What the texts are
-//! A signed approval is `approval1.`, the key's id, `.`, hexadecimal digits, `.`, and 64 digits of HMAC-SHA-256 over all before: at most 4
-//! KiB of letters, digits, `.`, `-` and `_`, which need no escape in a URL, a header or JSON. There is one spelling of each. The digits
-//! hold the call's digest, the request's number, when it was signed and until when it holds, the upper bounds, and who approved. It
-//! holds no secret, but whoever has it may make that one call as that caller, once.
+//! # Format
+//! A signed approval is `approval1.`, the key's id, `.`, hexadecimal digits, `.`, and the 64 digits
+//! of an HMAC-SHA-256 over everything before. It has at most 4 KiB of letters, digits, `.`, `-` and
+//! `_`, which need no escapes in a URL, a header or JSON. Each approval has exactly one form. The
+//! digits encode the call's digest, the request's number, when it was signed and until when it is
+//! valid, the upper bounds, and the approvers. The text is not encrypted and has no secret in it,
+//! but whoever has it can make that one call as that caller, once.
 //!
-//! A request is `request1.`, the key's id, `.`, 64 digits of HMAC-SHA-256 over the rest, `.`, and a JSON object. It is signed too, so that
-//! nobody shows people another call than the one that they approve. It holds the [details](crate::approval::Approval::details) of the call, if
-//! the store keeps them: argument values.
+//! A request is `request1.`, the key's id, `.`, the 64 digits of an HMAC-SHA-256 over the rest,
+//! `.`, and a JSON object. It is signed too, so that people cannot be shown another call than the
+//! one that they approve. It contains the [details](crate::approval::Approval::details) of the
+//! call, if the store keeps them: argument values.
 
 use std::fmt;
 use std::time::Duration;
@@ -74,48 +80,47 @@ use payload::Payload;
 
 pub(crate) use presented::{SignedText, VerifiedApproval};
 
-/// Of the hash, in bytes: a shorter secret is easier to guess than the MAC.
+/// The minimum length of a secret: that of the hash. A shorter one is easier to guess than the MAC.
 const SECRET_BYTES: usize = 32;
-const MOST_ID: usize = 32;
-/// How long a signed approval may be.
-const MOST_SIGNED: usize = 4096;
-/// How long a request may be.
-const MOST_REQUEST: usize = 1 << 20;
-/// How far a service's clock may be ahead, unless the host says otherwise.
+const MAX_ID_BYTES: usize = 32;
+const MAX_SIGNED_BYTES: usize = 4096;
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// The default for how far the service's clock can be ahead of the gate's.
 const SKEW: Duration = Duration::from_secs(5);
 const APPROVAL: &str = "approval1";
 const REQUEST: &str = "request1";
 
-/// A secret that gate and approval service share, and its name. Whoever has it can approve any call.
+/// A named secret that gate and approval service share. Whoever has it can approve any call.
 #[derive(Clone)]
 pub struct ApprovalKey {
     id: Box<str>,
     mac: Hmac<Sha256>,
 }
 
-/// No key can be made so.
+/// A key could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// A short secret.
-    #[error("the secret of a key has at least 32 bytes, drawn at random; this one has {bytes}")]
+    /// The secret is too short.
+    #[error("the secret of a key needs at least 32 random bytes; this one has {bytes}")]
     Short {
-        /// How long it is.
+        /// The length of the secret.
         bytes: usize,
     },
-    /// No id, a long one, or one with other characters.
-    #[error("the id of a key is 1 to 32 ASCII letters, digits, `-` and `_`, such as `2026-01`")]
+    /// The id is empty, too long, or has other characters.
+    #[error("the id of a key must be 1 to 32 ASCII letters, digits, `-` and `_`, such as `2026-01`")]
     Id,
 }
 
 impl ApprovalKey {
-    /// A key from at least 32 bytes drawn at random. Its id says which it is where there are several; it is no secret.
+    /// A key from at least 32 random bytes. Its id identifies it among several keys, and is not a
+    /// secret.
     ///
     /// # Errors
     /// A shorter secret, or an id that is not 1 to 32 ASCII letters, digits, `-` and `_`.
     pub fn new(id: &str, secret: &[u8]) -> Result<Self, KeyError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if !(1..=MOST_ID).contains(&id.len()) || !id.bytes().all(is_plain) {
+        if !(1..=MAX_ID_BYTES).contains(&id.len()) || !id.bytes().all(is_plain) {
             return Err(KeyError::Id);
         }
         let short = KeyError::Short { bytes: secret.len() };
@@ -125,15 +130,16 @@ impl ApprovalKey {
         Ok(Self { id: id.into(), mac: Hmac::new_from_slice(secret).map_err(|_| short)? })
     }
 
-    /// Its name.
+    /// The id of the key.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Signs an approval that people have [given](Approval::decide): the text that a gate takes, once, until the approval expires.
+    /// Signs an approval that people have [given](Approval::decide). A gate accepts the text once,
+    /// until the approval expires.
     ///
     /// # Errors
-    /// It is not approved, or has expired; or the text would be longer than 4 KiB.
+    /// The approval is not approved, has expired, or its text would be longer than 4 KiB.
     pub fn sign(&self, approval: &Approval, now: Timestamp) -> Result<String, SignError> {
         if approval.clone().look(now) != ApprovalState::Approved {
             return Err(SignError::NotApproved);
@@ -141,7 +147,7 @@ impl ApprovalKey {
         let payload = Payload::of(approval, now).write().ok_or(SignError::TooLong)?;
         let text = format!("{APPROVAL}.{}.{}", self.id, Hex(&payload));
         let signed = format!("{text}.{}", Hex(&self.mac_of(&[&text])));
-        if signed.len() > MOST_SIGNED { Err(SignError::TooLong) } else { Ok(signed) }
+        if signed.len() > MAX_SIGNED_BYTES { Err(SignError::TooLong) } else { Ok(signed) }
     }
 
     fn mac_of(&self, parts: &[&str]) -> [u8; 32] {
@@ -150,17 +156,19 @@ impl ApprovalKey {
         mac.finalize().into_bytes().into()
     }
 
-    /// Whether these digits are the MAC of the parts, one after the other. It takes as long wherever they differ.
+    /// Returns `true` if these digits are the MAC of the concatenated parts. The comparison takes
+    /// constant time.
     fn has_signed(&self, parts: &[&str], digits: &str) -> bool {
-        let Some(bytes) = small_digits(digits) else { return false };
+        let Some(bytes) = lowercase_digits(digits) else { return false };
         let mut mac = self.mac.clone();
         parts.iter().for_each(|part| mac.update(part.as_bytes()));
         mac.verify_slice(&bytes).is_ok()
     }
 }
 
-/// The keys that texts may be signed with: the first of them signs, all of them are believed. To change a key, let everybody believe
-/// the new one, then let it sign, and leave the old one out when what it has signed has expired.
+/// The keys of a gate or a service: the first key signs, and all of them verify. To replace a key,
+/// first add the new one everywhere, then put it first, and remove the old one once the texts that
+/// it signed have expired.
 ///
 /// ```
 /// use toolgate::approval::signed::{ApprovalKey, ApprovalKeys};
@@ -177,29 +185,29 @@ pub struct ApprovalKeys {
 }
 
 impl ApprovalKeys {
-    /// One key.
+    /// One key, which signs and verifies.
     pub fn new(first: ApprovalKey) -> Self {
         Self { first, others: Vec::new(), max_skew: SKEW }
     }
 
-    /// Believes another key too.
-    #[must_use = "the keys themselves are moved"]
+    /// Adds a key that only verifies.
+    #[must_use = "this returns the keys with the new one"]
     pub fn and(mut self, other: ApprovalKey) -> Self {
         self.others.push(other);
         self
     }
 
-    /// How far the service's clock may be ahead of the gate's: five seconds, if nothing is said. What was signed later than that
-    /// after the gate's present is refused.
-    #[must_use = "the keys themselves are moved"]
+    /// Sets how far the service's clock can be ahead of the gate's; the default is five seconds. A
+    /// text that was signed further in the future is refused.
+    #[must_use = "this returns the keys with the new setting"]
     pub fn max_skew(self, max_skew: Duration) -> Self {
         Self { max_skew, ..self }
     }
 
-    /// A request as a text for the service that asks people.
+    /// Writes a request for the service that asks people.
     ///
     /// # Errors
-    /// It has been refused, or has expired.
+    /// The request has been refused, or has expired.
     pub fn write_request(&self, approval: &Approval) -> Result<String, SignError> {
         if matches!(approval.state(), ApprovalState::Denied | ApprovalState::Expired) {
             return Err(SignError::Ended);
@@ -209,13 +217,13 @@ impl ApprovalKeys {
         Ok(format!("{head}{}.{json}", Hex(&key.mac_of(&[&head, &json]))))
     }
 
-    /// Reads a request that a gate's host has written: what people have to see, and decide by [`Approval::decide`], which knows the
-    /// terms of the policy. One that has been approved can be [signed](Self::sign).
+    /// Reads a request from a gate's host. People see it and decide it by [`Approval::decide`],
+    /// which knows the terms of the policy. Once approved, it can be [signed](Self::sign).
     ///
     /// # Errors
-    /// It was not written with any of the keys, or is longer than 1 MiB.
+    /// The text was not signed with one of the keys, or is longer than 1 MiB.
     pub fn read_request(&self, text: &str) -> Result<Approval, SignedError> {
-        let parts = split(text, MOST_REQUEST, REQUEST).ok_or(SignedError::Malformed)?;
+        let parts = split(text, MAX_REQUEST_BYTES, REQUEST).ok_or(SignedError::Malformed)?;
         let (mac, json) = parts.rest.split_once('.').ok_or(SignedError::Malformed)?;
         self.check(&parts, &[parts.head, json], mac)?;
         Approval::from_json(json).map_err(|_| SignedError::Malformed)
@@ -229,17 +237,17 @@ impl ApprovalKeys {
         self.first.sign(approval, now)
     }
 
-    /// Whether a text lets this very call pass now. Whether it has been used, a store knows.
+    /// Verifies that a text lets this call pass now. Only a store knows whether it has been used.
     fn verify(&self, text: &str, ask: &Ask<'_>, now: Timestamp) -> Result<VerifiedApproval, SignedError> {
-        let parts = split(text, MOST_SIGNED, APPROVAL).ok_or(SignedError::Malformed)?;
+        let parts = split(text, MAX_SIGNED_BYTES, APPROVAL).ok_or(SignedError::Malformed)?;
         let (digits, mac) = parts.rest.split_once('.').ok_or(SignedError::Malformed)?;
         self.check(&parts, &[parts.head, digits], mac)?;
-        let payload = small_digits(digits).and_then(|bytes| Payload::read(&bytes)).ok_or(SignedError::Malformed)?;
+        let payload = lowercase_digits(digits).and_then(|bytes| Payload::read(&bytes)).ok_or(SignedError::Malformed)?;
         let Payload { id, issued_at, expires_at, bounds, approved_by } = payload;
         if id.digest() != ask.digest() {
             return Err(SignedError::OtherCall);
         }
-        // What it would be if it were kept here, on the terms of the policy in force.
+        // The approval as this gate would have made it, on the terms of the policy in force.
         let mut approval = Approval::new(ask, id.number(), issued_at);
         approval.bounds = bounds.into();
         if !approval.covers(ask) {
@@ -263,8 +271,9 @@ impl ApprovalKeys {
         if approved_by.len() < approval.min_approvers() as usize {
             return Err(SignedError::TooFewApprovers);
         }
-        // The same request may have been signed again, later: as long as such a text may hold it counts as used. It was made before
-        // this one has expired, however far the service's clock is behind, and people decide within its `ttl`.
+        // The same request may have been signed again, later, so it counts as used for as long as
+        // such a text can be valid. The request was made before this text expires, however far the
+        // service's clock is behind, and people decide within its `ttl`.
         let until = approval.expires_at().saturating_add(approval.ttl * 2).saturating_add(self.max_skew);
         Ok(VerifiedApproval { id, until })
     }
@@ -278,12 +287,12 @@ impl ApprovalKeys {
     }
 }
 
-/// The bytes of hexadecimal digits in their one spelling.
-fn small_digits(digits: &str) -> Option<Vec<u8>> {
+/// Decodes lowercase hexadecimal digits.
+fn lowercase_digits(digits: &str) -> Option<Vec<u8>> {
     decode_hex(digits).filter(|bytes| Hex(bytes).to_string() == digits)
 }
 
-/// A text taken apart: what it is and the key's id, with the points behind them; the id; the rest.
+/// The parts of a text: its kind and the key's id, each with the dot after it; the id; the rest.
 struct Parts<'t> {
     head: &'t str,
     key: &'t str,
@@ -299,63 +308,65 @@ fn split<'t>(text: &'t str, most: usize, kind: &str) -> Option<Parts<'t>> {
     Some(Parts { head, key, rest })
 }
 
-/// Nothing was signed.
+/// An approval or a request could not be signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
-    /// People have not approved it, or not enough of them, or it has expired since.
+    /// Too few people have approved it, or it has expired.
     #[error("the approval is not approved")]
     NotApproved,
     /// It has been refused, or has expired.
     #[error("the request has been refused, or has expired")]
     Ended,
-    /// The names of the approvers and the bounds do not fit in 4 KiB.
-    #[error("the signed approval would be longer than {MOST_SIGNED} bytes")]
+    /// The names of the approvers and the bounds do not fit into 4 KiB.
+    #[error("the signed approval would be longer than {MAX_SIGNED_BYTES} bytes")]
     TooLong,
 }
 
-/// Why a signed approval does not let a call pass: for the host's log, not for the agent, who could try until one passes.
+/// The reason why a signed approval does not let a call pass. It is for the host's log, not for the
+/// agent, which could try until one passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignedError {
-    /// It is no such text.
+    /// It is not the text of a signed approval.
     #[error("not a signed approval")]
     Malformed,
     /// It names a key that the host does not have.
-    #[error("signed with a key that is not known here")]
+    #[error("signed with an unknown key")]
     UnknownKey,
-    /// Its MAC is not the key's.
-    #[error("not what the key has signed")]
+    /// Its MAC was not made with the key.
+    #[error("the signature does not match the key")]
     Forged,
-    /// It is for a call of another tool, with other arguments, of another caller, or under another policy.
+    /// It is for a call of another tool, with other arguments, of another caller, or under another
+    /// policy.
     #[error("for another call, or under another policy")]
     OtherCall,
     /// A number of the call is above the one that was approved.
     #[error("a number of the call is above the bound that was approved")]
     AboveBound,
-    /// It was signed later than the gate's present.
+    /// It was signed later than the gate's present, by more than the allowed difference.
     #[error("signed in the future")]
     NotYet,
     /// Its time has ended.
     #[error("expired")]
     Expired,
-    /// It would hold longer than the policy's `ttl`.
-    #[error("it would hold longer than the policy's `ttl`")]
+    /// It is valid for longer than the policy's `ttl`.
+    #[error("valid for longer than the policy's `ttl`")]
     TooLongLived,
-    /// Somebody has approved it who may not, or twice.
-    #[error("approved by somebody who may not, or twice by the same")]
+    /// A person approved it who cannot approve it, or one person approved it twice.
+    #[error("approved by a person who cannot approve it, or twice by one person")]
     NotAnApprover,
-    /// The policy wants more people.
-    #[error("approved by fewer people than the policy wants")]
+    /// The policy requires more approvers.
+    #[error("approved by fewer people than the policy requires")]
     TooFewApprovers,
     /// It has been used.
-    #[error("used already")]
+    #[error("already used")]
     Spent,
 }
 
 impl SignedError {
-    /// One word for logs: `malformed`, `unknown_key`, `forged`, `other_call`, `above_bound`, `not_yet`, `expired`,
-    /// `too_long_lived`, `not_an_approver`, `too_few_approvers` or `spent`.
+    /// The code for logs: `malformed`, `unknown_key`, `forged`, `other_call`, `above_bound`,
+    /// `not_yet`, `expired`, `too_long_lived`, `not_an_approver`, `too_few_approvers` or `spent`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -374,13 +385,13 @@ impl SignedError {
 }
 
 impl Approval {
-    /// Whether this person may approve it: is on every list of the policy, and has not asked for it.
+    /// Checks that `by` can approve it: is on every list of the policy, and did not ask for it.
     pub(super) fn may_approve(&self, by: &str) -> Result<(), DecideError> {
         if self.is_listed(by) && !self.asked(by) { Ok(()) } else { Err(DecideError::NotAnApprover) }
     }
 }
 
-/// Its id alone.
+/// The id alone.
 impl fmt::Debug for ApprovalKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApprovalKey").field("id", &self.id).finish_non_exhaustive()

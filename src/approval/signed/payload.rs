@@ -1,8 +1,13 @@
-//! What a signed approval says, as bytes: each statement has one spelling, and no two have the same.
+//! The binary content of a signed approval. Each content has exactly one encoding, and no two
+//! contents share one.
 //!
-//! The digest's 32 bytes; the request's number, when it was signed and until when it holds (microseconds since the Unix epoch), eight
-//! bytes each; how many bounds there are, two bytes, and each as canonical text behind its length, one byte; how many have approved,
-//! two bytes, and each name behind its length, two bytes. The largest byte first.
+//! In this order, integers with the most significant byte first:
+//!
+//! - the digest, 32 bytes;
+//! - the request's number, when it was signed, and until when it is valid (microseconds since the
+//!   Unix epoch), 8 bytes each;
+//! - the number of bounds, 2 bytes, and for each its length, 1 byte, and its canonical text;
+//! - the number of approvers, 2 bytes, and for each the length of the name, 2 bytes, and the name.
 
 use crate::approval::{Approval, ApprovalId, CallDigest};
 use crate::json::canonical;
@@ -23,14 +28,14 @@ impl Payload {
         Self {
             id: *approval.id(),
             issued_at: now,
-            // It holds no longer than a `ttl` from now, whatever the clock was when it was approved.
+            // At most a `ttl` from now, even if the clock was ahead when it was approved.
             expires_at: approval.expires_at().min(now.saturating_add(approval.ttl)),
             bounds: approval.bounds.to_vec(),
             approved_by: approval.approved_by.clone(),
         }
     }
 
-    /// Nothing if it has more or longer parts than can be written.
+    /// Returns `None` if a part is too long, or there are too many.
     pub(super) fn write(&self) -> Option<Vec<u8>> {
         let mut bytes = self.id.digest().as_bytes().to_vec();
         bytes.extend(self.id.number().to_be_bytes());
@@ -77,7 +82,7 @@ fn text(bound: Exact) -> String {
     text
 }
 
-/// What has not been read yet.
+/// The bytes that have not been read yet.
 struct Rest<'b>(&'b [u8]);
 
 impl<'b> Rest<'b> {
@@ -126,16 +131,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(payload in payloads()) {
+        fn a_written_payload_reads_back(payload in payloads()) {
             let bytes = payload.write().unwrap();
             let again = Payload::read(&bytes).unwrap();
-            prop_assert_eq!((again.id, again.issued_at, again.expires_at), (payload.id, payload.issued_at, payload.expires_at));
+            let times = |payload: &Payload| (payload.issued_at, payload.expires_at);
+            prop_assert_eq!((again.id, times(&again)), (payload.id, times(&payload)));
             prop_assert_eq!((&again.bounds, &again.approved_by), (&payload.bounds, &payload.approved_by));
         }
 
-        /// Whatever bytes can be read are those that would be written: one spelling for each statement.
+        /// Bytes that can be read are those that would be written: each content has one encoding.
         #[test]
-        fn what_reads_is_what_would_be_written(
+        fn only_written_bytes_can_be_read(
             payload in payloads(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
         ) {
             let mut bytes = payload.write().unwrap();

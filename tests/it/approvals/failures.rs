@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use toolgate::approval::{
-    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, Claim,
-    DecideError, MemoryApprovals, Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError,
+    MemoryApprovals, Verdict,
 };
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{

@@ -179,7 +179,7 @@ pub(crate) fn a_full_store_refuses_requests_and_evicts_none(make: MakeStore<'_>)
     assert_eq!((denial.code(), denial.rule()), (Code::StoreUnavailable, Some("/tools/pay/action")));
     assert_eq!(denial.message(), "The approvals of `pay` cannot be checked right now.");
     let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
-    assert_eq!(cause.to_string(), "the store of approvals is full: 2 are live");
+    assert_eq!(cause.to_string(), "the approval store is full: it has 2 live approvals");
     assert_eq!(asked(gate.check(&call(&arguments[0]))).id(), first.id());
     // A refused request makes room; an approval in use does not.
     gate.refuse(second.id(), "ann").unwrap();
@@ -272,7 +272,7 @@ pub(crate) fn pending_requests_are_bounded_for_each_caller(make: MakeStore<'_>) 
     let Decision::Deny(denial) = gate.check(&of("g", 3)) else { panic!("three requests are pending") };
     assert_eq!(denial.code(), Code::StoreUnavailable);
     let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
-    assert_eq!(cause.to_string(), "3 requests of this caller wait already");
+    assert_eq!(cause.to_string(), "this caller already has 3 pending requests");
     // Pending requests can be asked for again, and other callers are not limited: neither another
     // grant, nor callers without one.
     asked(gate.check(&of("g", 2)));

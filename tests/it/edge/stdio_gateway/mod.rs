@@ -109,7 +109,7 @@ fn the_admin_socket_answers_commands() {
     for (command, complaint) in [
         (&["nonsense"][..], "error: the commands are: pending | "),
         (&["pending", "all"], "error: the commands are: "),
-        (&["approve", "x", "--by", "bob"], "error: x: not the id of an approval"),
+        (&["approve", "x", "--by", "bob"], "error: x: invalid approval id"),
         (&["approve", &nonsense], "error: ID --by NAME is what this needs\n"),
         (&["approve", &nonsense, "--by", "bob"], "error: the request is not pending\n"),
         (&["usage", "--nobody", "x"], "error: no such option: --nobody\n"),

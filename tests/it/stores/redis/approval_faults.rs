@@ -256,7 +256,7 @@ fn a_corrupt_entry_approves_nothing() {
             server.command::<()>(&[b"SET", &key, &wrong]);
             let shown = wrong.escape_ascii().to_string();
             let message = cause(gate.check_async(&call(&arguments)).await);
-            assert_eq!(message, "the store of approvals holds something else under an approval's name", "{shown}");
+            assert_eq!(message, "the approval store holds data that was not written by toolgate", "{shown}");
             let approved = gate.approve_async(request.id(), "ann").await;
             assert!(matches!(approved, Err(DecideError::Store(ApprovalError::Corrupt))), "{shown}");
             assert!(matches!(gate.pending_async().await, Err(ApprovalError::Corrupt)), "{shown}");
@@ -277,7 +277,7 @@ fn a_corrupt_entry_approves_nothing() {
         }
         gate.approve_async(request.id(), "ann").await.unwrap();
         server.command::<()>(&[b"SET", &key, b""]);
-        assert!(cause(gate.check_async(&call(&arguments)).await).contains("something else"));
+        assert!(cause(gate.check_async(&call(&arguments)).await).contains("not written by toolgate"));
     });
 }
 
@@ -290,7 +290,7 @@ fn a_clock_away_from_the_approval_server_is_refused() {
         let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new())).clock(clock.clone());
         let gate = builder.approvals_async(approvals).build();
         let message = cause(gate.check_async(&call(&json!({}))).await);
-        assert!(message.contains("ms away from that of the store of approvals"), "{message}");
+        assert!(message.contains("ms from that of the approval store"), "{message}");
         for nonsense in [Timestamp::MIN, Timestamp::MAX, Timestamp::from_unix_seconds(-1)] {
             clock.set(nonsense);
             cause(gate.check_async(&call(&json!({}))).await);
