@@ -1,4 +1,4 @@
-//! Refusals, as the agent's client reads them.
+//! Refusals in the form that MCP clients read.
 
 use serde_json::{Map, Value, json};
 
@@ -7,9 +7,10 @@ use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited};
 use crate::policy::{Code, Digest};
 
-/// A refusal, to be written as MCP.
+/// A refusal of a call, to be written as an MCP message.
 ///
-/// Made from a [`Denial`], a [`RateLimited`], an [`ApprovalRequest`], or [of](Refusal::of) any [`Decision`].
+/// It is made from a [`Denial`], a [`RateLimited`], an [`ApprovalRequest`], or any [`Decision`] by
+/// [`Refusal::of`].
 ///
 /// ```
 /// use toolgate::mcp::{RefusalFormat, Message, Refusal};
@@ -31,42 +32,45 @@ use crate::policy::{Code, Digest};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    kind: Kind,
+    kind: RefusalKind,
     message: Box<str>,
     facts: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum RefusalKind {
     Denied,
     RateLimited,
     ApprovalRequired,
 }
 
-/// How a refusal is written. Hosts choose one and never match on it, so that another may come.
+/// The format of a refusal. Hosts choose one and need not match on it, so formats can be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalFormat {
-    /// A result of the tool with `isError: true`, and the refusal as text: what every version of the protocol has. Models see
-    /// it and can do otherwise.
+    /// A tool result with `isError: true` and the refusal as text, which every version of the
+    /// protocol has. Models see it and can change their plan.
     Text,
-    /// The same, with the facts under `structuredContent`: for protocol versions from 2025-06-18 on.
+    /// The same, with the facts as `structuredContent`, for protocol versions from 2025-06-18.
     ///
-    /// The facts do not follow the `outputSchema` of a tool. A client that checks them against it even in an error needs
-    /// [`RefusalFormat::Text`] for the tools that declare one; a [`Session`](super::Session) sees to that.
+    /// The facts do not match the `outputSchema` of a tool. A client that validates them even in an
+    /// error needs [`RefusalFormat::Text`] for tools that declare one; a
+    /// [`Session`](super::Session) chooses it.
     Structured,
-    /// An error of JSON-RPC, with the facts under `data`: for hosts whose clients should stop rather than tell the model.
+    /// A JSON-RPC error with the facts as `data`, for clients that should stop instead of informing
+    /// the model.
     ///
-    /// The codes are in the range that JSON-RPC leaves to servers: -32050 denied, -32051 rate limited, -32052 approval
-    /// required.
+    /// The codes are in the range that JSON-RPC reserves for servers: -32050 denied, -32051 rate
+    /// limited, -32052 approval required.
     Error,
 }
 
 impl RefusalFormat {
-    /// The form of a result in a version of the protocol, as `initialize` agreed on it: [`RefusalFormat::Structured`] from 2025-06-18
-    /// on. A version that is no date is taken for an old one: the text says what matters.
+    /// The format for a version of the protocol, as `initialize` negotiated it:
+    /// [`RefusalFormat::Structured`] from 2025-06-18, else [`RefusalFormat::Text`]. A version that
+    /// is not a date counts as old, because the text is enough.
     pub fn of_version(version: &str) -> Self {
-        // Dates of one length compare as texts.
+        // Dates of equal length sort as strings.
         let is_date = version.len() == 10
             && version.bytes().enumerate().all(|(at, byte)| match at {
                 4 | 7 => byte == b'-',
@@ -76,7 +80,7 @@ impl RefusalFormat {
     }
 }
 
-impl Kind {
+impl RefusalKind {
     fn label(self) -> &'static str {
         match self {
             Self::Denied => "POLICY DENIED",
@@ -103,7 +107,7 @@ impl Kind {
 }
 
 impl Refusal {
-    /// The refusal of a decision; none for a call that is allowed.
+    /// The refusal of a decision; `None` if the call is allowed.
     pub fn of<P>(decision: &Decision<P>) -> Option<Self> {
         match decision {
             Decision::Allow(_) => None,
@@ -113,7 +117,7 @@ impl Refusal {
         }
     }
 
-    fn new(kind: Kind, code: Code, rule: Option<&str>, message: &str, policy: Option<Digest>) -> Self {
+    fn new(kind: RefusalKind, code: Code, rule: Option<&str>, message: &str, policy: Option<Digest>) -> Self {
         let mut facts = Map::new();
         facts.insert("decision".to_owned(), kind.decision().into());
         facts.insert("code".to_owned(), code.as_str().into());
@@ -132,19 +136,21 @@ impl Refusal {
         self
     }
 
-    /// `[POLICY DENIED]`, `[RATE LIMITED]` or `[APPROVAL REQUIRED]`, and the message.
+    /// `[POLICY DENIED]`, `[RATE LIMITED]` or `[APPROVAL REQUIRED]`, followed by the message.
     pub fn text(&self) -> String {
         format!("[{}] {}", self.kind.label(), self.message)
     }
 
-    /// What the decision carries: `decision`, `code`, `rule`, `message`, the `policy`'s digest, and for a rate limit
-    /// `retry_after` in seconds (`null` where the call can never pass), with how the `limits` stand. What there is none of is
-    /// left out.
+    /// The facts of the decision: `decision`, `code`, `rule`, `message`, the digest of the
+    /// `policy`, and for a rate limit `retry_after` in seconds (`null` if the call can never pass).
+    /// Rate limits and approval requests have the states of the `limits`. Absent facts are left
+    /// out.
     pub fn facts(&self) -> &Map<String, Value> {
         &self.facts
     }
 
-    /// The `result` of the call; for [`RefusalFormat::Error`] as [`RefusalFormat::Structured`] has it.
+    /// The `result` of the call. [`RefusalFormat::Error`] has the same result as
+    /// [`RefusalFormat::Structured`].
     pub fn to_result(&self, form: RefusalFormat) -> Value {
         let mut result = json!({ "content": [{ "type": "text", "text": self.text() }], "isError": true });
         if let (RefusalFormat::Structured | RefusalFormat::Error, Some(members)) = (form, result.as_object_mut()) {
@@ -153,13 +159,13 @@ impl Refusal {
         result
     }
 
-    /// The `error` of the call, as [`RefusalFormat::Error`] has it.
+    /// The `error` of the call for [`RefusalFormat::Error`].
     pub fn to_error(&self) -> Value {
         json!({ "code": self.kind.error_code(), "message": self.text(), "data": self.facts })
     }
 
-    /// The whole answer to a request that could not be read, so that its id is not known: it is `null`. To one that was read,
-    /// answer with [`Call::answer`].
+    /// The whole answer to a request that could not be read, with `null` in place of the unknown
+    /// id. For a request that was read, use [`Call::answer`].
     pub fn to_answer_without_id(&self, form: RefusalFormat) -> String {
         self.answer("null", form, false)
     }
@@ -179,9 +185,10 @@ impl Refusal {
 }
 
 impl Call {
-    /// The answer to this call that refuses it, with the call's id exactly as it was written; none for a notification, which
-    /// nothing answers. To a call that [names the protocol's version](Self::protocol_version) a result says its `resultType`,
-    /// without which clients of these versions take it for none.
+    /// The answer that refuses this call, with the call's id exactly as it was written. `None` for
+    /// a notification, which has no answer. If the call [names the protocol's
+    /// version](Self::protocol_version), the result has a `resultType`, which clients of these
+    /// versions require.
     pub fn answer(&self, refusal: &Refusal, form: RefusalFormat) -> Option<String> {
         self.id_text().map(|id| refusal.answer(id, form, self.protocol_version().is_some()))
     }
@@ -189,7 +196,7 @@ impl Call {
 
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
-        Self::new(Kind::Denied, denial.code(), denial.rule(), denial.message(), denial.policy())
+        Self::new(RefusalKind::Denied, denial.code(), denial.rule(), denial.message(), denial.policy())
     }
 }
 
@@ -199,7 +206,7 @@ impl From<&RateLimited> for Refusal {
             0 => Value::from(wait.as_secs()),
             _ => Value::from(wait.as_secs_f64()),
         });
-        Self::new(Kind::RateLimited, limited.code(), limited.rule(), limited.message(), limited.policy())
+        Self::new(RefusalKind::RateLimited, limited.code(), limited.rule(), limited.message(), limited.policy())
             .with("retry_after", seconds.unwrap_or_default())
             .with("limits", states(limited.limits()))
     }
@@ -207,12 +214,12 @@ impl From<&RateLimited> for Refusal {
 
 impl From<&ApprovalRequest> for Refusal {
     fn from(request: &ApprovalRequest) -> Self {
-        Self::new(Kind::ApprovalRequired, request.code(), request.rule(), request.message(), request.policy())
+        Self::new(RefusalKind::ApprovalRequired, request.code(), request.rule(), request.message(), request.policy())
             .with("limits", states(request.limits()))
     }
 }
 
 fn states(limits: &[LimitState]) -> Value {
-    // A state is texts and numbers, which JSON always has.
+    // A state consists of strings and numbers, which always serialise.
     limits.iter().map(|state| serde_json::to_value(state).unwrap_or_default()).collect()
 }

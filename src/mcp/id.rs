@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The id of a request under way: a text or an integer. It is written as JSON.
+/// The id of a request: a string or an integer. `Display` writes it as JSON.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct RequestId(Id);
@@ -19,7 +19,7 @@ enum Id {
 }
 
 impl RequestId {
-    /// The id of a request; none for a value that can be none: a request's id is a text or an integer.
+    /// The id that this value is; `None` if it is neither a string nor an integer.
     pub fn of(id: &Value) -> Option<Self> {
         let integer = || match (id.as_u64(), id.as_i64()) {
             (Some(positive), _) => Some(Id::Positive(positive)),
@@ -28,7 +28,7 @@ impl RequestId {
         id.as_str().map(|text| Id::Text(text.into())).or_else(integer).map(Self)
     }
 
-    /// The text, of an id that is one.
+    /// The id, if it is a string.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.0 {
             Id::Text(text) => Some(text),

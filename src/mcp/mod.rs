@@ -1,8 +1,11 @@
-//! MCP at the edge: `tools/call` in, `tools/list` filtered, refusals out, and what became of a call.
+//! MCP at the edge: reads `tools/call`, filters `tools/list`, writes refusals, and reads outcomes.
 //!
-//! A gateway that passes a whole connection has a [`Session`]. For one message at a time there are [`Message::read`], then
-//! [`Call::tool_call`] or [`Caller::call`](crate::Caller::call) for the gate, [`Call::to_json`] to forward it or [`Refusal::of`]
-//! and [`Call::answer`] to refuse it, and [`Call::ending`] for what the server has answered.
+//! A gateway that forwards a whole connection uses a [`Session`]. For single messages, use:
+//!
+//! - [`Message::read`] to read a message;
+//! - [`Call::tool_call`] or [`Caller::call`](crate::Caller::call) to make the call for the gate;
+//! - [`Call::to_json`] to forward it, or [`Refusal::of`] and [`Call::answer`] to refuse it;
+//! - [`Call::ending`] to read the outcome from the server's answer.
 
 mod answer;
 mod id;
@@ -13,7 +16,7 @@ mod session;
 use serde_json::{Map, Value};
 
 use crate::call::ToolCall;
-use crate::decision::{Denial, Refusal as Refused};
+use crate::decision::{self, Denial};
 use crate::json::number::Exact;
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 use crate::policy::{Code, Policy};
@@ -26,8 +29,8 @@ pub use session::{FailedRequest, FinishedCall, FromClient, FromServer, Routed, S
 
 /// A JSON-RPC message that can be read in one way only.
 ///
-/// What was judged must be what is forwarded: forward the text that [`Call::to_json`] or [`OtherMessage::to_json`] writes, not the
-/// one that came in.
+/// Forward exactly what was judged: the text that [`Call::to_json`] or [`OtherMessage::to_json`]
+/// writes, not the text that was received.
 ///
 /// ```
 /// use toolgate::mcp::Message;
@@ -36,13 +39,13 @@ pub use session::{FailedRequest, FinishedCall, FromClient, FromServer, Routed, S
 /// let Message::Call(call) = Message::read(text)? else { panic!("a call") };
 /// assert_eq!(call.tool_call().grant("g-42").tool(), "search");
 ///
-/// // Two parsers could take two different tools from this one.
+/// // Two parsers could read two different tools from this one.
 /// let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete","name":"search"}}"#;
 /// assert!(Message::read(text).is_err());
 /// # Ok::<(), toolgate::mcp::MalformedMessage>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
+#[expect(clippy::exhaustive_enums, reason = "a host's safety depends on it: no arm may be forgotten")]
 pub enum Message {
     /// A `tools/call`, to be decided.
     Call(Call),
@@ -54,7 +57,7 @@ pub enum Message {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
     message: Value,
-    /// The id as it was written; none for a notification.
+    /// The id as it was written; `None` for a notification.
     id: Option<Box<str>>,
 }
 
@@ -62,9 +65,10 @@ pub struct Call {
 #[derive(Debug, Clone, PartialEq)]
 pub struct OtherMessage(Value);
 
-/// A message that two parsers could read differently, or that is no JSON-RPC. It must not be passed on.
+/// A message that is not valid JSON-RPC, or that two parsers could read differently. It must not be
+/// forwarded.
 ///
-/// It is also a decision: `Denial::from(error)` denies with `malformed_call`.
+/// It converts into a decision: `Denial::from(error)` denies with `malformed_call`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message at byte {at}: {why}")]
 pub struct MalformedMessage {
@@ -73,7 +77,7 @@ pub struct MalformedMessage {
 }
 
 impl MalformedMessage {
-    /// The byte offset of the place in the text.
+    /// The byte offset of the fault in the text.
     pub fn offset(&self) -> usize {
         self.at
     }
@@ -82,13 +86,13 @@ impl MalformedMessage {
 impl From<MalformedMessage> for Denial {
     fn from(error: MalformedMessage) -> Self {
         let message = format!("This call could not be read: {}.", error.why).into();
-        Refused { code: Code::MalformedCall, rule: None, message, policy: None }.into()
+        decision::Refusal { code: Code::MalformedCall, rule: None, message, policy: None }.into()
     }
 }
 
-/// How deep arrays and objects may stand inside each other.
+/// The maximum nesting of arrays and objects.
 const NESTING: usize = 64;
-/// The keys that JSON-RPC and MCP give a meaning to.
+/// The keys that have a meaning in JSON-RPC and MCP.
 const ENVELOPE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 const PARAMS: [&str; 4] = ["name", "arguments", "_meta", "task"];
 
@@ -96,18 +100,19 @@ impl Message {
     /// Reads one message strictly. Linear in the text.
     ///
     /// # Errors
-    /// Whatever two parsers could read differently: duplicate keys at any depth; a key of the envelope that equals a known
-    /// one but for case (`Method`); `arguments` that is no object; a number that neither a 64-bit integer nor a double
-    /// holds as written (`1e400`, `18446744073709551616`, `0.30000000000000000001`); a batch, of which each element is a call
-    /// of its own; nesting past 64; text after the message.
+    /// Everything that two parsers could read differently: duplicate keys at any depth; a key of
+    /// the envelope that differs from a known one in case only (`Method`); `arguments` that are not
+    /// an object; a number that is exact neither as a 64-bit integer nor as a double (`1e400`,
+    /// `18446744073709551616`, `0.30000000000000000001`); a batch, because each of its elements is
+    /// a call of its own; nesting deeper than 64; text after the message.
     pub fn read(text: &str) -> Result<Self, MalformedMessage> {
         let root = Parser::document(text, NESTING)
             .map_err(|error| MalformedMessage { at: error.at, why: error.what.to_string() })?;
         read_in_one_way(&root)?;
         let members = match &root.json {
             Json::Object(members) => members,
-            Json::Array(_) => return Err(malformed(&root, "a batch: send each message by itself")),
-            _ => return Err(malformed(&root, "a message is an object")),
+            Json::Array(_) => return Err(malformed(&root, "a batch is not supported: send each message by itself")),
+            _ => return Err(malformed(&root, "a message must be an object")),
         };
         no_variants(members, &ENVELOPE)?;
         if field(members, "jsonrpc").and_then(Node::as_str) != Some("2.0") {
@@ -139,7 +144,7 @@ impl Message {
                 return Err(malformed(arguments, "`arguments` must be an object"));
             }
         }
-        let value = root.to_value().ok_or_else(|| malformed(&root, "a number is not held exactly"))?;
+        let value = root.to_value().ok_or_else(|| malformed(&root, "a number is not exact"))?;
         Ok(if is_call {
             let id = field(members, "id").map(|id| written(id, text).into());
             Self::Call(Call { message: value, id })
@@ -150,7 +155,7 @@ impl Message {
 }
 
 impl Call {
-    /// The call, of a caller whom the host still has to name.
+    /// The call for the gate. The host adds the identities of the caller.
     pub fn tool_call(&self) -> ToolCall<'_> {
         ToolCall::new(self.tool(), self.arguments())
     }
@@ -160,18 +165,18 @@ impl Call {
         self.params().and_then(|params| params.get("name")).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The protocol's version, where the call names it itself (`_meta`, from 2026-07-28 on): then no `initialize` has agreed
-    /// on one.
+    /// The protocol's version, if the call names it itself in `_meta`. Clients do so from version
+    /// 2026-07-28, which negotiates no version in `initialize`.
     pub fn protocol_version(&self) -> Option<&str> {
         self.params()?.get("_meta")?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
     }
 
-    /// The arguments; none where the message has none.
+    /// The arguments; `None` if the message has none.
     pub fn arguments(&self) -> Option<&Map<String, Value>> {
         self.params()?.get("arguments")?.as_object()
     }
 
-    /// The request's id; none for a notification.
+    /// The request's id; `None` for a notification.
     pub fn id(&self) -> Option<&Value> {
         self.message.get("id")
     }
@@ -202,8 +207,9 @@ impl OtherMessage {
     }
 }
 
-/// Takes those tools out of a `tools/list` result that `policy` does not [list](Policy::lists), and those without a name;
-/// without a policy, all of them. `tools` that are no list become an empty one; everything else in the answer stays as it is.
+/// Removes the tools that `policy` does not [list](Policy::lists) from a `tools/list` result, and
+/// those without a name. Without a policy, it removes all tools. `tools` that are not a list become
+/// an empty list. The rest of the result does not change.
 ///
 /// ```
 /// use serde_json::json;
@@ -221,13 +227,13 @@ pub fn filter_tools_list(policy: Option<&Policy>, result: &mut Value) {
             (Some(policy), Some(Value::String(name))) => policy.lists(name),
             _ => false,
         }),
-        // Whatever a client makes of it, these are no tools that the policy lists.
-        Some(no_list) => *no_list = Value::Array(Vec::new()),
+        // A client might read tools from it, and the policy lists none of them.
+        Some(other) => *other = Value::Array(Vec::new()),
         None => {}
     }
 }
 
-/// A value as text: half the work of its `Display`.
+/// A value as JSON. Takes half the time of its `Display`.
 fn written_out(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| value.to_string())
 }
@@ -240,7 +246,7 @@ fn field<'n, 't>(members: &'n [Member<'t>], key: &str) -> Option<&'n Node<'t>> {
     members.iter().find(|member| member.key == key).map(|member| &member.value)
 }
 
-/// A string, a number or `null` as `text` has it.
+/// The part of `text` that is this string, number or `null`.
 fn written<'t>(node: &Node<'t>, text: &'t str) -> &'t str {
     match node.json {
         Json::Number(number) => number,
@@ -258,27 +264,27 @@ fn written<'t>(node: &Node<'t>, text: &'t str) -> &'t str {
     }
 }
 
-/// No duplicate key and no inexact number, at any depth.
+/// Checks that there are no duplicate keys and no inexact numbers, at any depth.
 fn read_in_one_way(node: &Node<'_>) -> Result<(), MalformedMessage> {
     match &node.json {
         Json::Null | Json::Bool(_) | Json::String(_) => Ok(()),
         Json::Number(text) if Exact::of_text(text).is_some() => Ok(()),
-        Json::Number(_) => Err(malformed(node, "a number that neither a 64-bit integer nor a double holds as written")),
+        Json::Number(_) => Err(malformed(node, "a number that is exact neither as a 64-bit integer nor as a double")),
         Json::Array(elements) => elements.iter().try_for_each(read_in_one_way),
         Json::Object(members) => {
             let mut duplicate = None;
             each_duplicate(members, |member| duplicate = duplicate.or(Some(member.at)));
             match duplicate {
-                Some(at) => Err(MalformedMessage { at, why: "a key stands twice in one object".to_owned() }),
+                Some(at) => Err(MalformedMessage { at, why: "a key appears twice in one object".to_owned() }),
                 None => members.iter().try_for_each(|member| read_in_one_way(&member.value)),
             }
         }
     }
 }
 
-/// Whether a reader which ignores case would take a key for a known one that it is not.
+/// Returns `true` if a reader that ignores case would take this key for a known one.
 fn is_variant(key: &str, known: &[&str]) -> bool {
-    // Beyond ASCII, only these letters fold to one of ASCII's, or have one as their capital or small letter.
+    // Beyond ASCII, only these letters fold to an ASCII letter, or have one as their other case.
     let fold = |c: char| match c {
         'ſ' => 's',
         '\u{212a}' => 'k',
@@ -288,13 +294,13 @@ fn is_variant(key: &str, known: &[&str]) -> bool {
     known.iter().any(|known| *known != key && key.chars().map(fold).eq(known.chars().map(fold)))
 }
 
-/// No key that a reader which ignores case would take for a known one.
+/// Checks that a reader that ignores case would not take another key for a known one.
 fn no_variants(members: &[Member<'_>], known: &[&str]) -> Result<(), MalformedMessage> {
     match members.iter().find(|member| is_variant(&member.key, known)) {
         None => Ok(()),
         Some(member) => Err(MalformedMessage {
             at: member.at,
-            why: "a key that equals one of the envelope's but for case".to_owned(),
+            why: "a key that differs from one of the envelope's in case only".to_owned(),
         }),
     }
 }
@@ -310,7 +316,11 @@ mod tests {
 
     #[test]
     fn calls_are_read_and_written() {
-        let text = " {\"params\" : {\"name\":\"delete\\u005fx\", \"arguments\":{\"n\":1E2, \"ID\":1, \"id\":2}},\"method\":\"tools\\/call\",\"id\":\"a\",\"jsonrpc\":\"2.0\"}\n";
+        let text = concat!(
+            r#" {"params" : {"name":"delete\u005fx", "arguments":{"n":1E2, "ID":1, "id":2}},"#,
+            r#""method":"tools\/call","id":"a","jsonrpc":"2.0"}"#,
+            "\n"
+        );
         let Ok(Message::Call(call)) = Message::read(text) else { panic!("a call") };
         assert_eq!(call.tool(), "delete_x");
         assert_eq!(call.id(), Some(&json!("a")));
@@ -326,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn other_messages_are_no_calls() {
+    fn other_messages_are_not_calls() {
         for text in [
             r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","method":"notifications/initialized","params":{"Name":1}}"#,
@@ -337,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_parsers_could_read_differently_is_refused() {
+    fn ambiguous_messages_are_refused() {
         let deep = format!(r#"{{"name":"t","arguments":{{"a":{}{}}}}}"#, "[".repeat(62), "]".repeat(62));
         for text in [
             call(r#"{"name":"a","name":"b"}"#),

@@ -1,11 +1,12 @@
-//! What became of a call, by the upstream server's answer.
+//! The outcome of a call, read from the answer of the upstream server.
 
 use serde_json::Value;
 
 use super::{Call, RequestId, field};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 
-/// What an upstream server says became of a call: whether its permit may be released.
+/// The outcome of a call according to the upstream server. It determines whether the permit can be
+/// released.
 ///
 /// ```
 /// use toolgate::mcp::{CallOutcome, Message};
@@ -20,46 +21,52 @@ use crate::json::{Json, Member, Node, Parser, each_duplicate};
 /// # Ok::<(), toolgate::mcp::MalformedMessage>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "whether quota is given back hangs on it: no arm may be forgotten")]
+#[expect(clippy::exhaustive_enums, reason = "it decides whether quota is released: no arm may be forgotten")]
 pub enum CallOutcome {
-    /// The tool ran and gave a result. Keep the quota spent, or settle it.
+    /// The tool ran and returned a result. Keep the quota spent, or settle it.
     Succeeded,
-    /// The tool ran and failed (`isError: true`). It may have done its work, or a part of it: keep the quota spent.
+    /// The tool ran and failed (`isError: true`). It may have done its work in part: keep the quota
+    /// spent.
     ToolFailed,
-    /// The server says that it did not run the tool. Release the permit.
+    /// The server reports that it did not run the tool. Release the permit.
     ///
-    /// It is the server's word: one that lies about it is not held to its limits. A host that does not trust it so far keeps the
-    /// quota spent.
+    /// A server that lies about this escapes its limits. A host that does not trust the server
+    /// keeps the quota spent.
     NotRun,
-    /// The tool may have run: keep the quota spent. With the code of the error of JSON-RPC, if there is one.
+    /// The tool may have run: keep the quota spent. Holds the code of the JSON-RPC error, if there
+    /// is one.
     Unclear(Option<i64>),
 }
 
-/// Refused before any tool was looked for: the text is not JSON, it is no request, there is no such method.
+/// The errors for a message that reached no tool: parse error, invalid request, method not found.
 const NOT_RUN: [i64; 3] = [-32700, -32600, -32601];
-/// Results are data of the tool's own, and may be deeper than calls.
+/// The maximum nesting of an answer. Results are the tool's own data, and can be deeper than calls.
 const NESTING: usize = 128;
 
 impl Call {
-    /// What became of this call, by the text of the upstream server's answer. Linear in the text.
+    /// Reads the outcome of this call from the text of the upstream server's answer. Linear in the
+    /// text.
     ///
-    /// Only an answer that says so in one way only is [`CallOutcome::NotRun`]: an object of JSON-RPC 2.0 with this call's id as it was
-    /// [forwarded](Call::to_json), an `error` and no `result`, no key twice in either, and one of the codes -32700 (no JSON),
-    /// -32600 (no request) and -32601 (no such method).
+    /// [`CallOutcome::NotRun`] needs an unambiguous answer: a JSON-RPC 2.0 object with this call's
+    /// id as it was [forwarded](Call::to_json), an `error` and no `result`, no duplicate key in
+    /// either, and one of the codes -32700 (parse error), -32600 (invalid request) and -32601
+    /// (method not found).
     ///
-    /// Not the code -32602, invalid params: servers in wide use answer with it after a tool has run, when its *result* does not
-    /// follow its `outputSchema`. Nor -32603, an internal error, nor what servers define themselves. They are
-    /// [`CallOutcome::Unclear`] with their code, so that a host that knows its server can release some of them.
+    /// The code -32602 (invalid params) does not count: widely used servers also send it after a
+    /// tool has run, when the *result* does not match the `outputSchema`. Neither do -32603
+    /// (internal error) and codes that servers define themselves. All of these are
+    /// [`CallOutcome::Unclear`] with their code, so a host that knows its server can release some
+    /// of them.
     ///
-    /// A result has a list as `content`, and `isError` is a boolean or absent; whatever else a server sends, such as a task that
-    /// still runs, is unclear.
+    /// A result needs a list as `content`, and a boolean or no `isError`. Everything else that a
+    /// server sends, such as a task that is still running, is unclear.
     pub fn ending(&self, answer: &str) -> CallOutcome {
         self.id().and_then(RequestId::of).map_or(CallOutcome::Unclear(None), |id| CallOutcome::of_answer(&id, answer))
     }
 }
 
 impl CallOutcome {
-    /// What became of the call with this id.
+    /// Reads the outcome of the call with this id.
     pub(super) fn of_answer(id: &RequestId, answer: &str) -> Self {
         Self::read(id, answer).unwrap_or(Self::Unclear(None))
     }
@@ -92,7 +99,7 @@ impl CallOutcome {
     }
 }
 
-/// The members of an object in which no key stands twice.
+/// The members of an object without duplicate keys.
 fn object<'n, 't>(node: &'n Node<'t>) -> Option<&'n [Member<'t>]> {
     let Json::Object(members) = &node.json else { return None };
     let mut twice = false;

@@ -1,4 +1,4 @@
-//! The definitions of tools, pinned when they are first seen.
+//! Pins of tool definitions, which show when a tool changes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,12 +17,13 @@ use crate::json::canonical;
 use crate::json::hex::{Hex, decode_hex};
 use crate::policy::{Code, Policy};
 
-/// The definitions of servers' tools as they were first seen, so that a tool which turns into another one under its old name is
-/// noticed.
+/// The definitions of tools as each server first listed them, to notice a tool that becomes another
+/// one under its old name.
 ///
-/// A definition is pinned when a list first shows it. One that differs later is *changed*, and stays so, even if the server goes
-/// back to the pinned one, until the host [accepts](ToolPins::accept) a definition: an agent may have been shown the changed one.
-/// Everything in a definition counts, `_meta` and members that nobody knows too; the order of keys does not.
+/// A definition is pinned when a list first shows it. A tool whose definition differs later is
+/// *changed*. It stays so until the host [accepts](ToolPins::accept) a definition, even if the
+/// server returns to the pinned one, because an agent may have seen the changed one. All members of
+/// a definition count, also `_meta` and unknown ones; the order of keys does not.
 ///
 /// ```
 /// use serde_json::json;
@@ -53,7 +54,8 @@ type Servers = BTreeMap<Box<str>, Tools>;
 #[serde(deny_unknown_fields)]
 struct Tools {
     pins: BTreeMap<Box<str>, Pinned>,
-    /// Whether some tool has found no room: then those without a pin cannot be told from changed ones.
+    /// `true` once a tool could not be pinned for lack of room. A tool without a pin may then have
+    /// changed unnoticed.
     overflowed: bool,
 }
 
@@ -61,44 +63,45 @@ struct Tools {
 #[serde(deny_unknown_fields)]
 struct Pinned {
     pinned: ToolDigest,
-    /// The definition that was seen last, since one differed from the pinned one.
+    /// The last definition that was seen, once one has differed from the pinned one.
     changed_to: Option<ToolDigest>,
 }
 
-/// What identifies a tool's definition: a SHA-256 over it, whatever the order of its keys. It is written as 64 hexadecimal digits.
+/// A SHA-256 over the definition of a tool, which does not depend on the order of keys. It is
+/// written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ToolDigest([u8; 32]);
 
-/// What is known of a tool's definition.
+/// The state of a tool's definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
+#[expect(clippy::exhaustive_enums, reason = "a host's safety depends on it: no arm may be forgotten")]
 pub enum Pin {
-    /// No list has shown it.
+    /// No list has shown the tool.
     Unseen,
-    /// It is as it was pinned.
+    /// The definition is the pinned one.
     Same(ToolDigest),
-    /// It is not.
+    /// The definition has changed.
     Changed {
-        /// As it was pinned.
+        /// The pinned definition.
         pinned: ToolDigest,
-        /// As it was seen last.
+        /// The definition that was seen last.
         seen: ToolDigest,
     },
-    /// It has not been pinned for want of room: whether it changes cannot be told.
+    /// There was no room to pin the definition, so a change cannot be noticed.
     NoRoom,
 }
 
-/// What becomes of a changed tool in a list.
+/// The treatment of a changed tool in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a tool is in the list or it is not")]
 pub enum OnChange {
-    /// It is taken out.
+    /// Removes it from the list.
     Drop,
-    /// It stays, and is reported.
+    /// Reports it and leaves it in the list.
     Keep,
 }
 
-/// A tool of a list that is not as it was pinned.
+/// A tool in a list whose definition differs from the pinned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolChange {
     tool: Box<str>,
@@ -106,7 +109,7 @@ pub struct ToolChange {
     seen: ToolDigest,
 }
 
-/// What [`ToolPins`] hold, for a host that keeps them over a restart: any serde format takes it.
+/// The content of [`ToolPins`], for hosts that keep it across restarts in any serde format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinSnapshot {
@@ -120,29 +123,31 @@ enum Version {
     One,
 }
 
-/// A definition cannot be pinned, or pins cannot be taken from a snapshot.
+/// A definition could not be pinned, or a snapshot not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PinError {
-    /// A server has more tools than may be pinned.
-    #[error("`{server}` has more tools than the {tools_per_server} that may be pinned")]
+    /// A server has more tools than can be pinned.
+    #[error("`{server}` has more than {tools_per_server} tools, the most that can be pinned")]
     Full {
         /// The server.
         server: Box<str>,
-        /// How many may be pinned.
+        /// The maximum number of pins of one server.
         tools_per_server: usize,
     },
 }
 
 impl ToolPins {
-    /// No pins yet, and room for so many tools of each server. Servers are the host's to name, tools are theirs: a server
-    /// that lists tools without end takes no room from another.
+    /// No pins yet, and room for `tools_per_server` tools of each server. The host names the
+    /// servers and the servers name the tools, so the room is per server: one that lists endless
+    /// tools takes none from another.
     pub fn new(tools_per_server: usize) -> Self {
         Self { tools_per_server, servers: RwLock::default() }
     }
 
-    /// Takes the tools out of a `tools/list` result that `policy` does not list, as [`filter_tools_list`] does, and then those
-    /// that have changed, as [`check_list`](Self::check_list) does: only what is shown is pinned.
+    /// Removes the tools that `policy` does not list from a `tools/list` result, like
+    /// [`filter_tools_list`], and then calls [`check_list`](Self::check_list). Only tools that are
+    /// shown are pinned.
     pub fn filter_tools_list(
         &self,
         server: &str,
@@ -154,9 +159,10 @@ impl ToolPins {
         self.check_list(server, result, on_change)
     }
 
-    /// Compares the tools of a server's `tools/list` result with their pins, pins those not seen before, and gives back those
-    /// that have changed, with those for which there is no room. With [`OnChange::Drop`] they are taken out of the result,
-    /// together with those without a name; everything else in it stays as it is. O(n log n) in the result.
+    /// Compares the tools of a server's `tools/list` result with their pins, and pins those that
+    /// are new. Returns the tools that have changed, and those for which there is no room.
+    /// [`OnChange::Drop`] removes them from the result, and also tools without a name. The rest of
+    /// the result does not change. O(n log n) in the result.
     pub fn check_list(&self, server: &str, result: &mut Value, on_change: OnChange) -> Vec<ToolChange> {
         let mut changes = Vec::new();
         let Some(Value::Array(tools)) = result.get_mut("tools") else { return changes };
@@ -176,15 +182,16 @@ impl ToolPins {
         changes
     }
 
-    /// What is known of a server's tool. O(log n).
+    /// The state of a server's tool. O(log n).
     pub fn get(&self, server: &str, tool: &str) -> Pin {
         self.servers.read().get(server).map_or(Pin::Unseen, |known| known.get(tool))
     }
 
-    /// Denies a call of a tool that has changed, `tool_changed`, or that may have changed, because there was no room to pin it.
-    /// Ask it before the gate, where changed tools are to be denied; a call that names no server is one of the server `""`.
+    /// Denies a call of a tool that has changed, with `tool_changed`. This includes a tool that may
+    /// have changed because there was no room to pin it. To deny changed tools, call this before
+    /// the gate. A call without a server counts as one of the server `""`.
     ///
-    /// A tool that no list has shown is not denied: whether it may be called at all is for the policy.
+    /// A tool that no list has shown is not denied: the policy decides whether it can be called.
     pub fn denial(&self, call: &ToolCall<'_>) -> Option<Denial> {
         match self.get(call.identity(Identity::Server).unwrap_or_default(), call.tool()) {
             Pin::Unseen | Pin::Same(_) => None,
@@ -196,11 +203,11 @@ impl ToolPins {
         }
     }
 
-    /// Pins a definition that somebody has looked at, in place of what was pinned. If another one has been seen meanwhile, the
-    /// tool is still changed.
+    /// Pins a definition that a person has reviewed, in place of the pinned one. If another
+    /// definition has been seen since, the tool is still changed.
     ///
     /// # Errors
-    /// [`PinError::Full`]: there is no room for one more tool of the server.
+    /// [`PinError::Full`]: there is no room for another tool of the server.
     pub fn accept(&self, server: &str, tool: &str, definition: ToolDigest) -> Result<(), PinError> {
         let mut servers = self.servers.write();
         let known = servers.entry(server.into()).or_default();
@@ -220,20 +227,20 @@ impl ToolPins {
         Ok(())
     }
 
-    /// Forgets a server: its tools are pinned anew when they are next seen.
+    /// Removes the pins of a server. Its tools are pinned again when they are next listed.
     pub fn forget_server(&self, server: &str) {
         self.servers.write().remove(server);
     }
 
-    /// All pins as they stand.
+    /// A copy of all pins.
     pub fn snapshot(&self) -> PinSnapshot {
         PinSnapshot { version: Version::One, servers: self.servers.read().clone() }
     }
 
-    /// The pins of a snapshot.
+    /// Restores the pins of a snapshot.
     ///
     /// # Errors
-    /// [`PinError::Full`]: a server has more tools than may be pinned.
+    /// [`PinError::Full`]: a server has more than `tools_per_server` tools.
     pub fn restore(snapshot: PinSnapshot, tools_per_server: usize) -> Result<Self, PinError> {
         let PinSnapshot { version: Version::One, servers } = snapshot;
         match servers.iter().find(|(_, known)| known.pins.len() > tools_per_server) {
@@ -273,19 +280,19 @@ impl ToolChange {
         &self.tool
     }
 
-    /// Its definition as it was pinned; none where there was no room to pin it.
+    /// The pinned definition; `None` if there was no room to pin it.
     pub fn pinned(&self) -> Option<ToolDigest> {
         self.pinned
     }
 
-    /// Its definition in the list, to [accept](ToolPins::accept) once somebody has looked at it.
+    /// The definition in the list, to [accept](ToolPins::accept) after a review.
     pub fn seen(&self) -> ToolDigest {
         self.seen
     }
 }
 
 impl ToolDigest {
-    /// The digest of a definition, an element of `tools` in a `tools/list` result.
+    /// The digest of a definition, which is an element of `tools` in a `tools/list` result.
     pub fn of(definition: &Value) -> Self {
         let mut text = String::new();
         canonical::write(&mut text, definition);
@@ -314,6 +321,6 @@ impl Serialize for ToolDigest {
 impl<'de> Deserialize<'de> for ToolDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = decode_hex(&String::deserialize(deserializer)?).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| de::Error::custom("a digest is 64 hexadecimal digits"))
+        bytes.map(Self).ok_or_else(|| de::Error::custom("expected a digest of 64 hexadecimal digits"))
     }
 }

@@ -1,5 +1,6 @@
-//! A connection as it passes a gateway, in both directions.
+//! One MCP connection through a gateway, in both directions.
 
+mod routing;
 mod text;
 
 use std::borrow::Cow;
@@ -9,34 +10,40 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Call, CallOutcome, MalformedMessage, Message, Refusal, RefusalFormat, RequestId};
-use crate::decision::permit::{AsyncPermit, Permit};
+use crate::decision::permit::Permit;
 use crate::decision::{Decision, Denial};
 use crate::json::object::Object;
-use crate::store::StoreError;
 use text::{Envelope, answerable, error, read_list};
 
-/// How many requests of a client may be under way at once: a server that never answers does not fill the memory.
-const UNDER_WAY: usize = 10_000;
-/// How many bytes the id of a request may have, as it is kept until the server has answered.
-const ID_BYTES: usize = 1_024;
-/// How many answers are remembered, to know them again when a stream is resumed.
-const ANSWERED: usize = 256;
-/// How many tools with an `outputSchema` are remembered. Past that, all tools count as having one.
-const OUTPUT_SCHEMAS: usize = 10_000;
-/// How many bytes the name of a tool may have to be remembered for that. One with a longer name counts as having a schema.
-const NAME_BYTES: usize = 1_024;
+pub use routing::{FailedRequest, FinishedCall, FromClient, FromServer, Routed};
 
-/// The text is no JSON, and the message is no request: JSON-RPC's own codes.
-const NO_JSON: i32 = -32700;
-const NO_REQUEST: i32 = -32600;
-/// The server did not answer. Beside the codes of [`RefusalFormat::Error`], in the range that JSON-RPC leaves to servers.
+/// The maximum number of pending requests, so that a silent server cannot fill the memory.
+const MAX_PENDING: usize = 10_000;
+/// The maximum length of a request's id in bytes. It is kept until the server has answered.
+const MAX_ID_BYTES: usize = 1_024;
+/// The number of answers that are remembered, to recognise them when a stream is resumed.
+const MAX_ANSWERED: usize = 256;
+/// The number of tools with an `outputSchema` that are remembered. Past it, every tool counts as
+/// having one.
+const MAX_OUTPUT_SCHEMAS: usize = 10_000;
+/// The maximum length in bytes of a tool's name to be remembered. A tool with a longer name counts
+/// as having a schema.
+const MAX_NAME_BYTES: usize = 1_024;
+
+/// The codes of JSON-RPC for a text that is not JSON, and a message that is not a valid request.
+const PARSE_ERROR: i32 = -32700;
+const INVALID_REQUEST: i32 = -32600;
+/// The server did not answer. Next to the codes of [`RefusalFormat::Error`], in the range that
+/// JSON-RPC reserves for servers.
 const NOT_ANSWERED: i32 = -32053;
 
-/// One MCP connection as it passes a gateway: which requests are under way, and what their answers mean for quota and lists.
+/// One MCP connection through a gateway: it tracks requests until they are answered, ends the
+/// permits of calls, and filters lists.
 ///
-/// It does no I/O, reads no clock and asks no gate: the host moves the bytes and asks the gate, so that it serves every
-/// transport, with and without a runtime. One for each connection (stdio) or MCP session (streamable HTTP); behind a lock, where
-/// several threads move its messages.
+/// A session does no I/O, reads no clock and calls no gate. The host moves the bytes and calls the
+/// gate, so a session works with every transport, with or without a runtime. Use one for each
+/// connection (stdio) or MCP session (streamable HTTP), behind a lock if several threads move
+/// messages.
 ///
 /// ```
 /// use toolgate::mcp::{Routed, FromClient, FromServer, Session, filter_tools_list};
@@ -46,14 +53,14 @@ const NOT_ANSWERED: i32 = -32053;
 /// let gate = Gate::new(policy);
 /// let mut session = Session::new();
 ///
-/// // What the client sends is forwarded, answered, or first decided.
+/// // A message of the client is forwarded, answered, or decided first.
 /// let text = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"drop_user"}}"#;
 /// let FromClient::Decide(call) = session.from_client(text) else { panic!("a call") };
 /// let decision = gate.check(&call.tool_call().grant("g-42"));
 /// let Routed::Answer { answer, .. } = session.decided(call, decision) else { panic!("refused") };
 /// assert!(answer.contains("POLICY DENIED"));
 ///
-/// // What the server sends is forwarded; lists are filtered, and an answer to a call ends its permit.
+/// // A message of the server is forwarded. Lists are filtered; an answer to a call ends its permit.
 /// let text = br#"{"jsonrpc":"2.0","id":"l","method":"tools/list"}"#;
 /// let FromClient::Forward { .. } = session.from_client(text) else { panic!("no call") };
 /// let text = br#"{"jsonrpc":"2.0","id":"l","result":{"tools":[{"name":"get_user"},{"name":"drop_user"}]}}"#;
@@ -63,137 +70,54 @@ const NOT_ANSWERED: i32 = -32053;
 /// # Ok::<(), toolgate::PolicyError>(())
 /// ```
 ///
-/// A call that the client cancels stays under way until the server answers it or the host gives it up
-/// ([`give_up`](Self::give_up)): the server may be at work on it still, and whoever cancels is the one who is limited.
+/// A call that the client cancels stays pending until the server answers it or the host [gives it
+/// up](Self::give_up). The server may still be working on it, and the client that cancels
+/// is the one that is limited.
 #[derive(Debug)]
 pub struct Session<P = Permit> {
     form: Option<RefusalFormat>,
     protocol_version: Option<Box<str>>,
-    under_way: HashMap<RequestId, UnderWay<P>>,
-    answered: VecDeque<(RequestId, Kind)>,
+    pending: HashMap<RequestId, PendingRequest<P>>,
+    answered: VecDeque<(RequestId, RequestKind)>,
     with_output_schema: HashSet<Box<str>>,
 }
 
 #[derive(Debug)]
-struct UnderWay<P> {
-    kind: Kind,
-    /// None for what is no call, and for a call that is not decided yet.
+struct PendingRequest<P> {
+    kind: RequestKind,
+    /// `None` for a request that is not a call, and for a call that has not been decided yet.
     permit: Option<P>,
-    cancelled: bool,
+    is_cancelled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RequestKind {
     Initialize,
     List,
-    /// A call that the host is asking the gate about. The server has not seen it.
+    /// A call that the gate has not decided yet. The server has not seen it.
     Undecided,
     Call,
     Other,
-    /// Answered by the host, because the server took too long. What it answers yet goes to nobody.
+    /// Answered by the host, because the server took too long. A late answer is dropped.
     GivenUp,
 }
 
-/// What becomes of a message of the client.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
-#[must_use = "what is not decided must not be passed on"]
-pub enum FromClient {
-    /// No call: send it to the server.
-    Forward {
-        /// The message to send.
-        message: String,
-        /// Its id, if it is a request: to [give it up](Session::give_up) by.
-        id: Option<RequestId>,
-    },
-    /// It goes no further.
-    Answer {
-        /// What to send to the client; none where nothing can be answered.
-        answer: Option<String>,
-        /// Why, for the host's log.
-        denial: Denial,
-    },
-    /// A call: ask the gate, and hand both to [`Session::decided`].
-    Decide(Call),
-}
-
-/// What becomes of a call that was decided.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
-#[must_use = "a decision that is not enforced stops nothing"]
-pub enum Routed {
-    /// It may be made: send it to the server.
-    Forward {
-        /// The message to send.
-        message: String,
-        /// Its id, to [give it up](Session::give_up) by.
-        id: RequestId,
-    },
-    /// It may not.
-    Answer {
-        /// What to send to the client.
-        answer: String,
-    },
-}
-
-/// What becomes of a message of the server.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "whether quota is given back hangs on it: no arm may be forgotten")]
-#[must_use = "the client waits for it, and a permit may have ended with it"]
-pub enum FromServer<'m, P> {
-    /// Send it to the client.
-    Forward {
-        /// The message to send.
-        message: Cow<'m, str>,
-        /// The request that it answers.
-        answers: Option<RequestId>,
-        /// The call that ended with it.
-        ended: Option<FinishedCall<P>>,
-    },
-    /// It goes no further: it is no message, or answers nothing that was asked.
-    Drop {
-        /// Why, for the host's log.
-        why: &'static str,
-    },
-}
-
-/// A call that has ended: [conclude](FinishedCall::conclude) it, or settle the permit first.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_structs, reason = "a pair")]
-#[must_use = "the permit holds what is in flight until it is concluded"]
-pub struct FinishedCall<P> {
-    /// The call's permit.
-    pub permit: P,
-    /// What became of the call.
-    pub ending: CallOutcome,
-}
-
-/// A request that got no answer.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_structs, reason = "a pair")]
-#[must_use = "the client waits for it, and a permit may have ended with it"]
-pub struct FailedRequest<P> {
-    /// What to send to the client; none for a request that it has cancelled.
-    pub answer: Option<String>,
-    /// The call that ended.
-    pub ended: Option<FinishedCall<P>>,
-}
-
 impl<P> Session<P> {
-    /// A connection on which nothing was said yet. Refusals are written in the form of the protocol's version that
-    /// `initialize` agrees on; but those of tools that a list has shown with an `outputSchema` as [`RefusalFormat::Text`], because
-    /// clients hold structured content against that schema, even in an error, and throw away what does not follow it.
+    /// A new connection. Refusals are written in the format for the protocol's version that
+    /// `initialize` negotiates. For tools that a list has shown with an `outputSchema`, they are
+    /// written as [`RefusalFormat::Text`]: clients validate structured content against that schema,
+    /// even in an error, and reject what does not match.
     pub fn new() -> Self {
         Self {
             form: None,
             protocol_version: None,
-            under_way: HashMap::new(),
+            pending: HashMap::new(),
             answered: VecDeque::new(),
             with_output_schema: HashSet::new(),
         }
     }
 
-    /// Writes refusals in this form, whatever the version.
+    /// Writes all refusals in this format, whatever the version.
     pub fn with_form(self, form: RefusalFormat) -> Self {
         Self { form: Some(form), ..self }
     }
@@ -203,16 +127,20 @@ impl<P> Session<P> {
         self.protocol_version.as_deref()
     }
 
-    /// How many requests of the client wait for an answer. Linear in them.
+    /// The number of pending requests: those of the client that wait for an answer. Linear in it.
     pub fn under_way(&self) -> usize {
-        self.under_way.values().filter(|entry| entry.kind != Kind::GivenUp).count()
+        self.pending.values().filter(|request| request.kind != RequestKind::GivenUp).count()
     }
 
     /// Takes a message of the client. Linear in the message.
     ///
-    /// Answered, with as much of its id as is certain, is what [`Message::read`] refuses or is not UTF-8; a request whose
-    /// id is neither a text of at most 1,024 bytes nor an integer, or is under way already or [given up](Self::give_up); a
-    /// `tools/call` without an id, which could not be told when it ends; and requests past 10,000 under way.
+    /// These messages are refused with an answer, which has the id if the id is certain:
+    ///
+    /// - a message that is not UTF-8, or that [`Message::read`] refuses;
+    /// - a request whose id is neither a string of at most 1,024 bytes nor an integer;
+    /// - a request with the id of a pending request, or of one that was [given up](Self::give_up);
+    /// - a `tools/call` without an id, because its end would go unnoticed;
+    /// - a request while 10,000 others are pending.
     pub fn from_client(&mut self, message: &[u8]) -> FromClient {
         let read = match std::str::from_utf8(message) {
             Ok(text) => Message::read(text).map_err(|error| {
@@ -221,7 +149,7 @@ impl<P> Session<P> {
             }),
             Err(error) => {
                 let why = "the text is not UTF-8".to_owned();
-                Err((MalformedMessage { at: error.valid_up_to(), why }, Some("null".to_owned()), NO_JSON))
+                Err((MalformedMessage { at: error.valid_up_to(), why }, Some("null".to_owned()), PARSE_ERROR))
             }
         };
         let message = match read {
@@ -229,42 +157,44 @@ impl<P> Session<P> {
             Err((error, id, code)) => return refuse(error, id, code),
         };
         let (id, kind) = match &message {
-            Message::Call(call) => (call.id(), Kind::Undecided),
+            Message::Call(call) => (call.id(), RequestKind::Undecided),
             Message::Other(other) => {
                 let value = other.as_value();
                 let kind = match value.get("method").and_then(Value::as_str) {
-                    // An answer to a request of the server.
+                    // An answer to a request by the server.
                     None => return FromClient::Forward { message: other.to_json(), id: None },
-                    Some("initialize") => Kind::Initialize,
-                    Some("tools/list") => Kind::List,
+                    Some("initialize") => RequestKind::Initialize,
+                    Some("tools/list") => RequestKind::List,
                     Some("notifications/cancelled") => {
                         self.cancel(value.pointer("/params/requestId"));
-                        Kind::Other
+                        RequestKind::Other
                     }
-                    Some(_) => Kind::Other,
+                    Some(_) => RequestKind::Other,
                 };
                 (value.get("id"), kind)
             }
         };
         let malformed = |why: &str| MalformedMessage { at: 0, why: why.to_owned() };
         let id = match id.map(RequestId::of) {
-            None if kind == Kind::Undecided => return refuse(malformed("a call needs an `id`"), None, NO_REQUEST),
+            None if kind == RequestKind::Undecided => {
+                return refuse(malformed("a call needs an `id`"), None, INVALID_REQUEST);
+            }
             None => None,
             Some(None) => {
-                let error = malformed("the `id` of a request is a string or an integer");
-                return refuse(error, Some("null".to_owned()), NO_REQUEST);
+                let error = malformed("the `id` of a request must be a string or an integer");
+                return refuse(error, Some("null".to_owned()), INVALID_REQUEST);
             }
             Some(Some(id)) => {
                 let error = match () {
-                    () if id.text().is_some_and(|text| text.len() > ID_BYTES) => "the `id` is too long",
-                    () if self.under_way.contains_key(&id) => "a request with this `id` is under way",
-                    () if self.under_way.len() >= UNDER_WAY => "too many requests are under way",
+                    () if id.text().is_some_and(|text| text.len() > MAX_ID_BYTES) => "the `id` is too long",
+                    () if self.pending.contains_key(&id) => "a request with this `id` is already pending",
+                    () if self.pending.len() >= MAX_PENDING => "too many requests are pending",
                     () => "",
                 };
                 if !error.is_empty() {
-                    return refuse(malformed(error), Some(id.to_string()), NO_REQUEST);
+                    return refuse(malformed(error), Some(id.to_string()), INVALID_REQUEST);
                 }
-                self.under_way.insert(id.clone(), UnderWay { kind, permit: None, cancelled: false });
+                self.pending.insert(id.clone(), PendingRequest { kind, permit: None, is_cancelled: false });
                 Some(id)
             }
         };
@@ -274,47 +204,52 @@ impl<P> Session<P> {
         }
     }
 
-    /// Takes the decision on a call that [`from_client`](Self::from_client) gave, and keeps its permit until the call ends.
+    /// Takes the decision on a call from [`from_client`](Self::from_client), and keeps the permit
+    /// until the call ends.
     ///
-    /// Judged must be what is forwarded: hand in the very call that the gate was asked about, with
-    /// [`tool_call`](Call::tool_call).
+    /// Pass the same call whose [`tool_call`](Call::tool_call) the gate has decided: what was
+    /// judged must be what is forwarded.
     pub fn decided(&mut self, call: Call, decision: Decision<P>) -> Routed {
         let refusal = Refusal::of(&decision);
         let id = call.id().and_then(RequestId::of);
         match (decision, refusal, id) {
             (Decision::Allow(permit), None, Some(id)) => {
-                let cancelled = self.under_way.get(&id).is_some_and(|entry| entry.cancelled);
-                let entry = UnderWay { kind: Kind::Call, permit: Some(permit), cancelled };
-                self.under_way.insert(id.clone(), entry);
+                let is_cancelled = self.pending.get(&id).is_some_and(|request| request.is_cancelled);
+                let request = PendingRequest { kind: RequestKind::Call, permit: Some(permit), is_cancelled };
+                self.pending.insert(id.clone(), request);
                 Routed::Forward { message: call.to_json(), id }
             }
             (_, refusal, id) => {
                 if let Some(id) = id {
-                    self.under_way.remove(&id);
+                    self.pending.remove(&id);
                 }
                 let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form(&call)));
-                // A call that `from_client` gave has an id, and so an answer.
+                // A call from `from_client` has an id, and so an answer.
                 Routed::Answer { answer: answer.unwrap_or_default() }
             }
         }
     }
 
-    /// Takes a message of the server. It is forwarded as it stands, but for answers to `tools/list`: `filter` gets their
-    /// `result`, to take out what the caller may not see ([`filter_tools_list`](super::filter_tools_list),
-    /// [`ToolPins::filter_tools_list`](super::ToolPins::filter_tools_list)).
+    /// Takes a message of the server. Linear in the message.
     ///
-    /// Dropped is what is no message of JSON-RPC, a batch, what could be read as two messages (by a client that ignores the case of
-    /// keys, too), and answers to requests that are not under way. An answer that is sent again, as when a stream is resumed, passes
-    /// as it did the first time, and ends nothing. In place of a list that two parsers could read differently the client gets an
-    /// error. Linear in the message.
+    /// It is forwarded unchanged, except for answers to `tools/list`: `filter` gets their `result`,
+    /// to remove the tools that the caller must not see
+    /// ([`filter_tools_list`](super::filter_tools_list),
+    /// [`ToolPins::filter_tools_list`](super::ToolPins::filter_tools_list)). If two parsers could
+    /// read a list differently, the client gets an error instead.
+    ///
+    /// These messages are dropped: those that are not valid JSON-RPC, batches, those that could be
+    /// read as two messages (also by a client that ignores the case of keys), and answers to
+    /// requests that are not pending. An answer that is sent again, as when a stream is resumed, is
+    /// forwarded again and ends nothing.
     pub fn from_server<'m>(&mut self, message: &'m [u8], filter: impl FnOnce(&mut Value)) -> FromServer<'m, P> {
         let Ok(text) = std::str::from_utf8(message) else { return FromServer::Drop { why: "not UTF-8" } };
         let Ok(Object(envelope)) = serde_json::from_str::<Object<Envelope>>(text) else {
-            return FromServer::Drop { why: "not a message of JSON-RPC" };
+            return FromServer::Drop { why: "not a JSON-RPC message" };
         };
-        // Of an answer to `tools/list` the client hears an error below.
+        // An answer to `tools/list` becomes an error for the client below.
         if envelope.has_variant && !(envelope.result && !envelope.method && self.asked_for_list(envelope.id.as_ref())) {
-            return FromServer::Drop { why: "a key that equals one of JSON-RPC's but for case" };
+            return FromServer::Drop { why: "a key that differs from one of JSON-RPC's in case only" };
         }
         let plain = FromServer::Forward { message: text.into(), answers: None, ended: None };
         match (envelope.method, envelope.result || envelope.error) {
@@ -324,20 +259,20 @@ impl<P> Session<P> {
             (false, true) => {}
         }
         let id = match envelope.id {
-            // An error that says that the server could not read an id.
+            // The server reports that it could not read an id.
             None | Some(Value::Null) if envelope.error && !envelope.result => return plain,
             id => id.as_ref().and_then(RequestId::of),
         };
-        let under_way = id.as_ref().and_then(|id| self.under_way.get_mut(id));
-        let asked = match (&id, under_way) {
-            (Some(_), Some(UnderWay { kind: Kind::Undecided, .. })) => None,
-            (Some(id), Some(UnderWay { kind: Kind::GivenUp, .. })) => {
-                self.under_way.remove(id);
+        let pending = id.as_ref().and_then(|id| self.pending.get_mut(id));
+        let asked = match (&id, pending) {
+            (Some(_), Some(PendingRequest { kind: RequestKind::Undecided, .. })) => None,
+            (Some(id), Some(PendingRequest { kind: RequestKind::GivenUp, .. })) => {
+                self.pending.remove(id);
                 None
             }
-            (Some(id), Some(entry)) => {
-                let taken = (entry.kind, entry.permit.take());
-                self.under_way.remove(id);
+            (Some(id), Some(request)) => {
+                let taken = (request.kind, request.permit.take());
+                self.pending.remove(id);
                 self.remember(id.clone(), taken.0);
                 Some(taken)
             }
@@ -345,12 +280,12 @@ impl<P> Session<P> {
             (None, _) => None,
         };
         let (Some(id), Some((kind, permit))) = (id, asked) else {
-            return FromServer::Drop { why: "an answer to nothing that was asked" };
+            return FromServer::Drop { why: "an answer to a request that is not pending" };
         };
         let ended = permit.map(|permit| FinishedCall { permit, ending: CallOutcome::of_answer(&id, text) });
         let message = match kind {
-            Kind::List if envelope.result => Cow::Owned(self.filtered(text, &id, filter)),
-            Kind::Initialize => {
+            RequestKind::List if envelope.result => Cow::Owned(self.filtered(text, &id, filter)),
+            RequestKind::Initialize => {
                 self.note_version(text);
                 text.into()
             }
@@ -359,22 +294,26 @@ impl<P> Session<P> {
         FromServer::Forward { message, answers: Some(id), ended }
     }
 
-    /// Ends a request that will have no answer: the server could not be reached, or the connection that would bring the answer is
-    /// gone. None, if it is not under way. Where an answer may come yet, [`give_up`](Self::give_up).
+    /// Ends a request that will get no answer: the server is unreachable, or the connection for the
+    /// answer is gone. Returns `None` if the request is not pending. If an answer may still come,
+    /// use [`give_up`](Self::give_up).
     ///
-    /// [`CallOutcome::NotRun`] where it certainly did not reach the server: its quota is given back. Otherwise
-    /// [`CallOutcome::Unclear`]. `why` is told to the client.
+    /// Pass [`CallOutcome::NotRun`] if the request certainly did not reach the server; its quota is
+    /// then released. Otherwise pass [`CallOutcome::Unclear`]. The client's error message contains
+    /// `why`.
     pub fn fail(&mut self, id: &RequestId, ending: CallOutcome, why: &str) -> Option<FailedRequest<P>> {
-        let entry = self.under_way.remove(id).filter(|entry| entry.kind != Kind::GivenUp)?;
-        Some(entry.fail(id, ending, why))
+        let request = self.pending.remove(id).filter(|request| request.kind != RequestKind::GivenUp)?;
+        Some(request.fail(id, ending, why))
     }
 
-    /// Gives a request up that may have an answer yet: the server has taken longer than the host waits. None, if it is not under way.
-    /// It ends as [`CallOutcome::Unclear`], and `why` is told to the client.
+    /// Gives up a request that may still get an answer: the server has taken longer than the host
+    /// waits. Returns `None` if the request is not pending. It ends as [`CallOutcome::Unclear`],
+    /// and the client's error message contains `why`.
     ///
-    /// The late answer goes to nobody. Until it comes, no other request may have the id: what comes late would end that one's permit,
-    /// and be told as its answer. A client that keeps to the protocol uses no id twice. What is given up counts towards the 10,000
-    /// requests that may be under way.
+    /// A late answer is dropped. Until it arrives, no other request can have the id, because the
+    /// late answer would end the permit of that request and be forwarded as its answer. (The
+    /// protocol does not let a client use an id twice.) A request that was given up counts towards
+    /// the 10,000 that can be pending.
     ///
     /// ```
     /// # use toolgate::mcp::{FromClient, FromServer, Session};
@@ -389,20 +328,20 @@ impl<P> Session<P> {
     /// assert!(matches!(session.from_client(ping), FromClient::Forward { .. }));
     /// ```
     pub fn give_up(&mut self, id: &RequestId, why: &str) -> Option<FailedRequest<P>> {
-        let entry = self.under_way.get_mut(id).filter(|entry| entry.kind != Kind::GivenUp)?;
-        let late = UnderWay { kind: Kind::GivenUp, permit: None, cancelled: false };
-        Some(std::mem::replace(entry, late).fail(id, CallOutcome::Unclear(None), why))
+        let request = self.pending.get_mut(id).filter(|request| request.kind != RequestKind::GivenUp)?;
+        let late = PendingRequest { kind: RequestKind::GivenUp, permit: None, is_cancelled: false };
+        Some(std::mem::replace(request, late).fail(id, CallOutcome::Unclear(None), why))
     }
 
-    /// Ends all that is under way: the server is gone.
+    /// Ends all pending requests: the server is gone.
     pub fn fail_all(&mut self, ending: CallOutcome, why: &str) -> Vec<FailedRequest<P>> {
-        let waiting = self.under_way.drain().filter(|(_, entry)| entry.kind != Kind::GivenUp);
-        waiting.map(|(id, entry)| entry.fail(&id, ending, why)).collect()
+        let waiting = self.pending.drain().filter(|(_, request)| request.kind != RequestKind::GivenUp);
+        waiting.map(|(id, request)| request.fail(&id, ending, why)).collect()
     }
 
     fn form(&self, call: &Call) -> RefusalFormat {
         let known = &self.with_output_schema;
-        let is_forgotten = call.tool().len() > NAME_BYTES || known.len() >= OUTPUT_SCHEMAS;
+        let is_forgotten = call.tool().len() > MAX_NAME_BYTES || known.len() >= MAX_OUTPUT_SCHEMAS;
         let has_schema = is_forgotten || known.contains(call.tool());
         let of_version = || match call.protocol_version().or(self.protocol_version()) {
             Some(version) if !has_schema => RefusalFormat::of_version(version),
@@ -411,7 +350,8 @@ impl<P> Session<P> {
         self.form.unwrap_or_else(of_version)
     }
 
-    /// The answer to `tools/list`, filtered; an error where what is filtered might not be what a client reads.
+    /// The filtered answer to `tools/list`; an error if a client could read another list than was
+    /// filtered.
     fn filtered(&mut self, text: &str, id: &RequestId, filter: impl FnOnce(&mut Value)) -> String {
         let Some(mut answer) = read_list(text) else {
             let why = "The server's list of tools can be read in more than one way.";
@@ -424,7 +364,7 @@ impl<P> Session<P> {
         for tool in tools.into_iter().flatten() {
             let Some(name) = tool.get("name").and_then(Value::as_str) else { continue };
             match tool.get("outputSchema") {
-                Some(_) if name.len() <= NAME_BYTES && self.with_output_schema.len() < OUTPUT_SCHEMAS => {
+                Some(_) if name.len() <= MAX_NAME_BYTES && self.with_output_schema.len() < MAX_OUTPUT_SCHEMAS => {
                     self.with_output_schema.insert(name.into());
                 }
                 Some(_) => {}
@@ -438,24 +378,24 @@ impl<P> Session<P> {
 
     fn cancel(&mut self, id: Option<&Value>) {
         let id = id.and_then(RequestId::of);
-        if let Some(entry) = id.and_then(|id| self.under_way.get_mut(&id)) {
-            entry.cancelled = true;
+        if let Some(request) = id.and_then(|id| self.pending.get_mut(&id)) {
+            request.is_cancelled = true;
         }
     }
 
-    /// What the request was that was answered last under an id.
-    fn answered(&self, id: &RequestId) -> Option<Kind> {
+    /// The kind of the last answered request with this id.
+    fn answered(&self, id: &RequestId) -> Option<RequestKind> {
         self.answered.iter().rfind(|(answered, _)| answered == id).map(|(_, kind)| *kind)
     }
 
     fn asked_for_list(&self, id: Option<&Value>) -> bool {
-        let under_way = |id: &RequestId| self.under_way.get(id).map(|entry| entry.kind);
+        let pending = |id: &RequestId| self.pending.get(id).map(|request| request.kind);
         let id = id.and_then(RequestId::of);
-        id.and_then(|id| under_way(&id).or_else(|| self.answered(&id))) == Some(Kind::List)
+        id.and_then(|id| pending(&id).or_else(|| self.answered(&id))) == Some(RequestKind::List)
     }
 
-    fn remember(&mut self, id: RequestId, kind: Kind) {
-        if self.answered.len() >= ANSWERED {
+    fn remember(&mut self, id: RequestId, kind: RequestKind) {
+        if self.answered.len() >= MAX_ANSWERED {
             self.answered.pop_front();
         }
         self.answered.push_back((id, kind));
@@ -474,7 +414,7 @@ impl<P> Session<P> {
             protocol_version: Cow<'a, str>,
         }
         if let Ok(Object(Answer { result: Object(agreed) })) = serde_json::from_str::<Object<Answer<'_>>>(text) {
-            // A version is a date; what is longer is none, and is not kept.
+            // A version is a date. A longer text is not a version, and is not kept.
             let version = &*agreed.protocol_version;
             self.protocol_version = (version.len() <= 64).then(|| version.into());
         }
@@ -487,50 +427,22 @@ impl<P> Default for Session<P> {
     }
 }
 
-impl<P> UnderWay<P> {
+impl<P> PendingRequest<P> {
     fn fail(self, id: &RequestId, ending: CallOutcome, why: &str) -> FailedRequest<P> {
-        let is_sure = ending == CallOutcome::NotRun;
-        let sentence = if is_sure { "The request was not made" } else { "The request may have been made" };
+        let is_certain = ending == CallOutcome::NotRun;
+        let sentence = if is_certain { "The request was not made" } else { "The request may have been made" };
         let answer = || error(&id.to_string(), NOT_ANSWERED, &format!("{sentence}: {why}."), None);
         FailedRequest {
-            answer: (!self.cancelled).then(answer),
+            answer: (!self.is_cancelled).then(answer),
             ended: self.permit.map(|permit| FinishedCall { permit, ending }),
         }
     }
 }
 
-impl FinishedCall<Permit> {
-    /// Releases the permit, if the call was certainly not made; ends it otherwise.
-    ///
-    /// # Errors
-    /// The store failed: the quota stays spent, and what is in flight is free when its lease ends.
-    pub fn conclude(self) -> Result<(), StoreError> {
-        match self.ending {
-            CallOutcome::NotRun => self.permit.try_release(),
-            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => {
-                self.permit.end();
-                Ok(())
-            }
-        }
-    }
-}
-
-impl FinishedCall<AsyncPermit> {
-    /// Releases the permit, if the call was certainly not made; ends it otherwise.
-    ///
-    /// # Errors
-    /// The store failed: the quota stays spent, and what is in flight is free when its lease ends.
-    pub async fn conclude(self) -> Result<(), StoreError> {
-        match self.ending {
-            CallOutcome::NotRun => self.permit.release().await,
-            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => self.permit.end().await,
-        }
-    }
-}
-
-/// The answer to a message that is longer than the host takes, `bound` bytes: a host need not read it whole to know.
+/// The answer to a message that is longer than `bound` bytes. A host need not read such a message
+/// to its end.
 pub fn too_long(bound: usize) -> String {
-    error("null", NO_REQUEST, &format!("The message has more than {bound} bytes."), None)
+    error("null", INVALID_REQUEST, &format!("The message has more than {bound} bytes."), None)
 }
 
 fn refuse(malformed: MalformedMessage, id: Option<String>, code: i32) -> FromClient {

@@ -1,4 +1,4 @@
-//! The texts of a session: what a message is, before and after it is read whole, and errors.
+//! The texts of a session: envelopes, lists of tools, and errors.
 
 use std::fmt;
 
@@ -7,20 +7,21 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::super::{NESTING, RequestId, field, is_variant, no_variants, read_in_one_way};
-use super::{NO_JSON, NO_REQUEST};
+use super::{INVALID_REQUEST, PARSE_ERROR};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 
-/// A list of tools may hold schemas, which stand deeper than calls.
+/// The maximum nesting of a list of tools. It can have schemas, which are deeper than calls.
 const LIST_NESTING: usize = 128;
 
-/// What a server's message is, and nothing of what is in it. A key that stands twice is an error.
+/// The envelope of a server's message, without its content. A duplicate key is an error.
 #[derive(Default)]
 pub(super) struct Envelope {
     pub(super) id: Option<Value>,
     pub(super) method: bool,
     pub(super) result: bool,
     pub(super) error: bool,
-    /// Whether a client which ignores case would take another key for one of these, and so may read another message.
+    /// `true` if a client that ignores case would take another key for one of these, and so could
+    /// read another message.
     pub(super) has_variant: bool,
 }
 
@@ -92,7 +93,7 @@ impl<'de> Deserialize<'de> for Envelope {
                         Key::Other => None,
                     };
                     if there.is_some_and(|there| std::mem::replace(there, true)) {
-                        return Err(A::Error::custom("a key stands twice"));
+                        return Err(A::Error::custom("a key appears twice"));
                     }
                     members.next_value::<IgnoredAny>()?;
                 }
@@ -112,27 +113,28 @@ pub(super) fn error(id: &str, code: i32, message: &str, data: Option<Value>) -> 
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
-/// Whom an answer to a refused message goes to, the id as JSON, and its code: nobody, if it is an answer itself.
+/// The JSON id and the error code for the answer to a refused message. The id is `None` if the
+/// message is itself an answer.
 pub(super) fn answerable(text: &str) -> (Option<String>, i32) {
     let unknown = || Some("null".to_owned());
-    let Ok(root) = Parser::document(text, NESTING) else { return (unknown(), NO_JSON) };
-    let Json::Object(members) = &root.json else { return (unknown(), NO_REQUEST) };
-    let mut twice = false;
-    each_duplicate(members, |member| twice |= member.key == "id");
+    let Ok(root) = Parser::document(text, NESTING) else { return (unknown(), PARSE_ERROR) };
+    let Json::Object(members) = &root.json else { return (unknown(), INVALID_REQUEST) };
+    let mut is_duplicate = false;
+    each_duplicate(members, |member| is_duplicate |= member.key == "id");
     let id = field(members, "id").and_then(Node::to_value);
-    let certain = !twice && no_variants(members, &["id"]).is_ok();
+    let is_certain = !is_duplicate && no_variants(members, &["id"]).is_ok();
     let is_answer = |members: &[Member<'_>]| {
         field(members, "method").is_none() && (field(members, "result").is_some() || field(members, "error").is_some())
     };
-    let answer = match id.as_ref().and_then(RequestId::of).filter(|_| certain) {
+    let answer = match id.as_ref().and_then(RequestId::of).filter(|_| is_certain) {
         _ if is_answer(members) => None,
         Some(id) => Some(id.to_string()),
         None => unknown(),
     };
-    (answer, NO_REQUEST)
+    (answer, INVALID_REQUEST)
 }
 
-/// An answer to `tools/list` that can be read in one way only.
+/// Reads an answer to `tools/list`. Returns `None` if two parsers could read it differently.
 pub(super) fn read_list(text: &str) -> Option<Value> {
     let root = Parser::document(text, LIST_NESTING).ok()?;
     read_in_one_way(&root).ok()?;

@@ -297,7 +297,7 @@ fn only_answers_to_pending_requests_are_forwarded() {
     );
     let again = gateway.client(&call("1", "get_a"));
     let Step::ToClient(again) = again else { panic!("{again:?}") };
-    assert!(again["error"]["message"].as_str().unwrap().contains("is under way"), "{again}");
+    assert!(again["error"]["message"].as_str().unwrap().contains("is already pending"), "{again}");
     let decision = gateway.gate.check(&first.tool_call());
     let Routed::Forward { id: forwarded, .. } = gateway.session.decided(first, decision) else { panic!("allowed") };
     assert_eq!(forwarded, id("1"));
@@ -440,7 +440,7 @@ fn a_server_that_never_answers_uses_bounded_memory() {
         assert!(matches!(session.from_client(ping(id).as_bytes()), FromClient::Forward { .. }));
     }
     let FromClient::Answer { answer, .. } = session.from_client(ping(10_000).as_bytes()) else { panic!("full") };
-    assert!(answer.unwrap().contains("too many requests are under way"));
+    assert!(answer.unwrap().contains("too many requests are pending"));
     assert_eq!(session.under_way(), 10_000);
 }
 

@@ -161,7 +161,7 @@ fn output_of_the_server_that_is_not_a_message_is_dropped() {
     let mut gateway = Gateway::with(POLICY, &[], &["--junk"]);
     gateway.client.initialize();
     assert_eq!(gateway.client.call("add", &json!({ "a": 2, "b": 2 })), "ok: 4");
-    gateway.client.wait_for_error_text("dropped a message of the server: not a message of JSON-RPC");
+    gateway.client.wait_for_error_text("dropped a message of the server: not a JSON-RPC message");
     let junk =
         gateway.client.within(std::time::Duration::from_millis(100), |message| message.get("unreadable").is_some());
     assert_eq!(junk, None);
