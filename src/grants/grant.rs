@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Place, Record};
+use super::{NamedAccess, Record};
 use crate::time::Timestamp;
 
 /// A grant as it was when [`Grants::get`](super::Grants::get) was called.
@@ -38,12 +38,12 @@ pub struct AccessTo {
 
 impl Grant {
     pub(super) fn of<S>(record: &Record<S>) -> Self {
-        let access = |place: &Place<S>| Access {
-            server: place.server.clone(),
-            policy: place.policy.name.clone(),
-            expires_at: place.expires_at,
+        let access = |access: &NamedAccess<S>| Access {
+            server: access.server.clone(),
+            policy: access.policy.name.clone(),
+            expires_at: access.expires_at,
         };
-        let access = record.places.iter().map(access).collect();
+        let access = record.access.iter().map(access).collect();
         Self { id: record.id.clone(), revoked: record.revoked, access }
     }
 

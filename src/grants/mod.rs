@@ -1,4 +1,4 @@
-//! Which grant, on which server, has which policy.
+//! The registry of grants: which policy decides the calls of a grant on a server.
 
 mod grant;
 mod table;
@@ -24,12 +24,13 @@ use table::{Keyed, Table};
 
 pub use grant::{Access, AccessTo, Grant};
 
-/// Named policies, and the grants that have them: it decides each call by the policy of the call's grant. Cheap to clone;
-/// clones are one registry.
+/// A registry of named policies and of grants, which decides each call by the policy of its grant.
+/// Clones are cheap and share one registry.
 ///
-/// All grants that name a policy share the one compiled form of it, so that replacing it replaces it for all of them in one
-/// step. A decision is made by one policy whole, the former or the new one. All policies count in one store, each in a
-/// namespace of its own, its name: their counters never mix, and they go on when a policy is replaced.
+/// All grants that name a policy share its compiled form, so replacing the policy replaces it for
+/// all of them in one step. Each decision is made by one whole policy, the former or the new one.
+/// All policies count in one store, each in the namespace of its name: their counters never mix,
+/// and they continue when a policy is replaced.
 ///
 /// ```
 /// use serde_json::json;
@@ -48,19 +49,20 @@ pub use grant::{Access, AccessTo, Grant};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A check never waits for an update. Finding a grant, and each update of one, take O(log n) in the number of grants;
-/// replacing a policy costs nothing for each grant that names it. Updates wait for each other.
+/// A check never waits for an update; updates wait for each other. Finding or updating a grant
+/// takes O(log n) in the number of grants. The cost of replacing a policy does not depend on them.
 pub struct Grants<S = MemoryStore>(Arc<Inner<S>>);
 
 struct Inner<S> {
-    /// Without a policy: it lends its counters and its clock to the gates of the policies, and denies whoever has none.
-    nobody: Gate<S>,
+    /// A gate without a policy. The gates of the policies share its counters and its clock, and it
+    /// denies calls that have no policy.
+    default_gate: Gate<S>,
     records: ArcSwap<Table<Record<S>>>,
-    /// The policies by name. It is locked throughout each update of a record.
+    /// The policies by name. Each update of a record holds this lock.
     policies: Mutex<HashMap<Box<str>, Arc<Named<S>>>>,
 }
 
-/// A policy's name, and the gate at which it is in force; a name that grants use before there is a policy has a gate without.
+/// A name of a policy and its gate. The gate has no policy while grants use a name without one.
 struct Named<S> {
     name: Box<str>,
     gate: Gate<S>,
@@ -70,30 +72,30 @@ struct Record<S> {
     id: Box<str>,
     revoked: bool,
     /// One for each server, and one for all others. There are few.
-    places: Vec<Place<S>>,
+    access: Vec<NamedAccess<S>>,
 }
 
-struct Place<S> {
-    /// None is any server that has no place of its own.
+struct NamedAccess<S> {
+    /// `None` for every server without access of its own.
     server: Option<Box<str>>,
     policy: Arc<Named<S>>,
     expires_at: Option<Timestamp>,
 }
 
-/// A grant cannot be made. Nothing has changed.
+/// Access could not be granted. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GrantError {
-    /// It has been revoked: [`Grants::forget`] it first, if it is really to be given again.
-    #[error("the grant has been revoked: forget it first, if it is to be given again")]
+    /// The grant has been revoked. [`Grants::forget`] it first to reuse its name.
+    #[error("the grant has been revoked: forget it first to reuse its name")]
     Revoked,
-    /// The grant or the server has an empty name, which no call can name.
-    #[error("a grant and a server have names that are not empty")]
+    /// The name of the grant or of the server is empty, so no call can name it.
+    #[error("the name of a grant or a server must not be empty")]
     Unnamed,
 }
 
 impl Grants {
-    /// No grants and no policies, with counters in memory and the system's clock.
+    /// An empty registry with counters in memory and the system's clock.
     pub fn new() -> Self {
         Self::over(&Gate::builder().build())
     }
@@ -106,39 +108,40 @@ impl Default for Grants {
 }
 
 impl<S> Grants<S> {
-    /// No grants and no policies, with the counters, the clock and whatever else `gate` was built from. A policy of the gate
-    /// itself decides nothing here.
+    /// An empty registry with the counters, the clock and all other parts of `gate`. A policy of
+    /// `gate` itself is not used.
     pub fn over(gate: &Gate<S>) -> Self {
         let records = ArcSwap::from_pointee(Table::new());
-        Self(Arc::new(Inner { nobody: gate.beside(None), records, policies: Mutex::default() }))
+        Self(Arc::new(Inner { default_gate: gate.beside(None), records, policies: Mutex::default() }))
     }
 
-    /// Reads a document and puts it in force under a name, for all grants that name it, in place of the former one, which it
-    /// gives back.
+    /// Reads a document and puts the policy in force under a name, for all grants that use the
+    /// name. Returns the former policy.
     ///
-    /// The name is also the namespace of the policy's counters: they go on where they stood.
+    /// The name is also the namespace of the policy's counters, so they continue.
     ///
     /// # Errors
-    /// Every issue of the document, as for [`Policy::from_json`]. The former policy stays in force, if there is one.
+    /// Every issue of the document, as for [`Policy::from_json`]. A former policy stays in force.
     pub fn put_policy(&self, name: &str, document: &str) -> Result<Option<Policy>, PolicyError> {
         Ok(self.replace_policy(name, Policy::from_json(document)?))
     }
 
-    /// Takes a policy away, and gives it back: its grants are denied, `no_policy`, until there is one of that name again.
+    /// Removes and returns a policy. Calls of its grants are denied with `no_policy` until there is
+    /// a policy of that name again.
     pub fn remove_policy(&self, name: &str) -> Option<Policy> {
-        // Not locked while the gate records it: what hears of a failure may take policies away.
+        // Not locked while the gate records this: a handler of failures may remove policies.
         let named = Arc::clone(self.0.policies.lock().get(name)?);
         let former = named.gate.replace_policy(None);
         named.gate.stop_shadow();
         let mut policies = self.0.policies.lock();
-        // A name that no grant uses is not kept: nobody has it but the table, and this.
+        // A name that no grant uses is dropped: only the map and this function refer to it.
         if Arc::strong_count(&named) == 2 && named.gate.policy().is_none() {
             policies.remove(name);
         }
         former
     }
 
-    /// Puts a policy that has been read already in force under a name, as [`put_policy`](Self::put_policy) does.
+    /// Puts a compiled policy in force under a name, like [`put_policy`](Self::put_policy).
     pub fn replace_policy(&self, name: &str, policy: Policy) -> Option<Policy> {
         let policy = policy.with_namespace(name);
         let named = self.0.named(&mut self.0.policies.lock(), name);
@@ -150,20 +153,21 @@ impl<S> Grants<S> {
         self.0.policies.lock().get(name)?.gate.policy()
     }
 
-    /// Tries a candidate out beside the policy of this name, as [`Gate::start_shadow`] does. Says whether there is a policy of that name;
-    /// if not, nothing is tried out. The trial ends with the policy.
+    /// Runs a candidate in the shadow of the policy of this name, like [`Gate::start_shadow`].
+    /// Returns `false`, and starts nothing, if there is no such policy. The shadow ends with the
+    /// policy.
     pub fn start_shadow(&self, name: &str, candidate: Shadow) -> bool {
         let policies = self.0.policies.lock();
         let named = policies.get(name).filter(|named| named.gate.policy().is_some());
         named.map(|named| drop(named.gate.start_shadow(candidate))).is_some()
     }
 
-    /// Ends the trial of a candidate, and says how it stands.
+    /// Stops the shadow of the policy of this name, and returns its report.
     pub fn stop_shadow(&self, name: &str) -> Option<Report> {
         self.0.policies.lock().get(name)?.gate.stop_shadow()
     }
 
-    /// How the trial of a candidate beside the policy of this name stands.
+    /// The report so far of the shadow of the policy of this name.
     pub fn shadow_report(&self, name: &str) -> Option<Report> {
         self.0.policies.lock().get(name)?.gate.shadow_report()
     }
@@ -174,8 +178,8 @@ impl<S> Grants<S> {
     /// The policy may be added later; until then calls are denied with `no_policy`.
     ///
     /// # Errors
-    /// [`GrantError::Revoked`] if the grant has been revoked, [`GrantError::Unnamed`] if the grant or
-    /// the server is `""`.
+    /// [`GrantError::Revoked`] if the grant has been revoked, [`GrantError::Unnamed`] if the grant
+    /// or the server is `""`.
     pub fn grant(&self, id: &str, access: Access) -> Result<(), GrantError> {
         let Access { server, policy, expires_at } = access;
         if id.is_empty() || server.as_deref() == Some("") {
@@ -187,20 +191,20 @@ impl<S> Grants<S> {
         if former.is_some_and(|record| record.revoked) {
             return Err(GrantError::Revoked);
         }
-        let mut places = former.map_or_else(Vec::new, |record| record.places.clone());
-        places.retain(|place| place.server != server);
+        let mut all = former.map_or_else(Vec::new, |record| record.access.clone());
+        all.retain(|access| access.server != server);
         let policy = self.0.named(&mut policies, &policy);
-        places.push(Place { server, policy, expires_at });
-        let record = Record { id: id.into(), revoked: false, places };
+        all.push(NamedAccess { server, policy, expires_at });
+        let record = Record { id: id.into(), revoked: false, access: all };
         self.0.records.store(Arc::new(records.with(record)));
         Ok(())
     }
 
-    /// Revokes a grant, on all servers: every check that begins after this has returned denies, `grant_revoked`. Says whether the
-    /// grant was known and not yet revoked.
+    /// Revokes a grant on all servers: every check that begins after this has returned denies, with
+    /// `grant_revoked`. Returns `true` if the grant was known and not yet revoked.
     ///
-    /// A grant that is not known is revoked too, so that it cannot be given by a message that comes late. Permits that were
-    /// given before stay.
+    /// An unknown grant is revoked too, so that a message that arrives late cannot grant it.
+    /// Permits that were issued before remain.
     pub fn revoke(&self, id: &str) -> bool {
         let _updating = self.0.policies.lock();
         let records = self.0.records.load();
@@ -208,15 +212,16 @@ impl<S> Grants<S> {
         if former.is_some_and(|record| record.revoked) {
             return false;
         }
-        let places = former.map_or_else(Vec::new, |record| record.places.clone());
-        self.0.records.store(Arc::new(records.with(Record { id: id.into(), revoked: true, places })));
+        let access = former.map_or_else(Vec::new, |record| record.access.clone());
+        self.0.records.store(Arc::new(records.with(Record { id: id.into(), revoked: true, access })));
         former.is_some()
     }
 
-    /// Forgets all about a grant, also that it was revoked: its calls are denied, `no_policy`, and it may be given again. Says
-    /// whether it was known.
+    /// Forgets a grant, also that it was revoked: its calls are denied with `no_policy`, and its
+    /// name can be used again. Returns `true` if the grant was known.
     ///
-    /// Revoked and expired grants are kept until then, to tell them from unknown ones. What it has used stays counted.
+    /// Until then, revoked and expired grants are kept, to distinguish them from unknown ones. The
+    /// usage of the grant stays counted.
     pub fn forget(&self, id: &str) -> bool {
         let _updating = self.0.policies.lock();
         let records = self.0.records.load();
@@ -227,26 +232,29 @@ impl<S> Grants<S> {
         known
     }
 
-    /// The gate that decides the calls of a caller, a call of any tool: to ask it for the policy in force, what is used, or what
-    /// would pass. It goes on deciding by that policy's name when the grant is changed: ask for it anew each time.
+    /// Returns the gate that decides the calls of this caller (the tool does not matter), for
+    /// previews, usage, and the policy in force. The gate does not follow later changes of the
+    /// grant: call this again each time.
     ///
     /// # Errors
-    /// The grant was revoked or has expired. (A gate without a policy is no error: it denies.)
+    /// The grant has been revoked or has expired. A missing policy is not an error: the gate
+    /// denies.
     pub fn gate(&self, caller: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
-        self.0.find(&self.0.records.load(), caller).cloned().map_err(|barred| barred.denial(caller))
+        self.0.find(&self.0.records.load(), caller).cloned().map_err(|denied| denied.denial(caller))
     }
 
-    /// Records a denial that the host has made itself, as [`Gate::record_denial`] does.
+    /// Records a denial by the host itself, like [`Gate::record_denial`].
     pub fn record_denial(&self, call: &ToolCall<'_>, denial: &Denial) {
-        self.0.nobody.record_denial(call, denial);
+        self.0.default_gate.record_denial(call, denial);
     }
 
-    /// What is known of a grant.
+    /// Returns a grant, or `None` if it is unknown.
     pub fn get(&self, id: &str) -> Option<Grant> {
         self.0.records.load().get(id).map(|record| Grant::of(record))
     }
 
-    /// All grants as they stand at one moment, in the order of their ids. O(n log n); checks and updates go on meanwhile.
+    /// Returns all grants as of one instant, in the order of their ids. O(n log n); checks and
+    /// updates continue during it.
     pub fn grants(&self) -> Vec<Grant> {
         let mut grants = Vec::new();
         self.0.records.load().for_each(|record| grants.push(Grant::of(record)));
@@ -255,65 +263,71 @@ impl<S> Grants<S> {
     }
 }
 
-/// The approvals of all policies, which are in one store.
+/// The approvals of all policies, which share one store.
 impl<S> Grants<S> {
-    /// Approves a request, as [`Gate::approve`] does.
+    /// Approves a request, like [`Gate::approve`].
     ///
     /// # Errors
     /// As for `Gate::approve`.
     pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.0.nobody.approve(id, by)
+        self.0.default_gate.approve(id, by)
     }
 
-    /// Refuses a request, as [`Gate::refuse`] does.
+    /// Refuses a request, like [`Gate::refuse`].
     ///
     /// # Errors
     /// As for `Gate::refuse`.
     pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.0.nobody.refuse(id, by)
+        self.0.default_gate.refuse(id, by)
     }
 
-    /// What waits for a person, under whichever policy, the oldest first.
+    /// Returns the pending requests of all policies, the oldest first.
     ///
     /// # Errors
     /// As for [`Gate::pending`].
     pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
-        self.0.nobody.pending()
+        self.0.default_gate.pending()
     }
 
-    /// Approves a request, wherever the approvals are.
+    /// Approves a request, like [`Gate::approve_async`].
     ///
     /// # Errors
     /// As for [`Gate::approve`].
     pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.0.nobody.approve_async(id, by).await
+        self.0.default_gate.approve_async(id, by).await
     }
 
-    /// Refuses a request, wherever the approvals are.
+    /// Refuses a request, like [`Gate::refuse_async`].
     ///
     /// # Errors
     /// As for [`Gate::refuse`].
     pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.0.nobody.refuse_async(id, by).await
+        self.0.default_gate.refuse_async(id, by).await
     }
 
-    /// What waits for a person, under whichever policy, wherever the approvals are.
+    /// Returns the pending requests of all policies, the oldest first.
     ///
     /// # Errors
     /// As for [`Gate::pending_async`].
     pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
-        self.0.nobody.pending_async().await
+        self.0.default_gate.pending_async().await
     }
 }
 
 impl<S: CounterStore + 'static> Grants<S> {
-    /// Decides a call by the policy that its grant has on its server, as [`Gate::check`] does.
+    /// Decides a call by the policy that its grant has on its server, like [`Gate::check`].
     ///
-    /// In this order: a call that cannot be read is denied, `malformed_call`; one of a revoked grant, `grant_revoked`; one of no
-    /// grant, of an unknown one, or of one that has nothing on this server, `no_policy`; one of a grant that has expired there,
-    /// `grant_expired`, also if it has another policy for any server; one whose policy is not there, `no_policy`.
+    /// A call is denied for the first of these reasons that applies:
     ///
-    /// Expiry goes by the gate's clock as it is: a clock that steps back lets an expired grant pass again. Revoke it to be sure.
+    /// 1. `malformed_call`: the call cannot be read;
+    /// 2. `grant_revoked`: its grant is revoked;
+    /// 3. `no_policy`: it has no grant, or an unknown one, or one without access to this server;
+    /// 4. `grant_expired`: its grant has expired on this server. Access to any server does not help
+    ///    if the access to this one has expired;
+    /// 5. `no_policy`: there is no policy of that name.
+    ///
+    /// Expiry follows the gate's clock: if the clock steps back, an expired grant is valid again.
+    /// Revoke a grant to be certain.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
         let records = self.0.records.load();
         match self.0.gate(&records, call) {
@@ -322,13 +336,15 @@ impl<S: CounterStore + 'static> Grants<S> {
         }
     }
 
-    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    /// Decides a call that presents an approval by the policy of its grant, like
+    /// [`Gate::check_approved`].
     pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
         let records = self.0.records.load();
         self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_approved(call, approval))
     }
 
-    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    /// Decides a call that presents a signed approval by the policy of its grant, like
+    /// [`Gate::check_signed`].
     #[cfg(feature = "signed")]
     pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
         let records = self.0.records.load();
@@ -337,7 +353,8 @@ impl<S: CounterStore + 'static> Grants<S> {
 }
 
 impl<S: AsyncCounterStore + 'static> Grants<S> {
-    /// Decides a call by the policy of its grant, as [`check`](Self::check) does, with counters across a network.
+    /// Decides a call by the policy of its grant, like [`check`](Self::check), with counters across
+    /// a network.
     pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
         match self.0.gate_now(call) {
             Ok(gate) => gate.check_async(call).await,
@@ -345,7 +362,8 @@ impl<S: AsyncCounterStore + 'static> Grants<S> {
         }
     }
 
-    /// Decides a call that comes with an approval, by the policy of its grant, as [`Gate::check_approved`] does.
+    /// Decides a call that presents an approval by the policy of its grant, like
+    /// [`Gate::check_approved_async`].
     pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
         match self.0.gate_now(call) {
             Ok(gate) => gate.check_approved_async(call, approval).await,
@@ -353,7 +371,8 @@ impl<S: AsyncCounterStore + 'static> Grants<S> {
         }
     }
 
-    /// Decides a call that comes with a signed approval, by the policy of its grant, as [`Gate::check_signed`] does.
+    /// Decides a call that presents a signed approval by the policy of its grant, like
+    /// [`Gate::check_signed_async`].
     #[cfg(feature = "signed")]
     pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
         match self.0.gate_now(call) {
@@ -365,33 +384,33 @@ impl<S: AsyncCounterStore + 'static> Grants<S> {
 
 impl<S> Inner<S> {
     /// The gate that decides a call.
-    fn find<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Barred> {
+    fn find<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, GrantDenial> {
         let record = call.identity(Identity::Grant).and_then(|id| records.get(id));
-        let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.nobody) };
+        let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.default_gate) };
         if record.revoked {
-            return Err(Barred { code: Code::GrantRevoked, rule: "(grant revoked)", now: None });
+            return Err(GrantDenial { code: Code::GrantRevoked, rule: "(grant revoked)", now: None });
         }
-        let Some(place) = record.place(call.identity(Identity::Server)) else { return Ok(&self.nobody) };
-        if let Some(end) = place.expires_at {
-            let now = self.nobody.now();
+        let Some(access) = record.access_on(call.identity(Identity::Server)) else { return Ok(&self.default_gate) };
+        if let Some(end) = access.expires_at {
+            let now = self.default_gate.now();
             // At the instant itself it has expired.
             if now >= end {
-                return Err(Barred { code: Code::GrantExpired, rule: "(grant expired)", now: Some(now) });
+                return Err(GrantDenial { code: Code::GrantExpired, rule: "(grant expired)", now: Some(now) });
             }
         }
-        Ok(&place.policy.gate)
+        Ok(&access.policy.gate)
     }
 
-    /// The gate that a call is put to. A denial without one is recorded.
+    /// The gate that decides a call. A denial by the grant itself is recorded.
     fn gate<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Denial> {
-        self.find(records, call).map_err(|barred| {
-            let denial = barred.denial(call);
-            self.nobody.note_denial(call, &denial, barred.now);
+        self.find(records, call).map_err(|denied| {
+            let denial = denied.denial(call);
+            self.default_gate.note_denial(call, &denial, denied.now);
             denial
         })
     }
 
-    /// The same, for a decision that waits: it keeps nothing of the table.
+    /// The same for an asynchronous decision, which must not hold on to the table.
     fn gate_now(&self, call: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
         self.gate(&self.records.load(), call).cloned()
     }
@@ -400,20 +419,20 @@ impl<S> Inner<S> {
         if let Some(named) = policies.get(name) {
             return Arc::clone(named);
         }
-        let named = Arc::new(Named { name: name.into(), gate: self.nobody.beside(None) });
+        let named = Arc::new(Named { name: name.into(), gate: self.default_gate.beside(None) });
         policies.insert(name.into(), Arc::clone(&named));
         named
     }
 }
 
-/// Why no gate is asked, and the instant that showed it.
-struct Barred {
+/// A denial by the grant itself, before any gate, and the instant that it depends on.
+struct GrantDenial {
     code: Code,
     rule: &'static str,
     now: Option<Timestamp>,
 }
 
-impl Barred {
+impl GrantDenial {
     #[cold]
     fn denial(&self, call: &ToolCall<'_>) -> Denial {
         let message = default_message(self.code, call.tool()).into();
@@ -422,9 +441,9 @@ impl Barred {
 }
 
 impl<S> Record<S> {
-    /// The place for a server, else the one for any.
-    fn place(&self, server: Option<&str>) -> Option<&Place<S>> {
-        let of = |server: Option<&str>| self.places.iter().find(|place| place.server.as_deref() == server);
+    /// The access to a server, else the access to any.
+    fn access_on(&self, server: Option<&str>) -> Option<&NamedAccess<S>> {
+        let of = |server: Option<&str>| self.access.iter().find(|access| access.server.as_deref() == server);
         server.and_then(|server| of(Some(server))).or_else(|| of(None))
     }
 }
@@ -441,7 +460,7 @@ impl<S> Clone for Grants<S> {
     }
 }
 
-impl<S> Clone for Place<S> {
+impl<S> Clone for NamedAccess<S> {
     fn clone(&self) -> Self {
         Self { server: self.server.clone(), policy: Arc::clone(&self.policy), expires_at: self.expires_at }
     }

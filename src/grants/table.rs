@@ -1,4 +1,5 @@
-//! A table that is never changed: a change makes another one, which shares all but a few nodes with it.
+//! A persistent hash table: each change returns a new table, which shares all but a few nodes with
+//! the old one. So a check reads a whole table while an update builds the next.
 
 use std::array;
 use std::hash::BuildHasher;
@@ -6,28 +7,28 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-/// What stands in a table knows its key.
+/// A value that knows its key.
 pub(super) trait Keyed {
     fn key(&self) -> &str;
 }
 
-/// A trie over the hashes of the keys, four bits a level. Finding, putting and removing one of n take O(log n), with a small
-/// base; nothing else is copied.
+/// A trie over the hashes of the keys, four bits per level. Finding, adding and removing a value
+/// take O(log n), and a change copies only the nodes on its path.
 pub(super) struct Table<V> {
     root: Arc<Node<V>>,
     hasher: RandomState,
 }
 
-const FAN: usize = 16;
+const CHILDREN: usize = 16;
 const BITS: u32 = 4;
-/// Below the last bits of a hash there is nothing to tell keys apart by: such a leaf grows.
+/// At this depth all bits of the hash are used up, so a leaf grows instead of becoming a branch.
 const DEEPEST: u32 = u64::BITS / BITS;
-/// How many a leaf holds before it becomes a branch.
-const FEW: usize = 8;
+/// The number of values that a leaf holds before it becomes a branch.
+const LEAF_CAPACITY: usize = 8;
 
 enum Node<V> {
     Leaf(Vec<Arc<V>>),
-    Branch([Arc<Node<V>>; FAN]),
+    Branch([Arc<Node<V>>; CHILDREN]),
 }
 
 impl<V: Keyed> Table<V> {
@@ -47,7 +48,7 @@ impl<V: Keyed> Table<V> {
         }
     }
 
-    /// The table with `value` in place of what stood under its key.
+    /// The table with `value`, in place of a former value with the same key.
     pub(super) fn with(&self, value: V) -> Self {
         let value = Arc::new(value);
         let hash = self.hash(value.key());
@@ -81,7 +82,11 @@ impl<V: Keyed> Table<V> {
             Node::Leaf(held) => {
                 let mut held = others(held, value.key());
                 held.push(value);
-                if held.len() <= FEW || depth == DEEPEST { Node::Leaf(held) } else { self.split(&held, depth) }
+                if held.len() <= LEAF_CAPACITY || depth == DEEPEST {
+                    Node::Leaf(held)
+                } else {
+                    self.split(&held, depth)
+                }
             }
             Node::Branch(children) => {
                 let mut children = children.clone();
@@ -114,12 +119,13 @@ impl<V: Keyed> Table<V> {
     }
 }
 
-/// What a branch holds, if a leaf of half the size that would split holds it too.
-fn joined<V>(children: &[Arc<Node<V>>; FAN]) -> Option<Vec<Arc<V>>> {
+/// The values of a branch, if they fill at most half a leaf. Half, so that a table of alternating
+/// changes does not split and join each time.
+fn joined<V>(children: &[Arc<Node<V>>; CHILDREN]) -> Option<Vec<Arc<V>>> {
     let mut all = Vec::new();
     for child in children {
         match &**child {
-            Node::Leaf(held) if all.len() + held.len() <= FEW / 2 => all.extend(held.iter().cloned()),
+            Node::Leaf(held) if all.len() + held.len() <= LEAF_CAPACITY / 2 => all.extend(held.iter().cloned()),
             _ => return None,
         }
     }
@@ -131,7 +137,7 @@ fn others<V: Keyed>(held: &[Arc<V>], key: &str) -> Vec<Arc<V>> {
 }
 
 fn slot(hash: u64, depth: u32) -> usize {
-    (hash.checked_shr(depth * BITS).unwrap_or_default() % FAN as u64) as usize
+    (hash.checked_shr(depth * BITS).unwrap_or_default() % CHILDREN as u64) as usize
 }
 
 #[cfg(test)]
@@ -150,12 +156,12 @@ mod tests {
 
     fn contents(table: &Table<Entry>) -> BTreeMap<String, u32> {
         let mut found = BTreeMap::new();
-        table.for_each(|entry| assert_eq!(found.insert(entry.0.clone(), entry.1), None, "each once"));
+        table.for_each(|entry| assert_eq!(found.insert(entry.0.clone(), entry.1), None, "each key once"));
         found
     }
 
     #[test]
-    fn it_holds_what_a_map_holds() {
+    fn it_behaves_like_a_map() {
         let mut table = Table::new();
         let mut map = BTreeMap::new();
         let before = |table: &Table<Entry>| Table { root: Arc::clone(&table.root), hasher: table.hasher.clone() };
@@ -171,7 +177,7 @@ mod tests {
             }
             assert_eq!(table.get(&key).map(|entry| entry.1), map.get(&key).copied());
             if step % 500 == 0 {
-                assert_eq!(contents(&old), expected, "the former table stays as it was");
+                assert_eq!(contents(&old), expected, "the former table does not change");
             }
         }
         assert_eq!(contents(&table), map);
@@ -179,6 +185,6 @@ mod tests {
             assert!(table.get(key).is_some());
             table = table.without(key);
         }
-        assert!(matches!(&*table.root, Node::Leaf(held) if held.is_empty()), "an emptied table is small again");
+        assert!(matches!(&*table.root, Node::Leaf(held) if held.is_empty()), "an empty table is one leaf");
     }
 }
