@@ -15,7 +15,7 @@ use toolgate::{
 };
 
 use crate::model::generate;
-use crate::model::kept_records::Kept;
+use crate::model::recording_sink::RecordingSink;
 use crate::polling::{block_on, poll_once, ready};
 use toolgate::trace::FaultStore;
 
@@ -37,8 +37,8 @@ fn policy() -> Policy {
     Policy::try_from(&document).unwrap()
 }
 
-fn builder() -> (GateBuilder, Kept, ManualClock) {
-    let (kept, clock) = (Kept::default(), ManualClock::new(START));
+fn builder() -> (GateBuilder, RecordingSink, ManualClock) {
+    let (kept, clock) = (RecordingSink::default(), ManualClock::new(START));
     (Gate::builder().policy(policy()).clock(clock.clone()).audit(kept.clone()), kept, clock)
 }
 
@@ -60,7 +60,7 @@ fn line(record: &AuditRecord) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-fn lines(kept: &Kept) -> Vec<String> {
+fn lines(kept: &RecordingSink) -> Vec<String> {
     kept.take().iter().map(line).collect()
 }
 
@@ -409,7 +409,7 @@ fn records_are_parsed_strictly() {
 
 /// Asserts that a record holds the decided call, and parses back.
 fn assert_records_hold_calls(document: &generate::Document, calls: &[Value]) {
-    let (kept, clock) = (Kept::default(), ManualClock::new(START));
+    let (kept, clock) = (RecordingSink::default(), ManualClock::new(START));
     let Ok(policy) = document.to_json().parse::<Policy>() else { return };
     let gate = Gate::builder().policy(policy.clone()).clock(clock).audit(kept.clone()).audit_arguments().build();
     for call in calls {
@@ -467,7 +467,7 @@ fn previews_are_not_recorded() {
 /// The callback for lost records can revoke everything at once.
 #[test]
 fn the_callback_for_lost_records_can_revoke_grants() {
-    let (kept, grants) = (Kept::default(), Arc::new(std::sync::OnceLock::<Grants>::new()));
+    let (kept, grants) = (RecordingSink::default(), Arc::new(std::sync::OnceLock::<Grants>::new()));
     let late = Arc::clone(&grants);
     let gate = Gate::builder().audit(kept.clone()).on_audit_error(move |_, _| {
         let grants = late.get().unwrap();

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use toolgate::{Caller, Decision, Gate, Policy, Timestamp};
 
 use crate::model::generate::{self, Document, Event};
-use crate::model::properties::{Came, Made, World, tool_call};
+use crate::model::properties::tool_call;
+use crate::model::world::{CallState, EventResult, World};
 
 /// Returns the caller of a `call` object of a trace.
 fn caller(call: &Value) -> Caller {
@@ -31,20 +32,20 @@ fn agrees_with_plain_calls(documents: &[Document; 2], history: &[Event]) -> Resu
     let first_gate = Gate::builder().policy(prepared.policies[0].clone()).build();
     for event in history {
         let Event::Call(call, pause) = event else {
-            let (one, other) = (plain.happen(event), prepared.happen(event));
+            let (one, other) = (plain.apply(event), prepared.apply(event));
             prop_assert!(matches!(
                 (&one, &other),
-                (Came::Nothing, Came::Nothing) | (Came::Answered(_), Came::Answered(_))
+                (EventResult::Nothing, EventResult::Nothing) | (EventResult::Answered(_), EventResult::Answered(_))
             ));
             continue;
         };
-        let Came::Decided(decision) = plain.happen(event) else { panic!("a call is decided") };
+        let EventResult::Decided(decision) = plain.apply(event) else { panic!("a call is decided") };
         prepared.now += pause;
         prepared.clock.set(Timestamp::from_unix_micros(prepared.now));
         let caller = first_gate.caller(caller(call));
         let made = caller.call(call["tool"].as_str().unwrap(), call.get("arguments"));
         let other = prepared.gate.check(&made);
-        prepared.calls.push(Made::Refused);
+        prepared.calls.push(CallState::Refused);
         prop_assert_eq!(shown(&decision), shown(&other), "{}", call);
         let usage = |world: &World| format!("{:?}", world.gate.usage(&tool_call(call)));
         prop_assert_eq!(usage(&plain), usage(&prepared), "{}", call);

@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::model::kept_records::Kept;
+use crate::model::recording_sink::RecordingSink;
 
 type Received = Vec<(Level, BTreeMap<&'static str, String>)>;
 
@@ -155,7 +155,7 @@ fn decisions_and_their_outcomes_are_reported() {
 fn a_subscriber_for_warnings_receives_only_failures() {
     let (_, few) = received(Level::WARN, || Gate::new(policy()));
     assert!(few.is_empty(), "{few:?}");
-    let kept = Kept::default();
+    let kept = RecordingSink::default();
     kept.set_down(true);
     let (_, failures) = received(Level::WARN, || Gate::builder().audit(kept).policy(policy()).build());
     assert_eq!(failures.len(), 14);
@@ -165,7 +165,7 @@ fn a_subscriber_for_warnings_receives_only_failures() {
             (Level::ERROR, "audit_failure", "the record cannot be kept")
         );
     }
-    let gate = || Gate::builder().audit(Kept::default()).policy(policy()).build();
+    let gate = || Gate::builder().audit(RecordingSink::default()).policy(policy()).build();
     assert_eq!(calls(&gate()), calls(&Gate::new(policy())));
     let none = ToolCall::new("t", None::<&Value>);
     assert!(!gate().check(&none).is_allowed());

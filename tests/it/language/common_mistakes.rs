@@ -48,7 +48,8 @@ fn common_mistakes_are_reported_with_a_correction() {
         (with_condition(r#"{"path":"params.arguments.x","op":"gt","value":1}"#), "did you mean `args.x`?"),
         (
             with_condition(r#"{"path":"time.day","op":"in","value":[6,7]}"#),
-            "did you mean `time.weekday`? it has `hour`, `minute`, `weekday`, `date`: 0 to 23, 0 to 59, 1 (Monday) to 7, ",
+            "did you mean `time.weekday`? it has `hour`, `minute`, `weekday`, `date`: \
+             0 to 23, 0 to 59, 1 (Monday) to 7, ",
         ),
         (with_condition(r#"{"not":[]}"#), r#"several conditions are one as `{ "all": [..] }`"#),
         (limit("").replace("day", "daily"), "did you mean `day`?"),

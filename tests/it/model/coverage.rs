@@ -1,4 +1,5 @@
-//! What the random policies and histories reach: a property says nothing of what it never meets.
+//! Coverage of the random policies and histories: a property proves nothing about a rule that no
+//! history reaches.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +8,9 @@ use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
 use super::generate::{self, Document, Event};
-use super::properties::{Came, World};
+use super::world::{EventResult, World};
 
-/// How often each thing decided a call.
+/// How often each rule, operator or outcome decided a call.
 #[derive(Default)]
 struct Reached(BTreeMap<String, usize>);
 
@@ -18,19 +19,19 @@ impl Reached {
         *self.0.entry(what.into()).or_default() += 1;
     }
 
-    fn live(&mut self, documents: &[Document; 2], history: &[Event]) {
+    fn run(&mut self, documents: &[Document; 2], history: &[Event]) {
         let parsed = documents.each_ref().map(|it| serde_json::from_str::<Value>(&it.to_json()).unwrap());
         let mut world = World::of(documents);
         for event in history {
-            match world.happen(event) {
-                Came::Decided(decision) => {
+            match world.apply(event) {
+                EventResult::Decided(decision) => {
                     self.note(decision.code().map_or("allow", |code| code.as_str()));
                     if let Some(rule) = decision.rule().and_then(|rule| parsed[world.in_force].pointer(rule)) {
                         self.note_rule(decision.code().unwrap().as_str(), rule);
                     }
                     world.keep(*decision);
                 }
-                Came::Answered(answer) => {
+                EventResult::Answered(answer) => {
                     let kind = match event {
                         Event::Release(_) => "release",
                         Event::Settle(..) => "settle",
@@ -38,12 +39,12 @@ impl Reached {
                     };
                     self.note(format!("{kind} {}", answer.err().unwrap_or("done")));
                 }
-                Came::Nothing => {}
+                EventResult::Nothing => {}
             }
         }
     }
 
-    /// Notes the operators of a rule that stopped a call, or how the limit counts.
+    /// Records the operators of a rule that stopped a call, or the algorithm of a limit.
     fn note_rule(&mut self, code: &str, rule: &Value) {
         if let Some(conditions) = rule["conditions"].as_array() {
             conditions.iter().for_each(|condition| self.note_condition(code, condition));
@@ -77,11 +78,10 @@ impl Reached {
     }
 }
 
-/// All that stops a call, by a name of `Reached`: a random history that never met one of these
-/// would say nothing of it.
+/// Returns the names of everything that can decide a call, as [`Reached`] records them.
 fn language() -> Vec<String> {
-    let codes = "allow hidden default_deny action_deny require deny_if scope_missing amount_invalid store_unavailable limit \
-                 approval malformed_call";
+    let codes = "allow hidden default_deny action_deny require deny_if scope_missing amount_invalid store_unavailable \
+                 limit approval malformed_call";
     let operators = "eq neq lt lte gt gte in not_in exists regex not_regex contains not_contains starts_with ends_with \
                      min_length max_length type path_within host_in any all not value_from absent ignore_case";
     let limits =
@@ -102,18 +102,18 @@ fn language() -> Vec<String> {
 #[test]
 fn random_histories_reach_the_whole_language() {
     let mut reached = Reached::default();
-    // The same at each run.
+    // The same histories in each run.
     let mut runner = TestRunner::deterministic();
     for _ in 0..1000 {
         let document = generate::document().new_tree(&mut runner).unwrap().current();
         let history = generate::history().new_tree(&mut runner).unwrap().current();
-        reached.live(&[document.clone(), document], &history);
+        reached.run(&[document.clone(), document], &history);
     }
     for _ in 0..200 {
         let documents = generate::counting_documents().new_tree(&mut runner).unwrap().current();
         let history = generate::counted_history().new_tree(&mut runner).unwrap().current();
-        reached.live(&documents, &history);
+        reached.run(&documents, &history);
     }
     let missed: Vec<_> = language().into_iter().filter(|name| !reached.0.contains_key(name)).collect();
-    assert!(missed.is_empty(), "never met: {missed:?} among {:#?}", reached.0);
+    assert!(missed.is_empty(), "never reached: {missed:?} among {:#?}", reached.0);
 }

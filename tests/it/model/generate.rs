@@ -1,17 +1,18 @@
-//! Random policies and histories over a small vocabulary, so that rules, calls and counters meet.
+//! Random policies and histories over a small vocabulary, so that calls reach rules and share
+//! counters.
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-/// A valid document: its members in some order.
+/// A valid document, with its entries in order.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
     pub(crate) default: &'static str,
     pub(crate) hide: Vec<String>,
     pub(crate) all_tools: Option<Value>,
-    /// In document order.
+    /// The entries in document order.
     pub(crate) tools: Vec<(String, Value)>,
 }
 
@@ -75,7 +76,7 @@ fn rules_object(
     limits: impl Strategy<Value = Vec<Value>>,
 ) -> impl Strategy<Value = Value> {
     (require, deny_if, require_approval_if, limits).prop_map(|(require, deny_if, mut approval, limits)| {
-        // What stands there may be called so, too.
+        // These rules can have `reason` in place of `on_deny`.
         for rule in approval.iter_mut().skip(1).filter_map(Value::as_object_mut) {
             if let Some(text) = rule.remove("on_deny") {
                 rule.insert("reason".to_owned(), text);
@@ -105,7 +106,7 @@ fn rules(require: bool) -> impl Strategy<Value = Vec<Value>> {
     prop_oneof![3 => Just(vec![]), 2 => vec(rule, 1..3)]
 }
 
-/// Any condition, groups included.
+/// Any condition, including groups.
 pub(crate) fn condition() -> impl Strategy<Value = Value> {
     (any_condition(), any::<bool>()).prop_map(|(mut condition, negate)| {
         if negate {
@@ -129,7 +130,7 @@ fn any_condition() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Below `not`, `absent` is an error.
+/// Removes `absent`, which is an error below `not`.
 fn strip_absent(condition: &mut Value) {
     match condition {
         Value::Object(members) => {
@@ -255,7 +256,7 @@ fn scalar() -> BoxedStrategy<Value> {
     prop_oneof![2 => text(), 2 => number(), 1 => any::<bool>().prop_map(|b| json!(b))].boxed()
 }
 
-/// A value that a rule may compare with: no `null` in it.
+/// A value that a rule can compare with, without `null`.
 fn compared() -> impl Strategy<Value = Value> {
     scalar().prop_recursive(2, 6, 3, |inner| {
         prop_oneof![
@@ -265,7 +266,7 @@ fn compared() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A value of a call: anything.
+/// Any value of an argument.
 pub(crate) fn argument() -> impl Strategy<Value = Value> {
     let urls = select(vec![
         "https://a.io/x",
@@ -291,12 +292,12 @@ pub(crate) fn argument() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The arguments or the context of a call: mostly an object.
+/// The arguments or the context of a call, mostly an object.
 fn members() -> impl Strategy<Value = Value> {
     btree_map(select(vec!["x", "y", "o", "l", "a b"]), argument(), 0..5).prop_map(|map| json!(map))
 }
 
-/// A limit. Those of one counter agree, as the name decides all but the maximum and the amount.
+/// A limit. Limits of one counter agree: the name determines everything except maximum and amount.
 fn limit() -> impl Strategy<Value = Value> {
     limit_of(&[
         ("grants", json!({ "window": "minute", "scope": "grant" })),
@@ -343,8 +344,8 @@ fn limit_of(counters: &[(&'static str, Value)]) -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Two policies that do little but count, in every way, over the same names: in the second some
-/// counters count in another way.
+/// Two policies that mostly count, by every algorithm and with the same names. In the second, some
+/// counters use another algorithm.
 pub(crate) fn counting_documents() -> impl Strategy<Value = [Document; 2]> {
     let counters = [
         ("plain", json!({ "window": "minute", "scope": "global" })),
@@ -393,21 +394,21 @@ fn counting_document(counters: &[(&'static str, Value)]) -> impl Strategy<Value 
     })
 }
 
-/// What happens.
+/// An event of a history.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// A call, by its trace step, so many microseconds after the one before (or before it).
+    /// A call as in a trace step, and the microseconds since the one before, which may be negative.
     Call(Value, i64),
     /// The release of one of the calls so far.
     Release(Index),
-    /// The real amount of one of the calls so far, so many microseconds later.
+    /// The real amount of one of the calls so far, and the microseconds until then.
     Settle(Index, Value, i64),
     /// The end of one of the calls so far.
     End(Index),
     Store {
         down: bool,
     },
-    /// The other policy comes into force.
+    /// Replaces the policy by the other one.
     Swap,
 }
 
@@ -434,7 +435,7 @@ pub(crate) fn call() -> impl Strategy<Value = Value> {
     )
 }
 
-/// Time that passes, in microseconds.
+/// A pause in microseconds.
 fn pause() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => Just(0i64),
@@ -447,8 +448,8 @@ fn pause() -> impl Strategy<Value = i64> {
     ]
 }
 
-/// When a history begins, before or after the day on which it mostly does: in some century; at the
-/// end of a February, and of the years before 1970.
+/// The start of a history, relative to the usual day: in any century, at the end of a February, or
+/// before 1970.
 fn era() -> impl Strategy<Value = i64> {
     const DAY: i64 = 86_400_000_000;
     prop_oneof![
@@ -462,7 +463,7 @@ pub(crate) fn history() -> impl Strategy<Value = Vec<Event>> {
     history_of(call().boxed(), 14)
 }
 
-/// Calls that are mostly counted.
+/// A history of calls that are mostly counted.
 pub(crate) fn counted_history() -> impl Strategy<Value = Vec<Event>> {
     history_of(counted_call().boxed(), 24)
 }

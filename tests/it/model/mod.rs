@@ -6,5 +6,6 @@
 mod coverage;
 pub(crate) mod generate;
 mod interpreter;
-pub(crate) mod kept_records;
 pub(crate) mod properties;
+pub(crate) mod recording_sink;
+pub(crate) mod world;

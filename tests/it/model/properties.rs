@@ -1,4 +1,4 @@
-//! What must hold of every policy, call and history.
+//! Properties of every policy, call and history.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use toolgate::audit::{self, AuditRecord};
 use toolgate::shadow::Shadow;
-use toolgate::{
-    Amount, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, Timestamp, ToolCall,
-};
+use toolgate::{Code, Decision, Gate, LimitState, ManualClock, Policy, Timestamp, ToolCall};
 
 use super::generate::{self, Document, Event};
 use super::interpreter::{self, Model};
+use super::world::{EventResult, World};
 use toolgate::trace::FaultStore;
 
 /// 2026-01-15T10:30:00Z
-const START: i64 = 1_768_473_000_000_000;
+pub(super) const START: i64 = 1_768_473_000_000_000;
 
-/// A trace's `call` object as a call.
+/// Returns the call of a `call` object of a trace.
 pub(crate) fn tool_call(call: &Value) -> ToolCall<'_> {
     let text = |key: &str| call.get(key).and_then(Value::as_str);
     ToolCall::new(text("tool").unwrap(), call.get("arguments"))
@@ -31,19 +30,19 @@ pub(crate) fn tool_call(call: &Value) -> ToolCall<'_> {
 
 proptest! {
     #[test]
-    fn no_bytes_make_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parsing_any_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Policy::from_slice(&bytes);
     }
 
     #[test]
-    fn no_text_of_json_marks_makes_reading_panic(text in "[\\[\\]{}:,\"a-e0-9\\\\u.*+ -]{0,80}") {
+    fn parsing_any_json_like_text_never_panics(text in "[\\[\\]{}:,\"a-e0-9\\\\u.*+ -]{0,80}") {
         let _ = Policy::from_json(&text);
         let _ = toolgate::mcp::Message::read(&text);
     }
 
-    /// A valid document, cut or with a few bytes changed.
+    /// A valid document that is cut, or has a few changed bytes.
     #[test]
-    fn no_damage_makes_reading_panic(
+    fn parsing_a_damaged_document_never_panics(
         document in generate::document(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
@@ -59,7 +58,7 @@ proptest! {
         let _ = Policy::from_slice(&bytes);
     }
 
-    /// Read, written and read again, as text and through serde.
+    /// A policy is parsed, written and parsed again, as text and by serde.
     #[test]
     fn policies_round_trip(document in generate::document()) {
         let policy = Policy::from_json(&document.to_json()).unwrap();
@@ -70,9 +69,9 @@ proptest! {
         prop_assert_eq!(read.digest(), policy.digest());
     }
 
-    /// Whatever the arguments are, there is a decision, and it is the same when asked again.
+    /// Any arguments get a decision, and the same one again.
     #[test]
-    fn no_call_makes_a_decision_panic(document in generate::document(), call in generate::call(), now in any::<i64>()) {
+    fn deciding_any_call_never_panics(document in generate::document(), call in generate::call(), now in any::<i64>()) {
         let policy = Policy::from_json(&document.to_json()).unwrap();
         let now = Timestamp::from_unix_micros(now);
         let evaluation = policy.evaluate(&tool_call(&call), now);
@@ -85,21 +84,22 @@ proptest! {
         }
     }
 
-    /// The independent model gives the same answers to the same history.
+    /// The naive interpreter gives the same answers to the same history.
     #[test]
-    fn the_model_agrees(document in generate::document(), history in generate::history()) {
+    fn the_model_gives_the_same_answers(document in generate::document(), history in generate::history()) {
         agrees(&[document.clone(), document], &history)?;
     }
 
-    /// So it does where much is counted, in every way, under two policies in turn.
+    /// The same under two policies in turn that count by every algorithm.
     #[test]
-    fn the_model_counts_alike(documents in generate::counting_documents(), history in generate::counted_history()) {
+    fn the_model_counts_the_same_amounts(documents in generate::counting_documents(),
+        history in generate::counted_history()) {
         agrees(&documents, &history)?;
     }
 
-    /// Neither a record nor a candidate changes a decision, or a counter.
+    /// Neither records nor a shadow policy change a decision or a counter.
     #[test]
-    fn who_looks_on_disturbs_nothing(
+    fn observers_change_no_decision(
         documents in prop_oneof![
             (generate::document(), generate::document()).prop_map(|(one, two)| [one, two]),
             generate::counting_documents(),
@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn a_log_is_decided_again(
+    fn a_log_is_decided_again_with_the_same_answers(
         documents in generate::counting_documents(),
         history in generate::counted_history(),
         other in generate::document(),
@@ -121,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn a_policy_beside_itself_agrees(
+    fn a_policy_agrees_with_itself_as_shadow(
         documents in generate::counting_documents(),
         history in generate::counted_history(),
         other in generate::document(),
@@ -131,16 +131,16 @@ proptest! {
         agrees_with_itself(&[other.clone(), other], &calls)?;
     }
 
-    /// If nothing else is counted, a call that has to wait is refused until the instant that it was
-    /// told, and not then; one that was told none is refused for ever.
+    /// If nothing else is counted, a rate-limited call is refused until its retry time, and not
+    /// then. A call without a retry time is always refused.
     #[test]
-    fn a_wait_is_exact(
+    fn a_retry_time_is_exact(
         documents in generate::counting_documents(),
         history in generate::counted_history(),
         call in generate::counted_call(),
     ) {
         let mut world = World::of(&documents);
-        world.live(&history);
+        world.run(&history);
         world.store.set_down(false);
         let tool_call = tool_call(&call);
         let refused = world.gate.check(&tool_call);
@@ -152,9 +152,10 @@ proptest! {
         match limited.retry_after() {
             Some(wait) => {
                 prop_assert!(wait > Duration::ZERO && wait.subsec_micros() % 1000 == 0);
-                prop_assert!(refused_at(wait - Duration::from_millis(1)), "a millisecond before {:?}: {:?}", wait, refused);
+                prop_assert!(refused_at(wait - Duration::from_millis(1)), "a millisecond before {:?}: {:?}", wait,
+                    refused);
                 prop_assert!(!refused_at(wait), "after {:?}: {:?}", wait, refused);
-                // And really so.
+                // The call itself passes too.
                 let again = world.gate.check(&tool_call);
                 prop_assert!(again.code() != Some(Code::Limit), "{:?}", again);
             }
@@ -166,24 +167,24 @@ proptest! {
         }
     }
 
-    /// Looking ahead finds what making the calls finds, and charges nothing.
+    /// A preview has the same result as making the calls, and charges nothing.
     #[test]
-    fn foresight_is_true(
+    fn a_preview_has_the_result_of_the_calls(
         documents in generate::counting_documents(),
         history in generate::counted_history(),
         calls in prop::collection::vec(generate::counted_call(), 0..8),
     ) {
-        let [foresees, makes] = [(); 2].map(|()| {
+        let [previewing, calling] = [(); 2].map(|()| {
             let mut world = World::of(&documents);
-            world.live(&history);
+            world.run(&history);
             world
         });
         let calls: Vec<_> = calls.iter().map(tool_call).collect();
-        let foreseen = foresees.gate.would_allow(&calls);
+        let previewed = previewing.gate.would_allow(&calls);
         let mut permits = Vec::new();
         let mut met = None;
         for (index, call) in calls.iter().enumerate() {
-            match makes.gate.check(call) {
+            match calling.gate.check(call) {
                 Decision::Allow(permit) => permits.push(permit),
                 refused => {
                     met = Some((index, refused));
@@ -191,7 +192,7 @@ proptest! {
                 }
             }
         }
-        match (&foreseen, &met) {
+        match (&previewed, &met) {
             (Ok(()), None) => {}
             (Err(found), Some((index, met))) => {
                 prop_assert_eq!(found.index(), *index);
@@ -202,42 +203,44 @@ proptest! {
                 );
                 let counted = |decision: &Decision| -> Vec<_> {
                     let states = decision.limits().into_iter();
-                    states.map(|state| (state.counter().to_owned(), state.used(), state.remaining(), state.max())).collect()
+                    states.map(|state| (state.counter().to_owned(), state.used(), state.remaining(),
+                        state.max())).collect()
                 };
                 prop_assert_eq!(counted(found), counted(met));
                 if *index == 0 {
                     prop_assert_eq!((found.retry_after(), found.limits()), (met.retry_after(), met.limits()));
                 }
             }
-            _ => prop_assert!(false, "foreseen: {:?}, met: {:?}", foreseen, met),
+            _ => prop_assert!(false, "previewed: {:?}, met: {:?}", previewed, met),
         }
-        // All calls up to the obstacle pass after its wait, if nothing else is counted, and not
-        // before.
-        if let Some((index, wait)) = foreseen.err().and_then(|found| Some((found.index(), found.decision().retry_after()?))) {
+        // All calls up to the first refused one pass after its wait, if nothing else is counted,
+        // and not before.
+        if let Some((index, wait)) = previewed.err().and_then(|found| Some((found.index(),
+            found.decision().retry_after()?))) {
             let limited_at = |wait: Duration| {
-                foresees.clock.set(Timestamp::from_unix_micros(foresees.now).saturating_add(wait));
-                let found = foresees.gate.would_allow(&calls[..=index]);
+                previewing.clock.set(Timestamp::from_unix_micros(previewing.now).saturating_add(wait));
+                let found = previewing.gate.would_allow(&calls[..=index]);
                 found.err().filter(|found| found.decision().code() == Some(Code::Limit)).map(|found| found.index())
             };
             prop_assert_eq!(limited_at(wait - Duration::from_millis(1)), Some(index));
             prop_assert_eq!(limited_at(wait), None);
-            foresees.clock.set(Timestamp::from_unix_micros(foresees.now));
+            previewing.clock.set(Timestamp::from_unix_micros(previewing.now));
         }
         drop((permits, met));
-        // Nothing was charged: the same calls meet the same on a gate that nobody has asked.
+        // Nothing was charged: the same calls get the same answers from a fresh gate.
         let mut fresh = World::of(&documents);
-        fresh.live(&history);
+        fresh.run(&history);
         for call in &calls {
-            let (one, other) = (foresees.gate.check(call), fresh.gate.check(call));
+            let (one, other) = (previewing.gate.check(call), fresh.gate.check(call));
             prop_assert_eq!(shown(&one), shown(&other));
             std::mem::forget((one, other));
         }
     }
 
-    /// A rule more in an entry, or a lower maximum, lets no call through that was stopped in the
+    /// With a further rule in an entry, or a lower maximum, no call passes that was stopped in the
     /// same state.
     #[test]
-    fn more_rules_never_let_more_through(
+    fn further_rules_never_allow_further_calls(
         document in generate::document(),
         history in generate::history(),
         call in generate::call(),
@@ -246,7 +249,7 @@ proptest! {
         let stricter = apply(&document, &change);
         let before = Policy::from_json(&document.to_json()).unwrap();
         let after = Policy::from_json(&stricter.to_json()).unwrap();
-        // The same state: both have seen the same charges, made under the first policy.
+        // The same state: both gates have the same charges, made under the first policy.
         let run = |policy: Policy| {
             let clock = ManualClock::new(Timestamp::from_unix_micros(START));
             let gate = Gate::builder().policy(before.clone()).clock(clock.clone()).build();
@@ -264,152 +267,27 @@ proptest! {
         let (first, second) = (run(before.clone()), run(after));
         prop_assert!(
             first.is_allowed() || !second.is_allowed(),
-            "stopped by {:?} before and let through after {:?}", first.rule(), change
+            "stopped by {:?} before and allowed after {:?}", first.rule(), change
         );
     }
 }
 
-/// A gate, and what has become of its calls.
-pub(crate) struct World {
-    pub(crate) policies: [Policy; 2],
-    pub(crate) in_force: usize,
-    pub(crate) clock: ManualClock,
-    pub(crate) store: Arc<FaultStore>,
-    pub(crate) gate: Gate<Arc<FaultStore>>,
-    pub(crate) now: i64,
-    /// Of each call: its permit, if it was allowed and has not been released or ended.
-    pub(crate) calls: Vec<Made>,
-}
-
-pub(crate) enum Made {
-    Refused,
-    Open(Box<Permit>),
-    Done,
-}
-
-/// What came of an event.
-pub(crate) enum Came {
-    Decided(Box<Decision>),
-    Answered(Result<(), &'static str>),
-    Nothing,
-}
-
-impl World {
-    pub(crate) fn of(documents: &[Document; 2]) -> Self {
-        let policies = documents.each_ref().map(|document| Policy::from_json(&document.to_json()).unwrap());
-        let clock = ManualClock::new(Timestamp::from_unix_micros(START));
-        let store = Arc::new(FaultStore::default());
-        let builder = Gate::builder().policy(policies[0].clone()).store(Arc::clone(&store));
-        let gate = builder.clock(clock.clone()).build();
-        Self { policies, in_force: 0, clock, store, gate, now: START, calls: Vec::new() }
-    }
-
-    fn pass(&mut self, pause: i64) {
-        self.now += pause;
-        self.clock.set(Timestamp::from_unix_micros(self.now));
-    }
-
-    fn live(&mut self, history: &[Event]) {
-        for event in history {
-            if let Came::Decided(decision) = self.happen(event) {
-                self.keep(*decision);
-            }
-        }
-    }
-
-    /// Lets an event happen. Of a call, the decision is then [kept](Self::keep).
-    pub(crate) fn happen(&mut self, event: &Event) -> Came {
-        match event {
-            Event::Call(call, pause) => {
-                self.pass(*pause);
-                let decision = self.gate.check(&tool_call(call));
-                self.calls.push(Made::Refused);
-                return Came::Decided(Box::new(decision));
-            }
-            Event::Store { down } => self.store.set_down(*down),
-            Event::Swap => {
-                self.in_force = 1 - self.in_force;
-                self.gate.replace_policy(self.policies[self.in_force].clone());
-            }
-            Event::Settle(of, real, pause) => {
-                self.pass(*pause);
-                if let Some(at) = self.one(of) {
-                    return Came::Answered(self.settle(at, real));
-                }
-            }
-            Event::Release(of) => {
-                if let Some(at) = self.one(of) {
-                    let settled = matches!(&self.calls[at], Made::Open(permit) if permit.is_settled());
-                    let released = |permit: Permit| permit.try_release().map_err(|_| "store_unavailable");
-                    return Came::Answered(if settled { Err("already_done") } else { self.finish(at, released) });
-                }
-            }
-            Event::End(of) => {
-                if let Some(at) = self.one(of) {
-                    return Came::Answered(self.finish(at, |permit| {
-                        permit.end();
-                        Ok(())
-                    }));
-                }
-            }
-        }
-        Came::Nothing
-    }
-
-    pub(crate) fn keep(&mut self, decision: Decision) {
-        if let (Decision::Allow(permit), Some(last)) = (decision, self.calls.last_mut()) {
-            *last = Made::Open(Box::new(permit));
-        }
-    }
-
-    /// Which of the calls so far an event is about.
-    fn one(&self, of: &prop::sample::Index) -> Option<usize> {
-        (!self.calls.is_empty()).then(|| of.index(self.calls.len()))
-    }
-
-    fn settle(&mut self, at: usize, real: &Value) -> Result<(), &'static str> {
-        let permit = match &mut self.calls[at] {
-            Made::Refused => return Err("unknown_call"),
-            Made::Done => return Err("already_done"),
-            Made::Open(permit) if permit.is_settled() => return Err("already_done"),
-            Made::Open(permit) => permit,
-        };
-        let real = real.as_number().and_then(|number| Amount::from_number(number).ok()).ok_or("amount_invalid")?;
-        permit.settle(real).map_err(|error| match error {
-            SettleError::AlreadySettled => "already_done",
-            _ => "store_unavailable",
-        })
-    }
-
-    fn finish(&mut self, at: usize, how: impl FnOnce(Permit) -> Result<(), &'static str>) -> Result<(), &'static str> {
-        match std::mem::replace(&mut self.calls[at], Made::Done) {
-            Made::Open(permit) => how(*permit),
-            Made::Done => Err("already_done"),
-            Made::Refused => {
-                self.calls[at] = Made::Refused;
-                Err("unknown_call")
-            }
-        }
-    }
-}
-
-/// Two gates live the same, one of them recorded and with a candidate beside: it decides and counts
-/// as the other does.
+/// Checks that a gate with audit records and a shadow policy decides and counts as one without.
 pub(crate) fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let (mut quiet, mut watched) = (World::of(documents), World::of(documents));
     let builder = Gate::builder().policy(watched.policies[0].clone()).store(Arc::clone(&watched.store));
-    watched.gate = builder.clock(watched.clock.clone()).audit(super::kept_records::Kept::default()).build();
+    watched.gate = builder.clock(watched.clock.clone()).audit(super::recording_sink::RecordingSink::default()).build();
     watched.gate.start_shadow(Shadow::new(watched.policies[1].clone()));
     for event in history {
-        match (quiet.happen(event), watched.happen(event)) {
-            (Came::Decided(one), Came::Decided(two)) => {
+        match (quiet.apply(event), watched.apply(event)) {
+            (EventResult::Decided(one), EventResult::Decided(two)) => {
                 prop_assert_eq!(shown(&one), shown(&two), "{:?}", event);
                 quiet.keep(*one);
                 watched.keep(*two);
             }
-            (Came::Answered(one), Came::Answered(two)) => prop_assert_eq!(one, two, "{:?}", event),
-            (Came::Nothing, Came::Nothing) => {}
-            _ => prop_assert!(false, "{event:?} comes to the same"),
+            (EventResult::Answered(one), EventResult::Answered(two)) => prop_assert_eq!(one, two, "{:?}", event),
+            (EventResult::Nothing, EventResult::Nothing) => {}
+            _ => prop_assert!(false, "{event:?} has the same kind of result"),
         }
         if let Event::Call(call, _) = event {
             let usage = |world: &World| world.gate.usage(&tool_call(call)).ok().map(|used| states(&used));
@@ -419,15 +297,15 @@ pub(crate) fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Re
     Ok(())
 }
 
-/// What a log with arguments holds is enough to decide all of it again, with the same answers and
-/// the same counters.
+/// Checks that a log with arguments is enough to decide all calls again, with the same answers and
+/// counters.
 pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
-    let (mut world, kept) = (World::of(documents), super::kept_records::Kept::default());
+    let (mut world, kept) = (World::of(documents), super::recording_sink::RecordingSink::default());
     let builder = Gate::builder().policy(world.policies[0].clone()).store(Arc::clone(&world.store));
     world.gate = builder.clock(world.clock.clone()).audit(kept.clone()).audit_arguments().build();
-    // What the stores failed at is in no log.
+    // A log does not record that a store was down.
     for event in history.iter().filter(|event| !matches!(event, Event::Store { .. } | Event::Swap)) {
-        if let Came::Decided(decision) = world.happen(event) {
+        if let EventResult::Decided(decision) = world.apply(event) {
             world.keep(*decision);
         }
     }
@@ -457,15 +335,14 @@ pub(crate) fn is_decided_again(documents: &[Document; 2], history: &[Event]) -> 
             audit::Event::Settle => permits.get_mut(&record.id()).unwrap().settle(record.amount().unwrap()).unwrap(),
             audit::Event::End => drop(permits.remove(&record.id()).unwrap()),
             audit::Event::Policy => {}
-            other => prop_assert!(false, "nobody has said anything: {other}"),
+            other => prop_assert!(false, "no approval was given or refused: {other}"),
         }
     }
     prop_assert!(permits.is_empty(), "every call has ended");
     Ok(())
 }
 
-/// A candidate that is the policy in force agrees with it in every call, and its counters hold the
-/// same.
+/// Checks that the policy in force, as its own shadow, agrees in every call and counts the same.
 pub(crate) fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let mut world = World::of(documents);
     let store = Arc::new(FaultStore::default());
@@ -473,10 +350,10 @@ pub(crate) fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -
     let builder = Gate::builder().policy(world.policies[0].clone()).store(store);
     let apart = builder.clock(world.clock.clone()).build();
     let mut calls = 0;
-    // Its store does not fail when the other does.
+    // The store of the shadow does not fail when the other does.
     let steps = history.iter().filter(|event| !matches!(event, Event::Store { .. } | Event::Swap));
     for event in steps {
-        if let Came::Decided(decision) = world.happen(event) {
+        if let EventResult::Decided(decision) = world.apply(event) {
             world.keep(*decision);
             calls += 1;
         }
@@ -508,24 +385,25 @@ fn wanted(states: &[interpreter::LimitState]) -> Vec<Shown> {
     states.iter().map(numbers).collect()
 }
 
-/// All that a decision says.
+/// Returns every detail of a decision.
 fn shown(decision: &Decision) -> impl PartialEq + std::fmt::Debug + use<> {
     let (rule, message) = (decision.rule().map(str::to_owned), decision.message().map(str::to_owned));
     (decision.as_str(), decision.code(), rule, message, decision.retry_after(), states(&decision.limits()))
 }
 
+/// Checks that the gate and the model give the same answers to a history.
 pub(crate) fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(), TestCaseError> {
     let parsed = documents.each_ref().map(|document| serde_json::from_str::<Value>(&document.to_json()).unwrap());
     let mut model = Model::new(&parsed[0], &documents[0].entries());
     let mut world = World::of(documents);
     for event in history {
-        let came = world.happen(event);
+        let came = world.apply(event);
         let now = world.now;
         let number = |of| world.one(of).map(|at| at.to_string()).unwrap_or_default();
         let want = match event {
             Event::Call(call, _) => {
                 let want = model.decide(&(world.calls.len() - 1).to_string(), call, now);
-                let Came::Decided(decision) = came else { panic!("a call is decided") };
+                let EventResult::Decided(decision) = came else { panic!("a call is decided") };
                 prop_assert_eq!(decision.as_str(), want.decision, "{} {:?}", call, decision);
                 prop_assert_eq!(decision.code().map(Code::as_str), want.code, "{}", call);
                 prop_assert_eq!(decision.rule(), want.rule.as_deref(), "{}", call);
@@ -553,17 +431,17 @@ pub(crate) fn agrees(documents: &[Document; 2], history: &[Event]) -> Result<(),
             }
         };
         match came {
-            Came::Answered(answer) => prop_assert_eq!(answer, want, "{:?}", event),
+            EventResult::Answered(answer) => prop_assert_eq!(answer, want, "{:?}", event),
             _ => prop_assert_eq!(Err("unknown_call"), want, "{:?}", event),
         }
     }
     Ok(())
 }
 
-/// What a caller's counters hold, whatever the call: all that calls report, and nothing else.
+/// Checks that the usage of a caller is that of the model.
 fn usage_agrees(world: &World, model: &Model, call: &Value) -> Result<(), TestCaseError> {
     let tool_call = tool_call(call);
-    // A call with odd arguments has none that a scope could name.
+    // A malformed call has no arguments that a scope could name.
     if !matches!(call["arguments"], Value::Object(_)) {
         return Ok(());
     }
@@ -573,7 +451,7 @@ fn usage_agrees(world: &World, model: &Model, call: &Value) -> Result<(), TestCa
     Ok(())
 }
 
-/// Something that makes a policy stricter.
+/// A change that makes a policy stricter.
 #[derive(Debug, Clone)]
 enum Change {
     Hide(&'static str),
@@ -588,7 +466,8 @@ fn change() -> impl Strategy<Value = Change> {
     let rule = generate::condition().prop_map(|condition| json!({ "conditions": [condition] }));
     prop_oneof![
         1 => prop::sample::select(vec!["a", "*b", "*"]).prop_map(Change::Hide),
-        6 => (any::<prop::sample::Index>(), lists, rule).prop_map(|(entry, list, rule)| Change::Rule { entry, list, rule }),
+        6 => (any::<prop::sample::Index>(), lists, rule).prop_map(|(entry, list, rule)| Change::Rule { entry, list,
+            rule }),
         1 => (any::<prop::sample::Index>(), prop::sample::select(vec!["deny", "require_approval"]))
             .prop_map(|(entry, action)| Change::Action { entry, action }),
         4 => any::<prop::sample::Index>().prop_map(|entry| Change::LowerMax { entry }),
@@ -611,7 +490,7 @@ fn apply(document: &Document, change: &Change) -> Document {
             rules.entry(*list).or_insert_with(|| json!([])).as_array_mut().unwrap().push(rule.clone());
         }),
         Change::Action { entry, action } => change_entry(entry, &|rules| {
-            // Only upwards: a denial stays one.
+            // The action becomes stricter only: a denial stays.
             if rules.get("action") != Some(&json!("deny")) {
                 rules.insert("action".into(), json!(action));
             }

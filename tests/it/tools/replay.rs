@@ -11,8 +11,8 @@ use toolgate::replay::{self, Change, ChangeKind, Indeterminate, Replay, Report};
 use toolgate::{Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
 
 use crate::model::generate::{self, Document, Event};
-use crate::model::kept_records::Kept;
-use crate::model::properties::{Came, World};
+use crate::model::recording_sink::RecordingSink;
+use crate::model::world::{EventResult, World};
 
 fn policy(tools: &Value) -> Policy {
     json!({ "version": "1", "default": "deny", "tools": tools }).to_string().parse().unwrap()
@@ -60,7 +60,7 @@ fn findings(report: &Report) -> Vec<String> {
 /// Runs a history and returns its records, with arguments and without.
 fn live(documents: &[Document; 2], history: &[Event]) -> [Vec<AuditRecord>; 2] {
     [true, false].map(|with_arguments| {
-        let (mut world, kept) = (World::of(documents), Kept::default());
+        let (mut world, kept) = (World::of(documents), RecordingSink::default());
         let builder = Gate::builder().policy(world.policies[0].clone()).store(std::sync::Arc::clone(&world.store));
         let builder = builder.clock(world.clock.clone()).audit(kept.clone());
         world.gate = if with_arguments { builder.audit_arguments().build() } else { builder.build() };
@@ -69,7 +69,7 @@ fn live(documents: &[Document; 2], history: &[Event]) -> [Vec<AuditRecord>; 2] {
             if let Event::End(_) = event {
                 world.store.set_down(false);
             }
-            if let Came::Decided(decision) = world.happen(event) {
+            if let EventResult::Decided(decision) = world.apply(event) {
                 world.keep(*decision);
             }
         }
@@ -151,7 +151,7 @@ fn sample_policy() -> Policy {
 /// Returns the records of three searches, the last of which is limited, of a settled and a released
 /// payment, and of one that a person approves.
 fn sample_records(with_arguments: bool) -> Vec<AuditRecord> {
-    let (kept, clock) = (Kept::default(), ManualClock::new(Timestamp::UNIX_EPOCH));
+    let (kept, clock) = (RecordingSink::default(), ManualClock::new(Timestamp::UNIX_EPOCH));
     let builder = Gate::builder().policy(sample_policy()).clock(clock.clone()).audit(kept.clone());
     let gate = if with_arguments { builder.audit_arguments().build() } else { builder.build() };
     let nothing = json!({});

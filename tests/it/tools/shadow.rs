@@ -11,7 +11,7 @@ use toolgate::shadow::{Difference, DifferenceKind, Shadow};
 use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 use toolgate::{Access, AsyncPermit, Decision, Gate, Grants, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
-use crate::model::kept_records::Kept;
+use crate::model::recording_sink::RecordingSink;
 use crate::polling::ready;
 use toolgate::trace::FaultStore;
 
@@ -306,7 +306,7 @@ fn grants_have_shadows_for_each_policy() {
 /// The call would not have been made under the shadow policy either.
 #[test]
 fn an_unrecorded_call_is_released_in_the_shadow() {
-    let (store, kept) = (Arc::new(FaultStore::default()), Kept::default());
+    let (store, kept) = (Arc::new(FaultStore::default()), RecordingSink::default());
     let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
     let gate = builder.audit(kept.clone()).require_audit().build();
     gate.start_shadow(Shadow::new(limited(100)).store(Arc::clone(&store)));

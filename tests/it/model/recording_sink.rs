@@ -1,18 +1,18 @@
-//! A sink that keeps the records of a gate for the test that reads them.
+//! An audit sink that keeps records for a test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use toolgate::audit::{AuditError, AuditRecord, AuditSink};
 
-/// Keeps records, and can be made to fail.
+/// A sink that keeps records, and fails on demand.
 #[derive(Clone, Default)]
-pub(crate) struct Kept {
+pub(crate) struct RecordingSink {
     records: Arc<Mutex<Vec<AuditRecord>>>,
     down: Arc<AtomicBool>,
 }
 
-impl Kept {
+impl RecordingSink {
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
     }
@@ -26,7 +26,7 @@ impl Kept {
     }
 }
 
-impl AuditSink for Kept {
+impl AuditSink for RecordingSink {
     fn record(&self, record: &AuditRecord) -> Result<(), AuditError> {
         if self.down.load(Ordering::Relaxed) {
             return Err(AuditError::Other("down".into()));

@@ -1,0 +1,263 @@
+//! Conditions: groups, comparisons and their three truth values.
+
+use std::cmp::Ordering;
+
+use regex::{Regex, RegexBuilder};
+use serde_json::Value;
+use url::Url;
+
+use super::numbers::{is_whole, order};
+use super::paths::{Reached, members, reach, steps, value_at};
+use super::{list, text};
+
+/// In this order, `all` is the least value and `any` the greatest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tri {
+    False,
+    Undecidable,
+    True,
+}
+
+pub(super) fn tri(holds: bool) -> Tri {
+    if holds { Tri::True } else { Tri::False }
+}
+
+pub(super) fn negated(value: Tri) -> Tri {
+    match value {
+        Tri::True => Tri::False,
+        Tri::False => Tri::True,
+        Tri::Undecidable => Tri::Undecidable,
+    }
+}
+
+pub(super) fn all(values: impl IntoIterator<Item = Tri>) -> Tri {
+    values.into_iter().min().unwrap_or(Tri::True)
+}
+
+pub(super) fn any(values: impl IntoIterator<Item = Tri>) -> Tri {
+    values.into_iter().max().unwrap_or(Tri::False)
+}
+
+pub(super) fn rule_value(rule: &Value, require: bool, roots: &Value) -> Tri {
+    all(list(&rule["conditions"]).iter().map(|c| condition(c, false, require, roots)))
+}
+
+/// Evaluates a condition below an odd number of `not` (if `negate`) or an even one. Each `not` is
+/// pushed down to the comparisons.
+pub(super) fn condition(node: &Value, negate: bool, require: bool, roots: &Value) -> Tri {
+    if !node["not"].is_null() {
+        return condition(&node["not"], !negate, require, roots);
+    }
+    for (group, needs_all) in [("all", true), ("any", false)] {
+        if !node[group].is_null() {
+            let members = list(&node[group]);
+            let values = members.iter().map(|c| condition(c, negate, require, roots));
+            return if needs_all != negate { all(values) } else { any(values) };
+        }
+    }
+    leaf(node, negate, require, roots)
+}
+
+pub(super) fn leaf(leaf: &Value, negate: bool, require: bool, roots: &Value) -> Tri {
+    let (operator, negated_by_name) = match leaf["op"].as_str().expect("an operator") {
+        "neq" => ("eq", true),
+        "not_in" => ("in", true),
+        "not_contains" => ("contains", true),
+        "not_regex" => ("regex", true),
+        other => (other, false),
+    };
+    let negative = negate != negated_by_name;
+    let wanted = match leaf.get("value_from") {
+        None => leaf["value"].clone(),
+        Some(path) => match value_at(path, roots) {
+            Some(value) if can_be_wanted(operator, &value) => value,
+            _ => return Tri::Undecidable,
+        },
+    };
+    let ignore_case = leaf["ignore_case"] == true;
+
+    let mut values = Vec::new();
+    for reached in reach(roots, &steps(&text(&leaf["path"]))) {
+        values.push(match reached {
+            Reached::Undecidable => Tri::Undecidable,
+            Reached::Absent if leaf["absent"] == "match" => Tri::True,
+            Reached::Absent if operator == "exists" => tri((wanted == false) != negative),
+            Reached::Absent => tri(negative && !require),
+            Reached::Found(found) => {
+                let value = compare(operator, &found, &wanted, ignore_case);
+                if negative { negated(value) } else { value }
+            }
+        });
+    }
+    if require { all(values) } else { any(values) }
+}
+
+/// Returns whether `value` is valid as the operand of `value_from`.
+pub(super) fn can_be_wanted(operator: &str, value: &Value) -> bool {
+    let items = list(value);
+    match operator {
+        "lt" | "lte" | "gt" | "gte" => value.is_number(),
+        _ if value == &Value::Array(Vec::new()) => false,
+        "in" => !items.is_empty(),
+        "starts_with" | "ends_with" => value.is_string() || (!items.is_empty() && items.iter().all(Value::is_string)),
+        _ => true,
+    }
+}
+
+pub(super) fn compare(operator: &str, found: &Value, wanted: &Value, ignore_case: bool) -> Tri {
+    match operator {
+        "exists" => tri(wanted == true),
+        "type" => tri(one_or_more(wanted).iter().any(|name| has_type(found, &text(name)))),
+        "eq" => equal(found, wanted, false),
+        "in" => any(list(wanted).iter().map(|one| equal(found, one, false))),
+        "lt" | "lte" | "gt" | "gte" => compare_numbers(operator, found, wanted),
+        "contains" => match (found, wanted) {
+            (Value::String(string), Value::String(part)) => tri(text_has(string, "", part, "", ignore_case)),
+            (Value::Array(items), _) => any(items.iter().map(|item| equal(item, wanted, ignore_case))),
+            _ => Tri::Undecidable,
+        },
+        "min_length" | "max_length" => {
+            let length = match found {
+                Value::String(string) => string.chars().count(),
+                Value::Array(items) => items.len(),
+                Value::Object(members) => members.len(),
+                _ => return Tri::Undecidable,
+            };
+            let operator = if operator == "min_length" { "gte" } else { "lte" };
+            compare_numbers(operator, &Value::from(length), wanted)
+        }
+        _ => match found {
+            Value::String(string) => compare_string(operator, string, wanted, ignore_case),
+            _ => Tri::Undecidable,
+        },
+    }
+}
+
+pub(super) fn compare_numbers(operator: &str, found: &Value, wanted: &Value) -> Tri {
+    let (Value::Number(found), Value::Number(wanted)) = (found, wanted) else {
+        return Tri::Undecidable;
+    };
+    let order = order(found, wanted);
+    tri(match operator {
+        "lt" => order == Ordering::Less,
+        "lte" => order != Ordering::Greater,
+        "gt" => order == Ordering::Greater,
+        _ => order != Ordering::Less,
+    })
+}
+
+/// Evaluates the operators for strings.
+pub(super) fn compare_string(operator: &str, string: &str, wanted: &Value, ignore_case: bool) -> Tri {
+    let has = |before: &str, part: &Value, after: &str| text_has(string, before, &text(part), after, ignore_case);
+    match operator {
+        "regex" => tri(regex(&text(wanted), ignore_case).is_match(string)),
+        "starts_with" => tri(one_or_more(wanted).iter().any(|part| has(r"\A", part, ""))),
+        "ends_with" => tri(one_or_more(wanted).iter().any(|part| has("", part, r"\z"))),
+        "path_within" => path_within(string, wanted),
+        "host_in" => host_in(string, wanted),
+        other => panic!("the model does not know the operator `{other}`"),
+    }
+}
+
+pub(super) fn one_or_more(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) => items.clone(),
+        one => vec![one.clone()],
+    }
+}
+
+pub(super) fn regex(source: &str, ignore_case: bool) -> Regex {
+    RegexBuilder::new(source).case_insensitive(ignore_case).size_limit(1 << 28).build().expect("a regex that compiles")
+}
+
+/// Returns whether `string` contains `part` between the two anchors.
+pub(super) fn text_has(string: &str, before: &str, part: &str, after: &str, ignore_case: bool) -> bool {
+    regex(&format!("{before}(?:{}){after}", regex::escape(part)), ignore_case).is_match(string)
+}
+
+pub(super) fn has_type(value: &Value, name: &str) -> bool {
+    match name {
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.as_number().is_some_and(is_whole),
+        "boolean" => value.is_boolean(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("the model does not know the type `{other}`"),
+    }
+}
+
+pub(super) fn equal(found: &Value, wanted: &Value, ignore_case: bool) -> Tri {
+    match (found, wanted) {
+        (Value::Null, Value::Null) => Tri::True,
+        (Value::Bool(a), Value::Bool(b)) => tri(a == b),
+        (Value::Number(a), Value::Number(b)) => tri(order(a, b) == Ordering::Equal),
+        (Value::String(a), Value::String(b)) if ignore_case => tri(text_has(a, r"\A", b, r"\z", true)),
+        (Value::String(a), Value::String(b)) => tri(a == b),
+        (Value::Array(_), Value::Array(_)) | (Value::Object(_), Value::Object(_)) => {
+            let (found, wanted) = (members(found), members(wanted));
+            let mut common = Vec::new();
+            for (name, member) in &found {
+                for (_, other) in wanted.iter().filter(|(other, _)| other == name) {
+                    common.push(equal(member, other, ignore_case));
+                }
+            }
+            if common.contains(&Tri::Undecidable) {
+                return Tri::Undecidable;
+            }
+            let same_names = common.len() == found.len() && common.len() == wanted.len();
+            tri(same_names && !common.contains(&Tri::False))
+        }
+        _ => Tri::Undecidable,
+    }
+}
+
+pub(super) fn path_within(path: &str, directories: &Value) -> Tri {
+    let lower = path.to_ascii_lowercase();
+    let tricks = ["\0", "\\", "%2e", "%2f", "%5c", "%00"];
+    if !path.starts_with('/') || tricks.iter().any(|trick| lower.contains(trick)) {
+        return Tri::Undecidable;
+    }
+    let path = segments(path);
+    let directories = list(directories);
+    tri(directories.iter().any(|d| path.starts_with(&segments(&text(d)))))
+}
+
+pub(super) fn segments(path: &str) -> Vec<String> {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            name => segments.push(name.to_string()),
+        }
+    }
+    segments
+}
+
+pub(super) fn host_in(address: &str, hosts: &Value) -> Tri {
+    let blank = |c: char| c <= ' ';
+    let outer = address.starts_with(blank) || address.ends_with(blank);
+    let (_, after_scheme) = address.split_once(':').unwrap_or_default();
+    let authority = after_scheme.trim_start_matches('/').split(['/', '?', '#']).next().unwrap_or_default();
+    if outer || address.contains(['\\', '\t', '\r', '\n']) || authority.contains('@') {
+        return Tri::Undecidable;
+    }
+    let Some(host) = host_of(address) else {
+        return Tri::Undecidable;
+    };
+    tri(list(hosts).iter().map(text).any(|entry| match entry.strip_prefix("*.") {
+        Some(domain) => host_of(&format!("http://{domain}/")).is_some_and(|d| host.ends_with(&format!(".{d}"))),
+        None => host_of(&format!("http://{entry}/")).is_some_and(|entry| entry == host),
+    }))
+}
+
+/// Returns the host of an HTTP(S) URL as text, without a trailing dot.
+pub(super) fn host_of(address: &str) -> Option<String> {
+    let url = Url::parse(address).ok()?;
+    if url.scheme() != "http" && url.scheme() != "https" {
+        return None;
+    }
+    let host = url.host_str()?;
+    Some(host.strip_suffix('.').unwrap_or(host).to_string())
+}
