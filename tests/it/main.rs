@@ -9,7 +9,6 @@
 )]
 
 mod approvals;
-#[cfg(feature = "conformance")]
 mod counting;
 mod docs;
 mod edge;

@@ -8,7 +8,6 @@ mod history;
 mod processes;
 pub(crate) mod server;
 mod stored;
-#[cfg(feature = "conformance")]
 mod suite;
 
 use std::time::Duration;
