@@ -115,7 +115,8 @@ pub enum DecideError {
 }
 
 impl ApprovalError {
-    /// Makes an [`Unavailable`](Self::Unavailable) error. The cause is an error or a text, for the host's log.
+    /// Makes an [`Unavailable`](Self::Unavailable) error. The cause is an error or a text, for the
+    /// host's log.
     pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable { source: cause.into() }
     }

@@ -1,7 +1,8 @@
 //! Replaces signed approvals if the feature `signed` is off. No value of these types exists, so the
 //! gate's code is the same with the feature and without.
 
-use super::{Answer, Ask, AsyncApprovalStore, Claim};
+use super::{ApprovalError, Ask, AsyncApprovalStore, Claim};
+use crate::store::StoreFuture;
 use crate::time::Timestamp;
 
 pub(crate) enum ApprovalKeys {}
@@ -28,7 +29,11 @@ impl NoText {
 pub(crate) enum VerifiedApproval {}
 
 impl VerifiedApproval {
-    pub(crate) fn redeem<'a>(&'a self, _: &'a dyn AsyncApprovalStore, _: Timestamp) -> Answer<'a, Option<Claim>> {
+    pub(crate) fn redeem<'a>(
+        &'a self,
+        _: &'a dyn AsyncApprovalStore,
+        _: Timestamp,
+    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         match *self {}
     }
 
