@@ -1,4 +1,4 @@
-//! Where the server is, and how long to wait for it: what every store in Redis is told.
+//! The settings that all stores in Redis share: the server, the prefix of keys, the time limits.
 
 use std::error::Error;
 use std::fmt;
@@ -7,93 +7,95 @@ use std::time::Duration;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError};
 
-use super::connection::{Link, Patience};
+use super::connection::{Connection, Timeouts};
 
-/// The clocks of hosts that are tested stand still or run anywhere; past this no instant is exact any more.
-const MOST_SKEW: Duration = Duration::from_secs(3_000 * 86_400);
-const MOST_PATIENCE: Duration = Duration::from_secs(3_600);
+/// The largest skew between clocks. Larger ones are of no use, as instants are not exact beyond it;
+/// hosts under test, whose clocks stand still or jump, need a large one.
+const MAX_SKEW: Duration = Duration::from_secs(3_000 * 86_400);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// What the builders of all stores in Redis have in common.
+/// The settings that the builders of all stores in Redis have.
 pub(crate) struct Settings {
     pub(crate) url: String,
     pub(crate) prefix: String,
     pub(crate) max_skew: Duration,
-    pub(crate) patience: Patience,
+    pub(crate) timeouts: Timeouts,
 }
 
-/// Without the URL, which may hold a password.
+/// Leaves out the URL, which may hold a password.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, prefix, max_skew, patience } = self;
+        let Self { url: _, prefix, max_skew, timeouts } = self;
         f.debug_struct("Settings")
             .field("prefix", prefix)
             .field("max_skew", max_skew)
-            .field("timeouts", patience)
+            .field("timeouts", timeouts)
             .finish_non_exhaustive()
     }
 }
 
-/// A store cannot be built so.
+/// A store cannot be built with these settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// It is not said where the server is. The URL itself stays out of the message: it may hold a password.
+    /// The URL is not valid. The message does not show it, as it may hold a password.
     #[error(
-        "the URL of the store cannot be read; a right one is `redis://user:password@host:6379/0`, \
-         `rediss://host:6379` over TLS, or `redis+unix:///run/redis.sock`"
+        "the URL of the store is not valid; write `redis://user:password@host:6379/0`, \
+         `rediss://host:6379` for TLS, or `redis+unix:///run/redis.sock`"
     )]
     #[non_exhaustive]
     Url {
         /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// `rediss://` without the feature `redis-tls`.
-    #[error("the URL of the store asks for TLS; build toolgate with its feature `redis-tls`, or use `redis://`")]
+    /// The URL begins with `rediss://`, and the feature `redis-tls` is not enabled.
+    #[error("the URL of the store asks for TLS; enable the feature `redis-tls` of toolgate, or use `redis://`")]
     NoTls,
-    /// An empty prefix, one with braces, or a long one.
-    #[error("a prefix is 1 to 64 visible ASCII characters without braces, such as `toolgate`")]
+    /// The prefix is empty, too long, or has other characters.
+    #[error("the prefix must be 1 to 64 visible ASCII characters without braces, such as `toolgate`")]
     Prefix,
-    /// No time at all, or more than an hour.
-    #[error("`{0}` is more than nothing and at most an hour")]
+    /// A time limit is zero or more than an hour.
+    #[error("`{0}` must be more than zero and at most an hour")]
     Timeout(&'static str),
-    /// More than 3000 days.
-    #[error("`max_skew` is at most 3000 days")]
+    /// The skew is more than 3000 days.
+    #[error("`max_skew` must be at most 3000 days")]
     Skew,
-    /// A retry could come when its first request is already forgotten.
-    #[error("`remember` is at least twice the deadline, and at most a day")]
+    /// The time is too short, so that a retry could arrive after its first request was forgotten,
+    /// or longer than a day.
+    #[error("`remember` must be at least twice the deadline, and at most a day")]
     Remember,
 }
 
 impl Settings {
     pub(crate) fn new(url: String) -> Self {
-        let patience = Patience {
+        let timeouts = Timeouts {
             connect: Duration::from_millis(500),
             response: Duration::from_millis(500),
             deadline: Duration::from_millis(1_500),
             failures: 5,
             cool_down: Duration::from_secs(1),
         };
-        Self { url, prefix: "toolgate".into(), max_skew: Duration::from_secs(2), patience }
+        Self { url, prefix: "toolgate".into(), max_skew: Duration::from_secs(2), timeouts }
     }
 
-    /// The way to the server, which need not be up.
-    pub(crate) fn link(&self) -> Result<Link, BuildError> {
-        let Self { url, prefix, max_skew, patience } = self;
+    /// Makes a connection to the server, which need not be up.
+    pub(crate) fn connection(&self) -> Result<Connection, BuildError> {
+        let Self { url, prefix, max_skew, timeouts } = self;
         let prefix_fits = (1..=64).contains(&prefix.len());
         if !prefix_fits || !prefix.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}')) {
             return Err(BuildError::Prefix);
         }
         for (name, time) in [
-            ("connect_timeout", patience.connect),
-            ("response_timeout", patience.response),
-            ("deadline", patience.deadline),
-            ("circuit_breaker", patience.cool_down),
+            ("connect_timeout", timeouts.connect),
+            ("response_timeout", timeouts.response),
+            ("deadline", timeouts.deadline),
+            ("circuit_breaker", timeouts.cool_down),
         ] {
-            if time.is_zero() || time > MOST_PATIENCE {
+            if time.is_zero() || time > MAX_TIMEOUT {
                 return Err(BuildError::Timeout(name));
             }
         }
-        if *max_skew > MOST_SKEW {
+        if *max_skew > MAX_SKEW {
             return Err(BuildError::Skew);
         }
         if cfg!(not(feature = "redis-tls")) && url.trim_start().starts_with("rediss:") {
@@ -101,12 +103,12 @@ impl Settings {
         }
         #[cfg(feature = "redis-tls")]
         if url.trim_start().starts_with("rediss:") {
-            have_cryptography();
+            install_crypto_provider();
         }
         let info: ConnectionInfo = url.as_str().into_connection_info().map_err(unreadable)?;
-        // One small packet each way: waiting for more to send would only cost time.
+        // A request is one small packet: waiting for more to send only costs time.
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Link::new(Client::open(info).map_err(unreadable)?, *patience))
+        Ok(Connection::new(Client::open(info).map_err(unreadable)?, *timeouts))
     }
 }
 
@@ -114,41 +116,43 @@ fn unreadable(error: RedisError) -> BuildError {
     BuildError::Url { source: error.into() }
 }
 
-/// The client takes the process's default, and panics where there is none. A host that has chosen one keeps it.
+/// Installs a provider of cryptography for the process if there is none: the client uses the
+/// default provider, and panics without one. A host that has chosen one keeps it.
 #[cfg(feature = "redis-tls")]
-fn have_cryptography() {
+fn install_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may have been faster, which is as good.
+        // Fails if another thread has installed one meanwhile, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
-/// Of days at most.
+/// Returns the microseconds of a duration of days at most.
 pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The verbs of every builder: each has a field `settings`.
-macro_rules! settings_verbs {
+/// The methods of every builder. Each builder has a field `settings`.
+macro_rules! settings_methods {
     () => {
-        /// How long it may take to connect: half a second, if nothing is said.
+        /// Sets the time limit for connecting: half a second by default.
         pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-            self.settings.patience.connect = timeout;
+            self.settings.timeouts.connect = timeout;
             self
         }
 
-        /// How long the server may take to answer one request: half a second, if nothing is said.
+        /// Sets the time limit for the answer to one request: half a second by default.
         pub fn response_timeout(mut self, timeout: Duration) -> Self {
-            self.settings.patience.response = timeout;
+            self.settings.timeouts.response = timeout;
             self
         }
 
-        /// After so many failures in a row (five, if nothing is said; at least one) the store answers `Unavailable` at once for
-        /// so long (one second), and then lets one request through to see whether the server is back.
+        /// Sets the circuit breaker: after this many failures in a row (five by default, at least
+        /// one), requests fail with `Unavailable` at once for the time `cool_down` (one second by
+        /// default). Then one request is sent to see whether the server is back.
         pub fn circuit_breaker(mut self, failures: u32, cool_down: Duration) -> Self {
-            (self.settings.patience.failures, self.settings.patience.cool_down) = (failures.max(1), cool_down);
+            (self.settings.timeouts.failures, self.settings.timeouts.cool_down) = (failures.max(1), cool_down);
             self
         }
     };
 }
-pub(crate) use settings_verbs;
+pub(crate) use settings_methods;

@@ -5,7 +5,8 @@ use std::future::ready;
 use super::{AsyncCounterStore, CounterStore, Outcome, ReserveRequest, SettleRequest, StoreFuture};
 use crate::charge::{CounterId, Subject};
 
-/// Lets a store in the process serve where one across a network is expected. Its futures are ready at once.
+/// Lets a store in the process serve where one across a network is expected. Its futures are ready
+/// at once.
 ///
 /// It turns a [`CounterStore`] into an [`AsyncCounterStore`], and an
 /// [`ApprovalStore`](crate::approval::ApprovalStore) into an

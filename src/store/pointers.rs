@@ -1,7 +1,7 @@
 //! A pointer to a store is a store.
 //!
-//! For these pointers alone, not for everything that implements `Deref`: a wrapper that counts requests, say, may deref to
-//! the store that it wraps and implement the trait itself.
+//! For these pointers alone, not for everything that implements `Deref`: a wrapper that counts
+//! requests, say, may deref to the store that it wraps and implement the trait itself.
 
 use std::sync::Arc;
 

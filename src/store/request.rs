@@ -23,8 +23,9 @@ impl ReservationId {
         Self(id)
     }
 
-    /// Makes an id that no other reservation has: the low half counts the reservations of the thread, the high half is drawn
-    /// at random for each thread. (A counter that threads share costs as much as a table lookup.)
+    /// Makes an id that no other reservation has: the low half counts the reservations of the
+    /// thread, the high half is drawn at random for each thread. (A counter that threads share
+    /// costs as much as a table lookup.)
     #[inline]
     pub(crate) fn next() -> Self {
         thread_local!(static LAST: Cell<(u64, u64)> = const { Cell::new((0, u64::MAX)) });
@@ -72,7 +73,8 @@ pub struct SettleRequest<'c> {
     pub step: u32,
     /// The present time by the host's clock.
     pub now: Timestamp,
-    /// The charges that change, which need not be all that were made. No two of them have the same counter.
+    /// The charges that change, which need not be all that were made. No two of them have the same
+    /// counter.
     pub charges: &'c [ChargeChange<'c>],
 }
 
@@ -101,9 +103,10 @@ impl<'c> ChargeChange<'c> {
         Self { charge, at, to }
     }
 
-    /// Returns whether settling must create the [counter](super::Counter::new) if it is missing; otherwise a missing counter
-    /// needs no change. Two changes create one: the first unit in flight, since a charge of zero need not have been kept; and
-    /// a larger charge to a token bucket, which may have been forgotten since it was full again.
+    /// Returns whether settling must create the [counter](super::Counter::new) if it is missing;
+    /// otherwise a missing counter needs no change. Two changes create one: the first unit in
+    /// flight, since a charge of zero need not have been kept; and a larger charge to a token
+    /// bucket, which may have been forgotten since it was full again.
     pub fn begins(&self, now: Timestamp) -> bool {
         match self.charge.meter {
             Meter::InFlight { .. } => self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now,
@@ -117,7 +120,8 @@ impl<'c> ChargeChange<'c> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a host's safety depends on it: no arm may be forgotten")]
 pub enum Outcome {
-    /// All charges were made (`peek`: would be made). One tally for each charge, in order, including the charges.
+    /// All charges were made (`peek`: would be made). One tally for each charge, in order,
+    /// including the charges.
     Granted(Tallies),
     /// No charge was made. One tally for each charge, in order.
     Refused(Tallies),
@@ -138,14 +142,15 @@ impl Outcome {
 pub struct Tally {
     /// What it holds.
     pub used: Total,
-    /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the end of a fixed window,
-    /// the present for a counter of another kind that holds nothing.
+    /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the
+    /// end of a fixed window, the present for a counter of another kind that holds nothing.
     pub resets_at: Timestamp,
-    /// If the charge has no room: the first instant at which it has, if nothing else is charged meanwhile and no call in
-    /// flight ends; `None` if it can never have room. Without meaning if the charge has room.
+    /// If the charge has no room: the first instant at which it has, if nothing else is charged
+    /// meanwhile and no call in flight ends; `None` if it can never have room. Without meaning if
+    /// the charge has room.
     pub retry_at: Option<Timestamp>,
-    /// If the charge was made: where, for [`ChargeChange::at`]. The start of a fixed window, the instant of the charge in a
-    /// sliding window or a token bucket, the end of a lease.
+    /// If the charge was made: where, for [`ChargeChange::at`]. The start of a fixed window, the
+    /// instant of the charge in a sliding window or a token bucket, the end of a lease.
     pub charged_at: Timestamp,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::RedisApprovals;
 use crate::approval::{CAPACITY, DETAILS_BYTES, PENDING_PER_ASKER};
-use crate::redis::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
+use crate::redis::{BuildError, GRACE, Script, Settings, micros, settings_methods};
 
 /// Builds a [`RedisApprovals`].
 ///
@@ -51,13 +51,13 @@ impl RedisApprovalsBuilder {
         self
     }
 
-    settings_verbs!();
+    settings_methods!();
 
     /// Sets the maximum time of one request with its retry; the default is 1.5 seconds. A method
     /// makes two requests, and more if others change the same approvals at the same time. It begins
     /// no request after this time.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.patience.deadline = deadline;
+        self.settings.timeouts.deadline = deadline;
         self
     }
 
@@ -91,11 +91,11 @@ impl RedisApprovalsBuilder {
     /// zero.
     pub fn build(self) -> Result<RedisApprovals, BuildError> {
         let Self { settings, capacity, pending, details_bytes } = self;
-        let (link, max_skew) = (settings.link()?, settings.max_skew);
+        let (connection, max_skew) = (settings.connection()?, settings.max_skew);
         Ok(RedisApprovals {
-            link,
-            put: Known::new(include_str!("put.lua").to_owned()),
-            deadline: settings.patience.deadline,
+            connection,
+            put: Script::new(include_str!("put.lua").to_owned()),
+            deadline: settings.timeouts.deadline,
             prefix: settings.prefix,
             bound_millis: max_skew.as_millis().try_into().unwrap_or(u64::MAX),
             skew_micros: micros(max_skew),

@@ -16,7 +16,7 @@ use super::{
     Verdict,
 };
 use crate::json::hex::Hex;
-use crate::redis::{Beyond, Cause, Known, LATEST, Link, Sent};
+use crate::redis::{Cause, Connection, LATEST_NOW, OutOfRange, Retry, Script, UnexpectedAnswer};
 use crate::store::StoreFuture;
 use crate::time::Timestamp;
 
@@ -95,8 +95,8 @@ const NONCE_BYTES: usize = 32;
 /// `+set`, `+del`, `+time`, `+pttl`, `+pexpireat`, `+zadd`, `+zrem`, `+zcard`, `+zcount`,
 /// `+zrange`, `+zrangebyscore` and `+zremrangebyscore`.
 pub struct RedisApprovals {
-    link: Link,
-    put: Known,
+    connection: Connection,
+    put: Script,
     deadline: Duration,
     prefix: String,
     bound_millis: u64,
@@ -148,8 +148,8 @@ impl RedisApprovals {
         mut change: impl FnMut(&mut ApprovalGroup, u64) -> T + Send,
     ) -> Result<T, ApprovalError> {
         let present = now.unix_micros();
-        if !(0..=LATEST).contains(&present) {
-            return Err(unavailable(Beyond::CLOCK.into()));
+        if !(0..=LATEST_NOW).contains(&present) {
+            return Err(unavailable(OutOfRange::CLOCK.into()));
         }
         let (began, mut last) = (Instant::now(), 0);
         for _ in 0..MAX_TRIES {
@@ -172,13 +172,13 @@ impl RedisApprovals {
                 break;
             }
         }
-        Err(unavailable(Beyond("the same approvals are changed by others all the time").into()))
+        Err(unavailable("the same approvals are changed by others all the time".into()))
     }
 
     async fn read(&self, digest: CallDigest) -> Result<StoredGroup, ApprovalError> {
         let mut cmd = Cmd::new();
         cmd.arg("GET").arg(self.group_key(&digest));
-        kept(self.link.ask(Sent::Harmless, &cmd).await.map_err(unavailable)?, digest)
+        kept(self.connection.send(Retry::Idempotent, &cmd).await.map_err(unavailable)?, digest)
     }
 
     async fn put(
@@ -216,7 +216,7 @@ impl RedisApprovals {
             let since = entry.since.map_or_else(String::new, |since| since.unix_micros().to_string());
             cmd.arg(member(digest, entry.number)).arg(entry.ends_at.unix_micros()).arg(since);
         }
-        let answer = self.link.ask(Sent::Script(&self.put), &cmd).await.map_err(unavailable)?;
+        let answer = self.connection.send(Retry::Script(&self.put), &cmd).await.map_err(unavailable)?;
         let Value::Array(parts) = answer else { return Err(malformed_reply()) };
         match *parts.as_slice() {
             [Value::Int(0)] => Ok(Put::Done),
@@ -243,7 +243,7 @@ impl RedisApprovals {
         for _ in 0..MAX_LIST_BATCHES {
             let mut cmd = Cmd::new();
             cmd.arg("ZRANGE").arg(&index).arg(skip).arg(skip + LIST_BATCH - 1);
-            let listed = match self.link.ask(Sent::Harmless, &cmd).await.map_err(unavailable)? {
+            let listed = match self.connection.send(Retry::Idempotent, &cmd).await.map_err(unavailable)? {
                 Value::Array(members) => members.into_iter().map(listed).collect::<Option<Vec<_>>>(),
                 _ => None,
             };
@@ -269,7 +269,7 @@ impl RedisApprovals {
                 }
             }
             if left < listed.len() {
-                self.link.ask(Sent::Harmless, &stale).await.map_err(unavailable)?;
+                self.connection.send(Retry::Idempotent, &stale).await.map_err(unavailable)?;
             }
             skip += left;
         }
@@ -285,7 +285,7 @@ impl RedisApprovals {
         for digest in &digests {
             cmd.arg(self.group_key(digest));
         }
-        let Value::Array(values) = self.link.ask(Sent::Harmless, &cmd).await.map_err(unavailable)? else {
+        let Value::Array(values) = self.connection.send(Retry::Idempotent, &cmd).await.map_err(unavailable)? else {
             return Err(malformed_reply());
         };
         if values.len() != digests.len() {
@@ -386,7 +386,7 @@ fn unavailable(cause: Cause) -> ApprovalError {
 
 /// The error for a reply that no script or command gives.
 fn malformed_reply() -> ApprovalError {
-    unavailable(Beyond::NONSENSE.into())
+    unavailable(UnexpectedAnswer.into())
 }
 
 impl fmt::Debug for RedisApprovals {

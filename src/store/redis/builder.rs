@@ -1,14 +1,15 @@
-//! How a store is put together.
+//! The builder of a store.
 
 use std::time::Duration;
 
 use super::RedisStore;
-use super::wire::{Bound, Keys};
-use crate::redis::{BuildError, GRACE, Known, Settings, micros, settings_verbs};
+use super::answers::SkewBound;
+use super::arguments::Keys;
+use crate::redis::{BuildError, GRACE, Script, Settings, micros, settings_methods};
 
 const LIMBS: &str = include_str!("limbs.lua");
 
-/// Puts a [`RedisStore`] together.
+/// A builder of a [`RedisStore`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,58 +34,64 @@ impl RedisStoreBuilder {
         Self { settings: Settings::new(url), remember: Duration::from_secs(60) }
     }
 
-    /// What the names of all keys begin with, in braces: `{toolgate}`, if nothing is said. Stores of one prefix share their
-    /// counters. 1 to 64 visible ASCII characters, none of them a brace.
+    /// Sets the prefix of all keys, which is written in braces: `{toolgate}` by default. Stores
+    /// with the same prefix share their counters. It has 1 to 64 visible ASCII characters, without
+    /// braces.
     ///
-    /// The braces are the hash tag of a cluster: all keys of one prefix are on one of its nodes, which is what lets one
-    /// script charge counters of several scopes at once. What should be spread over nodes needs stores with prefixes of their own.
+    /// The braces are the hash tag of a cluster: all keys of one prefix are on one node, so that
+    /// one script can charge the counters of several scopes at once. To spread counters over nodes,
+    /// give the stores different prefixes.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
     }
 
-    /// How far the host's clock and the server's may be apart: two seconds, if nothing is said. Past it every call is refused,
-    /// [`StoreError::ClockSkew`](crate::store::StoreError::ClockSkew). See [`RedisStore`] for what clocks that are apart by
-    /// less can cost. Counters are kept this much longer than they count.
+    /// Sets the largest skew between the host's clock and the server's: two seconds by default. If
+    /// the skew is larger, every call is refused with
+    /// [`StoreError::ClockSkew`](crate::store::StoreError::ClockSkew). [`RedisStore`] describes the
+    /// effect of a smaller skew. Counters are kept this much longer than they count.
     pub fn max_skew(mut self, max_skew: Duration) -> Self {
         self.settings.max_skew = max_skew;
         self
     }
 
-    settings_verbs!();
+    settings_methods!();
 
-    /// How long a decision may take in all, with its retry: one and a half seconds, if nothing is said.
+    /// Sets the time limit for a whole decision with its retry: one and a half seconds by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.patience.deadline = deadline;
+        self.settings.timeouts.deadline = deadline;
         self
     }
 
-    /// How long the server remembers what it has done, so that a request that arrives again counts once: a minute, if nothing is
-    /// said. At least twice the deadline; a host that settles a permit again after a failure has so long for it.
+    /// Sets how long the server remembers a request, so that a repeated one counts once: one minute
+    /// by default, at least twice the deadline. A host that repeats a failed settlement must do so
+    /// within this time.
     pub fn remember(self, remember: Duration) -> Self {
         Self { remember, ..self }
     }
 
-    /// The store. It connects when it is first used, so the server need not be up.
+    /// Builds the store. It connects when it is first used, so the server need not be up.
     ///
-    /// For `rediss://`, if the process has no default provider of cryptography for `rustls`, this makes `ring` that.
+    /// For `rediss://`, if the process has no default provider of cryptography for `rustls`, this
+    /// installs `ring`.
     ///
     /// # Errors
-    /// `localhost:6379` (no scheme), an empty prefix, a timeout of zero.
+    /// Fails if a setting is not valid: a URL without a scheme such as `localhost:6379`, an empty
+    /// prefix, a timeout of zero.
     pub fn build(self) -> Result<RedisStore, BuildError> {
         let Self { settings, remember } = self;
-        if remember < settings.patience.deadline * 2 || remember > Duration::from_secs(86_400) {
+        if remember < settings.timeouts.deadline * 2 || remember > Duration::from_secs(86_400) {
             return Err(BuildError::Remember);
         }
-        let (link, max_skew) = (settings.link()?, settings.max_skew);
-        let script = |text: &str| Known::new([LIMBS, text].concat());
+        let (connection, max_skew) = (settings.connection()?, settings.max_skew);
+        let script = |text: &str| Script::new([LIMBS, text].concat());
         Ok(RedisStore {
-            link,
+            connection,
             keys: Keys::new(&settings.prefix),
             prefix: settings.prefix,
             reserve: script(include_str!("reserve.lua")),
             settle: script(include_str!("settle.lua")),
-            bound: Bound(max_skew.as_millis().try_into().unwrap_or(u64::MAX)),
+            bound: SkewBound(max_skew.as_millis().try_into().unwrap_or(u64::MAX)),
             skew_micros: micros(max_skew),
             late_micros: micros(max_skew + GRACE),
             remember_millis: micros(remember) / 1_000,

@@ -1,14 +1,15 @@
--- Exact sums in a language whose only numbers are doubles, which are exact up to 2^53. It stands before each script.
+-- Exact sums in a language whose only numbers are doubles, which are exact up to 2^53. The text of
+-- this file precedes each script.
 --
--- A sum of up to 2^64 - 1 millionths is two numbers: whole units `h` and the millionths `l` beside them, 0 <= l < 1e6. At
--- its highest value it has reached its end and stays there, as `Total` does.
+-- A sum of up to 2^64 - 1 millionths is two numbers: whole units `h` and the remaining millionths
+-- `l`, 0 <= l < 1e6. At its highest value it saturates, as `Total` does.
 
 local floor = math.floor
 local END_H, END_L = 18446744073709, 551615
 
--- Makes the functions: a script that is run often and counts in fixed windows alone does without, as each costs it time.
+-- Makes the functions. It takes time, so a call that counts only in fixed windows does not.
 local function limbs()
-  -- The sum of two, at most the highest.
+  -- Adds two sums, and saturates.
   local function plus(h, l, dh, dl)
     h, l = h + dh, l + dl
     if l >= 1e6 then h, l = h + 1, l - 1e6 end
@@ -16,7 +17,7 @@ local function limbs()
     return h, l
   end
 
-  -- The difference of two, at least zero.
+  -- Subtracts two sums; the result is at least zero.
   local function minus(h, l, dh, dl)
     h, l = h - dh, l - dl
     if l < 0 then h, l = h - 1, l + 1e6 end
@@ -24,30 +25,32 @@ local function limbs()
     return h, l
   end
 
-  -- Whether two numbers are no sum. A number that is none, or endless, is no whole one either.
+  -- Returns whether two numbers are not a valid sum. NaN and infinities are not valid either.
   local function odd(h, l)
-    return not (h % 1 == 0 and l % 1 == 0 and h >= 0 and l >= 0 and l < 1e6 and (h < END_H or (h == END_H and l <= END_L)))
+    return not (h % 1 == 0 and l % 1 == 0 and h >= 0 and l >= 0 and l < 1e6
+      and (h < END_H or (h == END_H and l <= END_L)))
   end
 
-  -- Whether a number is no whole one of at most 2^53.
+  -- Returns whether a number is not an integer of at most 2^53.
   local function broken(x)
     return not (x % 1 == 0 and x <= 9007199254740992 and x >= -9007199254740992)
   end
 
-  -- What is missing from a bucket `dt` microseconds later. The level is (h, l) millionths and `r` parts of one, `w` parts
-  -- making a whole one; each microsecond brings back a * w + b parts, b < w. Every product and sum stays below 2^53 where
-  -- w <= 3.5e13.
+  -- Returns what is missing from a bucket `dt` microseconds later. The level is (h, l) millionths
+  -- and `r` parts of one; `w` parts are a whole one. Each microsecond brings back a * w + b parts,
+  -- b < w. Every product and sum stays below 2^53 if w <= 3.5e13.
   local function drain(h, l, r, w, a, b, dt)
     if dt <= 0 or (h == 0 and l == 0 and r == 0) then return h, l, r end
-    -- All of it comes back, by a margin that no rounding reaches. So a * dt is at most a little over 2^64 below.
+    -- All of it has come back, by a margin larger than any rounding error. So from here on,
+    -- a * dt is at most slightly above 2^64.
     if dt * (a + b / w) > (h * 1e6 + l + 2) * 1.000001 then return 0, 0, 0 end
-    -- a * dt, by limbs of a million.
+    -- a * dt, in limbs of a million.
     local a1, d1 = floor(a / 1e6), floor(dt / 1e6)
     local a0, d0 = a - a1 * 1e6, dt - d1 * 1e6
     local low = a0 * d0
     local carry = floor(low / 1e6)
     local dh, dl = a1 * d1 * 1e6 + a1 * d0 + a0 * d1 + carry, low - carry * 1e6
-    -- b * dt / w and what remains, by long division over the digits of dt in base 128.
+    -- b * dt / w and the remainder, by long division over the digits of dt in base 128.
     local rest = 0
     if b > 0 then
       local whole, place = 0, 1
@@ -73,13 +76,13 @@ local function limbs()
     return h, l, r
   end
 
-  -- At least how many microseconds a level takes to come back; endless at a rate of nothing.
+  -- Returns an upper bound on the microseconds in which a level comes back; infinite at rate zero.
   local function drained_after(h, l, r, w, a, b)
     if h == 0 and l == 0 and r == 0 then return 0 end
     return (h * 1e6 + l + 1) / (a + b / w) * 1.000001 + 1
   end
 
-  -- When a key expires, in milliseconds: `late` microseconds after `at`, and never later than numbers reach.
+  -- Returns when a key expires, in milliseconds: `late` microseconds after `at`, at most 2^53.
   local function expiry(at, late)
     at = at + late
     if not (at < 9007199254740992) then at = 9007199254740992 end

@@ -1,24 +1,30 @@
 //! Counters in Redis or Valkey, shared by processes.
 
+mod answers;
+mod arguments;
 mod builder;
-mod wire;
 
 use std::fmt;
 
 use redis::{Cmd, Value};
 
 use crate::charge::{CounterId, Subject};
-use crate::redis::{Known, Link, Sent};
-use crate::store::{AsyncCounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, StoreFuture, Tallies};
-use wire::{Bound, Keys};
+use crate::redis::{Connection, Retry, Script};
+use crate::store::{
+    AsyncCounterStore, ChargeChange, Outcome, ReserveRequest, SettleRequest, StoreError, StoreFuture, Tallies,
+};
+use answers::{SkewBound, unavailable, unexpected};
+use arguments::{Keys, encode, encode_change, encode_charge, exact_now, with_text};
 
 pub use crate::redis::BuildError;
 pub use builder::RedisStoreBuilder;
 
-/// A store of counters in Redis 7 or Valkey: processes that name the same server and prefix share them.
+/// A store of counters in Redis 7 or Valkey. Processes that name the same server and prefix share
+/// them.
 ///
-/// Every decision is one round trip, whatever the number of limits: one script that checks all counters and charges all or
-/// none. The arithmetic is that of [`Counter`](crate::store::Counter), to the last millionth, on the server too.
+/// Every decision is one round trip, whatever the number of limits: one script checks all counters
+/// and charges all or none. Its arithmetic is that of [`Counter`](crate::store::Counter), exact to
+/// the millionth.
 ///
 /// ```no_run
 /// use toolgate::store::redis::RedisStore;
@@ -31,66 +37,81 @@ pub use builder::RedisStoreBuilder;
 /// # }
 /// ```
 ///
-/// It needs a tokio runtime with I/O and time. It connects when it is first used, keeps one connection for all tasks, and connects
-/// again by itself: a host may start before the server does.
+/// The store needs a tokio runtime with I/O and time. It connects when it is first used, keeps one
+/// connection for all tasks, and reconnects by itself: a host may start before the server does.
 ///
 /// # When the server fails
-/// Whatever is not certain is [`StoreError::Unavailable`], and the gate denies. No request takes longer than the
-/// [deadline](RedisStoreBuilder::deadline), and after several failures in a row none is sent [for a
-/// moment](RedisStoreBuilder::circuit_breaker).
+/// Anything uncertain is [`StoreError::Unavailable`], and the gate denies the call. No request
+/// takes longer than the [deadline](RedisStoreBuilder::deadline). After several failures in a row
+/// no request is sent [for a time](RedisStoreBuilder::circuit_breaker).
 ///
-/// A request whose answer was lost is sent once more, and counts once: the server remembers what it has done for
-/// [a minute](RedisStoreBuilder::remember), under the reservation's id and the settlement's step. If that fails too, what was
-/// charged stays charged: the store never counts too little, only too much, until the window ends.
+/// If the answer to a request is lost, the store sends the request once more, and it counts once:
+/// the server remembers requests for [a minute](RedisStoreBuilder::remember), under the id of the
+/// reservation and the step of the settlement. If the second answer is lost too, the charge may
+/// have been made and stays: the store can count too much until the window ends, but never too
+/// little.
 ///
-/// # What the server must be
-/// * One that evicts nothing: `maxmemory-policy noeviction`, which is the default. With any other policy a server that is full
-///   forgets live counters, and their limits begin anew. One that refuses to write (`noeviction`, or a disk that is full)
-///   is [`StoreError::Unavailable`] here, and nothing is charged.
-/// * One that is not lost. Replication is asynchronous: after a failover the new master lacks what the old one had not sent
-///   yet, so up to as much as was admitted in that time (the replication lag, milliseconds as a rule) is admitted once more, and
-///   calls in flight that it has not heard of are not counted. `min-replicas-to-write 1` with `min-replicas-max-lag` bounds
-///   that time: a master without a replica that keeps up refuses. A server without persistence begins with empty counters:
-///   up to `max` is admitted again. `appendfsync everysec` loses a second at most.
-/// * In a cluster all keys of one store are on one node, by the hash tag `{prefix}`. This store speaks to one server and
-///   follows no redirection: give it the address of the node, or of a proxy. A store for clusters would gain
-///   nothing but that, since the counters of one call (of a grant, a user, and all) must be together to be charged together.
+/// # Requirements on the server
+/// * It must not evict keys: `maxmemory-policy noeviction`, which is the default. With any other
+///   policy a full server forgets live counters, and their limits start anew. If the server refuses
+///   to write (`noeviction`, or a full disk), requests fail with [`StoreError::Unavailable`], and
+///   nothing is charged.
+/// * It must not lose data. Replication is asynchronous: after a failover the new master lacks what
+///   the old one had not yet sent. As much as was admitted in that time (the replication lag,
+///   usually milliseconds) can be admitted again, and calls in flight that it does not know are not
+///   counted. `min-replicas-to-write 1` with `min-replicas-max-lag` bounds that time: a master
+///   without a current replica refuses to write. A server without persistence restarts with empty
+///   counters: up to `max` is admitted again. `appendfsync everysec` loses at most a second.
+/// * In a cluster, all keys of one store are on one node, by the hash tag `{prefix}`. The store
+///   speaks to one server and follows no redirection: give it the address of the node or of a
+///   proxy. Following redirections is all that a client for clusters would add, since the counters
+///   of one call (of a grant, a user, and all) must be on one node to be charged together.
 ///
 /// # Clocks
-/// Windows are those of the host's clock: the gate's, which a host can replace. The script compares it with the server's, and
-/// refuses where they are [too far apart](RedisStoreBuilder::max_skew), [`StoreError::ClockSkew`]. Two hosts whose clocks
-/// differ by less see a window begin at two moments up to twice that bound apart. A counter has one window at a time, the latest that anybody charged: so a
-/// window that has begun for the first host has begun for all, no host ever opens one again, and each window admits `max`
-/// at most, by any clock. What stretches is the time between two windows: in any interval as long as the window a fixed window admits up to
-/// twice `max` as ever; a sliding window or a token bucket admits `max` in each interval of its length by the clock that was ahead, so up to
-/// that much more as the bound is part of the length. A lease may end as much too early for a host whose clock is ahead.
+/// Windows follow the host's clock, which is the gate's and can be replaced. The script compares it
+/// with the server's clock and refuses if they are [too far apart](RedisStoreBuilder::max_skew):
+/// [`StoreError::ClockSkew`].
+///
+/// Two hosts with different clocks can see a window begin at moments up to twice that bound apart.
+/// A counter has one window at a time, the latest in which any host charged it: a window that has
+/// begun for one host has begun for all, no host opens an earlier one again, and each window admits
+/// at most `max`. What can stretch is the time between two windows. In any interval as long as the
+/// window, a fixed window admits up to twice `max`, as always. A sliding window or a token bucket
+/// admits `max` in each interval of its length by the clock that was ahead, so it can admit more by
+/// the ratio of the bound to that length. A lease can end up to the bound too early for a host
+/// whose clock is ahead.
 ///
 /// # Memory
-/// A counter takes one key: some 200 bytes on the server for a fixed window or a token bucket of one subject, 150 and 24 for each slot
-/// (1,700 at most) for a sliding window, 150 and 24 for each call in flight. A counter with 65,536 units in flight takes no more,
-/// [`StoreError::Full`]; each charge rewrites the counter, so limits in flight should be thousands at most. Every key expires
-/// by itself, when the counter holds nothing any more and the bound on clocks has passed. Each reservation and each settlement
-/// takes another 150 bytes for the time that it is remembered.
+/// A counter takes one key on the server: some 200 bytes for a fixed window or a token bucket; 150
+/// bytes for a sliding window, and 24 for each slot (at most 1,700 in all); 150 bytes for calls in
+/// flight, and 24 for each. A counter with 65,536 units in flight refuses more:
+/// [`StoreError::Full`]. Each charge rewrites the counter, so limits of calls in flight should be
+/// in the thousands at most. Every key expires by itself, when its counter is empty and the bound
+/// on clocks has passed. Each reservation and each settlement takes another 150 bytes for as long
+/// as it is remembered.
 ///
 /// # Keys
-/// `{prefix}:c:`, the counter's 16 bytes, and the [`Subject`]'s; `{prefix}:r:`, and a reservation's 20 bytes. What callers chose
-/// stands behind bytes of one length: no two counters have one name, and none has that of anything else. A user for the store needs
-/// `~{prefix}:*`, `+eval`, `+evalsha`, `+script|load`, `+mget`, `+exists`, `+set`, `+del`, `+time`.
+/// `{prefix}:c:` with the counter's 16 bytes and the bytes of the [`Subject`]; `{prefix}:r:` with a
+/// reservation's 20 bytes. Names that callers chose come after bytes of a fixed length, so
+/// different counters have different keys, and no counter has the key of another entry. A server
+/// user for the store needs `~{prefix}:*`, `+eval`, `+evalsha`, `+script|load`, `+mget`, `+exists`,
+/// `+set`, `+del`, `+time`.
 pub struct RedisStore {
-    link: Link,
+    connection: Connection,
     keys: Keys,
     prefix: String,
-    reserve: Known,
-    settle: Known,
-    bound: Bound,
+    reserve: Script,
+    settle: Script,
+    bound: SkewBound,
     skew_micros: i64,
-    /// How long a counter is kept after its end.
+    /// How long a counter is kept after its end, in microseconds.
     late_micros: i64,
     remember_millis: i64,
 }
 
 impl RedisStore {
-    /// A store at `redis://user:password@host:6379/0`, `rediss://…` (feature `redis-tls`) or `redis+unix:///run/redis.sock`.
+    /// Starts building a store at `redis://user:password@host:6379/0`, `rediss://…` (feature
+    /// `redis-tls`) or `redis+unix:///run/redis.sock`.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
         RedisStoreBuilder::new(url.into())
     }
@@ -100,15 +121,15 @@ impl RedisStore {
             return Ok(Outcome::Granted(Tallies::new()));
         }
         let cmd = self.reserve_command(request, charging)?;
-        let answer = self.link.ask(Sent::Script(&self.reserve), &cmd).await.map_err(wire::unavailable)?;
+        let answer = self.connection.send(Retry::Script(&self.reserve), &cmd).await.map_err(unavailable)?;
         match charging {
             true => self.bound.reserved(answer, request.charges, request.now),
-            false => self.bound.looked(answer, request.charges, request.now),
+            false => self.bound.peeked(answer, request.charges, request.now),
         }
     }
 
     fn reserve_command(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Cmd, StoreError> {
-        let now = wire::present(request.now)?;
+        let now = exact_now(request.now)?;
         let count = request.charges.len();
         let mut cmd = self.reserve.call(count + usize::from(charging), 1 + count);
         for charge in request.charges {
@@ -117,10 +138,10 @@ impl RedisStore {
         if charging {
             cmd.arg(self.keys.record(request.id, 0));
         }
-        let head = wire::numbers(&[i64::from(charging), now, self.skew_micros, self.late_micros]);
-        cmd.arg(&*wire::with_text(head, self.remember_millis));
+        let head = encode(&[i64::from(charging), now, self.skew_micros, self.late_micros]);
+        cmd.arg(&*with_text(head, self.remember_millis));
         for charge in request.charges {
-            cmd.arg(&*wire::charged(charge, now, self.late_micros)?);
+            cmd.arg(&*encode_charge(charge, now, self.late_micros)?);
         }
         Ok(cmd)
     }
@@ -130,22 +151,22 @@ impl RedisStore {
             return Ok(());
         }
         let cmd = self.settle_command(request)?;
-        let answer = self.link.ask(Sent::Script(&self.settle), &cmd).await.map_err(wire::unavailable)?;
-        self.bound.done(answer)
+        let answer = self.connection.send(Retry::Script(&self.settle), &cmd).await.map_err(unavailable)?;
+        self.bound.settled(answer)
     }
 
     fn settle_command(&self, request: &SettleRequest<'_>) -> Result<Cmd, StoreError> {
-        let now = wire::present(request.now)?;
+        let now = exact_now(request.now)?;
         let count = request.charges.len();
         let mut cmd = self.settle.call(count + 1, 1 + count);
-        for settled in request.charges {
-            cmd.arg(self.keys.counter(settled.charge.counter, &settled.charge.subject));
+        for ChargeChange { charge, .. } in request.charges {
+            cmd.arg(self.keys.counter(charge.counter, &charge.subject));
         }
         cmd.arg(self.keys.record(request.id, request.step.max(1)));
-        let head = wire::numbers(&[now, self.skew_micros, self.late_micros]);
-        cmd.arg(&*wire::with_text(head, self.remember_millis));
-        for settled in request.charges {
-            cmd.arg(&*wire::settled(settled)?);
+        let head = encode(&[now, self.skew_micros, self.late_micros]);
+        cmd.arg(&*with_text(head, self.remember_millis));
+        for change in request.charges {
+            cmd.arg(&*encode_change(change)?);
         }
         Ok(cmd)
     }
@@ -153,9 +174,9 @@ impl RedisStore {
     async fn forget(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
         let mut cmd = Cmd::new();
         cmd.arg("DEL").arg(self.keys.counter(counter, subject));
-        match self.link.ask(Sent::Once, &cmd).await.map_err(wire::unavailable)? {
+        match self.connection.send(Retry::Never, &cmd).await.map_err(unavailable)? {
             Value::Int(_) => Ok(()),
-            _ => Err(wire::nonsense()),
+            _ => Err(unexpected()),
         }
     }
 }
@@ -184,28 +205,28 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// A door for the fuzz targets, which hand in what a server might answer. No part of the interface.
+/// Access for the fuzz targets, which make up answers of a server. Not part of the interface.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod door {
-    use super::{Bound, Outcome, StoreError, Value};
+    use super::{Outcome, SkewBound, StoreError, Value};
     use crate::charge::Charge;
     use crate::time::Timestamp;
 
-    const BOUND: Bound = Bound(1_000);
+    const BOUND: SkewBound = SkewBound(1_000);
 
-    /// What `reserve.lua` has answered when it was to charge.
+    /// Reads an answer of `reserve.lua` to a reservation.
     pub fn reserved(answer: Value, charges: &[Charge], now: Timestamp) -> Result<Outcome, StoreError> {
         BOUND.reserved(answer, charges, now)
     }
 
-    /// What it has answered when it was only to look.
+    /// Reads an answer of `reserve.lua` to a look.
     pub fn looked(answer: Value, charges: &[Charge], now: Timestamp) -> Result<Outcome, StoreError> {
-        BOUND.looked(answer, charges, now)
+        BOUND.peeked(answer, charges, now)
     }
 
-    /// What `settle.lua` has answered.
+    /// Reads an answer of `settle.lua`.
     pub fn settled(answer: Value) -> Result<(), StoreError> {
-        BOUND.done(answer)
+        BOUND.settled(answer)
     }
 }

@@ -1,33 +1,40 @@
--- Charges all counters or none, or only looks at them. `limbs.lua` stands before it.
+-- Charges all counters or none, or only looks at them. `limbs.lua` precedes it.
 --
 -- KEYS   1 to n: the counters, one for each charge.
---        n + 1: the record of the reservation; not for a look.
--- ARGV   Doubles in little-endian order, eight bytes each, one text for all of these:
---        1: 1 to charge, 0 to look; the host's present; how far the clocks may be apart; how long a counter is kept after its
---           end (all in microseconds); and as a text behind them how long the record is kept (milliseconds).
---        1 + i: of charge i, its kind; its amount in units and millionths; the most that the counter may hold in units and
---           millionths, or -1 and 0 if it never refuses; then by kind
---           0, an aligned window: its start in microseconds, its seconds;
+--        n + 1: the record of the reservation; absent for a look.
+-- ARGV   Little-endian doubles of eight bytes. All numbers of an argument are one text:
+--        1: 1 to charge, 0 to look; the host's present; the largest skew between the clocks; how
+--           long a counter is kept after its end (all in microseconds); then, as text, how long the
+--           record is kept (in milliseconds).
+--        1 + i: of charge i, its kind; its amount in units and millionths; its maximum in units and
+--           millionths, or -1 and 0 if it has none; then by kind
+--           0, a fixed window: its start in microseconds, its seconds;
 --           1, a sliding window: 0, its seconds;
---           2, a token bucket: 0, its seconds, and what comes back in a microsecond, in parts of a millionth, of which the
---              seconds times a million make a whole one: whole ones and the parts beside them;
---           3, in flight: 0, the lease's seconds;
---           and but for a token bucket, as a text behind them, when the counter expires if the charge is the last that it counts
---           (milliseconds). Texts, since to make one of a number takes as long as to store a counter.
+--           2, a token bucket: 0, its seconds, and the rate: what comes back in a microsecond, in
+--              whole millionths and parts (the seconds times 1e6 parts are a millionth);
+--           3, in flight: 0, the seconds of the lease;
+--           then, except for a token bucket, as text: when the counter expires if this charge is
+--           the latest that it counts (in milliseconds). It is text because converting a number to
+--           text takes as long as storing a counter.
 --
--- Answers a text if all charges are made: for each the letter of its state and five doubles, an instant and another number, what
---         the counter then holds, in units and millionths, and one that says nothing. They are
---           F: the start of the window, its seconds;      S: that of the charge, when a slot that holds something was charged last, or -1;
---           B: that of the charge, the parts beside;      I: the end of the last lease or -1, 0.
---         Else a list: 0, and the state of each counter, empty for one that there is none of; or 1 and the milliseconds that the host's
---         clock is ahead of the server's; 2 if a key holds what no charges lead to; 3 and a number if so many units are in
---         flight in one counter that no more are kept.
+-- Returns a text if all charges are made: for each charge the letter of its state and five doubles,
+--         which are an instant, another number, what the counter then holds in units and
+--         millionths, and one without meaning. The first two are
+--           F: the start of the window, its seconds
+--           S: the instant of the charge, when the newest slot above zero was last charged or -1
+--           B: the instant of the charge, the parts
+--           I: the end of the last lease or -1, 0
+--         Otherwise a list:
+--           0, then the state of each counter, empty if there is none
+--           1, then the milliseconds by which the host's clock is ahead of the server's
+--           2 if a key holds a value that charges cannot produce
+--           3, then the largest number of units in flight if a counter has reached it
 --
--- States begin with a letter, then doubles:
---         F start seconds used late   the window that was charged last, and how long after its end it is kept at least
---         S seconds sum slot*         a slot is when it was charged last, and used; the oldest first
+-- States begin with a letter. The rest are doubles:
+--         F start seconds used late   the latest charged window; how long it is kept after its end
+--         S seconds sum slot*         a slot is when it was last charged, its sum; by that instant
 --         B seconds at level parts    what was missing at an instant
---         I sum unit*                 a unit is when its lease ends, and its amount; the first to end first
+--         I sum unit*                 a unit is the end of its lease, its amount; by that end
 -- Sums are two doubles: units, millionths.
 
 local pack, read, call = struct.pack, struct.unpack, redis.call
@@ -41,7 +48,7 @@ local states = call('MGET', unpack(KEYS))
 local record = charging == 1 and states[n + 1]
 if record then return record end
 
--- MGET does not tell a key of another type from none.
+-- MGET returns nil for a missing key and for a key of another type.
 local missing
 for i = 1, n do
   if not states[i] then
@@ -51,7 +58,7 @@ for i = 1, n do
 end
 if missing and call('EXISTS', unpack(missing)) > 0 then return {2} end
 
-local MOST_UNITS = 65536
+local MAX_UNITS = 65536
 local room = true
 local changed, ends, answers = {}, {}, {}
 
@@ -69,15 +76,15 @@ for i = 1, n do
     if state then
       if #state ~= 41 then return {2} end
       local its, held, long, uh, ul, kept = read('<Bddddd', state)
-      -- Not even a number that is none, or endless, is equal to anything here.
+      -- NaN and infinities fail these checks too.
       if its ~= 70 or held % 1 ~= 0 or held > 9007199254740992 or held < -9007199254740992 or long % 1 ~= 0 or long < 1
         or long > 4294967295 or uh % 1 ~= 0 or ul % 1 ~= 0 or uh < 0 or ul < 0 or ul >= 1e6 or uh > END_H
         or (uh == END_H and ul > END_L) or kept % 1 ~= 0 or kept < 0 or kept > 9007199254740992 then
         return {2}
       end
-      -- A later window stays where the clock has stepped back.
+      -- If the clock has stepped back, the later window stays.
       if held >= start then
-        -- To give a key its time again takes half as long as to write it.
+        -- Setting the expiry again takes half as long as writing the key.
         head = kept >= late and kept
         tail = held > start
         start, seconds, h, l = held, long, uh, ul
@@ -95,7 +102,7 @@ for i = 1, n do
       newest, nh, nl = read('<ddd', state, size - 23)
       if its ~= seconds or odd(h, l) or broken(newest) or odd(nh, nl) then return {2} end
       if newest > now then present = newest end
-      -- Slots that have left, and the sum without them. A sum that has reached its end is counted anew.
+      -- Skip slots that have left, and subtract them. A saturated sum is added up anew.
       local whole = h < END_H or l < END_L
       while first <= slots do
         local last, sh, sl = read('<ddd', state, 2 + 24 * first)
@@ -116,7 +123,7 @@ for i = 1, n do
     local width = seconds * 15625
     local upto = size
     if first <= slots and floor(newest / width) == floor(present / width) then
-      -- The newest slot takes the charge in.
+      -- The newest slot absorbs the charge.
       upto = size - 24
       nh, nl = plus(nh, nl, ah, al)
     else
@@ -124,7 +131,7 @@ for i = 1, n do
     end
     start = present
     tail = (state and string.sub(state, 2 + 24 * first, upto) or '') .. pack('<ddd', present, nh, nl)
-    -- What was given back, or was nothing, has nothing that could leave.
+    -- A slot of zero has nothing that could leave.
     head = present
     if nh == 0 and nl == 0 then
       head = -1
@@ -151,14 +158,14 @@ for i = 1, n do
       end
     end
     start, head = at, r
-    -- Rounded up, for the check; the parts go with the state.
+    -- The check rounds up; the state keeps the parts.
     if r > 0 then
       local uh, ul = plus(h, l, 0, 1)
       if mh >= 0 then
         local th, tl = plus(uh, ul, ah, al)
         if (mh == 0 and ml == 0) or th > mh or (th == mh and tl > ml) then room = false end
       end
-      -- It is checked.
+      -- Already checked.
       mh = -1
     end
 
@@ -191,8 +198,8 @@ for i = 1, n do
     if first <= units then last = read('<d', state, 24 * units - 6) end
     tail = ''
     if ah > 0 or al > 0 then
-      if units - first + 1 >= MOST_UNITS then return {3, MOST_UNITS} end
-      -- From the last back: where the unit goes.
+      if units - first + 1 >= MAX_UNITS then return {3, MAX_UNITS} end
+      -- Find the place of the unit, from the last backwards.
       local at, uh, ul, after = units, ah, al, units + 1
       while at >= first do
         local ends_at, eh, el = read('<ddd', state, 24 * at - 6)
@@ -234,7 +241,7 @@ for i = 1, n do
       answers[i] = pack('<Bddddd', 83, start, head, th, tl, 0)
       if start > now then expires = start + seconds * 1e6 end
     elseif kind == 2 then
-      -- At the brim no parts are beside.
+      -- A saturated level has no parts.
       if th == END_H and tl == END_L then head = 0 end
       changed[i] = pack('<Bddddd', 66, seconds, start, th, tl, head)
       answers[i] = pack('<Bddddd', 66, start, head, th, tl, 0)
@@ -260,7 +267,7 @@ if charging ~= 1 or not room then
 end
 
 local answer = n == 1 and answers[1] or table.concat(answers)
--- The first to be written: a server that takes no more refuses here, before anything is charged.
+-- Written first: a full server refuses here, before anything is charged.
 if not call('SET', KEYS[n + 1], answer, 'NX', 'PX', string.sub(ARGV[1], 33)) then return {2} end
 for i = 1, n do
   if ends[i] then

@@ -1,15 +1,17 @@
--- Changes what was charged, in the windows that were charged. `limbs.lua` stands before it.
+-- Changes charges in the windows in which they were made. `limbs.lua` precedes it.
 --
 -- KEYS   1 to n: the counters, one for each charge that changes.
 --        n + 1: the record of the settlement.
--- ARGV   Doubles in little-endian order, eight bytes each, one text for all of these:
---        1: the host's present; how far the clocks may be apart; how long a counter is kept after its end (all in
---           microseconds); and as a text behind them how long the record is kept (milliseconds).
---        1 + i: of charge i, its kind, where it was made (microseconds), its seconds, 0 if it becomes less, 1 if more, 2 if something
---           out of nothing, by how much (units and millionths), and of a token bucket what comes back in a microsecond. Kinds and
---           the rest as in `reserve.lua`, and so are the states.
+-- ARGV   Little-endian doubles of eight bytes. All numbers of an argument are one text:
+--        1: the host's present; the largest skew between the clocks; how long a counter is kept
+--           after its end (all in microseconds); then, as text, how long the record is kept (in
+--           milliseconds).
+--        1 + i: of charge i, its kind; where it was made (in microseconds); its seconds; 0 if it
+--           becomes less, 1 if more, 2 if it becomes more than zero; the difference in units and
+--           millionths; and the rate of a token bucket. Kinds, rates and states are those of
+--           `reserve.lua`.
 --
--- Answers a list: 0 if it is done, now or earlier; else as `reserve.lua`.
+-- Returns a list: 0 if it is done, now or earlier; otherwise as `reserve.lua`.
 
 plus, minus, odd, broken, drain, drained_after, expiry = limbs()
 local now, bound, late = struct.unpack('<ddd', ARGV[1])
@@ -35,7 +37,7 @@ for i = 1, n do
   local letter = state and string.byte(state)
   local size = state and #state
 
-  -- A sum with the change in it. One that has reached its end stays there.
+  -- Applies the change to a sum. A saturated sum does not become less.
   local function replaced(h, l)
     if more > 0 then return plus(h, l, dh, dl) end
     if h == END_H and l == END_L then return h, l end
@@ -43,7 +45,7 @@ for i = 1, n do
   end
 
   if not state and kind ~= 3 and (kind ~= 2 or more == 0 or (dh == 0 and dl == 0)) then
-    -- It has been forgotten, and the charge with it.
+    -- The counter has been forgotten, and the charge with it.
 
   elseif kind == 0 then
     if letter ~= 70 or size ~= 41 then return {2} end
@@ -68,9 +70,10 @@ for i = 1, n do
       if its_cell <= cell then
         if its_cell == cell then
           local th, tl = replaced(sh, sl)
-          local new = string.sub(state, 26, 1 + 24 * j) .. struct.pack('<ddd', last, th, tl) .. string.sub(state, 26 + 24 * j)
+          local new = string.sub(state, 26, 1 + 24 * j) .. struct.pack('<ddd', last, th, tl)
+            .. string.sub(state, 26 + 24 * j)
           if h == END_H and l == END_L then
-            -- A sum that has reached its end is counted anew.
+            -- A saturated sum is added up anew.
             h, l = 0, 0
             for k = 1, slots do
               local _, uh, ul = struct.unpack('<ddd', new, 24 * k - 23)
@@ -87,7 +90,7 @@ for i = 1, n do
     end
 
   elseif kind == 2 then
-    -- One that has been forgotten was full again: what is more is missing from now on.
+    -- A forgotten bucket was full: the excess is missing from now on.
     local its, seen, h, l, r = seconds, now, 0, 0, 0
     if state then
       if letter ~= 66 or size ~= 41 then return {2} end
@@ -102,7 +105,7 @@ for i = 1, n do
     end
     if more > 0 then
       h, l = plus(h, l, dh, dl)
-      -- At the brim no parts are beside.
+      -- A saturated level has no parts.
       if h == END_H and l == END_L then r = 0 end
     elseif h < dh or (h == dh and l < dl) then
       h, l, r = 0, 0, 0
@@ -134,7 +137,7 @@ for i = 1, n do
         high = middle - 1
       end
     end
-    -- A unit of nothing is not kept: it is one from now on. Any other that is not there has run out.
+    -- A unit of zero is not kept, so it begins now. The lease of any other missing unit has ended.
     if found or (more == 2 and at > now) then
       local whole = h < END_H or l < END_L
       local th, tl = dh, dl
@@ -147,7 +150,7 @@ for i = 1, n do
       if whole then
         h, l = plus(h, l, th, tl)
       else
-        -- A sum that has reached its end is counted anew.
+        -- A saturated sum is added up anew.
         h, l = 0, 0
         for k = 1, #all / 24 do
           local _, eh, el = struct.unpack('<ddd', all, 24 * k - 23)
@@ -160,7 +163,7 @@ for i = 1, n do
   end
 end
 
--- The first to be written: a server that takes no more refuses here, before anything is changed.
+-- Written first: a full server refuses here, before anything is changed.
 if not redis.call('SET', KEYS[n + 1], 's', 'NX', 'PX', string.sub(ARGV[1], 25)) then return {2} end
 for i = 1, n do
   if changed[i] == '' then
