@@ -1,18 +1,18 @@
-//! A store in the process behind the asynchronous interface.
+//! In-process stores behind the asynchronous interface.
 
 use std::future::ready;
 
 use super::{AsyncCounterStore, CounterStore, Outcome, ReserveRequest, SettleRequest, StoreFuture};
 use crate::charge::{CounterId, Subject};
 
-/// Lets a store in the process serve where one across a network is expected. Its futures are ready
-/// at once.
+/// An adapter from an in-process store to the asynchronous interface. Its futures are ready at
+/// once.
 ///
-/// It turns a [`CounterStore`] into an [`AsyncCounterStore`], and an
+/// It makes a [`CounterStore`] into an [`AsyncCounterStore`], and an
 /// [`ApprovalStore`](crate::approval::ApprovalStore) into an
 /// [`AsyncApprovalStore`](crate::approval::AsyncApprovalStore).
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "it is the store that it holds")]
+#[expect(clippy::exhaustive_structs, reason = "a plain wrapper, for patterns too")]
 pub struct InProcess<S>(pub S);
 
 impl<S: CounterStore> AsyncCounterStore for InProcess<S> {
@@ -33,7 +33,7 @@ impl<S: CounterStore> AsyncCounterStore for InProcess<S> {
     }
 
     fn abandon(&self, request: &SettleRequest<'_>) {
-        // A lease frees what this cannot.
+        // If this fails, the units stay in flight until their leases end.
         let _ = self.0.settle(request);
     }
 }

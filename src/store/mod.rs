@@ -1,7 +1,7 @@
-//! Where counters are kept.
+//! Counter stores: where the counters of limits are kept.
 //!
-//! A [`CounterStore`] counts; it knows no rules. [`MemoryStore`] keeps the counters in the process; an [`AsyncCounterStore`]
-//! keeps them across a network.
+//! A [`CounterStore`] counts and knows no rules. [`MemoryStore`] keeps counters in the process; an
+//! [`AsyncCounterStore`] keeps them across a network.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -33,93 +33,110 @@ pub use request::{ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRe
 /// A store of counters in the process.
 ///
 /// # Contract
-/// * **All or none.** [`reserve`](Self::reserve) is one atomic step over all charges of the call: no other request comes
-///   between its checks and its charges. A refused reservation changes no counter.
-/// * **Data.** Everything a decision needs is in the request: the store reads no clock and knows no calendar.
-/// * **Never more.** A charge is made only if the counter then holds no more than [`Charge::max`]. A charge without a
-///   `max` is made whatever the counter holds, if all the others of the call have room.
-/// * **Time.** `now` may be earlier than what the store has seen. A window that was spent is never opened again: a charge
-///   for a window earlier than the latest that this counter was charged in goes to that latest one.
-/// * **Amounts are exact**, and never wrap.
-/// * **A live counter is never forgotten** to make room for another; a store that is full refuses.
-/// * **Once.** The gate gives each reservation an id of its own, and each of its settlements a number; it asks each of them once. A
-///   store that sends a request again, because a reply was lost, knows by them what it has done already.
+/// * **All or none.** [`reserve`](Self::reserve) is one atomic step over all charges of the call:
+///   no other request comes between its checks and its charges. A refused reservation changes no
+///   counter.
+/// * **Data.** Everything that a decision needs is in the request. The store reads no clock and
+///   knows no calendar.
+/// * **Never more.** A charge is made only if the counter then holds no more than [`Charge::max`].
+///   A charge without a `max` is made whatever the counter holds, if all other charges of the call
+///   have room.
+/// * **Time.** `now` may be earlier than in a previous request. A window that has passed is never
+///   opened again: a charge for a window earlier than the latest in which this counter was charged
+///   goes to that latest one.
+/// * **Amounts are exact** and never wrap.
+/// * **A live counter is never evicted** to make room for another. A full store refuses new
+///   counters.
+/// * **Once.** The gate gives each reservation an id of its own, and numbers the settlements of
+///   each; it sends each request once. A store that sends a request again after a lost reply uses
+///   them to recognise what it has already done.
 ///
-/// What a wrong answer costs: a false refusal costs a retry. A false reservation is somebody's money. When in doubt, fail.
+/// What a wrong answer costs: a false refusal costs a retry; a false grant lets a call spend more
+/// than its limit allows. When in doubt, return an error.
 ///
-/// The arithmetic of every way to count is [`Counter`]: a store need only keep one for each counter and subject, under a lock.
+/// [`Counter`] has the arithmetic of every algorithm. A store need only keep one for each counter
+/// and subject, under a lock.
+///
+/// `&T`, `Box<T>` and `Arc<T>` of a store are stores. Other wrappers implement the trait
+/// themselves.
 ///
 /// [`Charge::max`]: crate::charge::Charge::max
 pub trait CounterStore: Send + Sync {
     /// Charges all counters, or none.
     ///
     /// # Errors
-    /// The store cannot tell. Nothing was charged, as far as it knows; the call must not go ahead.
+    /// Fails if the outcome is unknown. As far as the store knows, nothing was charged. The call
+    /// must not go ahead.
     fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError>;
 
-    /// Whether [`reserve`](Self::reserve) would grant the charges, with the tallies as they stand; nothing is charged.
+    /// Returns what [`reserve`](Self::reserve) would answer, with the present tallies. Charges
+    /// nothing.
     ///
     /// # Errors
-    /// As for `reserve`.
+    /// Fails as `reserve` does.
     fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError>;
 
-    /// Changes what was charged, in the windows that were charged: to less, to nothing (a release, or the end of what was in
-    /// flight), or to more, which is recorded whatever the maximum. What has passed since is not changed; but a bucket has no window
-    /// that could: what a call has taken out of it beyond its charge is missing from now on, also if the bucket was full again and
-    /// is forgotten.
+    /// Changes charges in the windows in which they were made: to less, to zero (a release, or the
+    /// end of a call in flight), or to more, which is recorded even above the maximum.
+    ///
+    /// Windows that have ended do not change. A token bucket has no window, so what a call took
+    /// beyond its charge is missing from now on, even if the bucket was full again and has been
+    /// forgotten.
     ///
     /// # Errors
-    /// The store cannot tell; as far as it knows nothing has changed.
+    /// Fails if the outcome is unknown. As far as the store knows, nothing was changed.
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError>;
 
-    /// Forgets what `subject` has used of `counter`, after a clock that ran years ahead, say.
+    /// Forgets what `subject` has used of `counter`, for example after a clock ran years ahead.
     ///
     /// # Errors
-    /// The store cannot be reached.
+    /// Fails if the store is unavailable.
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError>;
 }
 
-/// The future of a store's answer. Stores of approvals answer by it too, with errors of their own.
+/// The future of a store's answer. Stores of approvals use it too, with errors of their own.
 pub type StoreFuture<'a, T, E = StoreError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
-/// A store of counters across a network. The contract is that of [`CounterStore`]; one in the process serves here too, as
-/// [`InProcess`].
+/// A store of counters across a network, with the contract of [`CounterStore`]. A store in the
+/// process becomes one by [`InProcess`].
 ///
-/// It names no runtime; what its futures need is the store's own affair. A future that is dropped before it has
-/// answered leaves open whether the request was carried out: what it charged stays spent, which is the safe side.
+/// The trait names no runtime; a store documents the one that its futures need. If a future is
+/// dropped before it is ready, it is unknown whether the request was carried out. What it charged
+/// stays charged, which errs on the safe side.
 pub trait AsyncCounterStore: Send + Sync {
     /// Charges all counters, or none.
     ///
     /// # Errors
-    /// As for [`CounterStore::reserve`].
+    /// Fails as [`CounterStore::reserve`] does.
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome>;
 
-    /// Whether [`reserve`](Self::reserve) would grant the charges; nothing is charged.
+    /// Returns what [`reserve`](Self::reserve) would answer. Charges nothing.
     ///
     /// # Errors
-    /// As for [`CounterStore::peek`].
+    /// Fails as [`CounterStore::peek`] does.
     fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome>;
 
-    /// Changes what was charged, in the windows that were charged.
+    /// Changes charges in the windows in which they were made.
     ///
     /// # Errors
-    /// As for [`CounterStore::settle`].
+    /// Fails as [`CounterStore::settle`] does.
     fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()>;
 
     /// Forgets what `subject` has used of `counter`.
     ///
     /// # Errors
-    /// As for [`CounterStore::reset`].
+    /// Fails as [`CounterStore::reset`] does.
     fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()>;
 
-    /// A permit was dropped, and nobody has said that its call has ended: a store in the process gives free what was in flight.
-    /// Called from `drop`: one across a network does nothing (the default), its leases run out.
+    /// Handles a permit that was dropped before the end of its call was reported. It is called from
+    /// `drop`, so it must not wait. A store in the process frees the units in flight. A store
+    /// across a network does nothing (the default): the leases of the units end.
     fn abandon(&self, request: &SettleRequest<'_>) {
         let _ = request;
     }
 }
 
-/// A store cannot tell how a counter stands.
+/// A store cannot give an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -133,37 +150,40 @@ pub enum StoreError {
     /// It is full of live counters, none of which may be evicted.
     #[error("the counter store is full: {capacity} counters are live")]
     Full {
-        /// How many counters it holds at most.
+        /// The largest number of counters.
         capacity: usize,
     },
-    /// The clock has stepped back to a window whose counters were reclaimed: what was used then is not known any more.
+    /// The clock has stepped back to a window whose counters were reclaimed. What was used then is
+    /// no longer known.
     #[error("the clock stepped back before {horizon}, where expired counters have been reclaimed")]
     ClockSteppedBack {
-        /// The instant up to which counters are gone.
+        /// The instant up to which counters have been reclaimed.
         horizon: Timestamp,
     },
-    /// What it holds of the counter is nothing that could have been charged: the state of another kind of counter, say.
-    #[error("the counter store holds something else under the counter's name")]
+    /// It holds a state that no charges of the counter can produce, such as the state of another
+    /// kind of counter.
+    #[error("the state that the counter store holds is not one of this counter")]
     Corrupt,
-    /// The host's clock and the server's are further apart than the store was told to bear.
+    /// The host's clock and the server's are further apart than the store allows.
     #[error(
         "the host's clock is {skew_millis} ms away from the store's, more than the {bound_millis} ms that are allowed"
     )]
     ClockSkew {
         /// How far the host's clock is ahead; negative if it is behind.
         skew_millis: i64,
-        /// How far it may be away.
+        /// The largest skew that the store allows.
         bound_millis: u64,
     },
 }
 
 impl StoreError {
-    /// Makes an [`Unavailable`](Self::Unavailable) error. The cause is an error or a text, for the host's log.
+    /// Makes an [`Unavailable`](Self::Unavailable) error. The cause is an error or a text, for the
+    /// host's log.
     pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable { source: cause.into() }
     }
 
-    /// The error for an answer that cannot be believed, because charges lack a tally.
+    /// Makes the error for an answer without one tally for each charge, which cannot be trusted.
     #[cold]
     pub(crate) fn incomplete() -> Self {
         Self::unavailable("the store did not return one tally for each charge")

@@ -1,7 +1,7 @@
-//! A pointer to a store is a store.
+//! References, boxes and arcs of stores are stores.
 //!
-//! For these pointers alone, not for everything that implements `Deref`: a wrapper that counts
-//! requests, say, may deref to the store that it wraps and implement the trait itself.
+//! There is no implementation for everything that derefs to a store: a wrapper that counts
+//! requests, for example, can deref to its store and implement the trait itself.
 
 use std::sync::Arc;
 

@@ -140,7 +140,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// What it holds.
+    /// The amount that it holds.
     pub used: Total,
     /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the
     /// end of a fixed window, the present for a counter of another kind that holds nothing.

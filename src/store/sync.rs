@@ -1,5 +1,5 @@
-//! The locks and atomics of the stores: the real ones, or under `--cfg shuttle` those of a scheduler that tries how threads may
-//! meet.
+//! The locks and atomics of the memory store. Under `--cfg shuttle` they belong to a scheduler that
+//! tries many orders in which threads can run.
 
 #[cfg(not(all(test, shuttle)))]
 pub(super) use parking_lot::{Mutex, MutexGuard};
@@ -9,7 +9,7 @@ pub(super) use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(all(test, shuttle))]
 pub(super) use scheduled::{AtomicUsize, Mutex, MutexGuard, Ordering};
 
-/// Shuttle's, under the names and with the signatures of the real ones.
+/// Those of shuttle, with the names and signatures of the real ones.
 #[cfg(all(test, shuttle))]
 mod scheduled {
     pub(in crate::store) use shuttle::sync::MutexGuard;
@@ -18,7 +18,7 @@ mod scheduled {
     #[derive(Debug, Default)]
     pub(in crate::store) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
-    #[allow(dead_code, reason = "what a store needs of it may change")]
+    #[allow(dead_code, reason = "the same methods as the real lock, used or not")]
     impl<T> Mutex<T> {
         pub(in crate::store) fn new(value: T) -> Self {
             Self(shuttle::sync::Mutex::new(value))

@@ -1,16 +1,16 @@
-//! An aligned window.
+//! Fixed, aligned windows.
 
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::Tally;
-use super::written::millionths;
+use super::serde_formats::millionths;
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, Span};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
-/// The aligned window that was charged last, and what it has used.
+/// The latest window that was charged, and what was used in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::store) struct Fixed {
@@ -21,7 +21,7 @@ pub(in crate::store) struct Fixed {
 }
 
 impl Fixed {
-    /// Nothing, if the window has no length.
+    /// Returns `None` if the window has no length.
     #[cfg(feature = "redis")]
     pub(super) fn of_parts(start: i64, seconds: u32, used: Total) -> Option<Self> {
         Some(Self { start, seconds: NonZeroU32::new(seconds)?, used })
@@ -40,13 +40,14 @@ impl Fixed {
         Span { start: Timestamp::from_unix_micros(self.start), end: Timestamp::from_unix_micros(end) }
     }
 
-    /// The state that a charge for the window `asked` finds: a later one stays where the clock has stepped back.
+    /// Returns the state that a charge for the window `asked` meets: this one if its window is as
+    /// late or later, as it is after a clock has stepped back.
     #[inline]
     fn at(self, asked: Span) -> Self {
         if self.start >= asked.start.unix_micros() { self } else { Self::new(asked) }
     }
 
-    /// How it stands, with the window's end as the instant of a retry.
+    /// Returns its tally, with the end of the window as `retry_at`.
     #[inline]
     pub(in crate::store) fn tally(self, asked: Span) -> Tally {
         let found = self.at(asked);
@@ -54,7 +55,7 @@ impl Fixed {
         Tally { used: found.used, resets_at: window.end, retry_at: Some(window.end), charged_at: window.start }
     }
 
-    /// As [`tally`](Self::tally), for one charge: no window has room for some.
+    /// Returns its tally for one charge. `retry_at` is `None` if no window has room for the charge.
     #[inline]
     pub(in crate::store) fn tally_for(self, charge: &Charge, asked: Span) -> Tally {
         let mut tally = self.tally(asked);

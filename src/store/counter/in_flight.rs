@@ -1,22 +1,22 @@
-//! Calls that have not ended.
+//! Calls in flight.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::Tally;
-use super::written::{micros, millionths};
+use super::serde_formats::{micros, millionths};
 use crate::amount::{Amount, Total};
 use crate::time::Timestamp;
 
-/// What is held, until when at most.
+/// The units in flight, each with the end of its lease.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InFlight {
     /// The sum of all units.
     #[serde(with = "millionths")]
     held: Total,
-    /// In the order of `until`. Those that run out at one instant are one.
+    /// In the order of `until`. Units whose leases end at the same instant are merged.
     units: VecDeque<Unit>,
 }
 
@@ -30,7 +30,7 @@ struct Unit {
 }
 
 impl InFlight {
-    /// `units` are the end of the lease and the sum of each.
+    /// `units` has the end of the lease and the amount of each.
     #[cfg(feature = "redis")]
     pub(super) fn of_parts(held: Total, units: impl Iterator<Item = (i64, Total)>) -> Self {
         let unit = |(until, amount)| Unit { until: Timestamp::from_unix_micros(until), amount };
@@ -40,7 +40,7 @@ impl InFlight {
     pub(super) fn is_sound(&self) -> bool {
         let ordered = self.units.iter().zip(self.units.iter().skip(1)).all(|(a, b)| a.until < b.until);
         let sum = self.units.iter().fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros()));
-        // A sum that has reached its end stays there.
+        // A saturated sum stays at its highest value.
         ordered && (sum == self.held || self.held.micros() == u64::MAX)
     }
 
@@ -52,12 +52,12 @@ impl InFlight {
         self.units.back().map(|unit| unit.until)
     }
 
-    /// The units whose lease has not run out, and their sum.
+    /// Returns the units whose leases have not ended, and their sum.
     fn live(&self, now: Timestamp) -> (impl Iterator<Item = &Unit>, Total) {
         let gone = self.units.iter().take_while(|unit| unit.until <= now);
         let (count, sum) =
             gone.fold((0, 0u64), |(count, sum), unit| (count + 1, unit.amount.micros().saturating_add(sum)));
-        // A sum that has reached its end is counted anew.
+        // A saturated sum is added up anew.
         let used = match self.held.micros() {
             u64::MAX => {
                 self.units.iter().skip(count).fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros()))
@@ -72,7 +72,7 @@ impl InFlight {
         Tally { used, resets_at: self.last().map_or(now, |last| last.max(now)), retry_at: None, charged_at: now }
     }
 
-    /// When it holds no more than `room`, if nobody reports an end.
+    /// Returns when it holds no more than `room`, if the end of no call is reported.
     pub(super) fn falls_to(&self, room: u64, now: Timestamp) -> Option<Timestamp> {
         let (mut live, used) = self.live(now);
         let mut over = used.micros().saturating_sub(room);
@@ -114,14 +114,16 @@ impl InFlight {
                 }
                 (before, after)
             }
-            // A unit of nothing is not kept: it is one from now on. Any other that is not there has run out.
+            // A unit of zero is not kept, so it begins now. The lease of any other missing unit has
+            // ended.
             Err(index) if from == Amount::ZERO && to > Amount::ZERO && at > now => {
                 self.units.insert(index, Unit { until: at, amount: Total::ZERO.plus(to) });
                 (0, to.micros())
             }
             Err(_) => return,
         };
-        // By what the unit has changed, which may be less than was asked: the sum is that of the units, always.
+        // By the change of the unit, which may be less than requested: the sum is always that of
+        // the units.
         self.held = match self.held.micros() {
             u64::MAX => self.units.iter().fold(Total::ZERO, |sum, unit| sum.plus_micros(unit.amount.micros())),
             held => Total::from_micros(held.saturating_sub(before).saturating_add(after)),

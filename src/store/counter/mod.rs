@@ -1,10 +1,10 @@
-//! One counter: its state, and the arithmetic of every way to count. Pure: no lock, no clock.
+//! A counter: its state, and the arithmetic of every counting algorithm. Pure: no lock, no clock.
 
 mod fixed;
 mod in_flight;
+mod serde_formats;
 mod sliding;
 mod token_bucket;
-mod written;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,13 +18,15 @@ use token_bucket::TokenBucket;
 
 pub(super) use fixed::Fixed;
 
-/// What one counter holds for one subject: the state machine that every in-process store shares, without its lock.
+/// The state of one counter for one subject, without a lock: the state machine that every
+/// in-process store needs.
 ///
-/// A store keeps one for each counter and subject that was ever charged, looks at those of a call with
-/// [`tally`](Self::tally), and if all have room, [charges](Self::charge) them. It may forget one whose
-/// [`expires_at`](Self::expires_at) has passed; a token bucket that is settled to more after that begins [anew](Self::new).
+/// A store keeps one for each counter and subject that was charged. It reads those of a call by
+/// [`tally`](Self::tally), and [charges](Self::charge) them if all have room. It may forget a
+/// counter after its [`expires_at`](Self::expires_at); if a token bucket is settled to more after
+/// that, it begins [anew](Self::new).
 ///
-/// Every state is made of integers: times in microseconds, amounts in millionths.
+/// All states consist of integers: times in microseconds, amounts in millionths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "State")]
 pub struct Counter(State);
@@ -38,17 +40,17 @@ enum State {
     InFlight(InFlight),
 }
 
-/// A state from elsewhere may be anything.
+/// Checks a state that was read, which may have any values.
 impl TryFrom<State> for Counter {
     type Error = &'static str;
 
     fn try_from(state: State) -> Result<Self, Self::Error> {
-        if state.is_sound() { Ok(Self(state)) } else { Err("no charges lead to this state of a counter") }
+        if state.is_sound() { Ok(Self(state)) } else { Err("no charges can produce this state of a counter") }
     }
 }
 
 impl Counter {
-    /// A counter that nothing was charged to.
+    /// Makes a counter that nothing was charged to.
     pub fn new(meter: &Meter) -> Self {
         Self(match *meter {
             Meter::Fixed(window) => State::Fixed(Fixed::new(window)),
@@ -58,11 +60,13 @@ impl Counter {
         })
     }
 
-    /// How the counter stands at `now`, for a charge that has not been made. O(1), but O(slots) for a sliding window, which
-    /// has at most 65, and for calls in flight O(those whose lease has run out, and, if there is no room, those in flight).
+    /// Returns the tally at `now`, for a charge that has not been made.
+    ///
+    /// O(1) for fixed windows and token buckets; O(slots) for sliding windows, which have at most
+    /// 65; for calls in flight O(units whose leases have ended), and O(units) if there is no room.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`]: the counter counts in another way than the charge.
+    /// Fails with [`StoreError::Corrupt`] if the counter and the charge have different algorithms.
     pub fn tally(&self, charge: &Charge, now: Timestamp) -> Result<Tally, StoreError> {
         let mut tally = match (&self.0, charge.meter) {
             (State::Fixed(fixed), Meter::Fixed(asked)) => return Ok(fixed.tally_for(charge, asked)),
@@ -75,7 +79,7 @@ impl Counter {
             return Ok(tally);
         }
         tally.retry_at = charge.max.filter(|max| Total::ZERO.has_room(charge.amount, *max)).and_then(|max| {
-            // What it may hold at most before the charge.
+            // The most that it may hold before the charge.
             let room = max.micros() - charge.amount.micros();
             match (&self.0, charge.meter) {
                 (State::Sliding(sliding), _) => sliding.falls_to(room, now),
@@ -87,10 +91,10 @@ impl Counter {
         Ok(tally)
     }
 
-    /// Makes a charge, whether it has room or not, and says how the counter stands then.
+    /// Makes a charge, even if it has no room, and returns the tally after it.
     ///
     /// # Errors
-    /// As for [`tally`](Self::tally).
+    /// Fails as [`tally`](Self::tally) does.
     pub fn charge(&mut self, charge: &Charge, now: Timestamp) -> Result<Tally, StoreError> {
         match (&mut self.0, charge.meter) {
             (State::Fixed(fixed), Meter::Fixed(asked)) => Ok(fixed.charge(asked, charge.amount)),
@@ -103,11 +107,11 @@ impl Counter {
         }
     }
 
-    /// Makes the charge that was made at `at` ([`Tally::charged_at`]) one of `to`: zero gives it back. What has passed since
-    /// is not changed: a window that has ended gets nothing back.
+    /// Changes the amount of the charge that was made at `at` ([`Tally::charged_at`]) to `to`; zero
+    /// releases it. A window that has ended does not change.
     ///
     /// # Errors
-    /// As for [`tally`](Self::tally).
+    /// Fails as [`tally`](Self::tally) does.
     pub fn settle(&mut self, charge: &Charge, at: Timestamp, to: Amount, now: Timestamp) -> Result<(), StoreError> {
         let from = charge.amount;
         match (&mut self.0, charge.meter) {
@@ -120,12 +124,12 @@ impl Counter {
         Ok(())
     }
 
-    /// The state of a fixed window, which some stores keep in less space; or the counter itself.
+    /// Returns the state of a fixed window, which the memory store keeps in less space.
     pub(in crate::store) fn into_fixed(self) -> Result<Fixed, Self> {
         if let State::Fixed(fixed) = self.0 { Ok(fixed) } else { Err(self) }
     }
 
-    /// When it holds nothing any more, if nothing else is charged.
+    /// Returns when it holds nothing any more, if nothing else is charged.
     pub fn expires_at(&self) -> Timestamp {
         match &self.0 {
             State::Fixed(fixed) => fixed.window().end,
@@ -137,10 +141,10 @@ impl Counter {
 }
 
 impl Tally {
-    /// Of a counter that nothing was charged to.
+    /// Makes the tally of a counter that nothing was charged to.
     pub fn unused(meter: &Meter, now: Timestamp) -> Self {
         match *meter {
-            // A charge that finds no room here never will.
+            // A charge without room in an empty window never has room.
             Meter::Fixed(window) => Self { retry_at: None, ..Fixed::new(window).tally(window) },
             _ => Self { used: Total::ZERO, resets_at: now, retry_at: None, charged_at: now },
         }
@@ -153,31 +157,33 @@ impl From<Fixed> for Counter {
     }
 }
 
-/// States that a store across a network has kept in a form of its own. None for one that no charges lead to.
+/// States that a store across a network keeps in a form of its own. Each is `None` if charges
+/// cannot produce it.
 #[cfg(feature = "redis")]
 impl Counter {
     pub(super) fn of_fixed(start: i64, seconds: u32, used: Total) -> Option<Self> {
         Some(Self(State::Fixed(Fixed::of_parts(start, seconds, used)?)))
     }
 
-    /// `slots` are the last instant and the sum of each, the oldest first.
+    /// `slots` has the instant of the latest charge and the sum of each, the oldest first.
     pub(super) fn of_sliding(seconds: u32, slots: impl Iterator<Item = (i64, Total)>) -> Option<Self> {
         Self::try_from(State::Sliding(Sliding::of_parts(seconds, slots))).ok()
     }
 
-    /// `level` is what was missing at `at`, in millionths times `seconds` times a million.
+    /// `level` is the missing amount at `at`: `seconds` times a million of its parts are a
+    /// millionth.
     pub(super) fn of_bucket(seconds: u32, refill: Amount, level: u128, at: i64) -> Option<Self> {
         Self::try_from(State::TokenBucket(TokenBucket::of_parts(seconds, refill, level, at))).ok()
     }
 
-    /// `units` are the end of the lease and the sum of each, the first to end first.
+    /// `units` has the end of the lease and the amount of each, ordered by the end.
     pub(super) fn of_in_flight(held: Total, units: impl Iterator<Item = (i64, Total)>) -> Option<Self> {
         Self::try_from(State::InFlight(InFlight::of_parts(held, units))).ok()
     }
 }
 
 impl State {
-    /// Whether the state is one that charges can lead to.
+    /// Returns whether charges can produce the state.
     fn is_sound(&self) -> bool {
         match self {
             Self::Fixed(_) => true,
@@ -194,21 +200,23 @@ mod tests {
     use crate::charge::{CounterId, Span, Subject};
     use serde_json::{Value, json};
 
-    /// States as they are written, and whether charges can lead to them.
     #[test]
-    fn only_states_that_charges_lead_to_are_read() {
+    fn rejects_states_that_charges_cannot_produce() {
         let sliding = |seconds: u32, lasts: &[i64]| {
             let slots: Vec<Value> = lasts.iter().map(|last| json!({ "last": last, "used": 1 })).collect();
             json!({ "sliding": { "seconds": seconds, "slots": slots } })
         };
         let steps = |count: i64| (0..count).map(|step| step * 1_000_000).collect::<Vec<_>>();
-        let bucket = |seconds: u32, level: &str| json!({ "token_bucket": { "seconds": seconds, "level": level, "at": 5, "full_at": 7 } });
+        let bucket = |seconds: u32, level: &str| {
+            let state = json!({ "seconds": seconds, "level": level, "at": 5, "full_at": 7 });
+            json!({ "token_bucket": state })
+        };
         let in_flight = |held: u64, units: &[(i64, u64)]| {
             let units: Vec<Value> =
                 units.iter().map(|(until, amount)| json!({ "until": until, "amount": amount })).collect();
             json!({ "in_flight": { "held": held, "units": units } })
         };
-        let brim = (u128::from(u64::MAX) * 60_000_000).to_string();
+        let highest = (u128::from(u64::MAX) * 60_000_000).to_string();
         let above = (u128::from(u64::MAX) * 60_000_000 + 1).to_string();
         for (state, is_sound) in [
             (json!({ "fixed": { "start": -60_000_000, "seconds": 60, "used": 7 } }), true),
@@ -223,7 +231,7 @@ mod tests {
             (sliding(64, &[0, 1_000_000]), true),
             (sliding(64, &[1_000_000, 0]), false),
             (bucket(60, "0"), true),
-            (bucket(60, &brim), true),
+            (bucket(60, &highest), true),
             (bucket(60, &above), false),
             (bucket(0, "0"), false),
             (in_flight(0, &[]), true),
@@ -236,7 +244,7 @@ mod tests {
         ] {
             let read = serde_json::from_value::<Counter>(state.clone());
             assert_eq!(read.is_ok(), is_sound, "{state}");
-            // What is read is what was written.
+            // The state is written as it was read.
             assert!(read.is_ok_and(|read| serde_json::to_value(read).unwrap() == state) || !is_sound, "{state}");
         }
     }
@@ -247,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn each_meter_expires_in_its_way() {
+    fn each_kind_of_counter_expires() {
         let now = Timestamp::from_unix_seconds(100);
         let span = Span { start: Timestamp::from_unix_seconds(60), end: Timestamp::from_unix_seconds(120) };
         let refill = Amount::from_micros(2).unwrap();
@@ -269,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_counts_in_one_way() {
+    fn rejects_charges_of_another_algorithm() {
         let now = Timestamp::UNIX_EPOCH;
         let meters = [
             Meter::Fixed(Span { start: now, end: Timestamp::from_unix_seconds(1) }),

@@ -1,25 +1,25 @@
-//! A bucket of tokens.
+//! Token buckets.
 
 use serde::{Deserialize, Serialize};
 
 use super::super::Tally;
-use super::written::digits;
+use super::serde_formats::digits;
 use crate::amount::{Amount, Total};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
-/// A bucket by what is missing from it, which comes back at a steady rate.
+/// A token bucket: what is missing from it, which comes back at a constant rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TokenBucket {
     /// The time in which the meter's `refill` comes back. Never zero.
     seconds: u32,
-    /// What was missing at `at`, in millionths times `seconds` times a million: whatever the rate, every microsecond brings
-    /// back a whole number of these.
+    /// The missing amount at `at`, in parts: `seconds` times a million parts are a millionth. So
+    /// every microsecond brings back a whole number of parts, whatever the rate.
     #[serde(with = "digits")]
     level: u128,
-    /// The latest instant that was charged.
+    /// The instant of the latest charge.
     at: i64,
-    /// When it was last seen to be full again.
+    /// When it is full again, as of the latest charge.
     full_at: i64,
 }
 
@@ -34,7 +34,7 @@ impl TokenBucket {
     }
 
     pub(super) fn is_sound(&self) -> bool {
-        self.seconds > 0 && self.level <= self.brim()
+        self.seconds > 0 && self.level <= self.highest()
     }
 
     pub(super) fn expires_at(&self) -> Timestamp {
@@ -45,8 +45,8 @@ impl TokenBucket {
         u128::from(self.seconds) * u128::from(MICROS_PER_SECOND.unsigned_abs())
     }
 
-    /// The highest level that is told apart.
-    fn brim(&self) -> u128 {
+    /// The highest level; levels saturate there.
+    fn highest(&self) -> u128 {
         u128::from(u64::MAX) * self.parts_per_micro()
     }
 
@@ -63,12 +63,12 @@ impl TokenBucket {
         let present = self.present(now);
         let level = self.level_at(present, refill);
         let used = Total::from_micros(u64::try_from(level.div_ceil(self.parts_per_micro())).unwrap_or(u64::MAX));
-        // A bucket that is full is so now, whatever it has seen.
+        // A full bucket is full now, even if the clock has stepped back.
         let resets_at = if level == 0 { now } else { drained_at(level, present, refill) };
         Tally { used, resets_at, retry_at: None, charged_at: Timestamp::from_unix_micros(present) }
     }
 
-    /// When no more than `room` is missing; never, if that is past the end of time.
+    /// Returns when no more than `room` is missing, or `None` if that is never.
     pub(super) fn falls_to(&self, room: u64, now: Timestamp, refill: Amount) -> Option<Timestamp> {
         let present = self.present(now);
         let above = self.level_at(present, refill).checked_sub(u128::from(room) * self.parts_per_micro())?;
@@ -91,13 +91,13 @@ impl TokenBucket {
 
     fn put(&mut self, present: i64, level: u128, amount: Amount, refill: Amount) {
         let level = level.saturating_add(u128::from(amount.micros()) * self.parts_per_micro());
-        self.level = level.min(self.brim());
+        self.level = level.min(self.highest());
         self.at = present;
         self.full_at = drained_at(self.level, present, refill).unix_micros();
     }
 }
 
-/// When a level has come back; never, at a rate of nothing.
+/// Returns when a level has come back: [`Timestamp::MAX`] at a rate of zero.
 fn drained_at(level: u128, present: i64, refill: Amount) -> Timestamp {
     let micros = match refill.micros() {
         _ if level == 0 => Some(0),

@@ -1,6 +1,6 @@
-//! How the numbers of a counter's state are written down: exactly, in any format.
+//! The serialized forms of the numbers in a counter's state, exact in any format.
 
-/// A sum as a whole number of millionths.
+/// A sum, as a whole number of millionths.
 pub(super) mod millionths {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -15,7 +15,7 @@ pub(super) mod millionths {
     }
 }
 
-/// An instant as microseconds since the Unix epoch.
+/// An instant, as microseconds since the Unix epoch.
 pub(super) mod micros {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -30,7 +30,7 @@ pub(super) mod micros {
     }
 }
 
-/// A number that few formats hold, as the text of its digits.
+/// A `u128`, which few formats support, as a text of decimal digits.
 pub(super) mod digits {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
