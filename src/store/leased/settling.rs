@@ -1,4 +1,5 @@
-//! Settlements: what goes back to a slice, what is taken from it, and what the inner store has to record.
+//! Settlements: amounts that return to slices, are taken from slices, or are recorded at the inner
+//! store.
 
 use std::cmp::Ordering;
 
@@ -8,15 +9,15 @@ use super::super::{
     AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
 };
 use super::call::{Served, complete};
-use super::holding::{Holding, served_in, window_of_served};
+use super::lease::{Lease, mark_served, served_window};
 use super::{Epoch, LeasedStore, Returns};
 use crate::amount::Amount;
 use crate::charge::{Charge, Charges, Meter, Span};
 use crate::time::Timestamp;
 
 impl<S: AsyncCounterStore> LeasedStore<S> {
-    /// A settlement that slices alone do not carry out. The inner store's part comes first, so that one that fails changes nothing
-    /// here and can be made again.
+    /// Carries out a settlement that needs a request. The inner store's part comes first, so that
+    /// one that fails changes nothing here and can be repeated.
     pub(super) async fn settle_out(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let epoch = self.epoch();
         let mut taken = Taken { store: self, epoch, served: SmallVec::new() };
@@ -24,17 +25,19 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         let mut more = Charges::new();
         let mut given: SmallVec<[(&ChargeChange<'_>, Timestamp); 4]> = SmallVec::new();
         for settled in request.charges {
-            let Some(window) = window_of_served(settled.charge, settled.at) else {
+            let Some(window) = served_window(settled.charge, settled.at) else {
                 rest.push(*settled);
                 continue;
             };
-            match self.place(settled, window, request.now) {
-                // Forgotten here, never at the inner store.
-                Place::Unknown => rest.push(ChargeChange::new(settled.charge, window, settled.to)),
-                Place::Passed => {}
-                Place::Less => given.push((settled, window)),
-                Place::Taken(amount) => taken.served.push(Served { charge: settled.charge, at: settled.at, amount }),
-                Place::More(window, amount) => {
+            match self.destination(settled, window, request.now) {
+                // This node has forgotten it. The inner store has not.
+                Destination::Unknown => rest.push(ChargeChange::new(settled.charge, window, settled.to)),
+                Destination::Ended => {}
+                Destination::Less => given.push((settled, window)),
+                Destination::Taken(amount) => {
+                    taken.served.push(Served { charge: settled.charge, at: settled.at, amount })
+                }
+                Destination::More(window, amount) => {
                     let (counter, subject) = (settled.charge.counter, settled.charge.subject.clone());
                     more.push(Charge { counter, subject, amount, max: None, meter: Meter::Fixed(window) });
                 }
@@ -49,21 +52,22 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         taken.served.clear();
         for settled in request.charges.iter().filter(|settled| matches!(settled.charge.meter, Meter::Fixed(_))) {
             let (charge, to) = (settled.charge, settled.to);
-            self.table.with(charge.counter, &charge.subject, |holding| holding.changed(settled.at, charge.amount, to));
+            self.table.with(charge.counter, &charge.subject, |lease| lease.changed(settled.at, charge.amount, to));
         }
         let mut excess = Returns::new();
         for (settled, window) in given {
             let charge = settled.charge;
             let amount = difference(settled.to, charge.amount);
-            self.put_back(epoch, &Served { charge, at: served_in(window), amount });
-            excess.extend(self.table.take(charge, Holding::excess).unwrap_or_default());
+            self.put_back(epoch, &Served { charge, at: mark_served(window), amount });
+            excess.extend(self.table.take(charge, Lease::excess).unwrap_or_default());
         }
-        // What cannot be given back stays spent.
+        // What cannot be returned stays charged.
         let _ = self.return_all(&excess, request.now).await;
         Ok(())
     }
 
-    /// Records at the inner store what calls have cost beyond their estimates and beyond what is held.
+    /// Records at the inner store what calls cost beyond their estimates, as far as slices did not
+    /// cover it.
     async fn record(&self, epoch: Epoch, now: Timestamp, charges: &[Charge]) -> Result<(), StoreError> {
         let id = ReservationId::next();
         let outcome = self.inner.reserve(&ReserveRequest::new(id, now, charges)).await?;
@@ -71,37 +75,39 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
             return Err(StoreError::unavailable("the store refused a charge that has no maximum"));
         };
         for (charge, tally) in charges.iter().zip(&tallies) {
-            self.hold(epoch, charge, tally, now, |holding| {
-                // In a later window nothing had to be recorded: there it is a slice like any other.
+            self.hold(epoch, charge, tally, now, |lease| {
+                // If it went to a later window, nothing had to be recorded there, so it is a slice
+                // like any other.
                 let later = !matches!(charge.meter, Meter::Fixed(window) if window.start == tally.charged_at);
-                if holding.note(tally, u64::MAX) {
-                    holding.add(id, charge.amount, if later { charge.amount.micros() } else { 0 });
+                if lease.note(tally, u64::MAX) {
+                    lease.add(id, charge.amount, if later { charge.amount.micros() } else { 0 });
                 }
             });
         }
         Ok(())
     }
 
-    /// Where a charge that a slice has served is settled, and what more it needs, taken if it is there.
-    fn place(&self, settled: &ChargeChange<'_>, window: Timestamp, now: Timestamp) -> Place {
+    /// Returns where a charge that a slice served is settled. If it needs more, takes it from the
+    /// slice if that covers it.
+    fn destination(&self, settled: &ChargeChange<'_>, window: Timestamp, now: Timestamp) -> Destination {
         let (from, to) = (settled.charge.amount, settled.to);
-        let place = self.table.with(settled.charge.counter, &settled.charge.subject, |holding| {
+        let destination = self.table.with(settled.charge.counter, &settled.charge.subject, |lease| {
             let more = difference(from, to);
-            match holding.window_start().cmp(&window) {
-                Ordering::Less => Place::Unknown,
-                Ordering::Greater => Place::Passed,
-                Ordering::Equal if to <= from => Place::Less,
-                Ordering::Equal if holding.room() >= more.micros() => {
-                    holding.serve(more, now);
-                    Place::Taken(more)
+            match lease.window_start().cmp(&window) {
+                Ordering::Less => Destination::Unknown,
+                Ordering::Greater => Destination::Ended,
+                Ordering::Equal if to <= from => Destination::Less,
+                Ordering::Equal if lease.left() >= more.micros() => {
+                    lease.serve(more, now);
+                    Destination::Taken(more)
                 }
-                Ordering::Equal => Place::More(holding.window(), more),
+                Ordering::Equal => Destination::More(lease.window(), more),
             }
         });
-        place.unwrap_or(Place::Unknown)
+        destination.unwrap_or(Destination::Unknown)
     }
 
-    /// Carries out a settlement that only gives back to slices. Whether it was one.
+    /// Carries out a settlement that only returns amounts to slices. Returns whether it was one.
     pub(super) fn settle_here(&self, request: &SettleRequest<'_>) -> bool {
         let charges = || request.charges.iter().enumerate();
         if !request.charges.iter().all(|settled| settled.to <= settled.charge.amount) {
@@ -109,16 +115,16 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         }
         let mut locked = self.table.lock(request.charges.iter().map(|settled| settled.charge));
         let here = charges().all(|(index, settled)| {
-            let window = window_of_served(settled.charge, settled.at);
-            let holding = locked.find(index, settled.charge);
+            let window = served_window(settled.charge, settled.at);
+            let lease = locked.find(index, settled.charge);
             let amount = difference(settled.to, settled.charge.amount);
-            window.zip(holding).is_some_and(|(window, holding)| holding.keeps(window, amount))
+            window.zip(lease).is_some_and(|(window, lease)| lease.keeps(window, amount))
         });
         if here {
             for (index, settled) in charges() {
-                let window = window_of_served(settled.charge, settled.at);
-                if let Some((window, holding)) = window.zip(locked.found(index)) {
-                    holding.credit(window, difference(settled.to, settled.charge.amount));
+                let window = served_window(settled.charge, settled.at);
+                if let Some((window, lease)) = window.zip(locked.found(index)) {
+                    lease.credit(window, difference(settled.to, settled.charge.amount));
                 }
             }
         }
@@ -126,7 +132,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
     }
 }
 
-/// Puts amounts back into their slices, unless they are kept.
+/// Amounts that were taken from slices. They are put back when this is dropped.
 struct Taken<'s, S> {
     store: &'s LeasedStore<S>,
     epoch: Epoch,
@@ -141,21 +147,21 @@ impl<S> Drop for Taken<'_, S> {
     }
 }
 
-/// Where a charge that a slice has served is settled.
-enum Place {
-    /// Nothing is known of it here.
+/// The place where a charge that a slice served is settled.
+enum Destination {
+    /// The inner store: this node does not know the window.
     Unknown,
-    /// Its window is over.
-    Passed,
-    /// Something comes back to the slice.
+    /// Nowhere: its window has ended.
+    Ended,
+    /// The slice, which gets an amount back.
     Less,
-    /// It costs more, which the slice had.
+    /// The slice, which had the additional amount.
     Taken(Amount),
-    /// It costs more, in this window.
+    /// The inner store, which has to record an additional amount in this window.
     More(Span, Amount),
 }
 
-/// What `to` is above `from`.
+/// Returns how much larger `to` is than `from`, or zero.
 fn difference(from: Amount, to: Amount) -> Amount {
     Amount::from_micros(to.micros().saturating_sub(from.micros())).unwrap_or(Amount::ZERO)
 }

@@ -1,4 +1,4 @@
-//! What a node holds of all counters, in shards with a short lock each.
+//! The leases of all counters, in shards with a short lock each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,16 +7,17 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::holding::{Holding, Returned, Terms};
+use super::lease::{Lease, Returned, Terms};
 use crate::amount::Amount;
 use crate::charge::{Charge, CounterId, Meter, Span, Subject};
 use crate::time::Timestamp;
 
-/// As many as a word has bits.
+/// As many as a word has bits, so that one word is a set of shards.
 const SHARDS: usize = u64::BITS as usize;
-/// How many rows are looked at, at each call that is not served from slices, for expired and idle ones.
-const SWEEP: usize = 4;
-/// A holding is forgotten so long after its window has ended: threads read the clock at slightly different times.
+/// The number of rows that each call that slices do not serve checks for expiry and idleness.
+const ROWS_PER_SWEEP: usize = 4;
+/// A lease is forgotten this long after the end of its window: threads read the clock at slightly
+/// different times.
 const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Table {
@@ -28,7 +29,7 @@ pub(super) struct Table {
 #[derive(Default)]
 struct Shard {
     rows: HashTable<Row>,
-    /// Where the next sweep begins.
+    /// The position of the next sweep.
     hand: usize,
 }
 
@@ -36,7 +37,7 @@ struct Row {
     hash: u64,
     counter: CounterId,
     subject: Subject,
-    holding: Holding,
+    lease: Lease,
 }
 
 impl Row {
@@ -44,48 +45,48 @@ impl Row {
         self.counter == counter && self.subject == *subject
     }
 
-    /// A charge of nothing that names the counter and the subject.
+    /// Makes a charge of zero that names the counter and the subject.
     fn name(&self) -> Charge {
-        let window = Span { start: self.holding.window_start(), end: self.holding.window_start() };
+        let window = Span { start: self.lease.window_start(), end: self.lease.window_start() };
         let (counter, subject, meter) = (self.counter, self.subject.clone(), Meter::Fixed(window));
         Charge { counter, subject, amount: Amount::ZERO, max: None, meter }
     }
 }
 
-/// Where a charge is held.
+/// The position of the lease of a charge.
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     hash: u64,
-    /// Which of the guards has its shard.
+    /// The index of the guard of its shard.
     guard: usize,
-    /// The bucket of its row, once it was looked for.
+    /// The bucket of its row, after the lookup.
     bucket: Option<usize>,
 }
 
-/// The shards of several charges, locked.
+/// The locked shards of several charges.
 pub(super) struct Locked<'t> {
     guards: SmallVec<[MutexGuard<'t, Shard>; 4]>,
-    places: SmallVec<[Place; 4]>,
+    positions: SmallVec<[Position; 4]>,
 }
 
-/// The shard of one subject, locked.
+/// The locked shard of one subject.
 pub(super) struct LockedOne<'t> {
     hash: u64,
     shard: MutexGuard<'t, Shard>,
 }
 
 impl LockedOne<'_> {
-    /// Where the holding of a charge is.
+    /// Looks up the lease of a charge.
     #[inline]
     pub(super) fn find(&self, charge: &Charge) -> Option<usize> {
         let hash = row_hash(self.hash, charge.counter);
         self.shard.rows.find_bucket_index(hash, |row| row.is(charge.counter, &charge.subject))
     }
 
-    /// The holding that was found.
+    /// Returns the lease that was found in a bucket.
     #[inline]
-    pub(super) fn found(&mut self, place: usize) -> Option<&mut Holding> {
-        self.shard.rows.get_bucket_mut(place).map(|row| &mut row.holding)
+    pub(super) fn found(&mut self, bucket: usize) -> Option<&mut Lease> {
+        self.shard.rows.get_bucket_mut(bucket).map(|row| &mut row.lease)
     }
 }
 
@@ -99,19 +100,19 @@ impl Table {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Locks the shards of all charges, in ascending order, so that no two calls wait for each other.
+    /// Locks the shards of all charges, in ascending order, so that calls do not deadlock.
     #[inline]
     pub(super) fn lock<'c>(&self, charges: impl Iterator<Item = &'c Charge>) -> Locked<'_> {
-        let mut locked = Locked { guards: SmallVec::new(), places: SmallVec::new() };
+        let mut locked = Locked { guards: SmallVec::new(), positions: SmallVec::new() };
         let mut wanted = 0u64;
         for charge in charges {
             let hash = charge.subject.hash_code();
             let shard = shard_of(hash);
             wanted |= 1 << shard;
-            locked.places.push(Place { hash: row_hash(hash, charge.counter), guard: shard, bucket: None });
+            locked.positions.push(Position { hash: row_hash(hash, charge.counter), guard: shard, bucket: None });
         }
-        for place in &mut locked.places {
-            place.guard = (wanted & ((1 << place.guard) - 1)).count_ones() as usize;
+        for position in &mut locked.positions {
+            position.guard = (wanted & ((1 << position.guard) - 1)).count_ones() as usize;
         }
         while wanted != 0 {
             if let Some(shard) = self.shards.get(wanted.trailing_zeros() as usize) {
@@ -129,43 +130,43 @@ impl Table {
         Some(LockedOne { hash, shard: self.shards.get(shard_of(hash))?.lock() })
     }
 
-    /// Does something to a holding, if there is one, with its shard locked.
+    /// Changes a lease, if there is one, with its shard locked.
     pub(super) fn with<T>(
         &self,
         counter: CounterId,
         subject: &Subject,
-        change: impl FnOnce(&mut Holding) -> T,
+        change: impl FnOnce(&mut Lease) -> T,
     ) -> Option<T> {
         let hash = subject.hash_code();
         let mut shard = self.shards.get(shard_of(hash))?.lock();
         let row = shard.rows.find_mut(row_hash(hash, counter), |row| row.is(counter, subject));
-        row.map(|row| change(&mut row.holding))
+        row.map(|row| change(&mut row.lease))
     }
 
-    /// The same to one that begins if there is none, and the table is not full.
+    /// Changes a lease, with its shard locked. Adds one if there is none and the table is not full.
     pub(super) fn with_new<T>(
         &self,
         charge: &Charge,
         window: Span,
         now: Timestamp,
-        change: impl FnOnce(&mut Holding) -> T,
+        change: impl FnOnce(&mut Lease) -> T,
     ) -> Option<T> {
         let hash = charge.subject.hash_code();
         let mut shard = self.shards.get(shard_of(hash))?.lock();
         let hash = row_hash(hash, charge.counter);
         if let Some(row) = shard.rows.find_mut(hash, |row| row.is(charge.counter, &charge.subject)) {
-            return Some(change(&mut row.holding));
+            return Some(change(&mut row.lease));
         }
         if self.held.fetch_add(1, Ordering::Relaxed) >= self.capacity {
             self.held.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let (counter, subject, holding) = (charge.counter, charge.subject.clone(), Holding::new(window, now));
-        let row = Row { hash, counter, subject, holding };
-        Some(change(&mut shard.rows.insert_unique(hash, row, |row| row.hash).into_mut().holding))
+        let (counter, subject, lease) = (charge.counter, charge.subject.clone(), Lease::new(window, now));
+        let row = Row { hash, counter, subject, lease };
+        Some(change(&mut shard.rows.insert_unique(hash, row, |row| row.hash).into_mut().lease))
     }
 
-    /// Drops a holding with all that is in it.
+    /// Removes a lease, with what is left of it.
     pub(super) fn remove(&self, counter: CounterId, subject: &Subject) {
         let hash = subject.hash_code();
         let Some(mut shard) = self.shards.get(shard_of(hash)).map(Mutex::lock) else { return };
@@ -175,42 +176,43 @@ impl Table {
         }
     }
 
-    /// Takes up to `most` out of a holding, to be given back.
-    pub(super) fn take(&self, charge: &Charge, most: impl FnOnce(&Holding) -> u64) -> Option<SmallVec<[Returned; 2]>> {
-        self.with(charge.counter, &charge.subject, |holding| holding.take(most(holding), charge))
+    /// Takes up to `most` out of a lease, to return it.
+    pub(super) fn take(&self, charge: &Charge, most: impl FnOnce(&Lease) -> u64) -> Option<SmallVec<[Returned; 2]>> {
+        self.with(charge.counter, &charge.subject, |lease| lease.take(most(lease), charge))
     }
 
-    /// Looks at a few rows of the subject's shard: takes out what one of them has not used for long. Past half of the capacity it
-    /// forgets those whose window has ended, and in a full table such as are idle and hold nothing. (Below that a clock that steps
-    /// back finds what was held.)
+    /// Checks a few rows of the subject's shard, and takes what is left of one that has been idle.
+    ///
+    /// Above half of the capacity, removes leases whose windows have ended; in a full table, also
+    /// idle leases with nothing left. (Below that, leases stay for a clock that steps back.)
     pub(super) fn sweep(&self, subject: &Subject, now: Timestamp, terms: &Terms) -> SmallVec<[Returned; 2]> {
         let Some(mut shard) = self.shards.get(shard_of(subject.hash_code())).map(Mutex::lock) else {
             return SmallVec::new();
         };
         let (crowded, full) = (self.len() > self.capacity / 2, self.len() >= self.capacity);
         let all = shard.rows.num_buckets();
-        for _ in 0..SWEEP.min(all) {
+        for _ in 0..ROWS_PER_SWEEP.min(all) {
             shard.hand = if shard.hand + 1 < all { shard.hand + 1 } else { 0 };
             let hand = shard.hand;
             let Ok(mut entry) = shard.rows.get_bucket_entry(hand) else { continue };
             let row = entry.get_mut();
-            let (idle, expired) = (row.holding.is_idle(now, terms.idle), row.holding.expired(now, GRACE));
-            if (crowded && expired) || (full && idle && row.holding.room() == 0) {
+            let (idle, expired) = (row.lease.is_idle(now, terms.idle), row.lease.expired(now, GRACE));
+            if (crowded && expired) || (full && idle && row.lease.left() == 0) {
                 entry.remove();
                 self.held.fetch_sub(1, Ordering::Relaxed);
-            } else if idle && !expired && row.holding.room() > 0 {
+            } else if idle && !expired && row.lease.left() > 0 {
                 let name = row.name();
-                return row.holding.take(u64::MAX, &name);
+                return row.lease.take(u64::MAX, &name);
             }
         }
         SmallVec::new()
     }
 
-    /// The counters and subjects of one shard that hold something, as charges of nothing.
+    /// Returns charges of zero that name the leases in a shard with something left.
     pub(super) fn holders(&self, shard: usize) -> Vec<Charge> {
         let rows = self.shards.get(shard).map(Mutex::lock);
         rows.map_or_else(Vec::new, |shard| {
-            shard.rows.iter().filter(|row| row.holding.room() > 0).map(Row::name).collect()
+            shard.rows.iter().filter(|row| row.lease.left() > 0).map(Row::name).collect()
         })
     }
 
@@ -221,11 +223,12 @@ impl Table {
 
 #[inline]
 fn shard_of(hash: u64) -> usize {
-    // Neither the low bits, by which a table finds the bucket, nor the top seven, which it keeps as a tag.
+    // Not the low bits, which choose the bucket, nor the top seven, which are the tag in the table.
     (hash >> 40) as usize % SHARDS
 }
 
-/// A counter's name is the beginning of a digest: as good as hashed.
+/// Combines the hash of a subject with a counter's id, which is part of a digest and needs no
+/// hashing.
 #[inline]
 fn row_hash(subject: u64, counter: CounterId) -> u64 {
     let half = counter.as_bytes().first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
@@ -233,21 +236,21 @@ fn row_hash(subject: u64, counter: CounterId) -> u64 {
 }
 
 impl Locked<'_> {
-    /// Finds the holding of a charge, by its place in the order in which they were locked.
+    /// Looks up the lease of a charge. `index` is its index among the charges that were locked.
     #[inline]
-    pub(super) fn find(&mut self, index: usize, charge: &Charge) -> Option<&mut Holding> {
-        let place = self.places.get_mut(index)?;
-        let shard = self.guards.get_mut(place.guard)?;
-        place.bucket = shard.rows.find_bucket_index(place.hash, |row| row.is(charge.counter, &charge.subject));
-        shard.rows.get_bucket_mut(place.bucket?).map(|row| &mut row.holding)
+    pub(super) fn find(&mut self, index: usize, charge: &Charge) -> Option<&mut Lease> {
+        let position = self.positions.get_mut(index)?;
+        let shard = self.guards.get_mut(position.guard)?;
+        position.bucket = shard.rows.find_bucket_index(position.hash, |row| row.is(charge.counter, &charge.subject));
+        shard.rows.get_bucket_mut(position.bucket?).map(|row| &mut row.lease)
     }
 
-    /// The holding that was found.
+    /// Returns the lease that was found for the charge of this index.
     #[inline]
-    pub(super) fn found(&mut self, index: usize) -> Option<&mut Holding> {
-        let place = self.places.get(index)?;
-        let shard = self.guards.get_mut(place.guard)?;
-        shard.rows.get_bucket_mut(place.bucket?).map(|row| &mut row.holding)
+    pub(super) fn found(&mut self, index: usize) -> Option<&mut Lease> {
+        let position = self.positions.get(index)?;
+        let shard = self.guards.get_mut(position.guard)?;
+        shard.rows.get_bucket_mut(position.bucket?).map(|row| &mut row.lease)
     }
 }
 
@@ -268,7 +271,7 @@ mod tests {
         Charge { counter, subject: subject.clone(), amount: Amount::ONE, max: None, meter }
     }
 
-    /// Subjects of one shard.
+    /// Returns subjects of one shard.
     fn neighbours(count: usize) -> Vec<Subject> {
         let subject = |number: u32| Subject::of_bytes(format!("subject {number}").as_bytes());
         let shard = |subject: &Subject| shard_of(subject.hash_code());
@@ -276,20 +279,20 @@ mod tests {
         (0..).map(subject).filter(|subject| shard(subject) == first).take(count).collect()
     }
 
-    /// A holding for each subject, of the first minute and served at its start, with so much in it.
-    fn hold(table: &Table, subjects: &[Subject], room: u64) {
+    /// Adds a lease for each subject, in the first minute and last served at its start.
+    fn add(table: &Table, subjects: &[Subject], left: u64) {
         let Span { start, end } = Span { start: second(0), end: second(60) };
         for subject in subjects {
-            let made = table.with_new(&charge(CounterId::of(["c"]), subject), Span { start, end }, start, |holding| {
-                let used = Total::from_micros(room);
-                assert!(holding.note(&Tally { used, resets_at: end, retry_at: None, charged_at: start }, 0));
-                holding.add(ReservationId::new(1), Amount::from_micros(room).unwrap(), room);
+            let added = table.with_new(&charge(CounterId::of(["c"]), subject), Span { start, end }, start, |lease| {
+                let used = Total::from_micros(left);
+                assert!(lease.note(&Tally { used, resets_at: end, retry_at: None, charged_at: start }, 0));
+                lease.add(ReservationId::new(1), Amount::from_micros(left).unwrap(), left);
             });
-            assert!(made.is_some());
+            assert!(added.is_some());
         }
     }
 
-    /// Sweeps often enough that every row is looked at; whose slices went back.
+    /// Sweeps until every row has been checked. Returns the subjects whose slices were taken.
     fn sweep(table: &Table, subject: &Subject, now: i64) -> Vec<Subject> {
         let swept = (0..100).flat_map(|_| table.sweep(subject, second(now), &TERMS));
         let mut subjects: Vec<_> = swept.map(|returned| returned.charge.subject.clone()).collect();
@@ -298,54 +301,53 @@ mod tests {
     }
 
     #[test]
-    fn what_is_idle_goes_back_once_and_stays_known() {
+    fn returns_what_is_left_of_idle_leases_once() {
         let table = Table::new(100);
         let mut subjects = neighbours(20);
-        hold(&table, &subjects, 7);
-        assert!(sweep(&table, &subjects[0], 4).is_empty(), "it was served a moment ago");
+        add(&table, &subjects, 7);
+        assert!(sweep(&table, &subjects[0], 4).is_empty(), "they were served a moment ago");
         let swept = sweep(&table, &subjects[0], 5);
         subjects.sort();
         assert_eq!(swept, subjects);
         assert!(sweep(&table, &subjects[0], 6).is_empty() && table.len() == 20);
         let table = Table::new(100);
-        hold(&table, &neighbours(5), 7);
-        assert!(sweep(&table, &neighbours(1)[0], 62).is_empty(), "its window is over");
+        add(&table, &neighbours(5), 7);
+        assert!(sweep(&table, &neighbours(1)[0], 62).is_empty(), "their window has ended");
     }
 
     #[test]
-    fn what_has_expired_is_forgotten_past_half_of_the_capacity() {
+    fn removes_expired_leases_above_half_of_the_capacity() {
         for (rows, now, left) in [(2, 62, 2), (2, 1000, 2), (3, 61, 3), (3, 62, 0), (4, 62, 0), (5, 4, 5)] {
             let table = Table::new(5);
             let subjects = neighbours(rows);
-            hold(&table, &subjects, 0);
+            add(&table, &subjects, 0);
             sweep(&table, &subjects[0], now);
-            // Once half of them are gone, the rest may stay.
+            // Once half of them are removed, the rest may stay.
             let left = if left == 0 { 0..=2 } else { left..=left };
             assert!(left.contains(&table.len()), "{} of {rows} at {now}", table.len());
         }
-        // What is held does not keep it.
+        // An expired lease is removed even if something is left.
         let table = Table::new(3);
         let subjects = neighbours(2);
-        hold(&table, &subjects, 7);
+        add(&table, &subjects, 7);
         assert!(sweep(&table, &subjects[0], 62).is_empty() && table.len() < 2);
     }
 
     #[test]
-    fn a_full_table_forgets_what_is_idle_and_holds_nothing() {
-        for (capacity, room, now, is_forgotten) in
-            [(4, 0, 5, true), (4, 0, 4, false), (5, 0, 5, false), (4, 7, 4, false)]
+    fn a_full_table_removes_idle_leases_with_nothing_left() {
+        for (capacity, left, now, is_removed) in [(4, 0, 5, true), (4, 0, 4, false), (5, 0, 5, false), (4, 7, 4, false)]
         {
             let table = Table::new(capacity);
             let subjects = neighbours(4);
-            hold(&table, &subjects, room);
+            add(&table, &subjects, left);
             assert!(sweep(&table, &subjects[0], now).is_empty());
-            assert_eq!(table.len() < 4, is_forgotten, "{} of {capacity} with {room} at {now}", table.len());
+            assert_eq!(table.len() < 4, is_removed, "{} of {capacity} with {left} at {now}", table.len());
         }
         let table = Table::new(4);
         let subjects = neighbours(4);
-        hold(&table, &subjects, 7);
+        add(&table, &subjects, 7);
         let swept = (0..10).map(|_| table.sweep(&subjects[0], second(5), &TERMS)).find(|swept| !swept.is_empty());
-        assert_eq!(swept.map(|swept| swept.len()), Some(1), "what is held goes back first");
+        assert_eq!(swept.map(|swept| swept.len()), Some(1), "what is left is returned first");
         assert_eq!(table.len(), 4);
         assert!(
             table
@@ -360,9 +362,9 @@ mod tests {
         assert_eq!(table.len(), 4);
     }
 
-    /// Two rows that no hash tells apart.
+    /// Two rows with the same hash.
     #[test]
-    fn a_row_is_found_by_counter_and_subject() {
+    fn finds_rows_by_counter_and_subject() {
         let table = Table::new(100);
         let subjects = neighbours(2);
         let counter = |half: u64| -> CounterId {
@@ -375,7 +377,7 @@ mod tests {
         let other = charge(counters[1], &subjects[1]);
         let hash = |charge: &Charge| row_hash(charge.subject.hash_code(), charge.counter);
         assert_eq!(hash(&one), hash(&other));
-        assert_eq!(table.with_new(&one, span, second(0), |holding| holding.credit(second(0), Amount::ONE)), Some(()));
+        assert_eq!(table.with_new(&one, span, second(0), |lease| lease.credit(second(0), Amount::ONE)), Some(()));
         assert!(table.with(other.counter, &other.subject, |_| ()).is_none());
         assert!(table.with(one.counter, &other.subject, |_| ()).is_none());
         assert!(table.lock_one(&other.subject).is_some_and(|locked| locked.find(&other).is_none()));
