@@ -1,4 +1,4 @@
-//! What a call will cost: all that policy and store share.
+//! Charges: what a call costs in its counters. Plain data, which policies and stores share.
 
 use std::fmt;
 
@@ -12,16 +12,17 @@ use crate::time::Timestamp;
 
 pub use crate::call::subject::Subject;
 
-/// A counter of one policy, whoever is counted by it.
+/// The id of a counter in one policy, for all its subjects.
 ///
-/// It is the beginning of a SHA-256 over an injective encoding of the policy's namespace, the counter's name, its
-/// window, scope and algorithm: an edited policy goes on counting where the old one stood, another window begins a new
-/// counter, and nobody can choose names that meet.
+/// It is the beginning of a SHA-256 of an injective encoding of the policy's namespace and of the
+/// counter's name, window, scope and algorithm. An edited policy continues its counters, a
+/// different window starts a new one, and names cannot be chosen to collide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CounterId([u8; 16]);
 
 impl CounterId {
-    /// The counter that these parts name. No two different lists of parts give the same counter.
+    /// Returns the counter of these parts. Two different lists of parts never have the same
+    /// counter.
     pub(crate) fn of<'p>(parts: impl IntoIterator<Item = &'p str>) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
@@ -35,7 +36,7 @@ impl CounterId {
         Self(id)
     }
 
-    /// A counter of this name, which no policy has: for tests of stores.
+    /// A counter that no policy has: for tests of stores.
     #[cfg(feature = "conformance")]
     pub fn named(name: &str) -> Self {
         Self::of(["(conformance)", name])
@@ -47,7 +48,7 @@ impl CounterId {
     }
 }
 
-/// As 32 hexadecimal digits.
+/// Serialises as 32 hexadecimal digits.
 impl Serialize for CounterId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&Hex(&self.0))
@@ -67,65 +68,68 @@ impl fmt::Debug for CounterId {
     }
 }
 
-/// What one call costs in one counter: data, so that a store across a network can take it in one message.
+/// The charge of one call to one counter: plain data, so that a remote store can receive it in one
+/// message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Charge {
     /// The counter.
     pub counter: CounterId,
-    /// Whom it counts.
+    /// The subject that is counted.
     pub subject: Subject,
-    /// What is charged.
+    /// The amount to charge.
     pub amount: Amount,
-    /// The most that the counter may hold with the charge in it. `None` for one that only shadow limits charge: it
-    /// counts and never refuses. [`Amount::ZERO`] refuses every charge. (Of a token bucket it is the burst.)
+    /// The most that the counter may hold, including the charge: the burst of a token bucket.
+    /// [`Amount::ZERO`] refuses every charge. `None` for a counter that only shadow limits charge:
+    /// it counts and never refuses.
     pub max: Option<Amount>,
-    /// How it counts.
+    /// The counting algorithm, with its window.
     pub meter: Meter,
 }
 
 impl Charge {
-    /// Charges `subject` with `amount` in `counter`, if it then holds at most `max`.
+    /// Makes a charge of `amount` that is refused if the counter would then hold more than `max`.
     pub fn new(counter: CounterId, subject: Subject, amount: Amount, max: Option<Amount>, meter: Meter) -> Self {
         Self { counter, subject, amount, max, meter }
     }
 }
 
-/// How a counter counts, in integers: a store needs no calendar.
+/// The counting algorithm of a counter, in integers: a store needs no calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Meter {
-    /// At most `max` in the aligned window that the present lies in.
+    /// At most `max` in the aligned window that contains the present.
     Fixed(Span),
-    /// At most `max` in every interval of so many seconds.
+    /// At most `max` in every interval of this length.
     Sliding {
-        /// The interval's length in seconds. Never zero.
+        /// The length of the interval in seconds. Never zero.
         seconds: u32,
     },
-    /// `refill` comes back over so many seconds, continuously; what can be taken at once is the charge's `max`.
+    /// `refill` flows back over `seconds`, continuously. At most `max` of the charge can be taken
+    /// at once.
     TokenBucket {
-        /// What comes back in `seconds`.
+        /// The amount that flows back in `seconds`.
         refill: Amount,
-        /// The time in which `refill` comes back. Never zero.
+        /// The time in which `refill` flows back. Never zero.
         seconds: u32,
     },
-    /// Held until the call has ended.
+    /// A unit is held until the call ends.
     InFlight {
-        /// After so many seconds a unit comes back though nobody has reported the end.
+        /// The seconds after which a unit is freed if the end of the call is not reported.
         lease: u32,
     },
 }
 
-/// All charges of one call: up to four without an allocation.
+/// All charges of one call. Up to four are stored without an allocation.
 pub(crate) type Charges = SmallVec<[Charge; 4]>;
 
-/// A span of time: from `start` up to but not including `end`.
+/// A span of time from `start` to `end`, without `end` itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_structs, reason = "a start and an end are what a span is")]
+#[expect(clippy::exhaustive_structs, reason = "a span is a start and an end")]
 pub struct Span {
     /// The first instant.
     pub start: Timestamp,
-    /// The first instant after it.
+    /// The first instant after the span.
     pub end: Timestamp,
 }
 
@@ -141,7 +145,7 @@ mod tests {
         assert_ne!(CounterId::of(["", "a"]), CounterId::of(["a", ""]));
     }
     #[test]
-    fn counters_are_written_in_hexadecimal_digits() {
+    fn counters_serialise_as_hexadecimal_digits() {
         let counter = CounterId::of(["a"]);
         let text = serde_json::to_string(&counter).unwrap();
         let digits: String = counter.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,15 +1,15 @@
-//! Callers that are made ready once, for all their calls.
+//! Callers, which can be prepared once for all their calls.
 
 use serde_json::{Map, Value};
 
 use crate::call::subject::{OwnScope, Subject};
 use crate::call::{Arguments, Identity, IdentityValue, ToolCall};
 
-/// Who calls, for as many calls as a session has: the identities, and what else the host knows.
+/// A caller, for the many calls of a session: its identities, and what else the host knows.
 ///
-/// Its [calls](Self::call) are those of [`ToolCall::new`] with the same identities, and are decided the same. One that
-/// [`Gate::caller`](crate::Gate::caller) has made ready decides them faster: whom each counter counts is worked out once, and not
-/// at every call.
+/// A [call](Self::call) of it is decided like a [`ToolCall::new`] with the same identities. After
+/// [`Gate::caller`](crate::Gate::caller) has prepared the caller, its calls are decided faster: the
+/// subjects of the counters are computed once, and not at each call.
 ///
 /// ```
 /// use serde_json::json;
@@ -33,51 +33,53 @@ pub struct Caller {
     user: Option<Box<str>>,
     server: Option<Box<str>>,
     context: Option<Map<String, Value>>,
-    /// Whom counters count, of these identities.
+    /// The prepared subjects of these identities.
     known: Vec<(OwnScope, Subject)>,
 }
 
-/// For so many different scopes a caller is made ready: each takes 64 bytes, and a policy may have thousands.
+/// A caller is prepared for at most this many scopes: each takes 64 bytes, and a policy may have
+/// thousands.
 const MAX_PREPARED_SCOPES: usize = 16;
 
 impl Caller {
-    /// A caller of whom nothing is known yet.
+    /// Makes a caller without identities.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The credential under which the caller acts. Here, as for every identity, an empty name is none.
-    #[must_use = "a caller is what it is made into"]
+    /// Sets the credential that the caller uses. As for every identity, an empty text counts as
+    /// absent.
+    #[must_use = "returns the caller with the change"]
     pub fn grant<'a>(self, grant: impl Into<IdentityValue<'a>>) -> Self {
         Self { grant: owned(grant), known: Vec::new(), ..self }
     }
 
-    /// The agent session in which the calls are made.
-    #[must_use = "a caller is what it is made into"]
+    /// Sets the agent session that the calls belong to.
+    #[must_use = "returns the caller with the change"]
     pub fn session<'a>(self, session: impl Into<IdentityValue<'a>>) -> Self {
         Self { session: owned(session), known: Vec::new(), ..self }
     }
 
-    /// The agent that calls.
-    #[must_use = "a caller is what it is made into"]
+    /// Sets the agent that calls.
+    #[must_use = "returns the caller with the change"]
     pub fn agent<'a>(self, agent: impl Into<IdentityValue<'a>>) -> Self {
         Self { agent: owned(agent), known: Vec::new(), ..self }
     }
 
-    /// The person for whom the agent acts.
-    #[must_use = "a caller is what it is made into"]
+    /// Sets the person that the agent acts for.
+    #[must_use = "returns the caller with the change"]
     pub fn user<'a>(self, user: impl Into<IdentityValue<'a>>) -> Self {
         Self { user: owned(user), known: Vec::new(), ..self }
     }
 
-    /// The server that has the tools.
-    #[must_use = "a caller is what it is made into"]
+    /// Sets the server that provides the tools.
+    #[must_use = "returns the caller with the change"]
     pub fn server<'a>(self, server: impl Into<IdentityValue<'a>>) -> Self {
         Self { server: owned(server), known: Vec::new(), ..self }
     }
 
-    /// What else the host knows of all its calls: roles, address, tenant.
-    #[must_use = "a caller is what it is made into"]
+    /// Sets what else the host knows about all calls: roles, address, tenant.
+    #[must_use = "returns the caller with the change"]
     pub fn context(self, context: impl Into<Option<Map<String, Value>>>) -> Self {
         Self { context: context.into(), ..self }
     }
@@ -93,8 +95,8 @@ impl Caller {
         }
     }
 
-    /// A call of `tool`. Everything is borrowed: making one costs nothing. What differs from call to call can be set on it, at the
-    /// price of what was made ready, if it is an identity.
+    /// Makes a call of `tool`. Everything is borrowed, so making one costs nothing. Identities can
+    /// be set on a single call, which then loses what was prepared.
     #[inline]
     pub fn call<'a>(&'a self, tool: &'a str, arguments: impl Into<Arguments<'a>>) -> ToolCall<'a> {
         ToolCall::new(tool, arguments)
@@ -107,10 +109,10 @@ impl Caller {
             .known(&self.known)
     }
 
-    /// Made ready for counters of these scopes, and for no others.
+    /// Prepares the subjects of these scopes, and drops all others.
     pub(crate) fn ready_for(self, scopes: impl Iterator<Item = OwnScope>) -> Self {
         let mut known: Vec<(OwnScope, Subject)> = Vec::new();
-        // Any of its calls tells whom they count.
+        // All its calls have the same subjects.
         let call = self.call("", None::<&Value>);
         for scope in scopes {
             if known.len() < MAX_PREPARED_SCOPES
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn another_identity_makes_a_caller_and_a_call_unready() {
+    fn another_identity_drops_what_was_prepared() {
         let caller = || Caller::new().grant("g").user("u").ready_for([scope(Identity::Grant)].into_iter());
         let ready = caller();
         let is_ready = |call: &ToolCall<'_>| call.known_subject(scope(Identity::Grant)).is_some();
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_that_the_caller_lacks_a_part_of_is_left_to_the_call() {
+    fn a_scope_with_an_absent_part_is_not_prepared() {
         let caller = Caller::new().grant("g").session("").ready_for([scope(Identity::Session)].into_iter());
         let call = caller.call("t", None::<&Value>);
         assert!(call.known_subject(scope(Identity::Session)).is_none());
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn many_scopes_take_no_more_than_a_few() {
+    fn a_bounded_number_of_scopes_is_prepared() {
         let scopes = |length| OwnScope::of(std::iter::repeat_n(Some(Identity::Grant), length));
         let caller = Caller::new().grant("g").ready_for((1..=10).chain(1..=10).filter_map(scopes));
         assert_eq!(caller.known.len(), 10, "each once");

@@ -1,25 +1,25 @@
 //! The identities of a caller, and their values.
 
-/// An identity of a caller, as the host knows it.
+/// An identity of a caller, which the host knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "a scope of the language each")]
+#[expect(clippy::exhaustive_enums, reason = "each is a scope of the language")]
 pub enum Identity {
-    /// The credential under which the caller acts.
+    /// The credential that the caller uses.
     Grant,
     /// The agent session.
     Session,
     /// The agent.
     Agent,
-    /// The person.
+    /// The person that the agent acts for.
     User,
-    /// The server that has the tool.
+    /// The server that provides the tool.
     Server,
 }
 
 impl Identity {
     pub(crate) const ALL: [Self; 5] = [Self::Grant, Self::Session, Self::Agent, Self::User, Self::Server];
 
-    /// The word of the language.
+    /// The word for it in policies.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Grant => "grant",
@@ -33,9 +33,9 @@ impl Identity {
 
 /// The value of an identity: a borrowed text, or none.
 ///
-/// Made from `&str` or `&String`, from an `Option` of either, or from `&Option<String>`. An empty text
-/// counts as none. A `String` is passed by reference, `&name`: a [`ToolCall`](crate::ToolCall) borrows
-/// its identities, and a [`Caller`](crate::Caller) takes the same arguments.
+/// Made from `&str`, `&String`, an `Option` of either, or `&Option<String>`. An empty text counts
+/// as none. Pass a `String` by reference: a [`ToolCall`](crate::ToolCall) borrows its identities,
+/// and a [`Caller`](crate::Caller) takes the same arguments.
 ///
 /// ```
 /// use toolgate::Caller;

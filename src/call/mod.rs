@@ -1,4 +1,4 @@
-//! Tool calls: what is called, with what, by whom.
+//! Tool calls: the tool, its arguments and the caller.
 
 mod caller;
 pub(crate) mod identity;
@@ -12,10 +12,11 @@ use subject::{OwnScope, Subject};
 pub use caller::Caller;
 pub use identity::{Identity, IdentityValue};
 
-/// One call of a tool, as a decision sees it. Everything is borrowed: making one costs nothing.
+/// One call of a tool. Everything is borrowed, so making one costs nothing.
 ///
-/// The arguments come from the agent; all the rest must come from the host, which knows who is calling. An identity
-/// that is empty counts as absent.
+/// The arguments come from the agent. Everything else must come from the host, which knows the
+/// caller. Identities are passed as `&str`, `&String` or an `Option` of these, see
+/// [`IdentityValue`]; an empty one counts as absent.
 ///
 /// ```
 /// use serde_json::json;
@@ -35,15 +36,15 @@ pub struct ToolCall<'a> {
     user: Option<&'a str>,
     server: Option<&'a str>,
     context: Option<&'a Map<String, Value>>,
-    /// Whom counters count, of these identities, as far as it has been worked out before.
+    /// The subjects of these identities, as far as they were prepared.
     known: &'a [(OwnScope, Subject)],
 }
 
-/// The arguments of a call: a JSON object, or nothing, which is the empty object.
+/// The arguments of a call: a JSON object, or none, which counts as the empty object.
 ///
-/// Made from `&Value`, `&Map`, or an `Option` of either. `null` is nothing. A value of another type is kept as what it
-/// is, a call that cannot be judged: every decision on it is a denial, `malformed_call`. `Arguments::default()` is none, where a
-/// call stands for its caller alone, as for [`Gate::usage`](crate::Gate::usage).
+/// Made from `&Value`, `&Map`, or an `Option` of either. `null` counts as none, and so does
+/// `Arguments::default()`. A value of another type makes the call malformed: every decision on it is a
+/// denial with the code `malformed_call`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Arguments<'a>(Shape<'a>);
 
@@ -81,7 +82,7 @@ where
 }
 
 impl<'a> ToolCall<'a> {
-    /// A call of `tool`, by a caller of whom nothing is known yet.
+    /// Makes a call of `tool` without identities.
     pub fn new(tool: &'a str, arguments: impl Into<Arguments<'a>>) -> Self {
         Self {
             tool,
@@ -96,49 +97,51 @@ impl<'a> ToolCall<'a> {
         }
     }
 
-    /// The credential under which the caller acts.
-    #[must_use = "the call itself is not changed"]
+    /// Sets the credential that the caller uses.
+    #[must_use = "returns the call with the change"]
     pub fn grant(self, grant: impl Into<IdentityValue<'a>>) -> Self {
         Self { grant: grant.into().as_str(), known: &[], ..self }
     }
 
-    /// The agent session in which the call is made.
-    #[must_use = "the call itself is not changed"]
+    /// Sets the agent session that the call belongs to.
+    #[must_use = "returns the call with the change"]
     pub fn session(self, session: impl Into<IdentityValue<'a>>) -> Self {
         Self { session: session.into().as_str(), known: &[], ..self }
     }
 
-    /// The agent that calls.
-    #[must_use = "the call itself is not changed"]
+    /// Sets the agent that calls.
+    #[must_use = "returns the call with the change"]
     pub fn agent(self, agent: impl Into<IdentityValue<'a>>) -> Self {
         Self { agent: agent.into().as_str(), known: &[], ..self }
     }
 
-    /// The person for whom the agent acts.
-    #[must_use = "the call itself is not changed"]
+    /// Sets the person that the agent acts for.
+    #[must_use = "returns the call with the change"]
     pub fn user(self, user: impl Into<IdentityValue<'a>>) -> Self {
         Self { user: user.into().as_str(), known: &[], ..self }
     }
 
-    /// The server that has the tool.
-    #[must_use = "the call itself is not changed"]
+    /// Sets the server that provides the tool.
+    #[must_use = "returns the call with the change"]
     pub fn server(self, server: impl Into<IdentityValue<'a>>) -> Self {
         Self { server: server.into().as_str(), known: &[], ..self }
     }
 
-    /// What else the host knows of the call: roles, address, tenant. Conditions read it as `context`.
-    #[must_use = "the call itself is not changed"]
+    /// Sets what else the host knows about the call: roles, address, tenant. Conditions read it as
+    /// `context`.
+    #[must_use = "returns the call with the change"]
     pub fn context(self, context: impl Into<Option<&'a Map<String, Value>>>) -> Self {
         Self { context: context.into(), ..self }
     }
 
-    /// Spares the gate to work out again whom its counters count. They must be the subjects of the identities that the call has.
+    /// Sets the prepared subjects of the call's identities, so that the gate need not compute them
+    /// again.
     #[inline]
     pub(crate) fn known(self, known: &'a [(OwnScope, Subject)]) -> Self {
         Self { known, ..self }
     }
 
-    /// Whom a counter of that scope counts, if that was worked out before.
+    /// Returns the prepared subject of that scope.
     #[inline]
     pub(crate) fn known_subject(&self, scope: OwnScope) -> Option<&'a Subject> {
         self.known.iter().find(|(known, _)| *known == scope).map(|(_, subject)| subject)
@@ -182,7 +185,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn arguments_are_an_object_or_nothing() {
+    fn arguments_are_an_object_or_none() {
         let object = json!({ "a": 1 });
         assert!(ToolCall::new("t", &object).argument_members().is_some());
         assert!(ToolCall::new("t", object.as_object()).argument_members().is_some());

@@ -1,4 +1,4 @@
-//! Whom a counter counts.
+//! Subjects: who a counter counts.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -15,14 +15,15 @@ use crate::json::hex::{Hex, bytes_of_hex};
 use crate::json::inline::InlineBytes;
 use crate::json::number::Exact;
 
-/// Whom a counter counts: the values of its scope's parts, in an encoding that is injective. No two different lists of
-/// parts give the same bytes, whatever the parts contain.
+/// The subject of a counter: the values of its scope's parts, in an injective encoding. Two
+/// different lists of parts never have the same bytes, whatever the parts contain.
 ///
-/// The parts come from callers and may be any text; a store must treat them as opaque bytes. There are at most 128 of them: in
-/// place of more stands their SHA-256, so that nobody fills a store with long names.
+/// The parts come from callers and may be any text, so a store must treat a subject as opaque
+/// bytes. It has at most 128 of them: a longer encoding is replaced by its SHA-256, so that long
+/// names cannot fill a store.
 pub struct Subject {
     bytes: InlineBytes<46>,
-    /// Of one that is used again and again: its [hash](Self::hash_code).
+    /// The [hash](Self::hash_code) of a subject that is used repeatedly.
     hash: Option<NonZeroU64>,
 }
 
@@ -33,7 +34,7 @@ impl Clone for Subject {
         copy
     }
 
-    /// Written where it stays: one that is made and then moved is waited for.
+    /// Filled in place: building a value and then moving it stalls on store forwarding.
     #[inline]
     fn clone_from(&mut self, from: &Self) {
         self.bytes.clone_from(&from.bytes);
@@ -41,7 +42,7 @@ impl Clone for Subject {
     }
 }
 
-/// What a part of a subject is: its first byte.
+/// The kind of a part: its first byte.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Tag {
@@ -54,18 +55,18 @@ enum Tag {
     Agent = 6,
     User = 7,
     Server = 8,
-    /// The digest of an encoding that is too long.
+    /// The digest of an encoding that was too long.
     Digest = 9,
 }
 
-/// In place of a part's length: it is 255 or above, and follows in eight bytes.
+/// Marks a length of at least 255, which follows in eight bytes.
 const LONG: u8 = u8::MAX;
-/// How long an encoding may be.
+/// An encoding has at most this many bytes.
 const SUBJECT_BYTES: usize = 128;
 
 impl Subject {
-    /// A subject of these bytes, or of their digest where there are more than 128, whether parts encode to them or not: for
-    /// tests of stores.
+    /// Makes a subject of any bytes, or of their digest if there are more than 128: for tests of
+    /// stores.
     #[cfg(feature = "conformance")]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut subject = Self::of_bytes(bytes);
@@ -79,20 +80,20 @@ impl Subject {
         self.bytes.as_slice()
     }
 
-    /// A hash of the encoded parts, under a key that is drawn at random for each process. O(bytes), once for a subject that is
-    /// [remembered](Self::remember_hash).
+    /// A hash of the encoded parts, with a key that is random for each process. O(bytes), except
+    /// for a subject that [remembers](Self::remember_hash) it.
     #[inline]
     pub(crate) fn hash_code(&self) -> u64 {
         self.hash.map_or_else(|| hash_code(self.as_bytes()), NonZeroU64::get)
     }
 
-    /// Spares a subject that is used again and again its hash.
+    /// Computes the hash once, for a subject that is used repeatedly.
     fn remember_hash(mut self) -> Self {
         self.hash = NonZeroU64::new(self.hash_code());
         self
     }
 
-    /// A subject from the bytes that another one had.
+    /// Makes a subject from the bytes of another one.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Self { bytes: bytes.into(), hash: None }
     }
@@ -117,7 +118,7 @@ impl Subject {
         self.push(Tag::Text, text.as_bytes());
     }
 
-    /// Numbers by value: `1` and `1.0` are one part, `"1"` is another.
+    /// Adds a number by value: `1` and `1.0` are the same part, and `"1"` is another.
     pub(crate) fn push_number(&mut self, number: Exact) {
         let integer = match number {
             Exact::Integer(integer) => i128::from(integer),
@@ -129,7 +130,8 @@ impl Subject {
         self.push(Tag::Integer, &integer.to_le_bytes());
     }
 
-    /// Brings the encoding down to at most [`SUBJECT_BYTES`], after the last part.
+    /// Replaces an encoding of more than [`SUBJECT_BYTES`] by its digest. Called after the last
+    /// part.
     #[inline]
     pub(crate) fn bound(&mut self) {
         if let InlineBytes::Long(bytes) = &self.bytes
@@ -160,7 +162,7 @@ impl Default for Subject {
     }
 }
 
-/// As [`Subject::hash_code`], of the bytes of a subject.
+/// The [hash](Subject::hash_code) of the bytes of a subject.
 #[inline]
 pub(crate) fn hash_code(subject: &[u8]) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::default);
@@ -169,13 +171,14 @@ pub(crate) fn hash_code(subject: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// A scope that no argument has a part in: the caller's identities that it names, in order, as octal digits, the first one
-/// lowest. So the subject of a caller is the same at each of its calls.
+/// A scope without arguments: the caller's identities, in order, as octal digits from the lowest.
+/// Such a subject is the same in all calls of a caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OwnScope(NonZeroU32);
 
 impl OwnScope {
-    /// The scope of these parts, of which `None` is everyone; nothing for one of too many.
+    /// Returns the scope of these parts, of which `None` is `global`. Returns `None` for more than
+    /// ten parts, or none.
     pub(crate) fn of(parts: impl DoubleEndedIterator<Item = Option<Identity>>) -> Option<Self> {
         let digit = |part| match part {
             None => 1,
@@ -202,7 +205,7 @@ impl OwnScope {
         })
     }
 
-    /// Whom it counts, of a caller with these identities; nothing where a part is absent.
+    /// The subject of a caller with these identities; `None` if one is absent.
     pub(crate) fn subject<'i>(self, identity: impl Fn(Identity) -> Option<&'i str>) -> Option<Subject> {
         let mut subject = Subject::default();
         for part in self.parts() {
@@ -243,7 +246,7 @@ impl Hash for Subject {
     }
 }
 
-/// As hexadecimal digits.
+/// Serialises as hexadecimal digits.
 impl Serialize for Subject {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&Hex(self.as_bytes()))
@@ -281,7 +284,7 @@ mod tests {
     }
 
     fn part() -> impl Strategy<Value = Part> {
-        // Few letters, those of the encoding itself among them, so that parts nearly meet.
+        // Few letters, and those of the encoding itself, so that parts nearly collide.
         let text = "[\\x00-\\x0aab]{0,4}";
         prop_oneof![
             Just(Part::Global),
@@ -309,16 +312,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn different_lists_of_parts_give_different_subjects(
+        fn different_lists_of_parts_have_different_subjects(
             a in prop::collection::vec(part(), 0..4),
             b in prop::collection::vec(part(), 0..4),
         ) {
             prop_assert_eq!(encode(&a) == encode(&b), a == b);
         }
 
-        /// The same bytes, cut into parts in two ways.
+        /// Two ways to cut the same bytes into parts.
         #[test]
-        fn a_text_cut_in_two_ways_gives_two_subjects(text in "[a-c\\x00-\\x02]{1,8}", cuts in any::<(usize, usize)>()) {
+        fn a_text_cut_in_two_ways_has_two_subjects(text in "[a-c\\x00-\\x02]{1,8}", cuts in any::<(usize, usize)>()) {
             let cut = |at: usize| {
                 let (head, tail) = text.split_at(at % (text.len() + 1));
                 encode(&[Part::Text(head.into()), Part::Text(tail.into())])
@@ -366,9 +369,9 @@ mod tests {
         assert_ne!(bounded(&[&long, "y"]), bounded(&[shorter, "xy"]));
     }
 
-    /// What stores keep: a change of it would lose their counters.
+    /// Stores keep these bytes: a change would lose their counters.
     #[test]
-    fn parts_are_encoded_as_ever() {
+    fn the_encoding_of_parts_is_stable() {
         let number = |exact| {
             let mut subject = Subject::default();
             subject.push_number(exact);
@@ -397,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_are_written_in_hexadecimal_digits() {
+    fn subjects_serialise_as_hexadecimal_digits() {
         let subject = encode(&[Part::Global, Part::Text("a".into())]);
         assert_eq!(serde_json::to_string(&subject).unwrap(), "\"0000010161\"");
         assert_eq!(serde_json::from_str::<Subject>("\"0000010161\"").unwrap(), subject);
@@ -409,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_are_in_the_order_of_their_bytes() {
+    fn subjects_order_by_their_bytes() {
         let mut subjects = [Subject::of_bytes(b"b"), Subject::of_bytes(b"a"), Subject::of_bytes(&[b'a'; 60])];
         subjects.sort();
         assert_eq!(subjects.each_ref().map(|subject| subject.as_bytes().len()), [1, 60, 1]);
@@ -424,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_of_identities_tells_its_parts() {
+    fn a_scope_of_identities_has_its_parts() {
         let all = [None].into_iter().chain(Identity::ALL.map(Some));
         for first in all.clone() {
             for second in all.clone() {

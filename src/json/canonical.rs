@@ -1,7 +1,8 @@
-//! JSON in one spelling only, so that equal values have equal digests: RFC 8785, but for integers.
+//! Canonical JSON, so that equal values have equal digests: RFC 8785, except for integers.
 //!
-//! RFC 8785 writes every number as the double nearest to it, and then 2^53 and 2^53+1 are one text. Here an integer of 64 bits is
-//! written in full, and a double that equals one is written as that integer: one value, one text.
+//! RFC 8785 writes every number as the nearest double, so that 2^53 and 2^53+1 have one text. Here,
+//! a 64-bit integer is written in full, and a double that equals one is written as that integer:
+//! one value, one text.
 
 use serde_json::{Map, Number, Value};
 
@@ -20,7 +21,7 @@ pub(crate) fn write(to: &mut String, value: &Value) {
     }
 }
 
-/// Writes a list.
+/// Writes an array.
 pub(crate) fn write_array(to: &mut String, elements: &[Value]) {
     to.push('[');
     for (index, element) in elements.iter().enumerate() {
@@ -48,7 +49,7 @@ pub(crate) fn write_object(to: &mut String, members: &Map<String, Value>) {
     to.push('}');
 }
 
-/// Writes a text, with the shortest escapes that there are and no others.
+/// Writes a string with the fewest and shortest escapes.
 pub(crate) fn write_text(to: &mut String, text: &str) {
     to.push('"');
     for character in text.chars() {
@@ -70,7 +71,7 @@ pub(crate) fn write_text(to: &mut String, text: &str) {
 fn write_number(to: &mut String, number: &Number) {
     match Exact::of(number) {
         Some(exact) => write_exact(to, exact),
-        // A number that no double holds: its own text, which is that of no other number here.
+        // No double holds it: its own text, which no other number has here.
         None => to.push_str(&number.to_string()),
     }
 }
@@ -87,19 +88,19 @@ pub(crate) fn write_exact(to: &mut String, exact: Exact) {
     }
 }
 
-/// The integer of 64 bits, signed or not, that a double equals.
+/// Returns the 64-bit integer, signed or not, that a double equals.
 fn whole(float: f64) -> Option<i128> {
     let fits = float.fract() == 0.0 && (-(2f64.powi(63))..2f64.powi(64)).contains(&float);
     #[expect(clippy::cast_possible_truncation, reason = "whole and within 64 bits")]
     fits.then_some(float as i128)
 }
 
-/// A double as ECMAScript writes it: from the shortest digits that read back as the same one.
+/// Writes a double as ECMAScript does: with the shortest digits that read back as the same double.
 fn write_float(to: &mut String, float: f64) {
     let short = ShortText::of(float);
     let Some(decimal) = short.decimal() else { return to.push_str(short.as_str()) };
     let digits: String = decimal.digits().map(|digit| char::from(b'0' + digit)).collect();
-    // The decimal point stands after so many digits.
+    // The position of the decimal point among the digits.
     let count = i64::try_from(digits.len()).unwrap_or(i64::MAX);
     let point = count + decimal.scale;
     let zeros = |many: i64| "0".repeat(usize::try_from(many).unwrap_or(0));
@@ -156,14 +157,16 @@ mod tests {
             (json!(9_007_199_254_740_992u64), "9007199254740992"),
             (json!(9_007_199_254_740_993u64), "9007199254740993"),
             (json!(9_007_199_254_740_992f64), "9007199254740992"),
-            // ECMAScript rounds this one to ...847000: here it equals an integer, and is written as that.
+            // ECMAScript rounds this one to ...847000. Here it equals an integer, and is written as
+            // such.
             (json!(1_152_921_504_606_846_976f64), "1152921504606846976"),
             (json!(u64::MAX), "18446744073709551615"),
             (json!(i64::MIN), "-9223372036854775808"),
             (json!(-9_223_372_036_854_775_808f64), "-9223372036854775808"),
             (json!(18_446_744_073_709_551_616f64), "18446744073709552000"),
             (json!(333_333_333.333_333_3), "333333333.3333333"),
-            // 190123405678907.125 is as near to ...07.12 as to ...07.13: the even one. (`{:e}` writes the other one.)
+            // 190123405678907.125 is as near to ...07.12 as to ...07.13: the even one. (`{:e}`
+            // writes the other.)
             (json!(1_520_987_245_431_257.0 / 8.0), "190123405678907.12"),
             (json!(1_520_987_245_431_259.0 / 8.0), "190123405678907.38"),
             (json!(140_737_488_355_329.0 / 16.0), "8796093022208.062"),
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_escaped_as_little_as_can_be() {
+    fn strings_have_the_fewest_escapes() {
         let value = json!("\u{20ac}$\u{f}\u{a}A' \u{42}\u{22}\u{5c}\\\"/\u{7f}\u{8}\t\r\u{c}");
         assert_eq!(text(&value), "\"\u{20ac}$\\u000f\\nA' B\\\"\\\\\\\\\\\"/\u{7f}\\b\\t\\r\\f\"");
     }
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn keys_are_in_the_order_of_utf_16() {
         let value = json!({ "\u{fb33}": 1, "\u{1f600}": 2, "\u{20ac}": 3, "b": 4, "a": [true, null, {}], "": false });
-        // A smiley is a surrogate pair, and stands before U+FB33, though its code point is higher.
+        // A smiley is a surrogate pair, and sorts before U+FB33, though its code point is higher.
         let want = "{\"\":false,\"a\":[true,null,{}],\"b\":4,\"\u{20ac}\":3,\"\u{1f600}\":2,\"\u{fb33}\":1}";
         assert_eq!(text(&value), want);
     }

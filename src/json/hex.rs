@@ -1,14 +1,14 @@
-//! Bytes as hexadecimal digits.
+//! Hexadecimal digits.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Two small digits for each byte.
+/// Displays bytes as lower-case hexadecimal digits, two for each byte.
 pub(crate) struct Hex<'b>(pub(crate) &'b [u8]);
 
 impl fmt::Display for Hex<'_> {
-    /// A digest's worth at a time, as logs and texts are full of them.
+    /// Writes 32 bytes at a time, the size of a digest, because logs are full of digests.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' - 10 + half };
         self.0.chunks(32).try_for_each(|bytes| {
@@ -21,20 +21,20 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// The bytes of a row of digits, small or large.
+/// Decodes hexadecimal digits of either case.
 pub(crate) fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     let byte = |pair: &[u32]| pair.iter().fold(0, |byte, digit| byte << 4 | u8::try_from(*digit).unwrap_or(0));
     digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(byte).collect())
 }
 
-/// The bytes of such a row in a document.
+/// Deserialises bytes from a string of hexadecimal digits.
 pub(crate) fn bytes_of_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     let bytes = decode_hex(&String::deserialize(deserializer)?);
-    bytes.ok_or_else(|| de::Error::custom("not a row of bytes in hexadecimal digits"))
+    bytes.ok_or_else(|| de::Error::custom("not pairs of hexadecimal digits"))
 }
 
-/// The 32 bytes of a digest, as [`Hex`] writes them and in no other spelling.
+/// Parses the 32 bytes of a digest, only in the form that [`Hex`] writes.
 pub(crate) fn parse_digest(text: &str) -> Option<[u8; 32]> {
     let small = text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     decode_hex(text).filter(|_| small)?.try_into().ok()
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_read_back_and_nothing_else_does() {
+    fn only_hexadecimal_digits_decode() {
         let bytes = [0x00, 0x0f, 0xf0, 0xab];
         assert_eq!(Hex(&bytes).to_string(), "000ff0ab");
         let all: Vec<u8> = (0..=255).collect();

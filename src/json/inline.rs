@@ -1,9 +1,9 @@
-//! Short bytes without an allocation.
+//! Short byte buffers without an allocation.
 
-/// A buffer of bytes, of which up to `N` are stored in place. A longer one is on the heap.
+/// A buffer of bytes, of which up to `N` are stored in place; a longer one is on the heap.
 ///
-/// `N` of 30 and 46 leave no padding: the buffer takes 32 and 48 bytes. A [`SmallVec`](smallvec::SmallVec)
-/// of bytes is larger by the width of its length, and made a plan a third slower.
+/// With an `N` of 30 or 46 it takes 32 or 48 bytes, without padding. A `SmallVec` of bytes is
+/// larger by the width of its length, and made a plan a third slower.
 pub(crate) enum InlineBytes<const N: usize> {
     Short { length: u8, bytes: [u8; N] },
     Long(Vec<u8>),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_kept_in_order_on_both_sides_of_the_bound() {
+    fn short_and_long_buffers_keep_their_bytes() {
         for length in [0, 1, 3, 4, 5, 300] {
             let all: Vec<u8> = (0..=u8::MAX).cycle().take(length).collect();
             for cut in 0..=length {

@@ -1,4 +1,5 @@
-//! JSON, read strictly and written exactly: positions, number texts, canonical form, pointers, hex.
+//! JSON, read strictly and written exactly: positions, exact numbers, canonical form, pointers. And
+//! bytes: hexadecimal digits, short buffers.
 
 pub(crate) mod canonical;
 pub(crate) mod hex;

@@ -1,6 +1,7 @@
-//! Numbers of JSON by their exact mathematical value.
+//! JSON numbers by their exact mathematical value.
 //!
-//! No integer is ever converted to a float to be compared, and no decimal text is taken for the float nearest to it.
+//! No integer is converted to a float for a comparison, and no decimal text is rounded to the
+//! nearest float.
 
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
@@ -11,7 +12,7 @@ use serde_json::Number;
 
 use crate::json::inline::InlineBytes;
 
-/// The value of a JSON number: what a 64-bit integer (signed or not) or a double holds.
+/// The value of a JSON number that a 64-bit integer (signed or not) or a double holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Exact {
     Integer(i64),
@@ -22,10 +23,11 @@ pub(crate) enum Exact {
 }
 
 impl Exact {
-    /// The value of `number`, or nothing where it holds more than a double does.
+    /// Returns the value of `number`, or `None` if a double does not hold it.
     ///
-    /// That happens when some crate of the build enables `serde_json`'s `arbitrary_precision`: then a number is a text
-    /// that two readers may take for two values, and nothing can be decided on it.
+    /// That happens only if a crate of the build enables `arbitrary_precision` of `serde_json`. A
+    /// number is then a text, which two readers may take for two values, so nothing can be decided
+    /// on it.
     #[inline]
     pub(crate) fn of(number: &Number) -> Option<Self> {
         if let Some(integer) = number.as_i64() {
@@ -40,8 +42,9 @@ impl Exact {
         number.as_f64().filter(|float| float.is_finite()).map(Self::Float)
     }
 
-    /// The value of a number in JSON text, if a 64-bit integer or a double holds it: an integer as written, or a text
-    /// whose decimal value is that of the shortest text of the double nearest to it. Linear in the text.
+    /// Returns the value of a number in JSON text, if a 64-bit integer or a double holds it: an
+    /// integer as written, or a text whose decimal value equals the shortest form of the nearest
+    /// double. Linear in the text.
     pub(crate) fn of_text(text: &str) -> Option<Self> {
         if !text.contains(['.', 'e', 'E']) {
             if let Ok(integer) = text.parse::<i64>() {
@@ -55,7 +58,7 @@ impl Exact {
         (Decimal::of_text(text)? == ShortText::of(float).decimal()?).then_some(Self::Float(float))
     }
 
-    /// Whether the value is whole (`1.0` is).
+    /// Returns `true` if the value is whole (`1.0` is).
     pub(crate) fn is_whole(self) -> bool {
         match self {
             Self::Integer(_) | Self::Large(_) => true,
@@ -105,9 +108,9 @@ impl Ord for Exact {
     }
 }
 
-/// Compares an integer of 64 bits, signed or not, with a finite double.
+/// Compares a 64-bit integer, signed or not, with a finite double.
 fn compare_integer(integer: i128, float: f64) -> Ordering {
-    // Every such integer lies within ±2^64, where a double's whole part fits an `i128` exactly.
+    // Every such integer is within ±2^64, where the whole part of a double fits an `i128` exactly.
     if float >= 2f64.powi(65) {
         return Ordering::Less;
     }
@@ -124,12 +127,12 @@ fn compare_integer(integer: i128, float: f64) -> Ordering {
 
 static NUMBERS_ARE_TEXT: LazyLock<bool> = LazyLock::new(|| serde_json::from_str::<Number>("1e400").is_ok());
 
-/// A text that needs no allocation up to 30 bytes: any `f64`, `u64` or date of JSON is shorter.
+/// A text without an allocation up to 30 bytes. Any `f64`, `u64` or date in JSON is shorter.
 #[derive(Default)]
 pub(crate) struct ShortText(InlineBytes<30>);
 
 impl ShortText {
-    /// The text that `text` formats to.
+    /// Formats a text.
     pub(crate) fn format(text: fmt::Arguments<'_>) -> Self {
         let mut short = Self::default();
         // Writing to a buffer does not fail.
@@ -137,8 +140,9 @@ impl ShortText {
         short
     }
 
-    /// The shortest decimal text that reads back as the same double, as JSON has it; of two that are as near, the even one, as in
-    /// ECMAScript (`{float:e}` takes the larger one). At most 17 digits, a sign, a point, zeros and an exponent.
+    /// The shortest decimal text that reads back as the same double, as JSON writes it; of two that
+    /// are equally near, the even one, as in ECMAScript (`{float:e}` takes the larger one). It has
+    /// at most 17 digits, a sign, a point, zeros and an exponent.
     pub(crate) fn of(float: f64) -> Self {
         let mut short = Self::default();
         let _ = serde_json::to_writer(&mut short, &float);
@@ -172,19 +176,19 @@ impl io::Write for ShortText {
     }
 }
 
-/// A decimal text taken apart: ± digits × 10^scale, without zeros at either end of the digits.
+/// A parsed decimal text: ± digits × 10^scale, without zeros at either end of the digits.
 #[derive(Clone, Copy)]
 pub(crate) struct Decimal<'t> {
     pub(crate) negative: bool,
-    /// Two runs of digits, the second after the point.
+    /// The digits before the point, and those after it.
     whole: &'t str,
     fraction: &'t str,
-    /// The power of ten of the last digit. Nothing that fits in memory reaches the ends of `i64`.
+    /// The power of ten of the last digit. No text that fits in memory reaches the ends of `i64`.
     pub(crate) scale: i64,
 }
 
 impl<'t> Decimal<'t> {
-    /// Takes a JSON number apart; the text must be one.
+    /// Parses a JSON number. The text must be valid.
     pub(crate) fn of_text(text: &'t str) -> Option<Self> {
         let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
@@ -234,7 +238,8 @@ impl PartialEq for Decimal<'_> {
     }
 }
 
-/// Exponents past ±10^15 are cut there: no digits that fit in memory bring such a value back into a double's range.
+/// Exponents beyond ±10^15 are cut: no digits that fit in memory bring such a value back into the
+/// range of a double.
 fn parse_exponent(text: &str) -> Option<i64> {
     const FAR: i64 = 1_000_000_000_000_000;
     let (negative, digits) = match text.strip_prefix('-') {
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_value_are_equal() {
+    fn forms_of_one_value_are_equal() {
         for (a, b) in
             [("100", "1e2"), ("100", "100.0"), ("0", "-0"), ("-0.0", "0.0"), ("5e-1", "0.5"), ("1E+2", "10e1")]
         {
@@ -301,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_held_exactly_is_refused() {
+    fn inexact_numbers_are_refused() {
         for text in [
             "1e400",
             "-1e400",

@@ -1,4 +1,4 @@
-//! Values that are read from JSON objects alone.
+//! Structs that are read from JSON objects only.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,8 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// A struct that stands in an object. What `serde` derives takes a list for one too, whose elements are the members in their order:
-/// two readers of a text could then disagree on what it is.
+/// A struct that is read from an object only. What `serde` derives also accepts a list of the
+/// members in their order, so that two readers of one text could disagree.
 #[derive(Debug, Clone)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -32,7 +32,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// As what stands in it.
+/// Serialises as the struct itself.
 impl<T: Serialize> Serialize for Object<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(to)

@@ -1,8 +1,8 @@
-//! Strict JSON text, read into a tree that remembers where everything stood.
+//! A strict JSON parser, into a tree with positions.
 //!
-//! `serde_json` keeps the last of two equal keys, rounds numbers and forgets positions. A policy is judged by what it
-//! says and a call by what is forwarded, so both are read here: duplicate keys stay visible as two members, a number
-//! stays the text it was, and every value knows its byte offset.
+//! `serde_json` keeps the last of two equal keys, rounds numbers and forgets positions. A policy is
+//! judged by what it says, and a call by what is forwarded, so both are read here: duplicate keys
+//! stay visible as two members, a number keeps its text, and every value knows its byte offset.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::json::number::Exact;
 
-/// A value and where it begins.
+/// A value, and the offset where it begins.
 #[derive(Debug)]
 pub(crate) struct Node<'t> {
     pub(crate) at: usize,
@@ -22,9 +22,9 @@ pub(crate) struct Node<'t> {
 pub(crate) enum Json<'t> {
     Null,
     Bool(bool),
-    /// As written, by the grammar of JSON; no reader may be able to hold it.
+    /// As written, by the grammar of JSON; no number type may be able to hold it.
     Number(&'t str),
-    /// Borrowed if it stood there without an escape: it then needs none where it is written again.
+    /// Borrowed if it was written without escapes: then it needs none when written again.
     String(Cow<'t, str>),
     Array(Vec<Node<'t>>),
     Object(Vec<Member<'t>>),
@@ -33,13 +33,13 @@ pub(crate) enum Json<'t> {
 /// One member of an object.
 #[derive(Debug)]
 pub(crate) struct Member<'t> {
-    /// Where the key begins.
+    /// The offset where the key begins.
     pub(crate) at: usize,
     pub(crate) key: Cow<'t, str>,
     pub(crate) value: Node<'t>,
 }
 
-/// Why a text is not JSON.
+/// The reason why a text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     pub(crate) at: usize,
@@ -48,7 +48,7 @@ pub(crate) struct SyntaxError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SyntaxErrorKind {
-    #[error("the text ends too early")]
+    #[error("unexpected end of the text")]
     Ended,
     #[error("expected a value")]
     ExpectedValue,
@@ -60,30 +60,31 @@ pub(crate) enum SyntaxErrorKind {
     ExpectedMemberEnd,
     #[error("expected `,` or `]`")]
     ExpectedElementEnd,
-    #[error("a comma without another element after it")]
+    #[error("trailing comma")]
     TrailingComma,
-    #[error("comments are not part of JSON")]
+    #[error("JSON does not allow comments")]
     Comment,
     #[error("a control character in a string must be written as an escape, such as `\\n`")]
     ControlCharacter,
-    #[error("an escape that JSON does not have")]
+    #[error("invalid escape in a string")]
     Escape,
-    #[error("half of a surrogate pair")]
+    #[error("unpaired surrogate in a string")]
     LoneSurrogate,
-    #[error("not a number as JSON writes it")]
+    #[error("invalid number")]
     Number,
-    #[error("text after the end of the value")]
+    #[error("unexpected text after the value")]
     TrailingText,
     #[error("nested too deeply")]
     TooDeep,
 }
 
-/// A pull parser: [`Parser::node`] reads a whole value, [`Parser::enter_object`] and [`Parser::next_key`] go through an
-/// object member by member, so that a large one need not stand in memory as a tree.
+/// A pull parser. [`Parser::node`] reads a whole value; [`Parser::enter_object`] and
+/// [`Parser::next_key`] read an object member by member, so that a large one need not be in memory
+/// as a tree.
 pub(crate) struct Parser<'t> {
     text: &'t str,
     at: usize,
-    /// How many arrays and objects may still be opened inside each other.
+    /// The number of arrays and objects that may still be opened inside each other.
     depth_left: usize,
     next_member: NextMember,
 }
@@ -97,12 +98,12 @@ enum NextMember {
 type Parsed<T> = Result<T, SyntaxError>;
 
 impl<'t> Parser<'t> {
-    /// Reads `text`, in which at most `nesting` arrays and objects stand inside each other.
+    /// Makes a parser of `text` with at most `nesting` arrays and objects inside each other.
     pub(crate) fn new(text: &'t str, nesting: usize) -> Self {
         Self { text, at: 0, depth_left: nesting, next_member: NextMember::Later }
     }
 
-    /// The whole text as one value.
+    /// Parses the whole text as one value.
     pub(crate) fn document(text: &'t str, nesting: usize) -> Parsed<Node<'t>> {
         let mut parser = Self::new(text, nesting);
         let node = parser.node()?;
@@ -110,19 +111,21 @@ impl<'t> Parser<'t> {
         Ok(node)
     }
 
-    /// Whether the next value is an object, and where it begins.
+    /// Returns `true` if the next value is an object, and its offset.
     pub(crate) fn peek_object(&mut self) -> (bool, usize) {
         (self.peek() == Some(b'{'), self.at)
     }
 
-    /// Steps into an object. Its members are then read by [`Parser::next_key`], each followed by its value.
+    /// Enters an object. Then [`Parser::next_key`] returns its keys, each to be followed by its
+    /// value.
     pub(crate) fn enter_object(&mut self) -> Parsed<()> {
         self.open()?;
         self.next_member = NextMember::First;
         Ok(())
     }
 
-    /// The next key of the object and where it begins; after the last one steps out of it and gives `None`.
+    /// Returns the next key of the object and its offset; after the last one, leaves the object and
+    /// returns `None`.
     pub(crate) fn next_key(&mut self) -> Parsed<Option<(usize, Cow<'t, str>)>> {
         let next = std::mem::replace(&mut self.next_member, NextMember::Later);
         match self.peek() {
@@ -152,7 +155,7 @@ impl<'t> Parser<'t> {
         Ok(Some((at, key)))
     }
 
-    /// The next value, whole.
+    /// Parses the next value, whole.
     pub(crate) fn node(&mut self) -> Parsed<Node<'t>> {
         let first = self.peek();
         let at = self.at;
@@ -176,7 +179,7 @@ impl<'t> Parser<'t> {
         Ok(Node { at, json })
     }
 
-    /// Nothing but blanks may follow.
+    /// Checks that only blanks follow.
     pub(crate) fn finish(&mut self) -> Parsed<()> {
         match self.peek() {
             None => Ok(()),
@@ -222,7 +225,7 @@ impl<'t> Parser<'t> {
         self.at += 1;
     }
 
-    /// The next byte that is no blank.
+    /// Skips blanks, and returns the next byte.
     fn peek(&mut self) -> Option<u8> {
         let rest = self.rest();
         let blanks = rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).unwrap_or(rest.len());
@@ -247,7 +250,7 @@ impl<'t> Parser<'t> {
         SyntaxError { at: self.at, what }
     }
 
-    /// Steps over `word`, unless it is only the beginning of another.
+    /// Skips `word`, unless it is only the beginning of a longer one.
     fn literal(&mut self, word: &str) -> bool {
         let after = self.rest().strip_prefix(word.as_bytes());
         let found = after.is_some_and(|after| !matches!(after, [b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_', ..]));
@@ -264,7 +267,7 @@ impl<'t> Parser<'t> {
             self.at += 1;
         }
         let whole = self.digits();
-        // No zeros in front: `05` is 5 to one reader and octal to another.
+        // No leading zeros: some readers take `05` for an octal number.
         if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
             return Err(error(SyntaxErrorKind::Number));
         }
@@ -328,7 +331,7 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// The character of an escape, and how many bytes the escape takes.
+/// Returns the character of an escape, and the length of the escape in bytes.
 fn unescape(text: &[u8]) -> Result<(char, usize), SyntaxErrorKind> {
     let plain = |character| Ok((character, 2));
     match text {
@@ -389,8 +392,8 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// The tree as a `serde_json` value; nothing if a number in it is not held exactly by a 64-bit integer or a double.
-    /// Of duplicate keys the last one stays: look for them first.
+    /// Converts the tree to a `serde_json` value; `None` if a 64-bit integer or a double does not
+    /// hold a number in it exactly. The last of duplicate keys wins: look for them first.
     pub(crate) fn to_value(&self) -> Option<Value> {
         Some(match &self.json {
             Json::Null => Value::Null,
@@ -399,7 +402,7 @@ impl<'t> Node<'t> {
             Json::String(text) => Value::String(text.clone().into_owned()),
             Json::Array(elements) => Value::Array(elements.iter().map(Node::to_value).collect::<Option<_>>()?),
             Json::Object(members) => {
-                // One by one: collecting sorts them in a list of its own first.
+                // Inserted one by one: collecting would first sort them in a list.
                 let mut object = Map::new();
                 for member in members {
                     object.insert(member.key.clone().into_owned(), member.value.to_value()?);
@@ -410,7 +413,7 @@ impl<'t> Node<'t> {
     }
 }
 
-/// Calls `found` for each member whose key stood before in the same object.
+/// Calls `found` for each member with the key of an earlier member of the object.
 pub(crate) fn each_duplicate<'n, 't>(members: &'n [Member<'t>], mut found: impl FnMut(&'n Member<'t>)) {
     const MAX_COMPARED_MEMBERS: usize = 16;
     if members.len() <= MAX_COMPARED_MEMBERS {
@@ -439,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_agrees_with_serde() {
+    fn valid_json_agrees_with_serde_json() {
         for text in [
             "null",
             " true ",
@@ -458,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_says_where() {
+    fn invalid_json_is_reported_with_its_position() {
         use SyntaxErrorKind::*;
         for (text, at, what) in [
             ("", 0, Ended),
@@ -508,7 +511,7 @@ mod tests {
         }
         assert_eq!(error("[[[[[[[[]]]]]]]]"), None, "the bound itself is allowed");
         let far = Parser::document("[1e999]", 8).unwrap();
-        assert_eq!(far.to_value(), None, "a number that no reader holds is told from one that can be read");
+        assert_eq!(far.to_value(), None, "a number that is not held exactly has no value");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! JSON Pointers (RFC 6901): places in a document.
+//! JSON Pointers (RFC 6901).
 
 use std::fmt::Write;
 
-/// Adds a step into an object: `/` and the key with `~` written `~0` and `/` written `~1`.
+/// Adds a step into an object: `/` and the key, with `~0` for `~` and `~1` for `/`.
 pub(crate) fn push_key(pointer: &mut String, key: &str) {
     pointer.push('/');
     if !key.bytes().any(|byte| matches!(byte, b'~' | b'/')) {
@@ -45,7 +45,7 @@ mod tests {
             let mut pointer = String::new();
             push_key(&mut pointer, key);
             assert_eq!(pointer, want);
-            // The specification's own order of unescaping gives the key again.
+            // The order of unescaping in the specification restores the key.
             assert_eq!(pointer.strip_prefix('/').unwrap().replace("~1", "/").replace("~0", "~"), key);
         }
         let mut pointer = String::from("/a");

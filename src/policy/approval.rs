@@ -1,13 +1,13 @@
-//! What a policy says of approvals: how long they hold, who gives them, what they are bound to.
+//! The terms of approvals: how long they are valid, who gives them, what they are bound to.
 
 use std::time::Duration;
 
 use crate::call::path::Path;
 
-/// How long an approval holds where `approval` does not say.
+/// The default of `ttl`: 10 minutes.
 pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(600);
 
-/// `approval` of one rules object.
+/// The key `approval` of one rules object.
 #[derive(Default)]
 pub(crate) struct Approving {
     /// In seconds.
@@ -21,21 +21,22 @@ pub(crate) struct Approving {
 #[derive(Debug)]
 pub(crate) struct Binding {
     pub(crate) path: Path,
-    /// A smaller number will do as well.
+    /// A smaller number is approved, too.
     pub(crate) at_most: bool,
 }
 
-/// The terms of one call: those of every rules object that matches it and has `approval`, the strictest of each.
+/// The terms of one call: the strictest of each key, among the rules objects that match the call
+/// and have `approval`.
 ///
-/// An object that leaves a key of its `approval` out says its default: `ttl` is `10m` then, and without `bind` all
-/// arguments are bound, whatever the others name. Objects without `approval` say nothing of it.
+/// A key that is missing from `approval` has its default: `ttl` is `10m`, and without `bind` all
+/// arguments are bound, whatever the others name. Objects without `approval` do not count.
 pub(crate) struct Terms<'p> {
     /// The shortest.
     pub(crate) ttl: Duration,
-    /// Lists of each of which an approver must be; none lets anyone approve whom the host lets.
+    /// An approver must be on each of these lists. Without one, the host decides who may approve.
     pub(crate) approvers: Vec<&'p [Box<str>]>,
     /// The largest; at least 1.
     pub(crate) min_approvers: u32,
-    /// What is bound in place of all arguments: all that any object names.
+    /// The arguments that any object binds; `None` binds all arguments.
     pub(crate) bind: Option<Vec<&'p Binding>>,
 }

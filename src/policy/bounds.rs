@@ -1,10 +1,11 @@
-//! How large a document may be.
+//! Bounds of documents.
 
-/// How large a document may be. The defaults are far above what people write, and below what hurts.
+/// Bounds of a document. The defaults are far above what people write, and low enough to read
+/// safely.
 ///
-/// A document past a bound is refused with an issue that names the bound.
+/// A document that exceeds a bound is refused with an issue that names the bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "bounds do nothing until a policy is read within them"]
+#[must_use = "bounds have no effect until a policy is read within them"]
 pub struct Bounds {
     pub(crate) document_bytes: usize,
     pub(crate) entries: usize,
@@ -37,45 +38,49 @@ impl Bounds {
         Self::default()
     }
 
-    /// The document's size in bytes: 8 MiB. At most 4 GiB.
+    /// Bounds the size of the document in bytes. The default is 8 MiB, the most 4 GiB.
     pub fn document_bytes(self, bytes: usize) -> Self {
         Self { document_bytes: bytes.min(u32::MAX as usize), ..self }
     }
 
-    /// The entries of `tools`, and the patterns of `hide`: 100,000.
+    /// Bounds the entries of `tools`, and the patterns of `hide`. The default is 100,000.
     pub fn entries(self, entries: usize) -> Self {
         Self { entries, ..self }
     }
 
-    /// The values in one list that an operator compares with: 1,000.
+    /// Bounds the values in a list that an operator compares with. The default is 1,000.
     pub fn list_values(self, values: usize) -> Self {
         Self { list_values: values, ..self }
     }
 
-    /// A tool name or pattern: 256 bytes.
+    /// Bounds a tool name or pattern in bytes. The default is 256.
     pub fn pattern_bytes(self, bytes: usize) -> Self {
         Self { pattern_bytes: bytes, ..self }
     }
 
-    /// The source of a regular expression, or a text that is found without regard to case: 4 KiB, in bytes.
+    /// Bounds the source of a regular expression, or a text with `ignore_case`, in bytes. The
+    /// default is 4 KiB.
     pub fn regex_bytes(self, bytes: usize) -> Self {
         Self { regex_bytes: bytes, ..self }
     }
 
-    /// A regular expression, or a text that is found without regard to case, compiled: 1 MiB, in bytes. All of a policy together
-    /// are bounded by [`Bounds::regex_total_bytes`], which does not grow with this.
+    /// Bounds one compiled regular expression, or text with `ignore_case`, in bytes. The default is
+    /// 1 MiB. [`Bounds::regex_total_bytes`] bounds all of them together, and does not grow with
+    /// this.
     pub fn regex_compiled_bytes(self, bytes: usize) -> Self {
         Self { regex_compiled_bytes: bytes, ..self }
     }
 
-    /// All regular expressions of the policy, compiled, equal ones once, and all texts that are found without regard to case: 256
-    /// MiB, in bytes. How much one takes is told by a factor of eight: 2 KiB, 16 KiB, and so on up to
-    /// [`Bounds::regex_compiled_bytes`].
+    /// Bounds all compiled regular expressions and texts with `ignore_case` of the policy together,
+    /// in bytes. The default is 256 MiB.
+    ///
+    /// Equal expressions count once. Each counts as the smallest that it fits of 2 KiB, 16 KiB and
+    /// so on, by factors of eight, up to [`Bounds::regex_compiled_bytes`].
     pub fn regex_total_bytes(self, bytes: usize) -> Self {
         Self { regex_total_bytes: bytes, ..self }
     }
 
-    /// Arrays and objects inside each other: 64. At most 256.
+    /// Bounds the nesting of arrays and objects. The default is 64, the most 256.
     pub fn nesting(self, levels: usize) -> Self {
         Self { nesting: levels.min(256), ..self }
     }

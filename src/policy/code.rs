@@ -4,18 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a decision is what it is. Its text is stable.
+/// The reason for a decision. Its text is stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Code {
-    /// There is no policy for the caller.
+    /// The caller has no policy.
     NoPolicy,
-    /// `hide` names the tool.
+    /// `hide` matches the tool.
     Hidden,
-    /// No entry names the tool, and `default` is `deny`.
+    /// No entry matches the tool, and `default` is `deny`.
     DefaultDeny,
-    /// The `action` of an entry denies it.
+    /// The `action` of an entry denies the call.
     ActionDeny,
     /// A rule of `require` does not hold.
     Require,
@@ -25,26 +25,27 @@ pub enum Code {
     Limit,
     /// A person's approval is needed.
     Approval,
-    /// A limit's scope asks for a part that the call lacks: it could not be counted.
+    /// The call lacks a part of a limit's scope, and cannot be counted.
     ScopeMissing,
-    /// What the call says it costs is no amount.
+    /// The call states a cost that is not a valid amount.
     AmountInvalid,
-    /// The counter store cannot tell, or the store of approvals.
+    /// The counter store or the approval store failed.
     StoreUnavailable,
-    /// The call could not be read in one way only, or its arguments are no object.
+    /// The call is ambiguous, or its arguments are not an object.
     MalformedCall,
     /// The caller's grant has expired.
     GrantExpired,
     /// The caller's grant has been revoked.
     GrantRevoked,
-    /// The tool's definition is not the one that was pinned.
+    /// The tool's definition differs from the pinned one.
     ToolChanged,
-    /// The decision could not be recorded, and the host [requires](crate::GateBuilder::require_audit) that each one is.
+    /// The decision could not be recorded, and the host
+    /// [requires](crate::GateBuilder::require_audit) a record of each.
     AuditUnavailable,
 }
 
 impl Code {
-    /// The code as text.
+    /// The text of the code, such as `default_deny`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoPolicy => "no_policy",

@@ -1,4 +1,4 @@
-//! A document in the form in which it decides.
+//! The compiled form of a document.
 
 use super::Digest;
 use super::approval::Approving;
@@ -8,9 +8,9 @@ use super::pattern::Names;
 use crate::amount::Amount;
 use crate::json::pointer;
 
-/// A document in the form in which it decides.
+/// A compiled document.
 pub(crate) struct Compiled {
-    /// The document in one line.
+    /// The document in one line of JSON.
     pub(crate) text: Box<str>,
     pub(crate) digest: Digest,
     pub(crate) default: DefaultEffect,
@@ -19,7 +19,7 @@ pub(crate) struct Compiled {
     pub(crate) entries: Entries,
     pub(crate) all_tools: Rules,
     pub(crate) counters: Vec<Counter>,
-    /// Whether any rule or limit asks for the time.
+    /// A rule or limit reads the time.
     pub(crate) reads_time: bool,
 }
 
@@ -46,20 +46,20 @@ pub(crate) struct Rules {
     pub(crate) require: Box<[Rule]>,
     pub(crate) deny_if: Box<[Rule]>,
     pub(crate) require_approval_if: Box<[Rule]>,
-    /// Boxed, as it is rare.
+    /// Boxed, because it is rare.
     pub(crate) approval: Option<Box<Approving>>,
-    /// `rate_limit` is the last of them.
+    /// `rate_limit` comes last.
     pub(crate) limits: Box<[Limit]>,
 }
 
 impl Rules {
-    /// Whether they can stop a call, apart from their limits.
+    /// Returns `true` if they can stop a call, apart from their limits.
     pub(crate) fn can_stop(&self) -> bool {
         self.action != Action::Allow
             || !(self.require.is_empty() && self.deny_if.is_empty() && self.require_approval_if.is_empty())
     }
 
-    /// Whether they stop nothing, count nothing, and say nothing of approvals.
+    /// Returns `true` if they have no rule, no limit and no `approval`.
     pub(crate) fn is_empty(&self) -> bool {
         !self.can_stop() && self.approval.is_none() && self.limits.is_empty()
     }
@@ -70,10 +70,10 @@ pub(crate) struct Rule {
     pub(crate) message: Option<Box<str>>,
 }
 
-/// The rules of every entry. Most entries of a large policy say nothing, and share the empty rules.
+/// The rules of every entry. Most entries of a large policy are empty, and have none.
 #[derive(Default)]
 pub(crate) struct Entries {
-    /// For each entry, one above the index of its rules; zero for none.
+    /// For each entry, one above the index of its rules; zero if it has none.
     index: Vec<u32>,
     rules: Vec<Rules>,
 }
@@ -85,7 +85,7 @@ impl Entries {
         self.rules.get(index as usize)
     }
 
-    /// Those that have any, in document order.
+    /// The entries that have rules, in document order.
     pub(crate) fn with_rules(&self) -> impl Iterator<Item = (u32, &Rules)> {
         (0u32..).zip(&self.index).filter_map(|(entry, _)| Some((entry, self.get(entry)?)))
     }
@@ -122,17 +122,18 @@ pub(crate) struct Counter {
     pub(crate) utc_offset: i32,
     pub(crate) scope: Scope,
     pub(crate) algorithm: Algorithm,
-    /// The maximum of the limit that names it first.
+    /// The maximum of the first limit that names it.
     pub(crate) max: Amount,
-    /// Which of the name's token buckets it is, the slowest first: each runs full at the rate of its own maximum. By that and not by
-    /// where they stand an edited policy finds them again; and where one is gone, the next has at least as much missing.
+    /// The rank among the token buckets of this name, slowest refill first. The rank, not the
+    /// document order, identifies a bucket across edits of the policy. If one is removed, the next
+    /// one takes its rank, and has at least as much missing.
     pub(crate) bucket: usize,
 }
 
-/// A place of the policy that a decision can name.
+/// A reference to the rule or limit that a decision names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RuleRef {
-    /// None is `all_tools`.
+    /// `None` for `all_tools`.
     pub(crate) entry: Option<u32>,
     pub(crate) section: Section,
 }
@@ -176,7 +177,7 @@ impl Compiled {
         text
     }
 
-    /// The author's text for a call that the rule stops.
+    /// The author's message for calls that the rule stops.
     pub(crate) fn message(&self, rule: RuleRef) -> Option<&str> {
         let rules = self.rules(rule.entry)?;
         match rule.section {

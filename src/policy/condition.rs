@@ -1,4 +1,4 @@
-//! Predicates over a call, and their three values.
+//! Conditions, and their three truth values.
 
 use std::cmp::Ordering;
 
@@ -9,18 +9,18 @@ use super::text::{Affix, Directories, Hosts, Needle};
 use crate::call::path::{Datum, Facts, Found, Path, Visit};
 use crate::json::number::Exact;
 
-/// What a condition says of a call. What cannot be decided never helps the caller: it does not satisfy `require`, and
-/// it does match in `deny_if` and `require_approval_if`.
+/// The truth value of a condition. An undecidable one never helps the caller: it does not satisfy
+/// `require`, but it matches in `deny_if` and `require_approval_if`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "analysis", expect(clippy::exhaustive_enums, reason = "there is no fourth value"))]
+#[cfg_attr(feature = "analysis", expect(clippy::exhaustive_enums, reason = "these are all truth values"))]
 #[cfg_attr(not(feature = "analysis"), expect(unreachable_pub, reason = "explanations make it public"))]
 pub enum Truth {
-    /// It does not hold.
+    /// The condition does not hold.
     False,
-    /// The value is there, but of a type that the operator cannot compare: a server might take it for anything.
+    /// The value has a type that the operator cannot compare: a server might read it in any way.
     Undecidable,
-    /// It holds.
+    /// The condition holds.
     True,
 }
 
@@ -37,19 +37,19 @@ impl Truth {
         }
     }
 
-    /// The strongest of many by `or`: true if any is, else undecidable if any is.
+    /// The `or` of many: true if any is, else undecidable if any is.
     #[inline]
     pub(crate) fn any(truths: impl Iterator<Item = Self>) -> Self {
         Self::join(truths, Self::True)
     }
 
-    /// The weakest of many by `and`: false if any is, else undecidable if any is.
+    /// The `and` of many: false if any is, else undecidable if any is.
     #[inline]
     pub(crate) fn all(truths: impl Iterator<Item = Self>) -> Self {
         Self::join(truths, Self::False)
     }
 
-    /// Many as one, where one that is `enough` settles it: its opposite if there are none.
+    /// Joins many values, where one `enough` decides. Returns its opposite if there are none.
     #[inline]
     fn join(truths: impl Iterator<Item = Self>, enough: Self) -> Self {
         let mut sum = enough.not();
@@ -62,23 +62,24 @@ impl Truth {
         sum
     }
 
-    /// Joined with one more, where one that is `enough` settles it.
+    /// Joins two values, where one `enough` decides.
     #[inline]
     fn with(self, other: Self, enough: Self) -> Self {
         if self != enough && (other == enough || other == Self::Undecidable) { other } else { self }
     }
 }
 
-/// Where a condition stands: it decides what absence means, and whether `[*]` asks for every element or for some.
+/// The section that a condition belongs to. It decides whether an absent value matches, and whether
+/// `[*]` asks for all elements or for any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stance {
-    /// In `require`: what is absent does not hold, and every element must.
+    /// In `require`: an absent value does not hold, and all elements must hold.
     Require,
-    /// In `deny_if` and `require_approval_if`: some element is enough.
+    /// In `deny_if` and `require_approval_if`: any element is enough.
     Match,
 }
 
-/// A condition. `not` is gone: it is pushed down to the tests, which know whether they are turned around.
+/// A condition. It has no `not`, which is pushed down to the tests and inverts them.
 #[derive(Debug)]
 pub(crate) enum Condition {
     Test(Box<Test>),
@@ -96,7 +97,7 @@ impl Condition {
         }
     }
 
-    /// The condition turned around: `all` and `any` change places, and every test its sign.
+    /// Inverts the condition: `all` and `any` change places, and each test is negated.
     pub(crate) fn not(self) -> Self {
         let each = |conditions: Box<[Self]>| conditions.into_iter().map(Self::not).collect();
         match self {
@@ -115,13 +116,13 @@ impl Condition {
 pub(crate) struct Test {
     pub(crate) path: Path,
     pub(crate) check: Check,
-    /// The operator is a negative one (`neq`), or stands below an odd number of `not`; not both.
+    /// The operator is negative (`neq`), or below an odd number of `not`, but not both.
     pub(crate) negated: bool,
-    /// It counts as true where its path is absent.
+    /// The test is true if its path is absent.
     pub(crate) absent_matches: bool,
 }
 
-/// What is asked of a value.
+/// The operator of a comparison, and its operand.
 #[derive(Debug)]
 pub(crate) enum Check {
     Exists,
@@ -138,14 +139,14 @@ pub(crate) enum Check {
     HostIn(Hosts),
 }
 
-/// What `contains` looks for; a text is looked for in texts too.
+/// The operand of `contains`. Texts are also looked for inside texts.
 #[derive(Debug)]
 pub(crate) struct Sought {
     pub(crate) value: Value,
     pub(crate) needle: Option<Needle>,
 }
 
-/// What a value is compared with: it stands in the policy, or elsewhere in the call.
+/// The other side of a comparison: in the policy, or elsewhere in the call.
 #[derive(Debug)]
 pub(crate) enum Operand<T> {
     Fixed(T),
@@ -178,7 +179,7 @@ pub(crate) enum IgnoreCase {
     Yes,
 }
 
-/// A set of the types that `type` knows.
+/// A set of the types that `type` accepts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Types {
     pub(crate) string: bool,
@@ -190,7 +191,7 @@ pub(crate) struct Types {
 }
 
 impl Test {
-    /// The paths to what it compares.
+    /// The paths that it reads.
     #[cfg(feature = "replay")]
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.path).chain(self.check.other())
@@ -207,7 +208,7 @@ impl Test {
         if !self.path.has_each() {
             return self.truth_of(self.path.resolve(facts), &operand, stance);
         }
-        // Of many values, `require` wants every one and the others any.
+        // Of many values, `require` wants all and the others any.
         let enough = match stance {
             Stance::Require => Truth::False,
             Stance::Match => Truth::True,
@@ -238,23 +239,25 @@ impl Test {
     }
 }
 
-/// The other side of a comparison cannot be used: it is absent, or of a type that the operator does not take.
+/// The other side of a comparison cannot be used: it is absent, or of a type that the operator does
+/// not accept.
 struct Unusable;
 
-/// A value from elsewhere in the call, if the operator asks for one.
+/// A value from elsewhere in the call, if the operator reads one.
 #[derive(Default)]
 struct Other<'a> {
     datum: Option<Datum<'a>>,
-    /// Its texts, where they are looked for without regard to case: made once, however many values they are looked for in.
+    /// Its texts, prepared for a comparison without regard to case: once, for all values that they
+    /// are compared with.
     folded: Vec<Needle>,
 }
 
-/// How many values a list from the call may have to be compared with. Both sides may be the agent's, and one list for each
-/// element of another must not take the square of what it can send.
+/// A list from the call that is compared with has at most this many values. The agent may control
+/// both sides: one list for each element of another must not take quadratic time.
 const MAX_OTHERS: usize = 1_000;
 
 impl Check {
-    /// The path to what is compared with, if that stands elsewhere in the call.
+    /// The path to the other side, if that is elsewhere in the call.
     #[inline]
     pub(crate) fn other(&self) -> Option<&Path> {
         match self {
@@ -267,7 +270,7 @@ impl Check {
         }
     }
 
-    /// What is found there, if the operator can take it.
+    /// Returns the value found there, if the operator accepts it.
     fn usable<'a>(&self, found: Found<'a>) -> Result<Other<'a>, Unusable> {
         let Found::Value(other) = found else { return Err(Unusable) };
         let usable = match (self, other) {
@@ -292,7 +295,7 @@ impl Check {
         Needle::of_call(&texts).map(|folded| Other { datum: Some(other), folded }).ok_or(Unusable)
     }
 
-    /// Whether the check holds for a value that is there, before the sign.
+    /// Returns the truth of the check for a present value, before negation.
     fn truth(&self, datum: Datum<'_>, side: &Other<'_>) -> Truth {
         let other = side.datum;
         match self {
@@ -365,7 +368,7 @@ impl Types {
             Datum::Null => false,
             Datum::False | Datum::True => self.boolean,
             Datum::Number(number) => self.number || (self.integer && number.is_whole()),
-            // Whether it is whole depends on who reads it.
+            // Readers may disagree on whether it is whole.
             Datum::UnclearNumber if self.integer && !self.number => return Truth::Undecidable,
             Datum::UnclearNumber => self.number,
             Datum::Text(_) => self.string,
@@ -375,7 +378,7 @@ impl Types {
     }
 }
 
-/// Characters of a string, elements of an array or object.
+/// The number of characters of a string, or of elements of an array or object.
 fn length(datum: Datum<'_>) -> Option<u64> {
     let length = match datum {
         Datum::Text(text) => text.chars().count(),
@@ -404,14 +407,14 @@ fn contains(datum: Datum<'_>, value: Datum<'_>, needle: Option<&Needle>) -> Trut
     }
 }
 
-/// How deep two values are compared. Deeper ones are deeper than any policy and than what is read from text.
+/// Values are compared up to this depth. No policy and no text that is read is nested deeper.
 const DEEP: usize = 128;
 
-/// Whether two values are equal; undecidable where two values that stand in the same place are of different types.
+/// Compares two values. Undecidable if two values in the same place are of different types.
 #[inline]
 pub(crate) fn equal(a: Datum<'_>, b: Datum<'_>) -> Truth {
     match (a, b) {
-        // The common case needs no depth.
+        // The most common case needs no depth.
         (Datum::Text(a), Datum::Text(b)) => Truth::of(a == b),
         _ => equal_within(a, b, DEEP),
     }
@@ -419,13 +422,13 @@ pub(crate) fn equal(a: Datum<'_>, b: Datum<'_>) -> Truth {
 
 fn equal_within(a: Datum<'_>, b: Datum<'_>, depth: usize) -> Truth {
     let Some(depth) = depth.checked_sub(1) else { return Truth::Undecidable };
-    // Arrays and objects: undecidable if anything that both have is, else equal or not.
+    // Arrays and objects: undecidable if anything that both have is; else equal or not.
     let both = |equal: bool, common: Truth| match (common, equal) {
         (Truth::Undecidable, _) => Truth::Undecidable,
         (Truth::True, true) => Truth::True,
         _ => Truth::False,
     };
-    // Unlike `Truth::all`, an undecidable member outweighs a different one.
+    // Unlike in `Truth::all`, an undecidable member outweighs a different one.
     let common = |truths: &mut dyn Iterator<Item = Truth>| {
         truths.fold(Truth::True, |sum, truth| match (sum, truth) {
             (Truth::Undecidable, _) | (_, Truth::Undecidable) => Truth::Undecidable,
@@ -484,9 +487,10 @@ mod tests {
         }
     }
 
-    /// One that no double holds is there only where `serde_json` keeps numbers as texts, which any crate of a build can ask for.
+    /// Such a number exists only if `serde_json` keeps numbers as texts, which any crate of a build
+    /// can enable.
     #[test]
-    fn a_number_that_may_be_whole_is_not_taken_for_another() {
+    fn a_number_that_may_be_whole_is_undecidable() {
         let is = |types: Types, text: &str| {
             let value: Value = serde_json::from_str(text).unwrap();
             Check::Type(types).truth((&value).into(), &Other::default())
@@ -502,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deeper_than_anything_read_is_undecidable() {
+    fn values_past_the_depth_are_undecidable() {
         let deep = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!([inner]));
         assert_eq!(equal((&deep(100)).into(), (&deep(100)).into()), Truth::True);
         assert_eq!(equal((&deep(200)).into(), (&deep(200)).into()), Truth::Undecidable);

@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 
 use crate::json::hex::Hex;
 
-/// What identifies a policy: a SHA-256 over its document without blanks, in the order in which it is written.
+/// The digest that identifies a policy: a SHA-256 of its document without blanks, in the order in
+/// which it is written.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -21,7 +22,7 @@ impl Digest {
     }
 }
 
-/// 64 hexadecimal digits.
+/// 64 lower-case hexadecimal digits.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Hex(&self.0).fmt(f)

@@ -1,11 +1,11 @@
-//! The document, one to one: which keys and words there are. Nothing but shape; the reader checks against it, and the
-//! JSON Schema is made of it.
+//! The keys, words and operators of a document, in tables. The reader checks against them, and the
+//! JSON Schema is made of them.
 
-/// The keys of one kind of object.
+/// The shape of one kind of object: its keys.
 pub(crate) struct Shape {
-    /// With its article, for messages.
+    /// The name of the kind, with its article, for messages.
     pub(crate) name: &'static str,
-    /// A small one, for those who have written something else.
+    /// A small example, for help texts.
     pub(crate) example: &'static str,
     pub(crate) keys: &'static [Key],
 }
@@ -13,7 +13,7 @@ pub(crate) struct Shape {
 pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) need: Need,
-    /// What it means, for editors.
+    /// The meaning of the key, which editors show.
     pub(crate) description: &'static str,
 }
 
@@ -33,42 +33,44 @@ pub(crate) static DOCUMENT: Shape = Shape {
     name: "a policy",
     example: r#"{ "version": "1", "default": "deny", "tools": {} }"#,
     keys: &[
-        key("$schema", Optional, "The JSON Schema that editors check the document against; it decides nothing."),
-        key("version", Required, "The version of the language, always \"1\"."),
-        key("description", Optional, "What the policy is for."),
+        key("$schema", Optional, "The JSON Schema for editors. It has no effect on decisions."),
+        key("version", Required, "The version of the language: always \"1\"."),
+        key("description", Optional, "The purpose of the policy."),
         key("default", Required, "The outcome for a tool that no entry of `tools` matches."),
         key(
             "hide",
             Optional,
-            "Tools that are removed from `tools/list` and denied when called: names, in which `*` stands for any run of characters.",
+            "Tools that are removed from `tools/list` and denied when called: names, in which `*` matches any \
+             characters.",
         ),
         key(
             "all_tools",
             Optional,
-            "Rules for every call that is not already denied by `hide` or `default`. They never allow a tool.",
+            "Rules for every call that `hide` or `default` does not already deny. They never allow a tool.",
         ),
         key(
             "tools",
             Optional,
-            "The entries: a tool name, in which `*` stands for any run of characters, and its rules. Every entry that matches a call applies.",
+            "The entries: the name of a tool, in which `*` matches any characters, and its rules. Every entry that \
+             matches a call applies.",
         ),
     ],
 };
 
-/// Its keys are the names of tools.
+/// `tools`: its keys are the names of tools.
 pub(crate) static TOOLS: Shape = Shape { name: "`tools`", example: r#"{ "list_customers": {} }"#, keys: &[] };
 
-const DESCRIPTION: Key = key("description", Optional, "What the entry is for.");
-const ACTION: Key = key("action", Optional, "What becomes of a call that no rule stops; `allow` if it is left out.");
+const DESCRIPTION: Key = key("description", Optional, "The purpose of the entry.");
+const ACTION: Key = key("action", Optional, "The outcome for a call that no rule stops. Defaults to `allow`.");
 const REASON: Key = key("reason", Optional, "The message for a call that `action` denies or sends for approval.");
-const REQUIRE: Key = key("require", Optional, "Rules of which each must hold, or the call is denied.");
-const DENY_IF: Key = key("deny_if", Optional, "Rules of which any that matches denies the call.");
+const REQUIRE: Key = key("require", Optional, "Rules that must all hold; otherwise, the call is denied.");
+const DENY_IF: Key = key("deny_if", Optional, "Rules that deny the call if any of them matches.");
 const APPROVAL_IF: Key =
-    key("require_approval_if", Optional, "Rules of which any that matches asks for a person's approval.");
-const APPROVAL: Key = key("approval", Optional, "How an approval is given.");
-const LIMITS: Key = key("limits", Optional, "Limits of which every one must have room for the call.");
+    key("require_approval_if", Optional, "Rules that require a person's approval if any of them matches.");
+const APPROVAL: Key = key("approval", Optional, "The terms of an approval.");
+const LIMITS: Key = key("limits", Optional, "Limits that must all have room for the call.");
 const RATE_LIMIT: Key =
-    key("rate_limit", Optional, "Short for one limit of calls, with the counter `<entry>_rate`, for each session.");
+    key("rate_limit", Optional, "Shorthand for one limit of calls, with the counter `<entry>_rate`.");
 
 pub(crate) static ENTRY: Shape = Shape {
     name: "an entry",
@@ -86,9 +88,9 @@ pub(crate) static RULE: Shape = Shape {
     name: "a rule",
     example: r#"{ "conditions": [{ "path": "args.amount", "op": "lte", "value": 100 }] }"#,
     keys: &[
-        key("name", Optional, "A name for the rule."),
-        key("conditions", Required, "The conditions, all of which must hold. An empty list always holds."),
-        key("on_deny", Optional, "The message for a call that the rule stops: say what to do instead."),
+        key("name", Optional, "The name of the rule."),
+        key("conditions", Required, "The conditions, which must all hold. An empty list always holds."),
+        key("on_deny", Optional, "The message for a call that the rule stops. Say what to do instead."),
     ],
 };
 
@@ -96,23 +98,23 @@ pub(crate) static APPROVAL_RULE: Shape = Shape {
     name: "a rule of `require_approval_if`",
     example: r#"{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 100 }] }"#,
     keys: &[
-        key("name", Optional, "A name for the rule."),
-        key("conditions", Required, "The conditions, all of which must hold. An empty list always asks."),
-        key("on_deny", Optional, "The message for a call that the rule stops; `reason` is the same."),
-        key("reason", Optional, "Why a person is asked."),
+        key("name", Optional, "The name of the rule."),
+        key("conditions", Required, "The conditions, which must all hold. An empty list always holds."),
+        key("on_deny", Optional, "The reason why the call needs approval. Same as `reason`."),
+        key("reason", Optional, "The reason why the call needs approval."),
     ],
 };
 
 const PATH: Key = key(
     "path",
     Required,
-    "What is compared: `args.amount`, `context.role`, `call.grant`, `time.hour`, `args.items[*].price`.",
+    "The path to the value: `args.amount`, `context.role`, `call.grant`, `time.hour`, `args.items[*].price`.",
 );
-const OP: Key = key("op", Required, "How it is compared.");
-const VALUE: Key = key("value", Optional, "What it is compared with.");
-const VALUE_FROM: Key = key("value_from", Optional, "Another part of the call that it is compared with: a path.");
-const IGNORE_CASE: Key = key("ignore_case", Optional, "Whether upper and lower case are the same.");
-const ABSENT: Key = key("absent", Optional, "With `match`, the condition counts as true where its path is absent.");
+const OP: Key = key("op", Required, "The operator.");
+const VALUE: Key = key("value", Optional, "The value to compare with.");
+const VALUE_FROM: Key = key("value_from", Optional, "The path to another value of the call to compare with.");
+const IGNORE_CASE: Key = key("ignore_case", Optional, "If `true`, upper and lower case are equal.");
+const ABSENT: Key = key("absent", Optional, "With `match`, the condition is true if its path is absent.");
 
 const COMPARES: &str = r#"{ "path": "args.amount", "op": "lte", "value": 100 }"#;
 
@@ -120,13 +122,13 @@ pub(crate) static COMPARISON: Shape =
     Shape { name: "a condition", example: COMPARES, keys: &[PATH, OP, VALUE, VALUE_FROM, IGNORE_CASE, ABSENT] };
 
 pub(crate) const ANY: Key = key("any", Optional, "Conditions of which at least one must hold.");
-pub(crate) const ALL: Key = key("all", Optional, "Conditions all of which must hold.");
-pub(crate) const NOT: Key = key("not", Optional, "The condition that must not hold.");
+pub(crate) const ALL: Key = key("all", Optional, "Conditions that must all hold.");
+pub(crate) const NOT: Key = key("not", Optional, "A condition that must not hold.");
 
-/// The groups of conditions, as keys.
+/// The keys of groups of conditions.
 pub(crate) const GROUPS: [&str; 3] = [ANY.name, ALL.name, NOT.name];
 
-/// What an object of conditions may have for keys: a comparison's, or one of a group.
+/// All keys of an object of conditions: those of a comparison, and those of groups.
 pub(crate) static CONDITION: Shape = Shape {
     name: "a condition",
     example: COMPARES,
@@ -137,34 +139,32 @@ pub(crate) static LIMIT: Shape = Shape {
     name: "a limit",
     example: r#"{ "counter": "calls", "window": "minute", "max": 60, "scope": "grant" }"#,
     keys: &[
-        key(
-            "counter",
-            Required,
-            "The counter's name. Limits that name one counter share it, whatever tools they stand under.",
-        ),
+        key("counter", Required, "The name of the counter. Limits that name the same counter share it, in any entry."),
         key(
             "window",
             Required,
-            "The time over which is counted: a word of the calendar, a number of seconds, a duration such as `15m`, or `in_flight` for calls that run at once.",
+            "The window: a calendar unit, a number of seconds, a duration such as `15m`, or `in_flight` for concurrent \
+             calls.",
         ),
-        key("max", Required, "The most that passes in one window; 0 refuses every call. At most six decimals."),
+        key("max", Required, "The most that may pass in one window, with at most six decimals. 0 refuses every call."),
         key(
             "scope",
             Required,
-            "What shares one count: `grant`, `session`, `agent`, `user`, `server`, `global`, or a list of these and of paths.",
+            "Calls with the same scope share one count: `grant`, `session`, `agent`, `user`, `server`, `global`, or a \
+             list of these and of paths.",
         ),
-        key("amount", Optional, "What one call costs; 1 if it is left out."),
-        key("amount_from", Optional, "Where the call says what it costs: a path to a number."),
+        key("amount", Optional, "The cost of one call. Defaults to 1."),
+        key("amount_from", Optional, "The path to a number in the call that is its cost."),
         key(
             "algorithm",
             Optional,
-            "How is counted: `fixed` (in aligned windows, the default), `sliding` or `token_bucket`.",
+            "The counting algorithm: `fixed` (aligned windows, the default), `sliding` or `token_bucket`.",
         ),
-        key("burst", Optional, "The most that a token bucket lets pass at once; `max` if it is left out."),
-        key("utc_offset", Optional, "Shifts windows of the calendar: `+02:00`."),
-        key("lease", Optional, "When a unit in flight comes back by itself; `5m` if it is left out."),
-        key("shadow", Optional, "The limit counts and reports, and never refuses: for trying it out."),
-        key("on_exceed", Optional, "The message for a call that finds no room."),
+        key("burst", Optional, "The most that a token bucket lets pass at once. Defaults to `max`."),
+        key("utc_offset", Optional, "The offset from UTC of calendar windows, such as `+02:00`."),
+        key("lease", Optional, "The time after which a call in flight no longer counts. Defaults to `5m`."),
+        key("shadow", Optional, "If `true`, the limit counts and reports but never refuses, to try it out."),
+        key("on_exceed", Optional, "The message for a call that the limit refuses."),
     ],
 };
 
@@ -172,9 +172,9 @@ pub(crate) static RATE: Shape = Shape {
     name: "`rate_limit`",
     example: r#"{ "max": 10, "window": "minute" }"#,
     keys: &[
-        key("max", Required, "How many calls pass in one window."),
-        key("window", Required, "The window, as in a limit; a number is seconds."),
-        key("scope", Optional, "What shares one count; `session` if it is left out."),
+        key("max", Required, "The number of calls that may pass in one window."),
+        key("window", Required, "The window, as in a limit."),
+        key("scope", Optional, "The scope, as in a limit. Defaults to `session`."),
     ],
 };
 
@@ -185,20 +185,21 @@ pub(crate) static APPROVAL_TERMS: Shape = Shape {
         key(
             "ttl",
             Optional,
-            "How long an approval may be used: seconds, or a duration such as `30m`; `10m` if it is left out.",
+            "The time for which an approval is valid: seconds, or a duration such as `30m`. Defaults to `10m`.",
         ),
-        key("approvers", Optional, "Who may approve; anyone whom the host lets, if it is left out."),
-        key("min_approvers", Optional, "How many different people must approve; 1 if it is left out."),
+        key("approvers", Optional, "The people who may approve. By default, the host decides."),
+        key("min_approvers", Optional, "The number of different people who must approve. Defaults to 1."),
         key(
             "bind",
             Optional,
-            "The arguments that the approval is bound to, all of them exactly if it is left out; with `<=` at its end a path binds an upper bound.",
+            "Paths to the arguments that the approval is bound to. By default, all arguments are. A path that ends in \
+             `<=` binds an upper bound.",
         ),
     ],
 };
 
 impl Shape {
-    /// The kind of object, other than this one, that has such a key.
+    /// Returns another kind of object that has the key.
     pub(crate) fn elsewhere(&self, key: &str) -> Option<&'static Self> {
         let all = [&CONDITION, &RULE, &LIMIT, &APPROVAL_TERMS, &ENTRY, &DOCUMENT];
         all.into_iter().find(|shape| shape.name != self.name && shape.has(key))
@@ -222,13 +223,13 @@ pub(crate) const TYPES: [&str; 6] = ["string", "number", "integer", "boolean", "
 pub(crate) struct Operator {
     pub(crate) name: &'static str,
     pub(crate) takes: Takes,
-    /// It is true where its positive twin is false.
+    /// It is true if its positive counterpart is false.
     pub(crate) negative: bool,
     pub(crate) value_from: bool,
     pub(crate) ignore_case: bool,
 }
 
-/// What an operator's `value` must be.
+/// The `value` that an operator takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takes {
     Equal,

@@ -1,4 +1,4 @@
-//! What is wrong in a document.
+//! Errors: the issues of a document.
 
 use std::error::Error;
 use std::fmt;
@@ -6,65 +6,66 @@ use std::fmt;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-/// A document is no policy. It lists every issue, in the order of their places.
+/// The error of a document that is not a valid policy. Lists every issue, in document order.
 ///
-/// Its `Display` shows each with the line of the document that it is in:
+/// `Display` shows each issue with the line of the document that it is in:
 ///
 /// ```
 /// let error = r#"{ "version": "1", "default": "dney" }"#.parse::<toolgate::Policy>().unwrap_err();
-/// assert_eq!(error.to_string(), r#"the document is no policy: 1 issue
+/// assert_eq!(error.to_string(), r#"invalid policy: 1 issue
 ///
 /// error[unknown_value]: `dney` is not an outcome
 ///   at line 1, column 30, in /default
 ///   |
 /// 1 | { "version": "1", "default": "dney" }
 ///   |                              ^
-///   = help: did you mean `deny`? it is one of `allow`, `deny`
+///   = help: did you mean `deny`? expected one of `allow`, `deny`
 /// "#);
 /// ```
 ///
-/// Serialised it is `{ "issues": [..], "omitted": 0 }`, for tools that show issues in their own way.
+/// Serialises as `{ "issues": [..], "omitted": 0 }`, for tools that show issues in their own way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyError {
     issues: Box<[Issue]>,
     omitted: usize,
 }
 
-/// One thing that is wrong in a document: where, what, and how to mend it.
+/// One fault of a document: where it is, what is wrong, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issue {
     code: IssueCode,
     pointer: Box<str>,
-    place: Option<Position>,
+    position: Option<Position>,
     message: Box<str>,
     help: Option<Box<str>>,
 }
 
-/// Where in the source text an issue is.
+/// The position of an issue in the source text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Position {
     line: usize,
     column: usize,
-    /// The line's text, or a part of it, and how many characters of it stand before the place.
+    /// The line, or a part of it.
     excerpt: Box<str>,
+    /// The number of characters of the excerpt before the position.
     before: usize,
 }
 
 impl PolicyError {
-    /// The issues, at least one.
+    /// The issues: at least one, at most 10,000.
     pub fn issues(&self) -> &[Issue] {
         &self.issues
     }
 
-    /// How many issues there are beyond the first 10,000, which are all that is kept.
+    /// The number of further issues, which are not kept.
     pub fn omitted(&self) -> usize {
         self.omitted
     }
 
-    /// The same issues without lines and columns, for a document whose text its author has never seen.
+    /// Removes lines and columns: the text was generated, and its author has never seen it.
     pub(crate) fn without_places(mut self) -> Self {
         for issue in &mut self.issues {
-            issue.place = None;
+            issue.position = None;
         }
         self
     }
@@ -74,11 +75,11 @@ impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.issues.len() + self.omitted;
         let plural = if count == 1 { "" } else { "s" };
-        writeln!(f, "the document is no policy: {count} issue{plural}")?;
+        writeln!(f, "invalid policy: {count} issue{plural}")?;
         for issue in &self.issues {
             write!(f, "\nerror[{}]: {}\n  ", issue.code, Shown(&issue.message))?;
             let pointer = Shown(if issue.pointer.is_empty() { "the document" } else { &issue.pointer });
-            match &issue.place {
+            match &issue.position {
                 None => {
                     writeln!(f, "in {pointer}")?;
                     if issue.help.is_some() {
@@ -88,7 +89,7 @@ impl fmt::Display for PolicyError {
                 Some(Position { line, column, excerpt, before }) => {
                     let number = line.to_string();
                     let margin = " ".repeat(number.len());
-                    // Below a character that takes two cells or none the mark may be off; line and column are not.
+                    // A character that is not one cell wide shifts the mark, but not the column.
                     let mark: String = excerpt
                         .chars()
                         .take(*before)
@@ -115,7 +116,7 @@ impl fmt::Display for PolicyError {
 
 impl Error for PolicyError {}
 
-/// An object with its `code`, `pointer`, `line`, `column`, `message` and `help`; what there is none of is `null`.
+/// An object of `code`, `pointer`, `line`, `column`, `message` and `help`; a missing one is `null`.
 impl Serialize for Issue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut members = serializer.serialize_struct("Issue", 6)?;
@@ -130,41 +131,43 @@ impl Serialize for Issue {
 }
 
 impl Issue {
-    /// What kind of issue it is; stable.
+    /// The kind of the issue. Stable across versions.
     pub fn code(&self) -> IssueCode {
         self.code
     }
 
-    /// The JSON Pointer (RFC 6901) of the place: of the member itself for an unknown or duplicate key or a wrong value,
-    /// of the object that lacks a key or holds two that exclude each other, of the element of a list. Empty for the whole
-    /// document.
+    /// The JSON Pointer (RFC 6901) to the fault; empty for the whole document.
+    ///
+    /// For an unknown or duplicate key, or an invalid value, it leads to the member; for a missing
+    /// key, or two that exclude each other, to the object.
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// The line in the source text, from 1; unknown for a policy that was not read from text.
+    /// The line in the source text, from 1. `None` if the policy was not read from text.
     pub fn line(&self) -> Option<usize> {
-        self.place.as_ref().map(|place| place.line)
+        self.position.as_ref().map(|position| position.line)
     }
 
-    /// The column in the source text, in characters from 1.
+    /// The column in the source text, in characters from 1. `None` if the policy was not read from
+    /// text.
     pub fn column(&self) -> Option<usize> {
-        self.place.as_ref().map(|place| place.column)
+        self.position.as_ref().map(|position| position.column)
     }
 
-    /// What is wrong.
+    /// A sentence that says what is wrong.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// How to mend it.
+    /// A sentence that says how to fix it.
     pub fn help(&self) -> Option<&str> {
         self.help.as_deref()
     }
 }
 
-/// On one line, without the place in the text: `unknown_key: /tools/t/denyif: unknown key ... (did you mean ...)`. What would
-/// end the line, steer a terminal or turn the direction of the text is shown as an escape.
+/// One line, without the position: `code: pointer: message (help)`. Line breaks, and characters
+/// that control a terminal or the direction of text, are escaped.
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.code, Shown(&self.pointer), Shown(&self.message))?;
@@ -175,7 +178,7 @@ impl fmt::Display for Issue {
     }
 }
 
-/// A text in which every character that [`steers`] is an escape.
+/// Shows a text with each character that [is unsafe to print](is_unsafe_to_print) escaped.
 struct Shown<'t>(&'t str);
 
 impl fmt::Display for Shown<'_> {
@@ -189,7 +192,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Whether a character, written as it is, would end a line, steer a terminal, or turn the direction of the text around it.
+/// Returns `true` for a character that ends a line, controls a terminal, or changes the direction
+/// of the text around it.
 pub(super) fn is_unsafe_to_print(c: char) -> bool {
     let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
@@ -197,7 +201,7 @@ pub(super) fn is_unsafe_to_print(c: char) -> bool {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// The kind of an issue. Its text is stable.
+        /// The kind of an [`Issue`]. Its text is stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum IssueCode {
@@ -205,7 +209,7 @@ macro_rules! codes {
         }
 
         impl IssueCode {
-            /// The code as text.
+            /// The text of the code, such as `unknown_key`.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -222,49 +226,52 @@ codes! {
     NotUtf8 = "not_utf8",
     /// The text begins with a byte order mark.
     ByteOrderMark = "byte_order_mark",
-    /// The document has more bytes than the bound.
+    /// The document exceeds the [bound](crate::Bounds::document_bytes) of its size.
     DocumentTooLarge = "document_too_large",
-    /// Arrays and objects stand deeper in each other than the bound.
+    /// Arrays and objects are nested deeper than the [bound](crate::Bounds::nesting).
     TooDeep = "too_deep",
-    /// A value of another JSON type is needed here: `"tools": []`.
+    /// A value has the wrong JSON type: `"tools": []`.
     WrongType = "wrong_type",
-    /// A key that must be there is not: a limit without a `scope`.
+    /// A required key is missing: a limit without a `scope`.
     MissingKey = "missing_key",
-    /// No such key: `denyif`.
+    /// An unknown key: `denyif`.
     UnknownKey = "unknown_key",
-    /// The key stands twice in one object.
+    /// A key occurs twice in one object.
     DuplicateKey = "duplicate_key",
-    /// A key that does not belong to its neighbours: `burst` in a fixed window, `ignore_case` on `gt`.
+    /// A key does not fit its neighbours: `burst` in a fixed window, `ignore_case` with `gt`.
     MisplacedKey = "misplaced_key",
-    /// Two keys that exclude each other: `value` and `value_from`.
+    /// Two keys exclude each other: `value` and `value_from`.
     ConflictingKeys = "conflicting_keys",
-    /// A word that is not one of those it may be: `"default": "maybe"`, an unknown operator, scope, or window (`"fortnight"`).
+    /// An unknown word: `"default": "maybe"`, or an unknown operator, scope or window
+    /// (`"fortnight"`).
     UnknownValue = "unknown_value",
-    /// A list that must have an element has none: an empty `any`.
+    /// A list that needs an element is empty: an empty `any`.
     EmptyList = "empty_list",
     /// A list or map is longer than the bound.
     TooMany = "too_many",
     /// A text is longer than the bound.
     TooLong = "too_long",
-    /// No pattern of tool names: an empty one, or `"*"` as a key of `tools`.
+    /// An invalid pattern of tool names: an empty one, or `"*"` as a key of `tools`.
     InvalidPattern = "invalid_pattern",
-    /// No path into a call: `amount` for `args.amount`.
+    /// An invalid path into a call: `amount` for `args.amount`.
     InvalidPath = "invalid_path",
     /// A value that the operator cannot compare with.
     InvalidValue = "invalid_value",
     /// `null` as a value, or inside one.
     NullValue = "null_value",
-    /// A number that no 64-bit integer is, nor the shortest text of a double: `1e400`, `0.30000000000000000001`, 2^64 in full.
+    /// A number that is neither a 64-bit integer nor the shortest form of an `f64`: `1e400`,
+    /// `0.30000000000000000001`, 2^64 in full.
     InexactNumber = "inexact_number",
-    /// No regular expression of the `regex` crate's syntax, such as one with a backreference.
+    /// An invalid regular expression in the syntax of the `regex` crate, such as one with a
+    /// backreference.
     InvalidRegex = "invalid_regex",
-    /// A regular expression whose compiled form is larger than the bound.
+    /// A regular expression whose compiled form exceeds the bound.
     RegexTooLarge = "regex_too_large",
-    /// No duration: `"10x"`, `0`, more than 400 days.
+    /// An invalid duration: `"10x"`, `0`, or more than 400 days.
     InvalidDuration = "invalid_duration",
-    /// No amount: negative, too large, or with more than six decimals.
+    /// An invalid amount: negative, too large, or with more than six decimals.
     InvalidAmount = "invalid_amount",
-    /// No offset from UTC.
+    /// An invalid offset from UTC.
     InvalidUtcOffset = "invalid_utc_offset",
     /// Two limits of one counter disagree in window, scope, algorithm, burst or lease.
     CounterDisagrees = "counter_disagrees",
@@ -276,11 +283,12 @@ impl fmt::Display for IssueCode {
     }
 }
 
-/// How many issues are kept, and how many bytes of pointers and messages: more help nobody.
-const KEPT: usize = 10_000;
-const KEPT_BYTES: usize = 4 << 20;
+/// At most this many issues are kept; more would not help anyone.
+const MAX_KEPT: usize = 10_000;
+/// The pointers and messages that are kept have at most this many bytes.
+const MAX_KEPT_BYTES: usize = 4 << 20;
 
-/// Issues as they are found, with byte offsets for places.
+/// Issues as they are found, each with its byte offset in the text.
 #[derive(Default)]
 pub(crate) struct Issues {
     found: Vec<(usize, Issue)>,
@@ -291,26 +299,26 @@ pub(crate) struct Issues {
 impl Issues {
     pub(crate) fn add(&mut self, code: IssueCode, at: usize, pointer: &str, message: String, help: Option<String>) {
         let bytes = self.bytes + pointer.len() + message.len();
-        if self.found.len() == KEPT || (bytes > KEPT_BYTES && !self.found.is_empty()) {
+        if self.found.len() == MAX_KEPT || (bytes > MAX_KEPT_BYTES && !self.found.is_empty()) {
             self.omitted += 1;
             return;
         }
         self.bytes = bytes;
         let help = help.map(Into::into);
-        let issue = Issue { code, pointer: pointer.into(), place: None, message: message.into(), help };
+        let issue = Issue { code, pointer: pointer.into(), position: None, message: message.into(), help };
         self.found.push((at, issue));
     }
 
-    /// Whether no further ones are kept.
+    /// Returns `true` if further issues are only counted.
     pub(crate) fn is_full(&self) -> bool {
-        self.found.len() == KEPT
+        self.found.len() == MAX_KEPT
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// The error, with lines and columns. Linear in the text and the issues.
+    /// Makes the error, with lines and columns. Takes O(text + n log n) for `n` issues.
     pub(crate) fn into_error(mut self, text: &str) -> PolicyError {
         self.found.sort_by_key(|(at, _)| *at);
         let (mut line, mut line_start, mut column, mut seen) = (1, 0, 1, 0);
@@ -324,15 +332,15 @@ impl Issues {
             }
             column += text.get(seen.max(line_start)..at).unwrap_or_default().chars().count();
             seen = at;
-            issue.place = Some(place(text, (line, line_start), column, at));
+            issue.position = Some(position(text, (line, line_start), column, at));
             issue
         });
         PolicyError { issues: issues.collect(), omitted: self.omitted }
     }
 }
 
-fn place(text: &str, (line, line_start): (usize, usize), column: usize, at: usize) -> Position {
-    /// How many characters of a line are shown on either side of the place.
+fn position(text: &str, (line, line_start): (usize, usize), column: usize, at: usize) -> Position {
+    /// The number of characters that an excerpt shows on either side of the position.
     const SHOWN: usize = 60;
     let head = text.get(line_start..at).unwrap_or_default();
     let tail = text.get(at..).unwrap_or_default();
@@ -347,7 +355,7 @@ fn place(text: &str, (line, line_start): (usize, usize), column: usize, at: usiz
         shown.get(..line_end.unwrap_or(to)).unwrap_or_default(),
         cut(line_end.is_none() && to < tail.len())
     );
-    // What steers a terminal or turns the text is shown as a mark.
+    // One character for one: an escape would shift the mark below it.
     let excerpt: String = excerpt
         .chars()
         .map(|c| if is_unsafe_to_print(c) && c != '\t' { char::REPLACEMENT_CHARACTER } else { c })
@@ -361,26 +369,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_lines_and_columns_of_characters() {
+    fn positions_count_lines_and_characters() {
         let text = "{\n  \"ä\": 1,\r\n\t\"b\": 2\n}";
         let mut issues = Issues::default();
         let b = text.find("\"b\"").unwrap();
         let one = text.find('1').unwrap();
         issues.add(IssueCode::UnknownKey, b, "/b", "second".into(), None);
-        issues.add(IssueCode::WrongType, one, "/ä", "first".into(), Some("mend it".into()));
+        issues.add(IssueCode::WrongType, one, "/ä", "first".into(), Some("fix it".into()));
         let error = issues.into_error(text);
-        let places: Vec<_> = error.issues().iter().map(|issue| (issue.line(), issue.column())).collect();
-        assert_eq!(places, [(Some(2), Some(8)), (Some(3), Some(2))]);
+        let positions: Vec<_> = error.issues().iter().map(|issue| (issue.line(), issue.column())).collect();
+        assert_eq!(positions, [(Some(2), Some(8)), (Some(3), Some(2))]);
         assert_eq!(
             error.to_string(),
-            "the document is no policy: 2 issues\n\
-             \nerror[wrong_type]: first\n  at line 2, column 8, in /ä\n  |\n2 |   \"ä\": 1,\n  |        ^\n  = help: mend it\n\
+            "invalid policy: 2 issues\n\
+             \nerror[wrong_type]: first\n  at line 2, column 8, in /ä\n  |\n2 |   \"ä\": 1,\n  |        ^\n  \
+             = help: fix it\n\
              \nerror[unknown_key]: second\n  at line 3, column 2, in /b\n  |\n3 | \t\"b\": 2\n  | \t^\n"
         );
     }
 
     #[test]
-    fn an_issue_is_shown_on_one_line_and_steers_nothing() {
+    fn an_issue_is_shown_on_one_line_and_safe_to_print() {
         let mut issues = Issues::default();
         let odd = "a\nb\u{1b}[31m\u{202e}\u{2066}\u{2028}ä\\";
         issues.add(IssueCode::UnknownKey, 0, &format!("/{odd}"), format!("`{odd}`"), Some(odd.into()));
@@ -397,12 +406,12 @@ mod tests {
     fn long_lines_are_cut_and_many_issues_counted() {
         let text = format!("{}!{}", "x".repeat(200), "y".repeat(200));
         let mut issues = Issues::default();
-        for _ in 0..KEPT + 5 {
+        for _ in 0..MAX_KEPT + 5 {
             issues.add(IssueCode::Syntax, 200, "", "odd".into(), None);
         }
         let error = issues.into_error(&text);
-        assert_eq!((error.issues().len(), error.omitted()), (KEPT, 5));
-        let Some(Position { excerpt, before, column, .. }) = &error.issues()[0].place else { panic!("a place") };
+        assert_eq!((error.issues().len(), error.omitted()), (MAX_KEPT, 5));
+        let Some(Position { excerpt, before, column, .. }) = &error.issues()[0].position else { panic!("a position") };
         assert_eq!((*column, excerpt.chars().nth(*before)), (201, Some('!')));
         assert!(excerpt.len() < 140);
     }

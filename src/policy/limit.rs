@@ -1,4 +1,4 @@
-//! Limits: how much of what, in which time, for whom.
+//! Limits: how much may pass in a window, and for whom.
 
 use crate::amount::Amount;
 use crate::call::identity::Identity;
@@ -18,20 +18,21 @@ pub(crate) struct Limit {
     pub(crate) algorithm: Algorithm,
     /// Minutes east of UTC.
     pub(crate) utc_offset: i32,
-    /// It counts and reports, and never refuses.
+    /// The limit counts and reports, but never refuses.
     pub(crate) shadow: bool,
     pub(crate) on_exceed: Option<Box<str>>,
-    /// Which of the policy's counters it charges; limits that name one counter share the number.
+    /// The index of the counter that it charges. Limits that name one counter share it.
     pub(crate) slot: u32,
-    /// The other token buckets of its counter, those of limits with another `max`: each runs full at its own rate, so each is
-    /// charged whenever the counter is.
+    /// The other token buckets of its counter, from limits with another `max`. Each refills at its
+    /// own rate, so each is charged whenever the counter is.
     pub(crate) buckets: Box<[u32]>,
-    /// Whether it is an entry's `rate_limit`, and no element of its `limits`.
+    /// It is the `rate_limit` of an entry, not an element of `limits`.
     pub(crate) is_rate_limit: bool,
 }
 
 impl Limit {
-    /// The most that its counter may hold: `max`, but what is taken out of a token bucket at once is bounded by its burst.
+    /// The most that its counter may hold: the burst of a token bucket, unless `max` is zero; else
+    /// `max`.
     #[inline]
     pub(crate) fn room(&self) -> Amount {
         match self.algorithm {
@@ -41,7 +42,7 @@ impl Limit {
     }
 }
 
-/// The time over which a limit counts.
+/// The window that a limit counts over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Window {
     Second,
@@ -50,13 +51,13 @@ pub(crate) enum Window {
     Day,
     Week,
     Month,
-    /// So many seconds, aligned to the Unix epoch. Never zero.
+    /// This many seconds, aligned to the Unix epoch. Never zero.
     Every(u32),
-    /// From the decision until the call has ended.
+    /// From the decision until the call ends.
     InFlight,
 }
 
-/// The windows that have a name.
+/// The windows that have names.
 pub(crate) const WINDOWS: [(&str, Window); 7] = [
     ("second", Window::Second),
     ("minute", Window::Minute),
@@ -71,12 +72,12 @@ pub(crate) const WINDOWS: [(&str, Window); 7] = [
 pub(crate) const MAX_DURATION: u32 = 400 * 86_400;
 
 impl Window {
-    /// Whether it follows the calendar, and so can be shifted by an offset from UTC.
+    /// Returns `true` if the window follows the calendar, so that an offset from UTC can shift it.
     pub(crate) fn is_calendar(self) -> bool {
         !matches!(self, Self::Every(_) | Self::InFlight)
     }
 
-    /// The aligned window that `now` lies in: its first instant, and the first instant after it.
+    /// The aligned window that contains `now`.
     #[inline]
     pub(crate) fn around(self, now: Timestamp, utc_offset: i32) -> Span {
         const DAY: i64 = 86_400;
@@ -104,7 +105,7 @@ impl Window {
         Span { start: Timestamp::from_unix_seconds(start - offset), end: Timestamp::from_unix_seconds(end - offset) }
     }
 
-    /// The length of a window that is not aligned to anything; a month is 30 days.
+    /// The length of a window that is not aligned; a month is 30 days.
     pub(crate) fn seconds(self) -> u32 {
         match self {
             Self::Second => 1,
@@ -118,7 +119,7 @@ impl Window {
         }
     }
 
-    /// A text that no other window has.
+    /// A text that is unique to the window.
     pub(crate) fn canonical(self) -> String {
         match self {
             Self::Every(seconds) => format!("{seconds}s"),
@@ -129,7 +130,7 @@ impl Window {
     }
 }
 
-/// Reads a duration: `90s`, `15m`, `12h`, `30d`; at least a second and at most 400 days.
+/// Parses a duration: `90s`, `15m`, `12h`, `30d`. At least a second and at most 400 days.
 pub(crate) fn parse_duration(text: &str) -> Option<u32> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit = match unit {
@@ -146,7 +147,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<u32> {
     (1..=MAX_DURATION).contains(&seconds).then_some(seconds)
 }
 
-/// Reads an offset from UTC: `+02:00`, `-05:30`. In minutes.
+/// Parses an offset from UTC, such as `+02:00` or `-05:30`, into minutes.
 pub(crate) fn parse_utc_offset(text: &str) -> Option<i32> {
     let [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = text.as_bytes() else { return None };
     let two = |a: &u8, b: &u8| {
@@ -160,11 +161,11 @@ pub(crate) fn parse_utc_offset(text: &str) -> Option<i32> {
     Some(if *sign == b'-' { -offset } else { offset })
 }
 
-/// What shares one counter: the calls that agree in all of these parts.
+/// The scope of a counter: calls that agree in all of these parts share one count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) parts: Box<[ScopePart]>,
-    /// The same, if they are all the caller's own.
+    /// The same scope, if all parts are the caller's own.
     pub(crate) own: Option<OwnScope>,
 }
 
@@ -189,11 +190,11 @@ pub(crate) enum ScopePart {
     Path(Path),
 }
 
-/// The scopes that have a name.
+/// The scopes that have names.
 pub(crate) const SCOPES: [&str; 6] = ["grant", "session", "agent", "user", "server", "global"];
 
 impl ScopePart {
-    /// The part that a word names.
+    /// Returns the part of that name.
     pub(crate) fn named(word: &str) -> Option<Self> {
         if word == "global" {
             return Some(Self::Global);
@@ -201,7 +202,7 @@ impl ScopePart {
         Identity::ALL.into_iter().find(|identity| identity.as_str() == word).map(Self::Identity)
     }
 
-    /// A text that no other part has.
+    /// A text that is unique to the part.
     pub(crate) fn canonical(&self) -> String {
         match self {
             Self::Identity(identity) => identity.as_str().into(),
@@ -211,23 +212,23 @@ impl ScopePart {
     }
 }
 
-/// What one call costs.
+/// The cost of one call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Cost {
     Constant(Amount),
     From(Path),
 }
 
-/// How a limit counts.
+/// The counting algorithm of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Algorithm {
     /// At most `max` in each aligned window.
     Fixed,
     /// At most `max` in every interval of the window's length.
     Sliding,
-    /// `max` in each window, refilled continuously, at most `burst` at once.
+    /// `max` in each window, refilled continuously, and at most `burst` at once.
     TokenBucket { burst: Option<Amount> },
-    /// A unit is held until the call has ended, or for so many seconds.
+    /// A unit is held until the call ends, or for `lease` seconds.
     InFlight { lease: u32 },
 }
 
@@ -235,7 +236,8 @@ pub(crate) enum Algorithm {
 pub(crate) const ALGORITHMS: [&str; 3] = ["fixed", "sliding", "token_bucket"];
 
 impl Algorithm {
-    /// The name of its kind: what an edited policy goes on counting by, whatever its burst and its lease are from now on.
+    /// The name of its kind, which is part of the counter's identity. Burst and lease may change
+    /// without starting a new counter.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Fixed => "fixed",
@@ -245,7 +247,8 @@ impl Algorithm {
         }
     }
 
-    /// A text that no other algorithm has. `max` may differ between limits of one counter, and so is no part of it.
+    /// A text that is unique to the algorithm. `max` may differ between limits of one counter, so
+    /// it is not included.
     #[cfg(feature = "analysis")]
     pub(crate) fn canonical(self) -> String {
         match self {

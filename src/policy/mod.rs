@@ -1,6 +1,6 @@
-//! Policies: what a document says, ready to decide.
+//! Policies: documents, compiled for decisions.
 //!
-//! Pure: nothing in here keeps state, reads a clock, or does I/O.
+//! Pure: nothing here keeps state, reads a clock or does I/O.
 
 mod approval;
 mod bounds;
@@ -53,9 +53,11 @@ pub(crate) use condition::{Truth, equal};
 
 /// A policy: a document that has been read and checked. Cheap to clone.
 ///
-/// It is read from JSON text ([`FromStr`], [`Policy::from_json`]), from a [`serde_json::Value`] (`Policy::try_from(&value)`), or from
-/// any other serde source. Text alone has lines and columns for what is wrong: hold a policy in a larger document as a text, or
-/// as a [`RawValue`](serde_json::value::RawValue), and read that. Writing it ([`Policy::to_json`], [`Serialize`](serde::Serialize)) and reading it again gives an equal policy.
+/// It is read from JSON text ([`FromStr`], [`Policy::from_json`]), from a [`serde_json::Value`]
+/// (`Policy::try_from(&value)`), or from any other serde source. Only text has lines and columns
+/// for its issues: embed a policy in a larger document as a string, or as a
+/// [`RawValue`](serde_json::value::RawValue), and read that. Writing a policy ([`Policy::to_json`],
+/// [`Serialize`](serde::Serialize)) and reading it again gives an equal policy.
 ///
 /// ```
 /// use serde_json::json;
@@ -77,26 +79,25 @@ pub(crate) use condition::{Truth, equal};
 #[derive(Clone)]
 pub struct Policy(Arc<Named>);
 
-/// A compiled document, and its counters in a namespace.
+/// A compiled document with its counters in a namespace.
 struct Named {
     compiled: Arc<Compiled>,
     namespace: Box<str>,
-    /// One for each counter of the document.
+    /// The id of each counter of the document.
     counters: Box<[CounterId]>,
 }
 
 impl Policy {
-    /// Reads a document.
-    ///
-    /// Linear in the text; nothing is half-accepted.
+    /// Reads a document, in time linear in its text.
     ///
     /// # Errors
-    /// Every issue of the document, each with its place. [`IssueCode`] has an example of each kind.
+    /// Returns every issue of the document, each with its place. [`IssueCode`] has an example of
+    /// each kind. A document with an issue is refused as a whole.
     pub fn from_json(text: &str) -> Result<Self, PolicyError> {
         Self::from_json_within(text, &Bounds::default())
     }
 
-    /// Reads a document within other bounds than the default ones.
+    /// Reads a document within the given bounds.
     ///
     /// # Errors
     /// As for [`Policy::from_json`].
@@ -107,7 +108,7 @@ impl Policy {
     /// Reads a document from the bytes of a file.
     ///
     /// # Errors
-    /// As for [`Policy::from_json`], and [`IssueCode::NotUtf8`] for bytes that are no text.
+    /// As for [`Policy::from_json`], and [`IssueCode::NotUtf8`] if the bytes are not UTF-8.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, PolicyError> {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::from_json(text),
@@ -122,12 +123,12 @@ impl Policy {
         }
     }
 
-    /// The same policy with its counters in a namespace.
+    /// Returns the same policy with its counters in a namespace, which is empty by default.
     ///
-    /// Two policies that share a store share the counters of one name in one namespace. Give each policy its own, the name
-    /// of its server or of the policy; not its digest, so that an edited policy goes on counting where the old one stood.
-    /// Without a name, the namespace is the empty one.
-    #[must_use = "the policy itself keeps its namespace"]
+    /// Policies with one namespace that share a store share the counters of equal names. Give each
+    /// policy a namespace of its own: the name of its server, or of the policy. Do not use its
+    /// digest, with which an edited policy would start new counters.
+    #[must_use = "returns the policy in the namespace"]
     pub fn with_namespace(self, name: &str) -> Self {
         Self::named(name, Arc::clone(&self.0.compiled))
     }
@@ -141,28 +142,28 @@ impl Policy {
         &self.0.compiled
     }
 
-    /// The namespace of its counters.
+    /// The namespace of the counters.
     pub fn namespace(&self) -> &str {
         &self.0.namespace
     }
 
-    /// The document in one line of JSON, in its own order.
+    /// The document as one line of JSON, its members in their order.
     pub fn to_json(&self) -> &str {
         &self.compiled().text
     }
 
-    /// What identifies the document.
+    /// The digest that identifies the document.
     pub fn digest(&self) -> Digest {
         self.compiled().digest
     }
 
-    /// How many entries `tools` has.
+    /// The number of entries of `tools`.
     pub fn entries(&self) -> usize {
         self.compiled().names.len()
     }
 
-    /// Whether `tools/list` shows a tool: it is not hidden, and under `default: deny` some entry matches it. A tool that is
-    /// not listed is denied whenever it is called.
+    /// Returns `true` if `tools/list` shows the tool: it is not hidden, and if the default is
+    /// `deny`, an entry matches it. A tool that is not listed is denied whenever it is called.
     pub fn lists(&self, tool: &str) -> bool {
         let Compiled { default, hide, names, .. } = self.compiled();
         !hide.matches(tool) && (*default == DefaultEffect::Allow || names.matches(tool))
@@ -170,22 +171,27 @@ impl Policy {
 
     /// The JSON Schema (draft 2020-12) of policy documents, for editors.
     ///
-    /// It accepts the documents that [`Policy::from_json`] accepts, and no others, except for what a schema cannot say: that no
-    /// key stands twice; that nothing stands before or after the document; the sizes in bytes of the document, of names, of
-    /// regular expressions and of texts that are compared without regard to case (characters are counted instead), and its
-    /// nesting; that a regular expression is one and is small enough compiled, and all of them together; that a listed host is
-    /// one (only characters that no host has are refused); that amounts have at most six decimals; that a number is held exactly
-    /// by a 64-bit integer or a double, so that one which only rounds to a fitting number is refused; and that limits of one
-    /// counter agree.
+    /// It accepts the documents that [`Policy::from_json`] accepts, except for what a schema cannot
+    /// express. It does not refuse:
     ///
-    /// It is also a file, `examples/data/policy.schema.json`. Its `$id` names the language's version, and is no address.
+    /// - duplicate keys, text before or after the document, and nesting past the bound;
+    /// - a document, a name, a regular expression or a text with `ignore_case` that has too many
+    ///   bytes (it counts characters);
+    /// - an invalid regular expression, and compiled ones past the bounds;
+    /// - an invalid host without a character that hosts never have;
+    /// - an amount with more than six decimals;
+    /// - a number that is neither a 64-bit integer nor the shortest form of an `f64`;
+    /// - limits of one counter that disagree.
+    ///
+    /// The file `examples/data/policy.schema.json` holds it. Its `$id` names the version of the
+    /// language; it is not an address.
     pub fn json_schema() -> schemars::Schema {
         let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<Self>();
         schema.insert("$id".to_owned(), "urn:toolgate:policy:1".into());
         schema
     }
 
-    /// Whether a decision depends on the time.
+    /// Returns `true` if a decision depends on the time.
     pub(crate) fn reads_time(&self) -> bool {
         self.compiled().reads_time
     }
@@ -206,7 +212,7 @@ fn counters_in(namespace: &str, counters: &[Counter]) -> Box<[CounterId]> {
     counters.iter().map(id).collect()
 }
 
-/// By their documents: the namespace is no part of it.
+/// Compares the documents, not the namespaces.
 impl PartialEq for Policy {
     fn eq(&self, other: &Self) -> bool {
         self.compiled().text == other.compiled().text
@@ -232,8 +238,8 @@ impl FromStr for Policy {
     }
 }
 
-/// Reads a document that is a value already. Its issues have no lines and columns, and duplicate keys are gone before
-/// they could be seen: read text as text where there is some.
+/// Reads a document that has already been parsed. Its issues have no lines and columns, and
+/// duplicate keys are already lost: prefer reading the text.
 impl TryFrom<&Value> for Policy {
     type Error = PolicyError;
 

@@ -1,4 +1,4 @@
-//! Tool-name patterns, and the index that finds those of a policy that match a name.
+//! Patterns of tool names, and the index that finds those that match a name.
 
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
@@ -6,16 +6,16 @@ use std::ops::Range;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// A name in which `*` stands for any run of characters, the empty run included. Nothing else is special, and names
-/// compare byte by byte.
+/// A name in which `*` matches any run of characters, also the empty one. Nothing else is special,
+/// and names compare byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    /// What stands between the stars; at least two parts. The first and the last may be empty, the others are not.
+    /// The texts between the stars: at least two. The first and the last may be empty.
     parts: Box<[Box<str>]>,
 }
 
 impl Pattern {
-    /// The pattern, or nothing where `text` has no star and so is a plain name.
+    /// Returns the pattern, or `None` if `text` is an exact name, without a star.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (prefix, rest) = text.split_once('*')?;
         let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
@@ -23,10 +23,12 @@ impl Pattern {
         Some(Self { parts: [prefix].into_iter().chain(middle).chain([suffix]).map(Into::into).collect() })
     }
 
-    /// Whether the whole of `name` matches. Linear in its length for each part of the pattern.
+    /// Returns `true` if the whole of `name` matches. Linear in its length for each part of the
+    /// pattern.
     pub(crate) fn matches(&self, name: &str) -> bool {
         let [prefix, middle @ .., suffix] = &*self.parts else { return false };
-        // The ends are fixed and may not overlap; between them the leftmost place of each part leaves most to the next.
+        // The ends are fixed and may not overlap. Between them, the leftmost match of each part
+        // leaves most of the text to the next one.
         let Some(rest) = name.strip_prefix(&**prefix).and_then(|rest| rest.strip_suffix(&**suffix)) else {
             return false;
         };
@@ -45,21 +47,22 @@ impl Pattern {
     }
 }
 
-/// The names and patterns of many entries. An exact name costs one look-up; patterns cost a binary search for each
-/// different length of what stands before their first star, and those that begin with a star are tried one by one.
+/// The names and patterns of many entries. An exact name takes one look-up. Patterns take a binary
+/// search for each different length of their prefix, the text before the first star; those with an
+/// empty prefix are tried one by one.
 #[derive(Default)]
 pub(crate) struct Names {
-    /// All names and patterns, one after the other.
+    /// All names and patterns, concatenated.
     text: String,
-    /// Where the text of each entry ends.
+    /// The end of each entry's text.
     ends: Vec<u32>,
     exact: HashTable<ExactName>,
     hash: RandomState,
     /// In document order.
     patterns: Vec<(u32, Pattern)>,
-    /// Indices of `patterns`, by what stands before the first star; empty while there are few.
+    /// Indices of `patterns`, sorted by prefix; empty up to [`MAX_UNINDEXED_PATTERNS`].
     by_prefix: Vec<u32>,
-    /// The different lengths of what stands before the first star.
+    /// The different lengths of prefixes.
     prefix_lengths: Vec<usize>,
 }
 
@@ -69,12 +72,12 @@ struct ExactName {
     entry: u32,
 }
 
-/// Up to so many patterns are simply tried in turn.
+/// Up to this many patterns are tried one by one.
 const MAX_UNINDEXED_PATTERNS: usize = 8;
 
 impl Names {
-    /// Adds the name or pattern of the next entry. Says no where that exact name is there, or the text of all names is
-    /// past 4 GiB; a pattern is not looked for.
+    /// Adds the name or pattern of the next entry. Returns `false` if it is an exact name that is
+    /// known already, or if all names have more than 4 GiB. A duplicate pattern is not noticed.
     pub(crate) fn insert(&mut self, name: &str) -> bool {
         let pattern = Pattern::parse(name);
         let is_there = pattern.is_none() && self.exact(name).is_some();
@@ -105,18 +108,18 @@ impl Names {
         self.text.get(start..end).unwrap_or_default()
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// How many of them are patterns.
+    /// The number of entries that are patterns.
     #[cfg(feature = "analysis")]
     pub(crate) fn patterns(&self) -> usize {
         self.patterns.len()
     }
 
-    /// Brings the index in order, after the last entry.
+    /// Builds the index, after the last entry.
     pub(crate) fn finish(&mut self) {
         self.text.shrink_to_fit();
         self.ends.shrink_to_fit();
@@ -142,7 +145,8 @@ impl Names {
         found
     }
 
-    /// Puts the entries that match `name` where nothing stands yet. (One that is written and then moved is waited for.)
+    /// Finds the entries that match `name`. `found` must be empty: it is filled in place, because
+    /// moving it after writing stalls on store forwarding.
     #[inline]
     pub(crate) fn find(&self, name: &str, found: &mut Matching) {
         let exact = self.exact(name);
@@ -153,7 +157,7 @@ impl Names {
         }
     }
 
-    /// Out of line, so that a policy of plain names does not carry a list about.
+    /// Out of line, so that a policy of exact names needs no stack space for a list.
     #[inline(never)]
     fn matching_patterns(&self, name: &str, exact: Option<u32>) -> Matching {
         let (mut few, mut count) = ([0; INLINE_MATCHES], 0);
@@ -176,7 +180,7 @@ impl Names {
         }
     }
 
-    /// Whether any entry matches.
+    /// Returns `true` if any entry matches.
     #[inline]
     pub(crate) fn matches(&self, name: &str) -> bool {
         let mut found = self.exact(name).is_some();
@@ -186,10 +190,10 @@ impl Names {
         found
     }
 
-    /// The entry of that very name.
+    /// The entry of exactly that name.
     #[inline]
     fn exact(&self, name: &str) -> Option<u32> {
-        // Most policies hide nothing: not even a call of a function is spent on it.
+        // Most policies hide nothing: spare them even the function call.
         if self.exact.is_empty() { None } else { self.look_up(name) }
     }
 
@@ -242,8 +246,8 @@ fn hash_name(hash: &RandomState, name: &str) -> u64 {
     hasher.finish()
 }
 
-/// The entries that match a name. A handful stand in place, so that finding them needs no memory; where there are more,
-/// [`Matching::iter`] tries the patterns again.
+/// The entries that match a name. Up to [`INLINE_MATCHES`] are stored in place, so that finding
+/// them needs no memory; if there are more, [`Matching::iter`] tries the patterns again.
 #[derive(Clone, Copy)]
 pub(crate) enum Matching {
     Nothing,
@@ -266,7 +270,7 @@ impl Matching {
         matches!(self, Self::Nothing)
     }
 
-    /// The entries in document order. `names` and `name` are those that this was found with.
+    /// The entries in document order. `names` and `name` must be those that it was found with.
     pub(crate) fn iter<'a>(&'a self, names: &'a Names, name: &'a str) -> impl Iterator<Item = u32> + 'a {
         let (few, many, exact) = match self {
             Self::Nothing => (&[][..], &[][..], None),
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn stars_stand_for_any_run() {
+    fn stars_match_any_run() {
         for (pattern, name, want) in [
             ("*", "", true),
             ("*", "x", true),
@@ -324,7 +328,7 @@ mod tests {
         assert!(Pattern::parse("plain").is_none());
     }
 
-    /// By the definition: a star takes nothing, or one character and then goes on.
+    /// By definition: a star matches nothing, or one character and then again a star.
     fn naive(pattern: &[char], name: &[char]) -> bool {
         match pattern.split_first() {
             None => name.is_empty(),
@@ -351,7 +355,7 @@ mod tests {
             patterns in proptest::collection::btree_set("[ab]{0,2}\\*?[ab]{0,2}", 1..40),
             name in "[ab]{0,5}",
         ) {
-            // Some order that is not that of the names.
+            // An order that is not that of the names.
             let mut patterns: Vec<_> = patterns.into_iter().collect();
             patterns.sort_by_key(|pattern| pattern.chars().rev().collect::<String>());
             let mut names = Names::default();
@@ -359,7 +363,8 @@ mod tests {
                 prop_assert!(names.insert(pattern));
             }
             names.finish();
-            let want: Vec<u32> = (0u32..).zip(&patterns).filter(|(_, p)| naive_match(p, &name)).map(|(e, _)| e).collect();
+            let matched = (0u32..).zip(&patterns).filter(|(_, pattern)| naive_match(pattern, &name));
+            let want: Vec<u32> = matched.map(|(entry, _)| entry).collect();
             let matching = names.matching(&name);
             prop_assert_eq!(matching.iter(&names, &name).collect::<Vec<_>>(), want.clone());
             prop_assert_eq!(matching.is_empty(), want.is_empty());
@@ -368,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_name_is_there_once() {
+    fn an_exact_name_is_inserted_once() {
         let mut names = Names::default();
         assert!(names.insert("a"));
         assert!(!names.insert("a"));

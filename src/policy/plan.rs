@@ -1,4 +1,4 @@
-//! What a call costs: which counters its limits charge, of whom, and how much.
+//! The plan of a call: which counters its limits charge, for whom, and how much.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,14 +16,14 @@ use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
 use crate::policy::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
 use crate::time::Timestamp;
 
-/// What a call costs: the charges, and the limits that they are for.
+/// The plan of a call: its charges, and the limits that they are for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) charges: Charges,
     pub(crate) limits: SmallVec<[LimitRef; 4]>,
 }
 
-/// A limit of the policy, and which charge of the plan is its.
+/// A limit of the policy, and the index of its charge in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitRef {
     pub(crate) entry: Option<u32>,
@@ -45,10 +45,11 @@ pub(crate) struct Uncountable {
 }
 
 impl Plan {
-    /// Adds a limit. Those of one counter make one charge: the largest amount, below the smallest maximum.
+    /// Adds a limit. Limits of one counter share a charge: the largest amount, and the smallest
+    /// maximum.
     ///
     /// # Errors
-    /// The call lacks a part of the limit's scope, or has no valid amount.
+    /// Returns a code if the call lacks a part of the limit's scope, or has no valid amount.
     #[inline]
     pub(crate) fn add(
         &mut self,
@@ -80,14 +81,14 @@ impl Plan {
                 Ok(())
             }
             Err(code) => {
-                // Only those that were made for this limit go again.
+                // Charges that were added for this limit are removed again.
                 self.charges.truncate(before);
                 Err(code)
             }
         }
     }
 
-    /// The index of the charge of a counter, which is added if it is not there.
+    /// Returns the index of a counter's charge, which is added if it is missing.
     #[inline]
     fn charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
         let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
@@ -97,13 +98,13 @@ impl Plan {
         }
     }
 
-    /// Adds a charge of nothing to a counter that has none.
+    /// Adds a charge of zero to a counter that has none.
     #[inline]
     fn new_charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
         let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
         let index = self.charges.len();
         let meter = policy.meter(slot, limit, facts.now);
-        // Made where it stays: a charge is large, and its subject is written into it.
+        // Filled in place: a charge is large, and its subject is written into it.
         let counter = *counter;
         self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
         let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
@@ -122,7 +123,8 @@ impl Plan {
         Ok(index)
     }
 
-    /// What each charge is when the call has really cost `real`: only limits that read their amount from the call change.
+    /// The amount of each charge if the call really cost `real`. Only charges of limits that read
+    /// their amount from the call change.
     pub(crate) fn settled(&self, policy: &Policy, real: Amount) -> SmallVec<[Amount; 4]> {
         let mut amounts: SmallVec<[_; 4]> = self.charges.iter().map(|charge| (charge.amount, None)).collect();
         for limit in self.limits.iter().filter_map(|found| policy.limit(*found)) {
@@ -148,7 +150,7 @@ impl Plan {
 }
 
 impl Compiled {
-    /// Calls `visit` for every limit that applies, in document order, until it gives something.
+    /// Calls `visit` for each limit that applies, in document order, until it returns something.
     #[inline]
     pub(crate) fn each_limit<'c, T>(
         &'c self,
@@ -171,8 +173,8 @@ impl Policy {
         self.compiled().limit(found)
     }
 
-    /// The counters of that name (several, if they are token buckets), and whom they count when `call` is made; nothing if there
-    /// is none, or the call lacks a part of their scope.
+    /// Returns the counters of that name (several, if they are token buckets), and the subject that
+    /// `call` is counted under. `None` if there are none, or the call lacks a part of their scope.
     pub(crate) fn counted_as(
         &self,
         counter: &str,
@@ -186,8 +188,9 @@ impl Policy {
         Some((named().map(|(_, id)| *id).collect(), subject))
     }
 
-    /// What a call of this caller's would charge if every limit of the policy applied to it, with amounts of nothing: those
-    /// limits whose scope it has all parts of, of those that agree in counter and maximum the first. O(limits).
+    /// Zero-amount charges to every limit that this caller could reach, to read their state: those
+    /// whose scope it has all parts of. Limits that agree in counter and maximum count once.
+    /// O(limits).
     pub(crate) fn every_limit(&self, caller: &ToolCall<'_>, now: Timestamp) -> Plan {
         let compiled = self.compiled();
         let facts = Facts::new(caller, now);
@@ -208,7 +211,7 @@ impl Policy {
         plan
     }
 
-    /// The scopes of its counters that hang on the caller alone.
+    /// The scopes of the counters that depend on the caller alone.
     pub(crate) fn own_scopes(&self) -> impl Iterator<Item = OwnScope> {
         self.compiled().counters.iter().filter_map(|counter| counter.scope.own)
     }
@@ -218,7 +221,8 @@ impl Policy {
         self.0.counters.get(slot as usize)
     }
 
-    /// How the counter counts now. `limit` is one of its own, or, for a token bucket, of its name.
+    /// The meter of a counter now. `limit` is one of the counter's own, or, for a token bucket, of
+    /// its name.
     #[inline]
     fn meter(&self, slot: u32, limit: &Limit, now: Timestamp) -> Meter {
         match limit.algorithm {
@@ -232,7 +236,7 @@ impl Policy {
         }
     }
 
-    /// The limit's place in the document.
+    /// The JSON Pointer to the limit.
     pub(crate) fn limit_pointer(&self, found: LimitRef) -> String {
         let is_rate_limit = self.limit(found).is_some_and(|limit| limit.is_rate_limit);
         let section = if is_rate_limit { Section::RateLimit } else { Section::Limit(found.index) };
@@ -240,7 +244,7 @@ impl Policy {
     }
 }
 
-/// Whom a counter of that scope counts; nothing where the call lacks a part.
+/// The subject of a scope; `None` if the call lacks a part.
 fn subject(scope: &Scope, facts: &Facts<'_>) -> Option<Subject> {
     let mut subject = Subject::default();
     write_subject(&mut subject, scope, facts).map(|()| subject)

@@ -1,4 +1,4 @@
-//! What operators look for in texts: needles, directories, hosts.
+//! Texts that operators look for: needles, directories, hosts.
 
 use regex::{Regex, RegexBuilder};
 use url::{Host, Url};
@@ -14,27 +14,31 @@ pub(crate) enum Affix {
 #[derive(Debug)]
 pub(crate) enum Needle {
     Plain(Box<str>),
-    /// Without regard to case, by Unicode's simple folding, which keeps the number of characters.
+    /// Compared without regard to case, by Unicode's simple folding, which keeps the number of
+    /// characters.
     Folded {
         regex: Regex,
         characters: usize,
     },
 }
 
-/// How large the regex of a text from the call may be compiled, in bytes.
+/// The compiled regular expression of a text from the call has at most this many bytes.
 const CALL_REGEX_SIZE: usize = 1 << 20;
 
-/// How many characters the texts from the call may have, all together, that a condition looks for without regard to case.
+/// The texts from the call that a condition compares without regard to case have at most this many
+/// characters together.
 const MAX_FOLDED: usize = 1_000;
 
 impl Needle {
-    /// A text by what it compiled to, escaped and without regard to case.
+    /// Makes a needle of a text and the regular expression of it, escaped and without regard to
+    /// case.
     pub(crate) fn folded(regex: Regex, text: &str) -> Self {
         Self::Folded { regex, characters: text.chars().count() }
     }
 
-    /// Texts of the call, to look for without regard to case; nothing, if they are too long: what is sought and what it is sought
-    /// in may both be the agent's, an expression takes a thousand times its length, and looking for it the product of both.
+    /// Makes needles of texts from the call, without regard to case. `None` if they are too long:
+    /// the agent may control both the needles and the text that is searched, an expression takes a
+    /// thousand times its length, and a search takes the product of both.
     pub(crate) fn of_call(texts: &[&str]) -> Option<Vec<Self>> {
         let mut left = MAX_FOLDED;
         let needle = |text: &&str| {
@@ -53,11 +57,12 @@ impl Needle {
         }
     }
 
-    /// Whether `text` is the needle.
+    /// Returns `true` if `text` equals the needle.
     pub(crate) fn is_whole(&self, text: &str) -> bool {
         match self {
             Self::Plain(needle) => **needle == *text,
-            // All matches have the same number of characters: one that spans the text is the first one found.
+            // All matches have the same number of characters, so one that spans the text is found
+            // first.
             Self::Folded { regex, .. } => regex.find(text).is_some_and(|found| found.range() == (0..text.len())),
         }
     }
@@ -84,7 +89,8 @@ impl Needle {
 pub(crate) struct Directories(Box<[Box<[Box<str>]>]>);
 
 impl Directories {
-    /// Nothing for an entry that is no absolute directory; its index.
+    /// # Errors
+    /// Returns the index of an entry that is not an absolute directory.
     pub(crate) fn new<'d>(directories: impl IntoIterator<Item = &'d str>) -> Result<Self, usize> {
         let resolve = |(index, directory): (usize, &str)| {
             let mut resolved: Vec<Box<str>> = Vec::new();
@@ -100,12 +106,14 @@ impl Directories {
         directories.into_iter().enumerate().map(resolve).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether an absolute path lies inside one of the directories; nothing where that cannot be told. `.` and `..` are
-    /// resolved by the text alone. Linear in the path for each directory, without an allocation.
+    /// Returns whether an absolute path is inside one of the directories; `None` if that is
+    /// ambiguous. `.` and `..` are resolved by the text alone. Linear in the path for each
+    /// directory, without an allocation.
     pub(crate) fn within(&self, path: &str) -> Option<bool> {
         let segments = segments(path)?;
         Some(self.0.iter().any(|directory| {
-            // How deep the path so far is, and how many of its first segments are the directory's.
+            // The depth of the path so far, and how many of its first segments match the
+            // directory's.
             let (mut depth, mut common) = (0usize, 0usize);
             for segment in segments.clone() {
                 if segment == ".." {
@@ -123,8 +131,9 @@ impl Directories {
     }
 }
 
-/// The segments of an absolute path without the empty ones and `.`; nothing for a path that a server might read
-/// otherwise: relative, with a NUL, a backslash, or a separator or dot in percent-encoding.
+/// The segments of an absolute path without `.` and the empty ones. `None` for a path that a server
+/// might read otherwise: a relative one, or one with a NUL, a backslash, or a percent-encoded
+/// separator, dot or NUL.
 fn segments(path: &str) -> Option<impl Iterator<Item = &str> + Clone> {
     let encoded = |escape: &[u8]| match escape {
         [b'%', a, b] => matches!((a, b.to_ascii_lowercase()), (b'2', b'e' | b'f') | (b'5', b'c') | (b'0', b'0')),
@@ -140,12 +149,13 @@ fn segments(path: &str) -> Option<impl Iterator<Item = &str> + Clone> {
 #[derive(Debug)]
 pub(crate) struct Hosts {
     exact: Box<[Box<str>]>,
-    /// Of `*.example.com`, `.example.com`.
+    /// For `*.example.com`: `.example.com`.
     below: Box<[Box<str>]>,
 }
 
 impl Hosts {
-    /// Nothing for an entry that is no host; its index.
+    /// # Errors
+    /// Returns the index of an entry that is not a host.
     pub(crate) fn new<'h>(hosts: impl IntoIterator<Item = &'h str>) -> Result<Self, usize> {
         let (mut exact, mut below) = (Vec::new(), Vec::new());
         for (index, entry) in hosts.into_iter().enumerate() {
@@ -157,8 +167,8 @@ impl Hosts {
         Ok(Self { exact: exact.into(), below: below.into() })
     }
 
-    /// Whether the host of an absolute http or https URL is listed; nothing where that cannot be told. A plain URL takes
-    /// no allocation.
+    /// Returns whether the host of an absolute http or https URL is listed; `None` if that is
+    /// ambiguous. A plain URL needs no allocation.
     pub(crate) fn lists(&self, url: &str) -> Option<bool> {
         if let Some(host) = plain_host(url) {
             let ends_with = |domain: &str| {
@@ -180,14 +190,15 @@ impl Hosts {
     }
 }
 
-/// The host of a URL in the one spelling that needs no parser: `http` or `https`, `://`, labels of letters, digits and
-/// dashes of which none is punycode and the last does not begin with a digit (an IPv4 address in some spelling), and
-/// at most a port before the path. For these the rules of the WHATWG's URL standard do nothing but lower the case.
+/// The host of a URL in the one form that needs no parser: `http` or `https`, `://`, labels of
+/// letters, digits and dashes, and at most a port before the path. No label is punycode, and the
+/// last one does not begin with a digit (that could be an IPv4 address). For these, the URL
+/// standard of the WHATWG only lower-cases the host.
 fn plain_host(url: &str) -> Option<&str> {
     let after =
         |scheme: &str| url.get(..scheme.len()).filter(|s| s.eq_ignore_ascii_case(scheme)).and(url.get(scheme.len()..));
     let rest = after("https://").or_else(|| after("http://"))?;
-    // What undecides, and what only the parser should judge, is somewhere else in the text.
+    // Leave anything unusual to the full parser.
     if url.bytes().any(|byte| !(0x21..0x7f).contains(&byte) || byte == b'\\') {
         return None;
     }
@@ -210,14 +221,14 @@ fn plain_host(url: &str) -> Option<&str> {
     (plain && port_fits).then_some(host)
 }
 
-/// The host of a URL by the WHATWG's rules, normalised; nothing where it cannot be told.
+/// The host of a URL by the rules of the WHATWG, normalised; `None` if it is ambiguous.
 fn any_host(url: &str) -> Option<String> {
     let outer_blank = |c: Option<char>| c.is_none_or(|c| c <= ' ');
     if url.contains(['\\', '\t', '\n', '\r']) || outer_blank(url.chars().next()) || outer_blank(url.chars().next_back())
     {
         return None;
     }
-    // The parser forgets empty user information; the text does not.
+    // The parser drops empty user information, so look at the text.
     let (scheme, rest) = url.split_once(':')?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return None;
@@ -231,13 +242,13 @@ fn any_host(url: &str) -> Option<String> {
     Some(without_last_dot(parsed.host_str()?).to_owned())
 }
 
-/// A listed host in the form in which hosts of URLs are compared. Of a name below which everything is meant, `domain`,
-/// addresses are none.
+/// A listed host in the form in which hosts of URLs are compared. An address cannot be a `domain`
+/// with subdomains.
 fn normal_host(entry: &str, domain: bool) -> Option<String> {
     if entry.contains(['*', '/', '?', '#', '@', '\\']) || entry.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return None;
     }
-    // Of an address in brackets the colons are its own; elsewhere they would be a port's.
+    // Without brackets around an address, a colon would separate a port.
     let host = Host::parse(entry).ok()?;
     if domain && !matches!(host, Host::Domain(_)) {
         return None;
@@ -376,7 +387,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the short way answers, the parser answers too.
+        /// The short way agrees with the parser.
         #[test]
         fn a_plain_host_is_what_the_parser_finds(
             url in "(http|https|HTTPS|Http)://[a-zA-Z0-9.-]{1,12}(:[0-9]{0,6})?[/?#@:%a-z.-]{0,6}"

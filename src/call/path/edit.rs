@@ -1,11 +1,11 @@
-//! Values at paths, put there or taken away: the calls that an explanation or a finding tries out.
+//! Edits of values at paths, for the calls that explanations and findings try out.
 
 use serde_json::{Map, Value};
 
 use super::{Path, Root, Step};
 use crate::call::identity::Identity;
 
-/// Where a path begins, for whoever wants to change what it leads to.
+/// The root of a path, for edits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Arguments,
@@ -32,7 +32,7 @@ impl Path {
         }
     }
 
-    /// Whether it stands for all that its root holds.
+    /// Returns `true` if the path is only a root.
     pub(crate) fn is_root(&self) -> bool {
         self.steps.is_empty()
     }
@@ -49,9 +49,9 @@ impl Path {
         Some(Self { root: self.root, steps: steps.into(), has_each: false })
     }
 
-    /// Puts a value at the path below `root`, the value that the path's own root stands for, or takes away what is there.
-    /// What stands in the way is replaced; `[*]` goes through every element, and makes one where there is none. Says no where
-    /// the path leads nowhere that could be written.
+    /// Sets the value at the path, or removes it. `root` is the value of the path's root. Values
+    /// that block the path are replaced; `[*]` goes through every element, and adds one if there
+    /// are none. Returns `false` if the path cannot be written.
     pub(crate) fn edit(&self, root: &mut Value, to: Option<&Value>) -> bool {
         self.steps.len() <= MAX_STEPS && edit(root, &self.steps, to)
     }
@@ -117,7 +117,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn values_are_put_at_paths_and_taken_away() {
+    fn values_are_set_and_removed_at_paths() {
         for (path, before, to, after) in [
             ("args.a", json!({}), Some(json!(1)), json!({ "a": 1 })),
             ("args.a.b", json!({ "a": "x" }), Some(json!(1)), json!({ "a": { "b": 1 } })),

@@ -1,4 +1,5 @@
-//! Paths into a call: `args.customer.id`, `context["x-user"]`, `call.grant`, `time.hour`, `args.items[*].price`.
+//! Paths into a call: `args.customer.id`, `args.items[*].price`, `context["x-user"]`, `call.grant`,
+//! `time.hour`.
 
 #[cfg(feature = "analysis")]
 mod edit;
@@ -18,12 +19,12 @@ use crate::time::Timestamp;
 pub(crate) use edit::Source;
 pub(crate) use text::{CALL_MEMBERS, PathError, ROOTS, TIME_MEMBERS};
 
-/// A path: a root and steps into what it holds. Read once; resolving it walks, without an allocation.
+/// A path: a root, and steps below it. Parsed once; resolving it allocates nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
     pub(crate) root: Root,
     pub(crate) steps: Box<[Step]>,
-    /// Whether `[*]` is among the steps.
+    /// `[*]` is among the steps.
     has_each: bool,
 }
 
@@ -52,7 +53,7 @@ pub(crate) enum Step {
 }
 
 impl Path {
-    /// Whether the path stands for many values (`[*]`).
+    /// Returns `true` if the path leads to many values (`[*]`).
     #[inline]
     pub(crate) fn has_each(&self) -> bool {
         self.has_each
@@ -66,7 +67,7 @@ impl Path {
         self.root == Root::Arguments
     }
 
-    /// What of a call it asks for that the host or the agent sends along.
+    /// The part of the call that the path reads, and that the host or the agent supplies.
     #[cfg(feature = "replay")]
     pub(crate) fn asks_for(&self) -> AsksFor<'_> {
         match (self.root, self.steps.first()) {
@@ -77,7 +78,7 @@ impl Path {
         }
     }
 
-    /// The value at the path, for one without `[*]`.
+    /// Returns the value at the path, which must not have `[*]`.
     #[inline]
     pub(crate) fn resolve<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
         let Some(members) = self.members(facts) else { return self.fact(facts) };
@@ -91,8 +92,9 @@ impl Path {
         reached.into()
     }
 
-    /// Calls `visit` for every value that the path stands for, until it says to stop: one for a path without `[*]`, and
-    /// one for each element otherwise. Where an array that `[*]` goes through is absent, the path is, once.
+    /// Calls `visit` for every value at the path, until it returns [`Visit::Stop`]: once for a path
+    /// without `[*]`, and else once for each element. If the array of a `[*]` is absent, calls it
+    /// once, with [`Found::Absent`].
     pub(crate) fn each<'a>(&self, facts: &'a Facts<'a>, visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
         match self.members(facts) {
             Some(members) => walk(Reached::Members(members), &self.steps, visit),
@@ -100,7 +102,7 @@ impl Path {
         }
     }
 
-    /// What the steps go into.
+    /// The members that the steps begin in; `None` for a root without members.
     #[inline]
     fn members<'a>(&self, facts: &'a Facts<'a>) -> Option<&'a Map<String, Value>> {
         let members = match self.root {
@@ -111,7 +113,7 @@ impl Path {
         Some(members.unwrap_or(&EMPTY))
     }
 
-    /// What has no members: no step can follow it.
+    /// The value of a root without members, which no step follows.
     fn fact<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
         match self.root {
             Root::Arguments | Root::Context => Found::Absent,
@@ -124,22 +126,22 @@ impl Path {
     }
 }
 
-/// How far a path has come. It goes from reference to reference, and the value at its end alone is looked at: a [`Datum`] for each
-/// step takes a fifth more time.
+/// The point that resolving a path has reached. Only references are followed, and the last value
+/// alone becomes a [`Datum`]: a `Datum` for each step takes a fifth longer.
 #[derive(Clone, Copy)]
 enum Reached<'a> {
     Members(&'a Map<String, Value>),
     Value(&'a Value),
 }
 
-/// Why a step cannot be taken: [`Found`] without its value.
+/// The reason why a step cannot be taken: [`Found`] without its value.
 #[derive(Clone, Copy)]
 enum Stopped {
     Absent,
     WrongContainer,
 }
 
-/// One step that is not `[*]`.
+/// Takes one step other than `[*]`.
 #[inline]
 fn step_into<'a>(reached: Reached<'a>, step: &Step) -> Result<&'a Value, Stopped> {
     let value = match (step, reached) {
@@ -151,8 +153,8 @@ fn step_into<'a>(reached: Reached<'a>, step: &Step) -> Result<&'a Value, Stopped
     value.ok_or(Stopped::Absent)
 }
 
-/// The member of that name. Of a few it is found faster by comparing all names than by hashing one, as the map does where
-/// another crate switches on `preserve_order`.
+/// Returns the member of that name. Among a few members, comparing names is faster than hashing
+/// one, as the map does if another crate enables `preserve_order`.
 #[inline]
 fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if members.len() > MAX_SCANNED_MEMBERS {
@@ -166,7 +168,7 @@ fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> 
     None
 }
 
-/// So many members of an object are a few.
+/// Up to this many members are compared one by one.
 const MAX_SCANNED_MEMBERS: usize = 8;
 
 fn walk<'a>(mut reached: Reached<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
@@ -191,7 +193,7 @@ fn walk<'a>(mut reached: Reached<'a>, steps: &[Step], visit: &mut impl FnMut(Fou
     visit(reached.into())
 }
 
-/// What a path needs to be resolved, besides who calls what and when.
+/// The part of a call that a path reads, other than identities and time.
 #[cfg(feature = "replay")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AsksFor<'p> {
@@ -202,14 +204,14 @@ pub(crate) enum AsksFor<'p> {
     Context,
 }
 
-/// What a path leads to.
+/// The result of resolving a path.
 #[derive(Clone, Copy)]
 pub(crate) enum Found<'a> {
     Value(Datum<'a>),
     /// A member or an index is missing, or the value is `null`.
     Absent,
-    /// A step into a value that has no such steps: whether there is something inside cannot be told, because servers
-    /// unwrap JSON text and lists of one.
+    /// A step into a value that has no such steps. It may contain one for a server that unwraps
+    /// JSON text, or lists of one element.
     WrongContainer,
 }
 
@@ -234,30 +236,30 @@ impl From<Stopped> for Found<'_> {
     }
 }
 
-/// Whether to go on to the next of many values.
+/// Continue with the next value, or stop.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visit {
     Next,
     Stop,
 }
 
-/// A value of the call as conditions compare it.
+/// A value of the call, as conditions compare it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Datum<'a> {
     Null,
-    /// Two variants in reached of a `bool` inside one: with it, the compiler copies a `Datum` in pieces that stall when they are
-    /// read as a whole (W2 took a seventh longer).
+    /// Two variants instead of a `bool`: with one, the compiler copies a `Datum` in pieces, and
+    /// reading it as a whole stalls (W2 took a seventh longer).
     False,
     True,
     Number(Exact),
-    /// A number that is not held exactly: it compares with nothing.
+    /// A number that is not held exactly. It cannot be compared.
     UnclearNumber,
     Text(&'a str),
     Array(&'a [Value]),
     Object(&'a Map<String, Value>),
 }
 
-/// What absent arguments and an absent context are.
+/// The value of absent arguments, and of an absent context.
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 impl<'a> From<&'a Value> for Datum<'a> {
@@ -275,14 +277,14 @@ impl<'a> From<&'a Value> for Datum<'a> {
     }
 }
 
-/// What paths are resolved in: a call, and the instant at which it is decided.
+/// The input of paths: a call, and the instant at which it is decided.
 pub(crate) struct Facts<'a> {
     pub(crate) call: &'a ToolCall<'a>,
     pub(crate) now: Timestamp,
     moment: OnceCell<Moment>,
 }
 
-/// The parts of the instant, worked out when the first condition asks.
+/// The parts of the instant, computed when a condition first reads one.
 struct Moment {
     hour: i64,
     minute: i64,
@@ -322,7 +324,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn values_are_found_or_absent_or_out_of_reach() {
+    fn values_are_found_absent_or_out_of_reach() {
         let many: Map<_, _> = (0..20).map(|number| (format!("m{number}"), json!(number))).collect();
         let arguments =
             json!({ "a": { "b": [1, { "c": null }] }, "t": "{\"x\":1}", "a.b": 5, "n": null, "many": many });

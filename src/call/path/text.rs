@@ -1,4 +1,4 @@
-//! Paths as texts.
+//! The text form of paths.
 
 use std::fmt;
 
@@ -7,27 +7,27 @@ use serde_json::Value;
 use super::{Path, Root, Step, TimePart};
 use crate::call::identity::Identity;
 
-/// The words that a path can begin with, and those that follow `call` and `time`.
+/// The words that a path can begin with, and the members of `call` and `time`.
 pub(crate) const ROOTS: [&str; 4] = ["args", "context", "call", "time"];
 pub(crate) const CALL_MEMBERS: [&str; 6] = ["tool", "server", "grant", "session", "agent", "user"];
 pub(crate) const TIME_MEMBERS: [&str; 4] = ["hour", "minute", "weekday", "date"];
 
-/// Why a text is no path.
+/// The reason why a text is not a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PathError<'t> {
-    /// No root that there is; the words to choose from.
+    /// An unknown root.
     Root(&'t str),
-    /// `call` or `time` with no member or one that it does not have.
+    /// `call` or `time` with a missing or unknown member.
     Member { root: &'static str, found: &'t str, known: &'static [&'static str] },
     /// A step into a text or a number.
     StepIntoText(&'t str),
     /// `args..x`, `args.`.
     EmptyName,
-    /// A character that a plain name does not have: the name, to be written in brackets.
+    /// A name with a character that a bare name cannot have.
     Name(&'t str),
-    /// Brackets without a name in quotes, an index or a star.
+    /// Brackets without a quoted name, an index or a star.
     Brackets,
-    /// Something after a closing bracket that is no step.
+    /// An invalid step after a closing bracket.
     Step(&'t str),
 }
 
@@ -60,7 +60,7 @@ impl Path {
     }
 }
 
-/// The member that follows `call` or `time`; nothing may follow it.
+/// Parses the member after `call` or `time`, which must be the last step.
 fn take_member<'t>(
     root: &'static str,
     known: &'static [&'static str],
@@ -83,7 +83,8 @@ fn take_step<'t>(rest: &mut &'t str) -> Result<Step, PathError<'t>> {
         if name.is_empty() {
             return Err(PathError::EmptyName);
         }
-        // What looks like a wildcard, a comparison or a quotation is a mistake that would silently match nothing.
+        // A wildcard, a comparison or a quotation here is a mistake, and would silently match
+        // nothing.
         if name.contains(|c: char| c.is_whitespace() || c.is_control() || "\"'`*<>=]".contains(c)) {
             return Err(PathError::Name(name));
         }
@@ -96,7 +97,7 @@ fn take_step<'t>(rest: &mut &'t str) -> Result<Step, PathError<'t>> {
         return Ok(Step::Each);
     }
     if inside.starts_with('"') {
-        // The name is a JSON string, so that it can have quotes and any other character.
+        // The name is a JSON string, so it can contain any character.
         let end = closing_quote(inside).ok_or(PathError::Brackets)?;
         let (quoted, tail) = inside.split_at_checked(end).ok_or(PathError::Brackets)?;
         let name: Box<str> = serde_json::from_str(quoted).map_err(|_| PathError::Brackets)?;
@@ -110,7 +111,7 @@ fn take_step<'t>(rest: &mut &'t str) -> Result<Step, PathError<'t>> {
     Ok(Step::Index(usize::try_from(index).map_err(|_| PathError::Brackets)?))
 }
 
-/// The end of the JSON string that `text` begins with.
+/// Returns the end of the JSON string that `text` begins with.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().enumerate().skip(1).find_map(|(at, byte)| {
@@ -120,7 +121,7 @@ fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-/// One spelling for every path: plain names after a dot, the others in brackets.
+/// The canonical form: bare names after a dot, others in brackets.
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.root {
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_read_and_written() {
+    fn paths_parse_and_display() {
         for (text, canonical) in [
             ("args", "args"),
             ("args.a.b", "args.a.b"),
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
+    fn invalid_paths_are_refused() {
         for text in [
             "",
             "amount",

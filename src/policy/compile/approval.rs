@@ -1,4 +1,4 @@
-//! `approval`: how approvals are given.
+//! Compiles `approval`.
 
 use super::super::approval::{Approving, Binding};
 use super::super::document::APPROVAL_TERMS;
@@ -16,10 +16,10 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Box<Appro
     let min_approvers = reader.field(fields, "min_approvers", |reader, node| {
         let count = reader.count(node, "`min_approvers`", 1)?;
         if count == 0 {
-            let help = "write 1 or above; a call that needs no approval has no rule that asks for one".to_owned();
+            let help = "write at least 1; to need no approval, remove the rule that asks for one".to_owned();
             reader.issue(IssueCode::InvalidValue, node.at, "`min_approvers` cannot be 0", help);
         }
-        // More people than there are: nobody can give such an approval, and so it stays.
+        // A number beyond `u32` is more people than exist: no one can give such an approval.
         Some(u32::try_from(count).unwrap_or(u32::MAX))
     });
     let bind = reader.field(fields, "bind", |reader, node| {
@@ -28,7 +28,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Box<Appro
             reader.empty_list(
                 node.at,
                 "an approval bound to nothing would allow any arguments",
-                "leave `bind` out to bind them all",
+                "omit `bind` to bind all arguments",
             );
         }
         Some(reader.each(paths, binding).into())
@@ -42,7 +42,7 @@ fn binding(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Binding> {
     let path = reader.path_text(node.at, path)?;
     if !path.is_in_arguments() || path.has_each() {
         let help = "write a path such as `args.customer` or `args.amount<=`".to_owned();
-        let message = format!("{} is not one argument of the call", quote(text));
+        let message = format!("{} does not lead to one argument", quote(text));
         reader.issue(IssueCode::InvalidPath, node.at, message, help);
     }
     Some(Binding { path, at_most })

@@ -11,14 +11,14 @@ use crate::json::{Json, Node};
 use crate::policy::read::suggest::{Want, nearest, retype};
 use crate::policy::read::{Fields, Reader, quote};
 
-/// What a rule's list asks of its conditions.
+/// The section that a rule's conditions belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Polarity {
     Require,
     Match,
 }
 
-/// What a condition stands below.
+/// The parent of a condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Below {
     Rule,
@@ -26,12 +26,12 @@ pub(super) enum Below {
     Not,
 }
 
-/// Among so many members is the key of a group looked for.
+/// The key of a group is looked for among this many members.
 const MAX_TRIED_KEYS: usize = 8;
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads_time: &mut bool) -> Option<Condition> {
     let Json::Object(members) = &node.json else {
-        reader.wrong_type(node, &Want::Object(&CONDITION), "a condition is an object");
+        reader.wrong_type(node, &Want::Object(&CONDITION), "a condition must be an object");
         return None;
     };
     let fields = Fields { at: node.at, members };
@@ -40,7 +40,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
     }
     let Some(first) = members.iter().find(|member| GROUPS.contains(&&*member.key)) else {
         let has = |key: &str| fields.get(key).is_some();
-        // A group with a slip in its key lacks no part of a comparison.
+        // An object with a misspelt group key does not lack the keys of a comparison.
         let could_be = !has("path") && !has("op") && !reader.issues.is_full();
         let is_group = could_be && members.iter().take(MAX_TRIED_KEYS).any(|member| is_almost_group(&member.key));
         if !is_group {
@@ -52,7 +52,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
     for other in CONDITION.names().filter(|other| *other != key) {
         reader.misplaced(fields, other, &format!("the group `{key}` has no other keys"));
     }
-    // What does not belong is read all the same, for its issues.
+    // Misplaced keys are also read, for their issues.
     let _ = (path_and_operator(reader, fields), ignore_case(reader, fields), absent_word(reader, fields));
     values(reader, fields);
     for other in GROUPS.iter().filter(|other| **other != key) {
@@ -61,7 +61,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
     group(reader, fields, key, below, reads_time)
 }
 
-/// A group's condition, of those that stand below its key.
+/// Reads a group, with the conditions below its key.
 fn group(
     reader: &mut Reader<'_>,
     fields: Fields<'_, '_>,
@@ -73,12 +73,12 @@ fn group(
         if key == "not" {
             return read(reader, node, Below::Not, reads_time).map(Condition::not);
         }
-        let conditions = reader.list(node, "a group of conditions")?;
+        let conditions = reader.list(node, &format!("`{key}`"))?;
         if conditions.is_empty() {
             reader.empty_list(
                 node.at,
-                &format!("`{key}` of nothing decides nothing"),
-                "name a condition, or remove the group",
+                &format!("an empty `{key}` decides nothing"),
+                "add a condition, or remove the group",
             );
         }
         let conditions = reader.each(conditions, |reader, node| read(reader, node, below, reads_time)).into();
@@ -86,7 +86,7 @@ fn group(
     })
 }
 
-/// Whether an unknown key was probably meant for a group's.
+/// Returns `true` if an unknown key is probably a misspelt group key.
 fn is_almost_group(key: &str) -> bool {
     let names: Vec<_> = CONDITION.names().collect();
     !CONDITION.has(key) && nearest(key, &names).is_some_and(|near| GROUPS.contains(&near))
@@ -103,7 +103,7 @@ fn path_and_operator(
             let names: Vec<_> = OPERATORS.iter().map(|operator| operator.name).collect();
             match node.as_str() {
                 Some(text) => reader.unknown_word(node, text, "an operator", &names),
-                None => reader.wrong_type(node, &Want::Any, "`op` is the name of an operator"),
+                None => reader.wrong_type(node, &Want::Any, "`op` must be the name of an operator"),
             }
         }
         known
@@ -115,7 +115,7 @@ fn ignore_case(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> Option<bool> 
     reader.field(fields, "ignore_case", |reader, node| reader.boolean(node, "`ignore_case`"))
 }
 
-/// What is wrong with a value, or a path to one, whatever the operator.
+/// Notes the issues of a value, or of a path to one, that do not depend on the operator.
 fn values(reader: &mut Reader<'_>, fields: Fields<'_, '_>) {
     reader.field(fields, "value", |reader, node| {
         reader.comparable(node);
@@ -140,25 +140,25 @@ fn comparison(
         reader.issue(IssueCode::ConflictingKeys, fields.at, message, "keep one of the two".to_owned());
     }
     let Some(operator) = operator else {
-        // What does not hang on the operator is told all the same.
+        // Note the issues that do not depend on the operator.
         values(reader, fields);
         return None;
     };
     if !operator.ignore_case && fields.get("ignore_case").is_some() {
-        reader.misplaced(fields, "ignore_case", &format!("`{}` compares no case", operator.name));
+        reader.misplaced(fields, "ignore_case", &format!("`{}` has no case to ignore", operator.name));
     }
     let case = if ignore_case == Some(true) { IgnoreCase::Yes } else { IgnoreCase::No };
     if value.is_none() && (other.is_none() || !operator.value_from) {
         let choice = if operator.value_from { "`value` or `value_from`" } else { "`value`" };
         let message = format!("a condition with `{}` needs {choice}", operator.name);
         let help = match operator.takes {
-            Takes::Exists => "write `true` for a path that must be there, `false` for one that must not",
-            _ => "say what the path is compared with",
+            Takes::Exists => "write `true` for a path that must exist, `false` for one that must not",
+            _ => "add what the path is compared with",
         };
         reader.issue(IssueCode::MissingKey, fields.at, message, help.to_owned());
     }
     if !operator.value_from {
-        let why = format!("`{}` compares with a `value` that is checked when the policy is read", operator.name);
+        let why = format!("`{}` takes only a `value`, which is checked when the policy is read", operator.name);
         reader.misplaced(fields, "value_from", &why);
     }
     let fixed = reader.field(fields, "value", |reader, node| check(reader, operator, node, case));
@@ -173,21 +173,21 @@ fn comparison(
 
 fn absent_word(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> bool {
     let word =
-        |reader: &mut Reader<'_>, node: &Node<'_>| reader.word(node, "a word for `absent`", &["match"]).map(drop);
+        |reader: &mut Reader<'_>, node: &Node<'_>| reader.word(node, "a value of `absent`", &["match"]).map(drop);
     reader.field(fields, "absent", word).is_some()
 }
 
 fn absent(reader: &mut Reader<'_>, fields: Fields<'_, '_>, operator: Option<&Operator>, below: Below) -> bool {
     let matches = absent_word(reader, fields);
     if below == Below::Not {
-        reader.misplaced(fields, "absent", "below `not` it would be turned around");
+        reader.misplaced(fields, "absent", "`not` would invert it");
     } else if operator.is_some_and(|operator| operator.takes == Takes::Exists) {
-        reader.misplaced(fields, "absent", "`exists` itself decides on absence");
+        reader.misplaced(fields, "absent", "`exists` itself tests for absence");
     }
     matches
 }
 
-/// A check, and whether its sense is turned around by its value.
+/// A check, and `true` if its value inverts it.
 type Checked = (Check, bool);
 
 fn check_from(takes: Takes, path: crate::call::path::Path, case: IgnoreCase) -> Option<Checked> {
@@ -202,7 +202,7 @@ fn check_from(takes: Takes, path: crate::call::path::Path, case: IgnoreCase) -> 
         Takes::Contains => Check::Contains(Operand::From(path), case),
         Takes::StartsWith => Check::Affix(Affix::Start, Operand::From(path), case),
         Takes::EndsWith => Check::Affix(Affix::End, Operand::From(path), case),
-        // The table of operators lets none of the others have a `value_from`.
+        // The table of operators allows `value_from` for none of the others.
         _ => return None,
     };
     Some((check, false))
@@ -291,10 +291,10 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
             Check::Type(types)
         }
         Takes::PathWithin => {
-            let help = "write it from the root, `/srv/data`, without backslashes and percent-encoded separators";
+            let help = "write it from the root, such as `/srv/data`, without backslashes or percent-encoded separators";
             let one = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
                 if Directories::new([text]).is_err() {
-                    let message = format!("{} is no absolute directory", quote(text));
+                    let message = format!("{} is not an absolute directory", quote(text));
                     reader.issue(IssueCode::InvalidValue, node.at, message, help.to_owned());
                 }
                 Some(text.to_owned())
@@ -303,9 +303,10 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
             Check::PathWithin(Directories::new(directories.iter().map(String::as_str)).ok()?)
         }
         Takes::HostIn => {
-            let help = "write a host alone, `example.com`, or `*.example.com` for all below it";
+            let help = "write only a host, such as `example.com`, or `*.example.com` for all its subdomains";
             let one = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
-                // Elsewhere `.example.com` is all below it. No name has an empty label, so here it would list nothing.
+                // Elsewhere `.example.com` means all its subdomains. Here it would match nothing,
+                // because no host has an empty label.
                 let is_dotted = text.starts_with('.');
                 if is_dotted || Hosts::new([text]).is_err() {
                     let near = if is_dotted {
@@ -313,7 +314,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
                     } else {
                         String::new()
                     };
-                    let message = format!("{} is no host", quote(text));
+                    let message = format!("{} is not a host", quote(text));
                     reader.issue(IssueCode::InvalidValue, node.at, message, format!("{near}{help}"));
                 }
                 Some(text.to_owned())
@@ -325,10 +326,10 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
     Some((check, false))
 }
 
-/// The value does not fit the operator.
+/// Notes a value that the operator cannot compare with.
 fn unfit(reader: &mut Reader<'_>, node: &Node<'_>, operator: &str, want: &Want, is: &str) {
     let message = format!("`{operator}` compares with {is}, not {}", node.kind());
-    // What a `null` means here is told as for every value.
+    // `null` is explained the same way for every value.
     let help = retype(node, want).filter(|_| !matches!(node.json, Json::Null));
     reader.issue(IssueCode::InvalidValue, node.at, message, help);
 }
@@ -344,9 +345,9 @@ fn some_list<'n, 't>(
         return None;
     };
     if elements.is_empty() {
-        let always = if operator.negative { "true of every value" } else { "never true" };
+        let always = if operator.negative { "true for every value" } else { "never true" };
         let message = format!("`{}` with an empty list is {always}", operator.name);
-        reader.empty_list(node.at, &message, "name a value, or remove the condition");
+        reader.empty_list(node.at, &message, "add a value, or remove the condition");
     }
     Some(elements)
 }

@@ -18,28 +18,31 @@ use crate::policy::limit::{
 use crate::policy::read::suggest::{Want, listed};
 use crate::policy::read::{Fields, Reader, quote, shown};
 
-/// Where each limit stands in the text, and the counters that limits share.
+/// The limits as they are read, and the counters that they share.
 #[derive(Default)]
 pub(super) struct LimitPlaces {
-    /// For each rules object with limits, in the order they were read: whose it is, and where its limits begin.
+    /// For each rules object with limits, in the order in which they were read: its entry, and the
+    /// positions of its limits.
     owners: Vec<(Option<u32>, Vec<LimitPlace>)>,
     pub(super) counters: Vec<Counter>,
-    /// The counters of a name, more than one only where it is that of several token buckets; and where it stands first.
+    /// The counters of each name, and the pointer to the first limit that names it. Only token
+    /// buckets can have more than one.
     by_name: HashMap<Box<str>, (SmallVec<[u32; 1]>, String)>,
-    /// The names that stand first in a limit with something wrong in it, and where.
+    /// Names whose first limit has an issue, and the pointer to it.
     broken: HashMap<Box<str>, (PartialLimit, String)>,
 }
 
 struct LimitPlace {
-    /// Which element of `limits` it is; none is `rate_limit`.
+    /// The index in `limits`; `None` for `rate_limit`.
     index: Option<usize>,
     at: usize,
-    /// What can be told of a limit with something wrong in it: it is not among the limits.
+    /// The readable parts of a limit with an issue, which is not among the compiled limits.
     partial: Option<Box<PartialLimit>>,
 }
 
 impl LimitPlaces {
-    /// The limits of a rules object, `limits` before `rate_limit`. `owner` is its entry; none is `all_tools`.
+    /// Reads the limits of a rules object, `limits` before `rate_limit`. `owner` is its entry;
+    /// `None` for `all_tools`.
     pub(super) fn read(
         &mut self,
         reader: &mut Reader<'_>,
@@ -49,7 +52,8 @@ impl LimitPlaces {
         reads_time: &mut bool,
     ) -> Box<[Limit]> {
         let mut places = Vec::new();
-        // How many stand under the first key `limits`: those of a second one are read for their issues alone.
+        // The number of limits under the first key `limits`. A second one is read only for its
+        // issues.
         let mut read = None;
         let limits = reader.field(fields, "limits", |reader, node| {
             let limits = reader.list(node, "`limits`")?;
@@ -73,18 +77,18 @@ impl LimitPlaces {
         limits.unwrap_or_default().into_iter().chain(rate).collect()
     }
 
-    /// How many rules objects with limits have been read.
+    /// The number of rules objects with limits that have been read.
     pub(super) fn len(&self) -> usize {
         self.owners.len()
     }
 
-    /// Forgets those after the first `count`.
+    /// Removes all after the first `count`.
     pub(super) fn truncate(&mut self, count: usize) {
         self.owners.truncate(count);
     }
 
-    /// Gives limits of one name one counter, and notes those that disagree: the later ones, in the order in which limits
-    /// are looked at, which is not always that of the text.
+    /// Assigns one counter to limits of one name, and notes those that disagree with the first one.
+    /// The order is that of evaluation, which may differ from that of the text.
     pub(super) fn connect(
         &mut self,
         reader: &mut Reader<'_>,
@@ -151,7 +155,7 @@ impl LimitPlaces {
                 if let Some(what) = known.and_then(|known| Parts::of(known).disagreement(Parts::from(limit))) {
                     disagrees(reader, at, &limit.counter, what, first);
                 }
-                // Only a token bucket's state depends on the maximum.
+                // Only the state of a token bucket depends on the maximum.
                 let runs = |slot: &&u32| self.counters.get(**slot as usize).is_some_and(|known| known.max == limit.max);
                 match limit.algorithm {
                     Algorithm::TokenBucket { .. } => {
@@ -185,7 +189,7 @@ impl LimitPlaces {
         new
     }
 
-    /// Notes what a limit with something wrong in it says otherwise, all the same, than the first one of its counter.
+    /// Notes how a limit with an issue disagrees with the first limit of its counter.
     fn compare(&mut self, reader: &mut Reader<'_>, partial: &PartialLimit, at: usize) {
         let known = match (self.by_name.get(&partial.counter), self.broken.get(&partial.counter)) {
             (Some((slots, first)), _) => {
@@ -205,7 +209,7 @@ impl LimitPlaces {
     }
 }
 
-/// Where a limit stands; it itself, if nothing is wrong in it.
+/// Notes the position of a limit, and returns the limit if it has no issue.
 fn note(
     places: &mut Vec<LimitPlace>,
     index: Option<usize>,
@@ -221,8 +225,8 @@ fn note(
 }
 
 fn disagrees(reader: &mut Reader<'_>, at: usize, counter: &str, what: &str, first: &str) {
-    let message = format!("the counter {} has another {what} in {first}", quote(counter));
-    let help = format!("use the same {what} in both, or another counter");
+    let message = format!("the counter {} has a different `{what}` in {first}", quote(counter));
+    let help = format!("use the same `{what}` in both, or another counter");
     reader.issue(IssueCode::CounterDisagrees, at, message, help);
 }
 
@@ -239,7 +243,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Parti
         let name = reader.text(node, "`counter`")?;
         if name.is_empty() {
             let help = "give the counter a name".to_owned();
-            reader.issue(IssueCode::InvalidValue, node.at, "an empty name names no counter", help);
+            reader.issue(IssueCode::InvalidValue, node.at, "the name of a counter cannot be empty", help);
         }
         Some(name)
     });
@@ -253,7 +257,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Parti
     let on_exceed = reader.field(fields, "on_exceed", |reader, node| reader.text(node, "`on_exceed`"));
     let limit = PartialLimit { counter: counter?, window, utc_offset, scope, algorithm, max }.limit();
     Some(limit.map(|limit| Limit {
-        // One whose cost is wrong still has a counter that others may disagree with.
+        // A limit with an invalid cost still has a counter that others may disagree with.
         cost: cost.unwrap_or(Cost::Constant(Amount::ONE)),
         shadow: shadow.unwrap_or(false),
         on_exceed,
@@ -302,20 +306,21 @@ fn window(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Window> {
         }
         Json::Number(_) => reader.duration(node, "`window`").map(Window::Every),
         _ => {
-            reader.wrong_type(node, &Want::Any, "`window` is a number of seconds, a duration such as `15m`, or a word");
+            let must = "`window` must be a number of seconds, a duration such as `15m`, or a word";
+            reader.wrong_type(node, &Want::Any, must);
             None
         }
     }
 }
 
-const SCOPE_LISTS: &str = r#", or a list of these and of paths, such as ["user", "call.tool"]"#;
+const SCOPE_LISTS: &str = r#", or a list of these and of paths, such as ["user", "args.customer"]"#;
 
 fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
     match &node.json {
         Json::String(text) => {
             if text.contains(['.', '[']) {
                 let help = format!("write [{}]", quote(text).replace('`', "\""));
-                reader.issue(IssueCode::UnknownValue, node.at, "a path as a scope stands in a list", help);
+                reader.issue(IssueCode::UnknownValue, node.at, "a scope with a path must be a list", help);
                 return None;
             }
             let part = ScopePart::named(text);
@@ -326,7 +331,7 @@ fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
         }
         Json::Array(parts) => {
             if parts.is_empty() {
-                reader.empty_list(node.at, "a scope of no parts", "one count for everyone is \"global\"");
+                reader.empty_list(node.at, "a scope needs a part", "write \"global\" for one count for everyone");
             }
             let count = parts.len();
             let parts = reader.each(parts, |reader, node| {
@@ -346,7 +351,7 @@ fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
             reader.wrong_type(
                 node,
                 &Want::Any,
-                &format!("`scope` is one of {}, or a list of these and of paths", listed(&SCOPES)),
+                &format!("`scope` must be one of {}, or a list of these and of paths", listed(&SCOPES)),
             );
             None
         }
@@ -358,7 +363,7 @@ fn algorithm(reader: &mut Reader<'_>, fields: Fields<'_, '_>, window: Option<Win
     let burst = reader.field(fields, "burst", |reader, node| reader.amount(node, "`burst`"));
     let lease = reader.field(fields, "lease", |reader, node| reader.duration(node, "`lease`"));
     if window == Some(Window::InFlight) {
-        reader.misplaced(fields, "algorithm", "calls in flight are counted in one way");
+        reader.misplaced(fields, "algorithm", "calls in flight have one algorithm");
         reader.misplaced(fields, "burst", "it belongs to a token bucket");
         return match fields.get("lease") {
             Some(_) => lease.map(|lease| Algorithm::InFlight { lease }),
@@ -379,7 +384,7 @@ fn algorithm(reader: &mut Reader<'_>, fields: Fields<'_, '_>, window: Option<Win
         _ => Algorithm::Fixed,
     };
     reader.misplaced(fields, "burst", "it belongs to the algorithm `token_bucket`");
-    // Without a window it could be one of calls in flight, too.
+    // Without a window, it could also be a limit of calls in flight.
     (window.is_some() || has_algorithm).then_some(algorithm)
 }
 
@@ -394,12 +399,13 @@ fn utc_offset(
         let offset = parse_utc_offset(text);
         if offset.is_none() {
             let help = "write it as `+02:00` or `-05:30`".to_owned();
-            reader.issue(IssueCode::InvalidUtcOffset, node.at, format!("{} is no offset from UTC", shown(node)), help);
+            let message = format!("invalid offset from UTC {}", shown(node));
+            reader.issue(IssueCode::InvalidUtcOffset, node.at, message, help);
         }
         offset
     });
     if window.is_some_and(|window| !window.is_calendar()) {
-        reader.misplaced(fields, "utc_offset", "it shifts windows of the calendar, such as `day`");
+        reader.misplaced(fields, "utc_offset", "it shifts calendar windows, such as `day`");
     } else if let Some(Algorithm::Sliding | Algorithm::TokenBucket { .. }) = algorithm {
         reader.misplaced(fields, "utc_offset", "only `fixed` windows are aligned to the calendar");
     }

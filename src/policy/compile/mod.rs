@@ -1,4 +1,4 @@
-//! Document to policy: every issue at once.
+//! Compiles a document, and finds all its issues at once.
 
 mod approval;
 mod condition;
@@ -25,25 +25,26 @@ use crate::json::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind};
 use condition::Polarity;
 use limit::LimitPlaces;
 
-/// How much of the text of a policy is taken at once, at most: half a megabyte.
+/// The text of a policy is given at most this many bytes at first: half a megabyte.
 const FIRST_TEXT: usize = 512 << 10;
 
-/// Reads a document. Its entries are compiled one by one as they are met, so that a large document never stands in
-/// memory as a tree.
+/// Compiles a document. Its entries are compiled one by one as they are read, so that a large
+/// document is never in memory as a tree.
 pub(super) fn compile(source: &str, bounds: &Bounds) -> Result<Compiled, PolicyError> {
     let mut reader = Reader::new(bounds);
     let whole = |reader: Reader<'_>| Err(reader.issues.into_error(source));
     if source.len() > bounds.document_bytes {
-        let message = format!("a document of {} bytes is past the bound of {}", source.len(), bounds.document_bytes);
+        let message = format!("a document of {} bytes exceeds the bound of {}", source.len(), bounds.document_bytes);
         reader.issue(IssueCode::DocumentTooLarge, 0, message, "split it, or raise the bound".to_owned());
         return whole(reader);
     }
     if source.starts_with('\u{feff}') {
         let message = "the text begins with a byte order mark";
-        reader.issue(IssueCode::ByteOrderMark, 0, message, "save the file as UTF-8 without one".to_owned());
+        reader.issue(IssueCode::ByteOrderMark, 0, message, "save the file as UTF-8 without it".to_owned());
         return whole(reader);
     }
-    // Written anew, a document is about as long as it was; but one that is refused at its start takes no memory of its length.
+    // The text is about as long as the source. But a source that is refused at its start should not
+    // cost memory of its length.
     let mut draft = Draft { text: String::with_capacity(source.len().min(FIRST_TEXT)), ..Draft::default() };
     let mut parser = Parser::new(source, bounds.nesting);
     if let Err(error) = draft.read(&mut reader, &mut parser) {
@@ -75,16 +76,15 @@ fn syntax_issue(reader: &mut Reader<'_>, source: &str, error: SyntaxError) {
     let (before, rest) = source.split_at_checked(error.at).unwrap_or((source, ""));
     let is_at_start = before.trim().is_empty();
     let (code, help) = match error.what {
-        SyntaxErrorKind::TooDeep => (
-            IssueCode::TooDeep,
-            Some(format!("at most {} lists and objects may stand inside each other", reader.bounds.nesting)),
-        ),
-        SyntaxErrorKind::ExpectedValue if is_at_start => {
-            (IssueCode::Syntax, Some("a policy is one object in strict JSON".to_owned()))
+        SyntaxErrorKind::TooDeep => {
+            (IssueCode::TooDeep, Some(format!("nest at most {} lists and objects", reader.bounds.nesting)))
+        }
+        SyntaxErrorKind::ExpectedValue | SyntaxErrorKind::Ended if is_at_start => {
+            (IssueCode::Syntax, Some("write the policy as one JSON object".to_owned()))
         }
         SyntaxErrorKind::ExpectedValue => (IssueCode::Syntax, Some(value_help(rest))),
         SyntaxErrorKind::ExpectedKey => (IssueCode::Syntax, Some("write it as `\"key\": value`".to_owned())),
-        SyntaxErrorKind::Ended => (IssueCode::Syntax, Some("close what is open".to_owned())),
+        SyntaxErrorKind::Ended => (IssueCode::Syntax, Some("close the open string, list or object".to_owned())),
         SyntaxErrorKind::TrailingComma | SyntaxErrorKind::Comment | SyntaxErrorKind::TrailingText => {
             (IssueCode::Syntax, Some("remove it".to_owned()))
         }
@@ -94,13 +94,13 @@ fn syntax_issue(reader: &mut Reader<'_>, source: &str, error: SyntaxError) {
     reader.issue(code, error.at, error.what.to_string(), help);
 }
 
-/// How to mend a text that is no value of JSON.
+/// The help for a text that is not a JSON value.
 fn value_help(text: &str) -> String {
     let word: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').take(20).collect();
     match text.chars().next() {
         Some('+') => "write the number without `+`".to_owned(),
         Some('.') => "write a digit before the point, as in `0.5`".to_owned(),
-        Some('\'' | '`' | '\u{201c}' | '\u{201d}') => "a string stands in double quotes, `\"`".to_owned(),
+        Some('\'' | '`' | '\u{201c}' | '\u{201d}') => "write a string in double quotes, `\"`".to_owned(),
         _ if matches!(&*word, "NaN" | "Infinity" | "inf") => format!("JSON has no number {}", quote(&word)),
         _ => match nearest(&word, &["true", "false", "null"]) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -110,10 +110,10 @@ fn value_help(text: &str) -> String {
     }
 }
 
-/// A policy in the making.
+/// A policy that is being compiled.
 #[derive(Default)]
 struct Draft {
-    /// The document in one line, in its own order.
+    /// The document as one line of JSON, its members in their order.
     text: String,
     default: Option<DefaultEffect>,
     hide: Names,
@@ -141,7 +141,7 @@ impl Draft {
             reader.known_key(&key, at, &DOCUMENT);
             if seen.contains(&key) {
                 reader.duplicate_key(&key, at);
-                // It is read for its issues alone, into a draft of its own.
+                // It is read only for its issues, into a draft of its own.
                 let mut other = Self::default();
                 reader.at_key(&key, |reader| other.member(reader, parser, &key))?;
                 continue;
@@ -157,7 +157,7 @@ impl Draft {
         Ok(())
     }
 
-    #[expect(clippy::ptr_arg, reason = "what is borrowed stood in the document as it is")]
+    #[expect(clippy::ptr_arg, reason = "a borrowed text was written without escapes")]
     fn begin_member(&mut self, key: &Cow<'_, str>, first: bool) {
         if !first {
             self.text.push(',');
@@ -181,7 +181,7 @@ impl Draft {
             "version" => match reader.string(&node, "`version`") {
                 Some("1") | None => {}
                 Some(version) => {
-                    let message = format!("{} is no version of the language", quote(version));
+                    let message = format!("unsupported language version {}", quote(version));
                     reader.issue(IssueCode::UnknownValue, node.at, message, "write \"1\"".to_owned());
                 }
             },
@@ -195,7 +195,7 @@ impl Draft {
                 if let Some(patterns) = reader.list(&node, "`hide`") {
                     if patterns.len() > reader.bounds.entries {
                         let message =
-                            format!("{} patterns are past the bound of {}", patterns.len(), reader.bounds.entries);
+                            format!("{} patterns exceed the bound of {}", patterns.len(), reader.bounds.entries);
                         reader.issue(IssueCode::TooMany, node.at, message, "use patterns with `*`".to_owned());
                         return Ok(());
                     }
@@ -204,7 +204,7 @@ impl Draft {
                         let name = reader.string(node, "a name pattern")?;
                         if name.is_empty() {
                             let help = "name a tool, or remove it".to_owned();
-                            reader.issue(IssueCode::InvalidPattern, node.at, "an empty name names no tool", help);
+                            reader.issue(IssueCode::InvalidPattern, node.at, "a tool name cannot be empty", help);
                         }
                         if name_fits(reader, node.at, name) {
                             hide.insert(name);
@@ -219,7 +219,7 @@ impl Draft {
                 }
             }
             "tools" => {
-                reader.wrong_type(&node, &Want::Object(&TOOLS), "`tools` is an object of names and rules");
+                reader.wrong_type(&node, &Want::Object(&TOOLS), "`tools` must be an object of names and rules");
             }
             _ => {}
         }
@@ -252,24 +252,24 @@ impl Draft {
         reader.duplicates(node);
         if name.is_empty() {
             let help = "name a tool, or remove the entry".to_owned();
-            reader.issue(IssueCode::InvalidPattern, at, "an empty name names no tool", help);
+            reader.issue(IssueCode::InvalidPattern, at, "a tool name cannot be empty", help);
         } else if name.bytes().all(|byte| byte == b'*') {
             let help =
-                "rules for every tool stand in `all_tools`, and the outcome for tools without an entry is `default`";
-            reader.issue(IssueCode::InvalidPattern, at, format!("{} alone is no entry", quote(name)), help.to_owned());
+                "write rules for every tool in `all_tools`, and the outcome for tools without an entry in `default`";
+            reader.issue(IssueCode::InvalidPattern, at, format!("an entry cannot be {}", quote(name)), help.to_owned());
         }
         let is_new = name_fits(reader, at, name) && {
             let is_new = !name.contains('*') || self.patterns.insert(name.to_owned());
             let is_new = is_new && self.names.insert(name);
             if !is_new {
-                let help = "put the rules of both into one entry".to_owned();
-                reader.issue(IssueCode::DuplicateKey, at, format!("{} stands twice in `tools`", quote(name)), help);
+                let help = "merge the rules of both into one entry".to_owned();
+                reader.issue(IssueCode::DuplicateKey, at, format!("duplicate entry {}", quote(name)), help);
             }
             is_new
         };
         let limits = self.limits.len();
         let rules = match &node.json {
-            // Half of the entries of real policies say nothing more than that the tool is there.
+            // Half of the entries of real policies only say that the tool exists.
             Json::Object(members) if members.is_empty() => Rules::default(),
             _ => match reader.object(node, &ENTRY) {
                 Some(fields) => self.rules(reader, fields, Some(name)),
@@ -277,14 +277,14 @@ impl Draft {
             },
         };
         if !is_new {
-            // Its rules were read for their issues alone.
+            // Its rules were read only for their issues.
             self.limits.truncate(limits);
             return;
         }
         self.entries.push(rules);
     }
 
-    /// A rules object; `entry` is the name of the one it belongs to.
+    /// Compiles a rules object. `entry` is the name of its entry; `None` for `all_tools`.
     fn rules(&mut self, reader: &mut Reader<'_>, fields: Fields<'_, '_>, entry: Option<&str>) -> Rules {
         reader.field(fields, "description", |reader, node| reader.string(node, "`description`").map(drop));
         let action = reader.field(fields, "action", |reader, node| reader.word(node, "an action", &ACTIONS));
@@ -292,7 +292,7 @@ impl Draft {
         let approval = reader.field(fields, "approval", approval::read);
         let mut list = |reader: &mut Reader<'_>, key: &str, shape, polarity| {
             let rules = reader.field(fields, key, |reader, node| {
-                let rules = reader.list(node, "a section of rules")?;
+                let rules = reader.list(node, &format!("`{key}`"))?;
                 Some(reader.each(rules, |reader, node| self.rule(reader, node, shape, polarity)))
             });
             rules.unwrap_or_default().into()
@@ -329,13 +329,13 @@ impl Draft {
         let on_deny = reader.field(fields, "on_deny", |reader, node| reader.text(node, "`on_deny`"));
         let reason = reader.field(fields, "reason", |reader, node| reader.text(node, "`reason`"));
         if shape.has("reason") && fields.get("on_deny").is_some() && fields.get("reason").is_some() {
-            let message = "`reason` stands in place of `on_deny`, not beside it";
+            let message = "`reason` and `on_deny` exclude each other";
             reader.issue(IssueCode::ConflictingKeys, fields.at, message, "keep one of the two".to_owned());
         }
         let conditions = reader.field(fields, "conditions", |reader, node| {
             let conditions = reader.list(node, "`conditions`")?;
             if conditions.is_empty() && polarity == Polarity::Require {
-                let help = "name a condition that must hold, or remove the rule";
+                let help = "add a condition that must hold, or remove the rule";
                 reader.empty_list(node.at, "a rule of `require` without conditions requires nothing", help);
             }
             Some(reader.each(conditions, |reader, node| {
@@ -349,14 +349,14 @@ impl Draft {
 fn name_fits(reader: &mut Reader<'_>, at: usize, name: &str) -> bool {
     let bound = reader.bounds.pattern_bytes;
     if name.len() > bound {
-        let message = format!("a name of {} bytes is past the bound of {bound}", name.len());
+        let message = format!("a name of {} bytes exceeds the bound of {bound}", name.len());
         reader.issue(IssueCode::TooLong, at, message, "use a shorter pattern with `*`".to_owned());
     }
     name.len() <= bound && !name.is_empty()
 }
 
-/// Writes a value without blanks; numbers in one spelling where a double holds them, so that a policy that went through
-/// another tool is still the same.
+/// Writes a value without blanks. Numbers that a double holds have one form, so that a policy that
+/// another tool rewrote stays the same.
 fn write_node(to: &mut String, node: &Node<'_>) {
     match &node.json {
         Json::Null => to.push_str("null"),
@@ -391,10 +391,10 @@ fn write_node(to: &mut String, node: &Node<'_>) {
     }
 }
 
-#[expect(clippy::ptr_arg, reason = "what is borrowed stood in the document as it is")]
+#[expect(clippy::ptr_arg, reason = "a borrowed text was written without escapes")]
 fn write_string(to: &mut String, text: &Cow<'_, str>) {
     match text {
-        // Without escapes, and so without anything that needs one.
+        // It was written without escapes, so it needs none.
         Cow::Borrowed(text) => to.extend(["\"", text, "\""]),
         Cow::Owned(text) => to.push_str(&Value::from(&**text).to_string()),
     }

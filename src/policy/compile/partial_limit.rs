@@ -1,10 +1,11 @@
-//! What can be told of a limit, though something may be wrong in it; and what limits of one counter have to agree in.
+//! The readable parts of a limit, which may have issues, and the parts that limits of one counter
+//! must agree in.
 
 use crate::amount::Amount;
 use crate::policy::compiled::Counter;
 use crate::policy::limit::{Algorithm, Cost, Limit, Scope, Window};
 
-/// What of a limit could be read.
+/// The parts of a limit that could be read.
 #[derive(Clone)]
 pub(super) struct PartialLimit {
     pub(super) counter: Box<str>,
@@ -16,7 +17,7 @@ pub(super) struct PartialLimit {
 }
 
 impl PartialLimit {
-    /// A limit of calls, if all could be read.
+    /// Returns a limit of calls if all parts could be read, or else the parts.
     pub(super) fn limit(self) -> Result<Limit, Self> {
         match self {
             Self {
@@ -45,7 +46,7 @@ impl PartialLimit {
     }
 }
 
-/// What limits of one counter have to agree in, as far as it could be read.
+/// The parts that limits of one counter must agree in, as far as they could be read.
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'a> {
     window: Option<Window>,
@@ -73,7 +74,7 @@ impl<'a> Parts<'a> {
         Self { window, utc_offset, scope: Some(scope), algorithm: Some(algorithm), max: Some(max) }
     }
 
-    /// What `other` says otherwise.
+    /// Returns the key in which `other` disagrees.
     pub(super) fn disagreement(self, other: Self) -> Option<&'static str> {
         fn differ<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
             one.zip(other).is_some_and(|(one, other)| one != other)
@@ -88,7 +89,7 @@ impl<'a> Parts<'a> {
             return Some("scope");
         }
         match self.algorithm.zip(other.algorithm)? {
-            // One that is not written is `max`.
+            // A missing `burst` is `max`.
             (Algorithm::TokenBucket { burst: one }, Algorithm::TokenBucket { burst: two }) => {
                 let is_other = one != two && differ(one.or(self.max), two.or(other.max));
                 is_other.then_some("burst")

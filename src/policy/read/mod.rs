@@ -1,4 +1,4 @@
-//! Reads a tree of JSON and notes everything that is wrong on the way.
+//! Reads a tree of JSON, and notes all its issues.
 
 mod regexes;
 mod source;
@@ -22,14 +22,14 @@ pub(crate) use suggest::edits;
 pub(crate) use suggest::suggest;
 use suggest::{Want, listed, nearest, nearest_path, retype, suggest_key};
 
-/// Reads nodes; where it is, what it found wrong, and what it may spend.
+/// Reads nodes, and keeps the current pointer, the issues, and what regular expressions have cost.
 pub(crate) struct Reader<'b> {
     pub(crate) bounds: &'b Bounds,
     pub(crate) issues: Issues,
     pub(crate) pointer: String,
     regexes: HashMap<(String, bool), Option<Expression>>,
     regex_bytes: usize,
-    /// Whether a key stands twice somewhere in the tree that is being read.
+    /// A key occurs twice somewhere in the tree that is being read.
     has_twice: bool,
 }
 
@@ -58,7 +58,7 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// Notes an issue at the present place.
+    /// Notes an issue at the current pointer.
     pub(crate) fn issue(
         &mut self,
         code: IssueCode,
@@ -69,7 +69,7 @@ impl<'b> Reader<'b> {
         self.issues.add(code, at, &self.pointer, message.into(), help.into());
     }
 
-    /// Goes into a member.
+    /// Reads a member, with its key added to the pointer.
     pub(crate) fn at_key<R>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> R) -> R {
         let length = self.pointer.len();
         pointer::push_key(&mut self.pointer, key);
@@ -78,7 +78,7 @@ impl<'b> Reader<'b> {
         result
     }
 
-    /// Goes into an element.
+    /// Reads an element, with its index added to the pointer.
     pub(crate) fn at_index<R>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> R) -> R {
         let length = self.pointer.len();
         pointer::push_index(&mut self.pointer, index);
@@ -87,8 +87,8 @@ impl<'b> Reader<'b> {
         result
     }
 
-    /// Reads the member `key`, if it is there. Where it stands twice the first one counts, and the others are read for their
-    /// issues alone.
+    /// Reads the member `key`, if it is present. If it occurs twice, the first one counts, and the
+    /// others are read only for their issues.
     pub(crate) fn field<'n, 't, R>(
         &mut self,
         fields: Fields<'n, 't>,
@@ -106,10 +106,10 @@ impl<'b> Reader<'b> {
         })
     }
 
-    /// The members of an object of that shape; unknown, missing and duplicate keys are noted.
+    /// Returns the members of an object of that shape. Notes unknown and missing keys.
     pub(crate) fn object<'n, 't>(&mut self, node: &'n Node<'t>, shape: &'static Shape) -> Option<Fields<'n, 't>> {
         let Json::Object(members) = &node.json else {
-            self.wrong_type(node, &Want::Object(shape), &format!("{} is an object", shape.name));
+            self.wrong_type(node, &Want::Object(shape), &format!("{} must be an object", shape.name));
             return None;
         };
         for member in members {
@@ -119,9 +119,9 @@ impl<'b> Reader<'b> {
         Some(Fields { at: node.at, members })
     }
 
-    /// Notes every duplicate key of a tree, whatever the tree means.
+    /// Notes every duplicate key of a tree.
     pub(crate) fn duplicates(&mut self, node: &Node<'_>) {
-        // Almost always there is none, and no place has to be written down.
+        // Almost always there are none, and no pointer has to be built.
         self.has_twice = has_duplicates(node);
         if self.has_twice {
             self.note_duplicates(node);
@@ -151,13 +151,8 @@ impl<'b> Reader<'b> {
 
     pub(crate) fn duplicate_key(&mut self, key: &str, at: usize) {
         self.at_key(key, |reader| {
-            let help = "keep one of the two: a reader that keeps the last one drops the other";
-            reader.issue(
-                IssueCode::DuplicateKey,
-                at,
-                format!("{} stands twice in one object", quote(key)),
-                help.to_owned(),
-            );
+            let help = "keep one of the two: readers of JSON disagree on which one counts";
+            reader.issue(IssueCode::DuplicateKey, at, format!("duplicate key {}", quote(key)), help.to_owned());
         });
     }
 
@@ -165,7 +160,7 @@ impl<'b> Reader<'b> {
         if !shape.has(key) {
             self.at_key(key, |reader| {
                 let message = format!("{} has no key {}", shape.name, quote(key));
-                // It takes longer than all else, and what is not kept needs none.
+                // The help costs more than all else, and an issue that is not kept needs none.
                 let help = (!reader.issues.is_full()).then(|| suggest_key(key, shape));
                 reader.issue(IssueCode::UnknownKey, at, message, help);
             });
@@ -179,7 +174,7 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// A key that is known here but does not belong to its neighbours.
+    /// Notes a known key that does not fit its neighbours.
     pub(crate) fn misplaced(&mut self, fields: Fields<'_, '_>, key: &str, why: &str) {
         if let Some(member) = fields.members.iter().find(|member| member.key == key) {
             self.at_key(key, |reader| {
@@ -189,14 +184,14 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// Notes a value of another type than `want`, which `is` says in words.
-    pub(crate) fn wrong_type(&mut self, node: &Node<'_>, want: &Want, is: &str) {
-        self.issue(IssueCode::WrongType, node.at, format!("{is}, not {}", node.kind()), retype(node, want));
+    /// Notes a value of another type than `want`, which `must` describes.
+    pub(crate) fn wrong_type(&mut self, node: &Node<'_>, want: &Want, must: &str) {
+        self.issue(IssueCode::WrongType, node.at, format!("{must}, not {}", node.kind()), retype(node, want));
     }
 
     pub(crate) fn string<'n>(&mut self, node: &'n Node<'_>, what: &str) -> Option<&'n str> {
         if node.as_str().is_none() {
-            self.wrong_type(node, &Want::Text, &format!("{what} is a string"));
+            self.wrong_type(node, &Want::Text, &format!("{what} must be a string"));
         }
         node.as_str()
     }
@@ -209,7 +204,7 @@ impl<'b> Reader<'b> {
         if let Json::Bool(value) = node.json {
             return Some(value);
         }
-        self.wrong_type(node, &Want::Boolean, &format!("{what} is `true` or `false`"));
+        self.wrong_type(node, &Want::Boolean, &format!("{what} must be `true` or `false`"));
         None
     }
 
@@ -217,11 +212,11 @@ impl<'b> Reader<'b> {
         if let Json::Array(elements) = &node.json {
             return Some(elements);
         }
-        self.wrong_type(node, &Want::List, &format!("{what} is a list"));
+        self.wrong_type(node, &Want::List, &format!("{what} must be a list"));
         None
     }
 
-    /// Reads every element; those that cannot be read are left out, and are noted.
+    /// Reads every element. Those that cannot be read are noted and left out.
     pub(crate) fn each<'n, 't, R>(
         &mut self,
         elements: &'n [Node<'t>],
@@ -234,10 +229,10 @@ impl<'b> Reader<'b> {
         all
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(crate) fn word<'n>(&mut self, node: &'n Node<'_>, what: &str, words: &[&'static str]) -> Option<&'n str> {
         let Some(text) = node.as_str() else {
-            self.wrong_type(node, &Want::Any, &format!("{what} is one of {}", listed(words)));
+            self.wrong_type(node, &Want::Any, &format!("{what} must be one of {}", listed(words)));
             return None;
         };
         if words.contains(&text) {
@@ -251,7 +246,8 @@ impl<'b> Reader<'b> {
         self.unknown_word_or(node, text, what, words, "");
     }
 
-    /// As [`Self::unknown_word`], where something other than a word may stand too: `or` says what.
+    /// As [`Self::unknown_word`], if something other than a word is also valid, as described by
+    /// `or`.
     pub(crate) fn unknown_word_or(
         &mut self,
         node: &Node<'_>,
@@ -261,13 +257,13 @@ impl<'b> Reader<'b> {
         or: &str,
     ) {
         let near = nearest(text, words).map_or(String::new(), |near| format!("did you mean `{near}`? "));
-        let help = format!("{near}it is one of {}{or}", listed(words));
+        let help = format!("{near}expected one of {}{or}", listed(words));
         self.issue(IssueCode::UnknownValue, node.at, format!("{} is not {what}", quote(text)), help);
     }
 
     pub(crate) fn amount(&mut self, node: &Node<'_>, what: &str) -> Option<Amount> {
         let Json::Number(text) = node.json else {
-            self.wrong_type(node, &Want::Number, &format!("{what} is a number"));
+            self.wrong_type(node, &Want::Number, &format!("{what} must be a number"));
             return None;
         };
         let amount = Decimal::of_text(text).ok_or(AmountError::NotANumber);
@@ -286,20 +282,21 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// A whole number that is not negative; past `u64` it is as good as the largest. `least` is for the help alone.
+    /// Reads a whole number that is not negative; it saturates at `u64::MAX`. `least` appears only
+    /// in the help text.
     pub(crate) fn count(&mut self, node: &Node<'_>, what: &str, least: u8) -> Option<u64> {
         let Json::Number(text) = node.json else {
-            self.wrong_type(node, &Want::Number, &format!("{what} is a whole number"));
+            self.wrong_type(node, &Want::Number, &format!("{what} must be a whole number"));
             return None;
         };
         let decimal = Decimal::of_text(text).filter(|decimal| !decimal.negative && decimal.scale >= 0);
         let Some(decimal) = decimal else {
             let message = format!("{what} cannot be {}", cut(text));
-            self.issue(IssueCode::InvalidValue, node.at, message, format!("write a whole number, {least} or above"));
+            self.issue(IssueCode::InvalidValue, node.at, message, format!("write a whole number of at least {least}"));
             return None;
         };
         if !text.parse::<f64>().is_ok_and(f64::is_finite) {
-            let message = format!("{what} cannot be {}: it is past the range of a 64-bit float", cut(text));
+            let message = format!("{what} cannot be {}: it exceeds the range of an `f64`", cut(text));
             self.issue(IssueCode::InexactNumber, node.at, message, "write a smaller number".to_owned());
             return None;
         }
@@ -307,7 +304,7 @@ impl<'b> Reader<'b> {
         Some((0..decimal.scale.min(20)).fold(digits, |sum, _| sum.saturating_mul(10)))
     }
 
-    /// A duration as a number of seconds or a text.
+    /// Reads a duration: a number of seconds, or a text.
     pub(crate) fn duration(&mut self, node: &Node<'_>, what: &str) -> Option<u32> {
         let seconds = match &node.json {
             Json::String(text) => parse_duration(text),
@@ -316,7 +313,7 @@ impl<'b> Reader<'b> {
                 self.wrong_type(
                     node,
                     &Want::Any,
-                    &format!("{what} is a number of seconds or a duration such as `15m`"),
+                    &format!("{what} must be a number of seconds or a duration such as `15m`"),
                 );
                 return None;
             }
@@ -324,16 +321,17 @@ impl<'b> Reader<'b> {
         if seconds.is_none() {
             let quoted = node.as_str().is_some_and(|text| whole_seconds(text).is_some());
             let help = if quoted {
-                "a number of seconds is written without quotes; in quotes it ends in `s`, `m`, `h` or `d`"
+                "write seconds without quotes, or add a unit: `s`, `m`, `h` or `d`"
             } else {
-                "write a number of seconds above 0, or digits and `s`, `m`, `h` or `d`, up to 400 days"
+                "write a number of seconds, or digits with a unit `s`, `m`, `h` or `d`: from 1 second to 400 days"
             };
-            self.issue(IssueCode::InvalidDuration, node.at, format!("{} is no duration", shown(node)), help.to_owned());
+            let message = format!("invalid duration {}", shown(node));
+            self.issue(IssueCode::InvalidDuration, node.at, message, help.to_owned());
         }
         seconds
     }
 
-    /// A path into a call.
+    /// Reads a path into a call.
     pub(crate) fn path(&mut self, node: &Node<'_>, what: &str) -> Option<Path> {
         let text = self.string(node, what)?;
         self.path_text(node.at, text)
@@ -347,62 +345,63 @@ impl<'b> Reader<'b> {
         let (why, help) = match error {
             PathError::Root(_) => {
                 let near = nearest_path(text).map_or(String::new(), |near| format!("did you mean {}? ", quote(&near)));
-                ("it has no root".to_owned(), format!("{near}a path begins with {}", listed(&ROOTS)))
+                ("unknown root".to_owned(), format!("{near}a path begins with one of {}", listed(&ROOTS)))
             }
             PathError::Member { root, found, known } => {
                 let near =
                     nearest(found, known).map_or(String::new(), |near| format!("did you mean `{root}.{near}`? "));
                 let holds = if root == "time" { TIME_HOLDS } else { "" };
-                (format!("`{root}` has no member {}", quote(found)), format!("{near}it has {}{holds}", listed(known)))
+                let help = format!("{near}expected one of {}{holds}", listed(known));
+                (format!("`{root}` has no member {}", quote(found)), help)
             }
             PathError::StepIntoText(step) => {
-                (format!("nothing lies below {}", quote(step)), "end the path before that step".to_owned())
+                (format!("{} steps into a text or a number", quote(step)), "end the path before that step".to_owned())
             }
             PathError::EmptyName => {
-                ("a step is empty".to_owned(), "write one name after each dot; the empty name is `[\"\"]`".to_owned())
+                ("empty step".to_owned(), "write a name after each dot; the empty name is `[\"\"]`".to_owned())
             }
             PathError::Name(name) => (
-                format!("{} is no plain name", quote(name)),
-                "every element is `[*]`; a name with other characters is written in brackets, `[\"a name\"]`"
+                format!("{} is not a bare name", quote(name)),
+                "write `[*]` for every element, and a name with other characters in brackets: `[\"a name\"]`"
                     .to_owned(),
             ),
             PathError::Brackets => (
-                "something in brackets is no step".to_owned(),
+                "invalid step in brackets".to_owned(),
                 "write `[\"name\"]`, an index such as `[0]`, or `[*]` for every element".to_owned(),
             ),
             PathError::Step(step) => {
-                (format!("{} is no step", quote(step)), "after a bracket comes `.name` or another bracket".to_owned())
+                (format!("invalid step {}", quote(step)), "write `.name` or a bracket after a bracket".to_owned())
             }
         };
-        self.issue(IssueCode::InvalidPath, at, format!("{} is no path: {why}", quote(text)), help);
+        self.issue(IssueCode::InvalidPath, at, format!("invalid path {}: {why}", quote(text)), help);
         None
     }
 
-    /// A path that stands for one value.
+    /// Reads a path to one value.
     pub(crate) fn single_path(&mut self, node: &Node<'_>, what: &str) -> Option<Path> {
         let path = self.path(node, what)?;
         if path.has_each() {
-            let message = format!("{what} names one value, and `[*]` stands for many");
+            let message = format!("{what} must lead to one value, and `[*]` leads to many");
             self.issue(IssueCode::InvalidPath, node.at, message, "write an index such as `[0]`".to_owned());
             return None;
         }
         Some(path)
     }
 
-    /// Notes what is wrong with a value that conditions compare with: `null` in it, numbers that are not exact, lists past the
-    /// bound.
+    /// Notes the issues of a value that conditions compare with: `null` inside it, inexact numbers,
+    /// and long lists.
     pub(crate) fn comparable(&mut self, node: &Node<'_>) {
         match &node.json {
             Json::Null => {
-                let help = "a missing value and `null` are the same: ask with `exists`".to_owned();
-                self.issue(IssueCode::NullValue, node.at, "`null` compares with nothing", help);
+                let help = "use `exists`: a missing value and `null` are the same".to_owned();
+                self.issue(IssueCode::NullValue, node.at, "`null` cannot be compared", help);
             }
             Json::Bool(_) | Json::String(_) => {}
             Json::Number(text) => {
                 if Exact::of_text(text).is_none() {
                     let message =
-                        format!("{} is no 64-bit integer, and no double's shortest text has its value", quote(text));
-                    let help = "write it with fewer digits: no argument can have this value".to_owned();
+                        format!("{} is neither a 64-bit integer nor the shortest form of an `f64`", quote(text));
+                    let help = "write fewer digits: no argument can have this value".to_owned();
                     self.issue(IssueCode::InexactNumber, node.at, message, help);
                 }
             }
@@ -423,7 +422,7 @@ impl<'b> Reader<'b> {
     pub(crate) fn list_fits(&mut self, at: usize, length: usize) {
         let bound = self.bounds.list_values;
         if length > bound {
-            let message = format!("a list of {length} values is past the bound of {bound}");
+            let message = format!("a list of {length} values exceeds the bound of {bound}");
             self.issue(IssueCode::TooMany, at, message, "split it over several conditions".to_owned());
         }
     }
@@ -433,10 +432,10 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// What the members of `time` hold.
-const TIME_HOLDS: &str = ": 0 to 23, 0 to 59, 1 (Monday) to 7, and a text such as `2026-01-15`, in UTC";
+/// The values of the members of `time`.
+const TIME_HOLDS: &str = ": 0 to 23, 0 to 59, 1 (Monday) to 7, and a date such as `2026-01-15`, in UTC";
 
-/// A number of seconds above 0 and up to 400 days; `60.0` is whole.
+/// Parses a number of seconds from 1 to 400 days. `60.0` is whole.
 fn whole_seconds(text: &str) -> Option<u32> {
     let number = Exact::of_text(text)?;
     let fits = number.is_whole() && number >= Exact::Integer(1) && number <= Exact::Integer(MAX_DURATION.into());
@@ -444,7 +443,7 @@ fn whole_seconds(text: &str) -> Option<u32> {
     u32::try_from(micros / Amount::ONE.micros()).ok()
 }
 
-/// A text of the document in backticks, cut and with control characters and the like escaped.
+/// Quotes a text of the document in backticks: cut, and with unsafe characters escaped.
 pub(crate) fn quote(text: &str) -> String {
     format!("`{}`", cut(text))
 }
@@ -460,7 +459,7 @@ fn cut(text: &str) -> String {
     format!("{cut}{more}")
 }
 
-/// A string or number of the document in backticks.
+/// Quotes a string or number of the document in backticks.
 pub(crate) fn shown(node: &Node<'_>) -> String {
     match &node.json {
         Json::String(text) => quote(text),

@@ -1,4 +1,4 @@
-//! Regular expressions of a document: each bounded, and all of them together.
+//! The regular expressions of a document: each is bounded, and all together.
 
 use regex::{Regex, RegexBuilder};
 
@@ -8,16 +8,17 @@ use crate::policy::error::IssueCode;
 use crate::policy::expression::Expression;
 use crate::policy::text::Needle;
 
-/// The smallest of the sizes by which compiled regular expressions are counted, each eight times the one before it, in bytes.
+/// Compiled regular expressions are counted in sizes that grow by factors of eight. This is the
+/// smallest, in bytes.
 const FIRST_REGEX_SIZE: usize = 2 << 10;
 
 impl Reader<'_> {
-    /// A regular expression. Equal ones are compiled once.
+    /// Reads a regular expression. Equal ones are compiled once.
     pub(in super::super) fn regex(&mut self, node: &Node<'_>, ignore_case: bool) -> Option<Expression> {
         let source = self.string(node, "a regular expression")?;
         if source.len() > self.bounds.regex_bytes {
             let bound = self.bounds.regex_bytes;
-            let message = format!("a regular expression of {} bytes is past the bound of {bound}", source.len());
+            let message = format!("a regular expression of {} bytes exceeds the bound of {bound}", source.len());
             self.issue(IssueCode::TooLong, node.at, message, "split it into several conditions".to_owned());
             return None;
         }
@@ -34,7 +35,7 @@ impl Reader<'_> {
         match self.build_regex(at, source, ignore_case)? {
             Ok(regex) => Some(Expression::new(regex, ignore_case)),
             Err(regex::Error::CompiledTooBig(bound)) => {
-                let message = format!("{} takes more than the bound of {bound} bytes when compiled", quote(source));
+                let message = format!("{} exceeds the bound of {bound} bytes when compiled", quote(source));
                 let help = "use smaller repetitions, or raise the bound".to_owned();
                 self.issue(IssueCode::RegexTooLarge, at, message, help);
                 None
@@ -42,40 +43,43 @@ impl Reader<'_> {
             Err(error) => {
                 let text = error.to_string();
                 let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                let message = format!("{} is no regular expression: {why}", quote(source));
-                let help = "the syntax is that of the `regex` crate, without backreferences and look-around";
+                let message = format!("invalid regular expression {}: {why}", quote(source));
+                let help = "use the syntax of the `regex` crate, which has no backreferences and no look-around";
                 self.issue(IssueCode::InvalidRegex, at, message, help.to_owned());
                 None
             }
         }
     }
 
-    /// A text to find without regard to case, which becomes a regular expression and counts as one.
+    /// Makes a needle that is compared without regard to case. It becomes a regular expression, and
+    /// counts as one.
     pub(in super::super) fn folded(&mut self, node: &Node<'_>, text: &str) -> Option<Needle> {
         let bound = self.bounds.regex_bytes;
         if text.len() > bound {
-            let message = format!("a text of {} bytes to find without regard to case", text.len());
-            self.issue(IssueCode::TooLong, node.at, message, format!("at most {bound} bytes can be compared so"));
+            let message = format!("a text of {} bytes exceeds the bound of {bound} with `ignore_case`", text.len());
+            self.issue(IssueCode::TooLong, node.at, message, "use a shorter text".to_owned());
             return None;
         }
         let Ok(regex) = self.build_regex(node.at, &regex::escape(text), true)? else {
-            let message = format!("{} is too long to find without regard to case", quote(text));
+            let message = format!("{} is too long for `ignore_case`", quote(text));
             self.issue(IssueCode::TooLong, node.at, message, "use a shorter text".to_owned());
             return None;
         };
         Some(Needle::folded(regex, text))
     }
 
-    /// A regular expression, counted; nothing, and an issue, where all of them take too much.
+    /// Compiles and counts a regular expression. Returns `None`, and notes an issue, if all
+    /// together take too much.
     fn build_regex(&mut self, at: usize, source: &str, ignore_case: bool) -> Option<Result<Regex, regex::Error>> {
         let bound = self.bounds.regex_compiled_bytes;
-        // What a regex takes is not told, only whether it stays below a limit: the smallest that it fits is counted.
+        // The crate only reports whether an expression fits a size, so the smallest that it fits is
+        // counted.
         let mut size = FIRST_REGEX_SIZE.min(bound);
         loop {
             let total = self.regex_bytes.saturating_add(size);
             if total > self.bounds.regex_total_bytes {
                 let bound = self.bounds.regex_total_bytes;
-                let message = format!("the policy's regular expressions take more than the bound of {bound} bytes");
+                let message = format!("all regular expressions together exceed the bound of {bound} bytes");
                 let help = "use fewer or smaller ones, or raise the bound; equal ones count once".to_owned();
                 self.issue(IssueCode::RegexTooLarge, at, message, help);
                 return None;

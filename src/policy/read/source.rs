@@ -1,4 +1,4 @@
-//! Policies from and to any serde format.
+//! Reads and writes policies in any serde format.
 
 use std::fmt;
 
@@ -11,24 +11,26 @@ use crate::json::number::Exact;
 use crate::json::{Json, Node, Parser};
 use crate::policy::Policy;
 
-/// Reads a document from any serde source, duplicate keys included. The error's text has every issue.
+/// Reads a document from any serde source, and notices duplicate keys. The text of the error has
+/// every issue.
 impl<'de> Deserialize<'de> for Policy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The document is written as text, and the text is read: one reader checks every source.
+        // The document is written as JSON text, which is then read: one reader checks every source.
         let mut text = String::new();
         Transcribe { to: &mut text, nesting: NESTING }.deserialize(deserializer)?;
         Self::from_json(&text).map_err(|error| de::Error::custom(error.without_places()))
     }
 }
 
-/// Past this nothing is read; far above the bound of documents, far below what would exhaust the stack.
+/// The deepest nesting that is transcribed: far above the bound of documents, and far below what
+/// would exhaust the stack.
 const NESTING: usize = 256;
 
-/// With its feature `arbitrary_precision`, which any crate of a build can enable, `serde_json` hands over a number as a map of
-/// this one key and the number's text.
+/// The key of the map as which `serde_json` passes a number, if its feature `arbitrary_precision`
+/// is enabled. Any crate of a build can enable it.
 const NUMBER_AS_TEXT: &str = "$serde_json::private::Number";
 
-/// Writes whatever a source holds as JSON text.
+/// Writes the value of any source as JSON text.
 struct Transcribe<'s> {
     to: &'s mut String,
     nesting: usize,
@@ -75,7 +77,7 @@ impl<'de> Visitor<'de> for Transcribe<'_> {
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
         if !value.is_finite() {
-            return Err(E::custom("a number of a policy is finite"));
+            return Err(E::custom("a number in a policy must be finite"));
         }
         self.write(value)
     }
@@ -139,11 +141,11 @@ impl<'de> Visitor<'de> for Transcribe<'_> {
     }
 }
 
-/// Writes the document in its own order.
+/// Writes the document, its members in their order.
 ///
 /// # Errors
-/// A number that no double holds exactly (`"max": 8999999999999.999999`): it would become another number.
-/// [`Policy::to_json`] writes it as it is.
+/// Fails for a number that a double does not hold exactly (`"max": 8999999999999.999999`), because
+/// it would change. [`Policy::to_json`] writes it unchanged.
 impl Serialize for Policy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let node = Parser::document(self.to_json(), usize::MAX).map_err(|error| S::Error::custom(error.what))?;
@@ -162,9 +164,7 @@ impl Serialize for Written<'_> {
                 Some(Exact::Integer(integer)) => serializer.serialize_i64(integer),
                 Some(Exact::Large(integer)) => serializer.serialize_u64(integer),
                 Some(Exact::Float(float)) => serializer.serialize_f64(float),
-                None => {
-                    Err(S::Error::custom(format!("no double holds {text} exactly: write the policy with `to_json`")))
-                }
+                None => Err(S::Error::custom(format!("no `f64` holds {text} exactly: use `to_json`"))),
             },
             Json::String(text) => serializer.serialize_str(text),
             Json::Array(elements) => {

@@ -1,4 +1,4 @@
-//! What was probably meant.
+//! Guesses what was meant by a wrong word, key, value or path.
 
 use serde_json::{Number, Value};
 
@@ -11,56 +11,56 @@ pub(crate) fn listed(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The mend for a word that is not one of `words`.
+/// The help for a word that is not one of `words`.
 pub(crate) fn suggest(word: &str, words: &[&'static str]) -> String {
     match nearest(word, words) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("it has {}", listed(words)),
+        None => format!("expected one of {}", listed(words)),
     }
 }
 
-/// The mend for a key that an object of that shape has not: the nearest that it has, else where the key belongs.
+/// The help for an unknown key: the nearest key of that shape, or else the object that has the key.
 pub(crate) fn suggest_key(key: &str, shape: &Shape) -> String {
     let names: Vec<_> = shape.names().collect();
     match (nearest(key, &names), shape.elsewhere(key)) {
         (None, Some(other)) => {
-            format!("`{key}` is a key of {}; {} has {}", other.name, shape.name, listed(&names))
+            format!("`{key}` is a key of {}; {} has the keys {}", other.name, shape.name, listed(&names))
         }
         _ => suggest(key, &names),
     }
 }
 
-/// What stands in place of a value of another type.
+/// The expected type of a value.
 pub(crate) enum Want {
     Text,
     Number,
     Boolean,
     List,
     Object(&'static Shape),
-    /// Several types will do.
+    /// Several types are valid.
     Any,
 }
 
-/// The mend for a value of another type than is wanted, where it is plain.
+/// The help for a value of the wrong type, if the fix is clear.
 pub(crate) fn retype(node: &Node<'_>, want: &Want) -> Option<String> {
     let word = |text: &str| text == "true" || text == "false";
     match (want, &node.json) {
-        (_, Json::Null) => Some("`null` is no value here: write one, or leave an optional key out".to_owned()),
+        (_, Json::Null) => Some("`null` is not allowed here: write a value, or omit an optional key".to_owned()),
         (Want::Text, Json::Number(_) | Json::Bool(_)) => Some("write it in double quotes".to_owned()),
         (Want::Number, Json::String(text)) if text.parse::<Number>().is_ok() => {
             Some("write it without quotes".to_owned())
         }
         (Want::Boolean, Json::String(text)) if word(text) => Some("write it without quotes".to_owned()),
-        (Want::List, _) => Some("a list stands in brackets, `[` and `]`, with one element too".to_owned()),
+        (Want::List, _) => Some("write a list in brackets, `[` and `]`, even for one element".to_owned()),
         (Want::Object(shape), Json::Array(_)) if shape.has("any") => {
-            Some(r#"several conditions are one as `{ "all": [..] }` or `{ "any": [..] }`"#.to_owned())
+            Some(r#"combine conditions with `{ "all": [..] }` or `{ "any": [..] }`"#.to_owned())
         }
-        (Want::Object(shape), _) => Some(format!("such as {}", shape.example)),
+        (Want::Object(shape), _) => Some(format!("for example {}", shape.example)),
         _ => None,
     }
 }
 
-/// Words that people bring along from other languages. Those in letters are found in any case and with any separators.
+/// Words from other languages. Those made of letters match in any case and with any separators.
 const FOREIGN: &[(&str, &str)] = &[
     ("==", "eq"),
     ("=", "eq"),
@@ -212,7 +212,8 @@ const FOREIGN: &[(&str, &str)] = &[
     ("cost", "amount"),
 ];
 
-/// The word that was probably meant: the same but for case and separators, a foreign word's twin, or few edits away.
+/// Returns the word that was probably meant: equal except for case and separators, a foreign word's
+/// counterpart, or a few edits away.
 pub(crate) fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str> {
     let plain = |text: &str| -> String {
         text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).take(40).collect()
@@ -230,8 +231,9 @@ pub(crate) fn nearest(word: &str, words: &[&'static str]) -> Option<&'static str
     (near.0 <= (near.1.len() / 3).max(1) && near.0 < near.1.len()).then_some(near.1)
 }
 
-/// The path that was probably meant by a text that begins with no root: `amount` for `args.amount` is the commonest slip. What
-/// the host says of a call is never taken for an argument, which the agent writes.
+/// Returns the path that was probably meant by a text without a root. The most common mistake is
+/// `amount` for `args.amount`. A fact that the host states is never taken for an argument, which
+/// the agent writes.
 pub(crate) fn nearest_path(text: &str) -> Option<String> {
     let below = match (text.strip_prefix('/'), text.strip_prefix('$')) {
         (Some(pointer), _) => pointer.split('/').map(step).collect(),
@@ -240,7 +242,7 @@ pub(crate) fn nearest_path(text: &str) -> Option<String> {
     };
     let known = |path: String| Path::parse(&path).is_ok().then_some(path);
     let text = below.trim_start_matches('.');
-    // As it stands in the message.
+    // As in an MCP request.
     let text = text.strip_prefix("params.").filter(|rest| rest.starts_with("arguments")).unwrap_or(text);
     let (word, rest) = text.split_at(text.find(['.', '[']).unwrap_or(text.len()));
     let lower = text.to_ascii_lowercase();
@@ -256,7 +258,7 @@ pub(crate) fn nearest_path(text: &str) -> Option<String> {
         .or_else(|| known(format!("{root}{below}")).filter(|_| is_plain))
 }
 
-/// A step of a JSON Pointer in a path.
+/// Writes a step of a JSON Pointer as a step of a path.
 fn step(text: &str) -> String {
     let name = text.replace("~1", "/").replace("~0", "~");
     if name.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() {
@@ -268,7 +270,7 @@ fn step(text: &str) -> String {
     }
 }
 
-/// How many insertions, deletions, replacements and swaps of neighbours lead from one text to the other.
+/// The number of insertions, deletions, replacements and swaps of neighbours between two texts.
 pub(crate) fn edits(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_without_a_root_is_taken_for_an_argument_unless_the_host_says_it() {
+    fn a_path_without_a_root_is_an_argument_or_a_fact() {
         for (text, near) in [
             ("amount", Some("args.amount")),
             ("customer.id", Some("args.customer.id")),

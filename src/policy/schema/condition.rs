@@ -14,7 +14,7 @@ pub(super) fn condition(generator: &mut SchemaGenerator) -> Schema {
     comparison_or_group::<Comparison, Condition>(generator)
 }
 
-/// The same, without `absent` at any depth.
+/// A condition without `absent` at any depth.
 pub(super) fn condition_below_not(generator: &mut SchemaGenerator) -> Schema {
     comparison_or_group::<ComparisonBelowNot, ConditionBelowNot>(generator)
 }
@@ -28,9 +28,9 @@ fn comparison_or_group<C: JsonSchema, Element: JsonSchema>(generator: &mut Schem
         "type": "object",
         "anyOf": [
             generator.subschema_for::<C>(),
-            group(&ANY, "One of some conditions", elements.clone()),
-            group(&ALL, "All of some conditions", elements),
-            group(&NOT, "Not a condition", negated),
+            group(&ANY, "Any of several conditions", elements.clone()),
+            group(&ALL, "All of several conditions", elements),
+            group(&NOT, "Negated condition", negated),
         ],
     })
 }
@@ -39,7 +39,7 @@ fn group(key: &Key, title: &str, mut value: Schema) -> Schema {
     value.insert("description".into(), key.description.into());
     json_schema!({
         "title": title,
-        "description": "A group; it has no other key.",
+        "description": "A group of conditions. It has no other key.",
         "type": "object",
         "properties": { key.name: value },
         "required": [key.name],
@@ -57,7 +57,7 @@ pub(super) fn comparison_below_not(generator: &mut SchemaGenerator) -> Schema {
 
 fn compare(generator: &mut SchemaGenerator, absent: Option<&Schema>) -> Schema {
     let operators = OPERATORS.each_ref().map(|operator| operator.name);
-    let description = "Compares a part of the call with a value, or with another part of it.";
+    let description = "Compares a value of the call with a given value, or with another value of the call.";
     let mut schema = object(&COMPARISON, "Comparison", description, |key| match key {
         "path" => Some(generator.subschema_for::<Path>()),
         "op" => Some(words(&operators)),
@@ -73,7 +73,7 @@ fn compare(generator: &mut SchemaGenerator, absent: Option<&Schema>) -> Schema {
     schema
 }
 
-/// For each kind of operator, what its `value` is and which keys it does not have.
+/// For each kind of operator, the schema of its `value` and the keys that it does not have.
 pub(super) fn value_by_operator(generator: &mut SchemaGenerator) -> Schema {
     let mut kinds: Vec<(Vec<&str>, Schema)> = Vec::new();
     for operator in &OPERATORS {
@@ -86,7 +86,7 @@ pub(super) fn value_by_operator(generator: &mut SchemaGenerator) -> Schema {
     let each = kinds.into_iter().map(|(names, terms)| {
         json!({ "if": { "properties": { "op": { "enum": names } }, "required": ["op"] }, "then": terms })
     });
-    json_schema!({ "title": "What an operator compares with", "allOf": each.collect::<Vec<_>>() })
+    json_schema!({ "title": "Value by operator", "allOf": each.collect::<Vec<_>>() })
 }
 
 fn terms(generator: &mut SchemaGenerator, operator: &Operator) -> Schema {
@@ -110,7 +110,7 @@ fn terms(generator: &mut SchemaGenerator, operator: &Operator) -> Schema {
     terms
 }
 
-/// What an operator's `value` is.
+/// The schema of an operator's `value`.
 fn value(generator: &mut SchemaGenerator, takes: Takes) -> Schema {
     match takes {
         Takes::Equal | Takes::Contains => generator.subschema_for::<ComparableValue>(),
@@ -128,8 +128,8 @@ fn value(generator: &mut SchemaGenerator, takes: Takes) -> Schema {
     }
 }
 
-/// What is asked of a `value` that is compared without regard to case: it is looked for by a regular expression, and
-/// is as short as one.
+/// The bound of a `value` that is compared without regard to case: it becomes a regular expression,
+/// and is bounded like one.
 fn folded(takes: Takes) -> Option<Value> {
     let bound = Bounds::default().regex_bytes;
     match takes {
@@ -143,12 +143,12 @@ fn one_or_more(one: &Schema) -> Schema {
     json_schema!({ "anyOf": [one, values(one)] })
 }
 
-/// A list of what an operator compares with.
+/// A list that an operator compares with.
 fn values(items: &Schema) -> Schema {
     json_schema!({ "type": "array", "minItems": 1, "maxItems": Bounds::default().list_values, "items": items })
 }
 
-/// Any value but `null`, and without `null` inside.
+/// Any value except `null`, and without `null` inside.
 pub(super) fn comparable_value(generator: &mut SchemaGenerator) -> Schema {
     let inner = generator.subschema_for::<ComparableValue>();
     json_schema!({

@@ -10,7 +10,7 @@ use super::{
 use crate::policy::limit::{self, ALGORITHMS, SCOPES, WINDOWS};
 
 pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
-    let description = "How much may pass in a time, and for whom.";
+    let description = "How much may pass in a window, and for whom.";
     let mut schema = object(&LIMIT, "Limit", description, |key| match key {
         "counter" => Some(json_schema!({ "type": "string", "minLength": 1, "examples": ["spend"] })),
         "window" => Some(generator.subschema_for::<Window>()),
@@ -24,7 +24,7 @@ pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
         "on_exceed" => Some(string()),
         _ => None,
     });
-    // What a key asks of its neighbours.
+    // The keys that depend on other keys.
     let neighbours = json!({
         "algorithm": { "properties": { "window": { "not": words(&windows(is_in_flight)) } } },
         "amount": without("amount_from"),
@@ -39,7 +39,7 @@ pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn rate_limit(generator: &mut SchemaGenerator) -> Schema {
-    let description = "How many calls may pass in a time, and for whom.";
+    let description = "How many calls may pass in a window, and for whom.";
     object(&RATE, "Rate limit", description, |key| match key {
         "max" => Some(generator.subschema_for::<Amount>()),
         "window" => Some(generator.subschema_for::<Window>()),
@@ -55,7 +55,7 @@ pub(super) fn window(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The names of the windows that are so.
+/// The names of the windows that satisfy `are`.
 fn windows(are: impl Fn(limit::Window) -> bool) -> Vec<&'static str> {
     WINDOWS.iter().filter(|(_, window)| are(*window)).map(|(name, _)| *name).collect()
 }

@@ -1,5 +1,5 @@
-//! The JSON Schema of documents, for editors. Its keys, words and operators are those of the tables that the reader
-//! checks against.
+//! The JSON Schema of documents, for editors. It is made of the tables that the reader checks
+//! against.
 
 mod condition;
 mod limit;
@@ -15,7 +15,7 @@ use super::document::{
 };
 use super::{Bounds, Policy};
 
-/// What [`Policy::json_schema`] is made of, for a schema that holds a policy.
+/// As [`Policy::json_schema`], for a schema that contains a policy.
 impl JsonSchema for Policy {
     fn schema_name() -> Cow<'static, str> {
         "Policy".into()
@@ -30,7 +30,7 @@ impl JsonSchema for Policy {
     }
 }
 
-/// The parts that stand under `$defs`: each a type, which does nothing but name it.
+/// Defines the parts under `$defs`, each by an empty type that names it.
 macro_rules! parts {
     ($($name:ident = $schema:expr;)*) => {$(
         enum $name {}
@@ -80,7 +80,7 @@ parts! {
 }
 
 fn document(generator: &mut SchemaGenerator) -> Schema {
-    let description = "What a gateway lets an agent do with the tools of a server.";
+    let description = "The rules for an agent's calls of the tools of a server.";
     object(&DOCUMENT, "Policy", description, |key| match key {
         "$schema" | "description" => Some(string()),
         "version" => Some(json_schema!({ "const": "1" })),
@@ -112,16 +112,16 @@ fn tools(generator: &mut SchemaGenerator) -> Schema {
 }
 
 fn entry(generator: &mut SchemaGenerator) -> Schema {
-    let description = "The rules of the tools that the name stands for. An empty one lists them and asks nothing more.";
+    let description = "The rules for the tools that match the name. Without a rule, they are listed and allowed.";
     object(&ENTRY, "Entry", description, |key| rules(generator, key))
 }
 
 fn all_tools(generator: &mut SchemaGenerator) -> Schema {
-    let description = "The rules of every call that is not already denied by `hide` or `default`.";
+    let description = "The rules for every call that `hide` or `default` does not already deny.";
     object(&ALL_TOOLS, "Rules for all tools", description, |key| rules(generator, key))
 }
 
-/// What stands under a key of a rules object.
+/// The schema of a key of a rules object.
 fn rules(generator: &mut SchemaGenerator, key: &str) -> Option<Schema> {
     Some(match key {
         "description" | "reason" => string(),
@@ -148,7 +148,7 @@ fn deny_rule(generator: &mut SchemaGenerator) -> Schema {
 
 fn approval_rule(generator: &mut SchemaGenerator) -> Schema {
     let conditions = list(&generator.subschema_for::<Condition>());
-    let description = "Asks for a person's approval if its conditions hold.";
+    let description = "Requires a person's approval if its conditions hold.";
     let mut schema = rule(&APPROVAL_RULE, "Rule of `require_approval_if`", description, conditions);
     schema.insert("dependentSchemas".into(), json!({ "reason": without("on_deny") }));
     schema
@@ -163,7 +163,7 @@ fn rule(shape: &Shape, title: &str, description: &str, conditions: Schema) -> Sc
 }
 
 fn approval(generator: &mut SchemaGenerator) -> Schema {
-    let description = "How an approval is given, and what it is good for.";
+    let description = "The terms of an approval: who gives it, how long it is valid, and what it is bound to.";
     object(&APPROVAL_TERMS, "Approval", description, |key| match key {
         "ttl" => Some(generator.subschema_for::<Duration>()),
         "approvers" => Some(list(&string())),
@@ -173,8 +173,8 @@ fn approval(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// An object with the keys of a table, and no others. `value` knows what stands under a key; a key that it does not
-/// know is left out.
+/// An object with the keys of a table, and no others. `value` returns the schema of a key; a key
+/// without one is left out.
 fn object(shape: &Shape, title: &str, description: &str, mut value: impl FnMut(&str) -> Option<Schema>) -> Schema {
     let mut properties = Map::new();
     let mut required = Vec::new();
@@ -199,7 +199,7 @@ fn object(shape: &Shape, title: &str, description: &str, mut value: impl FnMut(&
     schema
 }
 
-/// That the object does not have this key.
+/// Requires that the object does not have this key.
 fn without(key: &str) -> Value {
     json!({ "properties": { key: false } })
 }
@@ -220,7 +220,7 @@ fn list(items: &Schema) -> Schema {
     json_schema!({ "type": "array", "items": items })
 }
 
-/// A list with an element at least.
+/// A list of at least one element.
 fn some(items: &Schema) -> Schema {
     json_schema!({ "type": "array", "minItems": 1, "items": items })
 }

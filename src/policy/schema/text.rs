@@ -1,4 +1,5 @@
-//! The schema of texts: names, paths, durations. The patterns are in the syntax of ECMA-262, without look-around.
+//! The schema of texts: names, paths, durations. Patterns are in the syntax of ECMA-262, without
+//! look-around.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -18,7 +19,7 @@ pub(super) fn name() -> Schema {
     })
 }
 
-/// A key of `tools`. One without another character than stars would be a second `all_tools`.
+/// A key of `tools`. One of stars alone would be a second `all_tools`.
 pub(super) fn entry_name() -> Schema {
     json_schema!({
         "title": "Tool name",
@@ -33,7 +34,7 @@ pub(super) fn regex() -> Schema {
     json_schema!({ "type": "string", "maxLength": Bounds::default().regex_bytes, "examples": ["^[a-z0-9_]+$"] })
 }
 
-/// An absolute directory that no server reads otherwise.
+/// An absolute directory that every server reads the same way.
 pub(super) fn directory() -> Schema {
     json_schema!({
         "type": "string",
@@ -92,7 +93,7 @@ pub(super) fn path() -> Schema {
     })
 }
 
-/// A path without `[*]` outside of quotes.
+/// A path without `[*]` outside quotes.
 pub(super) fn single_path(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "title": "Path to one value",
@@ -102,7 +103,7 @@ pub(super) fn single_path(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A path that no word of a scope could be.
+/// A path that cannot be a word of a scope.
 pub(super) fn scope_path(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "title": "Path to a part of a scope",
@@ -112,7 +113,7 @@ pub(super) fn scope_path(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// What an approval is bound to: one argument, or an upper bound of it.
+/// A path that an approval is bound to: one argument, or an upper bound of it.
 pub(super) fn bound_path() -> Schema {
     json_schema!({
         "title": "Path to an argument",
@@ -129,7 +130,7 @@ fn single_step() -> String {
     format!(r#"\.{name}|\["(?:{})*"\]|\[(?:0|{index})\]"#, string_character())
 }
 
-/// A character in a JSON string, or its escape; of surrogates only pairs are characters.
+/// A character in a JSON string, or its escape. Surrogates are characters only in pairs.
 fn string_character() -> String {
     let hex = "[0-9a-fA-F]";
     let alone = format!("[0-9abcefABCEF]{hex}{{3}}|[dD][0-7]{hex}{{2}}");
@@ -137,7 +138,7 @@ fn string_character() -> String {
     format!(r#"[^"\\\u0000-\u001f]|\\["\\/bfnrt]|\\u(?:{alone}|{pair})"#)
 }
 
-/// A word in a JSON string: each letter as it is, or as its escape.
+/// A word in a JSON string: each letter as it is, or escaped.
 fn escapable(word: &str) -> String {
     let digit = |digit: char| match digit.to_ascii_uppercase() {
         upper if upper == digit => digit.to_string(),
@@ -150,14 +151,14 @@ fn escapable(word: &str) -> String {
     word.chars().map(letter).collect()
 }
 
-/// The whole numbers from 1 to `max`, without zeros in front.
+/// The whole numbers from 1 to `max`, without leading zeros.
 fn up_to(max: u32) -> String {
     let digits = max.to_string();
     let mut numbers = Vec::new();
     if digits.len() > 1 {
         numbers.push(format!("[1-9][0-9]{{0,{}}}", digits.len() - 2));
     }
-    // As long as `max` and below it: the same up to some digit, which is smaller, and then any digits.
+    // As many digits as `max`, but below it: equal up to a smaller digit, and then any digits.
     for (at, digit) in digits.char_indices() {
         let (least, same) = (if at == 0 { '1' } else { '0' }, digits.get(..at).unwrap_or_default());
         let any = match digits.len() - at - 1 {
@@ -172,7 +173,7 @@ fn up_to(max: u32) -> String {
     numbers.join("|")
 }
 
-/// The blanks and control characters of Unicode, for a set of characters.
+/// The blanks and control characters of Unicode, for a character class.
 const BLANK: &str = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 
 #[cfg(test)]

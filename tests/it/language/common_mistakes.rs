@@ -17,29 +17,32 @@ fn common_mistakes_are_reported_with_a_correction() {
         |more: &str| entry(&format!(r#"{{"limits":[{{"counter":"c","window":"day","max":1,"scope":"user"{more}}}]}}"#));
     for (document, help) in [
         (r#"{"version":1,"default":"deny"}"#.to_owned(), "write it in double quotes"),
-        (r#"{"version":"1","default":"deny","tools":["t"]}"#.to_owned(), r#"such as { "list_customers": {} }"#),
-        (entry(r#""allow""#), r#"such as {}, which allows the tool, or { "action": "deny" }"#),
+        (r#"{"version":"1","default":"deny","tools":["t"]}"#.to_owned(), r#"for example { "list_customers": {} }"#),
+        (entry(r#""allow""#), r#"for example {}, which allows the tool, or { "action": "deny" }"#),
         (entry(r#"{"deny":true}"#), "did you mean `action`?"),
         (entry(r#"{"require_approval":true}"#), "did you mean `action`?"),
         (entry(r#"{"action":"ask"}"#), "did you mean `require_approval`?"),
         (entry(r#"{"on_deny":"no"}"#), "did you mean `reason`?"),
-        (entry(r#"{"ttl":"5m"}"#), "`ttl` is a key of `approval`; an entry has "),
-        (entry(r#"{"hide":true}"#), "`hide` is a key of a policy; an entry has "),
-        (entry(r#"{"colour":1}"#), "it has `description`, "),
-        (entry(r#"{"rate_limit":10}"#), r#"such as { "max": 10, "window": "minute" }"#),
-        (entry(r#"{"require":{"conditions":[]}}"#), "a list stands in brackets"),
+        (entry(r#"{"ttl":"5m"}"#), "`ttl` is a key of `approval`; an entry has the keys `description`, "),
+        (entry(r#"{"hide":true}"#), "`hide` is a key of a policy; an entry has the keys `description`, "),
+        (entry(r#"{"colour":1}"#), "expected one of `description`, "),
+        (entry(r#"{"rate_limit":10}"#), r#"for example { "max": 10, "window": "minute" }"#),
+        (entry(r#"{"require":{"conditions":[]}}"#), "write a list in brackets"),
         (entry(r#"{"deny_if":[{"conditions":[],"reason":"no"}]}"#), "did you mean `on_deny`?"),
-        (entry(r#"{"deny_if":[{"conditions":[],"path":"args.x"}]}"#), "`path` is a key of a condition; a rule has "),
+        (
+            entry(r#"{"deny_if":[{"conditions":[],"path":"args.x"}]}"#),
+            "`path` is a key of a condition; a rule has the keys `name`, ",
+        ),
         (
             entry(r#"{"require_approval_if":[{"conditions":[],"approvers":["ann"]}]}"#),
             "`approvers` is a key of `approval`; ",
         ),
-        (entry(r#"{"approval":{"approvers":"ann"}}"#), "a list stands in brackets"),
-        (with_condition(r#"{"path":"args.x","op":"exists"}"#), "write `true` for a path that must be there"),
+        (entry(r#"{"approval":{"approvers":"ann"}}"#), "write a list in brackets"),
+        (with_condition(r#"{"path":"args.x","op":"exists"}"#), "write `true` for a path that must exist"),
         (with_condition(r#"{"path":"args.x","op":"is_null","value":true}"#), "did you mean `exists`?"),
         (with_condition(r#"{"path":"args.x","op":"gt","value":"100"}"#), "write it without quotes"),
-        (with_condition(r#"{"path":"args.x","op":"in","value":"eur"}"#), "a list stands in brackets"),
-        (with_condition(r#"{"path":"args.x","op":"path_within","value":"/srv"}"#), "a list stands in brackets"),
+        (with_condition(r#"{"path":"args.x","op":"in","value":"eur"}"#), "write a list in brackets"),
+        (with_condition(r#"{"path":"args.x","op":"path_within","value":"/srv"}"#), "write a list in brackets"),
         (
             with_condition(r#"{"path":"args.x","op":"host_in","value":[".example.com"]}"#),
             "did you mean `*.example.com`?",
@@ -48,14 +51,14 @@ fn common_mistakes_are_reported_with_a_correction() {
         (with_condition(r#"{"path":"params.arguments.x","op":"gt","value":1}"#), "did you mean `args.x`?"),
         (
             with_condition(r#"{"path":"time.day","op":"in","value":[6,7]}"#),
-            "did you mean `time.weekday`? it has `hour`, `minute`, `weekday`, `date`: \
+            "did you mean `time.weekday`? expected one of `hour`, `minute`, `weekday`, `date`: \
              0 to 23, 0 to 59, 1 (Monday) to 7, ",
         ),
-        (with_condition(r#"{"not":[]}"#), r#"several conditions are one as `{ "all": [..] }`"#),
+        (with_condition(r#"{"not":[]}"#), r#"combine conditions with `{ "all": [..] }`"#),
         (limit("").replace("day", "daily"), "did you mean `day`?"),
-        (limit("").replace("day", "60"), "a number of seconds is written without quotes"),
-        (limit("").replace("day", "1 day"), "write a number of seconds above 0, or digits and "),
-        (limit("").replace("user", "tool"), r#"or a list of these and of paths, such as ["user", "call.tool"]"#),
+        (limit("").replace("day", "60"), "write seconds without quotes, or add a unit"),
+        (limit("").replace("day", "1 day"), "write a number of seconds, or digits with a unit "),
+        (limit("").replace("user", "tool"), r#"or a list of these and of paths, such as ["user", "args.customer"]"#),
         (limit("").replace("user", "per_user"), "did you mean `user`?"),
         (limit(r#","algorithm":"sliding_window""#), "did you mean `sliding`?"),
         (limit("").replace(r#""max":1"#, r#""max":"1""#), "write it without quotes"),
@@ -78,7 +81,7 @@ fn an_issue_without_source_text_is_displayed_with_its_help() {
 #[test]
 fn issues_serialize_as_json() {
     let error = Policy::from_json("{\n\"version\": \"1\", \"default\": \"dney\" }").unwrap_err();
-    let help = "did you mean `deny`? it is one of `allow`, `deny`";
+    let help = "did you mean `deny`? expected one of `allow`, `deny`";
     let issue = json!({ "code": "unknown_value", "pointer": "/default", "line": 2, "column": 28,
         "message": "`dney` is not an outcome", "help": help });
     assert_eq!(serde_json::to_value(&error).unwrap(), json!({ "issues": [issue], "omitted": 0 }));

@@ -37,7 +37,7 @@ fn an_issue_names_the_key_that_counters_disagree_in() {
         (lease("5m"), limit(json!({})), "window"),
     ] {
         let found = messages(&with_limits(&json!([first, second])));
-        let want = format!("/all_tools/limits/1: the counter `c` has another {what} in /all_tools/limits/0");
+        let want = format!("/all_tools/limits/1: the counter `c` has a different `{what}` in /all_tools/limits/0");
         assert_eq!(found, [want]);
     }
 }
@@ -64,10 +64,11 @@ fn limits_with_another_mistake_are_compared_with_others() {
         (limit(json!({ "scope": "bogus" })), limit(json!({ "scope": "grant" })), None),
     ] {
         let found = messages(&with_limits(&json!([first, second])));
-        let want =
-            what.map(|what| format!("/all_tools/limits/1: the counter `c` has another {what} in /all_tools/limits/0"));
+        let want = what.map(|what| {
+            format!("/all_tools/limits/1: the counter `c` has a different `{what}` in /all_tools/limits/0")
+        });
         let disagreements: Vec<_> =
-            found.iter().filter(|issue| issue.contains("the counter `c` has another")).collect();
+            found.iter().filter(|issue| issue.contains("the counter `c` has a different")).collect();
         assert_eq!(disagreements, want.iter().collect::<Vec<_>>(), "{first} {second}");
         assert_eq!(found.len(), 1 + disagreements.len(), "{found:?}");
     }
@@ -85,8 +86,8 @@ fn limits_of_a_duplicate_entry_are_not_compared_with_others() {
         limits("month"),
     );
     let disagrees =
-        |place: &str| format!("/tools/{place}/limits/0: the counter `c` has another window in /tools/s/limits/0");
-    assert_eq!(messages(&document), [disagrees("t"), "/tools/t: `t` stands twice in `tools`".into(), disagrees("u")]);
+        |place: &str| format!("/tools/{place}/limits/0: the counter `c` has a different `window` in /tools/s/limits/0");
+    assert_eq!(messages(&document), [disagrees("t"), "/tools/t: duplicate entry `t`".into(), disagrees("u")]);
 }
 
 #[test]
@@ -171,10 +172,10 @@ fn a_host_can_allow_a_larger_regex() {
         let read = Policy::from_json_within(&document, bounds);
         read.err().map(|error| error.issues()[0].message().to_owned())
     };
-    let one = "`a{90000}` takes more than the bound of 1048576 bytes when compiled";
+    let one = "`a{90000}` exceeds the bound of 1048576 bytes when compiled";
     assert_eq!(message(&Bounds::new()).as_deref(), Some(one));
     assert_eq!(message(&large), None);
-    let all = "the policy's regular expressions take more than the bound of 1048576 bytes";
+    let all = "all regular expressions together exceed the bound of 1048576 bytes";
     assert_eq!(message(&large.regex_total_bytes(1 << 20)).as_deref(), Some(all));
 }
 
@@ -200,7 +201,7 @@ fn missing_and_misread_values_are_reported_with_help() {
     };
     let approvers =
         r#"{ "version": "1", "default": "deny", "all_tools": { "approval": { "ttl": 60, "min_approvers": 1e999 } } }"#;
-    let duration = "write a number of seconds above 0, or digits and `s`, `m`, `h` or `d`, up to 400 days";
+    let duration = "write a number of seconds, or digits with a unit `s`, `m`, `h` or `d`: from 1 second to 400 days";
     for (document, message, help) in [
         (
             json!({ "version": "1" }).to_string(),
@@ -209,24 +210,24 @@ fn missing_and_misread_values_are_reported_with_help() {
         ),
         (
             approvers.to_owned(),
-            "`min_approvers` cannot be 1e999: it is past the range of a 64-bit float",
+            "`min_approvers` cannot be 1e999: it exceeds the range of an `f64`",
             "write a smaller number",
         ),
-        (approvers.replace("1e999", "1.5"), "`min_approvers` cannot be 1.5", "write a whole number, 1 or above"),
+        (approvers.replace("1e999", "1.5"), "`min_approvers` cannot be 1.5", "write a whole number of at least 1"),
         (
             json!({ "version": "1", "default": "deny", "hide": [null] }).to_string(),
-            "a name pattern is a string, not null",
-            "`null` is no value here: write one, or leave an optional key out",
+            "a name pattern must be a string, not null",
+            "`null` is not allowed here: write a value, or omit an optional key",
         ),
         (
             with_condition(r#"{"path":"args.x","op":"not_in","value":[]}"#),
-            "`not_in` with an empty list is true of every value",
-            "name a value, or remove the condition",
+            "`not_in` with an empty list is true for every value",
+            "add a value, or remove the condition",
         ),
         (
             with_condition(r#"{"path":"args.x","op":"eq","value":18446744073709551616}"#),
-            "`18446744073709551616` is no 64-bit integer, and no double's shortest text has its value",
-            "write it with fewer digits: no argument can have this value",
+            "`18446744073709551616` is neither a 64-bit integer nor the shortest form of an `f64`",
+            "write fewer digits: no argument can have this value",
         ),
         (
             with_limits(&json!([{ "counter": "c", "window": "day", "max": 1, "scope": "grant" }]))
@@ -234,12 +235,12 @@ fn missing_and_misread_values_are_reported_with_help() {
             &format!("`max` cannot be {}...: an amount is at most 9000000000000", "9".repeat(60)),
             "write a number from 0 to 9000000000000 with at most six decimals",
         ),
-        (lease(json!("1 x\n")), "`1 x\\n` is no duration", duration),
-        (lease(json!(0)), "`0` is no duration", duration),
+        (lease(json!("1 x\n")), "invalid duration `1 x\\n`", duration),
+        (lease(json!(0)), "invalid duration `0`", duration),
         (
             json!({ "version": "1", "default": "deny", "hide": null }).to_string(),
-            "`hide` is a list, not null",
-            "`null` is no value here: write one, or leave an optional key out",
+            "`hide` must be a list, not null",
+            "`null` is not allowed here: write a value, or omit an optional key",
         ),
     ] {
         let error = Policy::from_json(&document).unwrap_err();
@@ -311,20 +312,20 @@ fn a_host_can_set_every_bound() {
 #[test]
 fn syntax_errors_are_reported_with_help() {
     for (text, help) in [
-        ("", Some("close what is open")),
+        ("", Some("write the policy as one JSON object")),
         ("{,", Some("write it as `\"key\": value`")),
-        ("deny", Some("a policy is one object in strict JSON")),
+        ("deny", Some("write the policy as one JSON object")),
         ("{\"version\": True}", Some("did you mean `true`?")),
         ("{\"version\": nulll}", Some("did you mean `null`?")),
         ("{\"version\": NaN}", Some("JSON has no number `NaN`")),
         ("{\"version\": +1}", Some("write the number without `+`")),
         ("{\"version\": .5}", Some("write a digit before the point, as in `0.5`")),
-        ("{\"version\": '1'}", Some("a string stands in double quotes, `\"`")),
+        ("{\"version\": '1'}", Some("write a string in double quotes, `\"`")),
         (
             "{\"version\": @}",
             Some("a value is an object, a list, a string in double quotes, a number, `true`, `false` or `null`"),
         ),
-        ("{\"version\": ", Some("close what is open")),
+        ("{\"version\": ", Some("close the open string, list or object")),
         ("{\"version\": \"1\", \"default\": \"deny\",}", Some("remove it")),
         ("{} {}", Some("remove it")),
         ("{} // no", Some("remove it")),
@@ -487,6 +488,6 @@ fn a_misspelt_group_key_is_reported_once() {
     let document = with_condition(r#"{"colour":1}"#);
     let error = Policy::from_json(&document).unwrap_err();
     let helps: Vec<_> = error.issues().iter().filter_map(Issue::help).collect();
-    let keys = "it has `path`, `op`, `value`, `value_from`, `ignore_case`, `absent`, `any`, `all`, `not`";
+    let keys = "expected one of `path`, `op`, `value`, `value_from`, `ignore_case`, `absent`, `any`, `all`, `not`";
     assert!(helps.len() == 3 && helps.contains(&keys), "{helps:?}");
 }

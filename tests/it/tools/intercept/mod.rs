@@ -404,7 +404,7 @@ fn invalid_and_ambiguous_yaml_is_refused() {
         (b"\xff", "not UTF-8"),
         (bomb.as_bytes(), "Anchors"),
         (&deep, "recursion limit"),
-        (&huge, "past the bound"),
+        (&huge, "exceeds the bound"),
     ] {
         let error = yaml::read(document).unwrap_err();
         assert!(error.contains(message), "{message}: {error}");
