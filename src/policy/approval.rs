@@ -8,7 +8,7 @@ use crate::call::path::Path;
 pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(600);
 
 /// The key `approval` of one rules object.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub(crate) struct Approving {
     /// In seconds.
     pub(crate) ttl: Option<u32>,
@@ -18,7 +18,7 @@ pub(crate) struct Approving {
 }
 
 /// An argument that an approval is bound to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Binding {
     pub(crate) path: Path,
     /// A smaller number is approved, too.

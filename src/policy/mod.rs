@@ -3,6 +3,8 @@
 //! Pure: nothing here keeps state, reads a clock or does I/O.
 
 mod approval;
+#[cfg(feature = "analysis")]
+pub(crate) mod ast;
 mod bounds;
 pub(crate) mod code;
 mod compile;
@@ -14,6 +16,7 @@ mod error;
 pub(crate) mod evaluate;
 mod expression;
 pub(crate) mod limit;
+pub(crate) mod operator;
 pub(crate) mod pattern;
 pub(crate) mod plan;
 pub(crate) mod read;
@@ -35,6 +38,8 @@ pub use digest::Digest;
 pub use error::{Issue, IssueCode, PolicyError};
 pub use evaluate::{Effect, Evaluation};
 
+#[cfg(feature = "analysis")]
+pub(crate) use approval::Approving;
 pub(crate) use approval::{Binding, Terms};
 #[cfg(feature = "intercept")]
 pub(crate) use error::Issues;

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::super::condition::{Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
-use super::super::document::{COMPARISON, CONDITION, GROUPS, OPERATORS, Operator, TYPES, Takes};
+use super::super::document::{COMPARISON, CONDITION, GROUPS, TYPES};
 use super::super::error::IssueCode;
+use super::super::operator::{OPERATORS, Operator, Takes};
 use super::super::text::{Affix, Directories, Hosts, Needle};
 use crate::json::number::Exact;
 use crate::json::{Json, Node};

@@ -293,7 +293,8 @@ pub(crate) fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::document::{CONDITION, ENTRY, LIMIT, OPERATORS};
+    use crate::policy::document::{CONDITION, ENTRY, LIMIT};
+    use crate::policy::operator::OPERATORS;
 
     #[test]
     fn the_nearest_word_is_found() {

@@ -4,7 +4,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::super::Bounds;
-use super::super::document::{ALL, ANY, COMPARISON, Key, NOT, OPERATORS, Operator, TYPES, Takes};
+use super::super::document::{ALL, ANY, COMPARISON, Key, NOT, TYPES};
+use super::super::operator::{OPERATORS, Operator, Takes};
 use super::{
     ComparableValue, Comparison, ComparisonBelowNot, Condition, ConditionBelowNot, Path, SinglePath, ValueByOperator,
     boolean, object, some, string, text, without, words,

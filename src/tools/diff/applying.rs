@@ -1,8 +1,8 @@
 //! What of a policy applies to whom, for tools over the policy alone.
 
-use crate::policy::Policy;
 use crate::policy::compiled::DefaultEffect;
 use crate::policy::limit::Limit;
+use crate::policy::{Approving, Policy};
 
 impl Policy {
     /// Whether a tool that no entry matches is denied.
@@ -31,6 +31,11 @@ impl Policy {
     /// The limits of an entry, or of `all_tools`; `rate_limit` is the last of them.
     pub(crate) fn limits_of(&self, entry: Option<u32>) -> &[Limit] {
         self.compiled().rules(entry).map_or(&[], |rules| &rules.limits)
+    }
+
+    /// The terms for approvals of an entry, or of `all_tools`.
+    pub(crate) fn approval_of(&self, entry: Option<u32>) -> Option<&Approving> {
+        self.compiled().rules(entry)?.approval.as_deref()
     }
 }
 

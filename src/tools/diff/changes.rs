@@ -6,8 +6,6 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-
 use super::Budget;
 use super::cover::{Piece, covers, pieces, tests_of};
 use super::names::{common, fresh_character, generic};
@@ -15,6 +13,8 @@ use super::report::{Boundary, Change, ChangeDetail, Comparison, Kind, RuleEffect
 use super::search::{FoundCall, Search, edge};
 use super::side::{Side, Standing};
 use super::terms::{Bound, Sense, bound, looser_approval};
+use crate::policy::Approving;
+use crate::policy::ast::RulesObject;
 use crate::policy::limit::Limit;
 
 /// Up to so many tools of one pattern are tried.
@@ -98,15 +98,16 @@ impl<'s, 'p> Changes<'s, 'p> {
     /// What one entry says, or `all_tools`.
     fn rules(&mut self, entry: Option<u32>, pattern: &str) {
         let (from, to) = (self.from, self.to);
-        let rules = from.rules_of(entry);
         // The same entry in the other policy.
         let twin = entry.map_or(Some(None), |_| to.entry_of.get(pattern).copied().map(Some));
-        let kept: Vec<&Value> = twin.into_iter().map(|twin| to.rules_of(twin)).chain([&to.all_tools]).collect();
-        if !kept.contains(&rules) {
-            let base = from.place(entry);
-            for (piece, place) in pieces(rules) {
-                if twin.is_none() || self.budget.left == 0 || !covers(&kept, piece, &mut self.budget) {
-                    self.piece(pattern, piece, &format!("{base}{place}"));
+        if let Some(rules) = from.rules_of(entry) {
+            let kept: Vec<&RulesObject> = twin.into_iter().chain([None]).filter_map(|twin| to.rules_of(twin)).collect();
+            if !kept.iter().any(|kept| kept.stops_as(rules)) {
+                let base = from.place(entry);
+                for (piece, place) in pieces(rules) {
+                    if twin.is_none() || self.budget.left == 0 || !covers(&kept, piece, &mut self.budget) {
+                        self.piece(pattern, piece, &format!("{base}{place}"));
+                    }
                 }
             }
         }
@@ -341,7 +342,7 @@ impl<'s, 'p> Changes<'s, 'p> {
         names.dedup();
         let patterns: Vec<&str> = names.iter().copied().filter(|name| *name != "*" && name.contains('*')).collect();
         // Those of patterns and of all tools are looked at again for each name.
-        let sizes = before.iter().chain(&after).map(|(name, terms)| (*name, terms.to_string().len() as u64));
+        let sizes = before.iter().chain(&after).map(|(name, terms)| (*name, size(terms)));
         let shared: u64 = sizes.filter(|(name, _)| name.contains('*')).map(|(_, size)| size / 64).sum();
         if patterns.len() > PATTERNS {
             self.undecided("*", "approval", "too many patterns have terms for approvals");
@@ -378,6 +379,13 @@ impl<'s, 'p> Changes<'s, 'p> {
             }
         }
     }
+}
+
+/// About the bytes of terms for approvals.
+fn size(terms: &Approving) -> u64 {
+    let approvers = terms.approvers.iter().flatten().map(|name| 3 + name.len() as u64);
+    let bind = terms.bind.iter().flatten().map(|binding| 8 + 8 * binding.path.steps().len() as u64);
+    32 + approvers.chain(bind).sum::<u64>()
 }
 
 fn approval_place(name: &str) -> String {

@@ -1,99 +1,101 @@
 //! Whether one set of rules stops all that another stops: by what they say where that is plain, else by trying a call of every
 //! kind that they tell apart, where there are few enough. A yes is a proof; anything else is no answer.
 
-use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 use super::slots::{Slots, is_plain};
 use super::witness::Witness;
 use super::{Budget, strictness};
 use crate::call::path::{Path, Root};
 use crate::policy::Policy;
+use crate::policy::ast::{Comparison, Condition, Rule, RuleSection, RulesObject, policy_of};
+use crate::policy::compiled::Action;
+use crate::policy::condition::Stance;
 
 /// Up to so many calls are tried for one proof.
 const TRIES: u64 = 20_000;
 
 /// What a rules object says, piece by piece: each alone stops calls, and the object stops what any of them stops.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) enum Piece<'v> {
     /// Denies everything.
     Deny,
     /// Asks for an approval of everything.
     Ask,
     /// A condition that must hold.
-    Require(&'v Value),
+    Require(&'v Condition),
     /// Conditions that deny together.
-    DenyIf(&'v [Value]),
+    DenyIf(&'v [Condition]),
     /// Conditions that ask together.
-    AskIf(&'v [Value]),
-}
-
-/// The rules of a section.
-fn section<'v>(rules: &'v Value, key: &str) -> &'v [Value] {
-    rules.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-fn conditions(rule: &Value) -> &[Value] {
-    section(rule, "conditions")
-}
-
-fn action(rules: &Value) -> Option<&str> {
-    rules.get("action").and_then(Value::as_str)
+    AskIf(&'v [Condition]),
 }
 
 /// The pieces of a rules object, each with its place below the object.
-pub(super) fn pieces(rules: &Value) -> Vec<(Piece<'_>, String)> {
+pub(super) fn pieces(object: &RulesObject) -> Vec<(Piece<'_>, String)> {
     let mut pieces = Vec::new();
-    match action(rules) {
-        Some("deny") => pieces.push((Piece::Deny, "/action".to_owned())),
-        Some("require_approval") => pieces.push((Piece::Ask, "/action".to_owned())),
-        _ => {}
+    match object.action {
+        Action::Deny => pieces.push((Piece::Deny, "/action".to_owned())),
+        Action::RequireApproval => pieces.push((Piece::Ask, "/action".to_owned())),
+        Action::Allow => {}
     }
-    for (index, rule) in section(rules, "require").iter().enumerate() {
-        pieces
-            .extend(conditions(rule).iter().map(|condition| (Piece::Require(condition), format!("/require/{index}"))));
-    }
-    for (index, rule) in section(rules, "deny_if").iter().enumerate() {
-        pieces.push((Piece::DenyIf(conditions(rule)), format!("/deny_if/{index}")));
-    }
-    for (index, rule) in section(rules, "require_approval_if").iter().enumerate() {
-        pieces.push((Piece::AskIf(conditions(rule)), format!("/require_approval_if/{index}")));
+    for section in RuleSection::ALL {
+        for (index, rule) in object.rules(section).iter().enumerate() {
+            let place = format!("/{}/{index}", section.key());
+            match section {
+                RuleSection::Require => {
+                    pieces.extend(rule.conditions.iter().map(|one| (Piece::Require(one), place.clone())));
+                }
+                RuleSection::DenyIf => pieces.push((Piece::DenyIf(&rule.conditions), place)),
+                RuleSection::RequireApprovalIf => pieces.push((Piece::AskIf(&rule.conditions), place)),
+            }
+        }
     }
     pieces
 }
 
+/// An entry without rules.
+fn entry() -> RulesObject {
+    RulesObject { name: Some("t".into()), ..RulesObject::default() }
+}
+
+/// An entry with one rule.
+fn entry_with(section: RuleSection, conditions: &[Condition]) -> RulesObject {
+    let mut entry = entry();
+    entry.rules_mut(section).push(Rule::of(conditions.to_vec()));
+    entry
+}
+
 impl Piece<'_> {
-    /// A rules object that says this alone.
-    fn alone(self) -> Value {
-        let rules = |conditions: &[Value]| json!([{ "conditions": conditions }]);
+    /// An entry that says this alone.
+    fn alone(self) -> RulesObject {
         match self {
-            Self::Deny => json!({ "action": "deny" }),
-            Self::Ask => json!({ "action": "require_approval" }),
-            Self::Require(condition) => json!({ "require": rules(std::slice::from_ref(condition)) }),
-            Self::DenyIf(conditions) => json!({ "deny_if": rules(conditions) }),
-            Self::AskIf(conditions) => json!({ "require_approval_if": rules(conditions) }),
+            Self::Deny => RulesObject { action: Action::Deny, ..entry() },
+            Self::Ask => RulesObject { action: Action::RequireApproval, ..entry() },
+            Self::Require(condition) => entry_with(RuleSection::Require, std::slice::from_ref(condition)),
+            Self::DenyIf(conditions) => entry_with(RuleSection::DenyIf, conditions),
+            Self::AskIf(conditions) => entry_with(RuleSection::RequireApprovalIf, conditions),
         }
     }
 }
 
 /// Whether a call that `piece` stops is stopped as strictly by one of these rules objects, whatever the call is, by any name.
-pub(super) fn covers(new: &[&Value], piece: Piece<'_>, budget: &mut Budget) -> bool {
+pub(super) fn covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -> bool {
     budget.spend(1 + new.len() as u64 / 4) && (plainly_covers(new, piece, budget) || exactly_covers(new, piece, budget))
 }
 
 /// By comparing the rules one by one.
-fn plainly_covers(new: &[&Value], piece: Piece<'_>, budget: &mut Budget) -> bool {
-    if new.iter().any(|rules| action(rules) == Some("deny")) {
+fn plainly_covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -> bool {
+    if new.iter().any(|object| object.action == Action::Deny) {
         return true;
     }
     let asks = matches!(piece, Piece::Ask | Piece::AskIf(_));
-    if asks && new.iter().any(|rules| action(rules) == Some("require_approval")) {
+    if asks && new.iter().any(|object| object.action == Action::RequireApproval) {
         return true;
     }
-    let matching: &[&str] = if asks { &["deny_if", "require_approval_if"] } else { &["deny_if"] };
-    let old: &[Value] = match piece {
+    let old: &[Condition] = match piece {
         Piece::Require(condition) => {
-            let required = new.iter().flat_map(|rules| section(rules, "require")).flat_map(conditions);
-            let mut required = required.collect::<Vec<_>>().into_iter();
+            let rules = new.iter().flat_map(|object| &object.require);
+            let mut required = rules.flat_map(|rule| &rule.conditions);
             if required.any(|new| implies(new, condition, Stance::Require, budget)) {
                 return true;
             }
@@ -102,50 +104,37 @@ fn plainly_covers(new: &[&Value], piece: Piece<'_>, budget: &mut Budget) -> bool
         Piece::DenyIf(conditions) | Piece::AskIf(conditions) => conditions,
         Piece::Deny | Piece::Ask => &[],
     };
-    for key in matching {
-        for rule in new.iter().flat_map(|rules| section(rules, key)) {
-            let mut each = conditions(rule).iter();
-            if each.all(|new| old.iter().any(|old| implies(old, new, Stance::Match, budget))) {
-                return true;
-            }
-        }
-    }
-    false
-}
-
-/// Where conditions stand, as in the engine.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stance {
-    Require,
-    Match,
+    let denying = new.iter().flat_map(|object| &object.deny_if);
+    let asking = new.iter().filter(|_| asks).flat_map(|object| &object.require_approval_if);
+    let mut stopping = denying.chain(asking);
+    stopping.any(|rule| {
+        let mut each = rule.conditions.iter();
+        each.all(|new| old.iter().any(|old| implies(old, new, Stance::Match, budget)))
+    })
 }
 
 /// Whether `new` is fulfilled wherever `old` is: true in `require`, and not false elsewhere.
-fn implies(old: &Value, new: &Value, stance: Stance, budget: &mut Budget) -> bool {
+fn implies(old: &Condition, new: &Condition, stance: Stance, budget: &mut Budget) -> bool {
     if !budget.spend(1) {
         return false;
     }
     if old == new {
         return true;
     }
-    let text = |test: &Value, key: &str| test.get(key).and_then(Value::as_str).map(str::to_owned);
-    let path = |test: &Value| text(test, "path").and_then(|text| Path::parse(&text).ok());
-    let (Some(one), Some(other)) = (path(old), path(new)) else { return false };
-    if one != other {
+    let (Condition::Comparison(old), Condition::Comparison(new)) = (old, new) else { return false };
+    if old.path != new.path {
         return false;
     }
     if is_plain(old) && is_plain(new) {
         // What holds for every single value holds for all and for any of many.
-        let moved = |test: &Value| {
-            let mut test = test.clone();
-            if let Some(path) = test.get_mut("path") {
-                *path = "args.v".into();
-            }
-            json!([{ "conditions": [test] }])
+        let Ok(path) = Path::parse("args.v") else { return false };
+        let moved = |comparison: &Comparison, section| {
+            let moved = Comparison { path: path.clone(), ..comparison.clone() };
+            entry_with(section, &[Condition::Comparison(moved)])
         };
         let (stops, also) = match stance {
-            Stance::Require => (json!({ "require": moved(new) }), json!({ "require": moved(old) })),
-            Stance::Match => (json!({ "deny_if": moved(old) }), json!({ "deny_if": moved(new) })),
+            Stance::Require => (moved(new, RuleSection::Require), moved(old, RuleSection::Require)),
+            Stance::Match => (moved(old, RuleSection::DenyIf), moved(new, RuleSection::DenyIf)),
         };
         return is_covered(&stops, &also, budget);
     }
@@ -153,108 +142,79 @@ fn implies(old: &Value, new: &Value, stance: Stance, budget: &mut Budget) -> boo
 }
 
 /// The same operator, with a list that has all of the other's. What these operators cannot decide does not hang on the list.
-fn lists_more(old: &Value, new: &Value) -> bool {
-    let same = ["op", "ignore_case", "absent"].iter().all(|key| old.get(key) == new.get(key));
-    let op = old.get("op").and_then(Value::as_str).unwrap_or_default();
-    if !same || !["path_within", "host_in", "starts_with", "ends_with"].contains(&op) {
+fn lists_more(old: &Comparison, new: &Comparison) -> bool {
+    let says = |comparison: &Comparison| (comparison.ignore_case, comparison.absent_matches);
+    let is_listed = old.operator.meaning.any_of_texts && old.value.is_some() && new.value.is_some();
+    if !is_listed || old.operator.name != new.operator.name || says(old) != says(new) {
         return false;
     }
-    let list = |test: &Value| match test.get("value") {
-        Some(Value::Array(values)) => Some(values.clone()),
-        Some(Value::String(text)) => Some(vec![Value::from(&**text)]),
-        _ => None,
-    };
-    let (Some(old), Some(new)) = (list(old), list(new)) else { return false };
-    let new: std::collections::HashSet<&str> = new.iter().filter_map(Value::as_str).collect();
-    old.iter().all(|value| value.as_str().is_some_and(|text| new.contains(text)))
+    let new: HashSet<&str> = new.texts().into_iter().collect();
+    old.texts().into_iter().all(|text| new.contains(text))
 }
 
 /// By trying calls of every kind: first with those new rules alone that ask for nothing else than the piece does, then with all
 /// whose operators are plain.
-fn exactly_covers(new: &[&Value], piece: Piece<'_>, budget: &mut Budget) -> bool {
+fn exactly_covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -> bool {
     let old = piece.alone();
     let tests = tests_of(&[&old]);
-    let count = new.iter().map(|rules| pieces(rules).len() as u64).sum::<u64>();
+    let count = new.iter().map(|object| pieces(object).len() as u64).sum::<u64>();
     if !budget.spend(1 + count / 4) {
         return false;
     }
     if !tests.iter().all(|test| is_plain(test)) {
         return false;
     }
-    let paths: Vec<&str> = tests.iter().filter_map(|test| path_of(test)).collect();
-    let asked_by_both = |test: &Value| is_plain(test) && path_of(test).is_some_and(|path| paths.contains(&path));
+    let asked_by_both = |test: &Comparison| is_plain(test) && tests.iter().any(|known| known.path == test.path);
     let few = plain_rules(new, &asked_by_both);
     if is_covered(&old, &few, budget) {
         return true;
     }
-    let all = plain_rules(new, &|test: &Value| is_plain(test) && !asks_tool(test));
-    all != few && is_covered(&old, &all, budget)
+    let all = plain_rules(new, &|test: &Comparison| is_plain(test) && !asks_tool(test));
+    !all.stops_as(&few) && is_covered(&old, &all, budget)
 }
 
-fn path_of(test: &Value) -> Option<&str> {
-    test.get("path").and_then(Value::as_str)
+fn asks_tool(test: &Comparison) -> bool {
+    test.path.root == Root::Tool || test.path.has_each()
 }
 
-fn asks_tool(test: &Value) -> bool {
-    let path = path_of(test).and_then(|path| Path::parse(path).ok());
-    path.is_none_or(|path| path.root == Root::Tool || path.has_each())
-}
-
-/// The rules all of whose comparisons are fit, as one rules object. Leaving rules out lets more through, which is safe here.
-fn plain_rules(new: &[&Value], is_fit: &dyn Fn(&Value) -> bool) -> Value {
-    let mut all = Map::new();
-    for key in ["require", "deny_if", "require_approval_if"] {
-        let fit = |rule: &&Value| {
+/// The rules all of whose comparisons are fit, as one entry. Leaving rules out lets more through, which is safe here.
+fn plain_rules(new: &[&RulesObject], is_fit: &dyn Fn(&Comparison) -> bool) -> RulesObject {
+    let mut all = entry();
+    for section in RuleSection::ALL {
+        let fit = |rule: &&Rule| {
             let mut tests = Vec::new();
-            conditions(rule).iter().for_each(|condition| collect(condition, &mut tests));
+            rule.conditions.iter().for_each(|condition| condition.add_comparisons(&mut tests));
             tests.iter().all(|test| is_fit(test))
         };
-        let rules: Vec<Value> = new.iter().flat_map(|rules| section(rules, key)).filter(fit).map(bare).collect();
-        all.insert(key.to_owned(), rules.into());
+        let rules = new.iter().flat_map(|object| object.rules(section)).filter(fit);
+        *all.rules_mut(section) = rules.cloned().collect();
     }
-    if new.iter().any(|rules| action(rules) == Some("require_approval")) {
-        all.insert("action".to_owned(), "require_approval".into());
+    if new.iter().any(|object| object.action == Action::RequireApproval) {
+        all.action = Action::RequireApproval;
     }
-    Value::Object(all)
-}
-
-fn bare(rule: &Value) -> Value {
-    json!({ "conditions": conditions(rule) })
+    all
 }
 
 /// Every comparison of some rules objects.
-pub(super) fn tests_of<'v>(all: &[&'v Value]) -> Vec<&'v Value> {
+pub(super) fn tests_of<'v>(all: &[&'v RulesObject]) -> Vec<&'v Comparison> {
     let mut tests = Vec::new();
-    for rules in all {
-        for key in ["require", "deny_if", "require_approval_if"] {
-            let conditions = section(rules, key).iter().flat_map(conditions);
-            conditions.for_each(|condition| collect(condition, &mut tests));
+    for object in all {
+        for section in RuleSection::ALL {
+            let conditions = object.rules(section).iter().flat_map(|rule| &rule.conditions);
+            conditions.for_each(|condition| condition.add_comparisons(&mut tests));
         }
     }
     tests
 }
 
-fn collect<'v>(condition: &'v Value, to: &mut Vec<&'v Value>) {
-    let group = ["any", "all"].iter().find_map(|key| condition.get(key)).and_then(Value::as_array);
-    match (group, condition.get("not")) {
-        (Some(conditions), _) => conditions.iter().for_each(|condition| collect(condition, to)),
-        (None, Some(inner)) => collect(inner, to),
-        (None, None) => to.push(condition),
-    }
-}
-
 /// Whether whatever `old` stops `new` stops as strictly, for calls of any tool: tried on a call of every kind.
-fn is_covered(old: &Value, new: &Value, budget: &mut Budget) -> bool {
+fn is_covered(old: &RulesObject, new: &RulesObject, budget: &mut Budget) -> bool {
     let slots = Slots::of(&tests_of(&[old, new]));
     let product = slots.product();
     if !slots.is_complete || product > TRIES || !budget.spend(product.saturating_add(100)) {
         return false;
     }
-    let policy = |rules: &Value| {
-        let document = json!({ "version": "1", "default": "allow", "tools": { "t": rules } });
-        Policy::try_from(&document).ok()
-    };
-    let (Some(old), Some(new)) = (policy(old), policy(new)) else { return false };
+    let (Some(old), Some(new)) = (policy_of([old]), policy_of([new])) else { return false };
     each_call("t", &slots, |call| {
         let judge = |policy: &Policy| strictness(policy.evaluate(&call.call(), call.at).effect());
         judge(&new) >= judge(&old)

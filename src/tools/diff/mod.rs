@@ -61,6 +61,9 @@ use terms::Sense;
 /// seconds.
 pub const DEFAULT_BUDGET: u64 = 1_000_000;
 
+/// Documents whose lists and objects are nested deeper than this are not compared.
+const NESTING: usize = 127;
+
 /// The steps that are left.
 struct Budget {
     left: u64,
@@ -139,8 +142,8 @@ fn found(from: &Policy, to: &Policy, sense: Sense, budget: u64) -> Comparison {
     if from == to {
         return nothing;
     }
-    match (Side::of(from), Side::of(to)) {
-        (Some(from), Some(to)) => Changes::new(&from, &to, sense, budget).find(),
+    match (from.document(NESTING), to.document(NESTING)) {
+        (Some(old), Some(new)) => Changes::new(&Side::of(from, &old), &Side::of(to, &new), sense, budget).find(),
         _ => {
             let reason = "a document is nested too deeply".to_owned();
             let (tools, rule) = ("*".to_owned(), String::new());

@@ -7,6 +7,7 @@ use super::slots::{Given, Slots};
 use super::witness::Witness;
 use super::{Budget, RuleEffect, strictness};
 use crate::policy::Policy;
+use crate::policy::ast::Comparison;
 
 /// Up to so many calls, all are tried.
 const ALL: u64 = 2_000;
@@ -23,7 +24,7 @@ pub(super) struct Search<'p> {
     pub(super) new: &'p Policy,
     pub(super) tool: &'p str,
     /// The comparisons of both that apply to the tool.
-    pub(super) tests: Vec<&'p Value>,
+    pub(super) tests: Vec<&'p Comparison>,
     /// The place of the rule that should be the one which stops the call in `old`; others are second best.
     pub(super) rule: &'p str,
     /// The places of the rules of `new` that apply, in the order in which they stop calls.

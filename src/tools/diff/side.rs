@@ -2,25 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::cover::pieces;
 use super::names::generic;
 use super::witness::NOON;
 use crate::call::ToolCall;
 use crate::json::pointer;
+use crate::policy::ast::{Document, RulesObject};
+use crate::policy::compiled::Action;
 use crate::policy::limit::Limit;
-use crate::policy::{Code, Effect, Policy};
+use crate::policy::{Approving, Code, Effect, Policy};
 
 /// A policy to compare.
 pub(super) struct Side<'p> {
     pub(super) policy: &'p Policy,
+    document: &'p Document,
     /// In document order.
     pub(super) names: Vec<&'p str>,
-    /// Those of each entry.
-    pub(super) rules: Vec<Value>,
     pub(super) hide: Vec<&'p str>,
-    pub(super) all_tools: Value,
     pub(super) entry_of: HashMap<&'p str, u32>,
     /// How many of its names and hidden names are patterns.
     pub(super) patterns: u64,
@@ -40,35 +40,28 @@ pub(super) enum Standing {
 }
 
 impl<'p> Side<'p> {
-    /// Nothing, if the document is nested more deeply than can be looked into.
-    pub(super) fn of(policy: &'p Policy) -> Option<Self> {
-        let mut document: Map<String, Value> = serde_json::from_str(policy.to_json()).ok()?;
-        let mut tools = match document.remove("tools") {
-            Some(Value::Object(tools)) => tools,
-            _ => Map::new(),
-        };
+    pub(super) fn of(policy: &'p Policy, document: &'p Document) -> Self {
         let names: Vec<&str> = policy.entry_names().collect();
-        let rules = names.iter().map(|name| tools.remove(*name).unwrap_or_default()).collect();
         let entry_of = names.iter().copied().zip(0u32..).collect();
-        let all_tools = document.remove("all_tools").unwrap_or_default();
         let patterns =
             policy.entry_names().chain(policy.hidden_names()).filter(|name| name.contains('*')).count() as u64;
         let hide = policy.hidden_names().collect();
         let entries = (0u32..).zip(&names).map(|(entry, _)| Some(entry)).chain([None]);
         let limits = entries.flat_map(|entry| policy.limits_of(entry)).filter(|limit| !limit.shadow);
         let counting = limits.map(|limit| &*limit.counter).collect();
-        Some(Self { policy, names, rules, hide, all_tools, entry_of, patterns, counting })
+        Self { policy, document, names, hide, entry_of, patterns, counting }
     }
 
-    pub(super) fn rules_of(&self, entry: Option<u32>) -> &Value {
-        entry.map_or(&self.all_tools, |entry| self.rules.get(entry as usize).unwrap_or(&Value::Null))
+    /// The rules of an entry, or of `all_tools` if it is there.
+    pub(super) fn rules_of(&self, entry: Option<u32>) -> Option<&'p RulesObject> {
+        self.document.object(entry)
     }
 
     /// The rules that apply to every tool of a pattern, by its generic name: those of the entries in which it lies, then those of
     /// all tools.
-    pub(super) fn rules_for(&self, name: &str) -> Vec<&Value> {
+    pub(super) fn rules_for(&self, name: &str) -> Vec<&'p RulesObject> {
         let entries = self.policy.entries_matching(name).into_iter().map(Some);
-        entries.chain([None]).map(|entry| self.rules_of(entry)).collect()
+        entries.chain([None]).filter_map(|entry| self.rules_of(entry)).collect()
     }
 
     /// The limits, likewise.
@@ -103,7 +96,8 @@ impl<'p> Side<'p> {
         for section in ["/require/", "/deny_if/", "/action", "/require_approval_if/"] {
             for entry in &entries {
                 let base = self.place(*entry);
-                let places = pieces(self.rules_of(*entry)).into_iter().map(|(_, place)| place);
+                let pieces = self.rules_of(*entry).map_or_else(Vec::new, pieces);
+                let places = pieces.into_iter().map(|(_, place)| place);
                 order.extend(places.filter(|place| place.starts_with(section)).map(|place| format!("{base}{place}")));
             }
         }
@@ -112,7 +106,7 @@ impl<'p> Side<'p> {
 
     /// Whether anything in it ever asks for an approval.
     pub(super) fn asks(&self) -> bool {
-        self.rules.iter().any(asks) || asks(&self.all_tools)
+        self.document.entries.iter().chain(&self.document.all_tools).any(asks)
     }
 
     /// Whether it ever asks for an approval of a tool's calls.
@@ -121,13 +115,13 @@ impl<'p> Side<'p> {
     }
 
     /// The names of the entries that have terms for approvals, with them; `*` is `all_tools`.
-    pub(super) fn approvals(&self) -> HashMap<&str, &Value> {
-        let entries = self.names.iter().copied().zip(&self.rules).chain([("*", &self.all_tools)]);
-        entries.filter_map(|(name, rules)| Some((name, rules.get("approval")?))).collect()
+    pub(super) fn approvals(&self) -> HashMap<&str, &Approving> {
+        let entries = (0u32..).zip(&self.names).map(|(entry, name)| (Some(entry), *name));
+        let all = entries.chain([(None, "*")]);
+        all.filter_map(|(entry, name)| Some((name, self.policy.approval_of(entry)?))).collect()
     }
 }
 
-fn asks(rules: &Value) -> bool {
-    rules.get("action").and_then(Value::as_str) == Some("require_approval")
-        || rules.get("require_approval_if").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty())
+fn asks(object: &RulesObject) -> bool {
+    object.action == Action::RequireApproval || !object.require_approval_if.is_empty()
 }

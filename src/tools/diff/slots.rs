@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::texts;
 use super::witness::{FAR, NOON};
 use crate::call::path::{Path, Root, Step, TimePart};
+use crate::policy::ast::Comparison;
+use crate::policy::operator::{Aspect, Takes};
 use crate::time::Timestamp;
 
 /// What may stand at a place.
@@ -46,20 +48,15 @@ const FINE: f64 = 1e12;
 
 impl Slots {
     /// The places of these comparisons, and values for them.
-    pub(super) fn of(tests: &[&Value]) -> Self {
-        let mut by_path: BTreeMap<String, (Path, Vec<&Value>)> = BTreeMap::new();
-        let mut times: Vec<(Path, &Value)> = Vec::new();
+    pub(super) fn of(tests: &[&Comparison]) -> Self {
+        let mut by_path: BTreeMap<String, (&Path, Vec<&Comparison>)> = BTreeMap::new();
+        let mut times: Vec<(&Path, &Comparison)> = Vec::new();
         let mut all = Self { slots: Vec::new(), is_complete: true };
         let mut pairs: Vec<(String, String)> = Vec::new();
         for test in tests {
-            let other = test.get("value_from").and_then(Value::as_str);
-            let own = test.get("path").and_then(Value::as_str).unwrap_or_default();
+            let other = test.value_from.as_ref().map(|path| &path.value);
             let mut canonical = Vec::new();
-            for text in [own].into_iter().chain(other) {
-                let Ok(path) = Path::parse(text) else {
-                    all.is_complete = false;
-                    continue;
-                };
+            for path in [&test.path].into_iter().chain(other) {
                 match path.root {
                     Root::Time(_) => times.push((path, test)),
                     Root::Tool => all.is_complete = false,
@@ -76,7 +73,7 @@ impl Slots {
                 }
             }
         }
-        all.is_complete &= are_apart(by_path.values().map(|(path, _)| path));
+        all.is_complete &= are_apart(by_path.values().map(|(path, _)| *path));
         for (path, tests) in by_path.values() {
             let slot = all.slot(path, tests);
             all.slots.push(slot);
@@ -86,7 +83,7 @@ impl Slots {
         }
         if let Some((path, _)) = times.first() {
             let choices = all.instants(&times);
-            all.slots.push(Slot { path: path.clone(), choices });
+            all.slots.push(Slot { path: (*path).clone(), choices });
         }
         all
     }
@@ -96,7 +93,7 @@ impl Slots {
         self.slots.iter().fold(1u64, |product, slot| product.saturating_mul(slot.choices.len() as u64))
     }
 
-    fn slot(&mut self, path: &Path, tests: &[&Value]) -> Slot {
+    fn slot(&mut self, path: &Path, tests: &[&Comparison]) -> Slot {
         let mut values = Values::default();
         for test in tests {
             values.add(test);
@@ -163,7 +160,7 @@ impl Slots {
     }
 
     /// Instants that differ in what the conditions ask of the time.
-    fn instants(&mut self, tests: &[(Path, &Value)]) -> Vec<Given> {
+    fn instants(&mut self, tests: &[(&Path, &Comparison)]) -> Vec<Given> {
         let part = |wanted: TimePart| tests.iter().filter(move |(path, _)| path.root == Root::Time(wanted));
         let around = |wanted: TimePart, least: i64, most: i64, usual: i64| {
             let mut found = vec![usual];
@@ -177,18 +174,14 @@ impl Slots {
         };
         self.is_complete &= tests.iter().all(|(path, test)| {
             let whole = |value: &Value| value.as_i64().is_some() || value.is_string() || value.is_boolean();
-            let fine = match test.get("value") {
-                Some(Value::Array(values)) => values.iter().all(whole),
-                Some(value) => whole(value),
-                None => false,
-            };
+            let fine = test.values().iter().all(whole);
             path.root != Root::Time(TimePart::Date) && is_plain(test) && fine
         });
         let hours = around(TimePart::Hour, 0, 23, 10);
         let minutes = around(TimePart::Minute, 0, 59, 30);
         let mut days: Vec<i64> = around(TimePart::Weekday, 1, 7, 4).into_iter().map(|weekday| weekday - 4).collect();
         let base = NOON.unix_seconds().div_euclid(86_400);
-        for date in part(TimePart::Date).flat_map(|(_, test)| texts::of(test)) {
+        for date in part(TimePart::Date).flat_map(|(_, test)| test.texts()) {
             if let Ok(then) = format!("{date}T00:00:00Z").parse::<Timestamp>() {
                 let day = then.unix_seconds().div_euclid(86_400) - base;
                 days.extend([day, day + 1, day - 1]);
@@ -227,25 +220,21 @@ fn are_apart<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> bool {
 }
 
 /// Whether the operator tells values apart by nothing but type, equality to scalars, order and length.
-pub(super) fn is_plain(test: &Value) -> bool {
-    let op = test.get("op").and_then(Value::as_str).unwrap_or_default();
-    let Some(value) = test.get("value") else { return false };
-    match op {
-        "lt" | "lte" | "gt" | "gte" | "exists" | "type" | "min_length" | "max_length" => true,
-        "eq" | "neq" => !(value.is_array() || value.is_object()),
-        "in" | "not_in" => value.as_array().is_some_and(|all| all.iter().all(|v| !(v.is_array() || v.is_object()))),
-        _ => false,
+pub(super) fn is_plain(test: &Comparison) -> bool {
+    let is_scalar = |value: &Value| !(value.is_array() || value.is_object());
+    let Some(value) = &test.value else { return false };
+    match test.aspect() {
+        Aspect::Presence | Aspect::Type | Aspect::Order | Aspect::Length => true,
+        Aspect::Equality if test.is(Takes::In) => test.values().iter().all(is_scalar),
+        Aspect::Equality => is_scalar(value),
+        Aspect::Content => false,
     }
 }
 
 /// The whole numbers that a comparison names.
-fn numbers_of(test: &Value) -> Vec<i64> {
-    let value = test.get("value");
-    let all = value
-        .and_then(Value::as_array)
-        .map_or_else(|| value.into_iter().collect(), |all| all.iter().collect::<Vec<_>>());
+fn numbers_of(test: &Comparison) -> Vec<i64> {
     let whole = |value: &Value| value.as_i64().filter(|v| (-100..100).contains(v));
-    all.into_iter().filter_map(whole).collect()
+    test.values().iter().filter_map(whole).collect()
 }
 
 /// What the comparisons of one place name.
@@ -264,21 +253,20 @@ impl Default for Values {
 }
 
 impl Values {
-    fn add(&mut self, test: &Value) {
+    fn add(&mut self, test: &Comparison) {
         self.is_complete &= is_plain(test);
-        let op = test.get("op").and_then(Value::as_str).unwrap_or_default();
-        let value = test.get("value").unwrap_or(&Value::Null);
-        match (op, value) {
-            ("exists" | "type", _) => {}
-            ("min_length" | "max_length", length) => match length.as_u64() {
+        let value = test.value.as_ref().unwrap_or(&Value::Null);
+        match test.aspect() {
+            Aspect::Presence | Aspect::Type => {}
+            Aspect::Length => match value.as_u64() {
                 Some(length) if length <= LONG => self.lengths.push(length),
                 _ => self.is_complete = false,
             },
-            ("in" | "not_in", Value::Array(values)) => values.iter().for_each(|value| self.constant(value)),
-            ("eq" | "neq" | "lt" | "lte" | "gt" | "gte", value) => self.constant(value),
-            (_, value) => {
-                self.texts.extend(texts::near(op, value));
-                if op.ends_with("contains") {
+            Aspect::Equality if test.is(Takes::In) => test.values().iter().for_each(|value| self.constant(value)),
+            Aspect::Equality | Aspect::Order => self.constant(value),
+            Aspect::Content => {
+                self.texts.extend(texts::near(test));
+                if test.is(Takes::Contains) {
                     self.raw.push(Value::Array(vec![value.clone()]));
                 }
             }

@@ -2,14 +2,13 @@
 
 use super::change::{Change, Search};
 use super::sample::to_value;
-use super::written::{self, Comparison, children, elements, member, unwrapped};
 use super::{Asked, ConditionOutcome, Explanation, Outcome, RuleOutcome, Seen, Step, StepKind, limits};
 use crate::call::ToolCall;
 use crate::call::path::{Datum, Facts, Found, Path, Source, Visit};
 use crate::json::pointer;
-use crate::json::{Json, Node, Parser};
+use crate::policy::ast::{self, Document, RuleSection};
 use crate::policy::compiled::{Action, DefaultEffect, Rule, RuleRef, Rules, Section};
-use crate::policy::condition::{Condition, Stance, Truth};
+use crate::policy::condition::{Condition, Stance, Test, Truth};
 use crate::policy::plan::{LimitRef, Plan};
 use crate::policy::{Code, Effect, Policy};
 use crate::time::Timestamp;
@@ -46,7 +45,7 @@ impl Policy {
             text
         };
         let entries: Vec<u32> = matching.iter(&self.compiled().names, call.tool()).collect();
-        let document = Parser::document(self.to_json(), usize::MAX).ok();
+        let document = self.document(usize::MAX);
         let explainer = Explainer {
             policy: self,
             call,
@@ -105,7 +104,7 @@ struct Explainer<'e> {
     call: &'e ToolCall<'e>,
     facts: Facts<'e>,
     values: bool,
-    document: Option<&'e Node<'e>>,
+    document: Option<&'e Document>,
     /// The rules that apply, those of `all_tools` last.
     matched: Vec<(Option<u32>, &'e Rules)>,
 }
@@ -130,9 +129,9 @@ impl<'e> Explainer<'e> {
             steps.extend(rest.map(|kind| plain_step(kind, Outcome::Unknown, Code::MalformedCall)));
             return (steps, Plan::default());
         }
-        let rules = |search: &mut Search, key| self.rules(search, key);
-        steps.push(self.step(StepKind::Require, Code::Require, rules(&mut search, "require")));
-        steps.push(self.step(StepKind::DenyIf, Code::DenyIf, rules(&mut search, "deny_if")));
+        let rules = |search: &mut Search, section| self.rules(search, section);
+        steps.push(self.step(StepKind::Require, Code::Require, rules(&mut search, RuleSection::Require)));
+        steps.push(self.step(StepKind::DenyIf, Code::DenyIf, rules(&mut search, RuleSection::DenyIf)));
         let places: Vec<LimitRef> = self
             .matched
             .iter()
@@ -145,7 +144,8 @@ impl<'e> Explainer<'e> {
         step.limits = limits;
         step.conclude();
         steps.push(step);
-        let asks = self.by_place(self.actions(Action::RequireApproval), rules(&mut search, "require_approval_if"));
+        let rules = rules(&mut search, RuleSection::RequireApprovalIf);
+        let asks = self.by_place(self.actions(Action::RequireApproval), rules);
         steps.push(self.step(StepKind::Approval, Code::Approval, asks));
         (steps, plan)
     }
@@ -188,25 +188,19 @@ impl<'e> Explainer<'e> {
     }
 
     /// The rules of one section.
-    fn rules(&self, search: &mut Search, key: &'static str) -> Vec<(usize, RuleOutcome)> {
+    fn rules(&self, search: &mut Search, section: RuleSection) -> Vec<(usize, RuleOutcome)> {
         let mut all = Vec::new();
-        for (place, (entry, object)) in self.matched.iter().enumerate() {
-            let (rules, stance): (&[Rule], _) = match key {
-                "require" => (&object.require, Stance::Require),
-                "deny_if" => (&object.deny_if, Stance::Match),
-                _ => (&object.require_approval_if, Stance::Match),
+        for (place, (entry, rules)) in self.matched.iter().enumerate() {
+            let rules = match section {
+                RuleSection::Require => &rules.require,
+                RuleSection::DenyIf => &rules.deny_if,
+                RuleSection::RequireApprovalIf => &rules.require_approval_if,
             };
-            let nodes = self.written(*entry).and_then(|object| elements(member(object, key)?));
-            for (index, rule) in rules.iter().enumerate() {
-                let node = nodes.and_then(|nodes| nodes.get(index));
-                let number = u32::try_from(index).unwrap_or(u32::MAX);
-                let section = match key {
-                    "require" => Section::Require(number),
-                    "deny_if" => Section::DenyIf(number),
-                    _ => Section::RequireApprovalIf(number),
-                };
-                let place_of_rule = RuleRef { entry: *entry, section };
-                all.push((place, self.rule(search, rule, node, stance, place_of_rule)));
+            let written = self.document.and_then(|document| document.object(*entry));
+            let written = written.map_or(&[][..], |object| object.rules(section));
+            for ((number, rule), written) in (0u32..).zip(rules).zip(written) {
+                let place_of_rule = RuleRef { entry: *entry, section: section.place(number) };
+                all.push((place, self.rule(search, rule, written, section.stance(), place_of_rule)));
             }
         }
         all
@@ -216,18 +210,13 @@ impl<'e> Explainer<'e> {
         &self,
         search: &mut Search,
         rule: &Rule,
-        node: Option<&Node<'_>>,
+        written: &ast::Rule,
         stance: Stance,
         place: RuleRef,
     ) -> RuleOutcome {
         let pointer = self.policy.compiled().pointer(place);
-        let written = node.and_then(|node| elements(member(node, "conditions")?));
-        let condition = |(index, condition): (usize, &Condition)| {
-            let mut place = format!("{pointer}/conditions");
-            pointer::push_index(&mut place, index);
-            self.condition(condition, written.and_then(|nodes| nodes.get(index)), stance, place)
-        };
-        let conditions: Vec<_> = rule.conditions.iter().enumerate().map(condition).collect();
+        let list = format!("{pointer}/conditions");
+        let conditions = self.conditions(&rule.conditions, &written.conditions, stance, &list);
         let truth = Truth::all(conditions.iter().map(|condition| condition.truth));
         let stops = match stance {
             Stance::Require => truth != Truth::True,
@@ -241,7 +230,7 @@ impl<'e> Explainer<'e> {
             changes.extend(search.changes(rule, written, stance, self.call, self.facts.now));
         }
         RuleOutcome {
-            name: node.and_then(|node| member(node, "name")?.as_str()).map(str::to_owned),
+            name: written.name.as_deref().map(str::to_owned),
             outcome: stops_if(stops),
             truth: Some(truth),
             message: self.policy.compiled().message(place).map(str::to_owned),
@@ -251,53 +240,63 @@ impl<'e> Explainer<'e> {
         }
     }
 
+    /// The conditions of a rule or a group, whose list has this pointer.
+    fn conditions(
+        &self,
+        conditions: &[Condition],
+        written: &[ast::Condition],
+        stance: Stance,
+        pointer: &str,
+    ) -> Vec<ConditionOutcome> {
+        let outcome = |(index, (condition, written))| {
+            let mut pointer = pointer.to_owned();
+            pointer::push_index(&mut pointer, index);
+            self.condition(condition, written, stance, pointer)
+        };
+        conditions.iter().zip(written).enumerate().filter_map(outcome).collect()
+    }
+
     fn condition(
         &self,
         condition: &Condition,
-        node: Option<&Node<'_>>,
+        written: &ast::Condition,
         stance: Stance,
         pointer: String,
-    ) -> ConditionOutcome {
+    ) -> Option<ConditionOutcome> {
         let truth = condition.truth(&self.facts, stance);
-        let nots = node.map_or(0, |node| unwrapped(node).1);
-        let inner = format!("{pointer}{}", "/not".repeat(nots));
-        let each = |conditions: &[Condition]| -> Vec<ConditionOutcome> {
-            let key = node.and_then(|node| written::group(unwrapped(node).0)).map_or("any", |(key, _)| key);
-            let nodes = children(node);
-            let one = |(index, condition): (usize, &Condition)| {
-                let mut place = format!("{inner}/{key}");
-                pointer::push_index(&mut place, index);
-                self.condition(condition, nodes.and_then(|nodes| nodes.get(index)), stance, place)
-            };
-            conditions.iter().enumerate().map(one).collect()
+        let (written, nots) = written.without_nots();
+        let pointer = pointer + &"/not".repeat(nots);
+        let each = |conditions: &[Condition]| {
+            let (key, written) = written.group().unwrap_or_default();
+            self.conditions(conditions, written, stance, &format!("{pointer}/{key}"))
         };
-        let asked = match condition {
-            Condition::All(conditions) => Asked::All { all: each(conditions) },
-            Condition::Any(conditions) => Asked::Any { any: each(conditions) },
-            Condition::Test(test) => {
-                let Comparison { op, value, .. } = Comparison::of(node);
-                // A negative operator is its own negation: what is left over is a `not` around it.
-                let is_negative = match (&test.check, &value) {
-                    (crate::policy::condition::Check::Exists, Some(value)) => *value == false,
-                    _ => matches!(op, "neq" | "not_in" | "not_contains" | "not_regex"),
-                };
-                let mut found = Vec::new();
-                let _ = test.path.each(&self.facts, &mut |one| {
-                    found.push(self.seen(&test.path, one));
-                    if found.len() < SHOWN { Visit::Next } else { Visit::Stop }
-                });
-                let other = test.check.other();
-                Asked::Comparison {
-                    path: test.path.to_string(),
-                    op,
-                    not: test.negated != is_negative,
-                    value,
-                    value_from: other.map(|path| (path.to_string(), self.seen(path, path.resolve(&self.facts)))),
-                    found,
-                }
-            }
+        let asked = match (condition, written) {
+            (Condition::All(conditions), _) => Asked::All { all: each(conditions) },
+            (Condition::Any(conditions), _) => Asked::Any { any: each(conditions) },
+            (Condition::Test(test), ast::Condition::Comparison(comparison)) => self.comparison(test, comparison),
+            // Both forms are made of one text, so a test is always written as a comparison.
+            (Condition::Test(_), _) => return None,
         };
-        ConditionOutcome { pointer: inner, truth, asked }
+        Some(ConditionOutcome { pointer, truth, asked })
+    }
+
+    fn comparison(&self, test: &Test, comparison: &ast::Comparison) -> Asked {
+        let mut found = Vec::new();
+        let _ = test.path.each(&self.facts, &mut |one| {
+            found.push(self.seen(&test.path, one));
+            if found.len() < SHOWN { Visit::Next } else { Visit::Stop }
+        });
+        let other = test.check.other();
+        // A negative operator is its own negation: what is left over is a `not` around it.
+        let is_negative = comparison.operator.negative || comparison.asks_for_absence();
+        Asked::Comparison {
+            path: test.path.to_string(),
+            op: comparison.operator.name,
+            not: test.negated != is_negative,
+            value: comparison.value.clone(),
+            value_from: other.map(|path| (path.to_string(), self.seen(path, path.resolve(&self.facts)))),
+            found,
+        }
     }
 
     /// What is found, masked if it is the caller's or the host's own.
@@ -321,15 +320,6 @@ impl<'e> Explainer<'e> {
                 };
                 Seen::Masked { r#type, length }
             }
-        }
-    }
-
-    /// A rules object as it is written. Entries stand in the document in their own order, each once.
-    fn written(&self, entry: Option<u32>) -> Option<&'e Node<'e>> {
-        let Some(entry) = entry else { return member(self.document?, "all_tools") };
-        match &member(self.document?, "tools")?.json {
-            Json::Object(members) => Some(&members.get(entry as usize)?.value),
-            _ => None,
         }
     }
 }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::sample::{samples, to_value};
-use super::written::{self, Comparison};
+use super::sample::{Aim, samples, to_value};
+use super::words;
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::call::path::{Facts, Found, Path, Source, Visit};
-use crate::json::Node;
+use crate::policy::ast;
 use crate::policy::compiled::Rule;
 use crate::policy::condition::{Condition, Stance, Test, Truth};
+use crate::policy::operator::Takes;
 use crate::time::Timestamp;
 
 /// A change to a call after which one rule or limit lets it pass. It was tried out: the rule says so of the changed call, and
@@ -59,6 +60,11 @@ pub struct Need {
 }
 
 impl Need {
+    fn of(path: &Path, takes: Takes, value: Value) -> Self {
+        let op = takes.operator().name;
+        Self { path: path.to_string(), op, not: false, value: Some(value), value_from: None }
+    }
+
     /// What has to change.
     pub fn path(&self) -> &str {
         &self.path
@@ -88,7 +94,7 @@ impl Need {
 /// `args.amount at most 50000`
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        written::say(f, &self.path, self.op, self.not, self.value.as_ref(), self.value_from.as_deref())
+        words::say(f, &self.path, self.op, self.not, self.value.as_ref(), self.value_from.as_deref())
     }
 }
 
@@ -128,8 +134,8 @@ impl Change {
     }
 
     /// One value at one path.
-    pub(crate) fn of_value(path: &Path, op: &'static str, value: Value, to: Value) -> Self {
-        let need = Need { path: path.to_string(), op, not: false, value: Some(value), value_from: None };
+    pub(crate) fn of_value(path: &Path, takes: Takes, value: Value, to: Value) -> Self {
+        let need = Need::of(path, takes, value);
         let edits = vec![Edit { path: path.clone(), to: Some(to) }];
         Self { needs: vec![need], wait: None, approval: false, edits }
     }
@@ -259,7 +265,7 @@ impl Search {
     pub(crate) fn changes(
         &mut self,
         rule: &Rule,
-        written: Option<&[Node<'_>]>,
+        written: &ast::Rule,
         stance: Stance,
         call: &ToolCall<'_>,
         now: Timestamp,
@@ -269,7 +275,7 @@ impl Search {
         let Some(left) = self.tries.checked_sub(1) else { return Vec::new() };
         self.tries = left;
         let start = Draft { call: ChangedCall::new(call, now), change: Change::of_approval().without_approval() };
-        let node = |index: usize| written.and_then(|nodes| nodes.get(index));
+        let conditions = || rule.conditions.iter().zip(&written.conditions);
         let all = |draft: &Draft| {
             let call = draft.call.call();
             rule.truth(&Facts::new(&call, draft.call.now), stance)
@@ -277,9 +283,8 @@ impl Search {
         let mut found: Vec<Change> = Vec::new();
         if stance == Stance::Require {
             let mut draft = start;
-            let each = rule.conditions.iter().enumerate();
-            for (index, condition) in each {
-                if !self.fix(condition, node(index), stance, Truth::True, &mut draft) {
+            for (condition, written) in conditions() {
+                if !self.fix(condition, written, stance, Truth::True, &mut draft) {
                     return found;
                 }
             }
@@ -288,9 +293,9 @@ impl Search {
             }
             return found;
         }
-        for (index, condition) in rule.conditions.iter().enumerate() {
+        for (condition, written) in conditions() {
             let mut draft = start.clone();
-            let fixed = self.fix(condition, node(index), stance, Truth::False, &mut draft);
+            let fixed = self.fix(condition, written, stance, Truth::False, &mut draft);
             if fixed && all(&draft) == Truth::False && found.iter().all(|known| known.needs != draft.change.needs) {
                 found.push(draft.change);
             }
@@ -311,7 +316,7 @@ impl Search {
     fn fix(
         &mut self,
         condition: &Condition,
-        node: Option<&Node<'_>>,
+        written: &ast::Condition,
         stance: Stance,
         want: Truth,
         draft: &mut Draft,
@@ -322,23 +327,24 @@ impl Search {
         if draft.truth(condition, stance) == want {
             return true;
         }
-        let (children, every) = match condition {
-            Condition::Test(test) => return self.fix_test(test, node, stance, want, draft),
-            Condition::All(children) => (children, want == Truth::True),
-            Condition::Any(children) => (children, want == Truth::False),
+        let (written, _) = written.without_nots();
+        let (children, every) = match (condition, written) {
+            (Condition::Test(test), ast::Condition::Comparison(comparison)) => {
+                return self.fix_test(test, comparison, stance, want, draft);
+            }
+            (Condition::Test(_), _) => return false,
+            (Condition::All(children), _) => (children, want == Truth::True),
+            (Condition::Any(children), _) => (children, want == Truth::False),
         };
-        let nodes = written::children(node);
-        let child = |index: usize| nodes.and_then(|nodes| nodes.get(index));
+        let (_, written) = written.group().unwrap_or_default();
+        let mut children = children.iter().zip(written);
         if every {
-            return children
-                .iter()
-                .enumerate()
-                .all(|(index, condition)| self.fix(condition, child(index), stance, want, draft))
+            return children.all(|(condition, written)| self.fix(condition, written, stance, want, draft))
                 && draft.truth(condition, stance) == want;
         }
-        for (index, one) in children.iter().enumerate() {
+        for (one, written) in children {
             let mut tried = draft.clone();
-            if self.fix(one, child(index), stance, want, &mut tried) && tried.truth(condition, stance) == want {
+            if self.fix(one, written, stance, want, &mut tried) && tried.truth(condition, stance) == want {
                 *draft = tried;
                 return true;
             }
@@ -349,7 +355,7 @@ impl Search {
     fn fix_test(
         &mut self,
         test: &Test,
-        node: Option<&Node<'_>>,
+        comparison: &ast::Comparison,
         stance: Stance,
         want: Truth,
         draft: &mut Draft,
@@ -363,7 +369,6 @@ impl Search {
             Source::Time => return self.wait(draft, serves),
             _ => {}
         }
-        let comparison = Comparison::of(node);
         let offered = {
             let call = draft.call.call();
             let facts = Facts::new(&call, draft.call.now);
@@ -375,26 +380,23 @@ impl Search {
                 Visit::Stop
             });
             let holds = (want == Truth::True) != test.negated;
-            samples(test, holds, comparison.value.as_ref(), now.as_ref(), &facts)
+            samples(test, comparison, holds, now.as_ref(), &facts)
         };
         let identity = matches!(test.path.source(), Source::Identity(_));
         let mut edits: Vec<(Option<Need>, Edit)> = Vec::new();
-        let path = test.path.to_string();
-        if let Some((aim, values)) = offered {
+        if let Some((Aim { operator, not, value }, values)) = offered {
             let value_from = test.check.other().map(ToString::to_string);
-            let need = Need { path: path.clone(), op: aim.op, not: aim.not, value: aim.value, value_from };
+            let need = Need { path: test.path.to_string(), op: operator.name, not, value, value_from };
             for value in values.into_iter().filter(|value| !identity || value.is_string()) {
                 edits.push((Some(need.clone()), Edit { path: test.path.clone(), to: Some(value) }));
             }
         }
         if let Some(list) = test.path.before_each() {
             // Of a list without elements nothing need hold.
-            let value = Some(Value::from(0));
-            let need = Need { path: list.to_string(), op: "max_length", not: false, value, value_from: None };
+            let need = Need::of(&list, Takes::MaxLength, 0.into());
             edits.push((Some(need), Edit { path: list, to: Some(Value::Array(Vec::new())) }));
         }
-        let value = Some(Value::from(false));
-        let left_out = Need { path, op: "exists", not: false, value, value_from: None };
+        let left_out = Need::of(&test.path, Takes::Exists, false.into());
         edits.push((Some(left_out), Edit { path: test.path.clone(), to: None }));
         for (need, edit) in edits {
             let Some(left) = self.tries.checked_sub(1) else { return false };

@@ -10,6 +10,7 @@ use crate::amount::{Amount, Total};
 use crate::call::ToolCall;
 use crate::call::path::{Facts, Path};
 use crate::policy::limit::{Algorithm, Cost, Limit, Scope, ScopePart, Window};
+use crate::policy::operator::Takes;
 use crate::policy::plan::{LimitRef, Plan};
 use crate::policy::{Code, Policy};
 use crate::time::Timestamp;
@@ -186,10 +187,10 @@ fn countable(
 ) -> Vec<Change> {
     let change = match (&limit.cost, code) {
         (Cost::From(path), Code::AmountInvalid) => {
-            Change::of_value(path, "type", "number".into(), serde_json::Value::from(1))
+            Change::of_value(path, Takes::Type, "number".into(), serde_json::Value::from(1))
         }
         _ => match missing(&limit.scope, call, now) {
-            Some(path) => Change::of_value(&path, "exists", true.into(), "x".into()),
+            Some(path) => Change::of_value(&path, Takes::Exists, true.into(), "x".into()),
             None => return Vec::new(),
         },
     };
@@ -234,7 +235,7 @@ fn within(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestamp) -> V
     }
     let number = serde_json::from_str::<serde_json::Value>(&room.to_string()).ok();
     let Some(number) = number.filter(|_| room > Amount::ZERO && limit.max > Amount::ZERO) else { return Vec::new() };
-    let change = Change::of_value(path, "lte", number.clone(), number);
+    let change = Change::of_value(path, Takes::LessOrEqual, number.clone(), number);
     let changed: ChangedCall = change.apply(call, now);
     let call = changed.call();
     let facts = Facts::new(&call, changed.now());

@@ -30,7 +30,7 @@ mod gate;
 mod limits;
 mod sample;
 mod text;
-mod written;
+mod words;
 
 use serde::Serialize;
 use serde_json::Value;

@@ -6,11 +6,13 @@ use serde_json::{Map, Value, json};
 
 use crate::call::path::{Datum, Facts, Found};
 use crate::json::number::Exact;
+use crate::policy::ast::Comparison;
 use crate::policy::condition::{Check, Operand, Order, Test, Types};
+use crate::policy::operator::{Operator, Takes};
 use crate::policy::text::Affix;
 
-/// How many values of a list are tried.
-const FEW: usize = 8;
+/// At most this many values of a list are tried.
+const LISTED: usize = 8;
 /// The longest text that is made for its length.
 const LONGEST: u64 = 1_024;
 /// The longest text that is made for an expression, in bytes. One that needs a longer text has as many states, and each of them
@@ -19,86 +21,77 @@ const LONGEST_MATCH: usize = 512;
 
 /// A comparison that a value is to meet, in the words of the language.
 pub(super) struct Aim {
-    pub(super) op: &'static str,
-    /// The operator has no negative twin, and is meant to fail.
+    pub(super) operator: &'static Operator,
+    /// The operator has no opposite, and must not hold.
     pub(super) not: bool,
-    /// With what; nothing for a comparison with another part of the call.
+    /// `None` for a comparison with another part of the call.
     pub(super) value: Option<Value>,
 }
 
 /// What a value has to be, so that the check of `test` holds or does not, and values to try.
 pub(super) fn samples(
     test: &Test,
+    comparison: &Comparison,
     holds: bool,
-    written: Option<&Value>,
     now: Option<&Value>,
     facts: &Facts<'_>,
 ) -> Option<(Aim, Vec<Value>)> {
-    let own = test.check.other().is_none();
-    let other: Option<Value> = match test.check.other() {
-        None => None,
+    let compared: Option<Value> = match test.check.other() {
+        None => comparison.value.clone(),
         Some(path) => match path.resolve(facts) {
             Found::Value(datum) => Some(to_value(datum)?),
             _ => return None,
         },
     };
-    let written = written.cloned();
-    let compared = if own { written.clone() } else { other };
-    let aim = |op: &'static str, not: bool| Aim { op, not, value: written.clone().filter(|_| own) };
-    let either = |yes: &'static str, no: &'static str| aim(if holds { yes } else { no }, false);
-    let texts = |value: &Option<Value>| -> Vec<String> {
-        match value {
+    let operator = comparison.operator.positive();
+    let opposite = operator.opposite().filter(|_| !holds);
+    let mut aim = Aim {
+        operator: opposite.unwrap_or(operator),
+        not: !holds && opposite.is_none(),
+        value: comparison.value.clone(),
+    };
+    let texts = || -> Vec<String> {
+        match &compared {
             Some(Value::String(text)) => vec![text.clone()],
-            Some(Value::Array(texts)) => texts.iter().filter_map(Value::as_str).map(str::to_owned).take(FEW).collect(),
+            Some(Value::Array(texts)) => {
+                texts.iter().filter_map(Value::as_str).map(str::to_owned).take(LISTED).collect()
+            }
             _ => Vec::new(),
         }
     };
     let present = now.and_then(Value::as_str).unwrap_or_default();
-    Some(match &test.check {
+    let tried = match &test.check {
         Check::Exists => {
-            let aim = Aim { op: "exists", not: false, value: Some(json!(holds)) };
-            (aim, if holds { vec![json!("x"), json!(1)] } else { Vec::new() })
+            aim = Aim { operator, not: false, value: Some(json!(holds)) };
+            if holds { vec![json!("x"), json!(1)] } else { Vec::new() }
         }
         Check::Equal(_) => {
             let value = compared?;
-            (either("eq", "neq"), if holds { vec![value] } else { others(&value) })
+            if holds { vec![value] } else { others(&value) }
         }
         Check::Order(order, operand) => {
             let bound = match operand {
                 Operand::Fixed(bound) => *bound,
                 Operand::From(_) => Exact::of(compared?.as_number()?)?,
             };
-            let (yes, no) = match order {
-                Order::Less => ("lt", "gte"),
-                Order::LessOrEqual => ("lte", "gt"),
-                Order::Greater => ("gt", "lte"),
-                Order::GreaterOrEqual => ("gte", "lt"),
-            };
-            let aim = either(yes, no);
-            let near = match aim.op {
-                "lt" => below(bound),
-                "gt" => above(bound),
-                _ => Vec::new(),
-            };
-            let values: Vec<Value> = match aim.op {
-                "lt" | "gt" => near,
+            match (order, holds) {
+                (Order::Less, true) | (Order::GreaterOrEqual, false) => below(bound),
+                (Order::Greater, true) | (Order::LessOrEqual, false) => above(bound),
                 _ => bound.to_number().map(Value::Number).into_iter().collect(),
-            };
-            (aim, values)
+            }
         }
         Check::In(_) => {
             let Some(Value::Array(values)) = compared else { return None };
-            let tried = match holds {
-                true => values.into_iter().take(FEW).collect(),
-                false => values.iter().rev().take(FEW).flat_map(others).collect(),
-            };
-            (either("in", "not_in"), tried)
+            match holds {
+                true => values.into_iter().take(LISTED).collect(),
+                false => values.iter().rev().take(LISTED).flat_map(others).collect(),
+            }
         }
         Check::Regex(regex) => {
             let plain = ["", "x", "0", "-", "\u{10348}"].map(Value::from);
             let mut tried: Vec<Value> = matching(regex.as_str()).map(Value::from).into_iter().collect();
             tried.extend(plain);
-            (either("regex", "not_regex"), tried)
+            tried
         }
         Check::Contains(..) => {
             let value = compared?;
@@ -118,44 +111,45 @@ pub(super) fn samples(
                 _ => {}
             }
             tried.extend(if holds { [value.clone(), json!([value])] } else { [json!(""), json!([])] });
-            (either("contains", "not_contains"), tried)
+            tried
         }
         Check::Affix(affix, ..) => {
-            let texts = texts(&compared);
-            let op = if *affix == Affix::Start { "starts_with" } else { "ends_with" };
-            let tried = match (holds, affix) {
-                (true, Affix::Start) => texts.iter().map(|text| format!("{text}{present}")).collect(),
-                (true, Affix::End) => texts.iter().map(|text| format!("{present}{text}")).collect(),
+            let tried: Vec<String> = match (holds, affix) {
+                (true, Affix::Start) => texts().iter().map(|text| format!("{text}{present}")).collect(),
+                (true, Affix::End) => texts().iter().map(|text| format!("{present}{text}")).collect(),
                 (false, _) => ["", "x", "0", "-"].map(str::to_owned).to_vec(),
             };
-            (aim(op, !holds), tried.into_iter().map(Value::from).collect())
+            tried.into_iter().map(Value::from).collect()
         }
-        Check::MinLength(least) if holds => (aim("min_length", false), of_length(*least, now)),
-        Check::MaxLength(most) if holds => (aim("max_length", false), of_length(*most, now)),
+        Check::MinLength(least) if holds => of_length(*least, now),
+        Check::MaxLength(most) if holds => of_length(*most, now),
         Check::MinLength(least) => {
             let most = least.checked_sub(1)?;
-            (Aim { op: "max_length", not: false, value: Some(json!(most)) }, of_length(most, now))
+            aim = Aim { operator: Takes::MaxLength.operator(), not: false, value: Some(json!(most)) };
+            of_length(most, now)
         }
         Check::MaxLength(most) => {
             let least = most.checked_add(1)?;
-            (Aim { op: "min_length", not: false, value: Some(json!(least)) }, of_length(least, now))
+            aim = Aim { operator: Takes::MinLength.operator(), not: false, value: Some(json!(least)) };
+            of_length(least, now)
         }
-        Check::Type(types) => (aim("type", !holds), typed(*types)),
+        Check::Type(types) => typed(*types),
         Check::PathWithin(_) => {
-            let mut tried: Vec<Value> = texts(&compared).into_iter().map(Value::from).collect();
+            let mut tried: Vec<Value> = texts().into_iter().map(Value::from).collect();
             tried.extend(["/", "/-"].map(Value::from));
-            (aim("path_within", !holds), tried)
+            tried
         }
         Check::HostIn(_) => {
             let url = |host: String| match host.strip_prefix("*.") {
                 Some(domain) => json!(format!("https://a.{domain}/")),
                 None => json!(format!("https://{host}/")),
             };
-            let mut tried: Vec<Value> = texts(&compared).into_iter().map(url).collect();
+            let mut tried: Vec<Value> = texts().into_iter().map(url).collect();
             tried.push(json!("https://host.invalid/"));
-            (aim("host_in", !holds), tried)
+            tried
         }
-    })
+    };
+    Some((aim, tried))
 }
 
 /// The value that a datum shows; nothing for a number that is not held exactly.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::written::{plain, say, shown};
+use super::words::{plain, say, shown};
 use super::{Asked, Change, ConditionOutcome, Explanation, Outcome, RuleOutcome, Seen, Step};
 use crate::policy::Effect;
 

@@ -2,14 +2,16 @@
 
 use serde_json::Value;
 
-use super::conditions::{KINDS, SECTIONS, can, kind_of};
+use super::Lint;
 use super::entries::names;
 use super::findings::{FindingCode, Found};
-use super::leaves::{Leaf, leaves};
+use super::kinds::{KINDS, can, kind_of};
 use super::schema::{Declared, declared};
-use super::{Lint, Object, elements, member};
 use crate::call::path::Path;
-use crate::json::{Json, Node};
+use crate::policy::ast::{Limit, Placed, RuleSection, RulesObject};
+use crate::policy::compiled::DefaultEffect;
+use crate::policy::limit::{Cost, ScopePart};
+use crate::policy::operator::Takes;
 use crate::policy::{Names, edits};
 
 /// A tool of the catalogue.
@@ -46,29 +48,25 @@ impl Lint<'_> {
                 schema: tool.get("inputSchema"),
             })
             .collect();
-        let objects = self.objects();
-        let entries = names(objects.iter().filter_map(|object| object.name));
-        let hide = self.hide();
-        let hidden_names: Vec<(usize, &Node<'_>)> = hide.iter().enumerate().collect();
+        let document = self.document;
+        let entries = names(document.entries.iter().filter_map(|entry| entry.name.as_deref()));
         let matched = self.matched(&entries, &tools);
         self.unmentioned(&entries, &tools, &matched);
-        let named: Vec<&Object<'_>> = objects.iter().filter(|object| object.name.is_some()).collect();
-        for (object, matching) in named.iter().zip(&matched) {
-            let name = object.name.unwrap_or_default();
+        for (object, matching) in document.entries.iter().zip(&matched) {
+            let name = object.name.as_deref().unwrap_or_default();
             if matching.is_empty() {
                 self.no_such_tool(name, object.at, object.pointer.clone(), &tools);
             } else {
                 self.arguments(object, &tools, matching);
             }
         }
-        for (index, node) in hidden_names {
-            let Some(name) = node.as_str() else { continue };
-            let one = names(std::iter::once(name));
+        for (index, name) in document.hide.iter().enumerate() {
+            let one = names(std::iter::once(name.value.as_str()));
             if self.spend(tools.len()) && !tools.iter().any(|tool| one.matches(tool.name)) {
-                self.no_such_tool(name, node.at, format!("/hide/{index}"), &tools);
+                self.no_such_tool(&name.value, name.at, format!("/hide/{index}"), &tools);
             }
         }
-        if let Some(all) = objects.iter().find(|object| object.name.is_none()) {
+        if let Some(all) = &document.all_tools {
             let every: Vec<usize> = (0..tools.len()).collect();
             self.arguments(all, &tools, &every);
         }
@@ -91,9 +89,8 @@ impl Lint<'_> {
     }
 
     fn unmentioned(&mut self, entries: &Names, tools: &[Tool<'_>], matched: &[Vec<usize>]) {
-        let default = member(self.document, "default");
-        let denies = default.and_then(Node::as_str) == Some("deny");
-        let (at, outcome) = (default.map_or(0, |default| default.at), if denies { "denied" } else { "allowed" });
+        let default = &self.document.default;
+        let outcome = if default.value == DefaultEffect::Deny { "denied" } else { "allowed" };
         if entries.len() != matched.len() || !self.complete {
             return;
         }
@@ -103,8 +100,7 @@ impl Lint<'_> {
                 *mentioned = true;
             }
         }
-        let hide = self.hide();
-        let hidden = names(hide.iter().filter_map(Node::as_str));
+        let hidden = names(self.document.hide.iter().map(|name| name.value.as_str()));
         for (tool, _) in tools.iter().zip(mentioned).filter(|(_, mentioned)| !mentioned) {
             if !self.spend(hidden.patterns()) {
                 return;
@@ -114,7 +110,8 @@ impl Lint<'_> {
             }
             let message = format!("no entry matches the tool `{}`: by `default` it is {outcome}", tool.name);
             let help = "add an entry for it if that is not meant";
-            self.found.push(Found::remark(FindingCode::ToolUnmentioned, (at, "/default".to_owned()), message, help));
+            let place = (default.at, "/default".to_owned());
+            self.found.push(Found::remark(FindingCode::ToolUnmentioned, place, message, help));
         }
     }
 
@@ -130,11 +127,10 @@ impl Lint<'_> {
     }
 
     /// The arguments that the rules, limits and approvals of an object read, in the schemas of the tools that it matches.
-    fn arguments(&mut self, object: &Object<'_>, tools: &[Tool<'_>], matching: &[usize]) {
-        for section in SECTIONS {
-            for (index, rule) in object.list(section).iter().enumerate() {
-                let pointer = format!("{}/conditions", object.place(section, index));
-                for leaf in leaves(member(rule, "conditions").map_or(&[], elements), &pointer) {
+    fn arguments(&mut self, object: &RulesObject, tools: &[Tool<'_>], matching: &[usize]) {
+        for section in RuleSection::ALL {
+            for (index, rule) in object.rules(section).iter().enumerate() {
+                for leaf in rule.comparisons(&object.rule_pointer(section, index)) {
                     if leaf.reads_argument() {
                         self.leaf(&leaf, section, tools, matching);
                     }
@@ -142,71 +138,61 @@ impl Lint<'_> {
                 }
             }
         }
-        let limits = object.list("limits").iter().enumerate();
-        let limits = limits.map(|(index, limit)| (limit, object.place("limits", index)));
-        let rate = object.get("rate_limit").map(|rate| (rate, format!("{}/rate_limit", object.pointer)));
-        for (limit, place) in limits.chain(rate) {
-            let refuses = !matches!(member(limit, "shadow"), Some(Node { json: Json::Bool(true), .. }));
-            if let Some(node) = member(limit, "amount_from") {
-                let read = Read {
-                    absent: refuses.then_some("a call without it is denied, as its amount cannot be told"),
-                    kinds: &["number"],
-                    mistyped: "is a number: what a call costs cannot be told",
-                };
-                self.reads(node, node.as_str(), format!("{place}/amount_from"), &read, tools, matching);
-            }
-            for (index, part) in member(limit, "scope").map_or(&[][..], elements).iter().enumerate() {
-                let read = Read {
-                    absent: refuses.then_some("a call without it is denied, as it cannot be counted"),
-                    kinds: &["string", "number"],
-                    mistyped: "is a string or a number: no call can be counted",
-                };
-                self.reads(part, part.as_str(), format!("{place}/scope/{index}"), &read, tools, matching);
-            }
+        for limit in &object.limits {
+            self.arguments_of_limit(limit, tools, matching);
         }
-        let bind = object.get("approval").and_then(|approval| member(approval, "bind")).map_or(&[][..], elements);
-        for (index, node) in bind.iter().enumerate() {
-            let text = node.as_str().unwrap_or_default();
-            let (path, kinds): (_, &[&str]) = match text.strip_suffix("<=") {
-                Some(path) => (path, &["number"]),
-                None => (text, &[]),
-            };
+        let bind = object.approval.iter().flat_map(|approval| &approval.bind).enumerate();
+        for (index, binding) in bind {
+            let kinds: &[&str] = if binding.value.at_most { &["number"] } else { &[] };
             let read = Read { absent: None, kinds, mistyped: "is a number: `<=` bounds nothing" };
-            let pointer = format!("{}/approval/bind/{index}", object.pointer);
-            self.reads(node, Some(path), pointer, &read, tools, matching);
+            let place = (binding.at, format!("{}/approval/bind/{index}", object.pointer));
+            self.reads(&binding.value.path, place, &read, tools, matching);
+        }
+    }
+
+    fn arguments_of_limit(&mut self, limit: &Limit, tools: &[Tool<'_>], matching: &[usize]) {
+        let refuses = !limit.is_shadow;
+        if let Cost::From(path) = &limit.cost.value {
+            let read = Read {
+                absent: refuses.then_some("a call without it is denied, as its amount cannot be told"),
+                kinds: &["number"],
+                mistyped: "is a number: what a call costs cannot be told",
+            };
+            self.reads(path, (limit.cost.at, format!("{}/amount_from", limit.pointer)), &read, tools, matching);
+        }
+        for (index, part) in limit.scope.iter().flat_map(|scope| &scope.value).enumerate() {
+            let ScopePart::Path(path) = &part.value else { continue };
+            let read = Read {
+                absent: refuses.then_some("a call without it is denied, as it cannot be counted"),
+                kinds: &["string", "number"],
+                mistyped: "is a string or a number: no call can be counted",
+            };
+            self.reads(path, (part.at, format!("{}/scope/{index}", limit.pointer)), &read, tools, matching);
         }
     }
 
     /// What a comparison compares with, elsewhere in the call.
-    fn other(&mut self, leaf: &Leaf<'_>, section: &str, tools: &[Tool<'_>], matching: &[usize]) {
-        let Some(node) = member(leaf.node, "value_from") else { return };
-        let (kinds, mistyped): (&[&str], _) = match leaf.op {
-            "lt" | "lte" | "gt" | "gte" => (&["number"], "is a number: nothing can be compared with it"),
-            "in" | "not_in" => (&["array"], "is a list: nothing can be compared with it"),
-            "starts_with" | "ends_with" => (&["string", "array"], "is a text: nothing can be compared with it"),
-            _ => (&[], ""),
+    fn other(&mut self, leaf: &Placed<'_>, section: RuleSection, tools: &[Tool<'_>], matching: &[usize]) {
+        let Some(path) = &leaf.value_from else { return };
+        let kinds = leaf.operator.meaning.operand_types;
+        let mistyped = match kinds {
+            ["number", ..] => "is a number: nothing can be compared with it",
+            ["array", ..] => "is a list: nothing can be compared with it",
+            _ => "is a text: nothing can be compared with it",
         };
-        let absent = (section == "require" && leaf.joined).then_some("a call without it is denied");
-        let read = Read { absent, kinds, mistyped };
-        self.reads(node, node.as_str(), format!("{}/value_from", leaf.pointer), &read, tools, matching);
+        let is_required = section == RuleSection::Require && leaf.is_joined;
+        let read = Read { absent: is_required.then_some("a call without it is denied"), kinds, mistyped };
+        self.reads(&path.value, (path.at, format!("{}/value_from", leaf.pointer)), &read, tools, matching);
     }
 
     /// An argument that is read for something else than to be compared.
-    fn reads(
-        &mut self,
-        node: &Node<'_>,
-        path: Option<&str>,
-        pointer: String,
-        read: &Read<'_>,
-        tools: &[Tool<'_>],
-        matching: &[usize],
-    ) {
-        let path = path.and_then(|text| Path::parse(text).ok());
-        let Some(path) = path.filter(|path| path.is_in_arguments() && !path.is_root()) else { return };
-        let place = (node.at, pointer);
+    fn reads(&mut self, path: &Path, place: (usize, String), read: &Read<'_>, tools: &[Tool<'_>], matching: &[usize]) {
+        if !path.is_in_arguments() || path.is_root() {
+            return;
+        }
         let help = "require that it exists, with an `on_deny` that says so";
         let absent = read.absent.filter(|_| !path.has_each()).map(|absent| (absent, help));
-        let Some(found) = self.argument(&path, &place, absent, tools, matching) else { return };
+        let Some(found) = self.argument(path, &place, absent, tools, matching) else { return };
         let never = found.iter().all(|declared| match declared {
             Declared::There { types: Some(types), .. } => !types.iter().any(|name| may_be(name, read.kinds)),
             _ => false,
@@ -221,44 +207,40 @@ impl Lint<'_> {
         self.found.push(Found::remark(FindingCode::NeverOfType, place, message, help));
     }
 
-    fn leaf(&mut self, leaf: &Leaf<'_>, section: &str, tools: &[Tool<'_>], matching: &[usize]) {
+    fn leaf(&mut self, leaf: &Placed<'_>, section: RuleSection, tools: &[Tool<'_>], matching: &[usize]) {
         let place = (leaf.at, leaf.pointer.clone());
+        let is_told = leaf.path.has_each() || leaf.is(Takes::Exists) || !leaf.is_joined;
         let absent = match section {
-            _ if leaf.path.has_each() || leaf.op == "exists" || !leaf.joined || leaf.holds_absent(section) => None,
-            "require" => Some("a call without it is denied"),
+            _ if is_told || leaf.holds_if_absent(section) => None,
+            RuleSection::Require => Some("a call without it is denied"),
             _ => Some("the rule does not stop a call without it"),
         };
         let help = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
         let found = self.argument(&leaf.path, &place, absent.map(|absent| (absent, help)), tools, matching);
-        let (Some(value), Some(found)) = (&leaf.value, found) else { return };
+        let Some(found) = found.filter(|_| leaf.value.is_some()) else { return };
         // What is turned around is satisfied by other types.
-        if leaf.op == "exists" || leaf.turned {
+        if leaf.is(Takes::Exists) || leaf.is_negated() {
             return;
         }
+        let wanted = leaf.values_asked_for();
         // Only where no tool declares anything else.
         let never = found.iter().all(|declared| match declared {
             Declared::There { types: Some(types), values, .. } => {
                 let of_type = types.iter().any(|name| {
-                    may_be(name, &KINDS.map(|kind| if can(leaf, value, kind) { kind } else { "" }))
-                        && !(*name == "integer" && is_broken(leaf, value))
+                    may_be(name, &KINDS.map(|kind| if can(leaf, kind) { kind } else { "" }))
+                        && !(*name == "integer" && wanted.is_some_and(is_broken))
                 });
-                let wanted: Vec<&Value> = match (leaf.op, value) {
-                    ("eq", value) => vec![value],
-                    ("in", Value::Array(values)) => values.iter().collect(),
-                    _ => Vec::new(),
-                };
                 let plain = |value: &Value| matches!(kind_of(value), "string" | "boolean");
-                let listed = values.is_none_or(|values| {
-                    wanted.is_empty()
-                        || !wanted.iter().all(|value| plain(value))
-                        || wanted.iter().any(|v| values.contains(v))
+                let listed = values.zip(wanted).is_none_or(|(values, wanted)| {
+                    wanted.is_empty() || !wanted.iter().all(plain) || wanted.iter().any(|v| values.contains(v))
                 });
                 !of_type || !listed
             }
             _ => false,
         });
         if never && !found.is_empty() {
-            let message = format!("no value that the tool declares for `{}` satisfies `{}`", leaf.path, leaf.op);
+            let message =
+                format!("no value that the tool declares for `{}` satisfies `{}`", leaf.path, leaf.operator.name);
             self.never_of_type(place, message, "compare with what the tool's inputSchema declares");
         }
     }
@@ -318,17 +300,13 @@ fn may_be(name: &str, kinds: &[&str]) -> bool {
     kinds.contains(&kind) || (!KINDS.contains(&kind) && kind != "null")
 }
 
-/// Whether a comparison asks for equality with numbers, none of which is whole.
-fn is_broken(leaf: &Leaf<'_>, value: &Value) -> bool {
+/// Whether no whole number is among these values.
+fn is_broken(values: &[Value]) -> bool {
     let whole = |number: &Value| match number.as_f64() {
         Some(float) if number.is_f64() => float.fract() == 0.0,
         _ => true,
     };
-    match (leaf.op, value) {
-        ("eq", number) => !whole(number),
-        ("in", Value::Array(values)) => !values.iter().filter(|value| value.is_number()).any(whole),
-        _ => false,
-    }
+    !values.iter().filter(|value| value.is_number()).any(whole)
 }
 
 /// The name with the fewest edits, if they are few.

@@ -3,17 +3,17 @@
 use serde_json::{Value, json};
 
 use super::findings::{Claim, FindingCode, Found};
-use super::leaves::Leaf;
 use super::witness::{NOW, Witness, text_at};
-use super::{Lint, Object, RUN};
+use super::{Lint, RUN};
 use crate::call::ToolCall;
-use crate::json::Node;
+use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection, RulesObject};
+use crate::policy::operator::{Aspect, Takes};
 use crate::policy::{Effect, Policy};
 use crate::tools::explain::ChangedCall;
 
 /// A section whose rules stop a call that they match: what is said of a call that leaves one.
 pub(super) struct Stops {
-    pub(super) section: &'static str,
+    pub(super) section: RuleSection,
     left_out: FindingCode,
     respelt: FindingCode,
     retyped: FindingCode,
@@ -27,7 +27,7 @@ pub(super) struct Stops {
 /// The sections of which the ways around are looked for.
 pub(super) static STOPS: [Stops; 2] = [
     Stops {
-        section: "deny_if",
+        section: RuleSection::DenyIf,
         left_out: FindingCode::DenialLeftOut,
         respelt: FindingCode::DenialRespelt,
         retyped: FindingCode::DenialRetyped,
@@ -36,7 +36,7 @@ pub(super) static STOPS: [Stops; 2] = [
         left: |effect| !matches!(effect, Effect::Deny(_)),
     },
     Stops {
-        section: "require_approval_if",
+        section: RuleSection::RequireApprovalIf,
         left_out: FindingCode::ApprovalLeftOut,
         respelt: FindingCode::ApprovalRespelt,
         retyped: FindingCode::ApprovalRetyped,
@@ -48,17 +48,17 @@ pub(super) static STOPS: [Stops; 2] = [
 
 impl Lint<'_> {
     /// The ways around a rule of the section.
-    pub(super) fn leavable(&mut self, stops: &Stops, object: &Object<'_>, rule: &Node<'_>, all: &[Leaf<'_>]) {
-        let Some(rule) = rule.to_value().and_then(|rule| self.alone(stops.section, &rule)) else { return };
+    pub(super) fn leavable(&mut self, stops: &Stops, object: &RulesObject, rule: &Rule, all: &[Placed<'_>]) {
+        let Some(rule) = self.alone(stops.section, rule) else { return };
         let mut tools: Option<Vec<String>> = None;
-        for leaf in all.iter().filter(|leaf| leaf.reads_argument() && leaf.op != "exists") {
+        for leaf in all.iter().filter(|leaf| leaf.reads_argument() && !leaf.is(Takes::Exists)) {
             let tools = tools.get_or_insert_with(|| self.reaching(object));
             if !leaf.is_negative() && !leaf.absent_matches {
                 self.left_out(stops, tools, leaf, &rule);
             } else if leaf.absent_matches && leaf.path.has_each() {
                 self.emptied(stops, tools, leaf, &rule);
             }
-            if leaf.turned {
+            if leaf.is_negated() {
                 continue;
             }
             if let Some(hit) = self.hit(leaf) {
@@ -69,10 +69,10 @@ impl Lint<'_> {
     }
 
     /// A call that passes the whole policy without the argument.
-    fn left_out(&mut self, stops: &Stops, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
+    fn left_out(&mut self, stops: &Stops, tools: &[String], leaf: &Placed<'_>, rule: &Policy) {
         let passes = tools.iter().find_map(|tool| self.passing_with(tool, &leaf.path, None, rule, stops.left));
         let Some(passes) = passes else { return };
-        let help = match leaf.below_not {
+        let help = match leaf.is_below_not() {
             // `absent` is an error there.
             true => "require that it exists, or write the condition without `not` and add `\"absent\": \"match\"`",
             false => "add `\"absent\": \"match\"`, or require that it exists",
@@ -82,7 +82,7 @@ impl Lint<'_> {
     }
 
     /// A call that passes the whole policy with an empty list, which has no element that could be what is denied.
-    fn emptied(&mut self, stops: &Stops, tools: &[String], leaf: &Leaf<'_>, rule: &Policy) {
+    fn emptied(&mut self, stops: &Stops, tools: &[String], leaf: &Placed<'_>, rule: &Policy) {
         let Some(list) = leaf.path.before_each() else { return };
         let empty = json!([]);
         let passes = tools.iter().find_map(|tool| self.passing_with(tool, &list, Some(&empty), rule, stops.left));
@@ -93,14 +93,13 @@ impl Lint<'_> {
     }
 
     /// A call of which this comparison alone is true.
-    fn hit(&mut self, leaf: &Leaf<'_>) -> Option<ChangedCall> {
+    fn hit(&mut self, leaf: &Placed<'_>) -> Option<ChangedCall> {
         if leaf.path.has_each() || !self.spend(2 * RUN) {
             return None;
         }
-        let mut condition = leaf.node.to_value()?;
         // What is wanted is a value.
-        condition.as_object_mut()?.remove("absent");
-        let holds = self.alone("require", &json!({ "conditions": [condition] }))?;
+        let present = Comparison { absent_matches: false, ..(**leaf).clone() };
+        let holds = self.alone(RuleSection::Require, &Rule::of(vec![Condition::Comparison(present)]))?;
         let arguments = json!({});
         let call = ToolCall::new("tool", &arguments);
         let explanation = holds.explain(&call, NOW);
@@ -108,17 +107,18 @@ impl Lint<'_> {
         Some(change.apply(&call, NOW))
     }
 
-    fn respelt(&mut self, stops: &Stops, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
-        let texts = matches!(leaf.op, "eq" | "in" | "contains" | "starts_with" | "ends_with" | "regex");
-        let Some(text) = text_at(hit, &leaf.path).filter(|_| texts && !leaf.ignores_case) else { return };
+    fn respelt(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &ChangedCall) {
+        let is_equality = leaf.aspect() == Aspect::Equality;
+        let is_spelt = !leaf.operator.negative && (is_equality || leaf.operator.ignore_case);
+        let Some(text) = text_at(hit, &leaf.path).filter(|_| is_spelt && !leaf.ignores_case()) else { return };
         let swap = |c: char| if c.is_uppercase() { c.to_lowercase().next() } else { c.to_uppercase().next() };
         let other: String = text.chars().filter_map(swap).collect();
         if other == text {
             return;
         }
-        let help = match leaf.op {
-            "eq" | "in" => "list what is allowed in `require` instead",
-            _ => "add `\"ignore_case\": true`, or better list what is allowed in `require`",
+        let help = match is_equality {
+            true => "list what is allowed in `require` instead",
+            false => "add `\"ignore_case\": true`, or better list what is allowed in `require`",
         };
         let message = format!("{} {}, and {} {}", json!(text), stops.stopped, json!(other), stops.unstopped);
         if let Some(passes) = slips(leaf, rule, hit, &json!(other)) {
@@ -126,8 +126,8 @@ impl Lint<'_> {
         }
     }
 
-    fn retyped(&mut self, stops: &Stops, leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall) {
-        if leaf.op != "type" {
+    fn retyped(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &ChangedCall) {
+        if !leaf.is(Takes::Type) {
             return;
         }
         // Servers take one for the other.
@@ -144,7 +144,7 @@ impl Lint<'_> {
     pub(super) fn slips_through(
         &mut self,
         code: FindingCode,
-        leaf: &Leaf<'_>,
+        leaf: &Placed<'_>,
         message: String,
         help: &str,
         policy: &Policy,
@@ -163,7 +163,7 @@ impl Lint<'_> {
 }
 
 /// The same call with another value, if the rule stops `hit` and not it.
-fn slips(leaf: &Leaf<'_>, rule: &Policy, hit: &ChangedCall, to: &Value) -> Option<ChangedCall> {
+fn slips(leaf: &Placed<'_>, rule: &Policy, hit: &ChangedCall, to: &Value) -> Option<ChangedCall> {
     let mut other = hit.clone();
     let stopped = |call: &ChangedCall| !rule.evaluate(&call.call(), NOW).is_allowed();
     (stopped(hit) && other.edit(&leaf.path, Some(to)) && !stopped(&other)).then_some(other)

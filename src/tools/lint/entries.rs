@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::Lint;
 use super::findings::{Claim, FindingCode, Found};
 use super::witness::{NOW, Witness};
-use super::{Lint, Object, elements, member};
 use crate::call::ToolCall;
-use crate::json::{Json, Node};
 use crate::policy::Names;
+use crate::policy::ast::{RuleSection, RulesObject};
+use crate::policy::compiled::{Action, DefaultEffect};
 
 /// Past so many pairs of names and patterns that begin with a star, coverage is not worked out.
 const PAIRS: usize = 4_000_000;
@@ -17,23 +18,24 @@ const PAIRS: usize = 4_000_000;
 impl Lint<'_> {
     pub(super) fn entries(&mut self) {
         let objects = self.objects();
-        let hide = self.hide();
-        let hidden = names(hide.iter().filter_map(Node::as_str));
-        let denying: Vec<(&Object<'_>, String)> =
-            objects.iter().filter_map(|object| Some((object, object.denies_all()?))).collect();
-        let denials = names(denying.iter().filter_map(|(object, _)| object.name));
+        let hidden_names = || self.document.hide.iter().map(|name| name.value.as_str());
+        let hidden = names(hidden_names());
+        let denying: Vec<(&RulesObject, String)> =
+            objects.iter().filter_map(|object| Some((*object, object.denies_all()?))).collect();
+        let denials = names(denying.iter().filter_map(|(object, _)| object.name.as_deref()));
         let stars = |text: &str| text.contains('*');
-        let patterns = hide.iter().filter_map(Node::as_str).filter(|name| stars(name)).count()
-            + denying.iter().filter(|(object, _)| object.name.is_some_and(stars)).count();
+        let patterns = hidden_names().filter(|name| stars(name)).count()
+            + denying.iter().filter(|(object, _)| object.name.as_deref().is_some_and(stars)).count();
         let covers = patterns.saturating_mul(objects.len()) <= PAIRS;
         self.complete &= covers;
-        let named: Vec<&(&Object<'_>, String)> = denying.iter().filter(|(object, _)| object.name.is_some()).collect();
+        let named: Vec<&(&RulesObject, String)> = denying.iter().filter(|(object, _)| object.name.is_some()).collect();
         for object in &objects {
             self.approval(object);
             self.dead_rules(object);
-            let Some(name) = object.name else {
+            let Some(name) = object.name.as_deref() else {
                 if let Some(by) = object.denies_all() {
-                    let tool = objects.iter().find(|object| object.name.is_some()).map_or("tool".into(), Object::tool);
+                    let tool = objects.iter().find(|object| object.name.is_some());
+                    let tool = tool.map_or("tool".into(), |object| object.tool());
                     let message = format!("{by} denies every call: the policy lets nothing through");
                     let help = "give the rule conditions, or remove it; `default` is the outcome for unknown tools";
                     self.always_denied(FindingCode::AllDenied, object, &tool, message, help);
@@ -67,7 +69,7 @@ impl Lint<'_> {
         self.unlimited(&objects);
     }
 
-    fn always_denied(&mut self, code: FindingCode, object: &Object<'_>, tool: &str, message: String, help: &str) {
+    fn always_denied(&mut self, code: FindingCode, object: &RulesObject, tool: &str, message: String, help: &str) {
         if !self.spend_whole() {
             return;
         }
@@ -88,81 +90,78 @@ impl Lint<'_> {
     }
 
     /// Rules that stand behind something of the same object that always stops the call.
-    fn dead_rules(&mut self, object: &Object<'_>) {
-        let mut dead = |place: String, at: usize, by: &str, code: FindingCode| {
+    fn dead_rules(&mut self, object: &RulesObject) {
+        let mut dead = |pointer: String, at: usize, by: &str, code: FindingCode| {
             self.found.push(Found {
                 code,
                 claim: Claim::NeverDecides,
                 at,
                 message: format!("it never decides: {by} stops the call before it"),
                 help: "remove it, or what stands before it".to_owned(),
-                pointer: place,
+                pointer,
                 witness: None,
             });
         };
-        let sections = ["require", "deny_if", "require_approval_if", "limits"];
         let denies = object.denies_all();
         let denied_at = denies.as_ref().and_then(|by| by.rsplit('/').next()?.parse::<usize>().ok());
-        for section in sections {
+        for section in RuleSection::ALL {
             let mut before: HashSet<String> = HashSet::new();
-            for (index, rule) in object.list(section).iter().enumerate() {
-                let place = object.place(section, index);
-                let by = match (object.action(), section) {
-                    (Some("deny"), _) => denies.clone(),
-                    (Some("require_approval"), "require_approval_if") => Some(format!("{}/action", object.pointer)),
-                    (_, "require") => None,
-                    (_, "deny_if") => denies.clone().filter(|_| denied_at.is_some_and(|at| at < index)),
-                    _ => denies.clone(),
-                };
-                let code =
-                    if section == "limits" { FindingCode::LimitNeverDecides } else { FindingCode::RuleNeverDecides };
-                if let Some(by) = by {
-                    dead(place, rule.at, &by, code);
-                } else if section != "limits" {
-                    let conditions = member(rule, "conditions").and_then(Node::to_value);
-                    let text = conditions.as_ref().map(Value::to_string).unwrap_or_default();
-                    if !before.insert(text) {
-                        dead(place, rule.at, "a rule with the same conditions", code);
+            for (index, rule) in object.rules(section).iter().enumerate() {
+                let place = object.rule_pointer(section, index);
+                let by = match (object.action, section) {
+                    (Action::Deny, _) => denies.clone(),
+                    (Action::RequireApproval, RuleSection::RequireApprovalIf) => {
+                        Some(format!("{}/action", object.pointer))
                     }
+                    (_, RuleSection::Require) => None,
+                    (_, RuleSection::DenyIf) => denies.clone().filter(|_| denied_at.is_some_and(|at| at < index)),
+                    (_, RuleSection::RequireApprovalIf) => denies.clone(),
+                };
+                if let Some(by) = by {
+                    dead(place, rule.at, &by, FindingCode::RuleNeverDecides);
+                } else if !before.insert(rule.text()) {
+                    dead(place, rule.at, "a rule with the same conditions", FindingCode::RuleNeverDecides);
                 }
             }
         }
-        if let (Some(by), Some(limit)) = (denies, object.get("rate_limit")) {
-            dead(format!("{}/rate_limit", object.pointer), limit.at, &by, FindingCode::LimitNeverDecides);
+        if let Some(by) = denies {
+            for limit in &object.limits {
+                dead(limit.pointer.clone(), limit.at, &by, FindingCode::LimitNeverDecides);
+            }
         }
     }
 
-    fn approval(&mut self, object: &Object<'_>) {
-        let Some(approval) = object.get("approval") else { return };
+    fn approval(&mut self, object: &RulesObject) {
+        let Some(approval) = &object.approval else { return };
         let mut add = |code, key: &str, at, message: String, help: &str| {
             let pointer = format!("{}/approval/{key}", object.pointer);
             self.found.push(Found::remark(code, (at, pointer), message, help));
         };
-        if let (Some(least), Some(approvers)) = (member(approval, "min_approvers"), member(approval, "approvers")) {
-            let people: HashSet<&str> = elements(approvers).iter().filter_map(Node::as_str).collect();
-            let needed = least.to_value().and_then(|value| value.as_u64()).unwrap_or(0);
+        if let (Some(least), Some(approvers)) = (&approval.min_approvers, &approval.approvers) {
+            let people: HashSet<&str> = approvers.iter().map(String::as_str).collect();
+            let needed = least.value;
             if needed > people.len() as u64 {
                 let message = format!("{needed} people must approve, and {} may: nobody can", people.len());
                 let help = "name more approvers, or ask for fewer";
                 add(FindingCode::TooFewApprovers, "min_approvers", least.at, message, help);
             }
         }
-        for (index, path) in member(approval, "bind").map_or(&[][..], elements).iter().enumerate() {
-            if path.as_str() == Some("args<=") {
+        for (index, binding) in approval.bind.iter().enumerate() {
+            if binding.value.at_most && binding.value.path.is_root() {
                 let message = "`args<=` bounds all arguments, which are no number".to_owned();
                 let help = "name the number that may be smaller, `args.amount<=`, or write `args`";
-                add(FindingCode::BoundOfArguments, &format!("bind/{index}"), path.at, message, help);
+                add(FindingCode::BoundOfArguments, &format!("bind/{index}"), binding.at, message, help);
             }
         }
     }
 
     /// `default: allow` with nothing that counts.
-    fn unlimited(&mut self, objects: &[Object<'_>]) {
-        let default = member(self.document, "default");
-        let limited =
-            objects.iter().any(|object| !object.list("limits").is_empty() || object.get("rate_limit").is_some());
-        let Some(default) = default.filter(|default| default.as_str() == Some("allow") && !limited) else { return };
-        let known: HashSet<&str> = objects.iter().filter_map(|object| object.name).collect();
+    fn unlimited(&mut self, objects: &[&RulesObject]) {
+        let default = &self.document.default;
+        if default.value == DefaultEffect::Deny || objects.iter().any(|object| !object.limits.is_empty()) {
+            return;
+        }
+        let known: HashSet<&str> = objects.iter().filter_map(|object| object.name.as_deref()).collect();
         let tool = (0..).map(|number| format!("unknown_tool_{number}")).find(|tool| !known.contains(tool.as_str()));
         let arguments = json!({});
         let tool = tool.unwrap_or_default();
@@ -188,12 +187,4 @@ pub(super) fn names<'n>(all: impl Iterator<Item = &'n str>) -> Names {
     }
     names.finish();
     names
-}
-
-/// The members of an object, with their keys.
-pub(super) fn keys<'n, 't>(node: &'n Node<'t>) -> &'n [crate::json::Member<'t>] {
-    match &node.json {
-        Json::Object(members) => members,
-        _ => &[],
-    }
 }

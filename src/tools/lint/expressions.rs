@@ -3,35 +3,34 @@
 use serde_json::{Value, json};
 
 use super::findings::FindingCode;
-use super::leaves::Leaf;
 use super::witness::{NOW, text_at};
 use super::{Lint, RUN};
 use crate::call::ToolCall;
-use crate::json::Node;
 use crate::policy::Policy;
+use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection};
+use crate::policy::operator::Takes;
 use crate::tools::explain::ChangedCall;
 
 /// What is tried before and after a match: another command, and another line.
 const AROUND: [(&str, &str); 2] = [("; ", "; "), ("x\n", "\nx")];
 
 impl Lint<'_> {
-    /// Expressions of a rule of `require`; `place` is its pointer.
-    pub(super) fn unanchored(&mut self, rule: &Node<'_>, place: &str, all: &[Leaf<'_>]) {
-        let matches = |leaf: &Leaf<'_>| leaf.op == if leaf.turned { "not_regex" } else { "regex" };
+    /// Expressions of a rule of `require`.
+    pub(super) fn unanchored(&mut self, rule: &Rule, all: &[Placed<'_>]) {
+        let matches = |leaf: &Placed<'_>| leaf.is(Takes::Regex) && !leaf.is_negative();
         let mut tried = all.iter().filter(|leaf| matches(leaf) && leaf.reads_argument()).peekable();
         if tried.peek().is_none() {
             return;
         }
-        let Some(rule) = rule.to_value() else { return };
-        let Some(policy) = self.alone("require", &rule) else { return };
+        let Some(policy) = self.alone(RuleSection::Require, rule) else { return };
         for leaf in tried {
             let Some(Value::String(pattern)) = &leaf.value else { continue };
             let Some((start, end)) = anchors(pattern).filter(|_| self.spend(4 * RUN)) else { continue };
             if start && end {
                 continue;
             }
-            let focused = focused(&rule, leaf.pointer.strip_prefix(place).unwrap_or_default());
-            let Some(focused) = focused.and_then(|rule| self.alone("require", &rule)) else { continue };
+            let focused = rule.conditions.iter().map(|condition| focused(condition, leaf.at, false).0).collect();
+            let Some(focused) = self.alone(RuleSection::Require, &Rule::of(focused)) else { continue };
             let Some(passing) = around(&focused, &policy, leaf) else { continue };
             let open = match (start, end) {
                 (false, false) => "around",
@@ -49,7 +48,7 @@ impl Lint<'_> {
 }
 
 /// A call that `policy` allows, with more around a text by which `focused` allows it.
-fn around(focused: &Policy, policy: &Policy, leaf: &Leaf<'_>) -> Option<ChangedCall> {
+fn around(focused: &Policy, policy: &Policy, leaf: &Comparison) -> Option<ChangedCall> {
     let arguments = json!({});
     let call = ToolCall::new("tool", &arguments);
     let explanation = focused.explain(&call, NOW);
@@ -64,25 +63,32 @@ fn around(focused: &Policy, policy: &Policy, leaf: &Leaf<'_>) -> Option<ChangedC
     })
 }
 
-/// The rule in which of every choice on the way to a condition that one is left that leads to it. What it lets pass, the rule does.
-fn focused(rule: &Value, pointer: &str) -> Option<Value> {
-    let mut rule = rule.clone();
-    let mut here = &mut rule;
-    let mut turned = false;
-    let mut steps = pointer.split('/').skip(1);
-    while let Some(step) = steps.next() {
-        here = here.get_mut(step)?;
-        turned ^= step == "not";
-        let Value::Array(conditions) = here else { continue };
-        let mut index: usize = steps.next()?.parse().ok()?;
-        // `not` makes a choice of `all`.
-        if step == if turned { "all" } else { "any" } {
-            *conditions = vec![conditions.get(index)?.clone()];
-            index = 0;
+/// The condition in which every choice on the way to the comparison at `at` has one alternative left, the one that leads to it.
+/// What it lets pass, the condition does. Says whether the comparison is in it.
+fn focused(condition: &Condition, at: usize, is_negated: bool) -> (Condition, bool) {
+    let (conditions, is_choice) = match condition {
+        Condition::Comparison(comparison) => return (condition.clone(), comparison.at == at),
+        Condition::Not(inner) => {
+            let (inner, is_in) = focused(inner, at, !is_negated);
+            return (Condition::Not(Box::new(inner)), is_in);
         }
-        here = conditions.get_mut(index)?;
+        // `not` makes a choice of `all`.
+        Condition::Any(conditions) => (conditions, !is_negated),
+        Condition::All(conditions) => (conditions, is_negated),
+    };
+    let each = conditions.iter().map(|inner| focused(inner, at, is_negated));
+    let (mut left, mut is_in) = (Vec::new(), false);
+    for (inner, leads_to_it) in each {
+        if leads_to_it && is_choice {
+            left.clear();
+        }
+        if !(is_in && is_choice) {
+            left.push(inner);
+        }
+        is_in |= leads_to_it;
     }
-    Some(rule)
+    let group = if matches!(condition, Condition::Any(_)) { Condition::Any } else { Condition::All };
+    (group(left), is_in)
 }
 
 /// Whether every match of the expression begins where the text begins, and ends where it ends.

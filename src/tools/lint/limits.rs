@@ -4,88 +4,31 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
+use super::Lint;
 use super::findings::{Claim, FindingCode, Found};
 use super::witness::{NOW, Witness};
-use super::{Lint, Object, elements, member};
 use crate::amount::Amount;
 use crate::call::ToolCall;
 use crate::call::path::{Path, Source};
-use crate::json::{Json, Node};
+use crate::policy::ast::{Limit, RulesObject};
+use crate::policy::limit::ScopePart;
 use crate::tools::explain::ChangedCall;
-
-/// What a limit says, as far as the lint looks at it.
-struct Written {
-    pointer: String,
-    at: usize,
-    counter: String,
-    /// Where the counter is named; nothing for the one of a `rate_limit`, which follows from the entry's name.
-    named_at: Option<usize>,
-    max: Amount,
-    /// Nothing for an amount from the call.
-    amount: Option<Amount>,
-    shadow: bool,
-    /// Limits of one counter with other maxima have buckets of their own.
-    bucket: bool,
-}
-
-fn amount(node: &Node<'_>) -> Option<Amount> {
-    match &node.json {
-        Json::Number(text) => text.parse().ok(),
-        _ => None,
-    }
-}
 
 impl Lint<'_> {
     pub(super) fn limits(&mut self) {
-        let mut all: BTreeMap<String, Vec<Written>> = BTreeMap::new();
+        let mut all: BTreeMap<&str, Vec<&Limit>> = BTreeMap::new();
         let objects = self.objects();
         // Whom a counter counts is looked up among all.
-        let lookup = self.whole + objects.iter().map(|object| object.list("limits").len() + 1).sum::<usize>() / 4;
+        let lookup = self.whole + objects.iter().map(|object| object.limits.len() + 1).sum::<usize>() / 4;
         for object in objects {
-            let mut own: Vec<Written> = Vec::new();
-            for (index, limit) in object.list("limits").iter().enumerate() {
-                let Some(counter) = member(limit, "counter") else { continue };
-                let max = member(limit, "max").and_then(amount);
-                let (Some(name), Some(max)) = (counter.as_str(), max) else { continue };
-                let pointer = object.place("limits", index);
-                self.scope_of_arguments(&object, limit, name, &pointer, lookup);
-                own.push(Written {
-                    pointer,
-                    at: limit.at,
-                    counter: name.to_owned(),
-                    named_at: Some(counter.at),
-                    max,
-                    amount: match (member(limit, "amount"), member(limit, "amount_from")) {
-                        (Some(fixed), _) => amount(fixed),
-                        (None, Some(_)) => None,
-                        (None, None) => Some(Amount::ONE),
-                    },
-                    bucket: member(limit, "algorithm").and_then(Node::as_str) == Some("token_bucket"),
-                    shadow: matches!(member(limit, "shadow"), Some(Node { json: Json::Bool(true), .. })),
-                });
-            }
-            // It is the last limit of its object.
-            let rate = object.get("rate_limit");
-            if let Some((rate, max)) = rate.and_then(|rate| Some((rate, member(rate, "max").and_then(amount)?))) {
-                let (pointer, counter) = (format!("{}/rate_limit", object.pointer), object.rate_counter());
-                self.scope_of_arguments(&object, rate, &counter, &pointer, lookup);
-                let (named_at, amount) = (None, Some(Amount::ONE));
-                own.push(Written {
-                    pointer,
-                    at: rate.at,
-                    counter,
-                    named_at,
-                    max,
-                    amount,
-                    shadow: false,
-                    bucket: false,
-                });
+            for limit in &object.limits {
+                self.scope_of_arguments(object, limit, lookup);
             }
             if object.denies_all().is_none() {
-                self.behind_smaller(&own);
+                self.behind_smaller(&object.limits);
             }
-            for limit in own {
-                all.entry(limit.counter.clone()).or_default().push(limit);
+            for limit in &object.limits {
+                all.entry(&limit.counter).or_default().push(limit);
             }
         }
         self.never_reached(&all);
@@ -93,13 +36,13 @@ impl Lint<'_> {
     }
 
     /// Limits of one object that share a counter with a stricter one before them: what the later refuses, the earlier refuses.
-    fn behind_smaller(&mut self, own: &[Written]) {
+    fn behind_smaller(&mut self, own: &[Limit]) {
         let mut strictest: HashMap<&str, (Amount, &str)> = HashMap::new();
-        for limit in own.iter().filter(|limit| !limit.bucket) {
+        for limit in own.iter().filter(|limit| !limit.is_token_bucket) {
             let known = strictest.get(limit.counter.as_str()).copied();
             if let Some((max, by)) = known.filter(|(max, _)| *max <= limit.max)
-                && !limit.shadow
-                && limit.amount.is_some()
+                && !limit.is_shadow
+                && limit.constant_cost().is_some()
             {
                 self.found.push(Found {
                     code: FindingCode::LimitNeverDecides,
@@ -110,16 +53,16 @@ impl Lint<'_> {
                     help: "remove it, or give it a counter of its own".to_owned(),
                     witness: None,
                 });
-            } else if !limit.shadow {
+            } else if !limit.is_shadow {
                 strictest.insert(&limit.counter, (limit.max, &limit.pointer));
             }
         }
     }
 
     /// Limits of a counter to which nothing is ever charged.
-    fn never_reached(&mut self, all: &BTreeMap<String, Vec<Written>>) {
+    fn never_reached(&mut self, all: &BTreeMap<&str, Vec<&Limit>>) {
         for (counter, limits) in all {
-            if !limits.iter().all(|limit| limit.amount == Some(Amount::ZERO)) {
+            if !limits.iter().all(|limit| limit.constant_cost() == Some(Amount::ZERO)) {
                 continue;
             }
             for limit in limits.iter().filter(|limit| limit.max > Amount::ZERO) {
@@ -137,26 +80,22 @@ impl Lint<'_> {
     }
 
     /// A count for each value that the caller writes.
-    fn scope_of_arguments(
-        &mut self,
-        object: &Object<'_>,
-        limit: &Node<'_>,
-        counter: &str,
-        pointer: &str,
-        lookup: usize,
-    ) {
-        let Some(scope) = member(limit, "scope") else { return };
-        let parts: Vec<&str> = elements(scope).iter().filter_map(Node::as_str).collect();
-        let paths: Vec<Path> = parts.iter().filter_map(|part| Path::parse(part).ok()).collect();
+    fn scope_of_arguments(&mut self, object: &RulesObject, limit: &Limit, lookup: usize) {
+        let Some(scope) = &limit.scope else { return };
+        let path = |part: &'_ ScopePart| match part {
+            ScopePart::Path(path) => Some(path.clone()),
+            ScopePart::Identity(_) | ScopePart::Global => None,
+        };
+        let paths: Vec<Path> = scope.value.iter().filter_map(|part| path(&part.value)).collect();
         let written: Vec<&Path> = paths.iter().filter(|path| path.is_in_arguments()).collect();
         // The tool and the time are no caller's name, nor is what all callers share.
         let is_nobody = |path: &Path| matches!(path.source(), Source::Arguments | Source::Tool | Source::Time);
-        let others = parts.iter().filter(|part| Path::parse(part).is_err()).any(|part| *part != "global");
+        let others = scope.value.iter().any(|part| matches!(part.value, ScopePart::Identity(_)));
         if written.is_empty() || others || !paths.iter().all(is_nobody) || !self.spend(lookup) {
             return;
         }
-        let Some(witness) = self.counted_anew(object, counter, &written) else { return };
-        let message = match written.len() == parts.len() {
+        let Some(witness) = self.counted_anew(object, &limit.counter, &written) else { return };
+        let message = match written.len() == scope.value.len() {
             true => "the caller writes every part of the scope: another value begins another count",
             false => {
                 "no part of the scope is a caller's, and some the caller writes: another value begins another count"
@@ -166,7 +105,7 @@ impl Lint<'_> {
             code: FindingCode::ScopeOfArguments,
             claim: Claim::Nothing,
             at: scope.at,
-            pointer: format!("{pointer}/scope"),
+            pointer: format!("{}/scope", limit.pointer),
             message: message.to_owned(),
             help: "add a part that the host knows, such as `grant`".to_owned(),
             witness,
@@ -175,7 +114,7 @@ impl Lint<'_> {
 
     /// A call that begins another count than the same call with other values at the paths, and that passes, if there is one;
     /// nothing, if it is not seen to begin another.
-    fn counted_anew(&mut self, object: &Object<'_>, counter: &str, paths: &[&Path]) -> Option<Option<Witness>> {
+    fn counted_anew(&mut self, object: &RulesObject, counter: &str, paths: &[&Path]) -> Option<Option<Witness>> {
         let tools = self.reaching(object);
         let passing = tools.iter().find_map(|tool| self.passing(tool).0);
         let (tool, arguments) = (object.tool(), json!({}));
@@ -206,15 +145,15 @@ impl Lint<'_> {
         differ.then_some(None)
     }
 
-    fn alike(&mut self, all: &BTreeMap<String, Vec<Written>>) {
-        let mut first: HashMap<String, &Written> = HashMap::new();
-        let named = |limits: &'_ Vec<Written>| limits.iter().position(|limit| limit.named_at.is_some()).unwrap_or(0);
-        let mut counters: Vec<&Written> = all.values().filter_map(|limits| limits.get(named(limits))).collect();
+    fn alike(&mut self, all: &BTreeMap<&str, Vec<&Limit>>) {
+        let mut first: HashMap<String, &Limit> = HashMap::new();
+        let named = |limits: &[&'_ Limit]| limits.iter().position(|limit| limit.counter_at.is_some()).unwrap_or(0);
+        let mut counters: Vec<&Limit> = all.values().filter_map(|limits| limits.get(named(limits)).copied()).collect();
         counters.sort_by_key(|limit| limit.at);
         for limit in counters {
             let known = *first.entry(plain(&limit.counter)).or_insert(limit);
             // Two names of entries are the names of two tools.
-            let (named, of) = match (limit.named_at, known.named_at) {
+            let (named, of) = match (limit.counter_at, known.counter_at) {
                 (Some(at), _) => ((limit, at), known),
                 (None, Some(at)) => ((known, at), limit),
                 (None, None) => continue,

@@ -25,9 +25,10 @@ mod denials;
 mod entries;
 mod expressions;
 mod findings;
-mod leaves;
+mod kinds;
 mod limits;
 mod literals;
+mod objects;
 mod reach;
 mod schema;
 mod together;
@@ -37,7 +38,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::json::{Json, Node, Parser};
+use crate::policy::ast::{Document, RulesObject};
 use crate::policy::{Names, Policy, PolicyError};
 use crate::tools::explain::ChangedCall;
 
@@ -66,9 +67,8 @@ pub fn check_against(source: &str, tools: &Value) -> Result<Report, PolicyError>
 
 fn run(source: &str, tools: Option<&Value>) -> Result<Report, PolicyError> {
     let policy: Policy = source.parse()?;
-    let Ok(document) = Parser::document(source, usize::MAX) else { return Ok(Report::default()) };
-    let patterns =
-        member(&document, "tools").map_or(&[][..], entries::keys).iter().filter(|entry| entry.key.contains('*'));
+    let Some(document) = Document::read(source, usize::MAX) else { return Ok(Report::default()) };
+    let patterns = document.entries.iter().filter(|entry| entry.name.as_ref().is_some_and(|name| name.contains('*')));
     let whole = 10 + 10 * patterns.count();
     let mut lint = Lint {
         policy: &policy,
@@ -82,9 +82,9 @@ fn run(source: &str, tools: Option<&Value>) -> Result<Report, PolicyError> {
         complete: true,
         found: Vec::new(),
     };
-    let objects = lint.objects();
-    lint.names = entries::names(objects.iter().filter_map(|one| one.name));
-    lint.denials = entries::names(objects.iter().filter(|one| one.denies_all().is_some()).filter_map(|one| one.name));
+    lint.names = entries::names(document.entries.iter().filter_map(|entry| entry.name.as_deref()));
+    let denials = document.entries.iter().filter(|entry| entry.denies_all().is_some());
+    lint.denials = entries::names(denials.filter_map(|entry| entry.name.as_deref()));
     lint.entries();
     lint.literal_names();
     lint.all_conditions();
@@ -103,7 +103,7 @@ const RUN: usize = 500;
 /// A lint at work.
 struct Lint<'l> {
     policy: &'l Policy,
-    document: &'l Node<'l>,
+    document: &'l Document,
     /// The entries.
     names: Names,
     /// Those of them that deny every call.
@@ -139,107 +139,8 @@ impl<'l> Lint<'l> {
         self.spend(self.whole)
     }
 
-    /// The elements of `hide`.
-    fn hide(&self) -> &'l [Node<'l>] {
-        member(self.document, "hide").map_or(&[], elements)
-    }
-
-    /// Every rules object: its pointer, its key in `tools` (none is `all_tools`), where it stands, and what it says.
-    fn objects(&self) -> Vec<Object<'l>> {
-        let mut all = Vec::new();
-        let Json::Object(members) = &self.document.json else { return all };
-        for member in members {
-            match (&*member.key, &member.value.json) {
-                ("tools", Json::Object(entries)) => {
-                    all.extend(entries.iter().map(|entry| {
-                        let mut pointer = "/tools".to_owned();
-                        crate::json::pointer::push_key(&mut pointer, &entry.key);
-                        Object { pointer, name: Some(&entry.key), at: entry.at, rules: &entry.value }
-                    }));
-                }
-                ("all_tools", _) => all.push(Object {
-                    pointer: "/all_tools".to_owned(),
-                    name: None,
-                    at: member.at,
-                    rules: &member.value,
-                }),
-                _ => {}
-            }
-        }
-        all
-    }
-}
-
-/// One rules object of the document.
-struct Object<'l> {
-    pointer: String,
-    name: Option<&'l str>,
-    at: usize,
-    rules: &'l Node<'l>,
-}
-
-impl<'l> Object<'l> {
-    /// The value of a key.
-    fn get(&self, key: &str) -> Option<&'l Node<'l>> {
-        member(self.rules, key)
-    }
-
-    /// The elements of a section.
-    fn list(&self, key: &str) -> &'l [Node<'l>] {
-        self.get(key).map_or(&[], elements)
-    }
-
-    /// A tool that it is about, whatever else is said of it; [`Lint::reaching`] has those that come to its rules.
-    fn tool(&self) -> String {
-        self.name.map_or_else(|| "tool".to_owned(), |name| name.replace('*', ""))
-    }
-
-    /// The counter of its `rate_limit`.
-    fn rate_counter(&self) -> String {
-        format!("{}_rate", self.name.unwrap_or("all_tools"))
-    }
-
-    /// Where an element of a section stands.
-    fn place(&self, key: &str, index: usize) -> String {
-        format!("{}/{key}/{index}", self.pointer)
-    }
-
-    fn action(&self) -> Option<&str> {
-        self.get("action").and_then(Node::as_str)
-    }
-
-    /// Which of its rules denies every call: its action, or a rule of `deny_if` without conditions.
-    fn denies_all(&self) -> Option<String> {
-        self.always("deny", "deny_if")
-    }
-
-    /// Whether something stops every call before, or as, the rules of `section` do: `deny_if` or `require_approval_if`.
-    fn stops_all(&self, section: &str) -> bool {
-        let asks = || self.always("require_approval", "require_approval_if").is_some();
-        self.denies_all().is_some() || (section == "require_approval_if" && asks())
-    }
-
-    /// The action, if it is this one, or a rule of the section without conditions.
-    fn always(&self, action: &str, section: &str) -> Option<String> {
-        if self.action() == Some(action) {
-            return Some(format!("{}/action", self.pointer));
-        }
-        let empty =
-            |rule: &Node<'_>| member(rule, "conditions").is_some_and(|conditions| elements(conditions).is_empty());
-        self.list(section).iter().position(empty).map(|index| self.place(section, index))
-    }
-}
-
-fn member<'n, 't>(node: &'n Node<'t>, key: &str) -> Option<&'n Node<'t>> {
-    match &node.json {
-        Json::Object(members) => members.iter().find(|member| member.key == key).map(|member| &member.value),
-        _ => None,
-    }
-}
-
-fn elements<'n, 't>(node: &'n Node<'t>) -> &'n [Node<'t>] {
-    match &node.json {
-        Json::Array(elements) => elements,
-        _ => &[],
+    /// Every rules object, in document order.
+    fn objects(&self) -> Vec<&'l RulesObject> {
+        self.document.objects()
     }
 }

@@ -1,12 +1,12 @@
 //! Calls that reach a rule: of a tool that it is about and that nothing hides or denies, past all that stands before it.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::witness::undenied;
-use super::{Lint, Object, RUN, entries, member};
+use super::{Lint, RUN};
 use crate::call::ToolCall;
 use crate::call::path::Path;
-use crate::json::Node;
+use crate::policy::ast::{Condition, RulesObject, text_of};
 use crate::policy::{Effect, Policy};
 use crate::tools::explain::ChangedCall;
 
@@ -20,7 +20,7 @@ const TOOLS: usize = 3;
 impl Lint<'_> {
     /// Names of tools that a rules object is about, and that neither `hide`, `default` nor an entry that denies all keeps from
     /// it: the first few of a few that are tried.
-    pub(super) fn reaching(&mut self, object: &Object<'_>) -> Vec<String> {
+    pub(super) fn reaching(&mut self, object: &RulesObject) -> Vec<String> {
         if let Some(known) = self.reaching.get(&object.pointer) {
             return known.clone();
         }
@@ -40,35 +40,34 @@ impl Lint<'_> {
         reaching
     }
 
-    fn candidates(&self, object: &Object<'_>) -> Vec<String> {
+    fn candidates(&self, object: &RulesObject) -> Vec<String> {
         let filled = |name: &str, fills: &[&str]| -> Vec<String> {
             match name.contains('*') {
                 true => fills.iter().map(|fill| name.replace('*', fill)).collect(),
                 false => vec![name.to_owned()],
             }
         };
-        let Some(name) = object.name else {
+        let Some(name) = object.name.as_deref() else {
             // Under `default: allow` one that has no rules of its own shows those of `all_tools` best.
             let unknown = ["tool", "x", "q7"].map(str::to_owned);
-            let known = member(self.document, "tools").map_or(&[][..], entries::keys).iter().take(ENTRIES);
+            let known = self.document.entries.iter().take(ENTRIES).filter_map(|entry| entry.name.as_deref());
             let few = FILLS.get(..2).unwrap_or_default();
-            return unknown.into_iter().chain(known.flat_map(|entry| filled(&entry.key, few))).collect();
+            return unknown.into_iter().chain(known.flat_map(|name| filled(name, few))).collect();
         };
         filled(name, &FILLS)
     }
 
-    /// The rules that a call of the tool comes to, in a document of their own.
-    fn about(&self, tool: &str) -> Value {
-        let rules = |rules: &Node<'_>| -> Value {
-            let kept = ["require", "deny_if"].into_iter();
-            kept.filter_map(|key| Some((key.to_owned(), member(rules, key)?.to_value()?))).collect::<Map<_, _>>().into()
-        };
-        let entries = member(self.document, "tools").map_or(&[][..], entries::keys);
+    /// The rules that can deny a call of the tool, without actions.
+    fn about(&self, tool: &str) -> Vec<RulesObject> {
         let matching = self.names.matching(tool);
-        let own = matching.iter(&self.names, tool).filter_map(|entry| entries.get(entry as usize));
-        let tools: Map<_, _> = own.map(|entry| (entry.key.to_string(), rules(&entry.value))).collect();
-        let all_tools = member(self.document, "all_tools").map_or_else(|| json!({}), rules);
-        json!({ "version": "1", "default": "allow", "all_tools": all_tools, "tools": tools })
+        let own = matching.iter(&self.names, tool).map(Some).chain([None]);
+        let rules = |object: &RulesObject| RulesObject {
+            name: object.name.clone(),
+            require: object.require.clone(),
+            deny_if: object.deny_if.clone(),
+            ..RulesObject::default()
+        };
+        own.filter_map(|entry| self.document.object(entry)).map(rules).collect()
     }
 
     /// A call of the tool that a document does not deny, near to one without anything, if there is time to look for it.
@@ -87,7 +86,7 @@ impl Lint<'_> {
         if !self.spend_whole() {
             return (None, 0);
         }
-        let document = self.about(tool).to_string();
+        let document = text_of(&self.about(tool));
         let found = (self.undenied_by(&document, tool), document.len());
         self.passing.insert(tool.to_owned(), found.clone());
         found
@@ -121,42 +120,35 @@ impl Lint<'_> {
         if to.is_some() || !self.spend(self.whole + bytes) {
             return None;
         }
-        let mut document = self.about(tool);
-        if !narrow(&mut document, path) {
+        let mut objects = self.about(tool);
+        if !narrow(&mut objects, path) {
             return None;
         }
-        self.undenied_by(&document.to_string(), tool).and_then(with)
+        self.undenied_by(&text_of(&objects), tool).and_then(with)
     }
 }
 
 /// Takes those alternatives out of every `any` of `require` that ask for what is at the path. Says whether there were any.
-fn narrow(document: &mut Value, path: &Path) -> bool {
-    let Some(document) = document.as_object_mut() else { return false };
+fn narrow(objects: &mut [RulesObject], path: &Path) -> bool {
     let mut narrowed = false;
-    let mut own = |rules: &mut Value| {
-        for rule in rules.get_mut("require").and_then(Value::as_array_mut).into_iter().flatten() {
-            for condition in rule.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
-                narrowed |= narrow_group(condition, path);
-            }
-        }
-    };
-    document.get_mut("all_tools").into_iter().for_each(&mut own);
-    document.get_mut("tools").and_then(Value::as_object_mut).into_iter().flatten().for_each(|(_, rules)| own(rules));
+    for condition in objects.iter_mut().flat_map(|object| &mut object.require).flat_map(|rule| &mut rule.conditions) {
+        narrowed |= narrow_group(condition, path);
+    }
     narrowed
 }
 
-fn narrow_group(condition: &mut Value, path: &Path) -> bool {
+fn narrow_group(condition: &mut Condition, path: &Path) -> bool {
     let mut narrowed = false;
-    if let Some(any) = condition.get_mut("any").and_then(Value::as_array_mut) {
-        let others = |condition: &Value| !asks_for(condition, path);
+    if let Condition::Any(any) = condition {
+        let others = |condition: &Condition| !asks_for(condition, path);
         if any.iter().any(others) {
             let before = any.len();
             any.retain(others);
             narrowed |= any.len() < before;
         }
     }
-    for key in ["any", "all"] {
-        for inner in condition.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
+    if let Condition::Any(conditions) | Condition::All(conditions) = condition {
+        for inner in conditions {
             narrowed |= narrow_group(inner, path);
         }
     }
@@ -164,13 +156,13 @@ fn narrow_group(condition: &mut Value, path: &Path) -> bool {
 }
 
 /// Whether a condition of `require` asks, among other things, for what is at the path or below it.
-fn asks_for(condition: &Value, path: &Path) -> bool {
-    let inner = ["any", "all"].into_iter().filter_map(|key| condition.get(key)?.as_array()).flatten();
-    if inner.chain(condition.get("not")).any(|inner| asks_for(inner, path)) {
-        return true;
+fn asks_for(condition: &Condition, path: &Path) -> bool {
+    match condition {
+        Condition::Any(conditions) | Condition::All(conditions) => conditions.iter().any(|inner| asks_for(inner, path)),
+        Condition::Not(inner) => asks_for(inner, path),
+        Condition::Comparison(own) => {
+            let is_optional = own.absent_matches || own.asks_for_absence();
+            own.path.is_in_arguments() && own.path.steps().starts_with(path.steps()) && !is_optional
+        }
     }
-    let own = condition.get("path").and_then(Value::as_str).and_then(|text| Path::parse(text).ok());
-    let left_out = condition.get("op") == Some(&json!("exists")) && condition.get("value") == Some(&json!(false));
-    let optional = condition.get("absent").is_some() || left_out;
-    own.is_some_and(|own| own.is_in_arguments() && own.steps().starts_with(path.steps())) && !optional
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::conditions::kind_of;
+use super::kinds::kind_of;
 use crate::call::path::{Path, Step};
 
 /// How many `$ref`s and schemas of `anyOf` are gone through for one argument.

@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::call::path::{Datum, Facts, Found, Path, Visit};
+use crate::policy::ast::{Rule, RuleSection, RulesObject, policy_of};
+use crate::policy::operator::Operator;
 use crate::policy::{Effect, Policy};
 use crate::time::Timestamp;
 use crate::tools::explain::{Asked, ChangedCall, ConditionOutcome, Seen, StepKind};
@@ -107,9 +109,10 @@ impl fmt::Display for Witness {
 }
 
 /// A policy with one rule and nothing else, for every tool.
-pub(super) fn alone(section: &str, rule: &Value) -> Option<Policy> {
-    let document = json!({ "version": "1", "default": "allow", "all_tools": { section: [rule] } });
-    document.to_string().parse().ok()
+pub(super) fn alone(section: RuleSection, rule: &Rule) -> Option<Policy> {
+    let mut all_tools = RulesObject::default();
+    all_tools.rules_mut(section).push(rule.clone());
+    policy_of([&all_tools])
 }
 
 /// A call that no rule of the policy denies, as near to `call` as a few changes find it.
@@ -145,9 +148,10 @@ fn absent_others(conditions: &[ConditionOutcome], to: &mut Vec<(Path, Value)>) {
     for condition in conditions {
         match condition.asked() {
             Asked::Comparison { op, value_from: Some((path, Seen::Absent)), .. } => {
-                let value = match *op {
-                    "lt" | "lte" | "gt" | "gte" => json!(5),
-                    "in" | "not_in" => json!(["x"]),
+                let types = Operator::named(op).map_or(&[][..], |operator| operator.meaning.operand_types);
+                let value = match types {
+                    ["number", ..] => json!(5),
+                    ["array", ..] => json!(["x"]),
                     _ => json!("x"),
                 };
                 to.extend(Path::parse(path).ok().map(|path| (path, value)));
