@@ -138,7 +138,7 @@ impl Names {
     }
 
     /// The entries that match `name`, in document order.
-    #[cfg(any(feature = "analysis", feature = "testing"))]
+    #[cfg(any(test, feature = "analysis", feature = "testing"))]
     pub(crate) fn matching(&self, name: &str) -> Matching {
         let mut found = Matching::Nothing;
         self.find(name, &mut found);
