@@ -184,8 +184,8 @@ struct AuditObserver<S: Send + Sync> {
 }
 
 impl<S: Send + Sync> AuditObserver<S> {
-    fn note(&mut self, fate: Completion, failure: Option<&(dyn Error + 'static)>) {
-        let (event, amount) = match fate {
+    fn note(&mut self, completion: Completion, failure: Option<&(dyn Error + 'static)>) {
+        let (event, amount) = match completion {
             Completion::Release => (Event::Release, None),
             Completion::Settle(amount) => (Event::Settle, Some(amount)),
             Completion::End => (Event::End, None),
@@ -200,13 +200,13 @@ impl<S: Send + Sync> AuditObserver<S> {
 }
 
 impl<S: Send + Sync> PermitObserver for AuditObserver<S> {
-    fn begin(&mut self, fate: Completion) {
-        self.begun = Some(fate);
+    fn begin(&mut self, completion: Completion) {
+        self.begun = Some(completion);
     }
 
     fn done(&mut self, failure: Option<&(dyn Error + 'static)>) {
-        if let Some(fate) = self.begun.take() {
-            self.note(fate, failure);
+        if let Some(completion) = self.begun.take() {
+            self.note(completion, failure);
         }
     }
 }
@@ -218,8 +218,8 @@ struct Unanswered;
 
 impl<S: Send + Sync> Drop for AuditObserver<S> {
     fn drop(&mut self) {
-        if let Some(fate) = self.begun.take() {
-            self.note(fate, Some(&Unanswered));
+        if let Some(completion) = self.begun.take() {
+            self.note(completion, Some(&Unanswered));
         }
         if !self.is_over {
             self.note(Completion::End, None);
