@@ -4,9 +4,11 @@
 pub(crate) mod canonical;
 pub(crate) mod hex;
 pub(crate) mod inline;
+mod node;
 pub(crate) mod number;
 pub(crate) mod object;
 mod parse;
 pub(crate) mod pointer;
 
-pub(crate) use parse::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind, each_duplicate};
+pub(crate) use node::{Json, Member, Node, each_duplicate};
+pub(crate) use parse::{Parser, SyntaxError, SyntaxErrorKind};

@@ -22,6 +22,7 @@ pub(crate) mod plan;
 pub(crate) mod read;
 mod schema;
 pub(crate) mod text;
+pub(crate) mod truth;
 
 use std::fmt;
 use std::str::FromStr;
@@ -54,7 +55,9 @@ pub(crate) use read::quote;
 pub(crate) use read::suggest;
 
 #[cfg(test)]
-pub(crate) use condition::{Truth, equal};
+pub(crate) use condition::equal;
+#[cfg(test)]
+pub(crate) use truth::Truth;
 
 /// A policy: a document that has been read and checked. Cheap to clone.
 ///

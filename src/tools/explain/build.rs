@@ -8,8 +8,9 @@ use crate::call::path::{Datum, Facts, Found, Path, Source, Visit};
 use crate::json::pointer;
 use crate::policy::ast::{self, Document, RuleSection};
 use crate::policy::compiled::{Action, DefaultEffect, Rule, RuleRef, Rules, Section};
-use crate::policy::condition::{Condition, Stance, Test, Truth};
+use crate::policy::condition::{Condition, Stance, Test};
 use crate::policy::plan::{LimitRef, Plan};
+use crate::policy::truth::Truth;
 use crate::policy::{Code, Effect, Policy};
 use crate::time::Timestamp;
 

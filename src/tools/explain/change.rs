@@ -13,8 +13,9 @@ use crate::call::identity::Identity;
 use crate::call::path::{Facts, Found, Path, Source, Visit};
 use crate::policy::ast;
 use crate::policy::compiled::Rule;
-use crate::policy::condition::{Condition, Stance, Test, Truth};
+use crate::policy::condition::{Condition, Stance, Test};
 use crate::policy::operator::Takes;
+use crate::policy::truth::Truth;
 use crate::time::Timestamp;
 
 /// A change to a call after which one rule or limit lets it pass. It was tried out: the rule says so of the changed call, and

@@ -38,7 +38,7 @@ use serde_json::Value;
 use crate::policy::Code;
 use crate::time::Timestamp;
 
-pub use crate::policy::condition::Truth;
+pub use crate::policy::truth::Truth;
 pub use change::{Change, ChangedCall, Need};
 pub use limits::Limited;
 

@@ -4,9 +4,10 @@ use crate::call::ToolCall;
 use crate::call::path::{AsksFor, Facts, Path};
 use crate::policy::Policy;
 use crate::policy::compiled::{Action, Compiled, DefaultEffect, Rule, RuleRef, Rules, Section};
-use crate::policy::condition::{Condition, Stance, Truth};
+use crate::policy::condition::{Condition, Stance};
 use crate::policy::limit::{Cost, Limit, ScopePart};
 use crate::policy::pattern::Matching;
+use crate::policy::truth::Truth;
 use crate::time::Timestamp;
 
 /// What is not known of a call: the values of its arguments, and its context. Which arguments it has is known.
