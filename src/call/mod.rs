@@ -43,8 +43,8 @@ pub struct ToolCall<'a> {
 /// The arguments of a call: a JSON object, or none, which counts as the empty object.
 ///
 /// Made from `&Value`, `&Map`, or an `Option` of either. `null` counts as none, and so does
-/// `Arguments::default()`. A value of another type makes the call malformed: every decision on it is a
-/// denial with the code `malformed_call`.
+/// `Arguments::default()`. A value of another type makes the call malformed: every decision on it
+/// is a denial with the code `malformed_call`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Arguments<'a>(Shape<'a>);
 

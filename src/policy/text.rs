@@ -248,7 +248,7 @@ fn normal_host(entry: &str, domain: bool) -> Option<String> {
     if entry.contains(['*', '/', '?', '#', '@', '\\']) || entry.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return None;
     }
-    // Without brackets around an address, a colon would separate a port.
+    // A colon is valid only in an address in brackets, so a port is refused.
     let host = Host::parse(entry).ok()?;
     if domain && !matches!(host, Host::Domain(_)) {
         return None;

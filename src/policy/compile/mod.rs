@@ -25,7 +25,7 @@ use crate::json::{Json, Member, Node, Parser, SyntaxError, SyntaxErrorKind};
 use condition::Polarity;
 use limit::LimitPlaces;
 
-/// The text of a policy is given at most this many bytes at first: half a megabyte.
+/// The initial capacity of a policy's text is at most half a megabyte.
 const FIRST_TEXT: usize = 512 << 10;
 
 /// Compiles a document. Its entries are compiled one by one as they are read, so that a large

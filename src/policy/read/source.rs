@@ -26,8 +26,8 @@ impl<'de> Deserialize<'de> for Policy {
 /// would exhaust the stack.
 const NESTING: usize = 256;
 
-/// The key of the map as which `serde_json` passes a number, if its feature `arbitrary_precision`
-/// is enabled. Any crate of a build can enable it.
+/// With its feature `arbitrary_precision`, which any crate of a build can enable, `serde_json`
+/// passes a number as a map of this key and the number's text.
 const NUMBER_AS_TEXT: &str = "$serde_json::private::Number";
 
 /// Writes the value of any source as JSON text.
