@@ -1,4 +1,5 @@
-//! What a case has in its hands: counters of its own, and questions to the store that say what they expect.
+//! The tools of a case: counters of its own, and requests to the store with the answers that are
+//! expected.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,28 +12,28 @@ use crate::store::{
 };
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
-/// In microseconds, as all times of the cases.
+/// In microseconds, as all times in the cases.
 pub(super) const SECOND: i64 = MICROS_PER_SECOND;
 pub(super) const DAY: i64 = 86_400 * SECOND;
-/// How long the windows of most cases are.
+/// The length of the windows in most cases.
 pub(super) const WINDOW: i64 = 64 * SECOND;
 const WINDOW_SECONDS: u32 = 64;
 
-/// A store did not do what a case expects.
+/// An answer that a case does not expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
-    pub(super) asked: String,
+    pub(super) request: String,
     pub(super) expected: String,
-    pub(super) came: String,
+    pub(super) actual: String,
 }
 
 impl Mismatch {
-    pub(super) fn new(asked: impl fmt::Display, expected: impl fmt::Display, came: impl fmt::Display) -> Self {
-        Self { asked: asked.to_string(), expected: expected.to_string(), came: came.to_string() }
+    pub(super) fn new(request: impl fmt::Display, expected: impl fmt::Display, actual: impl fmt::Display) -> Self {
+        Self { request: request.to_string(), expected: expected.to_string(), actual: actual.to_string() }
     }
 }
 
-/// One case on its way. Times are microseconds from a start on a full hour.
+/// A case that is being run. Times are microseconds from a start at a full hour.
 pub(super) struct Case<'s> {
     pub(super) store: &'s dyn AsyncCounterStore,
     pub(super) flood: u32,
@@ -79,7 +80,8 @@ impl<'s> Case<'s> {
         ReservationId::new(u128::from(self.run) << 64 | case << 32 | u128::from(self.draw()))
     }
 
-    /// One of each kind, with windows of 64 seconds. A whole unit comes back to the bucket in that time.
+    /// Returns one meter of each kind, with windows of 64 seconds, in which one unit comes back to
+    /// the bucket.
     pub(super) fn meters(&self) -> [Meter; 4] {
         [
             self.fixed(WINDOW),
@@ -89,18 +91,18 @@ impl<'s> Case<'s> {
         ]
     }
 
-    /// Windows of a length, the first of which begins at the start.
+    /// Returns a meter of fixed windows of a length, the first of which begins at the start.
     pub(super) fn fixed(&self, length: i64) -> Meter {
         Meter::Fixed(Span { start: self.at(0), end: self.at(length) })
     }
 
-    /// A charge of one unit, of a counter that nothing was charged to, without a max.
+    /// Makes a charge of one unit without a max, to a new counter.
     pub(super) fn charge(&self, meter: Meter) -> Charge {
         let counter = CounterId::of(["(conformance)", self.name, &self.run.to_string(), &self.draw().to_string()]);
         Charge::new(counter, subject(b"somebody"), Amount::ONE, None, meter)
     }
 
-    /// The charges with their fixed windows where a gate would put them at that time.
+    /// Moves the fixed windows of charges to where a gate would put them at this time.
     pub(super) fn aimed(&self, at: i64, charges: &[Charge]) -> Vec<Charge> {
         let aim = |charge: &Charge| {
             let Meter::Fixed(span) = charge.meter else { return charge.clone() };
@@ -112,36 +114,40 @@ impl<'s> Case<'s> {
         charges.iter().map(aim).collect()
     }
 
-    /// Asks without a charge.
+    /// Peeks, and checks the answer.
     pub(super) async fn peek(&self, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
         let charges = self.aimed(at, charges);
         let outcome = self.store.peek(&ReserveRequest::new(self.id(), self.at(at), &charges)).await;
-        let asked = || self.asking("peek", at, &charges);
-        let outcome = answered(&asked, outcome)?;
-        sound(&asked, self.at(at), &charges, &outcome)?;
+        let request = || self.describe("peek", at, &charges);
+        let outcome = answered(&request, outcome)?;
+        check_answer(&request, self.at(at), &charges, &outcome)?;
         let room = outcome.tallies().iter().zip(&charges).all(|(tally, charge)| tally.has_room(charge));
         if room == matches!(outcome, Outcome::Granted(_)) {
             return Ok(outcome);
         }
-        Err(Mismatch::new(asked(), "granted if every charge has room by its tally, else refused", shown(&outcome)))
+        Err(Mismatch::new(
+            request(),
+            "granted if every charge has room by its tally, otherwise refused",
+            shown(&outcome),
+        ))
     }
 
-    /// Reserves without a look before.
+    /// Reserves without peeking first.
     pub(super) async fn reserve_as(&self, id: ReservationId, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
         let charges = self.aimed(at, charges);
         let outcome = self.store.reserve(&ReserveRequest::new(id, self.at(at), &charges)).await;
-        let asked = || self.asking("reserve", at, &charges);
-        let outcome = answered(&asked, outcome)?;
-        sound(&asked, self.at(at), &charges, &outcome)?;
+        let request = || self.describe("reserve", at, &charges);
+        let outcome = answered(&request, outcome)?;
+        check_answer(&request, self.at(at), &charges, &outcome)?;
         Ok(outcome)
     }
 
-    /// Peeks and then reserves: what a look promises must come, and only that.
+    /// Peeks and then reserves: the two answers must agree.
     pub(super) async fn reserve(&self, at: i64, charges: &[Charge]) -> Result<(ReservationId, Outcome), Mismatch> {
-        let foreseen = self.peek(at, charges).await?;
+        let peeked = self.peek(at, charges).await?;
         let id = self.id();
         let outcome = self.reserve_as(id, at, charges).await?;
-        let expected: Option<Vec<Total>> = match (&foreseen, &outcome) {
+        let expected: Option<Vec<Total>> = match (&peeked, &outcome) {
             (Outcome::Granted(before), Outcome::Granted(_)) => {
                 Some(before.iter().zip(charges).map(|(tally, charge)| tally.used.plus(charge.amount)).collect())
             }
@@ -153,33 +159,33 @@ impl<'s> Case<'s> {
             return Ok((id, outcome));
         }
         let expected = match expected {
-            Some(used) => format!("what `peek` says just before, with the charges that are made: used {used:?}"),
-            None => format!("what `peek` says just before: {}", shown(&foreseen)),
+            Some(used) => format!("the answer of `peek` just before, plus the charges: used {used:?}"),
+            None => format!("the answer of `peek` just before: {}", shown(&peeked)),
         };
-        Err(Mismatch::new(self.asking("reserve", at, &self.aimed(at, charges)), expected, shown(&outcome)))
+        Err(Mismatch::new(self.describe("reserve", at, &self.aimed(at, charges)), expected, shown(&outcome)))
     }
 
-    /// Reserves what must be granted.
+    /// Reserves, and expects a grant.
     pub(super) async fn grant(&self, at: i64, charges: &[Charge]) -> Result<Held, Mismatch> {
         match self.reserve(at, charges).await? {
             (id, Outcome::Granted(tallies)) => Ok(Held::new(id, self.aimed(at, charges), tallies)),
             (_, refused) => {
-                Err(Mismatch::new(self.asking("reserve", at, &self.aimed(at, charges)), "granted", shown(&refused)))
+                Err(Mismatch::new(self.describe("reserve", at, &self.aimed(at, charges)), "granted", shown(&refused)))
             }
         }
     }
 
-    /// Reserves what must be refused.
+    /// Reserves, and expects a refusal.
     pub(super) async fn refuse(&self, at: i64, charges: &[Charge]) -> Result<Tallies, Mismatch> {
         match self.reserve(at, charges).await? {
             (_, Outcome::Refused(tallies)) => Ok(tallies),
             (_, granted) => {
-                Err(Mismatch::new(self.asking("reserve", at, &self.aimed(at, charges)), "refused", shown(&granted)))
+                Err(Mismatch::new(self.describe("reserve", at, &self.aimed(at, charges)), "refused", shown(&granted)))
             }
         }
     }
 
-    /// What the counter of a charge must hold, in millionths.
+    /// Expects the counter of a charge to hold `micros` millionths.
     pub(super) async fn holds(&self, at: i64, charge: &Charge, micros: u64) -> Result<(), Mismatch> {
         let charges = [Charge { max: None, amount: Amount::ZERO, ..charge.clone() }];
         let outcome = self.peek(at, &charges).await?;
@@ -187,11 +193,11 @@ impl<'s> Case<'s> {
         if used == Some(Total::from_micros(micros)) {
             return Ok(());
         }
-        let asked = self.asking("peek", at, &self.aimed(at, &charges));
-        Err(Mismatch::new(asked, format!("used {}", Total::from_micros(micros)), shown(&outcome)))
+        let request = self.describe("peek", at, &self.aimed(at, &charges));
+        Err(Mismatch::new(request, format!("used {}", Total::from_micros(micros)), shown(&outcome)))
     }
 
-    /// Makes the charges of a reservation what `to` says, each in its place.
+    /// Changes the charges of a reservation to `to`, in order.
     pub(super) async fn settle(&self, at: i64, held: &mut Held, to: &[Amount]) -> Result<(), Mismatch> {
         held.step = held.step.saturating_add(1);
         self.settle_again(at, held, to).await?;
@@ -199,7 +205,7 @@ impl<'s> Case<'s> {
         Ok(())
     }
 
-    /// Sends the settlement of a step, as if it were not known whether it was sent before.
+    /// Sends the settlement of the current step, perhaps again.
     pub(super) async fn settle_again(&self, at: i64, held: &Held, to: &[Amount]) -> Result<(), Mismatch> {
         let settled: Vec<_> = held
             .charges
@@ -210,7 +216,7 @@ impl<'s> Case<'s> {
             .collect();
         let request = SettleRequest::new(held.id, held.step, self.at(at), &settled);
         let answer = self.store.settle(&request).await;
-        answered(&|| format!("{} to {to:?}", self.asking("settle", at, &held.charges)), answer)
+        answered(&|| format!("{} to {to:?}", self.describe("settle", at, &held.charges)), answer)
     }
 
     pub(super) async fn reset(&self, charge: &Charge) -> Result<(), Mismatch> {
@@ -218,12 +224,12 @@ impl<'s> Case<'s> {
         answered(&|| format!("reset counter {:?} of {:?}", charge.counter, charge.subject), answer)
     }
 
-    /// A request in words.
-    pub(super) fn asking(&self, verb: &str, at: i64, charges: &[Charge]) -> String {
+    /// Describes a request.
+    pub(super) fn describe(&self, verb: &str, at: i64, charges: &[Charge]) -> String {
         let mut text = format!("{verb} at {}", self.at(at));
         for (index, charge) in charges.iter().enumerate() {
             text.push_str(if index == 0 { ": " } else { "; " });
-            text.push_str(&told(charge));
+            text.push_str(&describe(charge));
         }
         text
     }
@@ -242,7 +248,7 @@ impl Charge {
         Self { subject, ..self.clone() }
     }
 
-    /// Whether it has no room in any state of the counter.
+    /// Returns whether it has no room in any state of the counter.
     pub(super) fn never_fits(&self) -> bool {
         let rate = !matches!(self.meter, Meter::TokenBucket { refill: Amount::ZERO, .. });
         self.max.is_some_and(|max| max == Amount::ZERO || self.amount > max || !rate)
@@ -253,36 +259,41 @@ pub(super) fn units(units: u64) -> Amount {
     Amount::from_micros(units.saturating_mul(Amount::ONE.micros())).unwrap_or(Amount::MAX)
 }
 
-/// A subject of any bytes, few enough.
+/// Makes a subject of any bytes.
 pub(super) fn subject(bytes: &[u8]) -> Subject {
     Subject::from_bytes(bytes)
 }
 
-fn answered<T>(asked: &dyn Fn() -> String, answer: Result<T, StoreError>) -> Result<T, Mismatch> {
-    answer.map_err(|error| Mismatch::new(asked(), "an answer", format!("an error: {error} ({error:?})")))
+fn answered<T>(request: &dyn Fn() -> String, answer: Result<T, StoreError>) -> Result<T, Mismatch> {
+    answer.map_err(|error| Mismatch::new(request(), "an answer", format!("an error: {error} ({error:?})")))
 }
 
-/// What must hold of every answer, whatever was asked.
-fn sound(asked: &dyn Fn() -> String, now: Timestamp, charges: &[Charge], outcome: &Outcome) -> Result<(), Mismatch> {
-    let differs = |expected: &str| Err(Mismatch::new(asked(), expected, shown(outcome)));
+/// Checks the properties that every answer must have.
+fn check_answer(
+    request: &dyn Fn() -> String,
+    now: Timestamp,
+    charges: &[Charge],
+    outcome: &Outcome,
+) -> Result<(), Mismatch> {
+    let differs = |expected: &str| Err(Mismatch::new(request(), expected, shown(outcome)));
     if outcome.tallies().len() != charges.len() {
         return differs("one tally for each charge, in order");
     }
     let Outcome::Refused(tallies) = outcome else { return Ok(()) };
     let without_room: Vec<_> = tallies.iter().zip(charges).filter(|(tally, charge)| !tally.has_room(charge)).collect();
     if without_room.is_empty() {
-        return differs("a refusal only where some charge has no room by its tally");
+        return differs("a refusal only if a charge has no room by its tally");
     }
     if without_room.iter().any(|(tally, charge)| charge.never_fits() && tally.retry_at.is_some()) {
         return differs("no `retry_at` for a charge that can never have room");
     }
     if without_room.iter().any(|(tally, _)| tally.retry_at.is_some_and(|at| at <= now)) {
-        return differs("a `retry_at` after the present: a caller that need not wait would try for ever");
+        return differs("a `retry_at` after the present: otherwise a caller retries for ever");
     }
     Ok(())
 }
 
-/// An answer in words.
+/// Describes an answer.
 pub(super) fn shown(outcome: &Outcome) -> String {
     let kind = if matches!(outcome, Outcome::Granted(_)) { "granted" } else { "refused" };
     let mut text = kind.to_owned();
@@ -294,11 +305,11 @@ pub(super) fn shown(outcome: &Outcome) -> String {
     text
 }
 
-fn told(charge: &Charge) -> String {
+fn describe(charge: &Charge) -> String {
     let meter = match charge.meter {
         Meter::Fixed(Span { start, end }) => format!("in the window from {start} to {end}"),
         Meter::Sliding { seconds } => format!("in any {seconds} s"),
-        Meter::TokenBucket { refill, seconds } => format!("from a bucket that {refill} per {seconds} s flow into"),
+        Meter::TokenBucket { refill, seconds } => format!("from a bucket with a refill of {refill} in {seconds} s"),
         Meter::InFlight { lease } => format!("in flight, leased for {lease} s"),
     };
     let max = charge.max.map_or_else(|| "without a max".to_owned(), |max| format!("of at most {max}"));

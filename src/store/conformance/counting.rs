@@ -1,4 +1,4 @@
-//! What is counted, in every way to count: nothing here waits.
+//! Cases about amounts, for every algorithm. Time does not pass.
 
 use std::slice::from_ref;
 
@@ -8,22 +8,22 @@ use crate::amount::Amount;
 use crate::store::Outcome;
 
 cases! { CASES:
-    refuses_what_passes_max: "more would be admitted than the policy allows, or less",
-    weighs_every_charge: "a check that counts calls lets one expensive call spend what many cheap ones may not",
-    max_of_zero_refuses_all: "zero is how a tool is switched off; a free call would still pass",
-    without_max_counts_and_never_refuses: "a limit on trial must show what it would do, and do nothing",
-    amounts_at_their_ends_are_exact: "money lost in rounding is found by whoever splits their calls",
-    sums_do_not_wrap: "a sum that wraps begins again at zero: the limit is open",
-    peek_charges_nothing: "asking would spend budget, and each answer would be another",
-    release_makes_room_again: "calls that failed would spend what others may still use",
-    settle_to_more_is_recorded_whole: "a call that cost more than was estimated would leave the difference unpaid",
-    settle_to_less_gives_back_the_rest: "estimates would be spent as if they were real",
-    settling_down_stops_at_zero: "a counter below zero is a limit above its max",
-    ending_one_leaves_the_others: "ends that are told twice would give free what other calls hold",
-    nothing_is_asked_nothing_is_refused: "a call without limits would be refused",
+    refuses_above_max: "more calls would pass than the policy allows, or fewer",
+    weighs_every_charge: "a store that counts calls instead of amounts lets one expensive call exceed the limit",
+    max_of_zero_refuses_all: "a maximum of zero switches a tool off, and calls that cost zero must not pass either",
+    without_max_counts_and_never_refuses: "a limit that is only observed must count every call and refuse none",
+    extreme_amounts_are_exact: "a caller can exploit rounding by splitting calls into small amounts",
+    sums_do_not_wrap: "a sum that wraps starts again at zero, and the limit no longer holds",
+    peek_charges_nothing: "peeking would use up the budget, and no two answers would agree",
+    release_makes_room_again: "calls that failed would use up the budget of others",
+    settle_to_more_is_recorded_whole: "the difference would go unpaid if a call costs more than its estimate",
+    settle_to_less_frees_the_rest: "estimates would be charged instead of real amounts",
+    settling_down_stops_at_zero: "a counter below zero admits more than the maximum",
+    ending_one_unit_leaves_the_others: "an end that is reported twice would free the units of other calls",
+    grants_a_call_without_charges: "a call without limits must pass",
 }
 
-async fn refuses_what_passes_max(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn refuses_above_max(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(3);
         for _ in 0..3 {
@@ -31,7 +31,7 @@ async fn refuses_what_passes_max(case: &Case<'_>) -> Result<(), Mismatch> {
         }
         case.refuse(0, from_ref(&charge)).await?;
         case.holds(0, &charge, 3_000_000).await?;
-        // The max is the charge's, not the counter's.
+        // The maximum belongs to the charge, not to the counter.
         case.grant(0, &[charge.up_to(4)]).await?;
         case.refuse(0, &[charge.up_to(2)]).await?;
     }
@@ -73,7 +73,7 @@ async fn without_max_counts_and_never_refuses(case: &Case<'_>) -> Result<(), Mis
     Ok(())
 }
 
-async fn amounts_at_their_ends_are_exact(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn extreme_amounts_are_exact(case: &Case<'_>) -> Result<(), Mismatch> {
     let millionth = Amount::from_micros(1).unwrap_or(Amount::ONE);
     let all_but_one = Amount::from_micros(Amount::MAX.micros() - 1).unwrap_or(Amount::MAX);
     for meter in case.meters() {
@@ -85,7 +85,7 @@ async fn amounts_at_their_ends_are_exact(case: &Case<'_>) -> Result<(), Mismatch
         case.grant(0, &[largest.of(millionth)]).await?;
         case.refuse(0, &[largest.of(millionth)]).await?;
         case.holds(0, &largest, Amount::MAX.micros()).await?;
-        // Ten tenths are one.
+        // Ten tenths are one unit.
         let tenths = case.charge(meter).of(Amount::from_micros(100_000).unwrap_or(Amount::ONE)).up_to(1);
         for _ in 0..10 {
             case.grant(0, from_ref(&tenths)).await?;
@@ -104,7 +104,7 @@ async fn sums_do_not_wrap(case: &Case<'_>) -> Result<(), Mismatch> {
             case.refuse(0, &[trial.up_to(u64::MAX)]).await?;
         }
         case.holds(0, &trial, u64::MAX).await?;
-        // One goes; nobody knows any more what is left, but it is not little.
+        // One is released. The rest is unknown, but it is large.
         case.settle(0, &mut held, &[Amount::ZERO]).await?;
         case.refuse(0, &[trial.of(Amount::ZERO).up_to(u64::MAX)]).await?;
     }
@@ -117,8 +117,12 @@ async fn peek_charges_nothing(case: &Case<'_>) -> Result<(), Mismatch> {
         for _ in 0..3 {
             let outcome = case.peek(0, from_ref(&charge)).await?;
             if !matches!(outcome, Outcome::Granted(_)) {
-                let asked = case.asking("peek", 0, &[charge]);
-                return Err(Mismatch::new(asked, "granted, as often as it is asked", super::case::shown(&outcome)));
+                let request = case.describe("peek", 0, &[charge]);
+                return Err(Mismatch::new(
+                    request,
+                    "granted, however often it is requested",
+                    super::case::shown(&outcome),
+                ));
             }
         }
         case.holds(0, &charge, 0).await?;
@@ -158,7 +162,7 @@ async fn settle_to_more_is_recorded_whole(case: &Case<'_>) -> Result<(), Mismatc
     Ok(())
 }
 
-async fn settle_to_less_gives_back_the_rest(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn settle_to_less_frees_the_rest(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(5);
         let mut held = case.grant(0, &[charge.of(units(5))]).await?;
@@ -173,7 +177,7 @@ async fn settle_to_less_gives_back_the_rest(case: &Case<'_>) -> Result<(), Misma
     Ok(())
 }
 
-/// The second settlement says that the charge stands as it was made, which is not so any more.
+/// The second settlement names the amount of the charge before the first one.
 async fn settling_down_stops_at_zero(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(5);
@@ -188,10 +192,10 @@ async fn settling_down_stops_at_zero(case: &Case<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
-async fn ending_one_leaves_the_others(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn ending_one_unit_leaves_the_others(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(9).by(subject(b"one of three"));
-        // Three at one instant: in flight they are leased until one instant.
+        // Three at the same instant: in flight, their leases end at the same instant.
         let mut one = case.grant(0, &[charge.of(units(2))]).await?;
         let mut two = case.grant(0, &[charge.of(units(3))]).await?;
         case.grant(0, &[charge.of(units(4))]).await?;
@@ -205,6 +209,6 @@ async fn ending_one_leaves_the_others(case: &Case<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
-async fn nothing_is_asked_nothing_is_refused(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn grants_a_call_without_charges(case: &Case<'_>) -> Result<(), Mismatch> {
     case.grant(0, &[]).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! One random history for two stores.
+//! A random history for two stores.
 
 use super::Suite;
 use super::case::{Case, DAY, Mismatch, SECOND, WINDOW, shown, subject, units};
@@ -7,7 +7,7 @@ use crate::charge::{Charge, Meter};
 use crate::store::{AsyncCounterStore, Outcome, Tally};
 use crate::time::Timestamp;
 
-/// Random numbers, the same from the same seed everywhere.
+/// A random number generator, with equal numbers for equal seeds on every platform.
 pub(super) struct Draw(u64);
 
 impl Draw {
@@ -15,7 +15,8 @@ impl Draw {
         Self(seed)
     }
 
-    /// The next number: a Weyl sequence, its bits mixed until each hangs on all (the constants are those of SplitMix64).
+    /// Returns the next number, by SplitMix64: a Weyl sequence whose bits are mixed until each
+    /// depends on all others.
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -23,7 +24,7 @@ impl Draw {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below a bound.
+    /// Returns a number below a bound.
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
@@ -56,11 +57,11 @@ pub(super) async fn compare(
     let cases = stores.map(|store| Case::new(store, &suite, run, "equal_histories_give_equal_answers"));
     let mut history = History::new(&cases, seed);
     for step in 0..steps {
-        let told = |mismatch: Mismatch| {
-            let asked = format!("step {step} of the history of seed {seed}: {}", mismatch.asked);
-            Mismatch { asked, ..mismatch }
+        let in_history = |mismatch: Mismatch| {
+            let request = format!("step {step} of the history of seed {seed}: {}", mismatch.request);
+            Mismatch { request, ..mismatch }
         };
-        history.step().await.map_err(told)?;
+        history.step().await.map_err(in_history)?;
     }
     Ok(())
 }
@@ -68,7 +69,7 @@ pub(super) async fn compare(
 struct History<'c, 's> {
     cases: &'c [Case<'s>; 2],
     draw: Draw,
-    /// Every counter and subject, with a charge of one.
+    /// A charge of one unit for every counter and subject.
     charges: Vec<Charge>,
     granted: Vec<Granted>,
     now: i64,
@@ -104,7 +105,8 @@ impl<'c, 's> History<'c, 's> {
         }
     }
 
-    /// Mostly little, now and then far, and back at times; never to before the start.
+    /// Moves the time: mostly by little, sometimes far, and sometimes back, but never before the
+    /// start.
     fn pass_time(&mut self) {
         let step = match self.draw.below(100) {
             0..=29 => 0,
@@ -132,7 +134,7 @@ impl<'c, 's> History<'c, 's> {
         }
     }
 
-    /// Some charges, no two of one counter and subject.
+    /// Returns some charges, no two of the same counter and subject.
     fn call(&mut self) -> Vec<Charge> {
         let mut charges: Vec<Charge> = Vec::new();
         for _ in 0..self.draw.below(5) {
@@ -171,7 +173,7 @@ impl<'c, 's> History<'c, 's> {
         self.same("peek", &charges, &first, &second)
     }
 
-    /// As a gate does: to the real amount, and then to nothing; or to nothing at once.
+    /// Settles as a gate does: to the real amount and then to zero, or to zero at once.
     async fn settle(&mut self) -> Result<(), Mismatch> {
         let now = self.now;
         let latest = self.granted.len().saturating_sub(12);
@@ -190,7 +192,7 @@ impl<'c, 's> History<'c, 's> {
             self.granted.remove(index);
         }
         let (first, second) = (one.peek(now, &charges).await?, other.peek(now, &charges).await?);
-        self.same("settle, and then peek", &charges, &first, &second)
+        self.same("settle and peek", &charges, &first, &second)
     }
 
     async fn reset(&mut self) -> Result<(), Mismatch> {
@@ -210,18 +212,18 @@ impl<'c, 's> History<'c, 's> {
             return Ok(());
         }
         let [case, _] = self.cases;
-        let asked = case.asking(verb, self.now, &case.aimed(self.now, charges));
+        let request = case.describe(verb, self.now, &case.aimed(self.now, charges));
         Err(Mismatch::new(
-            asked,
-            format!("as the one store: {}", shown(first)),
-            format!("from the other: {}", shown(second)),
+            request,
+            format!("as from the first store: {}", shown(first)),
+            format!("from the second store: {}", shown(second)),
         ))
     }
 }
 
-/// Whether two tallies tell the same, in all that they mean.
+/// Returns whether two tallies are equal in everything that has a meaning.
 fn alike(a: &Tally, b: &Tally, charge: &Charge, made: bool) -> bool {
-    // What holds nothing has nothing to wait for.
+    // A counter that holds nothing has no end to wait for.
     let fixed = matches!(charge.meter, Meter::Fixed(_));
     let resets = a.resets_at == b.resets_at || (!fixed && a.used.micros() == 0);
     let retry = a.retry_at == b.retry_at || made || a.has_room(charge);

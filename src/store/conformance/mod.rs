@@ -1,17 +1,19 @@
-//! What every counter store must do, as cases that any store can be run through. Feature `conformance`.
+//! A conformance suite for counter stores. Feature `conformance`.
 //!
-//! One suite serves both traits: [`check`] takes a store in the process, and sends threads at it as well; [`Suite`] takes one
-//! across a network, and its future runs on whatever executor the store needs. [`compare`] puts random histories to two stores, which
-//! must answer both alike: next to [`MemoryStore`](super::MemoryStore), say.
+//! [`check`] runs it against an in-process store, with several threads too. [`Suite`] runs it
+//! against a store across a network, on whatever executor the store needs. [`compare`] sends random
+//! histories to two stores, which must give equal answers: yours and
+//! [`MemoryStore`](super::MemoryStore), for example.
 //!
-//! Every case draws counters of its own, so one store serves all of them, and one that keeps what it holds can be run through again.
-//! All cases are run, and all that fail are told, each with what was asked, what was expected and what came, and why it matters.
+//! Each case uses counters of its own, so one store serves all cases, and a persistent store can be
+//! tested again. All cases are run. Each failure is reported with the request, the expected answer,
+//! the actual answer, and the reason why it matters.
 //!
 //! ```
 //! use toolgate::store::{MemoryStore, conformance};
 //!
 //! let passed = conformance::check(MemoryStore::new()).unwrap_or_else(|failures| panic!("{failures}"));
-//! assert!(passed.contains(&"refuses_what_passes_max"));
+//! assert!(passed.contains(&"refuses_above_max"));
 //! ```
 
 mod case;
@@ -32,7 +34,7 @@ use crate::time::Timestamp;
 
 use case::{Case, Mismatch};
 
-/// The suite, and how it is to be run.
+/// The suite and its settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Suite {
     start: Timestamp,
@@ -42,56 +44,59 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// All cases. Their time is told by hand: it begins at `start`, up to an hour later to be exact, steps back by a day and runs
-    /// ahead by a few. The store's own clock, if it has one, should not be past `start`.
+    /// Makes a suite of all cases. It supplies the time itself: it begins at the first full hour
+    /// from `start`, and goes back by a day and ahead by a few days. If the store has a clock of
+    /// its own, that should not be past `start`.
     pub fn new(start: Timestamp) -> Self {
         Self { start, years: true, resends: false, flood: 2000 }
     }
 
-    /// Whether there are cases in which the clock runs a year ahead of the start. By default there are; a store that compares the
-    /// host's clock with another may have to do without.
+    /// Sets whether to run the cases in which the clock is a year ahead: by default, they are run.
+    /// A store that compares the host's clock with another may have to skip them.
     #[must_use = "a suite is changed by value"]
     pub fn years(self, years: bool) -> Self {
         Self { years, ..self }
     }
 
-    /// Whether requests are sent twice, as by a store that lost the first answer: the second must change nothing and be
-    /// answered alike. By default they are not: a gate asks once.
+    /// Sets whether to run the cases that send a request twice, as after a lost answer: the second
+    /// must change nothing and get an equal answer. By default, they are not run, since a gate
+    /// sends each request once.
     #[must_use = "a suite is changed by value"]
     pub fn resends(self, resends: bool) -> Self {
         Self { resends, ..self }
     }
 
-    /// How many new subjects come while a live counter must stay: 2000 by default. For a store that holds fewer, less than it holds.
+    /// Sets how many new subjects are counted while a live counter must stay: 2,000 by default. It
+    /// must be less than the capacity of the store.
     #[must_use = "a suite is changed by value"]
     pub fn flood(self, subjects: u32) -> Self {
         Self { flood: subjects, ..self }
     }
 
-    /// The names of the cases, in the order in which they are run.
+    /// Returns the names of the cases, in the order in which they are run.
     pub fn cases(&self) -> Vec<&'static str> {
         self.entries().map(|entry| entry.name).collect()
     }
 
-    /// Runs all cases, one after the other, and gives the names of those that passed.
+    /// Runs all cases, one after another, and returns their names.
     ///
     /// # Errors
-    /// Some failed.
+    /// Fails if a case failed.
     pub async fn run(&self, store: &dyn AsyncCounterStore) -> Result<Vec<&'static str>, Failures> {
         let run = run_number();
         let mut report = Report::default();
         for entry in self.entries() {
             let case = Case::new(store, self, run, entry.name);
-            report.add(entry.name, entry.why, (entry.body)(&case).await);
+            report.add(entry.name, entry.reason, (entry.body)(&case).await);
         }
         report.end()
     }
 
-    /// Puts one random history of `steps` requests, drawn from `seed`, to two stores, and demands equal answers. The same seed draws
-    /// the same history.
+    /// Sends one random history of `steps` requests to two stores, and compares the answers. The
+    /// same seed gives the same history.
     ///
     /// # Errors
-    /// The first answers that differ.
+    /// Fails at the first answers that differ.
     pub async fn compare(
         &self,
         one: &dyn AsyncCounterStore,
@@ -101,8 +106,8 @@ impl Suite {
     ) -> Result<(), Failure> {
         let found = history::compare([one, other], self.start, run_number(), seed, steps).await;
         found.map_err(|mismatch| {
-            let why = "what a gate decides may not hang on the store that it was given";
-            Failure { case: "equal_histories_give_equal_answers", why, mismatch }
+            let reason = "the decisions of a gate must not depend on its store";
+            Failure { case: "equal_histories_give_equal_answers", reason, mismatch }
         })
     }
 
@@ -113,11 +118,11 @@ impl Suite {
     }
 }
 
-/// Runs all cases over a store in the process, first from one thread and then from several at once. Gives the names of the
-/// cases that passed. A store without a clock has nothing to do with the year that it happens in.
+/// Runs all cases against an in-process store, first on one thread and then on several, and returns
+/// their names.
 ///
 /// # Errors
-/// Some failed.
+/// Fails if a case failed.
 pub fn check<S: CounterStore>(store: S) -> Result<Vec<&'static str>, Failures> {
     let store = InProcess(store);
     let suite = Suite::new(START);
@@ -129,15 +134,15 @@ pub fn check<S: CounterStore>(store: S) -> Result<Vec<&'static str>, Failures> {
     let run = run_number();
     for entry in threads::CASES {
         let case = Case::new(&store, &suite, run, entry.name);
-        report.add(entry.name, entry.why, (entry.body)(&case, &store.0));
+        report.add(entry.name, entry.reason, (entry.body)(&case, &store.0));
     }
     report.end()
 }
 
-/// [`Suite::compare`] for stores in the process.
+/// Compares two in-process stores as [`Suite::compare`] does.
 ///
 /// # Errors
-/// The first answers that differ.
+/// Fails at the first answers that differ.
 pub fn compare(one: impl CounterStore, other: impl CounterStore, seed: u64, steps: usize) -> Result<(), Failure> {
     block_on(Suite::new(START).compare(&InProcess(one), &InProcess(other), seed, steps))
 }
@@ -145,17 +150,17 @@ pub fn compare(one: impl CounterStore, other: impl CounterStore, seed: u64, step
 /// 2026-01-15T11:00:00Z.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_474_800);
 
-/// All cases that failed.
+/// The cases that failed.
 #[derive(Debug)]
 pub struct Failures(Report);
 
 impl Failures {
-    /// The cases that failed; never none.
+    /// Returns the cases that failed, at least one.
     pub fn failed(&self) -> &[Failure] {
         &self.0.failed
     }
 
-    /// The names of the cases that passed.
+    /// Returns the names of the cases that passed.
     pub fn passed(&self) -> &[&'static str] {
         &self.0.passed
     }
@@ -175,44 +180,44 @@ impl std::error::Error for Failures {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     case: &'static str,
-    why: &'static str,
+    reason: &'static str,
     mismatch: Mismatch,
 }
 
 impl Failure {
-    /// The name of the case.
+    /// Returns the name of the case.
     pub fn case(&self) -> &'static str {
         self.case
     }
 
-    /// What goes wrong in the world where a store does this.
-    pub fn why(&self) -> &'static str {
-        self.why
+    /// Returns why the case matters: what can go wrong with this store.
+    pub fn reason(&self) -> &'static str {
+        self.reason
     }
 
-    /// What the store was asked.
-    pub fn asked(&self) -> &str {
-        &self.mismatch.asked
+    /// Returns the request.
+    pub fn request(&self) -> &str {
+        &self.mismatch.request
     }
 
-    /// What it should have answered.
+    /// Returns the expected answer.
     pub fn expected(&self) -> &str {
         &self.mismatch.expected
     }
 
-    /// What it answered.
-    pub fn came(&self) -> &str {
-        &self.mismatch.came
+    /// Returns the actual answer.
+    pub fn actual(&self) -> &str {
+        &self.mismatch.actual
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.case)?;
-        writeln!(f, "    asked:    {}", self.asked())?;
+        writeln!(f, "    request:  {}", self.request())?;
         writeln!(f, "    expected: {}", self.expected())?;
-        writeln!(f, "    came:     {}", self.came())?;
-        writeln!(f, "    matters:  {}", self.why)
+        writeln!(f, "    actual:   {}", self.actual())?;
+        writeln!(f, "    reason:   {}", self.reason)
     }
 }
 
@@ -225,10 +230,10 @@ struct Report {
 }
 
 impl Report {
-    fn add(&mut self, case: &'static str, why: &'static str, result: Result<(), Mismatch>) {
+    fn add(&mut self, case: &'static str, reason: &'static str, result: Result<(), Mismatch>) {
         match result {
             Ok(()) => self.passed.push(case),
-            Err(mismatch) => self.failed.push(Failure { case, why, mismatch }),
+            Err(mismatch) => self.failed.push(Failure { case, reason, mismatch }),
         }
     }
 
@@ -237,36 +242,37 @@ impl Report {
     }
 }
 
-/// A case as it stands in a list.
+/// A case in a list.
 struct Entry {
     name: &'static str,
-    why: &'static str,
+    reason: &'static str,
     body: for<'c> fn(&'c Case<'c>) -> Body<'c>,
 }
 
-/// A reservation among others.
+/// The future of one reservation among others.
 type Answered<'c> = Pin<Box<dyn Future<Output = Result<Outcome, Mismatch>> + Send + 'c>>;
 
 type Body<'c> = Pin<Box<dyn Future<Output = Result<(), Mismatch>> + Send + 'c>>;
 
-/// A list of cases: each the name of a function, and why it matters.
+/// Declares a list of cases: the name of a function, and the reason why it matters.
 macro_rules! cases {
-    ($list:ident: $($name:ident: $why:literal,)*) => {
+    ($list:ident: $($name:ident: $reason:literal,)*) => {
         pub(super) const $list: &[super::Entry] = &[$(super::Entry {
             name: stringify!($name),
-            why: $why,
+            reason: $reason,
             body: |case| Box::pin($name(case)),
         }),*];
     };
 }
 use cases;
 
-/// Tells runs apart that share a store. The standard library draws its hash keys at random.
+/// Returns a random number, to distinguish runs that share a store. The standard library draws its
+/// hash keys at random.
 fn run_number() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Drives a future of a store in the process, which waits for nothing but locks.
+/// Drives the future of an in-process store, which waits for nothing except locks.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -278,7 +284,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Drives futures at once, and gives what they gave, in order.
+/// Drives futures concurrently, and returns their outputs in order.
 async fn join<'f, T: Send>(futures: Vec<Pin<Box<dyn Future<Output = T> + Send + 'f>>>) -> Vec<T> {
     let mut running: Vec<_> = futures.into_iter().map(|future| (future, None)).collect();
     poll_fn(|context| {

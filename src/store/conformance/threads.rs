@@ -1,4 +1,4 @@
-//! Threads that come to a store in the process at once.
+//! Cases with several threads, for in-process stores.
 
 use std::slice::from_ref;
 use std::sync::Barrier;
@@ -13,36 +13,36 @@ use crate::store::{ChargeChange, CounterStore, Outcome, ReservationId, ReserveRe
 /// A case that needs the store itself.
 pub(super) struct Threaded {
     pub(super) name: &'static str,
-    pub(super) why: &'static str,
+    pub(super) reason: &'static str,
     pub(super) body: fn(&Case<'_>, &dyn CounterStore) -> Result<(), Mismatch>,
 }
 
 pub(super) const CASES: &[Threaded] = &[
     Threaded {
         name: "threads_are_admitted_exactly_max_times",
-        why: "a lost update admits calls that nobody has counted",
+        reason: "a lost update admits calls that are not counted",
         body: exactly_max,
     },
     Threaded {
         name: "threads_do_not_share_the_last_unit",
-        why: "check, then update: two threads see the same room, and both take it",
+        reason: "with a separate check and update, two threads take the same room",
         body: last_unit,
     },
     Threaded {
         name: "threads_over_crossing_counters_charge_all_or_none",
-        why: "threads that lock one counter after the other wait for ever, or charge in part",
+        reason: "threads that lock counters one by one can deadlock, or charge in part",
         body: crossing,
     },
     Threaded {
-        name: "threads_that_give_back_leave_nothing",
-        why: "a lost update leaves budget spent, or gives it twice",
-        body: give_back,
+        name: "threads_that_release_leave_nothing",
+        reason: "a lost update leaves an amount charged, or gives it back twice",
+        body: release,
     },
 ];
 
 const THREADS: usize = 4;
 
-/// Runs a job on each of several threads, all of which begin together; what they gave, thread by thread.
+/// Runs a job on several threads that begin together, and returns the result of each.
 fn race<T: Send>(job: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let start = Barrier::new(THREADS);
     thread::scope(|scope| {
@@ -65,7 +65,8 @@ fn reserve(
     store.reserve(&ReserveRequest::new(id, case.at(0), charges))
 }
 
-/// How many calls of each thread were granted. One that gets no answer has granted nothing.
+/// Makes calls on each thread, and returns how many were granted on each. A call that fails is not
+/// granted.
 fn granted(
     case: &Case<'_>,
     store: &dyn CounterStore,
@@ -84,15 +85,16 @@ fn exactly_max(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch
         let charge = case.charge(meter).up_to(400);
         let granted = granted(case, store, 200, |_| vec![charge.clone()]);
         if granted.iter().sum::<u64>() != 400 {
-            let asked = format!("200 times by each of {THREADS} threads: {}", case.asking("reserve", 0, &[charge]));
-            return Err(Mismatch::new(asked, "400 granted in all", format!("{granted:?} granted")));
+            let request = format!("200 times on each of {THREADS} threads: {}", case.describe("reserve", 0, &[charge]));
+            return Err(Mismatch::new(request, "400 granted in total", format!("{granted:?} granted")));
         }
         block_on(case.holds(0, &charge, 400_000_000))?;
     }
     Ok(())
 }
 
-/// Many counters with room for two, to each of which all threads come once, side by side: the last unit is where they meet.
+/// Many counters with room for two, each charged once by all threads at about the same time: they
+/// compete for the last unit.
 fn last_unit(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charges: Vec<Charge> = (0..100).map(|_| case.charge(meter).up_to(2)).collect();
@@ -103,9 +105,9 @@ fn last_unit(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> 
         for (index, charge) in charges.iter().enumerate() {
             let of = granted.iter().filter(|granted| granted.get(index) == Some(&true)).count();
             if of != 2 {
-                let asked =
-                    format!("once by each of {THREADS} threads: {}", case.asking("reserve", 0, from_ref(charge)));
-                return Err(Mismatch::new(asked, "2 granted in all", format!("{of} granted")));
+                let request =
+                    format!("once on each of {THREADS} threads: {}", case.describe("reserve", 0, from_ref(charge)));
+                return Err(Mismatch::new(request, "2 granted in total", format!("{of} granted")));
             }
         }
     }
@@ -127,20 +129,20 @@ fn crossing(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
     Ok(())
 }
 
-/// Each thread takes one and gives it back, again and again: all but one of them always have room.
-fn give_back(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
+/// Each thread reserves and releases, again and again. There is always room for all of them.
+fn release(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).of(units(2)).up_to(2 * THREADS as u64);
         let refused: usize =
-            race(|_| (0..100).filter(|_| !taken_and_given_back(case, store, &charge)).count()).into_iter().sum();
+            race(|_| (0..100).filter(|_| !reserve_and_release(case, store, &charge)).count()).into_iter().sum();
         if refused > 0 {
-            let asked = format!(
-                "by each of {THREADS} threads, who give back at once: {}",
-                case.asking("reserve", 0, &[charge])
+            let request = format!(
+                "on each of {THREADS} threads, each released at once: {}",
+                case.describe("reserve", 0, &[charge])
             );
             return Err(Mismatch::new(
-                asked,
-                "granted always: there is room for all of them",
+                request,
+                "always granted: there is room for all of them",
                 format!("{refused} refused"),
             ));
         }
@@ -149,7 +151,7 @@ fn give_back(case: &Case<'_>, store: &dyn CounterStore) -> Result<(), Mismatch> 
     Ok(())
 }
 
-fn taken_and_given_back(case: &Case<'_>, store: &dyn CounterStore, charge: &Charge) -> bool {
+fn reserve_and_release(case: &Case<'_>, store: &dyn CounterStore, charge: &Charge) -> bool {
     let id = case.id();
     let Ok(Outcome::Granted(tallies)) = reserve(case, store, id, from_ref(charge)) else { return false };
     let settled: Vec<_> =

@@ -1,4 +1,4 @@
-//! Windows, rates and leases, and clocks that do not go as they should.
+//! Cases about windows, rates and leases, and about clocks that jump.
 
 use std::slice::from_ref;
 
@@ -9,43 +9,43 @@ use crate::charge::{Charge, Meter};
 use crate::store::Outcome;
 
 cases! { CASES:
-    retry_is_the_first_instant_with_room: "who waits as long as told is refused again, or waited for nothing",
-    never_is_told_as_never: "a caller would wait for a call that can never pass",
-    a_window_ends_with_its_last_microsecond: "clocks at a boundary would charge a call to two windows, or to none",
-    clocks_that_disagree_share_the_later_window: "a host whose clock is behind would open a window that was spent",
-    a_release_credits_its_own_window_alone: "giving back last minute's call would widen this minute's limit",
-    late_settlements_change_nothing_else: "the cost of a window that is gone would be charged to the present, or forgiven to it",
-    long_after_its_end_a_counter_is_empty: "a counter without an expiry refuses for ever, or fills the store",
-    sliding_holds_in_every_interval: "twice the limit would pass around a boundary",
-    sliding_weighs_every_charge: "a sliding check that counts calls forgets what they cost",
-    a_bucket_refills_at_its_exact_rate: "rounding a rate admits more, or less, the longer it runs",
-    a_bucket_holds_no_more_than_its_burst: "a quiet night, or a release, would allow a burst above the limit",
-    a_bucket_owes_what_is_settled_late: "a call that costs more than it said, and takes longer than that, would be free",
-    a_lease_ends_on_time: "a crashed holder would block its place for ever, or lose it too soon",
-    ends_that_come_late_free_nobody_else: "a call that outlived its lease would give free what another holds",
-    a_clock_back_by_a_day_opens_nothing: "setting the clock back would give the budget again",
+    retry_is_the_first_instant_with_room: "a caller that waits would be refused again, or wait too long",
+    no_retry_if_there_is_never_room: "a caller would wait for a call that can never pass",
+    windows_end_to_the_microsecond: "a call at a boundary would be charged to two windows, or to none",
+    clocks_that_differ_share_the_later_window: "a host whose clock is behind would open a window again that is used up",
+    a_release_credits_its_own_window_alone: "releasing a call of the last minute would raise the limit of this minute",
+    late_settlements_change_nothing_else: "the cost of a past window would change the present one",
+    counters_are_empty_long_after_their_end: "a counter that never expires refuses for ever, or fills the store",
+    sliding_holds_in_every_interval: "twice the maximum would pass around a boundary",
+    sliding_weighs_every_charge: "a sliding window that counts calls ignores what they cost",
+    a_bucket_refills_at_its_exact_rate: "a rounded rate admits too much or too little, and the error grows with time",
+    a_bucket_holds_no_more_than_its_burst: "after an idle time or a release, a burst above the maximum would pass",
+    late_settlements_drain_a_bucket: "the excess of a call that ends after the bucket is full would be free",
+    a_lease_ends_on_time: "a crashed caller would hold its unit for ever, or lose it too early",
+    late_ends_free_no_other_unit: "a call that outlives its lease would free the unit of another call",
+    a_clock_a_day_back_opens_no_window: "setting the clock back would restore the budget",
 }
 
 cases! { YEARS:
-    a_clock_ahead_by_a_year_and_back: "the budget would be free again after the clock was mended",
-    windows_may_be_a_year_long: "an end that far ahead would be cut off, and the budget with it",
+    a_clock_a_year_ahead_and_back: "the budget would be restored when the clock is corrected",
+    windows_may_be_a_year_long: "an end that is far ahead would be truncated, and the counter lost too early",
 }
 
-/// Refused up to `retry_at`, granted at it.
+/// Expects refusals until `retry_at`, and a grant at that instant.
 async fn waits_exactly(case: &Case<'_>, at: i64, charge: &Charge) -> Result<(), Mismatch> {
     let charges = [charge.clone()];
     let tallies = case.refuse(at, &charges).await?;
-    let asked = || case.asking("reserve", at, &case.aimed(at, &charges));
+    let request = || case.describe("reserve", at, &case.aimed(at, &charges));
     let Some(retry) = tallies.first().and_then(|tally| tally.retry_at) else {
-        return Err(Mismatch::new(asked(), "an instant at which it has room", "none"));
+        return Err(Mismatch::new(request(), "an instant at which it has room", "none"));
     };
     let wait = retry.unix_micros().saturating_sub(case.at(0).unix_micros());
     for (at, room) in [(wait.saturating_sub(1), false), (wait, true)] {
         let outcome = case.peek(at, &charges).await?;
         if matches!(outcome, Outcome::Granted(_)) != room {
-            let asked = format!("{} (told to wait until {retry})", case.asking("peek", at, &case.aimed(at, &charges)));
-            let expected = if room { "granted at that instant" } else { "refused up to a microsecond before" };
-            return Err(Mismatch::new(asked, expected, shown(&outcome)));
+            let request = format!("{} (`retry_at` was {retry})", case.describe("peek", at, &case.aimed(at, &charges)));
+            let expected = if room { "granted at this instant" } else { "refused: it is a microsecond too early" };
+            return Err(Mismatch::new(request, expected, shown(&outcome)));
         }
     }
     Ok(())
@@ -62,17 +62,17 @@ async fn retry_is_the_first_instant_with_room(case: &Case<'_>) -> Result<(), Mis
                 waits_exactly(case, at, &charge.of(units(amount))).await?;
             }
         }
-        // A max that was lowered under what is held.
+        // A maximum that was lowered below what the counter holds.
         waits_exactly(case, 31 * SECOND, &charge.up_to(2)).await?;
         waits_exactly(case, 31 * SECOND, &charge.up_to(1).of(Amount::ZERO)).await?;
     }
     Ok(())
 }
 
-async fn never_is_told_as_never(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn no_retry_if_there_is_never_room(case: &Case<'_>) -> Result<(), Mismatch> {
     let dry = Meter::TokenBucket { refill: Amount::ZERO, seconds: 1 };
     for meter in case.meters().into_iter().chain([dry]) {
-        // That there is no `retry_at` is looked at with every refusal.
+        // Every refusal is checked for a `retry_at`.
         let charge = case.charge(meter).up_to(5);
         case.refuse(0, &[charge.of(units(6))]).await?;
         case.refuse(0, &[charge.up_to(0)]).await?;
@@ -83,7 +83,7 @@ async fn never_is_told_as_never(case: &Case<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
-async fn a_window_ends_with_its_last_microsecond(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn windows_end_to_the_microsecond(case: &Case<'_>) -> Result<(), Mismatch> {
     let charge = case.charge(case.fixed(WINDOW)).up_to(1);
     case.grant(WINDOW - 1, from_ref(&charge)).await?;
     waits_exactly(case, WINDOW - 1, &charge).await?;
@@ -93,11 +93,11 @@ async fn a_window_ends_with_its_last_microsecond(case: &Case<'_>) -> Result<(), 
     case.grant(2 * WINDOW, from_ref(&charge)).await.map(drop)
 }
 
-async fn clocks_that_disagree_share_the_later_window(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn clocks_that_differ_share_the_later_window(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(2);
         case.grant(WINDOW, from_ref(&charge)).await?;
-        // The other host is a microsecond, and then a window behind.
+        // The other host is behind by a microsecond, and then by a window.
         case.grant(WINDOW - 1, from_ref(&charge)).await?;
         case.refuse(WINDOW - 1, from_ref(&charge)).await?;
         case.refuse(SECOND, from_ref(&charge)).await?;
@@ -133,7 +133,7 @@ async fn late_settlements_change_nothing_else(case: &Case<'_>) -> Result<(), Mis
     Ok(())
 }
 
-async fn long_after_its_end_a_counter_is_empty(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn counters_are_empty_long_after_their_end(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(2);
         case.grant(0, &[charge.of(units(2))]).await?;
@@ -146,7 +146,7 @@ async fn long_after_its_end_a_counter_is_empty(case: &Case<'_>) -> Result<(), Mi
     Ok(())
 }
 
-/// Too early it may refuse by a 64th of the interval at most.
+/// It may refuse calls for a 64th of the interval too long.
 async fn sliding_holds_in_every_interval(case: &Case<'_>) -> Result<(), Mismatch> {
     const MAX: u64 = 5;
     let [_, sliding, ..] = case.meters();
@@ -160,16 +160,16 @@ async fn sliding_holds_in_every_interval(case: &Case<'_>) -> Result<(), Mismatch
         let within = |length: i64| -> u64 {
             granted.iter().filter(|(then, _)| at - then < length).map(|(_, weight)| weight).sum::<u64>() + weight
         };
-        let asked = || case.asking("reserve", at, &charges);
+        let request = || case.describe("reserve", at, &charges);
         match outcome {
             Outcome::Granted(_) if within(WINDOW) > MAX => {
-                let came = format!("{} units in the 64 s that end there", within(WINDOW));
-                return Err(Mismatch::new(asked(), "at most 5 units in any 64 s", came));
+                let actual = format!("{} units in the 64 s that end at this instant", within(WINDOW));
+                return Err(Mismatch::new(request(), "at most 5 units in any 64 s", actual));
             }
             Outcome::Granted(_) => granted.push((at, weight)),
             Outcome::Refused(_) if within(WINDOW + WINDOW / 64) <= MAX => {
-                let expected = "granted: it has room even if every charge is counted for 65 s";
-                return Err(Mismatch::new(asked(), expected, shown(&outcome)));
+                let expected = "granted: there is room even if every charge is counted for 65 s";
+                return Err(Mismatch::new(request(), expected, shown(&outcome)));
             }
             Outcome::Refused(_) => {}
         }
@@ -183,13 +183,13 @@ async fn sliding_weighs_every_charge(case: &Case<'_>) -> Result<(), Mismatch> {
     case.grant(0, &[charge.of(units(6))]).await?;
     case.grant(10 * SECOND, &[charge.of(units(4))]).await?;
     case.refuse(WINDOW - 1, from_ref(&charge)).await?;
-    // What is out of the interval by more than a step is gone, what is in it stays.
+    // Charges that left the interval more than a step ago are gone; those in it stay.
     let later = WINDOW + SECOND;
     case.holds(later, &charge, 4_000_000).await?;
     case.refuse(later, &[charge.of(units(7))]).await?;
     case.grant(later, &[charge.of(units(6))]).await?;
     case.refuse(later, from_ref(&charge)).await?;
-    // Two of one step: the later one is counted to its own end.
+    // Two charges in one step: the later one is counted until its own end.
     let close = case.charge(sliding).up_to(2);
     case.grant(0, from_ref(&close)).await?;
     case.grant(SECOND - 1, from_ref(&close)).await?;
@@ -202,19 +202,19 @@ async fn a_bucket_refills_at_its_exact_rate(case: &Case<'_>) -> Result<(), Misma
         let refill = units(refill);
         Meter::TokenBucket { refill, seconds }
     };
-    // Seven in three seconds: one in 428,571 and three sevenths microseconds.
+    // Seven units in three seconds: one in 428,571 3/7 microseconds.
     let charge = case.charge(bucket(7, 3)).up_to(5);
     case.grant(0, &[charge.of(units(5))]).await?;
     case.refuse(428_571, from_ref(&charge)).await?;
     case.grant(428_572, from_ref(&charge)).await?;
-    // The fraction that came too much is not lost: seven after three seconds, to the microsecond.
+    // Fractions are not lost: seven units after three seconds, to the microsecond.
     for (early, exact) in [(857_142, 857_143), (1_285_714, 1_285_715), (1_714_285, 1_714_286), (2_142_857, 2_142_858)] {
         case.refuse(early, from_ref(&charge)).await?;
         case.grant(exact, from_ref(&charge)).await?;
     }
     case.refuse(2_999_999, &[charge.of(units(2))]).await?;
     case.grant(3 * SECOND, &[charge.of(units(2))]).await?;
-    // Slowly: a unit in a day.
+    // A slow rate: one unit in a day.
     let slow = case.charge(bucket(1, 86_400)).up_to(1);
     case.grant(0, from_ref(&slow)).await?;
     waits_exactly(case, 0, &slow).await?;
@@ -226,12 +226,12 @@ async fn a_bucket_holds_no_more_than_its_burst(case: &Case<'_>) -> Result<(), Mi
     let meter = Meter::TokenBucket { refill: units(10), seconds: 10 };
     let charge = case.charge(meter).up_to(5);
     let mut held = case.grant(0, &[charge.of(units(3))]).await?;
-    // Full again, before it is given back.
+    // The bucket is full again before the release.
     case.settle(10 * SECOND, &mut held, &[Amount::ZERO]).await?;
     case.holds(10 * SECOND, &charge, 0).await?;
     case.grant(10 * SECOND, &[charge.of(units(5))]).await?;
     case.refuse(10 * SECOND, from_ref(&charge)).await?;
-    // What has flowed back meanwhile, and what is given back: both.
+    // Both what was refilled meanwhile and what is released.
     let part = case.charge(meter).up_to(5);
     let mut held = case.grant(0, &[part.of(units(5))]).await?;
     case.settle(2 * SECOND, &mut held, &[units(3)]).await?;
@@ -242,8 +242,8 @@ async fn a_bucket_holds_no_more_than_its_burst(case: &Case<'_>) -> Result<(), Mi
     case.refuse(quiet, from_ref(&charge)).await.map(drop)
 }
 
-/// Full again, and perhaps forgotten, before the real amount is known.
-async fn a_bucket_owes_what_is_settled_late(case: &Case<'_>) -> Result<(), Mismatch> {
+/// The bucket is full again, and perhaps forgotten, before the real amount is known.
+async fn late_settlements_drain_a_bucket(case: &Case<'_>) -> Result<(), Mismatch> {
     let meter = Meter::TokenBucket { refill: units(10), seconds: 10 };
     for estimate in [Amount::ZERO, units(1)] {
         let charge = case.charge(meter).up_to(5);
@@ -270,7 +270,7 @@ async fn a_lease_ends_on_time(case: &Case<'_>) -> Result<(), Mismatch> {
     case.grant(WINDOW, &[charge.of(units(2))]).await?;
     case.refuse(2 * WINDOW - 1, from_ref(&charge)).await?;
     case.grant(2 * WINDOW, from_ref(&charge)).await?;
-    // The smallest there are, one after the other: two have to go.
+    // The smallest amounts, one after another: two leases have to end.
     let [one, two, three] = [1, 2, 3].map(|micros| Amount::from_micros(micros).unwrap_or(Amount::ONE));
     let small = Charge { max: Some(three), ..case.charge(in_flight).of(one) };
     for second in 0..3 {
@@ -279,7 +279,7 @@ async fn a_lease_ends_on_time(case: &Case<'_>) -> Result<(), Mismatch> {
     waits_exactly(case, 3 * SECOND, &small.of(two)).await
 }
 
-async fn ends_that_come_late_free_nobody_else(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn late_ends_free_no_other_unit(case: &Case<'_>) -> Result<(), Mismatch> {
     let [.., in_flight] = case.meters();
     let charge = case.charge(in_flight).up_to(1);
     let mut old = case.grant(0, from_ref(&charge)).await?;
@@ -289,7 +289,7 @@ async fn ends_that_come_late_free_nobody_else(case: &Case<'_>) -> Result<(), Mis
     case.refuse(WINDOW, from_ref(&charge)).await.map(drop)
 }
 
-async fn a_clock_back_by_a_day_opens_nothing(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn a_clock_a_day_back_opens_no_window(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(3);
         case.grant(SECOND, &[charge.of(units(2))]).await?;
@@ -299,7 +299,7 @@ async fn a_clock_back_by_a_day_opens_nothing(case: &Case<'_>) -> Result<(), Mism
         case.refuse(SECOND - DAY, from_ref(&charge)).await?;
         case.refuse(SECOND, from_ref(&charge)).await?;
     }
-    // What is charged a day back counts with what was charged last. (In flight it has its lease from there.)
+    // A charge a day back counts with the latest charge. (In flight, its lease begins a day back.)
     let [fixed, sliding, bucket, _] = case.meters();
     for meter in [fixed, sliding, bucket] {
         let charge = case.charge(meter).up_to(3);
@@ -311,7 +311,7 @@ async fn a_clock_back_by_a_day_opens_nothing(case: &Case<'_>) -> Result<(), Mism
     Ok(())
 }
 
-async fn a_clock_ahead_by_a_year_and_back(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn a_clock_a_year_ahead_and_back(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(2);
         case.grant(0, &[charge.of(units(2))]).await?;

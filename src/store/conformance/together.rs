@@ -1,4 +1,4 @@
-//! Several charges in one call, several subjects in one store, several calls at once.
+//! Cases with several charges in a call, several subjects, and concurrent calls.
 
 use std::slice::from_ref;
 
@@ -9,24 +9,24 @@ use crate::charge::Charge;
 use crate::store::Outcome;
 
 cases! { CASES:
-    all_or_none_in_any_order: "a refused call would burn another limit's budget",
-    tallies_stand_in_the_order_of_charges: "a refusal would name another limit, with another's numbers",
-    many_charges_in_one_call: "a store that looks at the first few leaves the rest unlimited",
-    settling_some_leaves_the_rest: "the real price of a call would change limits that count calls",
-    subjects_are_told_apart: "two callers would share one budget, or one caller would find a way to a second",
-    counters_are_told_apart: "a day's budget would be spent by a minute's",
-    reset_forgets_one_counter_of_one_subject: "mending one counter would give everybody a new budget",
-    settling_what_was_reset_makes_no_room: "what is given back twice is above the limit",
-    a_flood_of_subjects_evicts_nobody: "whoever invents names would push out what was counted",
-    many_that_have_expired_change_no_answer: "cleaning up would take what is live along, or bring back what is spent",
-    calls_at_once_are_admitted_exactly_max_times: "check, then update: two calls see the same room, and both take it",
-    calls_at_once_over_crossing_counters: "calls that lock one after the other wait for ever, or charge in part",
-    releases_at_once_give_back_each: "a lost update leaves budget spent, or gives it twice",
+    all_or_none_in_any_order: "a refused call would use up the budget of another limit",
+    tallies_have_the_order_of_charges: "a refusal would name the wrong limit, with the numbers of another",
+    many_charges_in_one_call: "a store that checks only the first few charges leaves the others unlimited",
+    settling_some_leaves_the_rest: "settling the price of a call would change limits that count calls",
+    subjects_are_distinct: "two callers would share a budget, or one caller would have several",
+    counters_are_distinct: "charges of a minute's limit would use up a day's budget",
+    reset_forgets_one_counter_of_one_subject: "resetting one counter would restore the budget of others",
+    settling_what_was_reset_makes_no_room: "an amount that is given back twice raises the limit",
+    a_flood_of_subjects_evicts_nobody: "a caller could evict counters by inventing names",
+    expired_counters_change_no_answer: "reclaiming expired counters must not remove live ones or restore spent budgets",
+    concurrent_calls_are_admitted_exactly_max_times: "with a separate check and update, two calls take the same room",
+    concurrent_calls_charge_all_or_none: "calls that lock counters one by one can deadlock, or charge in part",
+    concurrent_releases_all_count: "a lost update leaves an amount charged, or gives it back twice",
 }
 
 cases! { RESENDS:
-    a_reservation_sent_twice_counts_once: "every lost reply would be paid twice",
-    a_settlement_sent_twice_counts_once: "every lost reply would give back twice",
+    a_reservation_sent_twice_counts_once: "every request that is repeated after a lost reply would be charged twice",
+    a_settlement_sent_twice_counts_once: "every settlement that is repeated after a lost reply would be counted twice",
 }
 
 async fn all_or_none_in_any_order(case: &Case<'_>) -> Result<(), Mismatch> {
@@ -47,11 +47,11 @@ async fn all_or_none_in_any_order(case: &Case<'_>) -> Result<(), Mismatch> {
             held += outcome.tallies().iter().map(|tally| tally.used.micros()).sum::<u64>();
         }
         if held != 2_000_000 {
-            let asked = case.asking("reserve, refused five times,", 0, &charges);
-            return Err(Mismatch::new(asked, "2 units held in all", format!("{held} millionths")));
+            let request = case.describe("reserve (refused five times)", 0, &charges);
+            return Err(Mismatch::new(request, "2 units in total", format!("{held} millionths")));
         }
     }
-    // The same subject or four, all have room.
+    // Four subjects, and all have room.
     let mut charges = case.meters().map(|meter| case.charge(meter).up_to(2)).to_vec();
     for (index, charge) in charges.iter_mut().enumerate().skip(1) {
         *charge = charge.by(subject(&[b'a', u8::try_from(index).unwrap_or(0)]));
@@ -67,7 +67,7 @@ async fn all_or_none_in_any_order(case: &Case<'_>) -> Result<(), Mismatch> {
     case.grant(0, &charges).await.map(drop)
 }
 
-async fn tallies_stand_in_the_order_of_charges(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn tallies_have_the_order_of_charges(case: &Case<'_>) -> Result<(), Mismatch> {
     let amounts = [4, 1, 3, 2];
     let charges: Vec<Charge> = case
         .meters()
@@ -81,7 +81,7 @@ async fn tallies_stand_in_the_order_of_charges(case: &Case<'_>) -> Result<(), Mi
     if used == amounts {
         return Ok(());
     }
-    Err(Mismatch::new(case.asking("peek", 0, &charges), format!("used {amounts:?}"), shown(&outcome)))
+    Err(Mismatch::new(case.describe("peek", 0, &charges), format!("used {amounts:?}"), shown(&outcome)))
 }
 
 async fn many_charges_in_one_call(case: &Case<'_>) -> Result<(), Mismatch> {
@@ -110,7 +110,7 @@ async fn settling_some_leaves_the_rest(case: &Case<'_>) -> Result<(), Mismatch> 
     Ok(())
 }
 
-async fn subjects_are_told_apart(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn subjects_are_distinct(case: &Case<'_>) -> Result<(), Mismatch> {
     let long = [b'x'; 128];
     let (longer, _) = long.split_at(127);
     let names: [&[u8]; 16] = [
@@ -133,7 +133,7 @@ async fn subjects_are_told_apart(case: &Case<'_>) -> Result<(), Mismatch> {
     Ok(())
 }
 
-async fn counters_are_told_apart(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn counters_are_distinct(case: &Case<'_>) -> Result<(), Mismatch> {
     let charges: Vec<Charge> =
         case.meters().into_iter().chain(case.meters()).map(|meter| case.charge(meter).up_to(1)).collect();
     for charge in &charges {
@@ -192,26 +192,26 @@ async fn a_flood_of_subjects_evicts_nobody(case: &Case<'_>) -> Result<(), Mismat
     Ok(())
 }
 
-async fn many_that_have_expired_change_no_answer(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn expired_counters_change_no_answer(case: &Case<'_>) -> Result<(), Mismatch> {
     let live = case.charge(case.fixed(DAY)).up_to(1);
     case.grant(0, from_ref(&live)).await?;
     let short = case.charge(case.fixed(SECOND)).up_to(1);
     let names: Vec<u32> = (0..case.flood / 2).collect();
-    let come = async |at: i64| {
+    let count_all = async |at: i64| {
         for name in &names {
             let charge = short.by(subject(&name.to_le_bytes()));
             match case.reserve_as(case.id(), at, from_ref(&charge)).await? {
                 Outcome::Granted(_) => {}
                 refused => {
-                    let asked = case.asking("reserve", at, &case.aimed(at, &[charge]));
-                    return Err(Mismatch::new(asked, "granted: the window is a new one", shown(&refused)));
+                    let request = case.describe("reserve", at, &case.aimed(at, &[charge]));
+                    return Err(Mismatch::new(request, "granted: it is a new window", shown(&refused)));
                 }
             }
         }
         Ok(())
     };
-    come(0).await?;
-    come(DAY / 2).await?;
+    count_all(0).await?;
+    count_all(DAY / 2).await?;
     case.refuse(DAY / 2, from_ref(&live)).await?;
     for name in names.iter().step_by(97) {
         case.refuse(DAY / 2, &[short.by(subject(&name.to_le_bytes()))]).await?;
@@ -219,7 +219,7 @@ async fn many_that_have_expired_change_no_answer(case: &Case<'_>) -> Result<(), 
     case.grant(DAY, from_ref(&live)).await.map(drop)
 }
 
-/// A call with one charge, or several, in flight among others.
+/// Makes a call with one charge, to run concurrently with others.
 fn one<'c>(case: &'c Case<'_>, charge: Charge) -> Answered<'c> {
     some(case, vec![charge])
 }
@@ -232,21 +232,21 @@ fn granted(outcomes: &[Outcome]) -> usize {
     outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Granted(_))).count()
 }
 
-async fn calls_at_once_are_admitted_exactly_max_times(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn concurrent_calls_are_admitted_exactly_max_times(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(10);
         let calls = join((0..64).map(|_| one(case, charge.clone())).collect()).await;
         let outcomes = calls.into_iter().collect::<Result<Vec<_>, _>>()?;
         if granted(&outcomes) != 10 {
-            let asked = format!("64 calls at once, each: {}", case.asking("reserve", 0, &[charge]));
-            return Err(Mismatch::new(asked, "10 granted", format!("{} granted", granted(&outcomes))));
+            let request = format!("64 concurrent calls, each: {}", case.describe("reserve", 0, &[charge]));
+            return Err(Mismatch::new(request, "10 granted", format!("{} granted", granted(&outcomes))));
         }
         case.holds(0, &charge, 10_000_000).await?;
     }
     Ok(())
 }
 
-async fn calls_at_once_over_crossing_counters(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn concurrent_calls_charge_all_or_none(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let a = case.charge(meter).by(subject(b"a")).up_to(9);
         let b = case.charge(meter).by(subject(b"b")).up_to(7);
@@ -260,16 +260,16 @@ async fn calls_at_once_over_crossing_counters(case: &Case<'_>) -> Result<(), Mis
         case.holds(0, &a, of([0, 1, 2]) * 1_000_000).await?;
         case.holds(0, &b, of([0, 1, 3]) * 1_000_000).await?;
         if of([0, 1, 2]) != 9 || of([0, 1, 3]) != 7 {
-            let asked =
-                format!("60 calls at once over two counters, among them: {}", case.asking("reserve", 0, &[a, b]));
-            let came = format!("{} and {}", of([0, 1, 2]), of([0, 1, 3]));
-            return Err(Mismatch::new(asked, "9 granted for the one and 7 for the other", came));
+            let request =
+                format!("60 concurrent calls over two counters, among them: {}", case.describe("reserve", 0, &[a, b]));
+            let actual = format!("{} and {}", of([0, 1, 2]), of([0, 1, 3]));
+            return Err(Mismatch::new(request, "9 granted for the first counter and 7 for the second", actual));
         }
     }
     Ok(())
 }
 
-async fn releases_at_once_give_back_each(case: &Case<'_>) -> Result<(), Mismatch> {
+async fn concurrent_releases_all_count(case: &Case<'_>) -> Result<(), Mismatch> {
     for meter in case.meters() {
         let charge = case.charge(meter).up_to(20);
         let mut held = Vec::new();
@@ -295,16 +295,16 @@ async fn a_reservation_sent_twice_counts_once(case: &Case<'_>) -> Result<(), Mis
         let first = case.reserve_as(id, 0, &charges).await?;
         let second = case.reserve_as(id, 0, &charges).await?;
         if first != second {
-            let asked = format!("{}, sent twice", case.asking("reserve", 0, &charges));
-            return Err(Mismatch::new(asked, shown(&first), shown(&second)));
+            let request = format!("{}, sent twice", case.describe("reserve", 0, &charges));
+            return Err(Mismatch::new(request, shown(&first), shown(&second)));
         }
         case.holds(0, &charge, 1_000_000).await?;
         case.grant(0, &[charge.of(units(2))]).await?;
-        // Full by now, and still granted: it was before.
+        // The counter is full now, but the reservation was granted before.
         let third = case.reserve_as(id, 0, &charges).await?;
         if !matches!(third, Outcome::Granted(_)) {
-            let asked = format!("{}, sent again when the counter is full", case.asking("reserve", 0, &charges));
-            return Err(Mismatch::new(asked, "granted, as before", shown(&third)));
+            let request = format!("{}, sent again after the counter is full", case.describe("reserve", 0, &charges));
+            return Err(Mismatch::new(request, "granted, as before", shown(&third)));
         }
         case.holds(0, &charge, 3_000_000).await?;
     }
@@ -318,11 +318,11 @@ async fn a_settlement_sent_twice_counts_once(case: &Case<'_>) -> Result<(), Mism
         case.grant(0, &[charge.of(units(5))]).await?;
         case.settle(0, &mut held, &[Amount::ONE]).await?;
         let now = held.charges.clone();
-        // As it was sent the first time.
+        // As it was sent at first.
         held.charges = case.aimed(0, &[charge.of(units(4))]);
         case.settle_again(0, &held, &[Amount::ONE]).await?;
         case.holds(0, &charge, 6_000_000).await?;
-        // The next step is another one.
+        // The next step is a new settlement.
         held.charges = now;
         case.settle(0, &mut held, &[Amount::ZERO]).await?;
         case.holds(0, &charge, 5_000_000).await?;

@@ -180,18 +180,18 @@ fn the_suite_detects_every_fault() {
         (Fault::ChargesUpToTheRefusal, "all_or_none_in_any_order"),
         (Fault::CreditsTheCurrentWindow, "a_release_credits_its_own_window_alone"),
         (Fault::DropsTheAmountAboveTheEstimate, "settle_to_more_is_recorded_whole"),
-        (Fault::DropsDebtsOfForgottenCounters, "a_bucket_owes_what_is_settled_late"),
-        (Fault::ReopensPastWindows, "clocks_that_disagree_share_the_later_window"),
-        (Fault::ReopensPastWindows, "a_clock_back_by_a_day_opens_nothing"),
+        (Fault::DropsDebtsOfForgottenCounters, "late_settlements_drain_a_bucket"),
+        (Fault::ReopensPastWindows, "clocks_that_differ_share_the_later_window"),
+        (Fault::ReopensPastWindows, "a_clock_a_day_back_opens_no_window"),
         (Fault::ResetsTheWholeSubject, "reset_forgets_one_counter_of_one_subject"),
         (Fault::EvictsTheOldest, "a_flood_of_subjects_evicts_nobody"),
-        (Fault::EndsSubjectsAtZeroBytes, "subjects_are_told_apart"),
+        (Fault::EndsSubjectsAtZeroBytes, "subjects_are_distinct"),
         (Fault::WaitsForNothing, "retry_is_the_first_instant_with_room"),
         (Fault::WaitsTooLong, "retry_is_the_first_instant_with_room"),
-        (Fault::WaitsForChargesThatNeverFit, "never_is_told_as_never"),
-        (Fault::NeverExpires, "long_after_its_end_a_counter_is_empty"),
+        (Fault::WaitsForChargesThatNeverFit, "no_retry_if_there_is_never_room"),
+        (Fault::NeverExpires, "counters_are_empty_long_after_their_end"),
         (Fault::LooksAtFourCharges, "many_charges_in_one_call"),
-        (Fault::MixesTheOrder, "tallies_stand_in_the_order_of_charges"),
+        (Fault::MixesTheOrder, "tallies_have_the_order_of_charges"),
         (Fault::RefusesWithoutMax, "without_max_counts_and_never_refuses"),
         (Fault::AdmitsFreeCallsAlways, "max_of_zero_refuses_all"),
     ] {
@@ -208,11 +208,11 @@ fn a_failure_shows_request_expectation_and_answer() {
     let failures = conformance::check(Faulty::new(Fault::DropsTheAmountAboveTheEstimate)).unwrap_err();
     let failure =
         failures.failed().iter().find(|failure| failure.case() == "settle_to_more_is_recorded_whole").unwrap();
-    assert!(failure.asked().starts_with("peek at 2026-01-15T11:00:00Z: 0 without a max in the window from"));
+    assert!(failure.request().starts_with("peek at 2026-01-15T11:00:00Z: 0 without a max in the window from"));
     assert_eq!(failure.expected(), "used 9");
-    assert!(failure.came().starts_with("granted; used 1, resets at 2026-01-15T11:01:04Z"), "{}", failure.came());
+    assert!(failure.actual().starts_with("granted; used 1, resets at 2026-01-15T11:01:04Z"), "{}", failure.actual());
     let text = failures.to_string();
-    for part in ["cases failed\n", "settle_to_more_is_recorded_whole\n", "expected: used 9\n", failure.why()] {
+    for part in ["cases failed\n", "settle_to_more_is_recorded_whole\n", "expected: used 9\n", failure.reason()] {
         assert!(text.contains(part), "{text}");
     }
 }
@@ -226,7 +226,7 @@ fn random_histories_detect_faults() {
         let found =
             (0..20).find_map(|seed| conformance::compare(MemoryStore::new(), Faulty::new(fault), seed, 400).err());
         let failure = found.unwrap_or_else(|| panic!("{fault:?} is not found"));
-        assert!(failure.asked().contains("of the history of seed"), "{failure}");
+        assert!(failure.request().contains("of the history of seed"), "{failure}");
     }
     conformance::compare(MemoryStore::new(), Faulty::new(Fault::None), 1, 400).unwrap();
 }
@@ -292,7 +292,7 @@ fn concurrent_calls_detect_a_torn_reservation() {
     run(suite, &Slow { store: Faulty::new(Fault::None), torn: false }).unwrap_or_else(|failures| panic!("{failures}"));
     let failures = run(suite, &Slow { store: Faulty::new(Fault::None), torn: true }).unwrap_err();
     let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();
-    assert_eq!(found, ["calls_at_once_are_admitted_exactly_max_times", "calls_at_once_over_crossing_counters"]);
+    assert_eq!(found, ["concurrent_calls_are_admitted_exactly_max_times", "concurrent_calls_charge_all_or_none"]);
 }
 
 /// A store that recognises repeated requests by reservation id and settlement step.
