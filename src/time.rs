@@ -237,6 +237,7 @@ pub trait Clock: Send + Sync {
 
 /// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it is written as a value and will never have fields")]
 pub struct SystemClock;
 
 impl Clock for SystemClock {

@@ -1,5 +1,7 @@
 //! A call that needs an approval: its digest, its bounds, and the text that people read.
 
+use std::fmt;
+
 use sha2::{Digest as _, Sha256};
 
 use super::DETAILS_BYTES;
@@ -22,6 +24,13 @@ pub struct Ask<'a> {
     pub(super) reason: &'a str,
     pub(super) details: Details,
     named: Option<&'a ApprovalId>,
+}
+
+/// Names the call by its digest alone: its arguments stay out of logs.
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").field("tool", &self.call.tool()).field("digest", &self.digest).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Ask<'a> {

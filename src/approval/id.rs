@@ -73,6 +73,7 @@ impl fmt::Display for ApprovalId {
 /// The error for a text that is not the id of an approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("invalid approval id: expected 64 hexadecimal digits, a dash and a hexadecimal number")]
+#[non_exhaustive]
 pub struct ParseApprovalIdError;
 
 /// Accepts exactly the text that `Display` writes.

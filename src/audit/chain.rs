@@ -88,6 +88,7 @@ impl fmt::Display for ChainHead {
 /// The text is not the head of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not the head of a log: a number, a dash and 64 hexadecimal digits")]
+#[non_exhaustive]
 pub struct ParseHeadError;
 
 /// Reads the text that [`Display`](fmt::Display) writes, and no other form of it.

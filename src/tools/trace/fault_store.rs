@@ -6,7 +6,7 @@ use crate::charge::{CounterId, Subject};
 use crate::store::{CounterStore, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 
 /// Counters in memory that can be made to fail.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct FaultStore {
     counters: MemoryStore,
     down: AtomicBool,
