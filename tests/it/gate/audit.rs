@@ -246,7 +246,7 @@ fn failures_after_a_decision_are_recorded() {
     assert!(one.try_release().is_err());
     two.end();
     assert!(!gate.check(&call("pay", &arguments)).is_allowed());
-    let unavailable = "the counter store is unavailable";
+    let unavailable = "the counter store is unavailable: switched off";
     assert_eq!(
         lines(&kept)[3..],
         [

@@ -159,7 +159,7 @@ fn a_pending_id_cannot_be_used_again_over_http() {
     let sleeping = std::thread::spawn(move || sleeper.call_text(7, "sleep", &json!({ "ms": 1000 })));
     house.wait_for_usage("sleepers", "1 of 3 used");
     let refused = client.call(7, "echo", &json!({ "text": "x" }));
-    assert!(refused.text().contains("under way"), "{}", refused.text());
+    assert!(refused.text().contains("already pending"), "{}", refused.text());
     assert_eq!(sleeping.join().unwrap(), "slept");
     assert_eq!(client.call_text(7, "echo", &json!({ "text": "x" })), "x");
 }
