@@ -113,7 +113,8 @@ impl<S: CounterStore + 'static> super::Gate<S> {
     }
 }
 
-#[cfg(all(test, feature = "replay"))]
+#[cfg(feature = "replay")]
+#[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
