@@ -32,6 +32,11 @@ impl Path {
         }
     }
 
+    /// The path of a member of the arguments or the context.
+    pub(crate) fn of_member(root: Root, key: &str) -> Self {
+        Self { root, steps: [Step::Name(key.into())].into(), has_each: false }
+    }
+
     /// Returns `true` if the path is only a root.
     pub(crate) fn is_root(&self) -> bool {
         self.steps.is_empty()

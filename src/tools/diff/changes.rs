@@ -9,13 +9,14 @@ use std::collections::HashSet;
 use super::Budget;
 use super::cover::{Piece, covers, pieces, tests_of};
 use super::names::{common, fresh_character, generic};
-use super::report::{Boundary, Change, ChangeDetail, Comparison, Kind, RuleEffect, Undecided};
-use super::search::{FoundCall, Search, edge};
+use super::report::{Change, ChangeDetail, Comparison, Kind, Undecided};
+use super::search::{FoundCall, Search, boundary};
 use super::side::{Side, Standing};
 use super::terms::{Bound, Sense, bound, looser_approval};
 use crate::policy::Approving;
 use crate::policy::ast::RulesObject;
 use crate::policy::limit::Limit;
+use crate::tools::explain::RuleEffect;
 
 /// Up to so many tools of one pattern are tried.
 const TOOLS: usize = 16;
@@ -253,15 +254,11 @@ impl<'s, 'p> Changes<'s, 'p> {
     fn changed_call(&mut self, pattern: &str, found: FoundCall) {
         let FoundCall { witness, .. } = found;
         let (from, to) = (self.from.policy, self.to.policy);
-        let edge = edge(from, to, &witness).map(|(path, alike)| {
-            let key = path.split_once('.').map_or("", |(_, key)| key);
-            let value = witness.arguments.get(key).filter(|_| path.starts_with("args")).or(witness.context.get(key));
-            Boundary { path: path.clone(), alike, changed: value.cloned().unwrap_or_default() }
-        });
+        let boundary = boundary(from, to, &witness);
         let (old, new) = self.sense.pair(from, to);
         let (old, new) = (RuleEffect::of(old, &witness), RuleEffect::of(new, &witness));
-        let what = ChangeDetail::Call { old, new, witness: Box::new(witness), edge };
-        let change = Change { kind: self.sense.kind(), tools: pattern.to_owned(), what };
+        let detail = ChangeDetail::Call { old, new, witness: Box::new(witness), boundary };
+        let change = Change { kind: self.sense.kind(), tools: pattern.to_owned(), detail };
         self.changed.insert(pattern.to_owned());
         if self.told.insert((pattern.to_owned(), change.to_string())) {
             self.changes.push(change);
@@ -323,8 +320,8 @@ impl<'s, 'p> Changes<'s, 'p> {
     }
 
     fn terms(&mut self, pattern: &str, rule: String, text: String) {
-        let what = ChangeDetail::Terms { rule, text };
-        let change = Change { kind: self.sense.kind(), tools: pattern.to_owned(), what };
+        let detail = ChangeDetail::Terms { rule, text };
+        let change = Change { kind: self.sense.kind(), tools: pattern.to_owned(), detail };
         if self.told.insert((pattern.to_owned(), change.to_string())) {
             self.changes.push(change);
         }

@@ -3,14 +3,15 @@
 
 use std::collections::HashSet;
 
+use super::fill::call_with;
 use super::slots::{Slots, is_plain};
-use super::witness::Witness;
 use super::{Budget, strictness};
 use crate::call::path::{Path, Root};
 use crate::policy::Policy;
 use crate::policy::ast::{Comparison, Condition, Rule, RuleSection, RulesObject, policy_of};
 use crate::policy::compiled::Action;
 use crate::policy::condition::Stance;
+use crate::tools::explain::Witness;
 
 /// Up to so many calls are tried for one proof.
 const TRIES: u64 = 20_000;
@@ -216,7 +217,7 @@ fn is_covered(old: &RulesObject, new: &RulesObject, budget: &mut Budget) -> bool
     }
     let (Some(old), Some(new)) = (policy_of([old]), policy_of([new])) else { return false };
     each_call("t", &slots, |call| {
-        let judge = |policy: &Policy| strictness(policy.evaluate(&call.call(), call.at).effect());
+        let judge = |policy: &Policy| strictness(call.evaluate(policy).effect());
         judge(&new) >= judge(&old)
     })
 }
@@ -227,7 +228,7 @@ pub(super) fn each_call(tool: &str, slots: &Slots, mut holds: impl FnMut(&Witnes
     let mut chosen = vec![0usize; slots.len()];
     loop {
         let given = slots.iter().zip(&chosen).filter_map(|(slot, index)| Some((slot, slot.choices.get(*index)?)));
-        if !holds(&Witness::with(tool, given)) {
+        if !holds(&call_with(tool, given)) {
             return false;
         }
         let mut turned = false;

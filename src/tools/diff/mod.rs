@@ -19,7 +19,7 @@
 //! let found = diff::compare(&old, &new);
 //! let [change] = found.changes() else { panic!("{found}") };
 //! assert_eq!((change.kind(), change.tools()), (Kind::Wider, "pay"));
-//! let ChangeDetail::Call { witness, .. } = change.what() else { panic!("{found}") };
+//! let ChangeDetail::Call { witness, .. } = change.detail() else { panic!("{found}") };
 //! assert_eq!(witness.arguments()["amount"], 50001);
 //!
 //! assert_eq!(diff::only_tightens(&new, &old), Tightening::Yes);
@@ -40,6 +40,7 @@
 mod applying;
 mod changes;
 mod cover;
+mod fill;
 mod names;
 mod report;
 mod search;
@@ -47,10 +48,8 @@ mod side;
 mod slots;
 mod terms;
 mod texts;
-mod witness;
 
-pub use report::{Boundary, Change, ChangeDetail, Comparison, Kind, RuleEffect, Tightening, Undecided};
-pub use witness::Witness;
+pub use report::{Boundary, Change, ChangeDetail, Comparison, Kind, Tightening, Undecided};
 
 use crate::policy::{Effect, Policy};
 use changes::Changes;

@@ -5,8 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::witness::Witness;
-use crate::policy::{Code, Effect, Policy};
+use crate::tools::explain::{RuleEffect, Witness};
 
 /// Which way a change goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -32,51 +31,6 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-/// What the rules of one policy say of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RuleEffect {
-    pub(super) decision: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) code: Option<Code>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rule: Option<String>,
-}
-
-impl RuleEffect {
-    pub(super) fn of(policy: &Policy, call: &Witness) -> Self {
-        let tool_call = call.call();
-        let evaluation = policy.evaluate(&tool_call, call.at);
-        let decision = match evaluation.effect() {
-            Effect::Allow => "allow",
-            Effect::Deny(_) => "deny",
-            Effect::RequireApproval => "approval_required",
-        };
-        Self { decision, code: evaluation.code(), rule: evaluation.rule().map(String::from) }
-    }
-
-    /// `allow`, `deny` or `approval_required`.
-    pub fn decision(&self) -> &'static str {
-        self.decision
-    }
-
-    /// Why the call is stopped.
-    pub fn code(&self) -> Option<Code> {
-        self.code
-    }
-
-    /// The rule that stops it, as [`Evaluation::rule`](crate::Evaluation::rule) names it.
-    pub fn rule(&self) -> Option<&str> {
-        self.rule.as_deref()
-    }
-}
-
-impl fmt::Display for RuleEffect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.decision)?;
-        self.rule.as_ref().map_or(Ok(()), |rule| write!(f, " by {rule}"))
     }
 }
 
@@ -121,7 +75,7 @@ pub enum ChangeDetail {
         witness: Box<Witness>,
         /// Where the decision turns, if that is at a number of the call.
         #[serde(skip_serializing_if = "Option::is_none")]
-        edge: Option<Boundary>,
+        boundary: Option<Boundary>,
     },
     /// A limit or the terms of approvals are others, by what they say.
     #[non_exhaustive]
@@ -139,7 +93,7 @@ pub struct Change {
     pub(super) kind: Kind,
     pub(super) tools: String,
     #[serde(flatten)]
-    pub(super) what: ChangeDetail,
+    pub(super) detail: ChangeDetail,
 }
 
 impl Change {
@@ -154,23 +108,23 @@ impl Change {
     }
 
     /// What changes.
-    pub fn what(&self) -> &ChangeDetail {
-        &self.what
+    pub fn detail(&self) -> &ChangeDetail {
+        &self.detail
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<9} {}", self.kind, self.tools)?;
-        match &self.what {
-            ChangeDetail::Call { old, new, witness, edge } => {
-                write!(f, "\n  old   {old}\n  new   {new}\n  call  {witness}")?;
-                if let Some(Boundary { path, alike, changed }) = edge {
-                    write!(f, "\n  edge  {path} {alike} | {changed}")?;
+        match &self.detail {
+            ChangeDetail::Call { old, new, witness, boundary } => {
+                write!(f, "\n  old      {old}\n  new      {new}\n  call     {witness}")?;
+                if let Some(Boundary { path, alike, changed }) = boundary {
+                    write!(f, "\n  boundary {path} {alike} | {changed}")?;
                 }
                 Ok(())
             }
-            ChangeDetail::Terms { rule, text } => write!(f, "\n  at    {rule}\n  {text}"),
+            ChangeDetail::Terms { rule, text } => write!(f, "\n  at       {rule}\n  {text}"),
         }
     }
 }
@@ -208,7 +162,7 @@ impl Undecided {
 
 impl fmt::Display for Undecided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "perhaps {} {}\n  at    {}\n  {}", self.kind, self.tools, self.rule, self.reason)
+        write!(f, "perhaps {} {}\n  at       {}\n  {}", self.kind, self.tools, self.rule, self.reason)
     }
 }
 

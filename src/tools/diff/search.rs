@@ -3,11 +3,14 @@
 use serde_json::Value;
 
 use super::cover::each_call;
+use super::fill::call_with;
+use super::report::Boundary;
 use super::slots::{Given, Slots};
-use super::witness::Witness;
-use super::{Budget, RuleEffect, strictness};
+use super::{Budget, strictness};
+use crate::call::path::{Path, Root};
 use crate::policy::Policy;
 use crate::policy::ast::Comparison;
+use crate::tools::explain::{RuleEffect, Witness};
 
 /// Up to so many calls, all are tried.
 const ALL: u64 = 2_000;
@@ -99,7 +102,7 @@ impl Search<'_> {
         let call_of = |chosen: &[usize]| {
             let given =
                 slots.slots.iter().zip(chosen).filter_map(|(slot, index)| Some((slot, slot.choices.get(*index)?)));
-            Witness::with(self.tool, given)
+            call_with(self.tool, given)
         };
         let mut call = call_of(&chosen);
         let mut score = self.score(&call);
@@ -140,8 +143,7 @@ impl Search<'_> {
     }
 
     fn score(&self, call: &Witness) -> Score {
-        let (tool_call, now) = (call.call(), call.at);
-        let (old, new) = (self.old.evaluate(&tool_call, now), self.new.evaluate(&tool_call, now));
+        let (old, new) = (call.evaluate(self.old), call.evaluate(self.new));
         let (before, after) = (strictness(old.effect()), strictness(new.effect()));
         let is_by_rule = old.rule().is_some_and(|rule| rule == self.rule);
         if after < before {
@@ -185,17 +187,15 @@ impl Random {
 
 /// The number of a call at which the decision turns: of the arguments and the context, the first number whose neighbour, one above
 /// or one below, is decided by both policies alike.
-pub(super) fn edge(old: &Policy, new: &Policy, call: &Witness) -> Option<(String, Value)> {
-    let places = [("args", &call.arguments), ("context", &call.context)];
-    for (root, members) in places {
-        for (key, value) in members {
+pub(super) fn boundary(old: &Policy, new: &Policy, call: &Witness) -> Option<Boundary> {
+    for root in [Root::Arguments, Root::Context] {
+        for (key, value) in call.object(root)?.as_object()? {
             for neighbour in value.as_i64().into_iter().flat_map(|n| [n.saturating_sub(1), n.saturating_add(1)]) {
-                let mut other = call.clone();
-                let changed = if root == "args" { &mut other.arguments } else { &mut other.context };
-                changed.insert(key.clone(), neighbour.into());
-                let judge = |policy: &Policy| RuleEffect::of(policy, &other).decision;
-                if judge(old) == judge(new) {
-                    return Some((format!("{root}.{key}"), neighbour.into()));
+                let path = Path::of_member(root, key);
+                let (mut other, alike) = (call.clone(), Value::from(neighbour));
+                let decided = |other: &Witness, policy| RuleEffect::of(policy, other).decision();
+                if other.edit(&path, Some(&alike)) && decided(&other, old) == decided(&other, new) {
+                    return Some(Boundary { path: path.to_string(), alike, changed: value.clone() });
                 }
             }
         }

@@ -2,17 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value;
-
 use super::cover::pieces;
 use super::names::generic;
-use super::witness::NOON;
-use crate::call::ToolCall;
 use crate::json::pointer;
 use crate::policy::ast::{Document, RulesObject};
 use crate::policy::compiled::Action;
 use crate::policy::limit::Limit;
 use crate::policy::{Approving, Code, Effect, Policy};
+use crate::tools::explain::Witness;
 
 /// A policy to compare.
 pub(super) struct Side<'p> {
@@ -72,7 +69,7 @@ impl<'p> Side<'p> {
 
     pub(super) fn standing(&self, pattern: &str, fresh: char) -> Standing {
         let name = generic(pattern, fresh);
-        match self.policy.evaluate(&ToolCall::new(&name, None::<&Value>), NOON).effect() {
+        match Witness::of_tool(name).evaluate(self.policy).effect() {
             Effect::Deny(Code::Hidden | Code::ActionDeny) => Standing::Denied,
             Effect::Deny(Code::DefaultDeny) if pattern.contains('*') => Standing::Unnamed,
             Effect::Deny(Code::DefaultDeny) => Standing::Denied,

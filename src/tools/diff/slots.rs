@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::texts;
-use super::witness::{FAR, NOON};
 use crate::call::path::{Path, Root, Step, TimePart};
 use crate::policy::ast::Comparison;
 use crate::policy::operator::{Aspect, Takes};
 use crate::time::Timestamp;
+use crate::tools::explain::SAMPLE_TIME;
 
 /// What may stand at a place.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,8 @@ pub(super) struct Slots {
     pub(super) is_complete: bool,
 }
 
+/// An array is filled at most this far to reach an index.
+pub(super) const MAX_INDEX: usize = 1_000;
 /// More values than that are not tried at one place.
 const MANY: usize = 4_096;
 /// Longer texts and lists than that are not made up.
@@ -113,7 +115,7 @@ impl Slots {
             choices.extend(pairs.map(|(one, two)| Given::Each(vec![one.clone(), two.clone()])));
             choices.extend([Given::Each(vec![Value::Null]), Given::Absent, Given::Wrong]);
         } else {
-            let is_far = |step: &Step| matches!(step, Step::Index(index) if *index > FAR);
+            let is_far = |step: &Step| matches!(step, Step::Index(index) if *index > MAX_INDEX);
             if path.steps.is_empty()
                 || matches!(path.steps.first(), Some(Step::Index(_)))
                 || path.steps.iter().any(is_far)
@@ -180,7 +182,7 @@ impl Slots {
         let hours = around(TimePart::Hour, 0, 23, 10);
         let minutes = around(TimePart::Minute, 0, 59, 30);
         let mut days: Vec<i64> = around(TimePart::Weekday, 1, 7, 4).into_iter().map(|weekday| weekday - 4).collect();
-        let base = NOON.unix_seconds().div_euclid(86_400);
+        let base = SAMPLE_TIME.unix_seconds().div_euclid(86_400);
         for date in part(TimePart::Date).flat_map(|(_, test)| test.texts()) {
             if let Ok(then) = format!("{date}T00:00:00Z").parse::<Timestamp>() {
                 let day = then.unix_seconds().div_euclid(86_400) - base;
@@ -197,7 +199,7 @@ impl Slots {
             }
         }
         // The usual instant first.
-        if let Some(usual) = choices.iter().position(|given| *given == Given::At(NOON)) {
+        if let Some(usual) = choices.iter().position(|given| *given == Given::At(SAMPLE_TIME)) {
             choices.swap(0, usual);
         }
         choices

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::witness::{NOON, Witness};
 use crate::policy::limit::{Algorithm, Cost, Limit};
 use crate::policy::{Binding, Policy, Terms};
+use crate::tools::explain::Witness;
 
 /// How a limit stands to those that apply in its place.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,8 +128,8 @@ fn shown(limit: &Limit) -> String {
 
 /// Where the approval of a tool's calls is given more easily by `new` than by `old`.
 pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, sense: Sense) -> Vec<String> {
-    let call = Witness::of(tool);
-    let [old, new] = [old, new].map(|policy| policy.evaluate(&call.call(), NOON).terms(&call.call()));
+    let call = Witness::of_tool(tool);
+    let [old, new] = [old, new].map(|policy| call.evaluate(policy).terms(&call.call()));
     let mut found = Vec::new();
     let mut change = |what: &str, from: String, to: String| found.push(sense.change("approval", what, &from, &to));
     if new.ttl > old.ttl {

@@ -7,9 +7,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::sample::{Aim, samples, to_value};
+use super::witness::Witness;
 use super::words;
 use crate::call::ToolCall;
-use crate::call::identity::Identity;
 use crate::call::path::{Facts, Found, Path, Source, Visit};
 use crate::policy::ast;
 use crate::policy::compiled::Rule;
@@ -117,12 +117,14 @@ impl Change {
 
     /// The call after the change, as it was tried out, where `call` was made at `now`. Of all values that would do, it has one.
     /// An approval changes nothing of the call.
-    pub fn apply(&self, call: &ToolCall<'_>, now: Timestamp) -> ChangedCall {
-        let mut changed = ChangedCall::new(call, now);
+    pub fn apply(&self, call: &ToolCall<'_>, now: Timestamp) -> Witness {
+        let mut changed = Witness::new(call, now);
         for Edit { path, to } in &self.edits {
             changed.edit(path, to.as_ref());
         }
-        changed.now = self.wait.map_or(changed.now, |wait| now.saturating_add(wait));
+        if let Some(wait) = self.wait {
+            changed.set_time(now.saturating_add(wait));
+        }
         changed
     }
 
@@ -169,73 +171,6 @@ impl fmt::Debug for Change {
     }
 }
 
-/// A call with something changed, which it owns.
-#[derive(Clone, Debug)]
-pub struct ChangedCall {
-    tool: String,
-    arguments: Value,
-    identities: [Option<String>; 5],
-    context: Value,
-    now: Timestamp,
-}
-
-impl ChangedCall {
-    pub(crate) fn new(call: &ToolCall<'_>, now: Timestamp) -> Self {
-        let object = |members: Option<&Map<String, Value>>| Value::Object(members.cloned().unwrap_or_default());
-        Self {
-            tool: call.tool().to_owned(),
-            arguments: object(call.argument_members()),
-            identities: Identity::ALL.map(|identity| call.identity(identity).map(str::to_owned)),
-            context: object(call.context_members()),
-            now,
-        }
-    }
-
-    /// The call.
-    pub fn call(&self) -> ToolCall<'_> {
-        let [grant, session, agent, user, server] = self.identities.each_ref().map(Option::as_deref);
-        ToolCall::new(&self.tool, &self.arguments)
-            .grant(grant)
-            .session(session)
-            .agent(agent)
-            .user(user)
-            .server(server)
-            .context(self.context.as_object())
-    }
-
-    /// When it is made.
-    pub fn now(&self) -> Timestamp {
-        self.now
-    }
-
-    /// Puts a value at a path, or takes it away. Says no where it cannot be put there.
-    pub(crate) fn edit(&mut self, path: &Path, to: Option<&Value>) -> bool {
-        let root = match path.source() {
-            Source::Arguments => &mut self.arguments,
-            Source::Context => &mut self.context,
-            Source::Identity(identity) => {
-                let text = to.map(|to| to.as_str().map(str::to_owned));
-                let at = Identity::ALL.iter().position(|known| *known == identity);
-                let slot = at.and_then(|at| self.identities.get_mut(at));
-                return match (slot, text) {
-                    (Some(slot), None) => {
-                        *slot = None;
-                        true
-                    }
-                    (Some(slot), Some(Some(text))) => {
-                        *slot = Some(text);
-                        true
-                    }
-                    _ => false,
-                };
-            }
-            Source::Tool | Source::Time => return false,
-        };
-        // The root itself stays an object.
-        path.edit(root, to) && root.is_object()
-    }
-}
-
 /// Looks for changes, within a budget.
 pub(crate) struct Search {
     tries: usize,
@@ -244,13 +179,13 @@ pub(crate) struct Search {
 /// A change in the making, and the call that it has come to.
 #[derive(Clone)]
 struct Draft {
-    call: ChangedCall,
+    call: Witness,
     change: Change,
 }
 
 impl Draft {
     fn truth(&self, condition: &Condition, stance: Stance) -> Truth {
-        condition.truth(&Facts::new(&self.call.call(), self.call.now), stance)
+        condition.truth(&Facts::new(&self.call.call(), self.call.at()), stance)
     }
 }
 
@@ -275,11 +210,11 @@ impl Search {
         // The call is copied and judged before anything is tried.
         let Some(left) = self.tries.checked_sub(1) else { return Vec::new() };
         self.tries = left;
-        let start = Draft { call: ChangedCall::new(call, now), change: Change::of_approval().without_approval() };
+        let start = Draft { call: Witness::new(call, now), change: Change::of_approval().without_approval() };
         let conditions = || rule.conditions.iter().zip(&written.conditions);
         let all = |draft: &Draft| {
             let call = draft.call.call();
-            rule.truth(&Facts::new(&call, draft.call.now), stance)
+            rule.truth(&Facts::new(&call, draft.call.at()), stance)
         };
         let mut found: Vec<Change> = Vec::new();
         if stance == Stance::Require {
@@ -363,7 +298,7 @@ impl Search {
     ) -> bool {
         let serves = |draft: &Draft| {
             let call = draft.call.call();
-            test.truth(&Facts::new(&call, draft.call.now), stance) == want
+            test.truth(&Facts::new(&call, draft.call.at()), stance) == want
         };
         match test.path.source() {
             Source::Tool => return false,
@@ -372,7 +307,7 @@ impl Search {
         }
         let offered = {
             let call = draft.call.call();
-            let facts = Facts::new(&call, draft.call.now);
+            let facts = Facts::new(&call, draft.call.at());
             let mut now = None;
             let _ = test.path.each(&facts, &mut |found| {
                 if let Found::Value(datum) = found {
@@ -419,21 +354,21 @@ impl Search {
 
     /// Waits for the time: minutes of the next hour, then hours of the next eight days.
     fn wait(&mut self, draft: &mut Draft, serves: impl Fn(&Draft) -> bool) -> bool {
-        let before = draft.call.now;
+        let before = draft.call.at();
         let seconds = before.unix_seconds();
         let next = |length: i64, count: i64| seconds.div_euclid(length).saturating_add(count).saturating_mul(length);
         let moments = (1..=60).map(|minute| next(60, minute)).chain((1..=192).map(|hour| next(3_600, hour)));
         for moment in moments {
             let Some(left) = self.tries.checked_sub(1) else { break };
             self.tries = left;
-            draft.call.now = Timestamp::from_unix_seconds(moment);
+            draft.call.set_time(Timestamp::from_unix_seconds(moment));
             if serves(draft) {
-                let waited = draft.call.now.saturating_since(before);
+                let waited = draft.call.at().saturating_since(before);
                 draft.change.wait = Some(draft.change.wait.unwrap_or_default().saturating_add(waited));
                 return true;
             }
         }
-        draft.call.now = before;
+        draft.call.set_time(before);
         false
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::change::{Change, ChangedCall};
+use super::change::Change;
 use super::{Explanation, Outcome, Step, StepKind};
 use crate::amount::{Amount, Total};
 use crate::call::ToolCall;
@@ -197,7 +197,7 @@ fn countable(
     let changed = change.apply(call, now);
     let counts = |code: &Code| *code != Code::ScopeMissing && *code != Code::AmountInvalid;
     let call = changed.call();
-    let result = Plan::default().add(policy, found, limit, &Facts::new(&call, changed.now()));
+    let result = Plan::default().add(policy, found, limit, &Facts::new(&call, changed.at()));
     match result {
         Ok(()) => vec![change],
         Err(code) if counts(&code) => vec![change],
@@ -236,9 +236,9 @@ fn within(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestamp) -> V
     let number = serde_json::from_str::<serde_json::Value>(&room.to_string()).ok();
     let Some(number) = number.filter(|_| room > Amount::ZERO && limit.max > Amount::ZERO) else { return Vec::new() };
     let change = Change::of_value(path, Takes::LessOrEqual, number.clone(), number);
-    let changed: ChangedCall = change.apply(call, now);
+    let changed = change.apply(call, now);
     let call = changed.call();
-    let facts = Facts::new(&call, changed.now());
+    let facts = Facts::new(&call, changed.at());
     let fits = crate::policy::plan::amount(limit, &facts).is_some_and(|amount| Total::ZERO.has_room(amount, room));
     if fits { vec![change] } else { Vec::new() }
 }

@@ -30,6 +30,7 @@ mod gate;
 mod limits;
 mod sample;
 mod text;
+mod witness;
 mod words;
 
 use serde::Serialize;
@@ -39,11 +40,13 @@ use crate::policy::Code;
 use crate::time::Timestamp;
 
 pub use crate::policy::truth::Truth;
-pub use change::{Change, ChangedCall, Need};
+pub use change::{Change, Need};
 pub use limits::Limited;
+pub use witness::{RuleEffect, Witness};
 
 pub(crate) use limits::Standing;
 pub(crate) use sample::matching;
+pub(crate) use witness::SAMPLE_TIME;
 
 impl Truth {
     /// `false`, `undecidable` or `true`.
@@ -140,11 +143,7 @@ pub struct Explanation {
 }
 
 fn effect_word<S: serde::Serializer>(effect: &crate::policy::Effect, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match effect {
-        crate::policy::Effect::Allow => "allow",
-        crate::policy::Effect::Deny(_) => "deny",
-        crate::policy::Effect::RequireApproval => "approval_required",
-    })
+    serializer.serialize_str(witness::effect_word(*effect))
 }
 
 impl Explanation {

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::denials::STOPS;
-use super::findings::{Claim, FindingCode, Found};
+use super::findings::{Claim, FindingCode, Found, shown};
 use super::kinds::can;
 use super::together::{cost, exclude};
-use super::witness::{NOW, Witness, alone};
+use super::trial::alone;
 use super::{Lint, RUN};
-use crate::call::ToolCall;
 use crate::call::path::Source;
 use crate::policy::Policy;
 use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection, RulesObject};
+use crate::tools::explain::{SAMPLE_TIME, Witness};
 
 impl Lint<'_> {
     /// A policy with one rule and nothing else, if there is time for it.
@@ -53,8 +51,7 @@ impl Lint<'_> {
         let effect = if is_required { "every call is denied" } else { "the rule stops only what cannot be compared" };
         // A call without arguments shows what becomes of `require`.
         let alone = if is_required { self.alone(section, rule) } else { None };
-        let arguments = json!({});
-        let witness = alone.map(|policy| Witness::of(&policy, &ToolCall::new("tool", &arguments), NOW));
+        let witness = alone.map(|policy| shown(&policy, Witness::of_tool("tool")));
         self.found.push(Found {
             code: FindingCode::NeverHolds,
             claim: Claim::NeverHolds,
@@ -148,10 +145,12 @@ fn never_alone(leaf: &Placed<'_>, section: RuleSection, tool: Option<&str>) -> b
     }
     let rule = Rule::of(vec![Condition::Comparison((**leaf).clone())]);
     let Some(policy) = alone(RuleSection::Require, &rule) else { return false };
-    let arguments = json!({});
-    let call = ToolCall::new(tool.unwrap_or("tool"), &arguments);
+    let mut call = Witness::of_tool(tool.unwrap_or("tool"));
     // A week of hours, and the minutes of one: every hour, minute and weekday.
     let hours = (0..168).map(|hour| Duration::from_secs(hour * 3_600));
     let minutes = (0..60).map(|minute| Duration::from_secs(minute * 60));
-    !hours.chain(minutes).any(|after| policy.evaluate(&call, NOW.saturating_add(after)).is_allowed())
+    !hours.chain(minutes).any(|after| {
+        call.set_time(SAMPLE_TIME.saturating_add(after));
+        call.evaluate(&policy).is_allowed()
+    })
 }

@@ -2,14 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::findings::{Claim, FindingCode, Found};
-use super::witness::{NOW, Witness, text_at};
+use super::findings::{Claim, FindingCode, Found, shown};
+use super::trial::text_at;
 use super::{Lint, RUN};
-use crate::call::ToolCall;
 use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection, RulesObject};
 use crate::policy::operator::{Aspect, Takes};
 use crate::policy::{Effect, Policy};
-use crate::tools::explain::ChangedCall;
+use crate::tools::explain::Witness;
 
 /// A section whose rules stop a call that they match: what is said of a call that leaves one.
 pub(super) struct Stops {
@@ -78,7 +77,7 @@ impl Lint<'_> {
             false => "add `\"absent\": \"match\"`, or require that it exists",
         };
         let message = format!("a call without `{}` {}", leaf.path, stops.unstopped);
-        self.slips_through(stops.left_out, leaf, message, help, self.policy, &passes);
+        self.slips_through(stops.left_out, leaf, message, help, self.policy, passes);
     }
 
     /// A call that passes the whole policy with an empty list, which has no element that could be what is denied.
@@ -89,25 +88,24 @@ impl Lint<'_> {
         let Some(passes) = passes else { return };
         let message = format!("a call in which `{list}` is empty {}", stops.unstopped);
         let help = format!("require a `min_length` of 1 of `{list}`, if a server may take an empty list for all");
-        self.slips_through(stops.left_out, leaf, message, &help, self.policy, &passes);
+        self.slips_through(stops.left_out, leaf, message, &help, self.policy, passes);
     }
 
     /// A call of which this comparison alone is true.
-    fn hit(&mut self, leaf: &Placed<'_>) -> Option<ChangedCall> {
+    fn hit(&mut self, leaf: &Placed<'_>) -> Option<Witness> {
         if leaf.path.has_each() || !self.spend(2 * RUN) {
             return None;
         }
         // What is wanted is a value.
         let present = Comparison { absent_matches: false, ..(**leaf).clone() };
         let holds = self.alone(RuleSection::Require, &Rule::of(vec![Condition::Comparison(present)]))?;
-        let arguments = json!({});
-        let call = ToolCall::new("tool", &arguments);
-        let explanation = holds.explain(&call, NOW);
-        let change = explanation.reasons().next()?.changes().first()?.clone();
-        Some(change.apply(&call, NOW))
+        let call = Witness::of_tool("tool");
+        let explanation = holds.explain(&call.call(), call.at());
+        let change = explanation.reasons().next()?.changes().first()?;
+        Some(change.apply(&call.call(), call.at()))
     }
 
-    fn respelt(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &ChangedCall) {
+    fn respelt(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &Witness) {
         let is_equality = leaf.aspect() == Aspect::Equality;
         let is_spelt = !leaf.operator.negative && (is_equality || leaf.operator.ignore_case);
         let Some(text) = text_at(hit, &leaf.path).filter(|_| is_spelt && !leaf.ignores_case()) else { return };
@@ -122,11 +120,11 @@ impl Lint<'_> {
         };
         let message = format!("{} {}, and {} {}", json!(text), stops.stopped, json!(other), stops.unstopped);
         if let Some(passes) = slips(leaf, rule, hit, &json!(other)) {
-            self.slips_through(stops.respelt, leaf, message, help, rule, &passes);
+            self.slips_through(stops.respelt, leaf, message, help, rule, passes);
         }
     }
 
-    fn retyped(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &ChangedCall) {
+    fn retyped(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &Witness) {
         if !leaf.is(Takes::Type) {
             return;
         }
@@ -136,7 +134,7 @@ impl Lint<'_> {
         if let Some((other, passes)) = passing {
             let message = format!("{other} {}, and a server may take it for what {}", stops.unstopped, stops.stopped);
             let help = "name the types that are allowed in `require` instead";
-            self.slips_through(stops.retyped, leaf, message, help, rule, &passes);
+            self.slips_through(stops.retyped, leaf, message, help, rule, passes);
         }
     }
 
@@ -148,7 +146,7 @@ impl Lint<'_> {
         message: String,
         help: &str,
         policy: &Policy,
-        call: &ChangedCall,
+        call: Witness,
     ) {
         self.found.push(Found {
             code,
@@ -157,14 +155,14 @@ impl Lint<'_> {
             pointer: leaf.pointer.clone(),
             message,
             help: help.to_owned(),
-            witness: Some(Witness::of(policy, &call.call(), call.now())),
+            witness: Some(shown(policy, call)),
         });
     }
 }
 
 /// The same call with another value, if the rule stops `hit` and not it.
-fn slips(leaf: &Placed<'_>, rule: &Policy, hit: &ChangedCall, to: &Value) -> Option<ChangedCall> {
+fn slips(leaf: &Placed<'_>, rule: &Policy, hit: &Witness, to: &Value) -> Option<Witness> {
     let mut other = hit.clone();
-    let stopped = |call: &ChangedCall| !rule.evaluate(&call.call(), NOW).is_allowed();
+    let stopped = |call: &Witness| !call.evaluate(rule).is_allowed();
     (stopped(hit) && other.edit(&leaf.path, Some(to)) && !stopped(&other)).then_some(other)
 }

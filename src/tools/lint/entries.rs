@@ -2,15 +2,12 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
-
 use super::Lint;
-use super::findings::{Claim, FindingCode, Found};
-use super::witness::{NOW, Witness};
-use crate::call::ToolCall;
-use crate::policy::Names;
+use super::findings::{Claim, FindingCode, Found, shown};
 use crate::policy::ast::{RuleSection, RulesObject};
 use crate::policy::compiled::{Action, DefaultEffect};
+use crate::policy::{Effect, Names};
+use crate::tools::explain::Witness;
 
 /// Past so many pairs of names and patterns that begin with a star, coverage is not worked out.
 const PAIRS: usize = 4_000_000;
@@ -73,9 +70,8 @@ impl Lint<'_> {
         if !self.spend_whole() {
             return;
         }
-        let arguments = json!({});
-        let witness = Witness::of(self.policy, &ToolCall::new(tool, &arguments), NOW);
-        if witness.effect() != "deny" {
+        let call = Witness::of_tool(tool);
+        if !matches!(call.evaluate(self.policy).effect(), Effect::Deny(_)) {
             return;
         }
         self.found.push(Found {
@@ -85,7 +81,7 @@ impl Lint<'_> {
             pointer: object.pointer.clone(),
             message,
             help: help.to_owned(),
-            witness: Some(witness),
+            witness: Some(shown(self.policy, call)),
         });
     }
 
@@ -163,10 +159,8 @@ impl Lint<'_> {
         }
         let known: HashSet<&str> = objects.iter().filter_map(|object| object.name.as_deref()).collect();
         let tool = (0..).map(|number| format!("unknown_tool_{number}")).find(|tool| !known.contains(tool.as_str()));
-        let arguments = json!({});
-        let tool = tool.unwrap_or_default();
-        let witness = Witness::of(self.policy, &ToolCall::new(&tool, &arguments), NOW);
-        let passes = witness.effect() == "allow";
+        let call = Witness::of_tool(tool.unwrap_or_default());
+        let passes = call.evaluate(self.policy).is_allowed();
         self.found.push(Found {
             code: FindingCode::Unlimited,
             claim: if passes { Claim::SlipsThrough } else { Claim::Nothing },
@@ -174,7 +168,7 @@ impl Lint<'_> {
             pointer: "/default".to_owned(),
             message: "tools without an entry are allowed, and nothing is limited".to_owned(),
             help: "write `deny` and name the tools, or give `all_tools` a limit".to_owned(),
-            witness: passes.then_some(witness),
+            witness: passes.then(|| shown(self.policy, call)),
         });
     }
 }

@@ -3,13 +3,12 @@
 use serde_json::{Value, json};
 
 use super::findings::FindingCode;
-use super::witness::{NOW, text_at};
+use super::trial::text_at;
 use super::{Lint, RUN};
-use crate::call::ToolCall;
 use crate::policy::Policy;
 use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection};
 use crate::policy::operator::Takes;
-use crate::tools::explain::ChangedCall;
+use crate::tools::explain::Witness;
 
 /// What is tried before and after a match: another command, and another line.
 const AROUND: [(&str, &str); 2] = [("; ", "; "), ("x\n", "\nx")];
@@ -42,23 +41,22 @@ impl Lint<'_> {
                 "write {}; where anything may stand there, say so by `(?s:.*)`",
                 json!(format!("^(?:{pattern})$"))
             );
-            self.slips_through(FindingCode::RegexUnanchored, leaf, message, &help, &policy, &passing);
+            self.slips_through(FindingCode::RegexUnanchored, leaf, message, &help, &policy, passing);
         }
     }
 }
 
 /// A call that `policy` allows, with more around a text by which `focused` allows it.
-fn around(focused: &Policy, policy: &Policy, leaf: &Comparison) -> Option<ChangedCall> {
-    let arguments = json!({});
-    let call = ToolCall::new("tool", &arguments);
-    let explanation = focused.explain(&call, NOW);
-    let holds = explanation.reasons().next()?.changes().first()?.apply(&call, NOW);
+fn around(focused: &Policy, policy: &Policy, leaf: &Comparison) -> Option<Witness> {
+    let call = Witness::of_tool("tool");
+    let explanation = focused.explain(&call.call(), call.at());
+    let holds = explanation.reasons().next()?.changes().first()?.apply(&call.call(), call.at());
     let text = text_at(&holds, &leaf.path)?;
     let more = AROUND.into_iter().flat_map(|(before, after)| [(before, after), (before, ""), ("", after)]);
     more.into_iter().find_map(|(before, after)| {
         let mut other = holds.clone();
         let made = other.edit(&leaf.path, Some(&json!(format!("{before}{text}{after}"))));
-        let passes = |policy: &Policy| policy.evaluate(&other.call(), other.now()).is_allowed();
+        let passes = |policy: &Policy| other.evaluate(policy).is_allowed();
         (made && passes(focused) && passes(policy)).then_some(other)
     })
 }

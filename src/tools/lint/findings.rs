@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Witness;
+use crate::policy::Policy;
+use crate::tools::explain::{RuleEffect, Witness};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -147,7 +148,13 @@ pub(super) struct Found {
     pub(super) pointer: String,
     pub(super) message: String,
     pub(super) help: String,
-    pub(super) witness: Option<Witness>,
+    pub(super) witness: Option<(Witness, RuleEffect)>,
+}
+
+/// A call, with the effect of a policy on it.
+pub(super) fn shown(policy: &Policy, call: Witness) -> (Witness, RuleEffect) {
+    let effect = RuleEffect::of(policy, &call);
+    (call, effect)
 }
 
 impl Found {
@@ -176,6 +183,8 @@ pub struct Finding {
     help: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     witness: Option<Witness>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effect: Option<RuleEffect>,
 }
 
 impl Finding {
@@ -223,6 +232,11 @@ impl Finding {
     pub fn witness(&self) -> Option<&Witness> {
         self.witness.as_ref()
     }
+
+    /// The effect of the policy on the witness; where the finding is about one rule, that of the rule alone.
+    pub fn effect(&self) -> Option<&RuleEffect> {
+        self.effect.as_ref()
+    }
 }
 
 /// The finding, its help and its witness, a line each.
@@ -235,9 +249,11 @@ impl fmt::Display for Finding {
         writeln!(f, "{line}:{column}: {}[{code}]: {}", self.severity.as_str(), plain(&self.message))?;
         writeln!(f, "  in {}", if self.pointer.is_empty() { "the document".to_owned() } else { plain(&self.pointer) })?;
         write!(f, "  = help: {}", plain(&self.help))?;
-        match &self.witness {
-            Some(witness) => write!(f, "\n  = witness: {}", plain(&witness.to_string())),
-            None => Ok(()),
+        match (&self.witness, &self.effect) {
+            (Some(witness), Some(effect)) => {
+                write!(f, "\n  = witness: {} -> {}", plain(&witness.to_string()), plain(&effect.to_string()))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -303,7 +319,8 @@ pub(super) fn report(mut found: Vec<Found>, source: &str, complete: bool) -> Rep
             (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
         }
         seen = at.max(seen);
-        Finding { code, severity: code.severity(), claim, pointer, line, column, message, help, witness }
+        let (witness, effect) = witness.unzip();
+        Finding { code, severity: code.severity(), claim, pointer, line, column, message, help, witness, effect }
     };
     Report { findings: found.into_iter().map(finding).collect(), omitted, complete }
 }

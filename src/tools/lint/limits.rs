@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Value, json};
 
 use super::Lint;
-use super::findings::{Claim, FindingCode, Found};
-use super::witness::{NOW, Witness};
+use super::findings::{Claim, FindingCode, Found, shown};
 use crate::amount::Amount;
-use crate::call::ToolCall;
 use crate::call::path::{Path, Source};
+use crate::policy::Effect;
 use crate::policy::ast::{Limit, RulesObject};
 use crate::policy::limit::ScopePart;
-use crate::tools::explain::ChangedCall;
+use crate::tools::explain::{RuleEffect, Witness};
 
 impl Lint<'_> {
     pub(super) fn limits(&mut self) {
@@ -114,13 +113,17 @@ impl Lint<'_> {
 
     /// A call that begins another count than the same call with other values at the paths, and that passes, if there is one;
     /// nothing, if it is not seen to begin another.
-    fn counted_anew(&mut self, object: &RulesObject, counter: &str, paths: &[&Path]) -> Option<Option<Witness>> {
+    fn counted_anew(
+        &mut self,
+        object: &RulesObject,
+        counter: &str,
+        paths: &[&Path],
+    ) -> Option<Option<(Witness, RuleEffect)>> {
         let tools = self.reaching(object);
         let passing = tools.iter().find_map(|tool| self.passing(tool).0);
-        let (tool, arguments) = (object.tool(), json!({}));
-        let plain = ChangedCall::new(&ToolCall::new(&tool, &arguments), NOW);
+        let plain = Witness::of_tool(object.tool());
         let policy = self.policy;
-        let subject = |call: &ChangedCall| Some(policy.counted_as(counter, &call.call(), call.now())?.1);
+        let subject = |call: &Witness| Some(policy.counted_as(counter, &call.call(), call.at())?.1);
         let mut differ = false;
         for start in [passing.as_ref(), Some(&plain)].into_iter().flatten() {
             for (one, other) in [(json!("x"), json!("y")), (json!(1), json!(2))] {
@@ -133,9 +136,8 @@ impl Lint<'_> {
                     continue;
                 }
                 differ = true;
-                let witness = Witness::of(policy, &other.call(), other.now());
-                if witness.effect() != "deny" {
-                    return Some(Some(witness));
+                if !matches!(other.evaluate(policy).effect(), Effect::Deny(_)) {
+                    return Some(Some(shown(policy, other)));
                 }
             }
             if differ {

@@ -32,7 +32,7 @@ mod objects;
 mod reach;
 mod schema;
 mod together;
-mod witness;
+mod trial;
 
 use std::collections::HashMap;
 
@@ -40,10 +40,9 @@ use serde_json::Value;
 
 use crate::policy::ast::{Document, RulesObject};
 use crate::policy::{Names, Policy, PolicyError};
-use crate::tools::explain::ChangedCall;
+use crate::tools::explain::Witness;
 
 pub use findings::{Claim, Finding, FindingCode, Report, Severity};
-pub use witness::Witness;
 
 use findings::Found;
 
@@ -111,7 +110,7 @@ struct Lint<'l> {
     /// Tools of a rules object, by its pointer, that come to its rules.
     reaching: HashMap<String, Vec<String>>,
     /// Of a tool a call that its rules do not deny, if one was found, and how many bytes these have.
-    passing: HashMap<String, (Option<ChangedCall>, usize)>,
+    passing: HashMap<String, (Option<Witness>, usize)>,
     /// What running the whole policy on a call costs.
     whole: usize,
     fuel: usize,

@@ -1,14 +1,13 @@
 //! Calls that reach a rule: of a tool that it is about and that nothing hides or denies, past all that stands before it.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::witness::undenied;
+use super::trial::undenied;
 use super::{Lint, RUN};
-use crate::call::ToolCall;
 use crate::call::path::Path;
 use crate::policy::ast::{Condition, RulesObject, text_of};
 use crate::policy::{Effect, Policy};
-use crate::tools::explain::ChangedCall;
+use crate::tools::explain::Witness;
 
 /// What the stars of a pattern are tried to stand for.
 const FILLS: [&str; 8] = ["", "x", "a", "0", "_", "-x", "tool", "q7"];
@@ -71,15 +70,15 @@ impl Lint<'_> {
     }
 
     /// A call of the tool that a document does not deny, near to one without anything, if there is time to look for it.
-    fn undenied_by(&mut self, document: &str, tool: &str) -> Option<ChangedCall> {
+    fn undenied_by(&mut self, document: &str, tool: &str) -> Option<Witness> {
         if !self.spend(2 * document.len() + RUN) {
             return None;
         }
-        undenied(&document.parse().ok()?, &ToolCall::new(tool, &json!({})))
+        undenied(&document.parse().ok()?, Witness::of_tool(tool))
     }
 
     /// A call of the tool that its rules do not deny, and how many bytes these have.
-    pub(super) fn passing(&mut self, tool: &str) -> (Option<ChangedCall>, usize) {
+    pub(super) fn passing(&mut self, tool: &str) -> (Option<Witness>, usize) {
         if let Some(known) = self.passing.get(tool) {
             return known.clone();
         }
@@ -101,12 +100,11 @@ impl Lint<'_> {
         to: Option<&Value>,
         rule: &Policy,
         left: fn(Effect) -> bool,
-    ) -> Option<ChangedCall> {
+    ) -> Option<Witness> {
         let policy = self.policy;
-        let with = |mut call: ChangedCall| {
+        let with = |mut call: Witness| {
             let made = call.edit(path, to) || to.is_none();
-            let passes = left(policy.evaluate(&call.call(), call.now()).effect())
-                && rule.evaluate(&call.call(), call.now()).is_allowed();
+            let passes = left(call.evaluate(policy).effect()) && call.evaluate(rule).is_allowed();
             (made && passes).then_some(call)
         };
         let (passing, bytes) = self.passing(tool);

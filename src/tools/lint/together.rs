@@ -4,12 +4,11 @@ use serde_json::{Value, json};
 
 use super::RUN;
 use super::kinds::{KINDS, can};
-use super::witness::{NOW, alone};
-use crate::call::ToolCall;
+use super::trial::alone;
 use crate::json::number::Exact;
 use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection};
 use crate::policy::operator::Takes;
-use crate::tools::explain::ChangedCall;
+use crate::tools::explain::Witness;
 
 /// How many values are tried, or compared with as many.
 const LISTED: usize = 64;
@@ -131,9 +130,8 @@ fn holds_of(values: &[Value], comparisons: &[&Comparison]) -> Option<Vec<bool>> 
     let conditions = comparisons.iter().map(|comparison| Condition::Comparison((*comparison).clone()));
     let policy = alone(RuleSection::Require, &Rule::of(conditions.collect()))?;
     let holds = |value: &Value| {
-        let arguments = json!({});
-        let mut call = ChangedCall::new(&ToolCall::new("tool", &arguments), NOW);
-        call.edit(path, Some(value)).then(|| policy.evaluate(&call.call(), NOW).is_allowed())
+        let mut call = Witness::of_tool("tool");
+        call.edit(path, Some(value)).then(|| call.evaluate(&policy).is_allowed())
     };
     values.iter().map(holds).collect()
 }
