@@ -1,4 +1,4 @@
-//! What is kept of one subject.
+//! The row of one subject: its key and its counters.
 
 use smallvec::SmallVec;
 
@@ -11,7 +11,8 @@ use crate::time::Timestamp;
 /// The bytes of a subject: half a cache line, and what is longer than 30 bytes on the heap.
 pub(super) type Key = InlineBytes<30>;
 
-/// All counters of one subject, side by side. Most subjects have one (`C` is a [`Cell`]), some a few ([`Cells`]).
+/// All counters of one subject. `C` is a [`Cell`] for one counter, as for most subjects, or
+/// [`Cells`] for several.
 pub(super) struct Row<C> {
     pub(super) key: Key,
     pub(super) cells: C,
@@ -23,16 +24,16 @@ pub(super) struct Cell {
     pub(super) state: State,
 }
 
-/// Up to three counters stay out of the heap.
+/// Up to three counters are stored inline.
 pub(super) type Cells = SmallVec<[Cell; 3]>;
 
-/// The state of a counter. The commonest is kept in place.
+/// The state of a counter. The most common kind is stored inline.
 pub(super) enum State {
     Fixed(Fixed),
     Other(Box<Counter>),
 }
 
-// What a live counter takes hangs on these.
+// The memory of a live counter depends on these sizes.
 const _: () = assert!(size_of::<Key>() == 32 && size_of::<Cell>() == 40);
 const _: () = assert!(size_of::<Row<Cell>>() == 72 && size_of::<Row<Cells>>() == 160);
 

@@ -15,7 +15,8 @@ use crate::time::Timestamp;
 /// The number of schedules of each kind.
 const SCHEDULES: usize = 2000;
 
-/// Runs a test under random schedules, then under schedules with few, well-placed switches between threads.
+/// Runs a test under random schedules, then under schedules with few, well-placed switches between
+/// threads.
 fn explore(test: fn()) {
     check_random(test, SCHEDULES);
     check_pct(test, SCHEDULES, 3);
@@ -66,7 +67,8 @@ fn admits_exactly_max() {
     });
 }
 
-/// Subjects in different orders: calls do not deadlock, and each charges all of its subjects or none.
+/// Subjects in different orders: calls do not deadlock, and each charges all of its subjects or
+/// none.
 #[test]
 fn charges_crossing_subjects_all_or_none() {
     explore(|| {
@@ -122,7 +124,8 @@ fn sweeps_while_others_reserve() {
             let store = Arc::clone(&store);
             thread::spawn(move || {
                 for new in ["n1", "n2"] {
-                    // The store may be full for the moment: this call reclaims nothing in shards that it does not lock.
+                    // The store may be full for the moment: this call reclaims nothing in shards
+                    // that it does not lock.
                     let _ = reserve(&store, 1, &[charge(new, 1, 9)], 541);
                 }
             })

@@ -1,4 +1,4 @@
-//! Counters over a restart of the process.
+//! Snapshots, which keep counters over a restart of the process.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,14 +9,15 @@ use super::row::Cell;
 use crate::charge::{CounterId, Subject};
 use crate::time::Timestamp;
 
-/// What a [`MemoryStore`] holds, for a host that keeps its budgets over a restart: any serde format takes it.
+/// The contents of a [`MemoryStore`], for a host that keeps counters over a restart. It works with
+/// any serde format.
 ///
 /// ```
 /// use toolgate::store::{MemoryStore, Snapshot};
 ///
 /// let store = MemoryStore::with_capacity(1_000);
 /// let text = serde_json::to_string(&store.snapshot())?;
-/// // The process ends, and another one begins.
+/// // The process restarts.
 /// let snapshot: Snapshot = serde_json::from_str(&text)?;
 /// let store = MemoryStore::restore(snapshot, 1_000)?;
 /// # assert!(store.is_empty());
@@ -26,7 +27,8 @@ use crate::time::Timestamp;
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     version: Version,
-    /// Microseconds since the Unix epoch: counters that ended up to here have been reclaimed.
+    /// The instant up to which counters that ended have been reclaimed, in microseconds since the
+    /// Unix epoch.
     horizon: Option<i64>,
     counters: Vec<Kept>,
 }
@@ -45,20 +47,20 @@ struct Kept {
     state: Counter,
 }
 
-/// A snapshot does not fit.
+/// A snapshot cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// It has more counters than the store is to hold.
-    #[error("the snapshot has {counters} counters, and the store a capacity of {capacity}: give it a larger one")]
+    /// It has more counters than the capacity of the store.
+    #[error("the snapshot has {counters} counters, more than the capacity of {capacity}")]
     Full {
-        /// How many it has.
+        /// The number of counters in the snapshot.
         counters: usize,
-        /// How many fit.
+        /// The capacity of the store.
         capacity: usize,
     },
-    /// It has one counter of one subject twice, so that it is not known what was used.
-    #[error("the snapshot has {counter:?} of one subject twice")]
+    /// It has a counter of one subject twice, so that it is unknown what was used.
+    #[error("the snapshot has {counter:?} twice for one subject")]
     Duplicate {
         /// The counter.
         counter: CounterId,
@@ -66,20 +68,23 @@ pub enum RestoreError {
 }
 
 impl Snapshot {
-    /// How many counters it has.
+    /// Returns the number of counters.
     pub fn len(&self) -> usize {
         self.counters.len()
     }
 
-    /// Whether it has none.
+    /// Returns whether it has no counters.
     pub fn is_empty(&self) -> bool {
         self.counters.is_empty()
     }
 }
 
 impl MemoryStore {
-    /// What the store holds. Shards are locked one after the other, so other threads go on; a call that they count meanwhile is
-    /// in it, or not, or in one of its subjects only: take it when calls have stopped where that matters. O(counters).
+    /// Takes a snapshot of the store. O(counters).
+    ///
+    /// Shards are locked one after another, so other threads continue. A call that is counted
+    /// meanwhile may be in the snapshot completely, for some of its subjects only, or not at all.
+    /// Where that matters, take the snapshot while there are no calls.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot { version: Version::One, horizon: None, counters: Vec::new() };
         for shard in &self.shards {
@@ -95,11 +100,11 @@ impl MemoryStore {
         snapshot
     }
 
-    /// A store of up to `capacity` counters that goes on where another one stood. What was in flight then stays held until its
-    /// lease ends. O(counters).
+    /// Makes a store of up to `capacity` counters from a snapshot. Units that were in flight stay
+    /// charged until their leases end. O(counters).
     ///
     /// # Errors
-    /// More counters than `capacity`; one counter of one subject twice.
+    /// Fails if there are more counters than `capacity`, or a counter of one subject twice.
     pub fn restore(snapshot: Snapshot, capacity: usize) -> Result<Self, RestoreError> {
         let counters = snapshot.counters.len();
         let full = RestoreError::Full { counters, capacity };
@@ -162,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_of_every_kind_go_on_after_a_restart() {
+    fn restores_counters_of_every_kind() {
         let store = MemoryStore::with_capacity(10);
         assert!(granted(&store) && !granted(&store));
         let text = serde_json::to_string(&store.snapshot()).unwrap();
@@ -180,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_that_does_not_fit_is_refused() {
+    fn rejects_snapshots_that_do_not_fit() {
         let store = MemoryStore::with_capacity(10);
         assert!(granted(&store));
         let mut snapshot = store.snapshot();
@@ -191,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_charges_lead_to_is_no_snapshot() {
+    fn rejects_states_that_charges_cannot_produce() {
         let store = MemoryStore::with_capacity(10);
         assert!(granted(&store));
         let text = serde_json::to_string(&store.snapshot()).unwrap();

@@ -1,6 +1,8 @@
-//! The rows of one shard: found by an open-addressed index of four bytes a place, kept side by side without gaps.
+//! The rows of one shard: two dense lists, and an open-addressed index with four bytes for each
+//! entry.
 //!
-//! Rows do not move when the index grows; it is built anew from them, a walk over one shard.
+//! Rows do not move when the index grows. The index is rebuilt from them, which is a walk over one
+//! shard.
 
 use std::time::Duration;
 
@@ -11,35 +13,35 @@ use crate::time::Timestamp;
 
 #[derive(Default)]
 pub(super) struct Table {
-    /// A power of two of places, or none.
-    index: Vec<Place>,
+    /// Empty, or a power of two of entries.
+    index: Vec<Entry>,
     single: Vec<Row<Cell>>,
     several: Vec<Row<Cells>>,
-    /// Where the next sweep begins, in each of the two.
+    /// The position of the next sweep in each of the two lists.
     hands: [usize; 2],
-    /// The latest end of a counter that was reclaimed. What was charged up to here is not known.
+    /// The latest end of a counter that was reclaimed. Charges up to this instant may be unknown.
     horizon: Option<Timestamp>,
 }
 
-/// A place of the index: zero if it is free, else which row it leads to and ten bits of its hash.
+/// An entry of the index: zero if it is free, otherwise the row and ten bits of its hash.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Place(u32);
+struct Entry(u32);
 
-/// Which row. Valid until a row is removed.
+/// The position of a row, valid until a row is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum At {
     Single(usize),
     Several(usize),
 }
 
-/// So many rows of one kind can be told apart by a place.
-const MOST: usize = (1 << 21) - 1;
+/// The largest number of rows of one kind that an entry can distinguish.
+const MAX_ROWS: usize = (1 << 21) - 1;
 
-/// A counter is reclaimed this long after it holds nothing any more, so that threads which read the clock at slightly
-/// different times, and small corrections of the clock, never meet a window that has been forgotten.
+/// A counter is reclaimed this long after it expires, so that threads which read the clock at
+/// slightly different times, and small corrections of the clock, find every window.
 const GRACE: Duration = Duration::from_secs(2);
 
-impl Place {
+impl Entry {
     const FREE: Self = Self(0);
 
     #[inline]
@@ -48,7 +50,7 @@ impl Place {
             At::Single(index) => (0, index),
             At::Several(index) => (1, index),
         };
-        // The index is below MOST, so one more fits into 21 bits and is not zero.
+        // The index is below `MAX_ROWS`, so the next number fits into 21 bits and is not zero.
         Self(tag(hash) | kind << 21 | u32::try_from(index + 1).unwrap_or(0))
     }
 
@@ -60,7 +62,7 @@ impl Place {
     }
 }
 
-/// The ten bits of a hash by which most other rows are told from the right one without a look at them.
+/// Returns the ten bits of a hash that rule out most other rows without reading them.
 #[inline]
 fn tag(hash: u32) -> u32 {
     hash & 0xffc0_0000
@@ -70,7 +72,7 @@ fn has_expired(cells: &[Cell], now: Timestamp) -> bool {
     cells.iter().all(|cell| cell.expires_at().saturating_add(GRACE) <= now)
 }
 
-/// The half of a hash by which a row is found in its shard, and the other half, which says in which shard.
+/// Splits a hash into the half that finds a row in its shard, and the half that finds the shard.
 #[inline]
 pub(super) fn halves(hash: u64) -> (u32, u32) {
     #[expect(clippy::cast_possible_truncation, reason = "the two halves are used apart")]
@@ -82,15 +84,15 @@ fn hash_of(key: &Key) -> u32 {
 }
 
 impl Table {
-    /// The row of a subject.
+    /// Looks up the row of a subject.
     #[inline]
     pub(super) fn find(&self, hash: u32, subject: &Subject) -> Option<At> {
         let mask = self.index.len().checked_sub(1)?;
-        let mut place = hash as usize & mask;
-        // There is always a free place.
+        let mut position = hash as usize & mask;
+        // There is always a free entry.
         loop {
-            let found = *self.index.get(place)?;
-            if found == Place::FREE {
+            let found = *self.index.get(position)?;
+            if found == Entry::FREE {
                 return None;
             }
             if tag(found.0) == tag(hash) {
@@ -99,7 +101,7 @@ impl Table {
                     return Some(at);
                 }
             }
-            place = (place + 1) & mask;
+            position = (position + 1) & mask;
         }
     }
 
@@ -127,16 +129,18 @@ impl Table {
         }
     }
 
-    /// Whether a counter that is not there may have been reclaimed with something in it that a charge would have to know.
-    pub(super) fn has_forgotten(&self, charge: &Charge, now: Timestamp) -> Option<Timestamp> {
+    /// Returns the instant up to which history is lost, if a missing counter may have been
+    /// reclaimed while it was still relevant to the charge.
+    pub(super) fn reclaimed_horizon(&self, charge: &Charge, now: Timestamp) -> Option<Timestamp> {
         self.horizon.filter(|horizon| match charge.meter {
             Meter::Fixed(asked) => asked.end <= *horizon,
             _ => now < *horizon,
         })
     }
 
-    /// Adds a counter that is not there, and reclaims those of its subject that have expired at an instant, if there is one.
-    /// Gives the number of those; or nothing, if the table can take no more.
+    /// Adds a new counter. If `reclaim` is an instant, reclaims the counters of its subject that
+    /// have expired then. Returns the number of these, or `None` if the table can take no more
+    /// rows.
     pub(super) fn add(
         &mut self,
         hash: u32,
@@ -169,7 +173,7 @@ impl Table {
                 Some(gone)
             }
             Some(At::Single(index)) => {
-                if self.several.len() >= MOST {
+                if self.several.len() >= MAX_ROWS {
                     return None;
                 }
                 let mut cells = self.remove(At::Single(index))?;
@@ -187,7 +191,7 @@ impl Table {
         }
     }
 
-    /// Removes a counter, and says whether it was there.
+    /// Removes a counter, and returns whether it existed.
     pub(super) fn remove_counter(&mut self, hash: u32, subject: &Subject, counter: CounterId) -> bool {
         let Some(at) = self.find(hash, subject) else { return false };
         let cells = self.cells(at);
@@ -202,7 +206,8 @@ impl Table {
         true
     }
 
-    /// Reclaims expired rows among the next `count` of each kind, and says how many counters they were.
+    /// Reclaims expired rows among the next `count` of each kind, and returns the number of their
+    /// counters.
     pub(super) fn sweep(&mut self, count: usize, now: Timestamp) -> usize {
         let mut reclaimed = 0;
         for kind in 0..self.hands.len() {
@@ -212,7 +217,7 @@ impl Table {
                 *hand = if *hand < rows { *hand } else { 0 };
                 let at = if kind == 0 { At::Single(*hand) } else { At::Several(*hand) };
                 if has_expired(self.cells(at), now) {
-                    // The last row takes its place, and is looked at next.
+                    // The last row takes its place, and is checked next.
                     let cells = self.remove(at).unwrap_or_default();
                     self.horizon = self.horizon.max(cells.iter().map(Cell::expires_at).max());
                     reclaimed += cells.len();
@@ -224,7 +229,7 @@ impl Table {
         reclaimed
     }
 
-    /// Every subject and its counters.
+    /// Returns every subject and its counters.
     pub(super) fn rows(&self) -> impl Iterator<Item = (&Key, &[Cell])> {
         let single = self.single.iter().map(|row| (&row.key, std::slice::from_ref(&row.cells)));
         single.chain(self.several.iter().map(|row| (&row.key, &*row.cells)))
@@ -239,7 +244,7 @@ impl Table {
     }
 
     fn push_single(&mut self, row: Row<Cell>) -> Option<At> {
-        if self.single.len() >= MOST {
+        if self.single.len() >= MAX_ROWS {
             return None;
         }
         reserve_a_little(&mut self.single);
@@ -247,13 +252,13 @@ impl Table {
         Some(At::Single(self.single.len() - 1))
     }
 
-    /// Enters a row into the index, which grows before it is three quarters full.
+    /// Adds a row to the index, which grows before it is more than three quarters full.
     fn link(&mut self, hash: u32, at: At) {
         let rows = self.single.len() + self.several.len();
         if rows * 4 > self.index.len() * 3 {
-            let places = (self.index.len() * 2).max(8);
+            let entries = (self.index.len() * 2).max(8);
             self.index = Vec::new();
-            self.index.resize(places, Place::FREE);
+            self.index.resize(entries, Entry::FREE);
             let single = self.single.iter().enumerate().map(|(index, row)| (&row.key, At::Single(index)));
             let several = self.several.iter().enumerate().map(|(index, row)| (&row.key, At::Several(index)));
             // The new row is among them.
@@ -265,25 +270,25 @@ impl Table {
         }
     }
 
-    /// The place of the index that leads to a row.
-    fn place_of(&self, hash: u32, at: At) -> Option<usize> {
+    /// Returns the position of the entry of a row.
+    fn entry_of(&self, hash: u32, at: At) -> Option<usize> {
         let mask = self.index.len().checked_sub(1)?;
-        let wanted = Place::new(hash, at);
-        let mut place = hash as usize & mask;
+        let wanted = Entry::new(hash, at);
+        let mut position = hash as usize & mask;
         loop {
-            match *self.index.get(place)? {
-                Place::FREE => return None,
-                found if found == wanted => return Some(place),
-                _ => place = (place + 1) & mask,
+            match *self.index.get(position)? {
+                Entry::FREE => return None,
+                found if found == wanted => return Some(position),
+                _ => position = (position + 1) & mask,
             }
         }
     }
 
-    /// Takes a row out; the last one of its kind moves to its place.
+    /// Removes a row. The last row of its kind takes its position.
     fn remove(&mut self, at: At) -> Option<Cells> {
         let hash = hash_of(self.key(at)?);
-        let place = self.place_of(hash, at)?;
-        self.unlink(place);
+        let position = self.entry_of(hash, at)?;
+        self.unlink(position);
         let (last, cells) = match at {
             At::Single(index) => {
                 let last = At::Single(self.single.len() - 1);
@@ -296,56 +301,56 @@ impl Table {
                 (last, self.several.swap_remove(index).cells)
             }
         };
-        debug_assert!(self.place_of(hash, last).is_none() || last != at);
+        debug_assert!(self.entry_of(hash, last).is_none() || last != at);
         Some(cells)
     }
 
-    /// Has the place that leads to `from` lead to `to`.
+    /// Changes the entry of the row `from` to the row `to`.
     fn relink(&mut self, from: At, to: At) {
         if from == to {
             return;
         }
         let Some(hash) = self.key(from).map(hash_of) else { return };
-        if let Some(place) = self.place_of(hash, from).and_then(|place| self.index.get_mut(place)) {
-            *place = Place::new(hash, to);
+        if let Some(entry) = self.entry_of(hash, from).and_then(|position| self.index.get_mut(position)) {
+            *entry = Entry::new(hash, to);
         }
     }
 
-    /// Frees a place, and moves those behind it that would not be found any more.
+    /// Frees an entry, and moves the following entries that would no longer be found.
     fn unlink(&mut self, mut free: usize) {
         let Some(mask) = self.index.len().checked_sub(1) else { return };
-        let mut place = free;
+        let mut position = free;
         loop {
-            place = (place + 1) & mask;
-            let Some(found) = self.index.get(place).copied().filter(|found| *found != Place::FREE) else { break };
+            position = (position + 1) & mask;
+            let Some(found) = self.index.get(position).copied().filter(|found| *found != Entry::FREE) else { break };
             let Some(home) = self.key(found.at()).map(|key| hash_of(key) as usize & mask) else { break };
-            // It may move if its way from home leads over the free place.
-            if place.wrapping_sub(home) & mask >= place.wrapping_sub(free) & mask {
+            // It moves if the free entry is between its home position and its own.
+            if position.wrapping_sub(home) & mask >= position.wrapping_sub(free) & mask {
                 if let Some(to) = self.index.get_mut(free) {
                     *to = found;
                 }
-                free = place;
+                free = position;
             }
         }
-        if let Some(place) = self.index.get_mut(free) {
-            *place = Place::FREE;
+        if let Some(entry) = self.index.get_mut(free) {
+            *entry = Entry::FREE;
         }
     }
 }
 
-fn enter(index: &mut [Place], hash: u32, at: At) {
+fn enter(index: &mut [Entry], hash: u32, at: At) {
     let Some(mask) = index.len().checked_sub(1) else { return };
-    let mut place = hash as usize & mask;
-    while let Some(found) = index.get_mut(place) {
-        if *found == Place::FREE {
-            *found = Place::new(hash, at);
+    let mut position = hash as usize & mask;
+    while let Some(found) = index.get_mut(position) {
+        if *found == Entry::FREE {
+            *found = Entry::new(hash, at);
             return;
         }
-        place = (place + 1) & mask;
+        position = (position + 1) & mask;
     }
 }
 
-/// Room for an eighth more: what a vector grows by is memory that no counter is in.
+/// Reserves an eighth more at a time: doubling would leave more memory unused.
 fn reserve_a_little<T>(rows: &mut Vec<T>) {
     if rows.len() == rows.capacity() {
         rows.reserve_exact(rows.len() / 8 + 4);
@@ -362,7 +367,7 @@ mod tests {
     use crate::amount::Amount;
     use crate::charge::Span;
 
-    /// The end of a window of one second.
+    /// Makes a counter of a window of one second with this end.
     fn cell(counter: u8, end: i64) -> Cell {
         let window = Span { start: Timestamp::from_unix_seconds(end - 1), end: Timestamp::from_unix_seconds(end) };
         let (counter, subject) = (CounterId::of([&*counter.to_string()]), Subject::default());
@@ -370,7 +375,7 @@ mod tests {
     }
 
     fn subject(number: u16) -> Subject {
-        // Some are longer than what a row has room for.
+        // Some are longer than what a row stores inline.
         Subject::of_bytes(format!("{number}{}", "x".repeat(usize::from(number % 40))).as_bytes())
     }
 
@@ -391,9 +396,9 @@ mod tests {
     }
 
     proptest! {
-        /// A map of maps says what must be there. (Nothing expires at the instant of an addition.)
+        /// A map of maps is the model. (Nothing expires at the instant of an addition.)
         #[test]
-        fn a_table_holds_what_a_map_would(acts in acts()) {
+        fn a_table_agrees_with_a_map(acts in acts()) {
             let mut table = Table::default();
             let mut model: BTreeMap<u16, BTreeMap<u8, i64>> = BTreeMap::new();
             let hash = |subject: &Subject| halves(subject.hash_code()).0;
@@ -419,10 +424,11 @@ mod tests {
                     Act::Sweep { rows, now } => {
                         let before: usize = model.values().map(BTreeMap::len).sum();
                         let reclaimed = table.sweep(rows, Timestamp::from_unix_seconds(now));
-                        // Only those go whose counters have all expired, grace included; which of them is the hand's affair.
+                        // Only rows whose counters have all expired are removed, after the grace.
+                        // Which of them depends on the hand.
                         model.retain(|number, known| {
                             let there = table.find(hash(&subject(*number)), &subject(*number)).is_some();
-                            assert!(there || known.values().all(|end| *end + 2 <= now), "a live one is gone");
+                            assert!(there || known.values().all(|end| *end + 2 <= now), "a live row was removed");
                             there
                         });
                         let after: usize = model.values().map(BTreeMap::len).sum();
@@ -436,7 +442,8 @@ mod tests {
                 for (number, known) in &model {
                     let subject = subject(*number);
                     let at = table.find(hash(&subject), &subject).unwrap();
-                    let mut ends: Vec<_> = table.cells(at).iter().map(|cell| cell.expires_at().unix_seconds()).collect();
+                    let seconds = |cell: &Cell| cell.expires_at().unix_seconds();
+                    let mut ends: Vec<_> = table.cells(at).iter().map(seconds).collect();
                     ends.sort_unstable();
                     let mut wanted: Vec<_> = known.values().copied().collect();
                     wanted.sort_unstable();
@@ -448,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_counters_of_a_subject_make_room_for_its_next() {
+    fn reclaims_expired_counters_of_the_same_subject() {
         let mut table = Table::default();
         let subject = subject(1);
         let hash = halves(subject.hash_code()).0;
@@ -462,12 +469,12 @@ mod tests {
             let counter = CounterId::of(["a new one"]);
             Charge { counter, subject: subject.clone(), amount: Amount::ONE, max: None, meter: Meter::Fixed(window) }
         };
-        assert_eq!(table.has_forgotten(&charge(30), at(29)), Some(at(30)));
-        assert_eq!(table.has_forgotten(&charge(31), at(30)), None);
+        assert_eq!(table.reclaimed_horizon(&charge(30), at(29)), Some(at(30)));
+        assert_eq!(table.reclaimed_horizon(&charge(31), at(30)), None);
     }
 
     #[test]
-    fn the_only_counter_of_a_subject_makes_room_for_its_next() {
+    fn reclaims_the_only_counter_of_the_same_subject() {
         let mut table = Table::default();
         let subject = subject(1);
         let hash = halves(subject.hash_code()).0;
@@ -480,30 +487,30 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_known_by_the_horizon() {
+    fn reports_the_horizon_of_relevant_charges() {
         let mut table = Table::default();
         let at = Timestamp::from_unix_seconds;
-        let forgotten = |table: &Table, meter, now| {
+        let horizon = |table: &Table, meter, now| {
             let (counter, subject) = (CounterId::of(["c"]), subject(1));
-            table.has_forgotten(&Charge { counter, subject, amount: Amount::ONE, max: None, meter }, now)
+            table.reclaimed_horizon(&Charge { counter, subject, amount: Amount::ONE, max: None, meter }, now)
         };
         let fixed = |end| Meter::Fixed(Span { start: at(end - 1), end: at(end) });
         let sliding = Meter::Sliding { seconds: 5 };
-        assert_eq!([fixed(1), sliding].map(|meter| forgotten(&table, meter, at(1))), [None; 2]);
+        assert_eq!([fixed(1), sliding].map(|meter| horizon(&table, meter, at(1))), [None; 2]);
         table.set_horizon(Some(at(10)));
         table.set_horizon(None);
         table.set_horizon(Some(at(7)));
-        assert_eq!([9, 10, 11].map(|end| forgotten(&table, fixed(end), at(50))), [Some(at(10)), Some(at(10)), None]);
-        assert_eq!([9, 10, 11].map(|now| forgotten(&table, sliding, at(now))), [Some(at(10)), None, None]);
+        assert_eq!([9, 10, 11].map(|end| horizon(&table, fixed(end), at(50))), [Some(at(10)), Some(at(10)), None]);
+        assert_eq!([9, 10, 11].map(|now| horizon(&table, sliding, at(now))), [Some(at(10)), None, None]);
     }
 
     #[test]
-    fn a_place_says_which_row() {
-        for index in [0, 1, 1000, MOST - 1] {
+    fn entries_encode_rows() {
+        for index in [0, 1, 1000, MAX_ROWS - 1] {
             for at in [At::Single(index), At::Several(index)] {
                 for hash in [0, 1, u32::MAX] {
-                    let place = Place::new(hash, at);
-                    assert!(place.at() == at && place != Place::FREE && tag(place.0) == tag(hash));
+                    let entry = Entry::new(hash, at);
+                    assert!(entry.at() == at && entry != Entry::FREE && tag(entry.0) == tag(hash));
                 }
             }
         }

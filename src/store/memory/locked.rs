@@ -1,0 +1,108 @@
+//! The general case of a request: all its shards are locked, and counters may be missing.
+
+use smallvec::SmallVec;
+
+use super::super::sync::{AtomicUsize, MutexGuard, Ordering};
+use super::super::{ReserveRequest, StoreError, Tallies, Tally};
+use super::row::Cell;
+use super::table::{At, Table};
+use super::{MemoryStore, Spot, no_shard, shard_full};
+
+/// The locked shards of a request.
+pub(super) struct Locked<'s> {
+    pub(super) guards: SmallVec<[MutexGuard<'s, Table>; 4]>,
+    /// One for each charge.
+    pub(super) positions: SmallVec<[Position; 4]>,
+}
+
+/// The position of the counter of a charge.
+#[derive(Clone, Copy)]
+pub(super) struct Position {
+    pub(super) spot: Spot,
+    /// The index of the guard of its shard.
+    pub(super) guard: usize,
+    /// The row and the cell, valid until something is added or removed.
+    pub(super) found: Option<(At, usize)>,
+}
+
+/// The result of a lookup.
+pub(super) struct Look {
+    /// Every charge fits.
+    pub(super) room: bool,
+    /// The tallies of the counters before the charges.
+    pub(super) tallies: Tallies,
+    /// The number of counters that do not exist yet.
+    pub(super) missing: usize,
+}
+
+impl Locked<'_> {
+    /// Looks up the counters of a request.
+    #[inline]
+    pub(super) fn look(&mut self, request: &ReserveRequest<'_>) -> Result<Look, StoreError> {
+        let mut look = Look { room: true, tallies: Tallies::new(), missing: 0 };
+        for (charge, position) in request.charges.iter().zip(&mut self.positions) {
+            let Some(table) = self.guards.get(position.guard) else { return Err(no_shard()) };
+            let at = table.find(position.spot.hash, &charge.subject);
+            let cells = at.map_or(&[][..], |at| table.cells(at));
+            let cell = cells.iter().enumerate().find(|(_, cell)| cell.counter == charge.counter);
+            position.found = at.zip(cell.map(|(index, _)| index));
+            let tally = match cell {
+                Some((_, cell)) => cell.tally(charge, request.now)?,
+                None => {
+                    if let Some(horizon) = table.reclaimed_horizon(charge, request.now) {
+                        return Err(StoreError::ClockSteppedBack { horizon });
+                    }
+                    look.missing += 1;
+                    Tally::unused(&charge.meter, request.now)
+                }
+            };
+            look.room &= tally.has_room(charge);
+            look.tallies.push(tally);
+        }
+        Ok(look)
+    }
+
+    /// Makes the charges of a request, and adds missing counters.
+    #[inline]
+    pub(super) fn write(&mut self, request: &ReserveRequest<'_>, store: &MemoryStore) -> Result<Tallies, StoreError> {
+        let mut tallies = Tallies::new();
+        let reclaim = (store.len() > store.keep).then_some(request.now);
+        let mut added = false;
+        for (charge, position) in request.charges.iter().zip(&self.positions) {
+            let Some(table) = self.guards.get_mut(position.guard) else { return Err(no_shard()) };
+            // Positions stay valid until something is added.
+            let found = match position.found {
+                Some(found) if !added => Some(found),
+                _ => table.find(position.spot.hash, &charge.subject).and_then(|at| {
+                    let cell = table.cells(at).iter().position(|cell| cell.counter == charge.counter)?;
+                    Some((at, cell))
+                }),
+            };
+            let cell = found.and_then(|(at, cell)| table.cells_mut(at).get_mut(cell));
+            tallies.push(match cell {
+                Some(cell) => cell.charge(charge, request.now)?,
+                None => {
+                    added = true;
+                    // If an expired counter existed and was reclaimed for another one of its row,
+                    // it is added again.
+                    store.held.fetch_add(usize::from(position.found.is_some()), Ordering::Relaxed);
+                    let mut cell = Cell::new(charge);
+                    let tally = cell.charge(charge, request.now)?;
+                    // A shard holds two million rows of one kind: more than 10^11 counters in the
+                    // store.
+                    let gone = table.add(position.spot.hash, &charge.subject, cell, reclaim);
+                    store.held.fetch_sub(gone.ok_or_else(shard_full)?, Ordering::Relaxed);
+                    tally
+                }
+            });
+        }
+        Ok(tallies)
+    }
+
+    /// Reclaims expired counters among the next `rows` rows of each locked shard.
+    pub(super) fn sweep(&mut self, rows: usize, request: &ReserveRequest<'_>, held: &AtomicUsize) {
+        for table in &mut self.guards {
+            held.fetch_sub(table.sweep(rows, request.now), Ordering::Relaxed);
+        }
+    }
+}
