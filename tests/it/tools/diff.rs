@@ -26,12 +26,13 @@ fn rule(path: &str, op: &str, value: &Value) -> Value {
 /// Returns each change and each undecided question in short.
 fn summary(found: &Comparison) -> Vec<String> {
     let changes = found.changes().iter().map(|change| {
-        let detail = match change.what() {
-            ChangeDetail::Call { old, new, witness, edge, .. } => {
-                let edge =
-                    edge.as_ref().map(|edge| format!(" edge {} {} | {}", edge.path(), edge.alike(), edge.changed()));
+        let detail = match change.detail() {
+            ChangeDetail::Call { old, new, witness, boundary, .. } => {
+                let boundary = boundary
+                    .as_ref()
+                    .map(|boundary| format!(" at {} {} | {}", boundary.path(), boundary.alike(), boundary.changed()));
                 let (old, new) = (old.decision(), new.decision());
-                format!("{old} > {new}: {witness}{}", edge.unwrap_or_default())
+                format!("{old} > {new}: {witness}{}", boundary.unwrap_or_default())
             }
             ChangeDetail::Terms { text, .. } => text.clone(),
             other => panic!("{other:?}"),
@@ -50,12 +51,12 @@ fn every_change_has_a_witness() {
         (
             json!({ "t": gt(50000) }),
             json!({ "t": gt(50002) }),
-            vec![r#"wider t: deny > allow: "t" {"amount":50001} edge args.amount 50000 | 50001"#],
+            vec![r#"wider t: deny > allow: "t" {"amount":50001} at args.amount 50000 | 50001"#],
         ),
         (
             json!({ "t": { "require": rule("args.amount", "lte", &json!(9)) } }),
             json!({ "t": { "require": rule("args.amount", "lt", &json!(9)) } }),
-            vec![r#"narrower t: allow > deny: "t" {"amount":9} edge args.amount 8 | 9"#],
+            vec![r#"narrower t: allow > deny: "t" {"amount":9} at args.amount 8 | 9"#],
         ),
         // The same rule, written differently.
         (
@@ -290,7 +291,7 @@ fn the_sample_policies_have_the_documented_changes() {
     let found = diff::compare(&read("old"), &read("new"));
     let count = |kind| found.changes().iter().filter(|change| change.kind() == kind).count();
     assert_eq!((count(Kind::Wider), count(Kind::Narrower), found.undecided().len()), (3, 3, 0), "{found}");
-    assert!(found.to_string().contains("edge  args.amount 50000 | 50001"), "{found}");
+    assert!(found.to_string().contains("boundary args.amount 50000 | 50001"), "{found}");
 }
 
 /// Returns the strictness of an effect.
@@ -476,15 +477,15 @@ proptest! {
         let found = diff::compare(&old, &new);
         let tightens = diff::only_tightens(&old, &new);
         for change in found.changes() {
-            let ChangeDetail::Call { old: old_outcome, new: new_outcome, witness, edge,
-                .. } = change.what() else { continue };
+            let ChangeDetail::Call { old: old_outcome, new: new_outcome, witness, boundary,
+                .. } = change.detail() else { continue };
             let strictness = |policy: &Policy| rank(policy.evaluate(&witness.call(), witness.at()).effect());
             let (before, after) = (strictness(&old), strictness(&new));
             let kind = if after < before { Kind::Wider } else { Kind::Narrower };
             prop_assert!(before != after && kind == change.kind(), "{}", change);
             prop_assert!(old_outcome.decision() != new_outcome.decision());
             prop_assert!(matches(change.tools().as_bytes(), witness.tool().as_bytes()), "{}", change);
-            prop_assert!(edge.as_ref().is_none_or(|edge| edge.alike() != edge.changed()));
+            prop_assert!(boundary.as_ref().is_none_or(|boundary| boundary.alike() != boundary.changed()));
         }
         let named = |kind: Kind, tool: &str| {
             let is_it = |its: Kind, tools: &str| its == kind && matches(tools.as_bytes(), tool.as_bytes());

@@ -65,7 +65,7 @@ proptest! {
                 rule.pointer());
             for change in rule.changes().iter().filter(|change| !change.is_approval()) {
                 let changed = change.apply(&call, NOW);
-                prop_assert!(alone.evaluate(&changed.call(), changed.now()).is_allowed(), "{} {change}",
+                prop_assert!(alone.evaluate(&changed.call(), changed.at()).is_allowed(), "{} {change}",
                     rule.pointer());
             }
         }

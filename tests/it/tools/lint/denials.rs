@@ -27,7 +27,7 @@ fn shown(source: &Value) -> Vec<(String, String)> {
         let witness = finding.witness().unwrap();
         let effect = policy.evaluate(&witness.call(), witness.at()).effect();
         assert!(!matches!(effect, Effect::Deny(_)), "{finding}");
-        (finding.pointer().to_owned(), witness.to_string())
+        (finding.pointer().to_owned(), format!("{witness} -> {}", finding.effect().unwrap()))
     };
     left_out(&source).iter().map(shown).collect()
 }
@@ -67,12 +67,12 @@ fn a_witness_names_a_tool_that_reaches_the_rule() {
     };
     let denied = json!({ "action": "deny" });
     for (source, witness) in [
-        (document("deny", &json!({ "all_tools": g, "tools": { "pay": {} } })), "pay {} -> allow"),
-        (document("deny", &json!({ "all_tools": g, "tools": { "a": denied, "p*": {} } })), "p {} -> allow"),
-        (document("allow", &json!({ "all_tools": g, "hide": ["t*"] })), "x {} -> allow"),
-        (document("deny", &json!({ "tools": { "p*": g, "p": denied } })), "px {} -> allow"),
-        (document("deny", &json!({ "hide": ["p", "px*", "*a"], "tools": { "p*": g } })), "p0 {} -> allow"),
-        (document("deny", &json!({ "tools": { "p*": g, "p": rules("deny_if", &json!([])) } })), "px {} -> allow"),
+        (document("deny", &json!({ "all_tools": g, "tools": { "pay": {} } })), r#""pay" {} -> allow"#),
+        (document("deny", &json!({ "all_tools": g, "tools": { "a": denied, "p*": {} } })), r#""p" {} -> allow"#),
+        (document("allow", &json!({ "all_tools": g, "hide": ["t*"] })), r#""x" {} -> allow"#),
+        (document("deny", &json!({ "tools": { "p*": g, "p": denied } })), r#""px" {} -> allow"#),
+        (document("deny", &json!({ "hide": ["p", "px*", "*a"], "tools": { "p*": g } })), r#""p0" {} -> allow"#),
+        (document("deny", &json!({ "tools": { "p*": g, "p": rules("deny_if", &json!([])) } })), r#""px" {} -> allow"#),
     ] {
         let found = shown(&source);
         assert_eq!(found.first().map(|(_, witness)| witness.as_str()), Some(witness), "{source}");
@@ -88,26 +88,26 @@ fn a_witness_satisfies_the_other_rules() {
     let from = |op: &str, other: &str| json!([{ "path": "args.u", "op": op, "value_from": other }]);
     let exists = |path: &str| json!({ "path": path, "op": "exists", "value": true });
     for (rules, witness) in [
-        (rules("deny_if", &from("eq", "call.user")), "t {} by user x -> allow"),
-        (rules("deny_if", &from("gt", "context.max")), r#"t {} with context {"max":5} -> allow"#),
-        (rules("deny_if", &from("in", "context.names")), r#"t {} with context {"names":["x"]} -> allow"#),
-        (rules("deny_if", &from("lt", "args.least")), r#"t {"least":5} -> allow"#),
+        (rules("deny_if", &from("eq", "call.user")), r#""t" {} user "x" -> allow"#),
+        (rules("deny_if", &from("gt", "context.max")), r#""t" {} context {"max":5} -> allow"#),
+        (rules("deny_if", &from("in", "context.names")), r#""t" {} context {"names":["x"]} -> allow"#),
+        (rules("deny_if", &from("lt", "args.least")), r#""t" {"least":5} -> allow"#),
         (
             json!({ "require": [{ "conditions": [{ "path": "args.owner", "op": "eq", "value_from": "call.user" }] }],
                     "deny_if": [{ "conditions": [too_many()] }] }),
-            r#"t {"owner":"x"} by user x -> allow"#,
+            r#""t" {"owner":"x"} user "x" -> allow"#,
         ),
         (
             json!({ "require": [{ "conditions": [{ "any": [exists("args.n"), exists("args.m")] }] }],
                     "deny_if": [{ "conditions": [too_many()] }] }),
-            r#"t {"m":"x"} -> allow"#,
+            r#""t" {"m":"x"} -> allow"#,
         ),
         (
             json!({ "require": [{ "conditions": [{ "all": [{ "any": [
                         { "all": [exists("args.n"), exists("args.k")] }, exists("args.n.x"), exists("args.m"),
                     ] }] }] }],
                     "deny_if": [{ "conditions": [too_many()] }] }),
-            r#"t {"m":"x"} -> allow"#,
+            r#""t" {"m":"x"} -> allow"#,
         ),
     ] {
         let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
@@ -124,7 +124,7 @@ fn an_empty_list_evades_a_denial_of_some_element() {
     let some = json!([{ "path": "args.items[*].p", "op": "gt", "value": 5, "absent": "match" }]);
     let source = |rules: &Value| json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
     let mut own = rules("deny_if", &some);
-    let empty = r#"t {"items":[]} -> allow"#.to_owned();
+    let empty = r#""t" {"items":[]} -> allow"#.to_owned();
     assert_eq!(shown(&source(&own)), [("/tools/t/deny_if/0/conditions/0".to_owned(), empty)]);
     own["require"] = json!([{ "conditions": [{ "path": "args.items", "op": "min_length", "value": 1 }] }]);
     assert_eq!(shown(&source(&own)), []);
@@ -142,12 +142,12 @@ fn an_approval_that_can_be_evaded_is_found() {
     let mut everywhere = json!({ "version": "1", "default": "deny", "tools": { "t": {} } });
     everywhere["all_tools"] = rules("require_approval_if", &g);
     for (source, want) in [
-        (own(json!({})), vec![(at.clone(), "t {} -> allow".to_owned())]),
+        (own(json!({})), vec![(at.clone(), r#""t" {} -> allow"#.to_owned())]),
         (
             own(rules("require", &json!([{ "path": "args.m", "op": "exists", "value": true }]))),
-            vec![(at.clone(), r#"t {"m":"x"} -> allow"#.to_owned())],
+            vec![(at.clone(), r#""t" {"m":"x"} -> allow"#.to_owned())],
         ),
-        (everywhere, vec![("/all_tools/require_approval_if/0/conditions/0".to_owned(), "t {} -> allow".to_owned())]),
+        (everywhere, vec![("/all_tools/require_approval_if/0/conditions/0".to_owned(), r#""t" {} -> allow"#.to_owned())]),
         // A call without the argument still needs approval, or is denied.
         (own(json!({ "action": "require_approval" })), vec![]),
         (own(json!({ "action": "deny" })), vec![]),

@@ -44,9 +44,9 @@ fn scopes_of_arguments_alone_are_found() {
     own["require"] = number;
     let all = json!({ "version": "1", "default": "deny", "all_tools": limits(&json!(["args.x"])),
                       "tools": { "a": { "action": "deny" }, "pay": {} } });
-    for (source, witness) in [(all, r#"pay {"x":"y"} -> allow"#), (entry(&own), r#"t {"x":2} -> allow"#)] {
+    for (source, witness) in [(all, r#""pay" {"x":"y"} -> allow"#), (entry(&own), r#""t" {"x":2} -> allow"#)] {
         let found = findings(&source);
-        let shown = found.iter().find_map(|one| one.witness().map(ToString::to_string));
+        let shown = found.iter().find_map(|one| Some(format!("{} -> {}", one.witness()?, one.effect()?)));
         assert_eq!(shown.as_deref(), Some(witness), "{source}");
     }
 }

@@ -250,7 +250,7 @@ fn findings_have_lines_and_columns() {
     let places: Vec<_> = report.findings().iter().map(|finding| (finding.line(), finding.column())).collect();
     assert_eq!(places, [(5, 24)]);
     assert!(report.findings()[0].to_string().starts_with("5:24: warning[denial_left_out]: "));
-    assert_eq!(serde_json::to_value(&report).unwrap()["findings"][0]["witness"]["effect"], "allow");
+    assert_eq!(serde_json::to_value(&report).unwrap()["findings"][0]["effect"]["decision"], "allow");
 }
 
 /// Rules with two conditions on one argument, which mostly contradict.
