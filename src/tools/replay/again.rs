@@ -1,4 +1,4 @@
-//! The records of a log, decided again.
+//! Decides the records of a log again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use crate::policy::{Code, Effect, Policy};
 use crate::time::{ManualClock, Timestamp};
 use crate::tools::trace::FaultStore;
 
-/// How many calls may be under way: the latest. An older one has ended.
+/// The number of calls that may be in flight. The oldest of more counts as ended.
 const OPEN: usize = 1 << 17;
-/// How many bytes of a name a record keeps.
+/// The number of bytes that a record keeps of a name.
 const NAME: usize = 512;
 
-/// A gate that decides again what a log says, and the calls that it has let pass.
+/// A gate that decides the calls of a log again, and the permits of those in flight.
 pub(super) struct Again {
     policy: Policy,
     gate: Gate<Arc<FaultStore>>,
     store: Arc<FaultStore>,
     clock: ManualClock,
     open: HashMap<DecisionId, Box<Permit>>,
-    /// The ids of calls that were let pass, the oldest first; many have ended.
+    /// The ids of allowed calls, the oldest first. Many have ended.
     order: VecDeque<DecisionId>,
-    /// Counters that have missed calls.
+    /// Counters that have missed a call.
     uncertain: HashSet<Box<str>>,
 }
 
@@ -44,14 +44,14 @@ impl Again {
         Self { policy, gate, store, clock, open, order, uncertain }
     }
 
-    /// What comes of a record.
+    /// Replays a record.
     pub(super) fn record(&mut self, line: u64, record: &AuditRecord) -> Came {
         self.clock.set(record.time());
         match (record.event(), record.id()) {
             (Event::Decision, _) => return self.decide(line, record),
             (Event::Release, Some(id)) => {
                 if let Some(permit) = self.open.remove(&id) {
-                    // What could not be given back then, is not now.
+                    // A release that failed then fails now.
                     self.store.set_down(record.failure().is_some());
                     permit.release();
                     self.store.set_down(false);
@@ -59,7 +59,7 @@ impl Again {
             }
             (Event::Settle, Some(id)) if record.failure().is_none() => {
                 if let (Some(permit), Some(amount)) = (self.open.get_mut(&id), record.amount()) {
-                    // The store does not fail, and what was settled before stays so.
+                    // The store does not fail, and an earlier settlement is kept.
                     let _ = permit.settle(amount);
                 }
             }
@@ -116,7 +116,7 @@ impl Again {
             Decision::Allow(permit) => Some(permit),
             Decision::Deny(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => None,
         };
-        // Where the call was not made, it is not under way either.
+        // A call that was refused then was not made, so it is not in flight.
         self.keep(record, permit.filter(|_| was == Outcome::Allow));
         came
     }
@@ -124,7 +124,7 @@ impl Again {
     fn missing(&self, call: &ToolCall<'_>, record: &AuditRecord, gaps: &Gaps<'_>) -> Option<Missing> {
         let policy = &self.policy;
         let found = policy.missing_of_rules(call, record.time(), gaps);
-        // Limits are asked of calls alone that no rule denies.
+        // A call that a rule denies does not reach the limits.
         let is_denied = || matches!(policy.evaluate(call, record.time()).effect(), Effect::Deny(_));
         found.or_else(|| policy.missing_of_limits(call, gaps).filter(|_| !is_denied()))
     }
@@ -137,7 +137,7 @@ impl Again {
             _ if failed && !of_limit => KnownApproval::Unknown,
             _ => KnownApproval::No,
         };
-        // What has passed limits that do not say how they stand, has passed them uncounted.
+        // A call that passed limits without recording their state passed them uncounted.
         let has_passed = matches!(record.decision(), Some(Outcome::Allow | Outcome::ApprovalRequired));
         let uncounted = is_same && has_passed && record.limits().is_empty();
         self.store.set_down(uncounted || (failed && of_limit));
@@ -146,7 +146,7 @@ impl Again {
         decision
     }
 
-    /// The first limit that has to do with the decision, and whose counter has missed calls.
+    /// Returns the first limit that the decision depends on and whose counter is uncertain.
     fn uncertain_limit(&self, call: &ToolCall<'_>, decision: &Decision) -> Option<(String, String)> {
         let asks_limits = match decision {
             Decision::Allow(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => true,
@@ -160,7 +160,7 @@ impl Again {
         Some((rule, counter.to_owned()))
     }
 
-    /// The call cannot be decided: whatever it may have charged is uncertain.
+    /// Marks all counters that the call may have charged as uncertain.
     fn miss(&mut self, call: &ToolCall<'_>) {
         for (_, counter) in self.policy.limits_on(call) {
             if !self.uncertain.contains(counter) {
@@ -186,7 +186,7 @@ impl Again {
     }
 }
 
-/// The call of a record that does not hold its arguments.
+/// Returns the call of a record without its arguments.
 fn bare<'r>(record: &'r AuditRecord, nothing: &'r Map<String, Value>) -> ToolCall<'r> {
     ToolCall::new(record.tool().unwrap_or_default(), nothing)
         .grant(record.identity(Identity::Grant))
@@ -197,7 +197,7 @@ fn bare<'r>(record: &'r AuditRecord, nothing: &'r Map<String, Value>) -> ToolCal
 }
 
 fn gaps(record: &AuditRecord) -> Gaps<'_> {
-    // A name that was cut is some name.
+    // A truncated name can be any name that begins like it.
     let has_more = record.more_arguments() > 0 || record.argument_names().any(|name| name.len() > NAME);
     Gaps { names: record.argument_names().collect(), has_more }
 }
@@ -207,7 +207,7 @@ fn has_cut_name(record: &AuditRecord) -> bool {
     identities.chain([record.tool()]).flatten().any(|name| name.len() > NAME)
 }
 
-/// Whether a pointer is that of a limit.
+/// Returns `true` if the pointer is that of a limit.
 fn is_limit(rule: &str) -> bool {
     let mut parts = rule.rsplit('/');
     match (parts.next(), parts.next()) {
@@ -217,7 +217,7 @@ fn is_limit(rule: &str) -> bool {
     }
 }
 
-/// In what the decision differs from the recorded one.
+/// Compares the decision with the recorded one. Returns `None` if they are the same.
 fn compare(line: u64, record: &AuditRecord, was: Outcome, decision: &Decision) -> Option<Change> {
     let is_same = was.as_str() == decision.as_str()
         && record.code() == decision.code()
@@ -261,7 +261,7 @@ fn untold(line: u64, record: &AuditRecord, missing: Option<Missing>) -> Indeterm
     Indeterminate { line, tool, caller: caller(|identity| record.identity(identity)), rule, needs, counter: None }
 }
 
-/// Who calls: the first of these that is known.
+/// Names the caller by the first identity that is present.
 pub(super) fn caller<'a>(identity: impl Fn(Identity) -> Option<&'a str>) -> String {
     let order = [Identity::Grant, Identity::Agent, Identity::User, Identity::Session];
     let known = order.into_iter().find_map(|which| Some((which, identity(which)?)));

@@ -1,20 +1,20 @@
-//! What kind of history it is.
+//! The kinds of history.
 
 use std::io::{self, BufRead};
 
 /// A kind of history.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Records of an audit log, in lines that are chained.
+    /// Records of an audit log, in chained lines.
     Log,
-    /// Records, in lines that are not.
+    /// Records, in unchained lines.
     Records,
     Trace,
 }
 
 impl Format {
-    /// The kind of the first line of the beginning that has a mark of one. Records and their lines are always written with the same
-    /// member first, which is none that a trace has.
+    /// Detects the kind by the first buffered line that has the mark of one. Records and chained
+    /// lines always begin with the same member, which a step of a trace cannot have.
     pub(super) fn of(history: &mut impl BufRead) -> io::Result<Self> {
         let begin = history.fill_buf()?;
         let mark = |line: &[u8]| match line {

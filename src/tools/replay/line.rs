@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-/// How long a line may be.
+/// The maximum length of a line, in bytes.
 const LINE: usize = 16 << 20;
 
 /// The lines of a reader, one at a time.
@@ -17,7 +17,8 @@ impl<R: BufRead> Lines<R> {
         Self { reader, bytes: Vec::new(), line: 0 }
     }
 
-    /// The next line and its number, from 1; no text for one that is none, or longer than 16 MiB.
+    /// Returns the next line and its number, from 1. The text is `None` if it is not UTF-8 or is
+    /// longer than 16 MiB.
     pub(super) fn next(&mut self) -> io::Result<Option<(u64, Option<&str>)>> {
         self.bytes.clear();
         self.reader.by_ref().take(LINE as u64 + 1).read_until(b'\n', &mut self.bytes)?;

@@ -1,30 +1,40 @@
-//! A recorded history decided again: by the same policy, bit for bit; by another, what would have changed.
+//! Decides a recorded history again: by the same policy, to confirm it; by another, to see what
+//! would change.
 //!
-//! A history is an [audit log](crate::audit), best one that was [written with arguments](crate::GateBuilder::audit_arguments); the
-//! bare records of a log, a line of JSON each, as a sink of the host's own may have kept them; or a [trace](crate::trace). It is
-//! read as a stream: memory does not grow with its length.
+//! A history is one of these, read as a stream, so memory does not grow with its length:
 //!
-//! **A log** is decided record by record, each at its own instant, with counters that begin empty. What became of a call (released,
-//! settled, ended) is done to the permit that the replay has given for it. A person's approval counts as given where the recorded call has
-//! used it, whatever the other policy says of who may approve and for how long; where the recorded call asked nobody, nobody has approved.
-//! Where a store has failed, it fails again. What is no policy's decision stays as it was, and is *kept*: calls that could not be
-//! read, grants that had expired, tools that had changed, callers without a policy. All calls are decided by the policy
-//! that is given, also where several were in force, or [one of them alone](Replay::only) is decided again.
+//! - an [audit log](crate::audit), best
+//!   [written with arguments](crate::GateBuilder::audit_arguments);
+//! - the bare records of a log, one line of JSON each, as a sink of the host may have stored them;
+//! - a [trace](crate::trace).
 //!
-//! A record without the values of arguments is decided where none is needed. Of each other the replay says what it *cannot tell*: which
-//! rule needs which argument. If the record is of the same policy, what the rules have said is taken from the
-//! record, and its limits are charged; else its counters are uncertain from there on, and so is what they would decide.
+//! # Logs
+//! Each record is decided at its own instant, with counters that start empty. Releases, settlements
+//! and ends are applied to the permit that the replay issued for the call. An approval counts as
+//! given where the recorded call used one, whatever the other policy says about approvers and
+//! deadlines; otherwise no call is approved. Where a store failed, it fails again. Decisions that a
+//! policy did not make are *kept*: calls that could not be read, expired grants, changed tools,
+//! callers without a policy. All calls are decided by the given policy, even if several were in
+//! force, unless the replay is limited to [one of them](Replay::only).
 //!
-//! The replay is exact for what one process at a time has decided. Of calls that threads have decided at once, a log has the order in which
-//! they were recorded, which may not be that in which they were counted. A limit that lets calls
-//! [pass uncounted](crate::GateBuilder::pass_uncounted) has to be [named](Replay::pass_uncounted). A counter that the host has reset, and
-//! what was counted before the log begins, are in no log.
+//! A record without argument values is decided if no rule needs them. Otherwise it is
+//! *indeterminate*, and the replay reports which rule needs which argument. If the record is of the
+//! same policy, the outcome of the rules is taken from the record and its limits are charged.
+//! Otherwise its counters are uncertain from there on, and so are decisions that depend on them.
 //!
-//! **A trace** has no decisions: it is compared with [answers](Replay::answers) that were kept, or with
-//! [another policy](Replay::against). It goes through all its steps under each, `policy` steps included.
+//! The replay is exact for calls that one process decided one at a time. For calls that threads
+//! decided at once, a log has the order in which they were recorded, which may differ from the
+//! order in which they were counted. A counter whose limits let calls
+//! [pass uncounted](crate::GateBuilder::pass_uncounted) must be [named](Replay::pass_uncounted).
+//! Resets by the host, and calls counted before the log begins, are not in a log.
 //!
-//! What is wrong with a history is a [`Finding`] with its line, and the rest goes on, unless it is told to
-//! [stop](Replay::stop_at_finding).
+//! # Traces
+//! A trace has no decisions: it is compared with stored [answers](Replay::answers) or with
+//! [another policy](Replay::against). Each policy runs all its steps, `policy` steps included.
+//!
+//! # Findings
+//! A problem in a history is reported as a [`Finding`] with its line. The replay then continues,
+//! unless it is set to [stop](Replay::stop_at_finding).
 
 mod again;
 mod format;
@@ -49,7 +59,7 @@ use traced::Traced;
 
 pub use report::{Count, Report};
 
-/// What to do with a history.
+/// A replay of a history under a policy.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -70,10 +80,12 @@ pub use report::{Count, Report};
 /// let report = Replay::new(policy).run(&log[..], |_| ControlFlow::Continue(()))?;
 /// assert!(report.is_same() && report.calls() == 2);
 ///
-/// let strict: Policy = r#"{ "version": "1", "default": "allow", "tools": { "delete_*": { "action": "deny" } } }"#.parse()?;
-/// let report = Replay::new(strict).run(&log[..], |told| {
-///     if let Event::Change(change) = told {
-///         assert_eq!((change.line, change.tool.as_str(), change.rule()), (4, "delete_repo", "/tools/delete_*/action"));
+/// let strict: Policy = r#"{ "version": "1", "default": "allow",
+///     "tools": { "delete_*": { "action": "deny" } } }"#.parse()?;
+/// let report = Replay::new(strict).run(&log[..], |event| {
+///     if let Event::Change(change) = event {
+///         assert_eq!((change.line, &*change.tool), (4, "delete_repo"));
+///         assert_eq!(change.rule(), "/tools/delete_*/action");
 ///     }
 ///     ControlFlow::Continue(())
 /// })?;
@@ -90,7 +102,7 @@ pub struct Replay {
     was: Was,
 }
 
-/// What a trace was decided like.
+/// The baseline that a trace is compared with.
 enum Was {
     Unknown,
     Answers(Box<dyn BufRead>),
@@ -101,31 +113,33 @@ enum Was {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct DecisionSummary {
-    /// `allow`, `deny`, `rate_limited` or `approval_required`; of a step of a trace that is no call, its answer.
+    /// `allow`, `deny`, `rate_limited` or `approval_required`. For a step of a trace that is not a
+    /// call: its answer.
     pub decision: String,
-    /// Why it is stopped.
+    /// The code of the refusal.
     pub code: Option<String>,
-    /// The rule that stops it.
+    /// The rule that refuses the call.
     pub rule: Option<String>,
 }
 
-/// In what a decision has changed.
+/// How a decision has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChangeKind {
-    /// A call that was stopped passes.
+    /// A call that was refused is now allowed.
     Loosened,
-    /// A call that has passed is stopped.
+    /// A call that was allowed is now refused.
     Tightened,
-    /// It is stopped by another decision or rule.
+    /// The call is still refused, but by another decision or rule.
     Changed,
-    /// The decision and its rule are the same, but not the message, the wait, or how the limits stand.
+    /// The decision and its rule are the same, but the message, the wait or the state of the limits
+    /// differs.
     Details,
 }
 
 impl ChangeKind {
-    /// `passes`, `stops`, `otherwise` or `details`.
+    /// Returns `loosened`, `tightened`, `changed` or `details`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loosened => DifferenceKind::Loosened.as_str(),
@@ -142,34 +156,34 @@ impl fmt::Display for ChangeKind {
     }
 }
 
-/// A decision that comes out otherwise.
+/// A decision that has changed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Change {
     /// The line of the history.
     pub line: u64,
-    /// In what it differs.
+    /// How it has changed.
     pub kind: ChangeKind,
     /// The tool.
     pub tool: String,
-    /// Who called, as `grant g-42`: the grant, else the agent, user or session.
+    /// The caller, such as `grant g-42`: the first present of grant, agent, user and session.
     pub caller: String,
-    /// What was decided.
+    /// The recorded decision.
     pub was: DecisionSummary,
-    /// What is decided now.
+    /// The decision of the replay.
     pub now: DecisionSummary,
 }
 
 impl Change {
-    /// The rule that makes the difference: the former one for a call that passes now, else the present one. The code, where there
-    /// is no rule.
+    /// Returns the rule that makes the difference: the recorded one for a call that is now allowed,
+    /// otherwise the one of the replay. Returns the code if there is no rule.
     pub fn rule(&self) -> &str {
         let side = if self.kind == ChangeKind::Loosened { &self.was } else { &self.now };
         side.rule.as_deref().or(side.code.as_deref()).unwrap_or_default()
     }
 }
 
-/// A decision that cannot be told.
+/// A decision that the history does not determine.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Indeterminate {
@@ -177,34 +191,35 @@ pub struct Indeterminate {
     pub line: u64,
     /// The tool.
     pub tool: String,
-    /// Who called.
+    /// The caller.
     pub caller: String,
-    /// The rule or limit that would need more than the history has; none where the call itself is not known.
+    /// The rule or limit that needs more than the history has. `None` if the call itself is not
+    /// known.
     pub rule: Option<String>,
-    /// The paths that it needs the values of: `args.amount`.
+    /// The paths whose values it needs, such as `args.amount`.
     pub needs: Vec<String>,
-    /// The counter that is uncertain, where it is that.
+    /// The uncertain counter, if that is the reason.
     pub counter: Option<String>,
 }
 
-/// What it needs: `/tools/pay/deny_if/0 needs args.amount`.
+/// Writes the reason: `/tools/pay/deny_if/0 needs args.amount`.
 impl fmt::Display for Indeterminate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.rule, &self.counter) {
             (Some(rule), Some(counter)) => write!(f, "{rule} counts by `{counter}`, which has missed calls"),
             (Some(rule), None) => write!(f, "{rule} needs {}", self.needs.join(", ")),
-            (None, _) => f.write_str("a name in the record was cut"),
+            (None, _) => f.write_str("a name in the record is truncated"),
         }
     }
 }
 
-/// Something that is wrong with a history.
+/// A problem in a history.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Finding {
     /// The line, from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// The problem, in words.
     pub problem: String,
 }
 
@@ -214,50 +229,51 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a replay tells while it runs.
+/// An event that a replay reports while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A decision comes out otherwise, or alike but for its [details](ChangeKind::Details), which [`Report::changed`] does not
-    /// count.
+    /// A decision has changed, or only its [details](ChangeKind::Details) have, which
+    /// [`Report::changed`] does not count.
     Change(Change),
-    /// A decision cannot be told.
+    /// The history does not determine a decision.
     Indeterminate(Indeterminate),
-    /// Something is wrong with the history.
+    /// The history has a problem.
     Finding(Finding),
 }
 
-/// What came of one decision.
+/// The result for one line of a history.
 enum Came {
     Alike,
     Change(Change),
     Indeterminate(Indeterminate),
-    /// It is no policy's.
+    /// A policy did not make the decision.
     Kept,
-    /// It was made under another policy than the one that is decided again.
+    /// It was made under a policy other than the one that is replayed.
     Other,
-    /// It was decided, and there is nothing to compare it with.
+    /// It was decided, and there is no baseline to compare it with.
     Decided,
-    /// No call.
+    /// Not a call.
     Step,
-    /// No call, and answered otherwise.
+    /// Not a call, and its answer has changed.
     OtherStep(Change),
 }
 
 impl Replay {
-    /// Decides histories again by this policy.
+    /// Creates a replay under this policy.
     pub fn new(policy: Policy) -> Self {
         Self { policy, only: None, pass_uncounted: Vec::new(), stops: false, was: Was::Unknown }
     }
 
-    /// Of a log, decides only what this policy has decided: that of one server, say, where [`Grants`](crate::Grants) have written
-    /// the log.
+    /// Restricts the replay of a log to the calls that this policy decided: those of one server,
+    /// for instance, if [`Grants`](crate::Grants) wrote the log.
     pub fn only(self, policy: &Policy) -> Self {
         Self { only: Some(policy.digest()), ..self }
     }
 
-    /// The gate whose log it is lets calls [pass uncounted](crate::GateBuilder::pass_uncounted) by this counter.
+    /// Names a counter by which the gate that wrote the log lets calls
+    /// [pass uncounted](crate::GateBuilder::pass_uncounted).
     pub fn pass_uncounted(mut self, counter: &str) -> Self {
         self.pass_uncounted.push(counter.into());
         self
@@ -268,21 +284,24 @@ impl Replay {
         Self { stops: true, ..self }
     }
 
-    /// Compares a trace with the answers that were written for it, a line for each step: with all members that they have.
+    /// Compares a trace with stored answers, one line for each step. Only the members that a stored
+    /// answer has are compared.
     pub fn answers(self, answers: impl BufRead + 'static) -> Self {
         Self { was: Was::Answers(Box::new(answers)), ..self }
     }
 
-    /// Compares a trace with what this policy decides.
+    /// Compares a trace with the decisions of this policy.
     pub fn against(self, policy: Policy) -> Self {
         Self { was: Was::Under(policy), ..self }
     }
 
-    /// Decides a history again, from its beginning to its end. `hear` is told of changes, of what cannot be told, and of findings as
-    /// they come, and may stop it; the report has all that was seen until then.
+    /// Decides a history again, from its beginning to its end.
+    ///
+    /// `hear` receives changes, indeterminate decisions and findings as they occur, and may stop
+    /// the replay. The report covers everything up to that point.
     ///
     /// # Errors
-    /// The history, or the answers, cannot be read.
+    /// The history or the answers cannot be read.
     pub fn run(self, mut history: impl BufRead, hear: impl FnMut(&Event) -> ControlFlow<()>) -> io::Result<Report> {
         let format = Format::of(&mut history)?;
         let digest = self.policy.digest();
@@ -306,8 +325,8 @@ impl Replay {
                     let told = match text.map(serde_json::from_str::<Object<AuditRecord>>) {
                         _ if text.is_some_and(|text| text.trim().is_empty()) => ControlFlow::Continue(()),
                         Some(Ok(Object(record))) => teller.record(&mut again, line, &record),
-                        Some(Err(error)) => teller.finding(line, format!("no record: {error}")),
-                        None => teller.finding(line, "no text, or longer than 16 MiB".to_owned()),
+                        Some(Err(error)) => teller.finding(line, format!("not a record: {error}")),
+                        None => teller.finding(line, "not UTF-8, or longer than 16 MiB".to_owned()),
                     };
                     if told.is_break() {
                         break;
@@ -338,7 +357,7 @@ impl fmt::Debug for Replay {
     }
 }
 
-/// Tells the host and adds up.
+/// Reports to the host and keeps the totals.
 struct Teller<H> {
     hear: H,
     stops: bool,
@@ -355,7 +374,7 @@ impl<H: FnMut(&Event) -> ControlFlow<()>> Teller<H> {
         self.came(came)
     }
 
-    /// What came of a line of a trace, in which something may be wrong besides.
+    /// Takes the result of a line of a trace, and the problem with the line, if any.
     fn each(&mut self, line: u64, (came, problem): (Came, Option<String>)) -> ControlFlow<()> {
         self.came(came)?;
         problem.map_or(ControlFlow::Continue(()), |problem| self.finding(line, problem))

@@ -1,4 +1,5 @@
-//! What a policy can say of a call of which not everything is known: only what would be so whatever the rest is.
+//! Evaluates a policy on a call that is only partly known. A result is given only if it holds
+//! whatever the unknown parts are.
 
 use crate::call::ToolCall;
 use crate::call::path::{AsksFor, Facts, Path};
@@ -10,36 +11,38 @@ use crate::policy::pattern::Matching;
 use crate::policy::truth::Truth;
 use crate::time::Timestamp;
 
-/// What is not known of a call: the values of its arguments, and its context. Which arguments it has is known.
+/// The unknown parts of a call: the values of its arguments, and its context. The names of its
+/// arguments are known.
 pub(crate) struct Gaps<'r> {
     /// The names of the arguments.
     pub(crate) names: Vec<&'r str>,
-    /// Whether there are others.
+    /// `true` if the call has other arguments.
     pub(crate) has_more: bool,
 }
 
-/// A rule or limit that needs what is not known.
+/// A rule or limit that needs an unknown part of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Its place.
+    /// Its pointer.
     pub(crate) rule: String,
-    /// The paths, in the order in which it asks for them.
+    /// The paths that it needs, in the order in which it reads them.
     pub(crate) needs: Vec<String>,
 }
 
-/// What stops a call, or would.
+/// A rule that stops the call, or may stop it.
 enum Found {
-    /// It does, whatever is not known.
+    /// It stops the call, whatever the unknown parts are.
     Stops,
-    /// That cannot be told.
+    /// It depends on the unknown parts.
     Missing(Missing),
 }
 
-/// Looks at one kind of rules of a rules object.
+/// Evaluates one kind of rules of a rules object.
 type Stage<'s> = &'s dyn Fn(Option<u32>, &Rules) -> Option<Found>;
 
 impl Gaps<'_> {
-    /// Whether the path leads to the same, whatever is not known. (An argument that is there may be `null`.)
+    /// Returns `true` if the path has the same value whatever the unknown parts are. (An argument
+    /// that is present may be `null`.)
     fn knows(&self, path: &Path) -> bool {
         match path.asks_for() {
             AsksFor::Nothing => true,
@@ -49,7 +52,8 @@ impl Gaps<'_> {
         }
     }
 
-    /// The truth of a condition; none where it cannot be told, with what it needs added.
+    /// Returns the truth of a condition. Returns `None` if it depends on unknown parts, and adds
+    /// their paths to `needs`.
     fn truth(
         &self,
         condition: &Condition,
@@ -64,7 +68,7 @@ impl Gaps<'_> {
                 return Some(enough);
             }
             needs.extend(own);
-            // None that is known is enough: they are as the other, or undecidable.
+            // No known truth settles it: each is the opposite one, or undecidable.
             let known: Option<Vec<Truth>> = truths.into_iter().collect();
             let known = known?.into_iter();
             Some(if enough == Truth::False { Truth::all(known) } else { Truth::any(known) })
@@ -83,7 +87,7 @@ impl Gaps<'_> {
         }
     }
 
-    /// What a limit needs to count a call.
+    /// Returns the unknown paths that a limit needs to count the call.
     fn missing_of(&self, limit: &Limit) -> Vec<String> {
         let scope = limit.scope.parts.iter().filter_map(|part| match part {
             ScopePart::Path(path) => Some(path),
@@ -98,7 +102,8 @@ impl Gaps<'_> {
 }
 
 impl Policy {
-    /// The first rule for which it cannot be told whether it stops the call; none if another certainly does before, or none does.
+    /// Returns the first rule that may or may not stop the call. Returns `None` if an earlier rule
+    /// certainly stops it, or if no rule can.
     pub(crate) fn missing_of_rules(&self, call: &ToolCall<'_>, now: Timestamp, gaps: &Gaps<'_>) -> Option<Missing> {
         let compiled = self.compiled();
         let matching = compiled.names.matching(call.tool());
@@ -142,7 +147,7 @@ impl Policy {
         }
     }
 
-    /// The first limit of those that apply which cannot be told how to count the call.
+    /// Returns the first applicable limit that needs unknown parts of the call to count it.
     pub(crate) fn missing_of_limits(&self, call: &ToolCall<'_>, gaps: &Gaps<'_>) -> Option<Missing> {
         let compiled = self.compiled();
         let matching = compiled.names.matching(call.tool());
@@ -152,7 +157,7 @@ impl Policy {
         })
     }
 
-    /// The places and counters of all limits that apply to the call, in document order.
+    /// Returns the pointers and counters of all limits on the call, in document order.
     pub(crate) fn limits_on(&self, call: &ToolCall<'_>) -> Vec<(String, &str)> {
         let compiled = self.compiled();
         let matching = compiled.names.matching(call.tool());

@@ -1,4 +1,4 @@
-//! What a replay comes to.
+//! The report of a replay.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,25 +8,26 @@ use serde::Serialize;
 use super::{Came, Change, ChangeKind, Finding};
 use crate::policy::Digest;
 
-/// How many of a list are shown in text.
+/// The number of entries of a list that the text shows.
 const SHOWN: usize = 20;
-/// How many rules, tools, callers and findings are told apart; the rest is counted together.
+/// The number of rules, tools, callers and findings that are listed. More appear only in the
+/// totals.
 const KEYS: usize = 1024;
 
-/// How often something of one name has come up.
+/// The number of decisions of one rule, tool or caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Count {
-    /// In what the decisions have changed; none for those that cannot be told.
+    /// How the decisions have changed. `None` for indeterminate ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ChangeKind>,
     /// The rule, tool or caller.
     pub name: String,
-    /// How often.
+    /// The number of decisions.
     pub count: u64,
 }
 
-/// What a replay has come to. It is written as JSON, and shown as text.
+/// The report of a replay. Serializes as JSON and displays as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     policy: String,
@@ -49,94 +50,97 @@ pub struct Report {
 }
 
 impl Report {
-    /// The digest of the policy by which was decided, in hexadecimal digits.
+    /// Returns the digest of the replayed policy, in hexadecimal.
     pub fn policy(&self) -> &str {
         &self.policy
     }
 
-    /// What the history was: `log`, `records` or `trace`.
+    /// Returns the kind of the history: `log`, `records` or `trace`.
     pub fn history(&self) -> &'static str {
         self.history
     }
 
-    /// How many calls it has. They are alike, alike but for details, changed, untold, kept, of other policies, or compared with
-    /// nothing.
+    /// Returns the number of calls in the history: the sum of those that are unchanged, changed in
+    /// details, changed, indeterminate, kept, of other policies, and uncompared.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// How many were decided as before, with all that a decision carries.
+    /// Returns the number of calls whose decision is the same in every detail.
     pub fn unchanged(&self) -> u64 {
         self.alike
     }
 
-    /// How many were decided as before, by the same rule, but with another message or wait, or other limits: under another policy with
-    /// limits, that is most of what passes them.
+    /// Returns the number of calls with the same decision by the same rule, but another message,
+    /// wait or limit state. Under another policy with limits, these are most of the allowed calls.
     pub fn details(&self) -> u64 {
         self.details
     }
 
-    /// How many come out otherwise: another decision, or another rule.
+    /// Returns the number of calls with another decision or another rule.
     pub fn changed(&self) -> u64 {
         self.changed
     }
 
-    /// How many steps of a trace that are no calls are answered otherwise.
+    /// Returns the number of steps of a trace other than calls whose answer has changed.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// How many cannot be told.
+    /// Returns the number of calls whose decision is indeterminate.
     pub fn untold(&self) -> u64 {
         self.untold
     }
 
-    /// How many stay as they were, because no policy has decided them.
+    /// Returns the number of calls that are kept as recorded, because a policy did not decide them.
     pub fn kept(&self) -> u64 {
         self.kept
     }
 
-    /// How many were left out, because another policy has decided them.
+    /// Returns the number of calls that were left out, because another policy decided them.
     pub fn other(&self) -> u64 {
         self.other
     }
 
-    /// How many were decided with nothing to compare them with.
+    /// Returns the number of calls that were decided without a baseline to compare with.
     pub fn uncompared(&self) -> u64 {
         self.uncompared
     }
 
-    /// How many decisions have changed in each way by each rule, the most first; of the first 1024 that came up.
+    /// Returns the number of changed decisions by kind and rule, the most frequent first. Lists the
+    /// first 1024 that occurred.
     pub fn rules(&self) -> &[Count] {
         &self.rules
     }
 
-    /// How many have changed in each way for each tool.
+    /// Returns the number of changed decisions by kind and tool.
     pub fn tools(&self) -> &[Count] {
         &self.tools
     }
 
-    /// How many have changed in each way for each caller.
+    /// Returns the number of changed decisions by kind and caller.
     pub fn callers(&self) -> &[Count] {
         &self.callers
     }
 
-    /// How many cannot be told for want of what: `/tools/pay/deny_if/0 needs args.amount`.
+    /// Returns the number of indeterminate decisions by reason, such as
+    /// `/tools/pay/deny_if/0 needs args.amount`.
     pub fn untold_rules(&self) -> &[Count] {
         &self.untold_rules
     }
 
-    /// How many things are wrong with the history.
+    /// Returns the number of problems in the history.
     pub fn found(&self) -> u64 {
         self.found
     }
 
-    /// The first 1024 things that are wrong with it.
+    /// Returns the first 1024 problems in the history.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Whether all that was decided was decided again, alike, and nothing was wrong with the history.
+    /// Returns `true` if every decision was compared and is unchanged, and the history has no
+    /// problems. Kept calls and those of other policies do not count.
     pub fn is_same(&self) -> bool {
         let Self { details, changed, steps, untold, uncompared, found, .. } = self;
         [details, changed, steps, untold, uncompared, found].iter().all(|count| **count == 0)
@@ -147,25 +151,25 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} calls in the {}, by policy {}", self.calls, self.history, self.policy)?;
         let parts = [
-            (self.alike, "decided alike"),
-            (self.details, "decided alike, but for the message, the wait, or how limits stand"),
-            (self.changed, "come out otherwise"),
-            (self.untold, "cannot be told"),
-            (self.kept, "no policy's to decide, and kept"),
-            (self.other, "of another policy, and left out"),
-            (self.uncompared, "decided, with nothing to compare them with"),
+            (self.alike, "unchanged"),
+            (self.details, "unchanged, except for the message, the wait or the limits"),
+            (self.changed, "changed"),
+            (self.untold, "indeterminate"),
+            (self.kept, "kept: not decided by a policy"),
+            (self.other, "left out: decided by another policy"),
+            (self.uncompared, "decided, with nothing to compare with"),
         ];
         for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
             writeln!(f, "{count:>9}  {what}")?;
         }
         if self.steps > 0 {
-            writeln!(f, "{} steps that are no calls are answered otherwise", self.steps)?;
+            writeln!(f, "{} steps other than calls have a changed answer", self.steps)?;
         }
         let lists = [
             ("changed by rule", &self.rules),
             ("changed by tool", &self.tools),
             ("changed by caller", &self.callers),
-            ("cannot be told", &self.untold_rules),
+            ("indeterminate by reason", &self.untold_rules),
         ];
         for (title, counts) in lists.into_iter().filter(|(_, counts)| !counts.is_empty()) {
             writeln!(f, "{title}")?;
@@ -180,7 +184,7 @@ impl fmt::Display for Report {
             }
         }
         if self.found > 0 {
-            writeln!(f, "{} things are wrong with the history", self.found)?;
+            writeln!(f, "{} problems in the history", self.found)?;
             let shown = self.findings.iter().take(SHOWN);
             let more = self.found - shown.len() as u64;
             shown.into_iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
@@ -192,7 +196,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a replay adds up.
+/// The running totals of a replay.
 pub(super) struct Ledger {
     report: Report,
     rules: Counts,
@@ -201,7 +205,7 @@ pub(super) struct Ledger {
     untold_rules: Counts,
 }
 
-/// By kind and name.
+/// Counts by kind and name.
 #[derive(Default)]
 struct Counts(BTreeMap<(Option<ChangeKind>, String), u64>);
 
@@ -216,7 +220,7 @@ impl Counts {
         }
     }
 
-    /// The most first.
+    /// Returns the counts, the highest first.
     fn list(self) -> Vec<Count> {
         let count = |((kind, name), count)| Count { kind, name, count };
         let mut counts: Vec<_> = self.0.into_iter().map(count).collect();

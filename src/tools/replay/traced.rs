@@ -1,4 +1,4 @@
-//! A trace, run again.
+//! Runs a trace again.
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{Came, Change, ChangeKind, DecisionSummary, Was};
 use crate::policy::Policy;
 use crate::tools::trace::{Answer, Runner};
 
-/// Who called what, in the line that is being answered.
+/// The tool and the caller of the line that is being answered.
 type Called = Arc<Mutex<Option<(String, String)>>>;
 
 pub(super) struct Traced {
@@ -21,7 +21,7 @@ pub(super) struct Traced {
     was: Before,
 }
 
-/// What the answers are compared with.
+/// The source of the answers to compare with.
 enum Before {
     Nothing,
     Answers(Lines<Box<dyn BufRead>>),
@@ -43,9 +43,9 @@ impl Traced {
         Self { runner, called, was }
     }
 
-    /// What comes of a line, and what is wrong with it.
+    /// Replays a line. Returns its result, and the problem with it, if any.
     pub(super) fn line(&mut self, line: u64, text: Option<&str>) -> io::Result<(Came, Option<String>)> {
-        // What is no text is no line that can be read; the reader of steps says so.
+        // A line that is not UTF-8 is unreadable too: the reader of steps reports it.
         let text = text.unwrap_or("unreadable");
         *self.called.lock() = None;
         let Some(answer) = self.runner.answer(text) else {
@@ -55,9 +55,9 @@ impl Traced {
             return Ok((Came::Step, None));
         };
         let problem = match &answer {
-            Answer::Failed { error: "unreadable", .. } => Some("no step of a trace".to_owned()),
+            Answer::Failed { error: "unreadable", .. } => Some("not a step of a trace".to_owned()),
             Answer::Failed { error: "policy_invalid", .. } => {
-                Some("no policy (files that a trace names are not read)".to_owned())
+                Some("not a valid policy (files that a trace names are not read)".to_owned())
             }
             _ => None,
         };
@@ -76,11 +76,11 @@ impl Traced {
             },
         };
         let Some(was) = was else {
-            let problem = problem.or_else(|| Some("no answer is kept for it".to_owned()));
+            let problem = problem.or_else(|| Some("it has no stored answer".to_owned()));
             return Ok((if is_call { Came::Decided } else { Came::Step }, problem));
         };
         if holds(&is, &was) {
-            // That it was none is what is known of it.
+            // The stored answer already says that the policy is invalid.
             let is_known = matches!(self.was, Before::Answers(_)) && is.get("error") == Some(&"policy_invalid".into());
             let problem = problem.filter(|_| !is_known);
             return Ok((if is_call { Came::Alike } else { Came::Step }, problem));
@@ -102,7 +102,7 @@ fn json(answer: &Answer) -> Value {
     serde_json::to_value(answer).unwrap_or_default()
 }
 
-/// What an answer says, of whatever kind.
+/// Summarizes an answer of any kind.
 fn side(answer: &Value) -> DecisionSummary {
     let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
     DecisionSummary {
@@ -112,7 +112,7 @@ fn side(answer: &Value) -> DecisionSummary {
     }
 }
 
-/// Whether an answer is the kept one, as far as that was kept: numbers by value.
+/// Returns `true` if an answer has all members of the stored one. Numbers compare by value.
 fn holds(answer: &Value, kept: &Value) -> bool {
     match (answer, kept) {
         (Value::Object(answer), Value::Object(kept)) => {

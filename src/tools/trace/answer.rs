@@ -1,4 +1,4 @@
-//! What a trace is answered, and what it came to.
+//! The answers to a trace, and its summary.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,48 +9,48 @@ use serde_json::Value;
 use crate::decision::Decision;
 use crate::decision::limit_state::LimitState;
 
-/// What a trace answers to a line. It is written as one JSON object.
+/// The answer to a line of a trace. Serializes as one JSON object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Answer {
-    /// To a call.
+    /// The answer to a call.
     Decided {
         /// The call's id.
         id: String,
         /// `allow`, `deny`, `rate_limited` or `approval_required`.
         decision: &'static str,
-        /// Why it is stopped.
+        /// The code of the refusal.
         code: Option<&'static str>,
-        /// The rule that stops it.
+        /// The rule that refuses the call.
         rule: Option<String>,
-        /// What the agent is told.
+        /// The message for the agent.
         message: Option<String>,
-        /// How long it has to wait: a number of seconds with at most three decimals.
+        /// The wait before a retry, in seconds with at most three decimals.
         retry_after: Option<Value>,
-        /// How the limits stand after the decision.
+        /// The state of the limits after the decision.
         limits: Vec<LimitState>,
     },
-    /// To a list of tools.
+    /// The answer to a list of tools.
     Tools {
         /// The step's id.
         id: String,
-        /// The names of the tools that stay.
+        /// The names of the tools that remain.
         tools: Vec<String>,
     },
-    /// To what was done.
+    /// The answer to another step that succeeds.
     Done {
         /// The step's id.
         id: String,
         /// Always `true`.
         ok: bool,
     },
-    /// To what could not be done.
+    /// The answer to a step that fails.
     Failed {
         /// The step's id.
         id: String,
-        /// `unknown_call`, `already_done`, `not_pending`, `not_an_approver`, `policy_invalid`, `not_a_call`, `amount_invalid`,
-        /// `store_unavailable` or `unreadable`.
+        /// `unknown_call`, `already_done`, `not_pending`, `not_an_approver`, `policy_invalid`,
+        /// `not_a_call`, `amount_invalid`, `store_unavailable` or `unreadable`.
         error: &'static str,
     },
 }
@@ -64,21 +64,21 @@ pub(super) fn seconds(wait: Duration) -> Value {
     }
 }
 
-/// What a trace has come to.
+/// The totals of a trace.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Summary {
-    /// How many lines were no blank ones.
+    /// The number of lines that are not blank.
     pub steps: usize,
-    /// How many calls were decided.
+    /// The number of calls that were decided.
     pub calls: usize,
-    /// How many lines could not be read.
+    /// The number of lines that could not be read.
     pub unreadable: usize,
-    /// How many calls were decided so.
+    /// The number of calls by decision.
     pub by_decision: BTreeMap<&'static str, usize>,
-    /// How many calls were stopped by this code and rule.
+    /// The number of refused calls by code and rule.
     pub by_rule: BTreeMap<(String, String), usize>,
-    /// By counter: the fullest that it has been, and how many calls it has counted.
+    /// For each counter: its fullest state, and the number of calls that it has counted.
     pub counters: BTreeMap<String, (LimitState, usize)>,
 }
 

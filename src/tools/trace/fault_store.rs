@@ -1,11 +1,11 @@
-//! Counters in memory that can be made to fail.
+//! An in-memory counter store that can be made to fail.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::charge::{CounterId, Subject};
 use crate::store::{CounterStore, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 
-/// Counters in memory that can be made to fail.
+/// An in-memory counter store that can be made to fail.
 #[derive(Debug, Default)]
 pub struct FaultStore {
     counters: MemoryStore,
@@ -13,7 +13,7 @@ pub struct FaultStore {
 }
 
 impl FaultStore {
-    /// Makes it fail from here on, or answer again. What was counted stays.
+    /// Makes the store fail from here on, or answer again. It keeps its counts.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
     }

@@ -1,21 +1,23 @@
-//! Traces: what happens, line by line, against a gate whose clock stands in the trace.
+//! Traces: steps, one a line, that run against a gate whose clock the trace sets.
 //!
-//! A trace is JSON Lines, and so is what it is answered. Time is in it, so that the same trace always gets the same answers. A step
-//! is one of these; it may carry `"at"`, in RFC 3339 or in seconds since the start (2026-01-15T10:30:00Z, a Thursday), and `"id"`,
-//! by which later steps name a call (`"#<line>"` without one). Unknown members are refused.
+//! A trace and its answers are JSON Lines. The trace carries its own time, so that it always gets
+//! the same answers. A step is one of those below. It may have `"at"`, in RFC 3339 or in seconds
+//! since the start (2026-01-15T10:30:00Z, a Thursday), and `"id"`, by which later steps name a call
+//! (`"#<line>"` by default). Unknown members are refused.
 //!
-//! | step | what it does |
+//! | step | effect |
 //! |---|---|
-//! | `{"call": {"tool", "arguments"?, "server"?, "grant"?, "session"?, "agent"?, "user"?, "context"?}, "approval"?: "<id>"}` | decides the call; with `approval`, by what that call has asked for and nothing else |
+//! | `{"call": {"tool", "arguments"?, "server"?, "grant"?, "session"?, "agent"?, "user"?, "context"?}, "approval"?: "<id>"}` | decides the call; with `approval`, under the approval that the named call asked for, and no other |
 //! | `{"message": "<text>"}`, or a line that holds `"jsonrpc"` | reads it [strictly](crate::mcp::Message) and decides it |
-//! | `{"caller": {"grant"?, "session"?, "agent"?, "user"?, "server"?, "context"?}}` | who calls from here on |
-//! | `{"release": "<id>"}`, `{"settle": "<id>", "amount": n}`, `{"end": "<id>"}` | what becomes of an allowed call |
-//! | `{"approve": "<id>", "by": ".."}`, `{"refuse": "<id>", "by": ".."}` | what a person says of what a call has asked for |
-//! | `{"policy": {..}}`, `{"policy": "<file>"}`, `{"policy": null}` | puts another policy in force, or none; the counters stay |
+//! | `{"caller": {"grant"?, "session"?, "agent"?, "user"?, "server"?, "context"?}}` | sets the caller of the calls that follow |
+//! | `{"release": "<id>"}`, `{"settle": "<id>", "amount": n}`, `{"end": "<id>"}` | releases, settles or ends an allowed call |
+//! | `{"approve": "<id>", "by": ".."}`, `{"refuse": "<id>", "by": ".."}` | approves or refuses what a call has asked for |
+//! | `{"policy": {..}}`, `{"policy": "<file>"}`, `{"policy": null}` | replaces the policy, or removes it; the counters are kept |
 //! | `{"store": "down"}`, `{"store": "up"}` | the counters fail from here on, or answer again |
 //! | `{"tools_list": {..}}` | filters a `tools/list` result |
 //!
-//! [`testing`](crate::testing) runs cases of such steps, and [`replay`](crate::replay) whole histories.
+//! [`testing`](crate::testing) runs cases of such steps, and [`replay`](crate::replay) whole
+//! histories.
 
 mod answer;
 mod fault_store;
@@ -46,15 +48,15 @@ pub use answer::{Answer, Summary};
 pub use fault_store::FaultStore;
 pub(crate) use step::explained;
 
-/// When a trace begins: 2026-01-15T10:30:00Z, a Thursday.
+/// The start of every trace: 2026-01-15T10:30:00Z, a Thursday.
 pub const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
-/// How many calls are known to later steps: the latest.
+/// The number of calls that later steps can name: the latest.
 const KNOWN: usize = 1 << 17;
 
-/// A gate, and what a trace has brought about so far.
+/// Runs a trace against a gate of its own, line by line.
 ///
-/// It knows the latest 131,072 calls; an older one is unknown to later steps, and has ended.
+/// It keeps the latest 131,072 calls. An older call is unknown to later steps, and has ended.
 ///
 /// ```
 /// use toolgate::trace::Runner;
@@ -75,9 +77,9 @@ pub struct Runner {
     store: Arc<FaultStore>,
     clock: ManualClock,
     caller: Caller,
-    /// By their ids.
+    /// Calls by id.
     calls: HashMap<Arc<str>, Known>,
-    /// The ids of all calls that were made and are known, the oldest first; one that is made again stands here twice.
+    /// The ids of all known calls, the oldest first. The id of a repeated call appears again.
     order: VecDeque<Arc<str>>,
     files: Box<Files>,
     complain: Box<Complain>,
@@ -88,39 +90,39 @@ pub struct Runner {
 
 type Files = dyn FnMut(&str) -> io::Result<Vec<u8>> + Send;
 type Complain = dyn FnMut(&str, &PolicyError) + Send;
-/// Looks at each call that was decided, under which policy and when.
+/// Receives each call that was decided, with the policy, the time and the decision.
 type Watch = dyn FnMut(&ToolCall<'_>, Option<&Policy>, Timestamp, &Decision) + Send;
 
 /// A call that was decided.
 struct Known {
     state: State,
-    /// What it asked a person for, if it did.
+    /// The approval that it asked for, if it did.
     request: Option<ApprovalId>,
-    /// How often its id stands in the order.
+    /// How often its id appears in the order.
     made: u32,
 }
 
-/// What has become of a call.
+/// The state of a call.
 enum State {
     Refused,
     Open(Box<Permit>),
-    /// It was released, or has ended.
+    /// Released or ended.
     Done,
 }
 
-/// What a person says of a request.
+/// A person's answer to a request: [`Gate::approve`] or [`Gate::refuse`].
 type Decide = fn(&Gate<Arc<FaultStore>>, &ApprovalId, &str) -> Result<Approval, DecideError>;
 
-/// For a call that names an approval which was never asked for: an id that none has.
+/// An id that no approval has, for a call that names an approval which was never asked for.
 const NO_APPROVAL: ApprovalId = ApprovalId::new(CallDigest::new([0; 32]), 0);
 
 impl Runner {
-    /// A gate under `policy` at the start of a trace, with counters and approvals in memory.
+    /// Creates a gate under `policy` at the start of a trace. Counters and approvals are in memory.
     pub fn new(policy: Policy) -> Self {
         Self::over(policy, MemoryApprovals::new())
     }
 
-    /// With approvals in a store of one's own.
+    /// Creates a gate as [`new`](Self::new) does, with approvals in the given store.
     pub fn over(policy: Policy, approvals: impl ApprovalStore + 'static) -> Self {
         let clock = ManualClock::new(START);
         let store = Arc::new(FaultStore::default());
@@ -133,12 +135,14 @@ impl Runner {
         Self { gate, store, clock, caller, calls, order, files, complain, watch: None, line: 0, summary }
     }
 
-    /// Reads the files that `policy` steps name. Without it there are none: a trace may come from anywhere.
+    /// Reads the files that `policy` steps name with this function. By default such steps fail,
+    /// because a trace may come from an untrusted source.
     pub fn files(self, read: impl FnMut(&str) -> io::Result<Vec<u8>> + Send + 'static) -> Self {
         Self { files: Box::new(read), ..self }
     }
 
-    /// Hears of each document of a `policy` step that is no policy: its file, or the step's id, and what is wrong with it.
+    /// Calls this function for each `policy` step with an invalid policy, with the name of its file
+    /// (or the step's id) and the error.
     pub fn on_invalid_policy(self, hear: impl FnMut(&str, &PolicyError) + Send + 'static) -> Self {
         Self { complain: Box::new(hear), ..self }
     }
@@ -150,22 +154,23 @@ impl Runner {
         Self { watch: Some(Box::new(watch)), ..self }
     }
 
-    /// The gate that decides.
+    /// Returns the gate that decides the calls.
     pub fn gate(&self) -> &Gate<Arc<FaultStore>> {
         &self.gate
     }
 
-    /// What the trace has come to so far.
+    /// Returns the totals so far.
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
 
-    /// The instant at which the trace is.
+    /// Returns the current time of the trace.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Answers the next line; nothing to a blank one. A line that cannot be read is answered `unreadable`, and changes nothing.
+    /// Runs the next line and returns its answer, or `None` for a blank line. A line that cannot be
+    /// read is answered `unreadable`, and changes nothing.
     pub fn answer(&mut self, text: &str) -> Option<Answer> {
         self.line += 1;
         if text.trim().is_empty() {
@@ -295,7 +300,7 @@ impl Runner {
         answer
     }
 
-    /// Keeps what later steps may name, and forgets the oldest call, if there are many.
+    /// Keeps a call for later steps, and drops the oldest of more than [`KNOWN`].
     fn know(&mut self, id: Arc<str>, state: State, request: Option<ApprovalId>) {
         let made = self.calls.get(&id).map_or(1, |known| known.made.saturating_add(1));
         self.calls.insert(Arc::clone(&id), Known { state, request, made });
@@ -364,7 +369,7 @@ impl Runner {
                 Ok(bytes) => (file, Policy::from_slice(&bytes).map(Some)),
                 Err(_) => return Answer::Failed { id, error: "policy_invalid" },
             },
-            // From the text, so that the order of the entries and duplicate keys are seen.
+            // Read from the text, which keeps the order of entries and shows duplicate keys.
             _ => (format!("policy {id}"), Policy::from_json(policy.get()).map(Some)),
         };
         match read {
@@ -380,10 +385,10 @@ impl Runner {
     }
 }
 
-/// Whether a line is a JSON-RPC message, or a batch of them. Such a line is read by the gate's own reader and no other: one that
-/// keeps the last of two equal keys would not notice them.
+/// Returns `true` if a line is a JSON-RPC message or a batch. Only the gate's strict reader reads
+/// such a line, because a lenient reader keeps the last of two equal keys without an error.
 fn is_message(text: &str) -> bool {
-    // A member of that name is written so, or with an escape.
+    // The name of the member is spelled out, or has an escape.
     if !text.contains("jsonrpc") && !text.contains("\\u") {
         return false;
     }

@@ -1,4 +1,4 @@
-//! One line of a trace, as it is written.
+//! The format of one line of a trace.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -16,28 +16,28 @@ pub(super) struct Line {
     pub(super) at: Option<At>,
     pub(super) id: Option<String>,
     pub(super) call: Option<Object<Call>>,
-    /// The call that asked for the approval which this call comes with.
+    /// The id of the call that asked for the approval of this call.
     pub(super) approval: Option<String>,
     pub(super) approve: Option<String>,
     pub(super) refuse: Option<String>,
-    /// Who approves or refuses.
+    /// The person who approves or refuses.
     pub(super) by: Option<String>,
     pub(super) message: Option<String>,
     pub(super) caller: Option<Object<Caller>>,
     pub(super) release: Option<String>,
     pub(super) settle: Option<String>,
-    /// What the call of `settle` has really cost.
+    /// The actual cost of the call that `settle` names.
     #[serde(default, deserialize_with = "present")]
     pub(super) amount: Option<Value>,
     pub(super) end: Option<String>,
-    /// `null` is a step of its own: it takes the policy away.
+    /// `null` is a step too: it removes the policy.
     #[serde(default, deserialize_with = "present")]
     pub(super) policy: Option<Box<RawValue>>,
     pub(super) store: Option<Switch>,
     pub(super) tools_list: Option<Value>,
 }
 
-/// RFC 3339, or seconds since the start of the trace.
+/// An instant in RFC 3339, or seconds since the start of the trace.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum At {
@@ -70,7 +70,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The call, made by this caller.
+    /// Returns the call with the identities and the context of this caller.
     pub(super) fn make<'a>(&'a self, call: ToolCall<'a>) -> ToolCall<'a> {
         let Self { server, grant, session, agent, user, context } = self;
         call.server(server.as_deref())
@@ -90,7 +90,7 @@ pub(super) enum Switch {
 }
 
 impl At {
-    /// The instant of a step, where the one before it was at `before`.
+    /// Returns the instant of a step that follows one at `before`. Returns `None` if it is invalid.
     pub(super) fn instant(at: Option<Self>, before: Timestamp) -> Option<Timestamp> {
         match at {
             None => Some(before),
@@ -106,7 +106,7 @@ impl At {
 }
 
 impl Call {
-    /// The call, made by this caller. What it names itself stands in place of what the caller is.
+    /// Returns the call made by this caller. Members of the call replace those of the caller.
     pub(super) fn by<'a>(&'a self, caller: &'a Caller) -> ToolCall<'a> {
         let mut call = caller.make(ToolCall::new(&self.tool, self.arguments.as_ref()));
         for (own, set) in [
@@ -127,7 +127,7 @@ impl Call {
     }
 }
 
-/// What is wrong with a line that cannot be read, or with the policy of one: for who has written it.
+/// Explains the error in a line that cannot be read, or in its policy, to its author.
 pub(crate) fn explained(text: &str) -> String {
     let line = match serde_json::from_str::<Object<Line>>(text) {
         Ok(Object(line)) => line,

@@ -186,7 +186,7 @@ fn a_log_is_unchanged_under_the_same_policy() {
     assert!(report.is_same() && events.is_empty(), "{events:?}");
     assert_eq!((report.history(), report.calls(), report.unchanged()), ("log", 9, 9));
     let text = report.to_string();
-    assert!(text.starts_with("9 calls in the log, by policy ") && text.contains("        9  decided alike"), "{text}");
+    assert!(text.starts_with("9 calls in the log, by policy ") && text.contains("        9  unchanged"), "{text}");
     // Records without a log are accepted too.
     let lines =
         sample_records(true).iter().map(|record| serde_json::to_string(record).unwrap() + "\n").collect::<String>();
@@ -340,10 +340,10 @@ fn records_without_a_log_are_read_line_by_line() {
     let text = format!("{record}\n\nnothing\n{record}");
     let report = run(Replay::new(sample_policy()), text.as_bytes()).1;
     assert_eq!((report.calls(), report.unchanged()), (2, 1), "{report}");
-    assert!(findings(&report)[0].starts_with("line 3: no record: "), "{report}");
+    assert!(findings(&report)[0].starts_with("line 3: not a record: "), "{report}");
     let binary = [record.as_bytes(), b"\n\xff\xfe\n"].concat();
     let report = run(Replay::new(sample_policy()), &binary).1;
-    assert_eq!(findings(&report), ["line 2: no text, or longer than 16 MiB"]);
+    assert_eq!(findings(&report), ["line 2: not UTF-8, or longer than 16 MiB"]);
 }
 
 fn sample(name: &str) -> String {
