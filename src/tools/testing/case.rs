@@ -1,4 +1,4 @@
-//! Cases: what happens, and what it must be answered.
+//! Cases: steps, and the answers that they must get.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::policy::Policy;
 use crate::time::Timestamp;
 use crate::tools::trace::{Runner, START, explained};
 
-/// What an answer may hold; an expectation of anything else would never fail, or never hold.
+/// The members of an answer. An expectation of any other could never be met.
 const ANSWERS: [&str; 10] =
     ["id", "decision", "code", "rule", "message", "retry_after", "limits", "ok", "error", "tools"];
 const LIMITS: [&str; 5] = ["counter", "used", "remaining", "max", "resets_at"];
 
-/// One case, as it is written.
+/// The format of a case.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
@@ -40,14 +40,14 @@ pub(super) struct WrittenIssue {
     pointer: String,
 }
 
-/// A line of a trace, and what its answer must hold.
+/// A line of a trace, and the members that its answer must have.
 #[derive(Clone, Debug)]
 struct Step {
     line: String,
     expect: Option<Value>,
 }
 
-/// A case: steps of a [trace](crate::trace), each with what its answer must hold.
+/// A case: steps of a [trace](crate::trace), each with the members that its answer must have.
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,44 +77,46 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case without steps, at the start of a trace.
+    /// Creates a case without steps, at the start of a trace.
     pub fn new(id: impl Into<String>) -> Self {
         let (id, description) = (id.into(), String::new());
         Self { id, description, policy: None, steps: Vec::new(), refused: None, now: START }
     }
 
-    /// Its name.
+    /// Returns the id of the case.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Says what the case is for.
+    /// Describes the purpose of the case.
     pub fn description(self, text: impl Into<String>) -> Self {
         Self { description: text.into(), ..self }
     }
 
-    /// Who calls from here on: the members of a `caller` step (`grant`, `session`, `agent`, `user`, `server`, `context`).
+    /// Sets the caller of the calls that follow, by the members of a `caller` step (`grant`,
+    /// `session`, `agent`, `user`, `server`, `context`).
     pub fn caller(self, caller: Value) -> Self {
         self.pushed("caller", caller)
     }
 
-    /// Lets time pass.
+    /// Advances the clock by this time.
     pub fn after(self, time: Duration) -> Self {
         Self { now: self.now.saturating_add(time), ..self }
     }
 
-    /// Sets the clock.
+    /// Sets the clock to this instant.
     pub fn at(self, now: Timestamp) -> Self {
         Self { now, ..self }
     }
 
-    /// A call. It may be [allowed](Self::allowed), [denied](Self::denied), [limited](Self::limited) or [asked about](Self::asks).
+    /// Adds a call. Follow it with the expected decision: [`allowed`](Self::allowed),
+    /// [`denied`](Self::denied), [`limited`](Self::limited) or [`asks`](Self::asks).
     pub fn call(self, tool: &str, arguments: Value) -> Self {
         let call = [("tool".to_owned(), Value::from(tool)), ("arguments".to_owned(), arguments)];
         self.pushed("call", Value::Object(call.into_iter().collect()))
     }
 
-    /// Any step of a trace, without `at`.
+    /// Adds any step of a trace, without its `at`.
     pub fn step(self, step: Map<String, Value>) -> Self {
         let mut case = self;
         let mut step = step;
@@ -127,22 +129,23 @@ impl Case {
         self.step([(key.to_owned(), value)].into_iter().collect())
     }
 
-    /// The last step is a call that must be allowed.
+    /// Expects the last call to be allowed.
     pub fn allowed(self) -> Self {
         self.decided("allow", None)
     }
 
-    /// The last step is a call that this rule must deny: its JSON Pointer, `(hidden)` or `(default deny)`.
+    /// Expects this rule to deny the last call: its JSON Pointer, `(hidden)` or
+    /// `(default deny)`.
     pub fn denied(self, rule: &str) -> Self {
         self.decided("deny", Some(rule))
     }
 
-    /// The last step is a call that this limit must stop.
+    /// Expects this limit to stop the last call.
     pub fn limited(self, rule: &str) -> Self {
         self.decided("rate_limited", Some(rule))
     }
 
-    /// The last step is a call for which this rule must ask a person.
+    /// Expects this rule to require an approval for the last call.
     pub fn asks(self, rule: &str) -> Self {
         self.decided("approval_required", Some(rule))
     }
@@ -151,7 +154,7 @@ impl Case {
         self.expect([("decision", decision.into()), ("rule", rule.into())].map(|(key, value)| (key.to_owned(), value)))
     }
 
-    /// What the answer to the last step must hold besides.
+    /// Expects the answer to the last step to have these members too.
     pub fn expect(mut self, members: impl IntoIterator<Item = (String, Value)>) -> Self {
         if let Some(step) = self.steps.last_mut() {
             let expect = step.expect.get_or_insert_with(|| Value::Object(Map::new()));
@@ -162,15 +165,17 @@ impl Case {
         self
     }
 
-    /// Reads a case that was written.
+    /// Converts a case from its format.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The case is contradictory or empty.
     pub(super) fn read(written: Written) -> Result<Self, String> {
         let Written { id, description, policy, steps, document, issues } = written;
         let wrong = |what: &str| Err(format!("case `{id}`: {what}"));
         let refused = match document {
-            Some(_) if policy.is_some() || !steps.is_empty() => return wrong("`document` stands alone"),
+            Some(_) if policy.is_some() || !steps.is_empty() => {
+                return wrong("`document` excludes `policy` and `steps`");
+            }
             Some(document) => Some((document, issues)),
             None if !issues.is_empty() => return wrong("`issues` without a `document`"),
             None if steps.is_empty() => return wrong("neither `steps` nor a `document`"),
@@ -180,10 +185,10 @@ impl Case {
         Ok(Self { id, description, policy, steps, refused, now: START })
     }
 
-    /// Runs it, with a runner for a policy: its own, or that of the suite.
+    /// Runs the case, with a runner under its own policy or that of the suite.
     ///
     /// # Errors
-    /// The first step whose answer is not as it must be.
+    /// The answer to a step does not meet its expectation. Only the first such step is reported.
     pub(super) fn run(
         &self,
         under: Option<&Policy>,
@@ -215,14 +220,14 @@ impl Case {
 }
 
 impl Step {
-    /// What is wrong with an answer.
+    /// Returns a description of the mismatch, or `None` if the answer meets the expectation.
     fn check(&self, answer: &Value) -> Option<String> {
         let mut wrong = String::new();
         let error = answer.get("error").and_then(Value::as_str);
         let is_slip = matches!(error, Some("unreadable" | "policy_invalid"));
         match &self.expect {
             Some(expect) => differences("", answer, expect, &mut wrong),
-            // A mistake in the case itself is no expectation.
+            // Without an expectation, only a mistake in the case itself fails.
             None if is_slip => {
                 let _ = write!(wrong, "\n    expected a step that can be read");
             }
@@ -239,7 +244,8 @@ impl Step {
     }
 }
 
-/// Writes where an answer does not hold what is expected: numbers by value, lists element by element.
+/// Writes each difference between an answer and its expectation. Numbers compare by value, lists
+/// element by element.
 fn differences(place: &str, answer: &Value, expect: &Value, wrong: &mut String) {
     let is_equal = match (answer, expect) {
         (Value::Object(answer), Value::Object(expect)) => {
@@ -278,7 +284,8 @@ fn is_refused(document: &str, issues: &[Object<WrittenIssue>]) -> Result<(), Str
     Ok(())
 }
 
-/// The members of a step in their order, none twice. `expect` is taken out; the rest is the line.
+/// Reads the members of a step in order and refuses duplicates. `expect` is taken out; the rest is
+/// the line.
 impl<'de> Deserialize<'de> for Step {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_map(StepVisitor)
@@ -299,7 +306,7 @@ impl<'de> Visitor<'de> for StepVisitor {
         let (mut line, mut text, mut expect) = (String::from("{"), None, None);
         while let Some(key) = members.next_key::<String>()? {
             if seen.contains(&key) {
-                return Err(A::Error::custom(format_args!("`{key}` stands twice in a step")));
+                return Err(A::Error::custom(format_args!("`{key}` appears twice in a step")));
             }
             match &*key {
                 "expect" => expect = Some(expected(members.next_value()?).map_err(A::Error::custom)?),
@@ -315,7 +322,7 @@ impl<'de> Visitor<'de> for StepVisitor {
         line.push('}');
         let line = match text {
             Some(_) if line.len() > 2 => {
-                return Err(A::Error::custom("`text` is a whole line: nothing stands beside it"));
+                return Err(A::Error::custom("`text` is a whole line: only `expect` can appear beside it"));
             }
             Some(text) => text,
             None => line,
@@ -324,7 +331,7 @@ impl<'de> Visitor<'de> for StepVisitor {
     }
 }
 
-/// An expectation in which every word is one that an answer can have.
+/// Checks that an answer can have every member of an expectation.
 fn expected(expect: Value) -> Result<Value, String> {
     // A blank line is not answered.
     if expect.is_null() {

@@ -1,4 +1,4 @@
-//! What of a policy the cases have exercised.
+//! The coverage of a policy by its cases.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,11 +10,12 @@ use crate::call::ToolCall;
 use crate::decision::Decision;
 use crate::policy::Policy;
 
-/// What of the policy under test the cases have exercised, place by place.
+/// The coverage of the policy under test, place by place.
 ///
-/// An entry is exercised when it matches a call; a rule, an `action` or a limit when it stops one; a limit with `"shadow": true` when
-/// it counts one. A rule that looks at a hundred calls and stops none might as well not be there: no case would notice.
-/// What `hide` and `default` stop is no place.
+/// An entry is exercised if it matches a call; a rule, an `action` or a limit if it stops one; a
+/// limit with `"shadow": true` if it counts one. A rule that a hundred calls reach but that stops
+/// none is not exercised: if it were removed, every case would still pass. `hide` and `default` are
+/// not places.
 #[derive(Debug, Clone, Serialize)]
 pub struct Coverage {
     pub(super) cases: usize,
@@ -30,42 +31,44 @@ pub struct Place {
     pointer: Box<str>,
     reached: u64,
     stopped: u64,
-    /// Whether it must stop a call to be exercised.
+    /// `true` if it must stop a call to be exercised.
     #[serde(skip)]
     can_stop: bool,
 }
 
 impl Place {
-    /// Its JSON Pointer in the document: `/tools/create_charge`, `/tools/create_charge/deny_if/0`.
+    /// Returns its JSON Pointer in the document, such as `/tools/create_charge` or
+    /// `/tools/create_charge/deny_if/0`.
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// How many calls it has looked at: those that the entry matches; those that the rule or limit was asked about.
+    /// Returns the number of calls that reached it: that the entry matched, or on which the rule or
+    /// limit was evaluated.
     pub fn reached(&self) -> u64 {
         self.reached
     }
 
-    /// How many calls it has stopped.
+    /// Returns the number of calls that it stopped.
     pub fn stopped(&self) -> u64 {
         self.stopped
     }
 
-    /// Whether a case would notice if it were gone.
+    /// Returns `true` if a case exercises it.
     pub fn is_exercised(&self) -> bool {
         if self.can_stop { self.stopped > 0 } else { self.reached > 0 }
     }
 }
 
-/// `/tools/x/deny_if/0: looked at 3 calls and stopped none`.
+/// Writes a line such as `/tools/x/deny_if/0: reached by 3 calls, stopped none`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pointer, reached, stopped, can_stop } = self;
         match (reached, stopped, can_stop) {
-            (0, ..) => write!(f, "{pointer}: no call came to it"),
-            (_, 0, true) => write!(f, "{pointer}: looked at {reached} calls and stopped none"),
-            (_, _, true) => write!(f, "{pointer}: looked at {reached} calls and stopped {stopped}"),
-            (_, _, false) => write!(f, "{pointer}: looked at {reached} calls"),
+            (0, ..) => write!(f, "{pointer}: reached by no call"),
+            (_, 0, true) => write!(f, "{pointer}: reached by {reached} calls, stopped none"),
+            (_, _, true) => write!(f, "{pointer}: reached by {reached} calls, stopped {stopped}"),
+            (_, _, false) => write!(f, "{pointer}: reached by {reached} calls"),
         }
     }
 }
@@ -84,7 +87,7 @@ impl Coverage {
         Self { cases: 0, calls: 0, places, by_pointer }
     }
 
-    /// Notes a call that was decided under the policy.
+    /// Records a call that was decided under the policy.
     pub(super) fn note(&mut self, policy: &Policy, call: &ToolCall<'_>, decision: &Decision) {
         self.calls += 1;
         for pointer in policy.reached(call, decision.code(), decision.rule()) {
@@ -101,33 +104,33 @@ impl Coverage {
         self.places.get_mut(*self.by_pointer.get(pointer)?)
     }
 
-    /// How many cases were run.
+    /// Returns the number of cases that were run.
     pub fn cases(&self) -> usize {
         self.cases
     }
 
-    /// How many calls were decided under the policy under test.
+    /// Returns the number of calls that the policy under test decided.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// All places of the policy, in document order; `all_tools` comes last.
+    /// Returns all places of the policy, in document order. `all_tools` comes last.
     pub fn places(&self) -> &[Place] {
         &self.places
     }
 
-    /// The places that no case has exercised.
+    /// Returns the places that the cases do not exercise.
     pub fn unexercised(&self) -> impl Iterator<Item = &Place> {
         self.places.iter().filter(|place| !place.is_exercised())
     }
 
-    /// Whether the cases have exercised every place.
+    /// Returns `true` if the cases exercise every place.
     pub fn is_complete(&self) -> bool {
         self.unexercised().next().is_none()
     }
 }
 
-/// What was run, and a line for each place that was not exercised.
+/// Writes the totals, and a line for each place that is not exercised.
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (all, missing) = (self.places.len(), self.unexercised().count());

@@ -1,9 +1,10 @@
-//! Tests of a policy, as a host writes them.
+//! Tests of a policy, written by the host.
 //!
-//! Cases stand beside the policy, in JSON: [steps](crate::trace), each with what its answer must hold. [`run`] runs them all, in
-//! one call of a test of the host's own, says of each that fails which step was answered how and by which rule, and says
-//! which rules, entries and limits of the policy no case has [exercised](Coverage). Or they are written in Rust: a [`Suite`] of
-//! [`Case`]s. Time is in the cases, and nothing waits.
+//! Cases are JSON: [steps](crate::trace), each with the members that its answer must have. One call
+//! of [`run`] in a test of the host runs them all. It reports the failing step, its answer and its
+//! rule for each case that fails, and the rules, entries and limits of the policy that the cases do
+//! not [exercise](Coverage). Cases can also be written in Rust, as a [`Suite`] of [`Case`]s. The
+//! cases set the time, so a test never waits.
 //!
 //! ```json
 //! [{
@@ -20,14 +21,14 @@
 //! }]
 //! ```
 //!
-//! An answer must have every member of `expect`, with that value: lists have as many elements, numbers compare by value. A step
-//! without `expect` must be one that can be read, whatever it is answered: a step that names a call wrongly is answered
-//! `unknown_call`, so give it `{ "ok": true }` to hold. A case that has a `policy` of its own is run under that. A case of a
-//! `document`, a text, and `issues`, of which each has a `pointer` and may have a `code`, passes if that document is refused with
-//! at least those. What is misspelt is refused: unknown and double members of cases, steps and expectations.
+//! An answer must have every member of `expect`, with that value. Lists must have the same length,
+//! and numbers compare by value. A step without `expect` must be readable, but may have any answer:
+//! a step that names an unknown call is answered `unknown_call`, so expect `{ "ok": true }` if it
+//! has to succeed. A case with a `policy` of its own runs under that policy.
 //!
-//! There is no feature to switch on: the crate's examples and its own tests stand on the same reader, it adds no dependency, and what
-//! nobody calls is not linked.
+//! A case of a `document` (a text) and `issues` (each with a `pointer` and an optional `code`)
+//! passes if the document is refused with at least these issues. Unknown and duplicate members of
+//! cases, steps and expectations are errors.
 
 mod case;
 mod coverage;
@@ -47,7 +48,7 @@ use crate::tools::trace::Runner;
 pub use case::Case;
 pub use coverage::{Coverage, Place};
 
-/// Runs all cases under a policy, both as JSON texts, and says what of the policy they have exercised.
+/// Runs all cases under a policy, both given as JSON texts, and returns the coverage of the policy.
 ///
 /// ```
 /// use toolgate::testing::{self, TestError};
@@ -65,12 +66,12 @@ pub use coverage::{Coverage, Place};
 /// ```
 ///
 /// # Errors
-/// The policy is none, the cases cannot be read, or some fail.
+/// The policy is invalid, the cases cannot be read, or a case fails.
 pub fn run(policy: &str, cases: &str) -> Result<Coverage, TestError> {
     Suite::new(policy)?.cases(cases)?.run()
 }
 
-/// Cases, and the policy that they test.
+/// A policy under test, and its cases.
 #[must_use = "a suite does nothing until it is run"]
 pub struct Suite<'a> {
     policy: Option<Policy>,
@@ -79,15 +80,15 @@ pub struct Suite<'a> {
 }
 
 impl<'a> Suite<'a> {
-    /// No case yet, for a policy as JSON text.
+    /// Creates a suite without cases for a policy, given as JSON text.
     ///
     /// # Errors
-    /// It is no policy.
+    /// The policy is invalid.
     pub fn new(policy: &str) -> Result<Self, TestError> {
         Ok(Self::of(Policy::from_json(policy)?))
     }
 
-    /// No case yet, for a policy; without one, each case has to bring its own.
+    /// Creates a suite without cases for a policy. With `None`, each case needs its own policy.
     pub fn of(policy: impl Into<Option<Policy>>) -> Self {
         Self { policy: policy.into(), cases: Vec::new(), approvals: Box::new(|| Arc::new(MemoryApprovals::new())) }
     }
@@ -95,7 +96,7 @@ impl<'a> Suite<'a> {
     /// Adds all cases of a JSON text.
     ///
     /// # Errors
-    /// It cannot be read, holds no case, or two cases have one id.
+    /// The text cannot be read, or it has no cases.
     pub fn cases(mut self, text: &str) -> Result<Self, TestError> {
         let written: Vec<Object<case::Written>> =
             serde_json::from_str(text).map_err(|error| TestError::Cases(error.to_string()))?;
@@ -114,15 +115,17 @@ impl<'a> Suite<'a> {
         self
     }
 
-    /// Keeps the approvals of each case in a store that this gives; [in memory](MemoryApprovals) without it.
+    /// Keeps the approvals of each case in a store from this function. The default is
+    /// [`MemoryApprovals`].
     pub fn approvals(self, store: impl Fn() -> Arc<dyn ApprovalStore> + 'a) -> Self {
         Self { approvals: Box::new(store), ..self }
     }
 
-    /// Runs all cases, each with counters of its own, and says what of the policy they have exercised.
+    /// Runs all cases, each with its own counters, and returns the coverage of the policy.
     ///
     /// # Errors
-    /// Two cases have one id, or some fail: each at its first step that is not answered as it must be.
+    /// Two cases have the same id, or a case fails. A case ends at the first step whose answer does
+    /// not meet its expectation.
     pub fn run(&self) -> Result<Coverage, TestError> {
         let mut ids = HashSet::new();
         if let Some(twice) = self.cases.iter().find(|case| !ids.insert(case.id())) {
@@ -168,18 +171,18 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The case's id.
+    /// Returns the id of the case.
     pub fn case(&self) -> &str {
         &self.case
     }
 
-    /// Which of its steps, from 1; none where it fails before the first.
+    /// Returns the number of the failing step, from 1, or `None` if it fails before the first.
     pub fn step(&self) -> Option<usize> {
         self.step
     }
 }
 
-/// The case, the step as it was run, what was expected of its answer, and the whole answer.
+/// Writes the case, the step, the unmet expectations and the whole answer.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.case)?;
@@ -199,11 +202,14 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// Why cases do not pass. It is readable in [`Debug`](fmt::Debug) too, which is what a test that returns it, or unwraps it, prints.
+/// The reason why cases do not pass.
+///
+/// [`Debug`](fmt::Debug) is the same text as [`Display`](fmt::Display), because a test that returns
+/// or unwraps the error prints `Debug`.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TestError {
-    /// The policy is none.
+    /// The policy is invalid.
     #[error("the policy cannot be read:\n{0}")]
     Policy(#[from] PolicyError),
     /// The cases cannot be read.
@@ -212,9 +218,9 @@ pub enum TestError {
     /// Some cases fail.
     #[error("{} of {cases} cases fail{}", failures.len(), Listed(failures))]
     Failed {
-        /// How many cases were run.
+        /// The number of cases that were run.
         cases: usize,
-        /// Those that fail.
+        /// The cases that fail.
         failures: Vec<Failure>,
     },
 }

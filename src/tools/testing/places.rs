@@ -1,22 +1,22 @@
-//! The places of a policy that can say something of a call, and which of them look at one.
+//! The places of a policy that can affect a call, and those that a call reaches.
 
 use crate::call::ToolCall;
 use crate::json::pointer;
 use crate::policy::compiled::{Action, Compiled, RuleRef, Rules, Section};
 use crate::policy::{Code, Policy};
 
-/// A place that can say something of a call.
+/// A place that can affect a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// An entry: it matches a call or not.
+    /// An entry, which matches a call or not.
     Entry(String),
-    /// What can stop a call: an action, a rule, or a limit.
+    /// An action, rule or limit, which can stop a call.
     Stop(String),
     /// A limit that only counts.
     Shadow(String),
 }
 
-/// The order in which the rules of a policy are looked at.
+/// The order in which the rules of a policy are evaluated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Deny,
@@ -29,7 +29,7 @@ enum Stage {
 const STAGES: [Stage; 5] = [Stage::Deny, Stage::Require, Stage::DenyIf, Stage::Approval, Stage::Limits];
 
 impl Policy {
-    /// All places in document order; within an entry, in the order in which they are looked at.
+    /// Returns all places in document order; within an entry, in order of evaluation.
     pub(crate) fn places(&self) -> Vec<Place> {
         let compiled = self.compiled();
         let mut places = Vec::new();
@@ -45,8 +45,9 @@ impl Policy {
         places
     }
 
-    /// The places that looked at a call which was decided so: all entries that match it, and of what can stop it, everything up to
-    /// the rule that did. (Of a call that a limit stops, and of one that needs an approval, all rules that ask for one.)
+    /// Returns the places that a call with this decision reached: all entries that match it, and
+    /// all actions, rules and limits up to the one that stopped it. (If a limit stops the call, or
+    /// it needs an approval, all rules that require an approval are included.)
     pub(crate) fn reached(&self, call: &ToolCall<'_>, code: Option<Code>, rule: Option<&str>) -> Vec<String> {
         let compiled = self.compiled();
         let mut reached = Vec::new();
@@ -84,7 +85,7 @@ impl Compiled {
         text
     }
 
-    /// The places of one rules object (none is `all_tools`) that are looked at in a stage, in order.
+    /// Visits the places of one rules object (`None` is `all_tools`) in a stage, in order.
     fn each_place(&self, entry: Option<u32>, stage: Stage, visit: &mut dyn FnMut(Place)) {
         let Some(rules) = self.rules(entry) else { return };
         let mut stop = |section| visit(Place::Stop(self.pointer(RuleRef { entry, section })));

@@ -55,11 +55,11 @@ fn rules_that_no_case_exercises_are_named() {
     assert_eq!(places, want);
     let missing: Vec<_> = coverage.unexercised().map(ToString::to_string).collect();
     let want = [
-        "/tools/pay/deny_if/0: looked at 2 calls and stopped none",
-        "/tools/a~1b: no call came to it",
-        "/tools/a~1b/action: no call came to it",
-        "/tools/a~1b/rate_limit: no call came to it",
-        "/all_tools/limits/0: looked at 2 calls and stopped none",
+        "/tools/pay/deny_if/0: reached by 2 calls, stopped none",
+        "/tools/a~1b: reached by no call",
+        "/tools/a~1b/action: reached by no call",
+        "/tools/a~1b/rate_limit: reached by no call",
+        "/all_tools/limits/0: reached by 2 calls, stopped none",
     ];
     assert_eq!(missing, want);
     let text = coverage.to_string();
@@ -140,7 +140,7 @@ fn cases_are_parsed_strictly() {
         (r#"[{ "id": "a", "document": "", "issues": [[null, ""]] }]"#, "expected an object"),
         (r#"[{ "id": "a" }]"#, "neither"),
         (r#"[{ "id": "a", "stepz": [] }]"#, "unknown field"),
-        (r#"[{ "id": "a", "steps": [{ "end": "x", "end": "y" }] }]"#, "`end` stands twice"),
+        (r#"[{ "id": "a", "steps": [{ "end": "x", "end": "y" }] }]"#, "`end` appears twice"),
         (r#"[{ "id": "a", "steps": [{ "text": "x", "end": "y" }] }]"#, "whole line"),
         (r#"[{ "id": "a", "steps": [{ "end": "x", "expect": { "decison": "allow" } }] }]"#, "no answer has `decison`"),
         (
@@ -149,7 +149,7 @@ fn cases_are_parsed_strictly() {
         ),
         (r#"[{ "id": "a", "steps": [{ "end": "x", "expect": 1 }] }]"#, "an object"),
         (r#"[{ "id": "a", "steps": [{ "end": "x" }], "issues": [{ "pointer": "" }] }]"#, "without a `document`"),
-        (r#"[{ "id": "a", "document": "", "steps": [{ "end": "x" }] }]"#, "stands alone"),
+        (r#"[{ "id": "a", "document": "", "steps": [{ "end": "x" }] }]"#, "`document` excludes `policy` and `steps`"),
         (r#"[{ "id": "a", "document": "" }, { "id": "a", "document": "" }]"#, "two cases have the id `a`"),
         (r#"[{ "id": "a", "steps": [{ "cal": { "tool": "x" } }] }]"#, "can be read"),
         (r#"[{ "id": "a", "document": "{\"version\":\"1\",\"default\":\"deny\"}" }]"#, "is accepted"),
