@@ -1,25 +1,25 @@
-//! What a class rests on.
+//! The evidence for a class.
 
 use std::fmt;
 
 use super::RiskClass;
 
-/// Where a piece of [`Evidence`] was found.
+/// The place where a piece of [`Evidence`] was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Source {
-    /// What the server says of the tool under `annotations`.
+    /// The `annotations` of the tool.
     Annotations,
     /// The tool's name.
     Name,
     /// Its description or title.
     Description,
-    /// Its input schema: the names of arguments, what is said of them, and what can be chosen.
+    /// Its input schema: the names, descriptions and choices of its arguments.
     Arguments,
 }
 
 impl Source {
-    /// `annotations`, `name`, `description` or `arguments`.
+    /// Returns `annotations`, `name`, `description` or `arguments`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Annotations => "annotations",
@@ -36,9 +36,9 @@ impl fmt::Display for Source {
     }
 }
 
-/// A word that says something of a tool, where it stood, and what it says.
+/// A word that indicates the class of a tool, the place where it was found, and its meaning.
 ///
-/// It holds words of this crate's own tables alone, never a text of the server.
+/// It contains only words of this crate's own tables, never text of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evidence {
     source: Source,
@@ -52,28 +52,29 @@ impl Evidence {
         Self { source, word, class, why }
     }
 
-    /// Where it stood.
+    /// Returns the place where it was found.
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// The word or the hint: `delete`, `destructiveHint`.
+    /// Returns the word or the hint, such as `delete` or `destructiveHint`.
     pub fn word(&self) -> &'static str {
         self.word
     }
 
-    /// The class that it stands for; none for what tells of the severity alone, or speaks for less than what was found.
+    /// Returns the class that it indicates, or `None` if it only affects the severity or speaks
+    /// against the class that was found.
     pub fn class(&self) -> Option<RiskClass> {
         self.class
     }
 
-    /// What it says: `takes away what is there`.
+    /// Returns its meaning, such as `removes something`.
     pub fn why(&self) -> &'static str {
         self.why
     }
 }
 
-/// Adds a piece, once.
+/// Adds a piece, unless it is there already.
 pub(super) fn add(to: &mut Vec<Evidence>, piece: Evidence) {
     let same = |other: &&Evidence| (other.source, other.word, other.class) == (piece.source, piece.word, piece.class);
     if !to.iter().any(|other| same(&other)) {
@@ -81,7 +82,8 @@ pub(super) fn add(to: &mut Vec<Evidence>, piece: Evidence) {
     }
 }
 
-/// The strictest first; then by source and word, so that the order of a schema's keys does not matter.
+/// Sorts by class, the strictest first, then by source and word, so that the order of keys in a
+/// schema does not matter.
 pub(super) fn sort(evidence: &mut [Evidence]) {
     evidence.sort_by(|a, b| b.class.cmp(&a.class).then(a.source.cmp(&b.source)).then(a.word.cmp(b.word)));
 }

@@ -1,8 +1,8 @@
-//! What is wrong with a list of tools.
+//! Problems in a list of tools.
 
 use std::fmt;
 
-/// Something in a list that a person should know of before the policy is used.
+/// A problem in a list that a person should know before the policy is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     kind: FindingKind,
@@ -10,28 +10,30 @@ pub struct Finding {
     name: Option<Box<str>>,
 }
 
-/// What a [`Finding`] found.
+/// The kind of a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// An element is no object, or has no name that is a text with something in it: no entry can name it, and it stays denied.
+    /// An element is not an object, or its name is missing, empty or not a text. An entry cannot
+    /// name the tool, which stays denied.
     NoName,
-    /// The name has more than 256 bytes: no entry can name it, and the tool stays denied.
+    /// The name is longer than 256 bytes. An entry cannot name the tool, which stays denied.
     NameTooLong,
-    /// The name has a `*`, which stands for any run of characters in a policy: an entry would let other tools through. None is
-    /// written, and the tool stays denied.
+    /// The name contains `*`, a wildcard in a policy: an entry would allow other tools too. The
+    /// policy has no entry for the tool, which stays denied.
     NameIsPattern,
-    /// The name stood in the list before: the strictest class of all tools of that name holds.
+    /// The name appeared before in the list. The strictest class of all its tools applies.
     DuplicateName,
-    /// The input schema, the annotations, the title or the description is not of the type that it must have: the tool is classed
-    /// as other, at the least.
+    /// The input schema, the annotations, the title or the description has a wrong type. The tool
+    /// is classed as other or stricter.
     MalformedDefinition,
-    /// The list goes on at its `nextCursor`: the tools to come are denied.
+    /// The list continues at its `nextCursor`. The remaining tools are denied.
     MoreTools,
 }
 
 impl FindingKind {
-    /// `no_name`, `name_too_long`, `name_is_pattern`, `duplicate_name`, `malformed_definition` or `more_tools`.
+    /// Returns `no_name`, `name_too_long`, `name_is_pattern`, `duplicate_name`,
+    /// `malformed_definition` or `more_tools`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoName => "no_name",
@@ -46,22 +48,22 @@ impl FindingKind {
 
 impl Finding {
     pub(super) fn new(kind: FindingKind, index: Option<usize>, name: Option<&str>) -> Self {
-        // Long enough to know it by; the list itself has the rest.
+        // Enough to identify the tool; the list itself has the full name.
         let name = name.map(|name| name.chars().take(SHOWN).collect::<String>().into());
         Self { kind, index, name }
     }
 
-    /// What was found.
+    /// Returns the kind of the finding.
     pub fn kind(&self) -> FindingKind {
         self.kind
     }
 
-    /// Which element of the list it is about; none for the list as a whole.
+    /// Returns the index of the element in the list, or `None` for the list as a whole.
     pub fn index(&self) -> Option<usize> {
         self.index
     }
 
-    /// The tool's name, or its first 80 characters; none where there is none.
+    /// Returns the first 80 characters of the tool's name, or `None` if it has no name.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -76,13 +78,11 @@ impl fmt::Display for Finding {
         }
         f.write_str(match self.kind {
             FindingKind::NoName => "it has no name; it stays denied",
-            FindingKind::NameTooLong => "its name is past the bound of 256 bytes; it stays denied",
-            FindingKind::NameIsPattern => "its name has a `*`, which a policy takes for a pattern; it stays denied",
-            FindingKind::DuplicateName => "its name stands twice; the strictest class holds",
-            FindingKind::MalformedDefinition => {
-                "its definition is not shaped as one; it is classed as other at the least"
-            }
-            FindingKind::MoreTools => "the list goes on at its `nextCursor`; the tools to come are denied",
+            FindingKind::NameTooLong => "its name is longer than 256 bytes; it stays denied",
+            FindingKind::NameIsPattern => "its name contains `*`, a wildcard in a policy; it stays denied",
+            FindingKind::DuplicateName => "its name appears twice; the strictest class applies",
+            FindingKind::MalformedDefinition => "its definition is malformed; it is classed as other or stricter",
+            FindingKind::MoreTools => "the list continues at its `nextCursor`; the remaining tools are denied",
         })
     }
 }

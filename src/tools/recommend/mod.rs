@@ -1,18 +1,20 @@
-//! Risk classes of a server's tools, and the policy to start from.
+//! Classifies the tools of a server by risk, and writes a draft policy.
 //!
-//! [`classify`] reads a `tools/list` result and tells of each tool whether it reads, writes, executes, moves money or destroys,
-//! and by which words. [`Recommendation::write_policy`] writes the policy that fits:
+//! [`classify`] reads a `tools/list` result and decides for each tool whether it reads, writes,
+//! executes, moves money or destroys, and reports the words that indicate it.
+//! [`Recommendation::write_policy`] writes a matching policy:
 //!
-//! | class | in the policy |
+//! | class | policy |
 //! |---|---|
 //! | [`Read`](RiskClass::Read) | allowed |
-//! | [`Write`](RiskClass::Write) | 30 calls a minute for each grant, all tools of the class together |
-//! | [`Execute`](RiskClass::Execute) | 10 calls a minute for each grant, all tools of the class together |
+//! | [`Write`](RiskClass::Write) | 30 calls a minute for each grant, shared by all tools of the class |
+//! | [`Execute`](RiskClass::Execute) | 10 calls a minute for each grant, shared by all tools of the class |
 //! | [`Financial`](RiskClass::Financial) | each call needs a person's approval |
-//! | [`Other`](RiskClass::Other) | denied and hidden, until somebody has looked at it |
+//! | [`Other`](RiskClass::Other) | denied and hidden until a person has reviewed it |
 //! | [`Destructive`](RiskClass::Destructive) | denied and hidden |
 //!
-//! and everything else is denied. It is a first draft for a person to read and edit: each entry says why it stands there.
+//! Everything else is denied. The policy is a first draft for a person to review and edit; each
+//! entry states its reason.
 //!
 //! ```
 //! use serde_json::json;
@@ -32,17 +34,21 @@
 //! # Ok::<(), toolgate::recommend::RecommendError>(())
 //! ```
 //!
-//! # What counts
-//! The verbs of the name first; then the verbs with which the sentences of the description begin, or that destroy something; then the arguments (a `sql` or a
-//! `command`, an `action` that can be `delete`). The strictest of all that is found decides, and a tool of which no word is known is
-//! [`Other`](RiskClass::Other). Annotations are the server's own word: `destructiveHint: true` and `readOnlyHint: false` raise a
-//! class, and no annotation lowers one; `readOnlyHint: true` only adds to the confidence in what the words say. A hint that is
-//! no boolean is taken for the worse of both.
+//! # Evidence
+//! The evidence is the verbs of the name; the verbs at the beginning of sentences of the
+//! description, and destructive verbs anywhere in it; and the arguments (a `sql` or a `command`, an
+//! `action` that can be `delete`). The strictest class that is found applies. A tool without known
+//! words is [`Other`](RiskClass::Other).
 //!
-//! # What it cannot tell
-//! Names and descriptions are the server's own as well, and English. A server that means to deceive calls its tools what it
-//! likes: the classes say what a tool claims to do, not what it does. So the policy is to be read before it is used, and
-//! [`mcp::ToolPins`](crate::mcp::ToolPins) notices when a definition changes later.
+//! Annotations are claims of the server: `destructiveHint: true` and `readOnlyHint: false` raise a
+//! class, and an annotation never lowers one. `readOnlyHint: true` only adds to the confidence in
+//! the words. A hint that is not a boolean is read as the worse of both values.
+//!
+//! # Limits
+//! Names and descriptions are claims of the server as well, and only English ones are understood. A
+//! malicious server can name its tools as it likes: a class says what a tool claims to do, not what
+//! it does. Review the policy before use. [`mcp::ToolPins`](crate::mcp::ToolPins) detects a later
+//! change of a definition.
 
 mod evidence;
 mod finding;
@@ -63,21 +69,22 @@ use crate::policy::{Bounds, Policy, PolicyError};
 pub use evidence::{Evidence, Source};
 pub use finding::{Finding, FindingKind};
 
-/// What a tool does to the world, as far as its definition tells. Each is restricted more than those before it.
+/// The effect of a tool, according to its definition. Each class is restricted more than those
+/// before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum RiskClass {
-    /// It looks something up or works something out.
+    /// The tool looks something up or computes something.
     Read,
-    /// It makes or changes something, and can be undone.
+    /// It creates or changes something, and can be undone.
     Write,
-    /// It runs code, a command, or work whose end its name does not tell.
+    /// It runs code, a command, or work with an unknown outcome.
     Execute,
     /// It moves money, or changes something about money.
     Financial,
-    /// Its definition does not tell what it does.
+    /// Its definition does not indicate an effect.
     Other,
-    /// It takes something away, writes over it, or ends it for good; or the server says that it may.
+    /// It removes, overwrites or permanently ends something, or the server says that it may.
     Destructive,
 }
 
@@ -86,7 +93,7 @@ impl RiskClass {
     pub const ALL: [Self; 6] =
         [Self::Read, Self::Write, Self::Execute, Self::Financial, Self::Other, Self::Destructive];
 
-    /// `read`, `write`, `execute`, `financial`, `other` or `destructive`.
+    /// Returns `read`, `write`, `execute`, `financial`, `other` or `destructive`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -105,23 +112,23 @@ impl fmt::Display for RiskClass {
     }
 }
 
-/// How much harm a call can do: that of the class, or one step more where something adds to it: an open world, secrets
-/// that are read, much that is changed at once.
+/// The harm that a call can do: that of the class, or one step more if it reaches an open world,
+/// reads secrets, or changes many items at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Severity {
-    /// Reading.
+    /// Reads.
     Low,
-    /// Writing, or reading what weighs more.
+    /// Writes, or reads with a raised severity.
     Medium,
-    /// Executing, moving money, destroying, and what cannot be told.
+    /// Executes, moves money, destroys or has an unknown effect; or writes with a raised severity.
     High,
-    /// The same, and something adds to it.
+    /// Executes, moves money, destroys or has an unknown effect, with a raised severity.
     Critical,
 }
 
 impl Severity {
-    /// `low`, `medium`, `high` or `critical`.
+    /// Returns `low`, `medium`, `high` or `critical`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Low => "low",
@@ -138,20 +145,22 @@ impl fmt::Display for Severity {
     }
 }
 
-/// How well a class is supported. There are three steps and no percentage, as words in a table carry no more.
+/// The strength of the evidence for a class. There are three levels rather than a percentage,
+/// because matching words cannot be more precise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Confidence {
-    /// One source alone says so and another says otherwise, or there is no description; always of [`RiskClass::Other`].
+    /// At most one source agrees, and another disagrees or there is no description. Always the
+    /// confidence of [`RiskClass::Other`].
     Low,
-    /// One source says so, or several and one says otherwise; or two, and there is no description.
+    /// One source agrees; or several do, but one disagrees or there is no description.
     Medium,
-    /// Two of name, description, arguments and annotations say so, and none says otherwise.
+    /// At least two of name, description, arguments and annotations agree, and none disagrees.
     High,
 }
 
 impl Confidence {
-    /// `low`, `medium` or `high`.
+    /// Returns `low`, `medium` or `high`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Low => "low",
@@ -167,7 +176,7 @@ impl fmt::Display for Confidence {
     }
 }
 
-/// A tool, its class, and why.
+/// A tool, its class, and the evidence for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolClass {
     name: Box<str>,
@@ -178,33 +187,33 @@ pub struct ToolClass {
 }
 
 impl ToolClass {
-    /// The tool's name, as the server gives it.
+    /// Returns the name of the tool, as the server gives it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it does.
+    /// Returns the class of the tool.
     pub fn class(&self) -> RiskClass {
         self.class
     }
 
-    /// How much harm a call can do.
+    /// Returns the harm that a call can do.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// How well the class is supported.
+    /// Returns the strength of the evidence.
     pub fn confidence(&self) -> Confidence {
         self.confidence
     }
 
-    /// The words that led there, those for the strictest class first. None where nothing is known of the tool.
+    /// Returns the evidence, that for the strictest class first. Empty if no word is known.
     pub fn evidence(&self) -> &[Evidence] {
         &self.evidence
     }
 }
 
-/// The classes of a server's tools. Made by [`classify`].
+/// The classes of a server's tools. Created by [`classify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "classes restrict nothing until their policy is in force"]
 pub struct Recommendation {
@@ -212,33 +221,39 @@ pub struct Recommendation {
     findings: Vec<Finding>,
 }
 
-/// Why there is no recommendation.
+/// The error of [`classify`] and of writing a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecommendError {
-    /// The value has no list of tools: it is neither an array, nor an object with an array `tools`, nor an answer with one in its
-    /// `result`. An error of the server is none either.
-    #[error("no list of tools: expected an array, `{{\"tools\": [..]}}`, or an answer to `tools/list`")]
+    /// The value has no list of tools: it is neither an array, nor an object with an array `tools`,
+    /// nor a response with one in its `result`.
+    #[error("no list of tools: expected an array, `{{\"tools\": [..]}}`, or a response to `tools/list`")]
     NoList,
     /// There are more tools than a policy may have entries.
-    #[error("{0} tools are past the bound of {bound} entries of a policy", bound = Bounds::default().entries)]
+    #[error("{0} tools, but a policy has at most {bound} entries", bound = Bounds::default().entries)]
     TooManyTools(usize),
     /// The policy would be larger than a document may be, in bytes.
-    #[error("the policy would have {0} bytes, past the bound of {bound}: recommend for a part of the tools", bound = Bounds::default().document_bytes)]
+    #[error(
+        "the policy would have {0} bytes, more than {bound}: classify the tools in parts",
+        bound = Bounds::default().document_bytes
+    )]
     PolicyTooLarge(usize),
-    /// The policy that was written is none. This is a mistake of the crate: please report it.
-    #[error("the policy that was written is none: {0}")]
+    /// The written policy is invalid. This is a bug in this crate: please report it.
+    #[error("the written policy is invalid: {0}")]
     NotAPolicy(#[from] PolicyError),
 }
 
-/// Classes the tools of a `tools/list` result: the whole JSON-RPC answer, its `result`, or the bare array.
+/// Classifies the tools of a `tools/list` result: the whole JSON-RPC response, its `result`, or the
+/// bare array.
 ///
-/// Linear in the list. The same list gives the same classes, whatever the order of keys. Tools come in the server's order; of
-/// several with one name the strictest class holds. What is wrong with a list is told by its [findings](Recommendation::findings),
-/// and a tool that no entry can name stays denied.
+/// Runs in linear time. The classes do not depend on the order of keys. Tools are in the server's
+/// order; if several have the same name, the strictest class applies. Problems in the list are
+/// reported as [findings](Recommendation::findings), and a tool that an entry cannot name stays
+/// denied.
 ///
 /// # Errors
-/// [`RecommendError::NoList`] where there is no list, and [`RecommendError::TooManyTools`] for one past 100,000 tools.
+/// [`RecommendError::NoList`] if there is no list, and [`RecommendError::TooManyTools`] if it has
+/// more than 100,000 tools.
 pub fn classify(list: &Value) -> Result<Recommendation, RecommendError> {
     let in_object = |value: &Value| value.get("tools").is_some();
     let result = if in_object(list) { Some(list) } else { list.get("result") };
@@ -293,34 +308,35 @@ pub fn classify(list: &Value) -> Result<Recommendation, RecommendError> {
 }
 
 impl Recommendation {
-    /// The tools that a policy can name, each once.
+    /// Returns the tools that a policy can name, each once.
     pub fn tools(&self) -> &[ToolClass] {
         &self.tools
     }
 
-    /// What is wrong with the list.
+    /// Returns the problems in the list.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// How many tools are of a class.
+    /// Returns the number of tools in a class.
     pub fn count(&self, class: RiskClass) -> usize {
         self.tools.iter().filter(|tool| tool.class == class).count()
     }
 
-    /// Writes the policy, as text to be read and edited: by class, the least restricted first, and by name.
+    /// Writes the policy as text to review and edit, ordered by class (the least restricted first)
+    /// and name.
     ///
-    /// It says nothing in the server's own words but for the names of tools.
+    /// Apart from the names of tools, it contains no text of the server.
     ///
     /// # Errors
-    /// [`RecommendError::PolicyTooLarge`] past 8 MiB, which is some 30,000 tools.
+    /// [`RecommendError::PolicyTooLarge`] if it exceeds 8 MiB (about 30,000 tools).
     pub fn write_policy(&self) -> Result<String, RecommendError> {
         let text = write::policy(self);
         let bound = Bounds::default().document_bytes;
         if text.len() > bound { Err(RecommendError::PolicyTooLarge(text.len())) } else { Ok(text) }
     }
 
-    /// The policy itself: what [`Recommendation::write_policy`] writes, read again.
+    /// Returns the policy that [`Recommendation::write_policy`] writes.
     ///
     /// # Errors
     /// As for [`Recommendation::write_policy`].

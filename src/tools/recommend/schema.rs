@@ -1,4 +1,4 @@
-//! What the arguments of a tool tell of it.
+//! The evidence in the arguments of a tool.
 
 use serde_json::{Map, Value};
 
@@ -7,24 +7,24 @@ use super::split::{name_words, phrases};
 use super::words::{self, among};
 use super::{RiskClass, evidence};
 
-/// What an input schema tells.
+/// The evidence in an input schema.
 #[derive(Default)]
 pub(super) struct Arguments {
     pub(super) evidence: Vec<Evidence>,
-    /// The first argument that tells an amount of money.
+    /// The first word, in alphabetical order, of an argument that is an amount of money.
     pub(super) money: Option<&'static str>,
-    /// Whether every part of it is what a schema has there.
+    /// `true` if every part of the schema that is read has the right type.
     pub(super) well_formed: bool,
 }
 
-/// A part of a schema that is still to be read.
+/// A part of a schema that has not been read yet.
 enum Part<'v> {
     Schema(&'v Value),
     Properties(&'v Map<String, Value>),
 }
 
-/// Reads all of an input schema, however deep, and every definition in it once. References are not followed: what they lead to
-/// inside the schema is read where it stands, and nothing is fetched. Linear.
+/// Reads an input schema at any depth, and every definition in it once, in linear time. References
+/// are not followed: their targets inside the schema are read in place, and nothing is fetched.
 pub(super) fn arguments(schema: Option<&Value>) -> Arguments {
     let mut read = Arguments { well_formed: schema.is_none_or(Value::is_object), ..Arguments::default() };
     let mut parts: Vec<_> = schema.into_iter().map(Part::Schema).collect();
@@ -95,7 +95,7 @@ fn argument(read: &mut Arguments, name: &str, schema: &Value) {
     }
 }
 
-/// The texts that an argument can be, where they are listed.
+/// Returns the texts that an argument can be, if the schema lists them.
 fn choices(schema: &Value) -> Vec<&str> {
     let mut texts = Vec::new();
     let mut schemas = vec![schema];

@@ -1,8 +1,9 @@
-//! Names and sentences, split into words.
+//! Splits names and sentences into words.
 
 use super::words::{LEADS, Phrase, among, phrases_ending};
 
-/// The words of a name in lower case: `deleteAllFiles`, `delete-all.files` and `DELETE_ALL_FILES` are three each.
+/// Returns the words of a name in lower case: `deleteAllFiles`, `delete-all.files` and
+/// `DELETE_ALL_FILES` have three each.
 pub(super) fn name_words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut characters = name.chars().peekable();
@@ -36,13 +37,15 @@ fn is_letter(character: char) -> bool {
 
 /// A word of a sentence.
 pub(super) struct Word {
-    /// In lower case, without the punctuation around it. Names with underscores or dashes are one word.
+    /// In lower case, without the punctuation around it. A name with underscores or dashes is one
+    /// word.
     pub(super) text: String,
-    /// Whether it goes on with what stood before: after a comma, a slash, `and`, `or`, `then`, and one word between.
+    /// `true` if it follows a comma, a slash, `&`, `and`, `or` or `then`, with at most one word in
+    /// between.
     pub(super) joined: bool,
 }
 
-/// The sentences of a text, each from its verb on: what leads up to the verb is left out.
+/// Returns the sentences of a text, without the words that precede their verb.
 pub(super) fn sentences(text: &str) -> Vec<Vec<Word>> {
     let mut all = Vec::new();
     let mut sentence = Vec::new();
@@ -98,7 +101,8 @@ pub(super) fn sentences(text: &str) -> Vec<Vec<Word>> {
     sentences.filter(|words| !words.is_empty()).collect()
 }
 
-/// Ends a sentence. `- charge (string): the charge` is an item that explains an argument, and its one word is no verb.
+/// Ends a sentence. `- charge (string): the charge` is an item that explains an argument, so its
+/// one word is not a verb.
 fn end(all: &mut Vec<Vec<(String, bool)>>, sentence: &mut Vec<(String, bool)>, explained: bool) {
     let sentence = std::mem::take(sentence);
     if !(explained && sentence.len() < 2) {
@@ -113,7 +117,7 @@ fn push(sentence: &mut Vec<(String, bool)>, part: &str, joins: bool) {
     }
 }
 
-/// The phrases of a text that count wherever they stand.
+/// Returns the phrases of a text that count wherever they appear.
 pub(super) fn phrases(text: &str) -> Vec<Phrase> {
     let mut found = Vec::new();
     let (mut before, mut word) = (String::new(), String::new());

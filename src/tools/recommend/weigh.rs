@@ -1,4 +1,4 @@
-//! One tool, weighed: what its parts tell, and what that comes to.
+//! Weighs one tool: collects the evidence of its parts, and derives its class from it.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use super::split::{name_words, phrases, sentences};
 use super::words::{self, Place, among};
 use super::{Confidence, RiskClass, Severity, ToolClass, schema};
 
-/// A tool's class, and whether its definition is shaped as one.
+/// Returns the class of a tool, and `true` if its definition is well-formed.
 pub(super) fn weigh(name: &str, tool: &Map<String, Value>) -> (ToolClass, bool) {
     let text = |key| tool.get(key).and_then(Value::as_str).unwrap_or_default();
     let (description, title) = (text("description"), text("title"));
@@ -22,10 +22,12 @@ pub(super) fn weigh(name: &str, tool: &Map<String, Value>) -> (ToolClass, bool) 
     from_text(&mut found, title);
     arguments.evidence.into_iter().for_each(|piece| evidence::add(&mut found, piece));
 
-    // Annotations come after the words: without a word that is known, no annotation makes a tool known.
+    // Annotations come after the words: without a known word, an annotation cannot make a tool
+    // known.
     let mut class = strictest(&found).unwrap_or(RiskClass::Other);
     class = class.max(hints.add_to(&mut found, class));
-    // Where the name has no verb, a sentence that begins with one is not enough to call what it does to money reading.
+    // If the name has no verb, a sentence that begins with a reading verb is not enough to class a
+    // tool about money as reading.
     let no_verb = !found.iter().any(|piece| piece.source() == Source::Name);
     let changes = matches!(class, RiskClass::Write | RiskClass::Execute);
     if changes || class == RiskClass::Read && no_verb {
@@ -39,12 +41,12 @@ pub(super) fn weigh(name: &str, tool: &Map<String, Value>) -> (ToolClass, bool) 
     }
     if !well_formed {
         class = class.max(RiskClass::Other);
-        let why = "is not shaped as one";
+        let why = "is malformed";
         found.push(Evidence::new(Source::Arguments, "definition", Some(RiskClass::Other), why));
     }
     if !name.is_ascii() {
         class = class.max(RiskClass::Other);
-        let why = "has letters that the words here do not cover, or that only look like theirs";
+        let why = "has letters that the word lists do not cover, or that only look like ASCII";
         found.push(Evidence::new(Source::Name, "(beyond ASCII)", Some(RiskClass::Other), why));
     }
     let raises = from_weights(&mut found, name, class, &hints);
@@ -59,9 +61,9 @@ fn strictest(found: &[Evidence]) -> Option<RiskClass> {
     found.iter().filter_map(Evidence::class).max()
 }
 
-/// The verbs of a name, and its first word of money.
+/// Adds the verbs of a name. Returns its first word about money.
 fn from_name(found: &mut Vec<Evidence>, name: &str) -> Option<&'static str> {
-    // What stands before the last `__` is most often the server's name, and its nouns are no verbs.
+    // The part before the last `__` is usually the name of the server, whose nouns are not verbs.
     let (server, tool) = name.rsplit_once("__").unwrap_or(("", name));
     let (server, tool) = (name_words(server), name_words(tool));
     let (mut leads, mut joined) = (true, false);
@@ -79,7 +81,7 @@ fn from_name(found: &mut Vec<Evidence>, name: &str) -> Option<&'static str> {
         joined = false;
     }
     for word in &server {
-        // A server that is called `search` does not make its tools read.
+        // A server called `search` does not make its tools reading ones.
         if let Some((word, row)) = words::verb(word)
             && row.class > RiskClass::Read
             && (leads || row.place == Place::Anywhere)
@@ -90,7 +92,8 @@ fn from_name(found: &mut Vec<Evidence>, name: &str) -> Option<&'static str> {
     tool.iter().find_map(|word| among(words::MONEY, word))
 }
 
-/// The verbs with which sentences begin, those that are joined to them, those that destroy, and what counts anywhere.
+/// Adds the verbs at the beginning of sentences, those joined to them, destructive ones, and the
+/// phrases that count anywhere.
 fn from_text(found: &mut Vec<Evidence>, text: &str) {
     for sentence in sentences(text) {
         let (mut begins, mut before) = (false, "");
@@ -99,7 +102,7 @@ fn from_text(found: &mut Vec<Evidence>, text: &str) {
             before = &word.text;
             let Some((verb, row)) = words::inflected(&word.text) else { continue };
             begins |= index == 0;
-            // `which deletes the source` has the tool, or something that it does, for its subject.
+            // The subject of `which deletes the source` is the tool, or something that it does.
             let destroys = row.class == RiskClass::Destructive && word.text.ends_with('s');
             let goes_on = row.place == Place::Anywhere && !negated && (destroys || begins && word.joined);
             if index == 0 || goes_on {
@@ -112,10 +115,11 @@ fn from_text(found: &mut Vec<Evidence>, text: &str) {
     }
 }
 
-/// What makes a tool weigh more than its class does.
+/// Adds the evidence about severity. Returns `true` if it raises the severity above that of the
+/// class.
 fn from_weights(found: &mut Vec<Evidence>, name: &str, class: RiskClass, hints: &Hints) -> bool {
     if hints.repeats && class > RiskClass::Read {
-        let why = "does more each time it is repeated";
+        let why = "has a further effect each time it is repeated";
         found.push(Evidence::new(Source::Annotations, "idempotentHint", None, why));
     }
     let before = found.len();
@@ -127,7 +131,7 @@ fn from_weights(found: &mut Vec<Evidence>, name: &str, class: RiskClass, hints: 
         found.push(Evidence::new(Source::Name, word, None, why));
     }
     if hints.open_world {
-        let why = "reaches what is beyond the server's own domain";
+        let why = "reaches beyond the server's own domain";
         found.push(Evidence::new(Source::Annotations, "openWorldHint", None, why));
     }
     found.len() > before
@@ -147,7 +151,7 @@ fn severity(class: RiskClass, raises: bool) -> Severity {
     }
 }
 
-/// How many sources say it, and whether one says otherwise.
+/// Derives the confidence from the number of sources that agree, and from any that disagrees.
 fn confidence(found: &[Evidence], class: RiskClass, hints: &Hints, no_text: bool) -> Confidence {
     if class == RiskClass::Other {
         return Confidence::Low;
@@ -173,11 +177,11 @@ fn confidence(found: &[Evidence], class: RiskClass, hints: &Hints, no_text: bool
     }
 }
 
-/// The annotations, as far as they count: what is there but no boolean is taken for the worse of both.
+/// The annotations that count. A hint that is not a boolean is read as the worse of both values.
 struct Hints {
     read_only: Option<bool>,
     destructive: Option<bool>,
-    /// `idempotentHint` is there, and not true.
+    /// `idempotentHint` is present and not `true`.
     repeats: bool,
     open_world: bool,
     well_formed: bool,
@@ -196,7 +200,7 @@ impl Hints {
         }
     }
 
-    /// The class that they ask for at least. They raise a class and never lower it.
+    /// Returns the least class that they imply. They can raise a class but never lower it.
     fn add_to(&self, found: &mut Vec<Evidence>, class: RiskClass) -> RiskClass {
         let mut add = |word, class, why| found.push(Evidence::new(Source::Annotations, word, class, why));
         let mut least = RiskClass::Read;
@@ -208,7 +212,7 @@ impl Hints {
             Some(true) if class == RiskClass::Read => {
                 add("readOnlyHint", Some(RiskClass::Read), "says that it changes nothing");
             }
-            Some(true) => add("readOnlyHint", None, "says that it changes nothing, which is not taken on trust"),
+            Some(true) => add("readOnlyHint", None, "says that it changes nothing, which is not trusted"),
             None => {}
         }
         match self.destructive {
@@ -217,7 +221,7 @@ impl Hints {
                 add("destructiveHint", Some(least), "says that it may destroy something");
             }
             Some(false) if class == RiskClass::Destructive => {
-                add("destructiveHint", None, "says that it destroys nothing, which is not taken on trust");
+                add("destructiveHint", None, "says that it destroys nothing, which is not trusted");
             }
             Some(false) | None => {}
         }

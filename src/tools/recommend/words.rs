@@ -1,7 +1,8 @@
-//! The words that tell what a tool does. Data alone: each row is a class, where its words count, and why.
+//! The words that indicate the class of a tool. Each row has a class, the place where its words
+//! count, and a reason.
 //!
-//! A word that fits two classes stands under the stricter one. A word that says nothing for sure (`manage`, `process`, `handle`)
-//! stands nowhere: a tool of which no other word is known is classed as other.
+//! A word that fits two classes is listed under the stricter one. An ambiguous word (`manage`,
+//! `process`, `handle`) is not listed: a tool without any other known word is classed as other.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,7 +10,7 @@ use std::sync::LazyLock;
 use super::RiskClass;
 use super::RiskClass::{Destructive, Execute, Financial, Read, Write};
 
-/// Words of one meaning.
+/// Words with the same meaning.
 pub(super) struct Row {
     pub(super) class: RiskClass,
     pub(super) place: Place,
@@ -17,14 +18,16 @@ pub(super) struct Row {
     words: &'static [&'static str],
 }
 
-/// Where a word counts.
+/// The place where a word counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// It is a verb, wherever it stands in a name.
+    /// A verb, wherever it appears in a name.
     Anywhere,
-    /// It is a noun too: it counts where no other verb stands before it. `run_job` runs, `get_run` reads.
+    /// A noun too: it counts only if no other verb precedes it. `run_job` runs, `get_run`
+    /// reads.
     Leading,
-    /// It counts at the beginning of a sentence, and not in a name: `return_order` and `capture_payment` do more than look.
+    /// Counts at the beginning of a sentence, but not in a name: `return_order` and
+    /// `capture_payment` do more than read.
     Sentence,
 }
 
@@ -47,7 +50,7 @@ pub(super) static VERBS: [Row; 21] = [
     row(
         Read,
         Anywhere,
-        "works out an answer from what it is given",
+        "computes a result from its input",
         &[
             "analyse",
             "analyze",
@@ -73,20 +76,20 @@ pub(super) static VERBS: [Row; 21] = [
     row(
         Read,
         Leading,
-        "looks at how things are",
+        "reports a state",
         &["diff", "help", "info", "status", "screenshot", "version", "watch", "whoami"],
     ),
-    row(Read, Sentence, "gives something back", &["capture", "return"]),
+    row(Read, Sentence, "returns something", &["capture", "return"]),
     row(
         Write,
         Anywhere,
-        "makes something new",
+        "creates something",
         &["add", "append", "clone", "copy", "create", "generate", "insert", "make", "upload", "upsert", "write"],
     ),
     row(
         Write,
         Anywhere,
-        "changes what is there",
+        "changes something",
         &[
             "apply",
             "archive",
@@ -116,7 +119,7 @@ pub(super) static VERBS: [Row; 21] = [
     row(
         Write,
         Anywhere,
-        "tells others or lets them in",
+        "notifies others or gives them access",
         &["assign", "invite", "notify", "publish", "reply", "send", "submit", "subscribe", "unsubscribe"],
     ),
     row(
@@ -128,7 +131,7 @@ pub(super) static VERBS: [Row; 21] = [
     row(
         Write,
         Leading,
-        "changes what is there",
+        "changes something",
         &[
             "accept",
             "approve",
@@ -172,13 +175,13 @@ pub(super) static VERBS: [Row; 21] = [
     row(
         Execute,
         Anywhere,
-        "has code or a command run",
+        "runs code or a command",
         &["eval", "evaluate", "exec", "execute", "invoke", "launch", "spawn", "ssh", "sudo"],
     ),
     row(
         Execute,
         Leading,
-        "sets work going whose end the name does not tell",
+        "starts work with an unknown outcome",
         &[
             "bash",
             "build",
@@ -210,7 +213,7 @@ pub(super) static VERBS: [Row; 21] = [
     row(
         Destructive,
         Anywhere,
-        "takes away what is there",
+        "removes something",
         &[
             "del",
             "delete",
@@ -229,27 +232,28 @@ pub(super) static VERBS: [Row; 21] = [
             "wipe",
         ],
     ),
-    row(Destructive, Anywhere, "writes over what is there", &["overwrite", "rollback", "truncate"]),
+    row(Destructive, Anywhere, "overwrites something", &["overwrite", "rollback", "truncate"]),
     row(
         Destructive,
         Anywhere,
-        "ends something for good",
+        "ends something permanently",
         &["decommission", "deprovision", "deregister", "evict", "kill", "revoke", "terminate", "uninstall"],
     ),
     row(
         Destructive,
         Leading,
-        "takes away what is there",
+        "removes something",
         &["clean", "cleanup", "clear", "drain", "drop", "empty", "flush", "prune", "trash"],
     ),
     row(Destructive, Leading, "undoes what was done", &["reset", "revert", "undo"]),
-    row(Destructive, Leading, "ends something for good", &["abort", "cancel", "deactivate", "shutdown", "teardown"]),
-    row(Destructive, Leading, "shuts somebody out", &["ban", "expel", "kick"]),
-    // `format_disk` and `format_text` have one word for two things.
-    row(Destructive, Leading, "may write over a whole device", &["format", "reformat"]),
+    row(Destructive, Leading, "ends something permanently", &["abort", "cancel", "deactivate", "shutdown", "teardown"]),
+    row(Destructive, Leading, "locks somebody out", &["ban", "expel", "kick"]),
+    // `format_disk` and `format_text` share a word with two meanings.
+    row(Destructive, Leading, "may overwrite a whole device", &["format", "reformat"]),
 ];
 
-/// Names of what money is: a tool that changes or runs something and has one of them moves money.
+/// Nouns about money. A tool that writes or executes and has one of them in its name is classed as
+/// financial.
 pub(super) static MONEY: &[&str] = &[
     "balance",
     "bank",
@@ -295,56 +299,57 @@ pub(super) static MONEY: &[&str] = &[
 ];
 pub(super) const MONEY_WHY: &str = "changes something about money";
 
-/// Arguments that say the same. They are fewer: a filter of a list may name an invoice.
+/// Arguments that indicate the same. The list is shorter, because a filter of a list may name an
+/// invoice.
 pub(super) static MONEY_ARGUMENTS: &[&str] = &["amount", "currency", "iban", "price"];
-pub(super) const MONEY_ARGUMENT_WHY: &str = "tells an amount of money";
+pub(super) const MONEY_ARGUMENT_WHY: &str = "is an amount of money";
 
-/// Arguments that are programs.
+/// Arguments that hold code.
 pub(super) static CODE_ARGUMENTS: &[&str] =
     &["bash", "cmd", "command", "commands", "javascript", "powershell", "python", "script", "shell", "sql"];
 pub(super) const CODE_WHY: &str = "is code or a command";
 
-/// Last words of arguments that only speak of a program: `command_id`.
+/// Last words of arguments that only refer to code: `command_id`.
 pub(super) static ABOUT: &[&str] =
     &["at", "count", "format", "id", "ids", "language", "limit", "name", "status", "timeout", "type", "url", "version"];
 
-/// Arguments that make a call destroy something.
+/// Arguments that can make a call destructive.
 pub(super) static DESTROYING_ARGUMENTS: &[&str] = &["delete", "destroy", "erase", "overwrite", "purge", "wipe"];
 pub(super) const DESTROYING_WHY: &str = "can make it destroy something";
 
-/// Arguments that choose among several things that a tool does.
+/// Arguments that select one of several operations of a tool.
 pub(super) static CHOICES: &[&str] =
     &["action", "command", "method", "mode", "op", "operation", "subcommand", "task", "verb"];
 pub(super) const CHOICE_WHY: &str = "can be chosen";
 
-/// A word or two in a row, the class, and why.
+/// One word or two in a row, the class, and the reason.
 pub(super) type Phrase = (&'static str, RiskClass, &'static str);
 
-/// Words, or two words in a row, that count wherever they stand in a description.
+/// Words, or two words in a row, that count wherever they appear in a description.
 static PHRASES: [Phrase; 20] = [
-    ("arbitrary code", Execute, "has code or a command run"),
-    ("arbitrary command", Execute, "has code or a command run"),
-    ("arbitrary commands", Execute, "has code or a command run"),
-    ("arbitrary javascript", Execute, "has code or a command run"),
-    ("arbitrary sql", Execute, "has code or a command run"),
-    ("be executed", Execute, "has code or a command run"),
-    ("shell command", Execute, "has code or a command run"),
-    ("shell commands", Execute, "has code or a command run"),
-    ("sql query", Execute, "has code or a command run"),
-    ("sql statement", Execute, "has code or a command run"),
-    ("to execute", Execute, "has code or a command run"),
-    ("to run", Execute, "has code or a command run"),
-    ("to delete", Destructive, "takes away what is there"),
-    ("to erase", Destructive, "takes away what is there"),
+    ("arbitrary code", Execute, "runs code or a command"),
+    ("arbitrary command", Execute, "runs code or a command"),
+    ("arbitrary commands", Execute, "runs code or a command"),
+    ("arbitrary javascript", Execute, "runs code or a command"),
+    ("arbitrary sql", Execute, "runs code or a command"),
+    ("be executed", Execute, "runs code or a command"),
+    ("shell command", Execute, "runs code or a command"),
+    ("shell commands", Execute, "runs code or a command"),
+    ("sql query", Execute, "runs code or a command"),
+    ("sql statement", Execute, "runs code or a command"),
+    ("to execute", Execute, "runs code or a command"),
+    ("to run", Execute, "runs code or a command"),
+    ("to delete", Destructive, "removes something"),
+    ("to erase", Destructive, "removes something"),
     ("be undone", Destructive, "cannot be undone"),
-    ("data loss", Destructive, "takes away what is there"),
-    ("destructive", Destructive, "is called so"),
+    ("data loss", Destructive, "removes something"),
+    ("destructive", Destructive, "is stated"),
     ("irreversible", Destructive, "cannot be undone"),
     ("irreversibly", Destructive, "cannot be undone"),
     ("permanently", Destructive, "cannot be undone"),
 ];
 
-/// Words at the beginning of a sentence that lead up to its verb.
+/// Words at the beginning of a sentence that precede its verb.
 pub(super) static LEADS: &[&str] = &[
     "allows",
     "also",
@@ -373,14 +378,14 @@ pub(super) static LEADS: &[&str] = &[
     "you",
 ];
 
-/// Names of what is kept from others: reading it weighs more.
+/// Nouns for secrets: reading them is more severe.
 pub(super) static SECRETS: &[&str] =
     &["apikey", "credential", "credentials", "env", "environ", "passwd", "password", "passwords", "secret", "secrets"];
-pub(super) const SECRETS_WHY: &str = "shows what is kept secret";
+pub(super) const SECRETS_WHY: &str = "shows secrets";
 
-/// Names of much at once: what changes something weighs more with them.
+/// Words for many items at once: changing them is more severe.
 pub(super) static BULK: &[&str] = &["all", "bulk", "everything", "recursive", "wildcard"];
-pub(super) const BULK_WHY: &str = "reaches much at once";
+pub(super) const BULK_WHY: &str = "affects many items at once";
 
 static BY_WORD: LazyLock<HashMap<&'static str, &'static Row>> =
     LazyLock::new(|| VERBS.iter().flat_map(|row| row.words.iter().map(move |word| (*word, row))).collect());
@@ -394,12 +399,12 @@ static BY_LAST_WORD: LazyLock<HashMap<&'static str, Vec<Phrase>>> = LazyLock::ne
     phrases
 });
 
-/// The phrases that end with a word.
+/// Returns the phrases that end with this word.
 pub(super) fn phrases_ending(word: &str) -> &'static [Phrase] {
     BY_LAST_WORD.get(word).map_or(&[], Vec::as_slice)
 }
 
-/// A verb as it stands in a name, with its row.
+/// Looks up a verb as it appears in a name, with its row.
 pub(super) fn verb(word: &str) -> Option<(&'static str, &'static Row)> {
     known(word).filter(|(_, row)| row.place != Sentence)
 }
@@ -408,7 +413,7 @@ fn known(word: &str) -> Option<(&'static str, &'static Row)> {
     BY_WORD.get_key_value(word).map(|(word, row)| (*word, *row))
 }
 
-/// A verb as it stands in a sentence: `deletes`, `copies`, `removing`.
+/// Looks up a verb as it appears in a sentence: `deletes`, `copies`, `removing`.
 pub(super) fn inflected(word: &str) -> Option<(&'static str, &'static Row)> {
     let with = |stem: &str, end: &str| known(&format!("{stem}{end}"));
     known(word)
@@ -422,7 +427,7 @@ pub(super) fn inflected(word: &str) -> Option<(&'static str, &'static Row)> {
         })
 }
 
-/// The entry of a list that is this word.
+/// Returns the entry of a list that equals this word.
 pub(super) fn among(list: &'static [&'static str], word: &str) -> Option<&'static str> {
     list.iter().copied().find(|known| *known == word)
 }
@@ -433,12 +438,12 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn each_word_stands_once_and_as_names_are_split() {
+    fn each_word_is_listed_once_and_in_split_form() {
         let mut seen = HashSet::new();
         for row in &VERBS {
             assert!(!row.why.is_empty());
             for word in row.words {
-                assert!(seen.insert(word), "{word} stands twice");
+                assert!(seen.insert(word), "{word} is listed twice");
                 assert!(word.bytes().all(|byte| byte.is_ascii_lowercase()), "{word}");
             }
         }

@@ -1,10 +1,10 @@
-//! The policy to start from, as text.
+//! Writes the draft policy as text.
 
 use std::fmt::Write;
 
 use super::{Recommendation, RiskClass, ToolClass};
 
-/// How many pieces of evidence an entry shows that are not for the class itself.
+/// The number of pieces of evidence that an entry shows besides those for the class itself.
 const BESIDES: usize = 3;
 
 pub(super) fn policy(recommendation: &Recommendation) -> String {
@@ -48,7 +48,8 @@ fn summary(recommendation: &Recommendation) -> String {
     let tools = recommendation.tools().len();
     let colon = if tools == 0 { "" } else { ": " };
     format!(
-        "A draft, to be read and edited: written from the definitions of {tools} tools{colon}{counts}. Every other tool is denied."
+        "A draft to review and edit, written from the definitions of {tools} tools{colon}{counts}. \
+         Every other tool is denied."
     )
 }
 
@@ -69,27 +70,27 @@ fn entry(text: &mut String, tool: &ToolClass) {
         RiskClass::Financial => {
             r#",
       "action": "require_approval",
-      "reason": "A person confirms what moves money."#
+      "reason": "A person must approve a call that moves money."#
         }
         RiskClass::Other => {
             r#",
       "action": "deny",
-      "reason": "What this tool does has not been looked at yet: use another, or ask the operator."#
+      "reason": "This tool has not been reviewed yet: use another, or ask the operator."#
         }
         RiskClass::Destructive => {
             r#",
       "action": "deny",
-      "reason": "This tool can destroy something, and is not open to agents: ask the operator."#
+      "reason": "This tool can destroy something and is not available to agents: ask the operator."#
         }
     });
     text.push_str(if tool.class > RiskClass::Execute { "\"\n    }" } else { "\n    }" });
 }
 
-/// Why an entry is as it is.
+/// Returns the reason for an entry.
 fn why(tool: &ToolClass) -> String {
     let ToolClass { class, severity, confidence, .. } = tool;
     let mut text = format!("{class}; severity {severity}, confidence {confidence}");
-    // One piece of each source says enough; then what adds to it or speaks for less.
+    // One piece of each source is enough; then those that add to it or speak against it.
     let mut said = None;
     let for_class = tool.evidence.iter().filter(|piece| piece.class() == Some(*class));
     let for_class = for_class.filter(|piece| said.replace(piece.source()) != Some(piece.source()));
@@ -100,13 +101,14 @@ fn why(tool: &ToolClass) -> String {
         let _ = write!(text, "{mark} {source}: `{word}` {why}");
     }
     if tool.evidence.is_empty() {
-        text.push_str(". No word of it is known");
+        text.push_str(". It has no known words");
     }
     text.push('.');
     text
 }
 
-/// Writes a text in such a way that a person sees all of it: what neither ASCII nor the alphabets print is escaped.
+/// Writes a text so that a person sees all of it: characters other than printable ASCII, letters
+/// and digits are escaped.
 fn write_text(to: &mut String, text: &str) {
     to.push('"');
     for character in text.chars() {
