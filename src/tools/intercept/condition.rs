@@ -1,4 +1,4 @@
-//! Conditions of Intercept.
+//! Translates the conditions of Intercept.
 
 use serde_json::{Number, Value, json};
 
@@ -8,13 +8,14 @@ use super::walk::{Place, Walk, kind};
 use crate::policy::{IssueCode, quote};
 
 pub(super) enum Condition {
-    /// On an argument: the condition in this crate's language, which holds in `require` where the other held.
+    /// On an argument: the condition in this crate's language. In `require`, it holds if the
+    /// original does.
     Argument { translated: Value, place: Place, value_place: Place },
     /// On a counter.
     Bound(Bound),
 }
 
-/// What a counter may have come to before the call.
+/// An upper bound on the value of a counter before the call.
 pub(super) struct Bound {
     pub(super) scope: String,
     pub(super) counter: String,
@@ -34,7 +35,7 @@ pub(super) fn read(walk: &mut Walk, value: &Value) -> Option<Condition> {
         if found.is_none_or(Value::is_null) {
             walk.missing(
                 format!("a condition needs the key `{key}`"),
-                "say what is compared, and how: `path`, `op`, `value`",
+                "write the path, the operator and the operand: `path`, `op`, `value`",
             );
         }
     }
@@ -43,7 +44,7 @@ pub(super) fn read(walk: &mut Walk, value: &Value) -> Option<Condition> {
         let path = Path::parse(text);
         if path.is_none() {
             let help = "begin it with `args.`, or name a counter: `state.<tool>.<counter>`, `state._global.<counter>`";
-            walk.issue(IssueCode::InvalidPath, format!("{} is no path", quote(text)), help.to_owned());
+            walk.issue(IssueCode::InvalidPath, format!("{} is not a valid path", quote(text)), help.to_owned());
         }
         path
     });
@@ -56,7 +57,7 @@ pub(super) fn read(walk: &mut Walk, value: &Value) -> Option<Condition> {
         known
     });
     let Some(value) = members.get("value") else {
-        walk.missing("a condition needs the key `value`", "say what the path is compared with");
+        walk.missing("a condition needs the key `value`", "write the operand that the path is compared with");
         return None;
     };
     let op = op?;
@@ -68,8 +69,8 @@ pub(super) fn read(walk: &mut Walk, value: &Value) -> Option<Condition> {
         }
         Path::Counter(scope, counter) => {
             if op != "lt" && op != "lte" {
-                let message = format!("a limit here bounds a counter from above; `{op}` of a counter has no twin");
-                let help = "`lt` and `lte` can be carried over; have the host say the rest in `context`";
+                let message = format!("a limit is an upper bound; `{op}` on a counter has no equivalent");
+                let help = "use `lt` or `lte`, or have the host pass the fact in `context`";
                 walk.issue_at(&place, IssueCode::InvalidValue, message, help);
                 return None;
             }
@@ -84,7 +85,7 @@ pub(super) fn read(walk: &mut Walk, value: &Value) -> Option<Condition> {
     })
 }
 
-/// What the path is compared with, if both languages compare with it alike.
+/// Reads the operand, if both languages compare with it in the same way.
 fn operand(walk: &mut Walk, op: &str, value: &Value) -> Option<Value> {
     match (op, value) {
         ("in" | "not_in", Value::Array(elements)) => {
@@ -98,7 +99,7 @@ fn operand(walk: &mut Walk, op: &str, value: &Value) -> Option<Value> {
         ("regex", Value::String(source)) => match regex::translate(source) {
             Ok(regex) => Some(Value::String(regex)),
             Err(why) => {
-                let message = format!("the regular expression cannot be carried over: {why}");
+                let message = format!("the regular expression cannot be translated: {why}");
                 walk.issue(IssueCode::InvalidRegex, message, None);
                 None
             }
@@ -108,7 +109,7 @@ fn operand(walk: &mut Walk, op: &str, value: &Value) -> Option<Value> {
     }
 }
 
-/// One value that `eq` and its kin compare with.
+/// Reads one operand of `eq`, `neq`, `in`, `not_in` or `contains`.
 fn scalar(walk: &mut Walk, op: &str, value: &Value) -> Option<Value> {
     let (code, message, help) = match value {
         Value::Bool(_) => return Some(value.clone()),
@@ -116,33 +117,34 @@ fn scalar(walk: &mut Walk, op: &str, value: &Value) -> Option<Value> {
         Value::String(text) if !is_date(text) => return Some(value.clone()),
         Value::String(text) => (
             IssueCode::InvalidValue,
-            format!("{} is an instant to Intercept unless it stands in quotes, and equals no text", quote(text)),
-            "compare with `regex`, which takes it as a text",
+            format!("Intercept reads {} as an instant unless it is quoted, and it never equals a text", quote(text)),
+            "compare with `regex`, which reads it as a text",
         ),
         Value::Null => (
             IssueCode::NullValue,
-            format!("`{op}` with null tells null from absence, which is the same here"),
-            "ask with `exists` whether there is a value",
+            format!("`{op}` with null distinguishes null from absence, which are the same here"),
+            "use `exists` to test for a value",
         ),
         Value::Array(_) | Value::Object(_) => (
             IssueCode::InvalidValue,
             format!(
-                "`{op}` compares {} as it is printed in Intercept, where two different ones can look alike",
+                "in Intercept, `{op}` compares the printed form of {}, which can be the same for different values",
                 kind(value)
             ),
-            "compare the parts",
+            "compare its parts",
         ),
     };
     walk.issue(code, message, help.to_owned());
     None
 }
 
-/// The number as a double. Intercept knows no other numbers: from 2^53 on it takes neighbours for equal.
+/// Returns the number as a double. Intercept has no other numbers: from 2^53 on, neighbouring
+/// integers are equal.
 fn double(walk: &mut Walk, number: &Number) -> Option<f64> {
     const FIRST_UNCLEAR: f64 = 9_007_199_254_740_992.0;
     let double = number.as_f64().filter(|double| double.abs() < FIRST_UNCLEAR);
     if double.is_none() {
-        let message = format!("{} is past what Intercept compares exactly", quote(&number.to_string()));
+        let message = format!("{} is too large for Intercept to compare exactly", quote(&number.to_string()));
         walk.issue(IssueCode::InexactNumber, message, "stay below 2^53, 9007199254740992".to_owned());
     }
     double
@@ -154,7 +156,7 @@ fn unfit<T>(walk: &mut Walk, op: &str, want: &str, value: &Value) -> Option<T> {
     None
 }
 
-/// What a YAML reader may take for an instant: `2026-01-15`, alone or followed by a time.
+/// Returns `true` if a YAML reader may read an instant: `2026-01-15`, alone or followed by a time.
 fn is_date(text: &str) -> bool {
     let (date, rest) = match text.find(['T', 't', ' ']) {
         Some(at) => text.split_at(at),
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_told_from_other_texts() {
+    fn dates_are_distinguished_from_other_texts() {
         for text in ["2026-01-15", "2026-1-5", "2026-01-15T10:30:00Z", "2026-01-15 10:30:00"] {
             assert!(is_date(text), "{text}");
         }

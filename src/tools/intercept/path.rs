@@ -1,15 +1,15 @@
-//! Paths of Intercept: names between dots, and nothing else.
+//! Parses the paths of Intercept: names between dots, and nothing else.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// What a path leads into.
+/// A path, by its root.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Path<'t> {
-    /// The call's arguments: the same path in this crate's language.
+    /// A path into the arguments, in this crate's language.
     Arguments(String),
-    /// A counter: of which tool, or `_global`; and its name.
+    /// A counter: its tool, or `_global`, and its name.
     Counter(&'t str, &'t str),
 }
 
@@ -23,7 +23,7 @@ impl<'t> Path<'t> {
     }
 }
 
-/// Brackets, digits and stars have no meaning there: they are part of a name.
+/// Brackets, digits and stars have no meaning in Intercept: they are part of a name.
 fn arguments(names: &str) -> String {
     let mut path = "args".to_owned();
     for name in names.split('.') {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_what_they_are() {
+    fn names_are_kept() {
         for (text, path) in [
             ("args.amount", "args.amount"),
             ("args.a.b-c.0", "args.a.b-c.0"),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_told_from_arguments() {
+    fn counters_are_distinguished_from_arguments() {
         assert_eq!(Path::parse("state.pay.daily.spend"), Some(Path::Counter("pay", "daily.spend")));
         for text in ["args", "state.", "state.pay", "amount", "", "Args.x", "context.user"] {
             assert_eq!(Path::parse(text), None, "{text}");

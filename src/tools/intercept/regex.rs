@@ -1,13 +1,13 @@
-//! Regular expressions of Go, as the `regex` crate reads them.
+//! Translates regular expressions of Go to the syntax of the `regex` crate.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The expression that matches here what `source` matches there: `\d`, `\w`, `\s` and `\b` mean ASCII alone, and what only one
-/// of the two takes for an operator is escaped.
+/// Returns an expression that matches what `source` matches in Go: `\d`, `\w`, `\s` and `\b` are
+/// ASCII only, and operators of the `regex` crate that are literals in Go are escaped.
 ///
 /// # Errors
-/// What one of the two does not know, and how to write it instead.
+/// The expression uses syntax that only one of the two has. The message says what to write instead.
 pub(super) fn translate(source: &str) -> Result<String, &'static str> {
     let mut out = String::with_capacity(source.len() + 16);
     let mut rest = source.chars().peekable();
@@ -19,7 +19,7 @@ pub(super) fn translate(source: &str) -> Result<String, &'static str> {
                 out.push('(');
                 flags(rest.clone())?;
             }
-            // Braces that hold no count stand for themselves there.
+            // In Go, braces without a count are literals.
             '{' if !counts(rest.clone()) => out.push_str("\\{"),
             _ => out.push(c),
         }
@@ -66,15 +66,15 @@ fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String, inside: Inside) -> R
             } else if c != 'x' {
                 name.extend(rest.peek());
             }
-            // It has the characters that are not assigned since Go 1.25.
+            // Since Go 1.25, it includes unassigned characters.
             if c != 'x' && matches!(name.trim_start_matches('^'), "C" | "Other") {
-                return Err("`\\p{C}` is not the same in all versions of Go: write `[\\p{Cc}\\p{Cf}\\p{Co}]`");
+                return Err("`\\p{C}` differs between versions of Go: write `[\\p{Cc}\\p{Cf}\\p{Co}]`");
             }
             return Ok(());
         }
-        'Q' | 'E' => return Err("`\\Q` is not known here: escape each character by itself"),
-        c if c.is_ascii_digit() => return Err("octal escapes are not known here: write `\\x{..}`"),
-        // Escaped, these are the ends of words here, and characters there.
+        'Q' | 'E' => return Err("`\\Q` is not supported: escape each character"),
+        c if c.is_ascii_digit() => return Err("octal escapes are not supported: write `\\x{..}`"),
+        // Escaped, these are word boundaries in the `regex` crate, and literals in Go.
         '<' | '>' => {
             out.push(c);
             return Ok(());
@@ -83,7 +83,7 @@ fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String, inside: Inside) -> R
             out.extend(['\\', c]);
             return Ok(());
         }
-        _ => return Err("it has an escape that Go does not know"),
+        _ => return Err("it has an escape that Go does not support"),
     };
     match inside {
         Inside::Class if !c.is_ascii_uppercase() => out.push_str(ascii),
@@ -101,7 +101,8 @@ const POSIX: [&str; 14] = [
     "xdigit",
 ];
 
-/// A class in brackets, from behind the first of them. There, a bracket inside is a character, and so are `&&`, `--` and `~~`.
+/// Translates a class in brackets, after the opening one. In Go, a bracket inside is a literal, and
+/// so are `&&`, `--` and `~~`.
 fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), &'static str> {
     out.push('[');
     if rest.next_if_eq(&'^').is_some() {
@@ -119,7 +120,7 @@ fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), &'stati
                 let name: String = rest.clone().take_while(|c| *c != ']').collect();
                 if name.len() > 2 && name.ends_with(':') {
                     if !POSIX.contains(&name.trim_matches([':', '^'])) {
-                        return Err("it has a class that Go does not know");
+                        return Err("it has a class that Go does not support");
                     }
                     out.push('[');
                     out.extend(rest.by_ref().take(name.chars().count() + 1));
@@ -134,30 +135,30 @@ fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), &'stati
         }
         is_first = false;
     }
-    Err("brackets are not closed")
+    Err("it has an unclosed bracket")
 }
 
-/// Behind an opening bracket: no flags that only one of the two knows.
+/// Checks that the group after an opening parenthesis has only flags that both support.
 fn flags(mut rest: Peekable<Chars<'_>>) -> Result<(), &'static str> {
     if rest.next() != Some('?') {
         return Ok(());
     }
     match rest.next() {
-        // A name, or what none of the two knows.
+        // A name, or a syntax that neither supports.
         Some('P' | '<') => Ok(()),
         Some(first) => {
             let known = std::iter::once(first).chain(rest).take_while(|c| !matches!(c, ':' | ')'));
             if known.into_iter().all(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-')) {
                 Ok(())
             } else {
-                Err("it has a group that Go does not know")
+                Err("it has a group that Go does not support")
             }
         }
         None => Ok(()),
     }
 }
 
-/// Whether a count and a closing brace follow: `3}`, `3,}`, `3,5}`.
+/// Returns `true` if a count and a closing brace follow: `3}`, `3,}`, `3,5}`.
 fn counts(rest: Peekable<Chars<'_>>) -> bool {
     let inner: String = rest.take_while(|c| *c == ',' || *c == '}' || c.is_ascii_digit()).take(12).collect();
     let Some((inner, _)) = inner.split_once('}') else { return false };
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expressions_match_what_they_match_there() {
+    fn expressions_match_what_they_match_in_go() {
         for (source, matches, misses) in [
             (r"^\d+$", &["12"][..], &["\u{663}", "x", ""][..]),
             (r"^\w+$", &["a_1"], &["ä", "\u{212a}"]),
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_one_of_the_two_knows_is_refused() {
+    fn syntax_that_only_one_has_is_refused() {
         for source in [
             r"\Qa.b\E",
             r"a\",

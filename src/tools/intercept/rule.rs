@@ -1,4 +1,4 @@
-//! Rules of Intercept, and the counters that they keep.
+//! Reads the rules of Intercept and the counters that they keep.
 
 use serde_json::{Map, Value};
 
@@ -13,33 +13,34 @@ pub(super) struct Rule {
     pub(super) denies: bool,
     pub(super) conditions: Vec<Condition>,
     pub(super) state: Option<State>,
-    /// It keeps a counter, and which one could not be read.
+    /// `true` if it keeps a counter whose name could not be read.
     pub(super) has_unread_state: bool,
     pub(super) place: Place,
-    /// Every condition could be read.
+    /// `true` if every condition could be read.
     pub(super) is_whole: bool,
 }
 
 /// A counter that a rule keeps.
 pub(super) struct State {
     pub(super) counter: String,
-    /// Nothing, if it could not be read.
+    /// `None` if it could not be read.
     pub(super) window: Option<&'static str>,
     pub(super) cost: Cost,
     pub(super) cost_place: Place,
     pub(super) place: Place,
 }
 
-/// What a call adds to a counter.
+/// The amount that a call adds to a counter.
 #[derive(Clone)]
 pub(super) enum Cost {
     Each(i64),
-    /// The number at a path into the arguments, in this crate's spelling.
+    /// The number at a path into the arguments, in this crate's syntax.
     From(String),
 }
 
 impl Rule {
-    /// The first condition that bounds the rule's own counter, which is the one that Intercept counts up to.
+    /// Returns the index of the first condition that bounds the rule's own counter. Intercept
+    /// counts up to this bound.
     pub(super) fn own_bound(&self, scope: &str) -> Option<usize> {
         let state = self.state.as_ref()?;
         self.conditions.iter().position(|condition| match condition {
@@ -52,13 +53,13 @@ impl Rule {
 const KEYS: [&str; 6] = ["name", "action", "rate_limit", "conditions", "on_deny", "state"];
 const WINDOWS: [&str; 3] = ["minute", "hour", "day"];
 
-/// Reads a rule of a tool whose counters stand below `scope`.
+/// Reads a rule of a tool whose counters belong to `scope`.
 pub(super) fn read(walk: &mut Walk, value: &Value, scope: &str) -> Option<Rule> {
     let place = walk.place();
     let members = walk.object(value, "a rule", &KEYS)?;
     let name = text(walk, members, "name");
     if name.is_none() {
-        walk.missing("a rule needs a `name`", "name it: refusals are traced by it");
+        walk.missing("a rule needs a `name`", "add a name, by which a refusal can be traced");
     }
     let rate = walk.field(members, "rate_limit", |walk, value| Some((rate(walk, value), walk.place())));
     let denies = action(walk, members, rate.is_some());
@@ -84,8 +85,8 @@ pub(super) fn read(walk: &mut Walk, value: &Value, scope: &str) -> Option<Rule> 
         Some((rate, place)) => {
             if written > 0 || state.is_some() {
                 conflict(
-                    "`rate_limit` is short for `conditions` and `state`, and cannot stand beside them",
-                    "make two rules of it",
+                    "`rate_limit` is short for `conditions` and `state`, and excludes both",
+                    "split it into two rules",
                 );
             }
             if denies {
@@ -97,10 +98,10 @@ pub(super) fn read(walk: &mut Walk, value: &Value, scope: &str) -> Option<Rule> 
         }
         None => {
             if denies && written > 0 {
-                conflict("a rule that denies has no conditions: it denies always", "remove one of the two");
+                conflict("a rule with the action `deny` cannot have conditions", "remove one of the two");
             }
             if !denies && written == 0 && rule.is_whole {
-                let help = "name a condition, or `action: deny`, or `rate_limit`";
+                let help = "add a condition, `action: deny` or `rate_limit`";
                 walk.issue_at(&rule.place, IssueCode::EmptyList, "a rule needs at least one condition", help);
             }
             rule.state = state.flatten();
@@ -110,10 +111,10 @@ pub(super) fn read(walk: &mut Walk, value: &Value, scope: &str) -> Option<Rule> 
 }
 
 impl Rule {
-    /// What `rate_limit` is short for.
+    /// Expands `rate_limit` to its condition and counter.
     fn count_by_rate(&mut self, scope: &str, count: i64, window: &'static str, place: &Place) {
         let counter = format!("_rate_{window}");
-        #[expect(clippy::cast_precision_loss, reason = "above 2^53 it is past what a limit can be, and is refused")]
+        #[expect(clippy::cast_precision_loss, reason = "above 2^53 it exceeds the maximum of a limit and is refused")]
         let bound = Bound {
             scope: scope.to_owned(),
             counter: counter.clone(),
@@ -129,17 +130,18 @@ impl Rule {
     }
 }
 
-/// A text; an empty one is as good as none.
+/// Reads a text. An empty one counts as absent.
 fn text(walk: &mut Walk, members: &Map<String, Value>, key: &str) -> Option<String> {
     let text = walk.field(members, key, |walk, value| walk.string(value, &format!("`{key}`")));
     text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Whether the rule denies every call.
+/// Returns `true` if the rule denies every call.
 fn action(walk: &mut Walk, members: &Map<String, Value>, has_rate: bool) -> bool {
     let action = walk.field(members, "action", |walk, value| {
         let action = walk.string(value, "`action`")?;
-        // Beside a rate limit Intercept takes any word for `evaluate`; one that asks for something else is not passed over.
+        // Beside a rate limit, Intercept reads any word as `evaluate`. A word that means something
+        // else is an error here.
         let known = matches!(action, "evaluate" | "deny" | "") || (has_rate && action == "allow");
         if !known {
             walk.unknown_word(action, "an action of a rule", &["evaluate", "deny"]);
@@ -152,7 +154,7 @@ fn action(walk: &mut Walk, members: &Map<String, Value>, has_rate: bool) -> bool
 fn rate(walk: &mut Walk, value: &Value) -> Option<(i64, &'static str)> {
     let text = walk.string(value, "`rate_limit`")?;
     let Some((count, window)) = text.split_once('/') else {
-        let message = format!("{} is no rate limit", quote(text));
+        let message = format!("{} is not a valid rate limit", quote(text));
         walk.issue(IssueCode::InvalidValue, message, "write a count and a window: `5/hour`".to_owned());
         return None;
     };
@@ -161,7 +163,7 @@ fn rate(walk: &mut Walk, value: &Value) -> Option<(i64, &'static str)> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.parse::<i64>().ok().filter(|number| is_number && *number > 0);
     if number.is_none() {
-        let message = format!("a rate limit has a whole number above 0, not {}", quote(count));
+        let message = format!("the count of a rate limit is a whole number above 0, not {}", quote(count));
         walk.issue(IssueCode::InvalidValue, message, "write a count and a window: `5/hour`".to_owned());
     }
     Some((number?, known?))
@@ -180,14 +182,14 @@ fn state(walk: &mut Walk, value: &Value) -> Option<State> {
     let members = walk.object(value, "`state`", &["counter", "window", "increment", "increment_from"])?;
     let counter = text(walk, members, "counter");
     if counter.is_none() {
-        walk.missing("`state` needs a `counter`", "name what is counted");
+        walk.missing("`state` needs a `counter`", "name the counter");
     }
     let window = walk.field(members, "window", |walk, value| {
         let text = walk.string(value, "`window`")?;
         word(walk, text)
     });
     if members.get("window").is_none_or(Value::is_null) {
-        walk.missing("`state` needs a `window`", "it is one of `minute`, `hour`, `day`");
+        walk.missing("`state` needs a `window`", "use `minute`, `hour` or `day`");
     }
     let each = walk.field(members, "increment", |walk, value| Some((increment(walk, value), walk.place())));
     let from = walk.field(members, "increment_from", |walk, value| {
@@ -195,14 +197,14 @@ fn state(walk: &mut Walk, value: &Value) -> Option<State> {
         match Path::parse(text) {
             Some(Path::Arguments(path)) => Some((path, walk.place())),
             _ => {
-                let message = format!("{} is no path into the arguments", quote(text));
+                let message = format!("{} is not a path into the arguments", quote(text));
                 walk.issue(IssueCode::InvalidPath, message, "begin it with `args.`".to_owned());
                 None
             }
         }
     });
     if each.is_some() && members.get("increment_from").is_some_and(|from| !from.is_null()) {
-        let message = "Intercept passes over `increment` beside `increment_from`";
+        let message = "Intercept ignores `increment` beside `increment_from`";
         walk.issue_at(&place, IssueCode::ConflictingKeys, message, "keep one of the two");
     }
     let (cost, cost_place) = match (from, each) {
@@ -213,14 +215,14 @@ fn state(walk: &mut Walk, value: &Value) -> Option<State> {
     Some(State { counter: counter?, window, cost, cost_place, place })
 }
 
-/// A whole number; nothing and 0 are 1.
+/// Reads a whole number. 0 means 1.
 fn increment(walk: &mut Walk, value: &Value) -> Option<i64> {
     let help = "write a whole number above 0, or `increment_from`".to_owned();
     match value.as_i64() {
         Some(0) => Some(1),
         Some(increment) if increment > 0 => Some(increment),
         Some(_) => {
-            walk.issue(IssueCode::InvalidAmount, "an increment below 0 would give quota back with each call", help);
+            walk.issue(IssueCode::InvalidAmount, "an increment below 0 would restore quota with each call", help);
             None
         }
         None => {

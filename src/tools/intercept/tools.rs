@@ -1,4 +1,4 @@
-//! From the rules of Intercept to entries of this crate's language.
+//! Translates the rules of Intercept to entries of this crate's language.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,7 +21,7 @@ pub(super) struct Tool<'v> {
 #[derive(Default)]
 pub(super) struct Counters {
     kept: HashMap<(String, String), Counter>,
-    /// Those of which something is wrong that has been told; without a name, any of the scope.
+    /// Counters with an issue that is already reported. Without a name: any counter of the scope.
     unclear: HashSet<(String, Option<String>)>,
 }
 
@@ -31,7 +31,7 @@ struct Counter {
 }
 
 impl Counters {
-    /// Bounds on this counter are not told that nobody keeps it.
+    /// Suppresses the issue that a bounded counter is not kept by a rule, for this counter.
     fn unclear(&mut self, scope: &str, counter: Option<&str>) {
         self.unclear.insert((scope.to_owned(), counter.map(str::to_owned)));
     }
@@ -43,16 +43,17 @@ impl Counters {
     }
 }
 
-/// The key that stands for all tools, and what its counters stand below.
+/// The key for all tools.
 pub(super) const ALL: &str = "*";
+/// The scope of the counters of `*`.
 const GLOBAL: &str = "_global";
 
 /// Reads the rules of a tool.
 pub(super) fn read<'v>(walk: &mut Walk, name: &'v str, value: &Value, counters: &mut Counters) -> Option<Tool<'v>> {
     let place = walk.place();
     if name.is_empty() || (name.contains('*') && name != ALL) {
-        let message = format!("{} is no name of a tool: Intercept knows no patterns but `*` alone", quote(name));
-        let help = "name each tool; the language of this crate has patterns: translate, and edit what comes out";
+        let message = format!("{} is not a valid tool name: Intercept has no pattern except `*`", quote(name));
+        let help = "name each tool, or use a pattern of this crate's language in the translation";
         walk.issue(IssueCode::InvalidPattern, message, help.to_owned());
     }
     let scope = if name == ALL { GLOBAL } else { name };
@@ -78,13 +79,13 @@ pub(super) fn read<'v>(walk: &mut Walk, name: &'v str, value: &Value, counters: 
         let Some(state) = &rule.state else { continue };
         if name == GLOBAL || name.contains('.') {
             let message = match name {
-                GLOBAL => "`_global` is what the counters of `*` stand below: a tool of this name would share them",
-                _ => "Intercept finds no counter of a tool whose name has a dot",
+                GLOBAL => "`_global` is the scope of the counters of `*`, which a tool of this name would share",
+                _ => "Intercept cannot find the counters of a tool whose name has a dot",
             };
-            let help = "translate without it, and write it as one of `limits`";
+            let help = "remove it, and add it to `limits` in the translation";
             walk.issue_at(&state.place, IssueCode::InvalidPattern, message, help);
             counters.unclear(scope, Some(&state.counter));
-            // As a path to it reads.
+            // A path is split at its first dot.
             if let Some((scope, counter)) = format!("{scope}.{}", state.counter).split_once('.') {
                 counters.unclear(scope, Some(counter));
             }
@@ -94,9 +95,9 @@ pub(super) fn read<'v>(walk: &mut Walk, name: &'v str, value: &Value, counters: 
         } else if rule.own_bound(scope).is_none() {
             if rule.is_whole {
                 let path = quote(&format!("state.{scope}.{}", state.counter));
-                let message =
-                    format!("no condition of the rule bounds {path} from above, so that Intercept counts nothing");
-                walk.issue_at(&state.place, IssueCode::MissingKey, message, "add one with `lte`, or remove `state`");
+                let message = format!("the rule has no upper bound on {path}, so Intercept does not count it");
+                let help = "add a bound with `lte`, or remove `state`";
+                walk.issue_at(&state.place, IssueCode::MissingKey, message, help);
             }
             counters.unclear(scope, Some(&state.counter));
         } else if let Some(window) = state.window {
@@ -114,7 +115,7 @@ impl Tool<'_> {
         if self.name == ALL { GLOBAL } else { self.name }
     }
 
-    /// The rules in this crate's language, in an order in which the same one names a refusal.
+    /// Translates the rules, in an order in which the same rule names a refusal.
     pub(super) fn translate(&self, walk: &mut Walk, counters: &Counters) -> Value {
         let mut base = match self.name {
             ALL => "/all_tools".to_owned(),
@@ -146,7 +147,8 @@ impl Tool<'_> {
                 }
             }
             if rule.denies {
-                // What never holds: every call has a tool. In `require` it denies in its turn among the rules.
+                // A condition that never holds, because every call has a tool. In `require`, it
+                // denies in the order of the rules.
                 conditions = vec![json!({ "path": "call.tool", "op": "exists", "value": false })];
             }
             if !conditions.is_empty() {
@@ -174,7 +176,7 @@ impl Tool<'_> {
         Value::Object(entry)
     }
 
-    /// The limits that the conditions of a rule on counters come to.
+    /// Translates the conditions of a rule on counters to limits.
     fn limit(&self, walk: &mut Walk, base: &str, rule: &Rule, counters: &Counters, limits: &mut Vec<Value>) {
         let own = rule.own_bound(self.scope());
         for (index, condition) in rule.conditions.iter().enumerate() {
@@ -183,7 +185,7 @@ impl Tool<'_> {
             let Some(kept) = counters.kept.get(&(scope.clone(), counter.clone())) else {
                 if !counters.is_unclear(scope, counter) {
                     let path = quote(&format!("state.{scope}.{counter}"));
-                    let message = format!("no `state` keeps the counter {path}");
+                    let message = format!("{path} is not a counter of any `state`");
                     walk.issue_at(place, IssueCode::UnknownValue, message, "name a counter that a rule keeps");
                 }
                 continue;
@@ -193,30 +195,31 @@ impl Tool<'_> {
                 cost if own == Some(index) => (bound.up_to(), cost.clone()),
                 Cost::Each(each) if charged => (bound.before().saturating_add(*each), cost_of(*each)),
                 Cost::From(_) if charged => {
-                    let message = "a second bound on a counter of amounts looks at it before the amount is added";
-                    walk.issue_at(place, IssueCode::InvalidValue, message, "keep the bound that shall hold");
+                    let message = "a second bound on a counter of amounts is tested before the amount is added";
+                    walk.issue_at(place, IssueCode::InvalidValue, message, "keep only one bound");
                     continue;
                 }
                 _ if self.name == ALL => {
-                    let message = "a rule for all tools cannot bound the counter of one";
+                    let message = "a rule for all tools cannot bound the counter of one tool";
                     walk.issue_at(place, IssueCode::InvalidValue, message, "write the rule for each other tool");
                     continue;
                 }
-                // Looked at, and not counted on.
+                // Tested, but not charged.
                 _ => (bound.before(), cost_of(0)),
             };
             if bound.before() < 0 || max < 0 {
-                let message = "no counter is below 0: the rule lets no call pass";
-                walk.issue_at(place, IssueCode::InvalidValue, message, "say so with `action: deny`");
+                let message = "a counter is never below 0, so the rule denies every call";
+                walk.issue_at(place, IssueCode::InvalidValue, message, "use `action: deny`");
                 continue;
             }
-            // Only a bound that is counted up to is a rate limit there.
+            // In Intercept, only a bound on the rule's own counter is a rate limit.
             let message = rule.on_deny.clone().unwrap_or_else(|| match own == Some(index) {
                 true => format!("Rate limit exceeded for {}", rule.name),
                 false => format!("Denied by rule {:?}", rule.name),
             });
             let max = match cost {
-                // A maximum of 0 refuses every call, also one that adds nothing. Counters are whole: below a half is 0.
+                // A maximum of 0 refuses every call, even one that adds nothing. Counters are
+                // whole, so at most 0.5 means 0.
                 Cost::From(_) | Cost::Each(0) if max == 0 => json!(0.5),
                 _ => json!(max),
             };
@@ -252,18 +255,19 @@ fn cost_of(each: i64) -> Cost {
 }
 
 impl Bound {
-    /// What the counter may come to with the call, where Intercept counts up to this bound: it drops the fraction.
+    /// Returns the maximum of the counter including the call, for a bound that Intercept counts up
+    /// to: it drops the fraction.
     fn up_to(&self) -> i64 {
         whole(self.value.trunc()) - i64::from(self.is_strict)
     }
 
-    /// What the counter may have come to before the call.
+    /// Returns the maximum of the counter before the call.
     fn before(&self) -> i64 {
         if self.is_strict { whole(self.value.ceil()) - 1 } else { whole(self.value.floor()) }
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "whole, and below 2^63: a bound past 2^53 has been refused")]
+#[expect(clippy::cast_possible_truncation, reason = "whole, and below 2^63: a bound above 2^53 is refused")]
 fn whole(value: f64) -> i64 {
     (value as i64).clamp(-(1 << 60), 1 << 60)
 }

@@ -1,4 +1,5 @@
-//! A walk through the source: where it is, what is wrong there, and what each part of the translation was made of.
+//! The walk through the source document. It tracks the current place, the issues, and the origin of
+//! each part of the translation.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::json::pointer;
 use crate::policy::{IssueCode, Issues, PolicyError, quote, suggest};
 
-/// A place of the source. `order` is larger for what comes later.
+/// A place in the source. A later place has a larger `order`.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pointer: String,
@@ -19,7 +20,7 @@ pub(super) struct Walk {
     issues: Issues,
     pointer: String,
     order: usize,
-    /// By the pointer of a part of the translation: the place that it was made of.
+    /// The source place of each part of the translation, by the pointer of the part.
     origins: HashMap<String, Place>,
 }
 
@@ -28,17 +29,17 @@ impl Walk {
         self.issues.add(code, self.order, &self.pointer, message.into(), help.into());
     }
 
-    /// Notes an issue at a place that the walk has left.
+    /// Records an issue at a place that the walk has left.
     pub(super) fn issue_at(&mut self, place: &Place, code: IssueCode, message: impl Into<String>, help: &str) {
         self.issues.add(code, place.order, &place.pointer, message.into(), Some(help.to_owned()));
     }
 
-    /// Where it is.
+    /// Returns the current place.
     pub(super) fn place(&self) -> Place {
         Place { pointer: self.pointer.clone(), order: self.order }
     }
 
-    /// Goes into a member.
+    /// Enters a member.
     pub(super) fn at_key<R>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> R) -> R {
         let length = self.pointer.len();
         pointer::push_key(&mut self.pointer, key);
@@ -48,7 +49,7 @@ impl Walk {
         result
     }
 
-    /// Goes into every element; what cannot be read is left out, and is noted.
+    /// Enters each element. Elements that cannot be read are recorded as issues and left out.
     pub(super) fn each<'v, R>(
         &mut self,
         elements: &'v [Value],
@@ -65,7 +66,7 @@ impl Walk {
         all
     }
 
-    /// Reads the member `key`, if it has a value: a key without one is as good as none.
+    /// Reads the member `key`, if it has a value. A key without a value counts as absent.
     pub(super) fn field<'v, R>(
         &mut self,
         members: &'v Map<String, Value>,
@@ -76,7 +77,7 @@ impl Walk {
         self.at_key(key, |walk| read(walk, value))
     }
 
-    /// The members of an object that has no other keys than these.
+    /// Returns the members of an object, and records an issue for each key that is not in `keys`.
     pub(super) fn object<'v>(
         &mut self,
         value: &'v Value,
@@ -88,7 +89,7 @@ impl Walk {
             return None;
         };
         for key in members.keys().filter(|key| !keys.contains(&key.as_str())) {
-            let message = format!("{what} of Intercept has no key {}: it would be passed over there", quote(key));
+            let message = format!("{what} of Intercept has no key {}, and would ignore it", quote(key));
             self.at_key(key, |walk| walk.issue(IssueCode::UnknownKey, message, suggest(key, keys)));
         }
         Some(members)
@@ -111,7 +112,7 @@ impl Walk {
 
     pub(super) fn wrong_type(&mut self, value: &Value, want: &str) {
         let help = match value {
-            Value::Number(_) | Value::Bool(_) => Some("put it in quotes, if a text is meant".to_owned()),
+            Value::Number(_) | Value::Bool(_) => Some("quote it if it is meant as a text".to_owned()),
             _ => None,
         };
         self.issue(IssueCode::WrongType, format!("{want}, not {}", kind(value)), help);
@@ -126,7 +127,7 @@ impl Walk {
         self.issue(IssueCode::MissingKey, message, help.to_owned());
     }
 
-    /// A part of the translation is made of the present place.
+    /// Records the current place as the origin of a part of the translation.
     pub(super) fn made(&mut self, translated: &str) {
         let place = self.place();
         self.made_of(translated, &place);
@@ -140,7 +141,7 @@ impl Walk {
         !self.issues.is_empty()
     }
 
-    /// Takes over what is wrong with the translation, at the places of the source that it was made of.
+    /// Takes over the issues of the translation, at the source places of its parts.
     pub(super) fn take_over(&mut self, error: &PolicyError) {
         for issue in error.issues() {
             let mut translated = issue.pointer();
@@ -161,7 +162,7 @@ impl Walk {
     }
 }
 
-/// What a value is, in words.
+/// Returns the type of a value, in words.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
