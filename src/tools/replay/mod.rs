@@ -36,12 +36,12 @@
 //! A problem in a history is reported as a [`Finding`] with its line. The replay then continues,
 //! unless it is set to [stop](Replay::stop_at_finding).
 
-mod again;
 mod format;
 mod line;
+mod log_replay;
 mod partial;
 mod report;
-mod traced;
+mod trace_replay;
 
 use std::fmt;
 use std::io::{self, BufRead};
@@ -51,11 +51,11 @@ use crate::audit::{AuditRecord, Entry, TolerantReader};
 use crate::gate::shadow::DifferenceKind;
 use crate::json::object::Object;
 use crate::policy::{Digest, Policy};
-use again::Again;
 use format::Format;
 use line::Lines;
+use log_replay::LogReplay;
 use report::Ledger;
-use traced::Traced;
+use trace_replay::TraceReplay;
 
 pub use report::{Count, Report};
 
@@ -99,11 +99,11 @@ pub struct Replay {
     only: Option<Digest>,
     pass_uncounted: Vec<Box<str>>,
     stops: bool,
-    was: Was,
+    baseline: Baseline,
 }
 
 /// The baseline that a trace is compared with.
-enum Was {
+enum Baseline {
     Unknown,
     Answers(Box<dyn BufRead>),
     Under(Policy),
@@ -244,26 +244,26 @@ pub enum Event {
 }
 
 /// The result for one line of a history.
-enum Came {
-    Alike,
+enum Comparison {
+    Unchanged,
     Change(Change),
     Indeterminate(Indeterminate),
     /// A policy did not make the decision.
     Kept,
     /// It was made under a policy other than the one that is replayed.
-    Other,
+    OtherPolicy,
     /// It was decided, and there is no baseline to compare it with.
-    Decided,
+    Uncompared,
     /// Not a call.
     Step,
     /// Not a call, and its answer has changed.
-    OtherStep(Change),
+    ChangedStep(Change),
 }
 
 impl Replay {
     /// Creates a replay under this policy.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, only: None, pass_uncounted: Vec::new(), stops: false, was: Was::Unknown }
+        Self { policy, only: None, pass_uncounted: Vec::new(), stops: false, baseline: Baseline::Unknown }
     }
 
     /// Restricts the replay of a log to the calls that this policy decided: those of one server,
@@ -287,12 +287,12 @@ impl Replay {
     /// Compares a trace with stored answers, one line for each step. Only the members that a stored
     /// answer has are compared.
     pub fn answers(self, answers: impl BufRead + 'static) -> Self {
-        Self { was: Was::Answers(Box::new(answers)), ..self }
+        Self { baseline: Baseline::Answers(Box::new(answers)), ..self }
     }
 
     /// Compares a trace with the decisions of this policy.
     pub fn against(self, policy: Policy) -> Self {
-        Self { was: Was::Under(policy), ..self }
+        Self { baseline: Baseline::Under(policy), ..self }
     }
 
     /// Decides a history again, from its beginning to its end.
@@ -305,49 +305,49 @@ impl Replay {
     pub fn run(self, mut history: impl BufRead, hear: impl FnMut(&Event) -> ControlFlow<()>) -> io::Result<Report> {
         let format = Format::of(&mut history)?;
         let digest = self.policy.digest();
-        let mut teller =
-            Teller { hear, stops: self.stops, ledger: Ledger::new(digest, format.as_str()), only: self.only };
+        let mut reporter =
+            Reporter { hear, stops: self.stops, ledger: Ledger::new(digest, format.as_str()), only: self.only };
         match format {
             Format::Trace => {
-                let mut traced = Traced::new(self.policy, self.was);
+                let mut replay = TraceReplay::new(self.policy, self.baseline);
                 let mut lines = Lines::new(history);
                 while let Some((line, text)) = lines.next()? {
-                    let came = traced.line(line, text)?;
-                    if teller.each(line, came).is_break() {
+                    let comparison = replay.line(line, text)?;
+                    if reporter.each(line, comparison).is_break() {
                         break;
                     }
                 }
             }
             Format::Records => {
-                let mut again = Again::new(self.policy, &self.pass_uncounted);
+                let mut replay = LogReplay::new(self.policy, &self.pass_uncounted);
                 let mut lines = Lines::new(history);
                 while let Some((line, text)) = lines.next()? {
-                    let told = match text.map(serde_json::from_str::<Object<AuditRecord>>) {
+                    let flow = match text.map(serde_json::from_str::<Object<AuditRecord>>) {
                         _ if text.is_some_and(|text| text.trim().is_empty()) => ControlFlow::Continue(()),
-                        Some(Ok(Object(record))) => teller.record(&mut again, line, &record),
-                        Some(Err(error)) => teller.finding(line, format!("not a record: {error}")),
-                        None => teller.finding(line, "not UTF-8, or longer than 16 MiB".to_owned()),
+                        Some(Ok(Object(record))) => reporter.record(&mut replay, line, &record),
+                        Some(Err(error)) => reporter.finding(line, format!("not a record: {error}")),
+                        None => reporter.finding(line, "not UTF-8, or longer than 16 MiB".to_owned()),
                     };
-                    if told.is_break() {
+                    if flow.is_break() {
                         break;
                     }
                 }
             }
             Format::Log => {
-                let mut again = Again::new(self.policy, &self.pass_uncounted);
-                let mut survey = TolerantReader::new(history);
-                while let Some(seen) = survey.next()? {
-                    let told = match seen {
-                        Entry::Record(line, record) => teller.record(&mut again, line, &record),
-                        Entry::Fault(line, fault) => teller.finding(line, fault.to_string()),
+                let mut replay = LogReplay::new(self.policy, &self.pass_uncounted);
+                let mut reader = TolerantReader::new(history);
+                while let Some(entry) = reader.next()? {
+                    let flow = match entry {
+                        Entry::Record(line, record) => reporter.record(&mut replay, line, &record),
+                        Entry::Fault(line, fault) => reporter.finding(line, fault.to_string()),
                     };
-                    if told.is_break() {
+                    if flow.is_break() {
                         break;
                     }
                 }
             }
         }
-        Ok(teller.ledger.report())
+        Ok(reporter.ledger.report())
     }
 }
 
@@ -358,34 +358,38 @@ impl fmt::Debug for Replay {
 }
 
 /// Reports to the host and keeps the totals.
-struct Teller<H> {
+struct Reporter<H> {
     hear: H,
     stops: bool,
     ledger: Ledger,
     only: Option<Digest>,
 }
 
-impl<H: FnMut(&Event) -> ControlFlow<()>> Teller<H> {
-    fn record(&mut self, again: &mut Again, line: u64, record: &AuditRecord) -> ControlFlow<()> {
-        let came = match self.only {
-            Some(only) if record.decision().is_some() && record.policy() != Some(only) => Came::Other,
-            _ => again.record(line, record),
+impl<H: FnMut(&Event) -> ControlFlow<()>> Reporter<H> {
+    fn record(&mut self, replay: &mut LogReplay, line: u64, record: &AuditRecord) -> ControlFlow<()> {
+        let comparison = match self.only {
+            Some(only) if record.decision().is_some() && record.policy() != Some(only) => Comparison::OtherPolicy,
+            _ => replay.record(line, record),
         };
-        self.came(came)
+        self.report(comparison)
     }
 
     /// Takes the result of a line of a trace, and the problem with the line, if any.
-    fn each(&mut self, line: u64, (came, problem): (Came, Option<String>)) -> ControlFlow<()> {
-        self.came(came)?;
+    fn each(&mut self, line: u64, (comparison, problem): (Comparison, Option<String>)) -> ControlFlow<()> {
+        self.report(comparison)?;
         problem.map_or(ControlFlow::Continue(()), |problem| self.finding(line, problem))
     }
 
-    fn came(&mut self, came: Came) -> ControlFlow<()> {
-        self.ledger.count(&came);
-        match came {
-            Came::Change(change) | Came::OtherStep(change) => (self.hear)(&Event::Change(change)),
-            Came::Indeterminate(untold) => (self.hear)(&Event::Indeterminate(untold)),
-            Came::Alike | Came::Kept | Came::Other | Came::Decided | Came::Step => ControlFlow::Continue(()),
+    fn report(&mut self, comparison: Comparison) -> ControlFlow<()> {
+        self.ledger.count(&comparison);
+        match comparison {
+            Comparison::Change(change) | Comparison::ChangedStep(change) => (self.hear)(&Event::Change(change)),
+            Comparison::Indeterminate(indeterminate) => (self.hear)(&Event::Indeterminate(indeterminate)),
+            Comparison::Unchanged
+            | Comparison::Kept
+            | Comparison::OtherPolicy
+            | Comparison::Uncompared
+            | Comparison::Step => ControlFlow::Continue(()),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 /// The unknown parts of a call: the values of its arguments, and its context. The names of its
 /// arguments are known.
-pub(crate) struct Gaps<'r> {
+pub(crate) struct Unknowns<'r> {
     /// The names of the arguments.
     pub(crate) names: Vec<&'r str>,
     /// `true` if the call has other arguments.
@@ -22,11 +22,11 @@ pub(crate) struct Gaps<'r> {
 
 /// A rule or limit that needs an unknown part of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Missing {
+pub(crate) struct Needs {
     /// Its pointer.
     pub(crate) rule: String,
     /// The paths that it needs, in the order in which it reads them.
-    pub(crate) needs: Vec<String>,
+    pub(crate) paths: Vec<String>,
 }
 
 /// A rule that stops the call, or may stop it.
@@ -34,13 +34,13 @@ enum Found {
     /// It stops the call, whatever the unknown parts are.
     Stops,
     /// It depends on the unknown parts.
-    Missing(Missing),
+    Needs(Needs),
 }
 
 /// Evaluates one kind of rules of a rules object.
 type Stage<'s> = &'s dyn Fn(Option<u32>, &Rules) -> Option<Found>;
 
-impl Gaps<'_> {
+impl Unknowns<'_> {
     /// Returns `true` if the path has the same value whatever the unknown parts are. (An argument
     /// that is present may be `null`.)
     fn knows(&self, path: &Path) -> bool {
@@ -88,7 +88,7 @@ impl Gaps<'_> {
     }
 
     /// Returns the unknown paths that a limit needs to count the call.
-    fn missing_of(&self, limit: &Limit) -> Vec<String> {
+    fn needs_of(&self, limit: &Limit) -> Vec<String> {
         let scope = limit.scope.parts.iter().filter_map(|part| match part {
             ScopePart::Path(path) => Some(path),
             ScopePart::Identity(_) | ScopePart::Global => None,
@@ -104,7 +104,7 @@ impl Gaps<'_> {
 impl Policy {
     /// Returns the first rule that may or may not stop the call. Returns `None` if an earlier rule
     /// certainly stops it, or if no rule can.
-    pub(crate) fn missing_of_rules(&self, call: &ToolCall<'_>, now: Timestamp, gaps: &Gaps<'_>) -> Option<Missing> {
+    pub(crate) fn needs_of_rules(&self, call: &ToolCall<'_>, now: Timestamp, unknowns: &Unknowns<'_>) -> Option<Needs> {
         let compiled = self.compiled();
         let matching = compiled.names.matching(call.tool());
         if compiled.is_stopped_by_name(call, &matching) {
@@ -114,7 +114,7 @@ impl Policy {
         let rules = |rules: &[Rule], entry, stance, section: fn(u32) -> Section| {
             (0u32..).zip(rules).find_map(|(index, rule)| {
                 let mut needs = Vec::new();
-                let whole = rule.conditions.iter().map(|one| gaps.truth(one, &facts, stance, &mut needs));
+                let whole = rule.conditions.iter().map(|one| unknowns.truth(one, &facts, stance, &mut needs));
                 let truths: Vec<_> = whole.collect();
                 let truth = match truths.contains(&Some(Truth::False)) {
                     true => Some(Truth::False),
@@ -126,7 +126,7 @@ impl Policy {
                     Some(_) => Some(Found::Stops),
                     None => {
                         let rule = compiled.pointer(RuleRef { entry, section: section(index) });
-                        Some(Found::Missing(Missing { rule, needs }))
+                        Some(Found::Needs(Needs { rule, paths: needs }))
                     }
                 }
             })
@@ -143,17 +143,17 @@ impl Policy {
         ];
         match stages.into_iter().find_map(|stage| compiled.first(call, &matching, stage))? {
             Found::Stops => None,
-            Found::Missing(missing) => Some(missing),
+            Found::Needs(needs) => Some(needs),
         }
     }
 
     /// Returns the first applicable limit that needs unknown parts of the call to count it.
-    pub(crate) fn missing_of_limits(&self, call: &ToolCall<'_>, gaps: &Gaps<'_>) -> Option<Missing> {
+    pub(crate) fn needs_of_limits(&self, call: &ToolCall<'_>, unknowns: &Unknowns<'_>) -> Option<Needs> {
         let compiled = self.compiled();
         let matching = compiled.names.matching(call.tool());
         compiled.each_limit(call, &matching, |found, limit| {
-            let needs = gaps.missing_of(limit);
-            (!needs.is_empty()).then(|| Missing { rule: self.limit_pointer(found), needs })
+            let needs = unknowns.needs_of(limit);
+            (!needs.is_empty()).then(|| Needs { rule: self.limit_pointer(found), paths: needs })
         })
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Came, Change, ChangeKind, Finding};
+use super::{Change, ChangeKind, Comparison, Finding};
 use crate::policy::Digest;
 
 /// The number of entries of a list that the text shows.
@@ -254,22 +254,22 @@ impl Ledger {
         Self { report, rules: counts(), tools: counts(), callers: counts(), untold_rules: counts() }
     }
 
-    pub(super) fn count(&mut self, came: &Came) {
+    pub(super) fn count(&mut self, comparison: &Comparison) {
         let report = &mut self.report;
-        report.calls += u64::from(!matches!(came, Came::Step | Came::OtherStep(_)));
-        match came {
-            Came::Step => {}
-            Came::OtherStep(_) => report.steps += 1,
-            Came::Alike => report.alike += 1,
-            Came::Kept => report.kept += 1,
-            Came::Other => report.other += 1,
-            Came::Decided => report.uncompared += 1,
-            Came::Indeterminate(untold) => {
+        report.calls += u64::from(!matches!(comparison, Comparison::Step | Comparison::ChangedStep(_)));
+        match comparison {
+            Comparison::Step => {}
+            Comparison::ChangedStep(_) => report.steps += 1,
+            Comparison::Unchanged => report.alike += 1,
+            Comparison::Kept => report.kept += 1,
+            Comparison::OtherPolicy => report.other += 1,
+            Comparison::Uncompared => report.uncompared += 1,
+            Comparison::Indeterminate(indeterminate) => {
                 report.untold += 1;
-                self.untold_rules.add(None, &untold.to_string());
+                self.untold_rules.add(None, &indeterminate.to_string());
             }
-            Came::Change(Change { kind: ChangeKind::Details, .. }) => report.details += 1,
-            Came::Change(change) => {
+            Comparison::Change(Change { kind: ChangeKind::Details, .. }) => report.details += 1,
+            Comparison::Change(change) => {
                 report.changed += 1;
                 let kind = Some(change.kind);
                 self.rules.add(kind, change.rule());

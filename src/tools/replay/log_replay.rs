@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::partial::{Gaps, Missing};
-use super::{Came, Change, ChangeKind, DecisionSummary, Indeterminate};
+use super::partial::{Needs, Unknowns};
+use super::{Change, ChangeKind, Comparison, DecisionSummary, Indeterminate};
 use crate::audit::{AuditRecord, DecisionId, Event, Outcome, is_kept_as};
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
@@ -23,7 +23,7 @@ const OPEN: usize = 1 << 17;
 const NAME: usize = 512;
 
 /// A gate that decides the calls of a log again, and the permits of those in flight.
-pub(super) struct Again {
+pub(super) struct LogReplay {
     policy: Policy,
     gate: Gate<Arc<FaultStore>>,
     store: Arc<FaultStore>,
@@ -35,7 +35,7 @@ pub(super) struct Again {
     uncertain: HashSet<Box<str>>,
 }
 
-impl Again {
+impl LogReplay {
     pub(super) fn new(policy: Policy, pass_uncounted: &[Box<str>]) -> Self {
         let (store, clock) = (Arc::new(FaultStore::default()), ManualClock::new(Timestamp::UNIX_EPOCH));
         let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store)).clock(clock.clone());
@@ -45,7 +45,7 @@ impl Again {
     }
 
     /// Replays a record.
-    pub(super) fn record(&mut self, line: u64, record: &AuditRecord) -> Came {
+    pub(super) fn record(&mut self, line: u64, record: &AuditRecord) -> Comparison {
         self.clock.set(record.time());
         match (record.event(), record.id()) {
             (Event::Decision, _) => return self.decide(line, record),
@@ -66,10 +66,10 @@ impl Again {
             (Event::End, Some(id)) => drop(self.open.remove(&id)),
             _ => {}
         }
-        Came::Step
+        Comparison::Step
     }
 
-    fn decide(&mut self, line: u64, record: &AuditRecord) -> Came {
+    fn decide(&mut self, line: u64, record: &AuditRecord) -> Comparison {
         let is_kept = matches!(
             record.code(),
             Some(
@@ -81,52 +81,52 @@ impl Again {
                     | Code::AuditUnavailable
             )
         );
-        let Some(was) = record.decision().filter(|_| !is_kept) else { return Came::Kept };
+        let Some(was) = record.decision().filter(|_| !is_kept) else { return Comparison::Kept };
         let nothing = Map::new();
-        let (call, gaps) = match record.call() {
+        let (call, unknowns) = match record.call() {
             Some(call) => (call, None),
-            None => (bare(record, &nothing), Some(gaps(record))),
+            None => (bare(record, &nothing), Some(unknowns(record))),
         };
-        if gaps.is_some() && has_cut_name(record) {
+        if unknowns.is_some() && has_cut_name(record) {
             self.miss(&call);
-            return Came::Indeterminate(untold(line, record, None));
+            return Comparison::Indeterminate(indeterminate(line, record, None));
         }
         let is_same = record.policy() == Some(self.policy.digest());
-        if let Some(gaps) = &gaps
-            && let Some(missing) = self.missing(&call, record, gaps)
+        if let Some(unknowns) = &unknowns
+            && let Some(needs) = self.needs(&call, record, unknowns)
         {
             let is_charged = is_same && was == Outcome::Allow;
             let is_stopped = is_same && was != Outcome::Allow;
-            if is_charged && self.policy.missing_of_limits(&call, gaps).is_none() {
+            if is_charged && self.policy.needs_of_limits(&call, unknowns).is_none() {
                 let permit = self.gate.charge(&call);
                 self.keep(record, permit);
             } else if !is_stopped {
                 self.miss(&call);
             }
-            return Came::Indeterminate(untold(line, record, Some(missing)));
+            return Comparison::Indeterminate(indeterminate(line, record, Some(needs)));
         }
         let decision = self.decide_call(record, &call, is_same);
         if let Some((rule, counter)) = self.uncertain_limit(&call, &decision) {
             self.miss(&call);
-            let untold = untold(line, record, Some(Missing { rule, needs: Vec::new() }));
-            return Came::Indeterminate(Indeterminate { counter: Some(counter), ..untold });
+            let found = indeterminate(line, record, Some(Needs { rule, paths: Vec::new() }));
+            return Comparison::Indeterminate(Indeterminate { counter: Some(counter), ..found });
         }
-        let came = compare(line, record, was, &decision).map_or(Came::Alike, Came::Change);
+        let comparison = compare(line, record, was, &decision).map_or(Comparison::Unchanged, Comparison::Change);
         let permit = match decision {
             Decision::Allow(permit) => Some(permit),
             Decision::Deny(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => None,
         };
         // A call that was refused then was not made, so it is not in flight.
         self.keep(record, permit.filter(|_| was == Outcome::Allow));
-        came
+        comparison
     }
 
-    fn missing(&self, call: &ToolCall<'_>, record: &AuditRecord, gaps: &Gaps<'_>) -> Option<Missing> {
+    fn needs(&self, call: &ToolCall<'_>, record: &AuditRecord, unknowns: &Unknowns<'_>) -> Option<Needs> {
         let policy = &self.policy;
-        let found = policy.missing_of_rules(call, record.time(), gaps);
+        let found = policy.needs_of_rules(call, record.time(), unknowns);
         // A call that a rule denies does not reach the limits.
         let is_denied = || matches!(policy.evaluate(call, record.time()).effect(), Effect::Deny(_));
-        found.or_else(|| policy.missing_of_limits(call, gaps).filter(|_| !is_denied()))
+        found.or_else(|| policy.needs_of_limits(call, unknowns).filter(|_| !is_denied()))
     }
 
     fn decide_call(&mut self, record: &AuditRecord, call: &ToolCall<'_>, is_same: bool) -> Decision {
@@ -196,10 +196,10 @@ fn bare<'r>(record: &'r AuditRecord, nothing: &'r Map<String, Value>) -> ToolCal
         .server(record.identity(Identity::Server))
 }
 
-fn gaps(record: &AuditRecord) -> Gaps<'_> {
+fn unknowns(record: &AuditRecord) -> Unknowns<'_> {
     // A truncated name can be any name that begins like it.
     let has_more = record.more_arguments() > 0 || record.argument_names().any(|name| name.len() > NAME);
-    Gaps { names: record.argument_names().collect(), has_more }
+    Unknowns { names: record.argument_names().collect(), has_more }
 }
 
 fn has_cut_name(record: &AuditRecord) -> bool {
@@ -255,8 +255,8 @@ fn compare(line: u64, record: &AuditRecord, was: Outcome, decision: &Decision) -
     })
 }
 
-fn untold(line: u64, record: &AuditRecord, missing: Option<Missing>) -> Indeterminate {
-    let (rule, needs) = missing.map_or((None, Vec::new()), |missing| (Some(missing.rule), missing.needs));
+fn indeterminate(line: u64, record: &AuditRecord, needs: Option<Needs>) -> Indeterminate {
+    let (rule, needs) = needs.map_or((None, Vec::new()), |needs| (Some(needs.rule), needs.paths));
     let tool = record.tool().unwrap_or_default().to_owned();
     Indeterminate { line, tool, caller: caller(|identity| record.identity(identity)), rule, needs, counter: None }
 }

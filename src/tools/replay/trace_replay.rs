@@ -6,53 +6,53 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::again::caller;
 use super::line::Lines;
-use super::{Came, Change, ChangeKind, DecisionSummary, Was};
+use super::log_replay::caller;
+use super::{Baseline, Change, ChangeKind, Comparison, DecisionSummary};
 use crate::policy::Policy;
 use crate::tools::trace::{Answer, Runner};
 
 /// The tool and the caller of the line that is being answered.
 type Called = Arc<Mutex<Option<(String, String)>>>;
 
-pub(super) struct Traced {
+pub(super) struct TraceReplay {
     runner: Runner,
     called: Called,
-    was: Before,
+    baseline: BaselineAnswers,
 }
 
 /// The source of the answers to compare with.
-enum Before {
+enum BaselineAnswers {
     Nothing,
     Answers(Lines<Box<dyn BufRead>>),
     Under(Box<Runner>),
 }
 
-impl Traced {
-    pub(super) fn new(policy: Policy, was: Was) -> Self {
+impl TraceReplay {
+    pub(super) fn new(policy: Policy, baseline: Baseline) -> Self {
         let called = Called::default();
         let note = Arc::clone(&called);
         let runner = Runner::new(policy).watch(move |call, _, _, _| {
             *note.lock() = Some((call.tool().to_owned(), caller(|identity| call.identity(identity))));
         });
-        let was = match was {
-            Was::Unknown => Before::Nothing,
-            Was::Answers(answers) => Before::Answers(Lines::new(answers)),
-            Was::Under(policy) => Before::Under(Box::new(Runner::new(policy))),
+        let baseline = match baseline {
+            Baseline::Unknown => BaselineAnswers::Nothing,
+            Baseline::Answers(answers) => BaselineAnswers::Answers(Lines::new(answers)),
+            Baseline::Under(policy) => BaselineAnswers::Under(Box::new(Runner::new(policy))),
         };
-        Self { runner, called, was }
+        Self { runner, called, baseline }
     }
 
     /// Replays a line. Returns its result, and the problem with it, if any.
-    pub(super) fn line(&mut self, line: u64, text: Option<&str>) -> io::Result<(Came, Option<String>)> {
+    pub(super) fn line(&mut self, line: u64, text: Option<&str>) -> io::Result<(Comparison, Option<String>)> {
         // A line that is not UTF-8 is unreadable too: the reader of steps reports it.
         let text = text.unwrap_or("unreadable");
         *self.called.lock() = None;
         let Some(answer) = self.runner.answer(text) else {
-            if let Before::Under(runner) = &mut self.was {
+            if let BaselineAnswers::Under(runner) = &mut self.baseline {
                 runner.answer(text);
             }
-            return Ok((Came::Step, None));
+            return Ok((Comparison::Step, None));
         };
         let problem = match &answer {
             Answer::Failed { error: "unreadable", .. } => Some("not a step of a trace".to_owned()),
@@ -64,10 +64,12 @@ impl Traced {
         let is_call = matches!(answer, Answer::Decided { .. });
         let (tool, caller) = self.called.lock().take().unwrap_or_default();
         let is = json(&answer);
-        let was = match &mut self.was {
-            Before::Nothing => return Ok((if is_call { Came::Decided } else { Came::Step }, problem)),
-            Before::Under(runner) => runner.answer(text).map(|answer| json(&answer)),
-            Before::Answers(answers) => loop {
+        let was = match &mut self.baseline {
+            BaselineAnswers::Nothing => {
+                return Ok((if is_call { Comparison::Uncompared } else { Comparison::Step }, problem));
+            }
+            BaselineAnswers::Under(runner) => runner.answer(text).map(|answer| json(&answer)),
+            BaselineAnswers::Answers(answers) => loop {
                 match answers.next()? {
                     Some((_, Some(answer))) if answer.trim().is_empty() => {}
                     Some((_, answer)) => break answer.and_then(|answer| serde_json::from_str(answer).ok()),
@@ -77,13 +79,14 @@ impl Traced {
         };
         let Some(was) = was else {
             let problem = problem.or_else(|| Some("it has no stored answer".to_owned()));
-            return Ok((if is_call { Came::Decided } else { Came::Step }, problem));
+            return Ok((if is_call { Comparison::Uncompared } else { Comparison::Step }, problem));
         };
         if holds(&is, &was) {
             // The stored answer already says that the policy is invalid.
-            let is_known = matches!(self.was, Before::Answers(_)) && is.get("error") == Some(&"policy_invalid".into());
+            let is_known = matches!(self.baseline, BaselineAnswers::Answers(_))
+                && is.get("error") == Some(&"policy_invalid".into());
             let problem = problem.filter(|_| !is_known);
-            return Ok((if is_call { Came::Alike } else { Came::Step }, problem));
+            return Ok((if is_call { Comparison::Unchanged } else { Comparison::Step }, problem));
         }
         let (was, now) = (side(&was), side(&is));
         let kind = match (was == now, &*was.decision == "allow", &*now.decision == "allow") {
@@ -94,7 +97,7 @@ impl Traced {
             (false, false, false) => ChangeKind::Changed,
         };
         let change = Change { line, kind, tool, caller, was, now };
-        Ok((if is_call { Came::Change(change) } else { Came::OtherStep(change) }, problem))
+        Ok((if is_call { Comparison::Change(change) } else { Comparison::ChangedStep(change) }, problem))
     }
 }
 
