@@ -79,7 +79,7 @@ pub struct Charge {
     pub subject: Subject,
     /// The amount to charge.
     pub amount: Amount,
-    /// The most that the counter may hold, including the charge: the burst of a token bucket.
+    /// The most that the counter may hold, including the charge (the burst of a token bucket).
     /// [`Amount::ZERO`] refuses every charge. `None` for a counter that only shadow limits charge:
     /// it counts and never refuses.
     pub max: Option<Amount>,

@@ -14,7 +14,7 @@ const DOCUMENT_BYTES: usize = 8 << 20;
 /// is none, a second document.
 pub(crate) fn read(bytes: &[u8]) -> Result<Value, String> {
     if bytes.len() > DOCUMENT_BYTES {
-        return Err(format!("a document of {} bytes is past the bound of {DOCUMENT_BYTES}", bytes.len()));
+        return Err(format!("a document of {} bytes exceeds the bound of {DOCUMENT_BYTES}", bytes.len()));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
     let options = options! {
