@@ -73,7 +73,7 @@ impl Admin {
                 }
                 fs::remove_file(path).map_err(|error| said(&error))?;
             }
-            Ok(_) => return Err(said(&"there is a file of that name that is no socket")),
+            Ok(_) => return Err(said(&"there is a file of that name that is not a socket")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(said(&error)),
         }

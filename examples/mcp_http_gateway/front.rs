@@ -87,7 +87,7 @@ impl Gateway {
         let holder = self.holder(head)?;
         let single = |name| headers::single(head, name);
         let (Ok(session), Ok(_)) = (single(&SESSION), single(&VERSION)) else {
-            return Err(refuse(StatusCode::BAD_REQUEST, "a header stands there twice"));
+            return Err(refuse(StatusCode::BAD_REQUEST, "a header is there twice"));
         };
         let slot = Arc::clone(&holder.slots).try_acquire_owned().map_err(|_| {
             let mut refusal = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way");

@@ -88,7 +88,7 @@ fn passed(headers: &HeaderMap, stopped: &[&str]) -> HeaderMap {
     passed
 }
 
-/// The value of a header that may stand there once; an error, if it stands there twice: two readers could take two of it.
+/// The value of a header that may be there once; an error, if it is there twice: two readers could take two of it.
 pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

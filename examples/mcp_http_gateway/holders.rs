@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for Files {
                 let mut files = BTreeMap::new();
                 while let Some((name, file)) = map.next_entry::<String, PathBuf>()? {
                     if files.contains_key(&name) {
-                        return Err(de::Error::custom(format_args!("policy `{name}` stands there twice")));
+                        return Err(de::Error::custom(format_args!("policy `{name}` is there twice")));
                     }
                     files.insert(name, file);
                 }
@@ -251,7 +251,7 @@ impl GrantsFile {
             for digest in &entry.token_sha256 {
                 let digest = of_hex(digest).ok_or_else(|| of(&"`token_sha256` has 64 hexadecimal digits each"))?;
                 if holders.by_token.insert(digest, Arc::clone(&holder)).is_some() {
-                    return Err(of(&"one of its tokens stands there twice"));
+                    return Err(of(&"one of its tokens is there twice"));
                 }
             }
             holders.by_grant.insert(Arc::clone(&holder.grant), holder);

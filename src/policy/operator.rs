@@ -43,8 +43,8 @@ pub(crate) struct Meaning {
     pub(crate) opposite: Option<&'static str>,
     /// The JSON types that `value_from` must lead to; any type if the list is empty.
     pub(crate) operand_types: &'static [&'static str],
-    /// The operator takes a list of texts and holds if any of them fits. The list has no part in whether a value can be
-    /// compared, so a longer list only makes the operator hold for more values.
+    /// The operator takes a list of texts and holds if any of them fits. A longer list only makes
+    /// the operator hold for more values: it does not influence which values can be compared.
     pub(crate) any_of_texts: bool,
     /// The words between a path and a value, where the operator holds and where it does not.
     pub(crate) words: (&'static str, &'static str),

@@ -1,7 +1,7 @@
 //! A document as it is written, typed, with its positions: what the tools read.
 //!
-//! The compiled form says how a policy decides; it has no positions and no `not`. This form is made on demand, of a text
-//! that compiles.
+//! The compiled form says how a policy decides; it has no positions and no `not`. This form is
+//! made on demand, from a text that compiles.
 
 mod read;
 mod write;
@@ -90,7 +90,7 @@ pub(crate) struct Comparison {
     pub(crate) value: Option<Value>,
     pub(crate) value_from: Option<Located<Path>>,
     pub(crate) ignore_case: Option<bool>,
-    /// Whether `absent` is `match`.
+    /// `absent` is `match`.
     pub(crate) absent_matches: bool,
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct Comparison {
 pub(crate) struct Placed<'r> {
     comparison: &'r Comparison,
     pub(crate) pointer: String,
-    /// Whether the rule needs it to hold: it is in no group other than `all`.
+    /// The rule needs it to hold: every group around it is `all`.
     pub(crate) is_joined: bool,
     /// The number of `not`s around it.
     nots: usize,
@@ -108,7 +108,8 @@ pub(crate) struct Placed<'r> {
 pub(crate) struct Limit {
     pub(crate) at: usize,
     pub(crate) pointer: String,
-    /// The counter's name; its offset is `None` for `rate_limit`, whose counter is named after the entry.
+    /// The counter's name. Its offset is `None` for `rate_limit`, whose counter is named after the
+    /// entry.
     pub(crate) counter: String,
     pub(crate) counter_at: Option<usize>,
     pub(crate) max: Amount,
@@ -127,8 +128,8 @@ pub(crate) struct Approval {
 }
 
 impl Policy {
-    /// The document, typed. Its offsets are those of [`Policy::to_json`]. `None` if lists and objects are nested more than
-    /// `nesting` deep.
+    /// Returns the typed document. Its offsets are those of [`Policy::to_json`]. `None` if lists
+    /// and objects are nested more than `nesting` deep.
     pub(crate) fn document(&self, nesting: usize) -> Option<Document> {
         Document::read(self.to_json(), nesting)
     }
@@ -149,7 +150,7 @@ impl Document {
 }
 
 impl RulesObject {
-    /// Whether it stops the same calls for the same reasons, limits aside: by how it is written.
+    /// Returns `true` if it is written to stop the same calls for the same reasons, limits aside.
     pub(crate) fn stops_as(&self, other: &Self) -> bool {
         let same = |section| {
             let (one, other) = (self.rules(section), other.rules(section));
@@ -284,7 +285,8 @@ impl Condition {
 }
 
 impl Comparison {
-    /// The values that it compares with: the elements of a list, or the one value; none for another part of the call.
+    /// The values that it compares with: the elements of a list, or the one value. Empty if it
+    /// compares with another part of the call.
     pub(crate) fn values(&self) -> &[Value] {
         match &self.value {
             Some(Value::Array(values)) => values,
@@ -308,7 +310,7 @@ impl Comparison {
         self.values().iter().filter_map(Value::as_str).collect()
     }
 
-    /// Whether it reads an argument, and not all arguments.
+    /// Returns `true` if it reads one argument, not all of them.
     pub(crate) fn reads_argument(&self) -> bool {
         self.path.is_in_arguments() && !self.path.is_root()
     }
@@ -325,7 +327,7 @@ impl Comparison {
         self.ignore_case == Some(true)
     }
 
-    /// Whether it asks that its path is absent.
+    /// Returns `true` if it requires that its path is absent.
     pub(crate) fn asks_for_absence(&self) -> bool {
         self.is(Takes::Exists) && self.value == Some(Value::Bool(false))
     }
@@ -353,22 +355,22 @@ impl Deref for Placed<'_> {
 }
 
 impl Placed<'_> {
-    /// Whether it is below a `not`, at any depth.
+    /// Returns `true` if it is below a `not`, at any depth.
     pub(crate) fn is_below_not(&self) -> bool {
         self.nots > 0
     }
 
-    /// Whether it is below an odd number of `not`s.
+    /// Returns `true` if it is below an odd number of `not`s.
     pub(crate) fn is_negated(&self) -> bool {
         self.nots % 2 == 1
     }
 
-    /// Whether it asks that something does not hold, its `not`s included.
+    /// Returns `true` if it requires that something does not hold, its `not`s included.
     pub(crate) fn is_negative(&self) -> bool {
         self.operator.negative != self.is_negated()
     }
 
-    /// Whether it holds if its path is absent.
+    /// Returns `true` if it holds when its path is absent.
     pub(crate) fn holds_if_absent(&self, section: RuleSection) -> bool {
         if self.is(Takes::Exists) {
             return self.asks_for_absence() != self.is_negated();

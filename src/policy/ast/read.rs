@@ -10,7 +10,8 @@ use crate::policy::limit::{Cost, ScopePart};
 use crate::policy::operator::Operator;
 
 impl Document {
-    /// Reads a text that compiles. `None` if its lists and objects are nested more than `nesting` deep.
+    /// Reads a text that compiles. `None` if its lists and objects are nested more than `nesting`
+    /// deep.
     pub(crate) fn read(text: &str, nesting: usize) -> Option<Self> {
         let root = Parser::document(text, nesting).ok()?;
         let default = Located { at: 0, value: DefaultEffect::Allow };

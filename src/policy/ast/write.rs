@@ -6,7 +6,8 @@ use super::{Comparison, Condition, Rule, RuleSection, RulesObject};
 use crate::policy::Policy;
 use crate::policy::compiled::Action;
 
-/// The text of a policy that allows what none of these objects stops. Limits, approvals and messages are left out.
+/// Returns the text of a policy that allows what none of these objects stops. Limits, approvals and
+/// messages are left out.
 pub(crate) fn text_of<'r>(objects: impl IntoIterator<Item = &'r RulesObject>) -> String {
     let (mut all_tools, mut entries) = (json!({}), Map::new());
     for object in objects {

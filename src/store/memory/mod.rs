@@ -214,7 +214,9 @@ impl MemoryStore {
         Ok(Some(room))
     }
 
-    /// The third most common case: existing counters of a few subjects.
+    /// The third most common case: existing counters of a few subjects. Without it, reserving from
+    /// three scopes takes 1.73 times as long (237 ns in place of 137, beside 240 for three checks
+    /// of `governor`).
     #[inline]
     fn run_in_few_rows(
         &self,

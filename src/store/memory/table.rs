@@ -1,6 +1,10 @@
 //! The rows of one shard: two dense lists, and an open-addressed index with four bytes for each
 //! entry.
 //!
+//! Its reason is memory: one counter of 1,000,000 takes 85 bytes, and 153 in a
+//! `hashbrown::HashTable` of rows (60 and 107 for each of three counters of one scope). A
+//! `HashTable` of indices takes 1.27 to 1.39 times as long with 1,000,000 callers.
+//!
 //! Rows do not move when the index grows. The index is rebuilt from them, which is a walk over one
 //! shard.
 

@@ -87,7 +87,7 @@ impl Lint<'_> {
                 }
                 if exclude(a, b, section) || exclude(b, a, section) {
                     let message = format!("`{}` and `{}` can never both be true", said(a), said(b));
-                    let help = "join them by `any`, write two rules, or help the values";
+                    let help = "join them by `any`, write two rules, or fix the values";
                     return Some(Never::of(b, message, help.to_owned()));
                 }
             }
@@ -96,7 +96,7 @@ impl Lint<'_> {
     }
 }
 
-/// Conditions that never hold: where, why, and how to help them.
+/// Conditions that never hold: where, why, and how to fix them.
 struct Never {
     at: usize,
     pointer: String,
@@ -110,15 +110,15 @@ impl Never {
     }
 }
 
-/// How to help a comparison with what its path never is.
+/// How to fix a comparison with what its path never is.
 fn holds(leaf: &Comparison) -> String {
     let path = leaf.path.to_string();
     match &*path {
-        "time.hour" => format!("help the value: `{path}` is a number from 0 to 23, in UTC"),
-        "time.minute" => format!("help the value: `{path}` is a number from 0 to 59"),
-        "time.weekday" => format!("help the value: `{path}` is a number from 1 (Monday) to 7, in UTC"),
-        "time.date" => format!("help the value: `{path}` is a text such as `2026-01-15`, in UTC"),
-        _ => "help the value, or remove the condition".to_owned(),
+        "time.hour" => format!("fix the value: `{path}` is a number from 0 to 23, in UTC"),
+        "time.minute" => format!("fix the value: `{path}` is a number from 0 to 59"),
+        "time.weekday" => format!("fix the value: `{path}` is a number from 1 (Monday) to 7, in UTC"),
+        "time.date" => format!("fix the value: `{path}` is a text such as `2026-01-15`, in UTC"),
+        _ => "fix the value, or remove the condition".to_owned(),
     }
 }
 

@@ -170,7 +170,7 @@ impl Found {
     }
 }
 
-/// One thing that is odd in a policy: where, why, and how to help it.
+/// One thing that is odd in a policy: where, why, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     code: FindingCode,
@@ -223,7 +223,7 @@ impl Finding {
         &self.message
     }
 
-    /// How to help it.
+    /// How to fix it.
     pub fn help(&self) -> &str {
         &self.help
     }

@@ -2,7 +2,7 @@
 //! can leave.
 //!
 //! [`check`] looks at a policy alone, [`check_against`] also at the tools that a server has (its `tools/list`). A finding says where,
-//! why, and how to help it; where it claims that something can slip through, the [`Witness`] is a call that the engine was run on.
+//! why, and how to fix it; where it claims that something can slip through, the [`Witness`] is a call that the engine was run on.
 //! What cannot be told is not claimed: a document too large to be looked at whole leaves [`Report::is_complete`] false.
 //!
 //! ```

@@ -52,7 +52,7 @@ fn the_readme_has_at_most_200_lines() {
     assert!(readme.lines().count() <= 200);
 }
 
-/// Of the documents in the guides: an example that is a whole policy.
+/// Reads each example in the guides that is a whole policy.
 #[test]
 fn policies_in_the_guides_can_be_read() {
     let mut policies = 0;

@@ -26,7 +26,7 @@ impl fmt::Display for Module {
 #[derive(Default)]
 struct Source {
     imports: Vec<(Names, Names)>,
-    /// What it makes visible under another path.
+    /// The paths that it re-exports, by name.
     exports: BTreeMap<String, (Names, Names)>,
     /// The module that is being read: of the file, or inside it.
     at: Names,

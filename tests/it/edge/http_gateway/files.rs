@@ -64,7 +64,7 @@ fn changed_files_take_effect_and_invalid_ones_do_not() {
     let mut without = grants(&[grant("g")]);
     without["policies"] = json!({});
     for (broken, complaint) in [
-        (twice, "stands there twice"),
+        (twice, "is there twice"),
         (grants(&[grant("g"), grant("g")]), "a name of its own"),
         (unnamed, "a name of its own"),
         (odd, "64 hexadecimal digits"),

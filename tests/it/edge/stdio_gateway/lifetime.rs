@@ -245,7 +245,7 @@ fn a_socket_belongs_to_one_gateway() {
     fs::write(&socket, "mine").unwrap();
     let mut fourth = Running::start(&mut command(&gateway.folder, &[], &[]));
     assert_eq!(fourth.ended().code(), Some(2));
-    fourth.wait_for_error_text("a file of that name that is no socket");
+    fourth.wait_for_error_text("a file of that name that is not a socket");
     assert_eq!(fs::read_to_string(&socket).unwrap(), "mine");
 }
 

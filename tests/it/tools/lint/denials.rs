@@ -147,7 +147,10 @@ fn an_approval_that_can_be_evaded_is_found() {
             own(rules("require", &json!([{ "path": "args.m", "op": "exists", "value": true }]))),
             vec![(at.clone(), r#""t" {"m":"x"} -> allow"#.to_owned())],
         ),
-        (everywhere, vec![("/all_tools/require_approval_if/0/conditions/0".to_owned(), r#""t" {} -> allow"#.to_owned())]),
+        (
+            everywhere,
+            vec![("/all_tools/require_approval_if/0/conditions/0".to_owned(), r#""t" {} -> allow"#.to_owned())],
+        ),
         // A call without the argument still needs approval, or is denied.
         (own(json!({ "action": "require_approval" })), vec![]),
         (own(json!({ "action": "deny" })), vec![]),

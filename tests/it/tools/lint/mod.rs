@@ -225,7 +225,7 @@ fn a_condition_that_never_holds_is_reported_with_help() {
         (json!({ "path": "time.hour", "op": "gte", "value": 24 }), "a number from 0 to 23"),
         (json!({ "path": "time.minute", "op": "eq", "value": "00" }), "a number from 0 to 59"),
         (json!({ "path": "time.date", "op": "gt", "value": 20_260_115 }), "a text such as `2026-01-15`"),
-        (json!({ "path": "call.user", "op": "gt", "value": 1 }), "help the value, or remove the condition"),
+        (json!({ "path": "call.user", "op": "gt", "value": 1 }), "fix the value, or remove the condition"),
     ] {
         let rules = json!({ "require": [{ "conditions": [condition] }] });
         let source = json!({ "version": "1", "default": "deny", "tools": { "t": rules } }).to_string();
