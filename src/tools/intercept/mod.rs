@@ -10,20 +10,25 @@
 //! use serde_json::json;
 //! use toolgate::{Gate, ToolCall, intercept};
 //!
-//! let document = json!({ "version": "1", "tools": { "create_issue": { "rules": [ { "name":
-//! "hourly", "rate_limit": "1/hour" }, { "name": "our org", "conditions": [{ "path": "args.owner",
-//! "op": "eq", "value": "acme" }], "on_deny": "Issues of acme only." }, ] } } }); let gate =
-//! Gate::new(intercept::read(&document)?);
+//! let document = json!({
+//!     "version": "1",
+//!     "tools": { "create_issue": { "rules": [
+//!         { "name": "hourly", "rate_limit": "1/hour" },
+//!         { "name": "our org", "on_deny": "Issues of acme only.",
+//!           "conditions": [{ "path": "args.owner", "op": "eq", "value": "acme" }] },
+//!     ] } }
+//! });
+//! let gate = Gate::new(intercept::read(&document)?);
 //!
 //! let (ours, theirs) = (json!({ "owner": "acme" }), json!({ "owner": "x" }));
-//! assert_eq!(gate.check(&ToolCall::new("create_issue", &theirs)).message(), Some("Issues of acme
-//! only.")); assert!(gate.check(&ToolCall::new("create_issue", &ours)).is_allowed()); assert_eq!(
-//! gate.check(&ToolCall::new("create_issue", &ours)).message(), Some("Rate limit of 1 per hour
-//! reached. Try again later.") );
+//! let check = |arguments| gate.check(&ToolCall::new("create_issue", arguments));
+//! assert_eq!(check(&theirs).message(), Some("Issues of acme only."));
+//! assert!(check(&ours).is_allowed());
+//! assert_eq!(check(&ours).message(), Some("Rate limit of 1 per hour reached. Try again later."));
 //!
 //! let translated = intercept::translate(&document)?;
-//! assert_eq!(translated["tools"]["create_issue"]["limits"][0]["counter"],
-//! "create_issue._rate_hour");
+//! let counter = &translated["tools"]["create_issue"]["limits"][0]["counter"];
+//! assert_eq!(counter, "create_issue._rate_hour");
 //! # Ok::<(), toolgate::PolicyError>(())
 //! ```
 //!
