@@ -196,20 +196,8 @@ impl Doubles<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::arguments::encode;
+    use super::super::arguments::tests::{charge, span};
     use super::*;
-    use crate::charge::{CounterId, Span, Subject};
-    use crate::time::MICROS_PER_SECOND;
-
-    fn span(start: i64, seconds: i64) -> Span {
-        let instant = Timestamp::from_unix_micros;
-        Span { start: instant(start), end: instant(start.saturating_add(seconds * MICROS_PER_SECOND)) }
-    }
-
-    fn charge(meter: Meter, amount: u64, max: Option<u64>) -> Charge {
-        let amount_of = |micros| Amount::from_micros(micros).unwrap();
-        let (counter, subject) = (CounterId::of(["c"]), Subject::default());
-        Charge { counter, subject, amount: amount_of(amount), max: max.map(amount_of), meter }
-    }
 
     const NOW: Timestamp = Timestamp::from_unix_micros(70_000_000);
 

@@ -143,17 +143,17 @@ pub(super) fn encode_change(change: &ChargeChange<'_>) -> Result<Argument, Store
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::answers::Doubles;
     use super::*;
     use crate::charge::Span;
 
-    fn span(start: i64, seconds: i64) -> Span {
+    pub(in crate::store::redis) fn span(start: i64, seconds: i64) -> Span {
         let instant = Timestamp::from_unix_micros;
         Span { start: instant(start), end: instant(start.saturating_add(seconds * MICROS_PER_SECOND)) }
     }
 
-    fn charge(meter: Meter, amount: u64, max: Option<u64>) -> Charge {
+    pub(in crate::store::redis) fn charge(meter: Meter, amount: u64, max: Option<u64>) -> Charge {
         let amount_of = |micros| Amount::from_micros(micros).unwrap();
         let (counter, subject) = (CounterId::of(["c"]), Subject::default());
         Charge { counter, subject, amount: amount_of(amount), max: max.map(amount_of), meter }

@@ -13,7 +13,7 @@ use crate::policy::compiled::Action;
 use crate::policy::condition::Stance;
 use crate::tools::explain::Witness;
 
-/// Up to so many calls are tried for one proof.
+/// The most calls that are tried for one proof.
 const TRIES: u64 = 20_000;
 
 /// What a rules object says, piece by piece: each alone stops calls, and the object stops what any of them stops.

@@ -109,7 +109,8 @@ pub fn compare(old: &Policy, new: &Policy) -> Comparison {
     compare_within(old, new, DEFAULT_BUDGET)
 }
 
-/// The difference of two policies, found in so many steps for each direction; what could not be told in time is undecided.
+/// Compares two policies in at most this many steps for each direction. A call that the steps do not
+/// suffice for is undecided.
 #[must_use = "comparing changes nothing"]
 pub fn compare_within(old: &Policy, new: &Policy, budget: u64) -> Comparison {
     let mut wider = found(old, new, Sense::Forward, budget);
@@ -125,7 +126,7 @@ pub fn only_tightens(old: &Policy, new: &Policy) -> Tightening {
     only_tightens_within(old, new, DEFAULT_BUDGET)
 }
 
-/// The same, answered in so many steps.
+/// The same, in at most this many steps.
 pub fn only_tightens_within(old: &Policy, new: &Policy, budget: u64) -> Tightening {
     let Comparison { changes, undecided } = found(old, new, Sense::Forward, budget);
     match changes.into_iter().next() {

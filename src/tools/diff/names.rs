@@ -15,7 +15,7 @@ pub(super) fn fresh_character(policies: [&Policy; 2]) -> char {
     readable.chain('\u{e000}'..).find(|c| !used.contains(c)).unwrap_or('\u{10ffff}')
 }
 
-/// The name that stands for a whole pattern; a plain name stands for itself.
+/// A name that represents a whole pattern; a plain name represents itself.
 pub(super) fn generic(pattern: &str, fresh: char) -> String {
     let mut name = String::with_capacity(pattern.len());
     let mut after_star = false;

@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::policy::ast::Comparison;
 use crate::tools::explain::{RuleEffect, Witness};
 
-/// Up to so many calls, all are tried.
+/// The most calls of which all are tried.
 const ALL: u64 = 2_000;
 /// So many times a search begins anew.
 const STARTS: usize = 12;

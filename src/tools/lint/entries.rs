@@ -9,7 +9,7 @@ use crate::policy::compiled::{Action, DefaultEffect};
 use crate::policy::{Effect, Names};
 use crate::tools::explain::Witness;
 
-/// Past so many pairs of names and patterns that begin with a star, coverage is not worked out.
+/// The most pairs of names and patterns that begin with a star for which coverage is worked out.
 const PAIRS: usize = 4_000_000;
 
 impl Lint<'_> {

@@ -1,4 +1,4 @@
-//! Texts that look like patterns, where every character stands for itself.
+//! Texts that look like patterns in places where every character is literal.
 
 use super::Lint;
 use super::findings::{FindingCode, Found};
@@ -13,7 +13,7 @@ impl Lint<'_> {
         let mut look = |name: &str, at: usize, pointer: String| {
             // No server names a tool so.
             let Some(mark) = name.chars().find(|c| "^$()[]{}|\\?+".contains(*c)) else { return };
-            let message = format!("`{mark}` in {} stands for itself: a name is no expression", quote(name));
+            let message = format!("`{mark}` in {} is literal: a name is not an expression", quote(name));
             let help = "write `*` for any run of characters, and one name for each alternative";
             self.found.push(Found::remark(FindingCode::LiteralPattern, (at, pointer), message, help));
         };
@@ -35,7 +35,7 @@ impl Lint<'_> {
                 Takes::StartsWith | Takes::EndsWith => "leave it out: anything may follow, or stand before",
                 _ => "use `starts_with`, `ends_with`, or `regex` with `^` and `$`",
             };
-            let message = format!("`*` in {} stands for itself", quote(text));
+            let message = format!("`*` in {} is literal", quote(text));
             let place = (leaf.at, leaf.pointer.clone());
             self.found.push(Found::remark(FindingCode::LiteralPattern, place, message, help));
         }

@@ -50,7 +50,7 @@ use findings::Found;
 /// [`Policy::to_json`](crate::Policy::to_json) has it in one line.
 ///
 /// # Errors
-/// The text is no policy.
+/// The text is not a valid policy.
 pub fn check(source: &str) -> Result<Report, PolicyError> {
     run(source, None)
 }
@@ -59,7 +59,7 @@ pub fn check(source: &str) -> Result<Report, PolicyError> {
 /// What in it is no tool is passed over.
 ///
 /// # Errors
-/// The text is no policy.
+/// The text is not a valid policy.
 pub fn check_against(source: &str, tools: &Value) -> Result<Report, PolicyError> {
     run(source, Some(tools))
 }
@@ -119,7 +119,7 @@ struct Lint<'l> {
 }
 
 impl<'l> Lint<'l> {
-    /// Whether so many steps may still be taken; they are then.
+    /// Takes that many steps from the budget. Returns `false` if too few are left.
     fn spend(&mut self, steps: usize) -> bool {
         match self.fuel.checked_sub(steps) {
             Some(left) => {
