@@ -1,10 +1,11 @@
-//! Whether one set of rules stops all that another stops: by what they say where that is plain, else by trying a call of every
-//! kind that they tell apart, where there are few enough. A yes is a proof; anything else is no answer.
+//! Proves that one set of rules stops all calls that another stops: by comparing the rules as
+//! written, or by trying one call of each kind that they distinguish, if there are few enough.
+//! `true` is a proof; `false` proves nothing.
 
 use std::collections::HashSet;
 
 use super::fill::call_with;
-use super::slots::{Slots, is_plain};
+use super::slots::{Slots, is_enumerable};
 use super::{Budget, strictness};
 use crate::call::path::{Path, Root};
 use crate::policy::Policy;
@@ -13,88 +14,93 @@ use crate::policy::compiled::Action;
 use crate::policy::condition::Stance;
 use crate::tools::explain::Witness;
 
-/// The most calls that are tried for one proof.
-const TRIES: u64 = 20_000;
+/// The maximum number of calls that are tried for one proof.
+const MAX_CALLS_PER_PROOF: u64 = 20_000;
 
-/// What a rules object says, piece by piece: each alone stops calls, and the object stops what any of them stops.
+/// A part of a rules object that stops calls by itself. The object stops the calls that any of its
+/// clauses stops.
 #[derive(Clone, Copy)]
-pub(super) enum Piece<'v> {
-    /// Denies everything.
+pub(super) enum Clause<'v> {
+    /// Denies all calls.
     Deny,
-    /// Asks for an approval of everything.
-    Ask,
-    /// A condition that must hold.
+    /// Requires approval for all calls.
+    RequireApproval,
+    /// Denies a call unless the condition holds.
     Require(&'v Condition),
-    /// Conditions that deny together.
+    /// Denies a call if all of the conditions hold.
     DenyIf(&'v [Condition]),
-    /// Conditions that ask together.
-    AskIf(&'v [Condition]),
+    /// Requires approval if all of the conditions hold.
+    RequireApprovalIf(&'v [Condition]),
 }
 
-/// The pieces of a rules object, each with its place below the object.
-pub(super) fn pieces(object: &RulesObject) -> Vec<(Piece<'_>, String)> {
-    let mut pieces = Vec::new();
+/// Returns the clauses of a rules object, each with its pointer below the object.
+pub(super) fn clauses(object: &RulesObject) -> Vec<(Clause<'_>, String)> {
+    let mut clauses = Vec::new();
     match object.action {
-        Action::Deny => pieces.push((Piece::Deny, "/action".to_owned())),
-        Action::RequireApproval => pieces.push((Piece::Ask, "/action".to_owned())),
+        Action::Deny => clauses.push((Clause::Deny, "/action".to_owned())),
+        Action::RequireApproval => clauses.push((Clause::RequireApproval, "/action".to_owned())),
         Action::Allow => {}
     }
     for section in RuleSection::ALL {
         for (index, rule) in object.rules(section).iter().enumerate() {
-            let place = format!("/{}/{index}", section.key());
+            let pointer = format!("/{}/{index}", section.key());
             match section {
                 RuleSection::Require => {
-                    pieces.extend(rule.conditions.iter().map(|one| (Piece::Require(one), place.clone())));
+                    clauses.extend(rule.conditions.iter().map(|one| (Clause::Require(one), pointer.clone())));
                 }
-                RuleSection::DenyIf => pieces.push((Piece::DenyIf(&rule.conditions), place)),
-                RuleSection::RequireApprovalIf => pieces.push((Piece::AskIf(&rule.conditions), place)),
+                RuleSection::DenyIf => clauses.push((Clause::DenyIf(&rule.conditions), pointer)),
+                RuleSection::RequireApprovalIf => {
+                    clauses.push((Clause::RequireApprovalIf(&rule.conditions), pointer));
+                }
             }
         }
     }
-    pieces
+    clauses
 }
 
-/// An entry without rules.
+/// Returns an entry without rules.
 fn entry() -> RulesObject {
     RulesObject { name: Some("t".into()), ..RulesObject::default() }
 }
 
-/// An entry with one rule.
+/// Returns an entry with one rule.
 fn entry_with(section: RuleSection, conditions: &[Condition]) -> RulesObject {
     let mut entry = entry();
     entry.rules_mut(section).push(Rule::of(conditions.to_vec()));
     entry
 }
 
-impl Piece<'_> {
-    /// An entry that says this alone.
-    fn alone(self) -> RulesObject {
+impl Clause<'_> {
+    /// Returns an entry with only this clause.
+    fn to_entry(self) -> RulesObject {
         match self {
             Self::Deny => RulesObject { action: Action::Deny, ..entry() },
-            Self::Ask => RulesObject { action: Action::RequireApproval, ..entry() },
+            Self::RequireApproval => RulesObject { action: Action::RequireApproval, ..entry() },
             Self::Require(condition) => entry_with(RuleSection::Require, std::slice::from_ref(condition)),
             Self::DenyIf(conditions) => entry_with(RuleSection::DenyIf, conditions),
-            Self::AskIf(conditions) => entry_with(RuleSection::RequireApprovalIf, conditions),
+            Self::RequireApprovalIf(conditions) => entry_with(RuleSection::RequireApprovalIf, conditions),
         }
     }
 }
 
-/// Whether a call that `piece` stops is stopped as strictly by one of these rules objects, whatever the call is, by any name.
-pub(super) fn covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -> bool {
-    budget.spend(1 + new.len() as u64 / 4) && (plainly_covers(new, piece, budget) || exactly_covers(new, piece, budget))
+/// Returns `true` if these rules objects certainly stop every call that the clause stops, of any
+/// tool, at least as strictly.
+pub(super) fn covers(new: &[&RulesObject], clause: Clause<'_>, budget: &mut Budget) -> bool {
+    budget.spend(1 + new.len() as u64 / 4)
+        && (covers_as_written(new, clause, budget) || covers_all_calls(new, clause, budget))
 }
 
-/// By comparing the rules one by one.
-fn plainly_covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -> bool {
+/// Tries to prove that the clause is covered by comparing the rules one by one.
+fn covers_as_written(new: &[&RulesObject], clause: Clause<'_>, budget: &mut Budget) -> bool {
     if new.iter().any(|object| object.action == Action::Deny) {
         return true;
     }
-    let asks = matches!(piece, Piece::Ask | Piece::AskIf(_));
+    let asks = matches!(clause, Clause::RequireApproval | Clause::RequireApprovalIf(_));
     if asks && new.iter().any(|object| object.action == Action::RequireApproval) {
         return true;
     }
-    let old: &[Condition] = match piece {
-        Piece::Require(condition) => {
+    let old: &[Condition] = match clause {
+        Clause::Require(condition) => {
             let rules = new.iter().flat_map(|object| &object.require);
             let mut required = rules.flat_map(|rule| &rule.conditions);
             if required.any(|new| implies(new, condition, Stance::Require, budget)) {
@@ -102,8 +108,8 @@ fn plainly_covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -
             }
             &[]
         }
-        Piece::DenyIf(conditions) | Piece::AskIf(conditions) => conditions,
-        Piece::Deny | Piece::Ask => &[],
+        Clause::DenyIf(conditions) | Clause::RequireApprovalIf(conditions) => conditions,
+        Clause::Deny | Clause::RequireApproval => &[],
     };
     let denying = new.iter().flat_map(|object| &object.deny_if);
     let asking = new.iter().filter(|_| asks).flat_map(|object| &object.require_approval_if);
@@ -114,7 +120,8 @@ fn plainly_covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -
     })
 }
 
-/// Whether `new` is fulfilled wherever `old` is: true in `require`, and not false elsewhere.
+/// Returns `true` if every call that satisfies `old` certainly satisfies `new`. A condition is
+/// satisfied if it is true (in `require`), or if it is not false (elsewhere).
 fn implies(old: &Condition, new: &Condition, stance: Stance, budget: &mut Budget) -> bool {
     if !budget.spend(1) {
         return false;
@@ -126,68 +133,72 @@ fn implies(old: &Condition, new: &Condition, stance: Stance, budget: &mut Budget
     if old.path != new.path {
         return false;
     }
-    if is_plain(old) && is_plain(new) {
-        // What holds for every single value holds for all and for any of many.
+    if is_enumerable(old) && is_enumerable(new) {
+        // An implication that holds for a single value also holds for `[*]`, which quantifies over
+        // values.
         let Ok(path) = Path::parse("args.v") else { return false };
-        let moved = |comparison: &Comparison, section| {
+        let entry_of = |comparison: &Comparison, section| {
             let moved = Comparison { path: path.clone(), ..comparison.clone() };
             entry_with(section, &[Condition::Comparison(moved)])
         };
-        let (stops, also) = match stance {
-            Stance::Require => (moved(new, RuleSection::Require), moved(old, RuleSection::Require)),
-            Stance::Match => (moved(old, RuleSection::DenyIf), moved(new, RuleSection::DenyIf)),
+        let (stopped, stopping) = match stance {
+            Stance::Require => (entry_of(new, RuleSection::Require), entry_of(old, RuleSection::Require)),
+            Stance::Match => (entry_of(old, RuleSection::DenyIf), entry_of(new, RuleSection::DenyIf)),
         };
-        return is_covered(&stops, &also, budget);
+        return covers_entry(&stopping, &stopped, budget);
     }
-    lists_more(old, new)
+    has_wider_list(old, new)
 }
 
-/// The same operator, with a list that has all of the other's. What these operators cannot decide does not hang on the list.
-fn lists_more(old: &Comparison, new: &Comparison) -> bool {
-    let says = |comparison: &Comparison| (comparison.ignore_case, comparison.absent_matches);
+/// Returns `true` if both have the same operator, and the list of `new` has all texts of `old`.
+/// Whether such an operator is undecidable does not depend on its list.
+fn has_wider_list(old: &Comparison, new: &Comparison) -> bool {
+    let options = |comparison: &Comparison| (comparison.ignore_case, comparison.absent_matches);
     let is_listed = old.operator.meaning.any_of_texts && old.value.is_some() && new.value.is_some();
-    if !is_listed || old.operator.name != new.operator.name || says(old) != says(new) {
+    if !is_listed || old.operator.name != new.operator.name || options(old) != options(new) {
         return false;
     }
     let new: HashSet<&str> = new.texts().into_iter().collect();
     old.texts().into_iter().all(|text| new.contains(text))
 }
 
-/// By trying calls of every kind: first with those new rules alone that ask for nothing else than the piece does, then with all
-/// whose operators are plain.
-fn exactly_covers(new: &[&RulesObject], piece: Piece<'_>, budget: &mut Budget) -> bool {
-    let old = piece.alone();
-    let tests = tests_of(&[&old]);
-    let count = new.iter().map(|object| pieces(object).len() as u64).sum::<u64>();
+/// Tries to prove that the clause is covered by evaluating one call of each kind: first under only
+/// those new rules that read no other paths than the clause, then under all whose comparisons are
+/// enumerable.
+fn covers_all_calls(new: &[&RulesObject], clause: Clause<'_>, budget: &mut Budget) -> bool {
+    let old = clause.to_entry();
+    let comparisons = comparisons_in(&[&old]);
+    let count = new.iter().map(|object| clauses(object).len() as u64).sum::<u64>();
     if !budget.spend(1 + count / 4) {
         return false;
     }
-    if !tests.iter().all(|test| is_plain(test)) {
+    if !comparisons.iter().all(|comparison| is_enumerable(comparison)) {
         return false;
     }
-    let asked_by_both = |test: &Comparison| is_plain(test) && tests.iter().any(|known| known.path == test.path);
-    let few = plain_rules(new, &asked_by_both);
-    if is_covered(&old, &few, budget) {
+    let reads_same_path = |new: &Comparison| is_enumerable(new) && comparisons.iter().any(|old| old.path == new.path);
+    let few = rules_with(new, &reads_same_path);
+    if covers_entry(&few, &old, budget) {
         return true;
     }
-    let all = plain_rules(new, &|test: &Comparison| is_plain(test) && !asks_tool(test));
-    !all.stops_as(&few) && is_covered(&old, &all, budget)
+    let all = rules_with(new, &|new: &Comparison| is_enumerable(new) && !reads_tool_or_elements(new));
+    !all.stops_as(&few) && covers_entry(&all, &old, budget)
 }
 
-fn asks_tool(test: &Comparison) -> bool {
-    test.path.root == Root::Tool || test.path.has_each()
+fn reads_tool_or_elements(comparison: &Comparison) -> bool {
+    comparison.path.root == Root::Tool || comparison.path.has_each()
 }
 
-/// The rules all of whose comparisons are fit, as one entry. Leaving rules out lets more through, which is safe here.
-fn plain_rules(new: &[&RulesObject], is_fit: &dyn Fn(&Comparison) -> bool) -> RulesObject {
+/// Returns one entry with the rules whose comparisons all pass the filter. It stops no more calls
+/// than all of the rules do, so a proof for it holds for them.
+fn rules_with(new: &[&RulesObject], filter: &dyn Fn(&Comparison) -> bool) -> RulesObject {
     let mut all = entry();
     for section in RuleSection::ALL {
-        let fit = |rule: &&Rule| {
-            let mut tests = Vec::new();
-            rule.conditions.iter().for_each(|condition| condition.add_comparisons(&mut tests));
-            tests.iter().all(|test| is_fit(test))
+        let passes = |rule: &&Rule| {
+            let mut comparisons = Vec::new();
+            rule.conditions.iter().for_each(|condition| condition.add_comparisons(&mut comparisons));
+            comparisons.iter().all(|comparison| filter(comparison))
         };
-        let rules = new.iter().flat_map(|object| object.rules(section)).filter(fit);
+        let rules = new.iter().flat_map(|object| object.rules(section)).filter(passes);
         *all.rules_mut(section) = rules.cloned().collect();
     }
     if new.iter().any(|object| object.action == Action::RequireApproval) {
@@ -196,51 +207,53 @@ fn plain_rules(new: &[&RulesObject], is_fit: &dyn Fn(&Comparison) -> bool) -> Ru
     all
 }
 
-/// Every comparison of some rules objects.
-pub(super) fn tests_of<'v>(all: &[&'v RulesObject]) -> Vec<&'v Comparison> {
-    let mut tests = Vec::new();
-    for object in all {
+/// Returns all comparisons in these rules objects.
+pub(super) fn comparisons_in<'v>(objects: &[&'v RulesObject]) -> Vec<&'v Comparison> {
+    let mut comparisons = Vec::new();
+    for object in objects {
         for section in RuleSection::ALL {
             let conditions = object.rules(section).iter().flat_map(|rule| &rule.conditions);
-            conditions.for_each(|condition| condition.add_comparisons(&mut tests));
+            conditions.for_each(|condition| condition.add_comparisons(&mut comparisons));
         }
     }
-    tests
+    comparisons
 }
 
-/// Whether whatever `old` stops `new` stops as strictly, for calls of any tool: tried on a call of every kind.
-fn is_covered(old: &RulesObject, new: &RulesObject, budget: &mut Budget) -> bool {
-    let slots = Slots::of(&tests_of(&[old, new]));
+/// Returns `true` if `new` certainly stops every call that `old` stops, of any tool, at least as
+/// strictly, which it finds by evaluating one call of each kind.
+fn covers_entry(new: &RulesObject, old: &RulesObject, budget: &mut Budget) -> bool {
+    let slots = Slots::of(&comparisons_in(&[old, new]));
     let product = slots.product();
-    if !slots.is_complete || product > TRIES || !budget.spend(product.saturating_add(100)) {
+    if !slots.is_complete || product > MAX_CALLS_PER_PROOF || !budget.spend(product.saturating_add(100)) {
         return false;
     }
     let (Some(old), Some(new)) = (policy_of([old]), policy_of([new])) else { return false };
     each_call("t", &slots, |call| {
-        let judge = |policy: &Policy| strictness(call.evaluate(policy).effect());
-        judge(&new) >= judge(&old)
+        let rank = |policy: &Policy| strictness(call.evaluate(policy).effect());
+        rank(&new) >= rank(&old)
     })
 }
 
-/// Calls `holds` with a call for every choice of values, until one fails it; whether none does.
+/// Calls `holds` with a call for each choice of values, until it returns `false`. Returns `true` if
+/// it never does.
 pub(super) fn each_call(tool: &str, slots: &Slots, mut holds: impl FnMut(&Witness) -> bool) -> bool {
     let slots = &slots.slots;
     let mut chosen = vec![0usize; slots.len()];
     loop {
-        let given = slots.iter().zip(&chosen).filter_map(|(slot, index)| Some((slot, slot.choices.get(*index)?)));
-        if !holds(&call_with(tool, given)) {
+        let values = slots.iter().zip(&chosen).filter_map(|(slot, index)| Some((slot, slot.choices.get(*index)?)));
+        if !holds(&call_with(tool, values)) {
             return false;
         }
-        let mut turned = false;
+        let mut has_next = false;
         for (slot, index) in slots.iter().zip(&mut chosen) {
             *index += 1;
             if *index < slot.choices.len() {
-                turned = true;
+                has_next = true;
                 break;
             }
             *index = 0;
         }
-        if !turned {
+        if !has_next {
             return true;
         }
     }

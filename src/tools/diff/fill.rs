@@ -1,48 +1,48 @@
-//! Calls with chosen values in their slots.
+//! Builds calls from values for their slots.
 
 use std::cmp::Reverse;
 
 use serde_json::{Map, Value};
 
-use super::slots::{Given, MAX_INDEX, Slot};
+use super::slots::{MAX_INDEX, Slot, SlotValue};
 use crate::call::path::{Root, Step};
 use crate::tools::explain::Witness;
 
-/// A call with these values in these slots. A text in place of a container hides what would be inside, so such texts come
-/// last, the outermost one at the end.
-pub(super) fn call_with<'g>(tool: &str, given: impl Iterator<Item = (&'g Slot, &'g Given)>) -> Witness {
+/// Returns a call with these values in these slots. An unreachable slot replaces its container, and
+/// all that the container holds, with a text: so these come last, the outermost one at the end.
+pub(super) fn call_with<'v>(tool: &str, values: impl Iterator<Item = (&'v Slot, &'v SlotValue)>) -> Witness {
     let mut call = Witness::of_tool(tool);
-    let mut wrong = Vec::new();
-    for (slot, given) in given {
-        if matches!(given, Given::Wrong) {
-            wrong.push(slot);
+    let mut unreachable = Vec::new();
+    for (slot, value) in values {
+        if matches!(value, SlotValue::Unreachable) {
+            unreachable.push(slot);
         } else {
-            put(&mut call, slot, given);
+            fill(&mut call, slot, value);
         }
     }
-    wrong.sort_by_key(|slot| Reverse(slot.path.steps.len()));
-    wrong.into_iter().for_each(|slot| put(&mut call, slot, &Given::Wrong));
+    unreachable.sort_by_key(|slot| Reverse(slot.path.steps.len()));
+    unreachable.into_iter().for_each(|slot| fill(&mut call, slot, &SlotValue::Unreachable));
     call
 }
 
-fn put(call: &mut Witness, slot: &Slot, given: &Given) {
-    let (steps, given) = match given {
-        Given::Absent => return,
-        Given::At(now) => return call.set_time(*now),
-        Given::Wrong => match slot.path.steps.split_last() {
-            Some((_, steps)) if !steps.is_empty() => (steps, &Given::Value(Value::String("x".to_owned()))),
+fn fill(call: &mut Witness, slot: &Slot, value: &SlotValue) {
+    let (steps, value) = match value {
+        SlotValue::Absent => return,
+        SlotValue::Instant(now) => return call.set_time(*now),
+        SlotValue::Unreachable => match slot.path.steps.split_last() {
+            Some((_, steps)) if !steps.is_empty() => (steps, &SlotValue::Value(Value::String("x".to_owned()))),
             _ => return,
         },
-        given => (&*slot.path.steps, given),
+        value => (&*slot.path.steps, value),
     };
-    match (slot.path.root, given) {
-        (Root::Identity(identity), Given::Value(Value::String(name))) => {
+    match (slot.path.root, value) {
+        (Root::Identity(identity), SlotValue::Value(Value::String(name))) => {
             call.set_identity(identity, Some(name.clone()))
         }
-        (root, given) => {
+        (root, value) => {
             let Some(object) = call.object_mut(root) else { return };
-            set(object, steps, given);
-            // No call has anything else at its root.
+            set(object, steps, value);
+            // The arguments and the context of a call are always objects.
             if !object.is_object() {
                 *object = Value::Object(Map::new());
             }
@@ -50,9 +50,10 @@ fn put(call: &mut Witness, slot: &Slot, given: &Given) {
     }
 }
 
-fn set(at: &mut Value, steps: &[Step], given: &Given) {
+/// Sets the value at a path. Replaces what is on the way and is not a container of the right type.
+fn set(at: &mut Value, steps: &[Step], value: &SlotValue) {
     let Some((step, rest)) = steps.split_first() else {
-        if let Given::Value(value) = given {
+        if let SlotValue::Value(value) = value {
             *at = value.clone();
         }
         return;
@@ -63,7 +64,7 @@ fn set(at: &mut Value, steps: &[Step], given: &Given) {
                 *at = Value::Object(Map::new());
             }
             if let Value::Object(members) = at {
-                set(members.entry(&**name).or_insert(Value::Null), rest, given);
+                set(members.entry(&**name).or_insert(Value::Null), rest, value);
             }
         }
         Step::Index(index) => {
@@ -76,16 +77,16 @@ fn set(at: &mut Value, steps: &[Step], given: &Given) {
                     elements.resize(index + 1, Value::Null);
                 }
                 if let Some(element) = elements.get_mut(index) {
-                    set(element, rest, given);
+                    set(element, rest, value);
                 }
             }
         }
         Step::Each => {
-            let Given::Each(values) = given else { return };
+            let SlotValue::Elements(values) = value else { return };
             if let Value::Object(members) = at {
                 for (index, value) in values.iter().enumerate() {
                     let member = members.entry(format!("k{index}")).or_insert(Value::Null);
-                    set(member, rest, &Given::Value(value.clone()));
+                    set(member, rest, &SlotValue::Value(value.clone()));
                 }
                 return;
             }
@@ -95,7 +96,7 @@ fn set(at: &mut Value, steps: &[Step], given: &Given) {
             if let Value::Array(elements) = at {
                 elements.resize(values.len(), Value::Null);
                 for (element, value) in elements.iter_mut().zip(values) {
-                    set(element, rest, &Given::Value(value.clone()));
+                    set(element, rest, &SlotValue::Value(value.clone()));
                 }
             }
         }

@@ -1,9 +1,12 @@
-//! The difference of two policies: which calls are decided otherwise, each shown by a call.
+//! Compares two policies: finds the calls that they decide differently, each with an example.
 //!
-//! [`compare`] finds what becomes wider and what becomes narrower, tool by tool. A change of rules comes with a call that both policies
-//! have evaluated, at a boundary where there is one; limits and the terms of approvals are compared by what they say.
-//! [`only_tightens`] answers whether a new policy lets through nothing that an old one stops. Its yes is a proof. Where neither a proof
-//! nor a call is found, and where the [budget](DEFAULT_BUDGET) is spent, both say that they cannot tell, and of what.
+//! [`compare`] reports what becomes wider and what becomes narrower, tool by tool. A change of
+//! rules comes with a call that both policies have evaluated, and with a [`Boundary`] if the
+//! decision changes at a number. Limits and the terms of approvals are compared by their settings.
+//!
+//! [`only_tightens`] reports whether a new policy lets through nothing that an old one stops. A
+//! [`Tightening::Yes`] is a proof. Where neither a proof nor a counterexample is found, and where
+//! the [budget](DEFAULT_BUDGET) is exhausted, both functions name the rules that are undecided.
 //!
 //! ```
 //! use toolgate::analysis::diff::{self, Kind, Tightening, ChangeDetail};
@@ -27,24 +30,27 @@
 //! # Ok::<(), toolgate::PolicyError>(())
 //! ```
 //!
-//! # What is compared
-//! - **Decisions**, not reasons: allow, approval required, deny, in that order ever narrower. A call that another rule or another
-//!   text denies is no change.
-//! - **Limits** at equal counts: that a call which is denied now leaves room to others is no change. A limit holds as much as
-//!   another if it has the same counter, window, scope and algorithm, no larger `max` or `burst`, no shorter `lease`, and no smaller
-//!   amount; a shadow limit counts as much and refuses nothing. A limit whose window, scope or algorithm is another is a new
-//!   counter, which begins empty: whether it is stricter is not told. Nor is it where one limit has gone and others are there.
-//! - **Approvals**: how long they may be used, who may give them, how many must, and what they are bound to.
-//! - The namespaces of the counters, descriptions and messages are not compared.
+//! # Scope
+//! - **Decisions**, not reasons. From wide to narrow: allow, approval required, deny. A call that
+//!   is denied by another rule or with another message is unchanged.
+//! - **Limits**, at equal counts. A call that is now denied leaves room for others, which is not
+//!   reported. A limit is as strict as another if it has the same counter, window, scope and
+//!   algorithm, no larger `max` or `burst`, no shorter `lease`, and no smaller amount. A shadow
+//!   limit counts like any other and refuses nothing. A limit with another window, scope or
+//!   algorithm is a new counter, which starts empty, so the change is undecided. It is also
+//!   undecided if a limit was added or removed and others apply.
+//! - **Approvals**: their time to live, who may approve, how many must, and what they are bound to.
+//!
+//! Namespaces of counters, descriptions and messages are not compared.
 
-mod applying;
 mod changes;
+mod compared;
 mod cover;
+mod entries;
 mod fill;
 mod names;
 mod report;
 mod search;
-mod side;
 mod slots;
 mod terms;
 mod texts;
@@ -52,24 +58,24 @@ mod texts;
 pub use report::{Boundary, Change, ChangeDetail, Comparison, Kind, Tightening, Undecided};
 
 use crate::policy::{Effect, Policy};
-use changes::Changes;
-use side::Side;
-use terms::Sense;
+use changes::Comparer;
+use compared::ComparedPolicy;
+use terms::Direction;
 
-/// How many steps a comparison takes in each direction unless told otherwise: about as many calls are evaluated at most, some
-/// seconds.
+/// The default budget of a comparison, in steps for each direction. A step takes about as long as
+/// the evaluation of one call, and the whole budget takes some seconds.
 pub const DEFAULT_BUDGET: u64 = 1_000_000;
 
-/// Documents whose lists and objects are nested deeper than this are not compared.
-const NESTING: usize = 127;
+/// The maximum nesting of lists and objects in a document that is compared.
+const MAX_NESTING: usize = 127;
 
-/// The steps that are left.
+/// The remaining steps of a comparison.
 struct Budget {
     left: u64,
 }
 
 impl Budget {
-    /// Whether there are so many left. They are gone then; and all that are left, if they are too few.
+    /// Takes the steps from the budget. If too few are left, takes all of them and returns `false`.
     fn spend(&mut self, steps: u64) -> bool {
         match self.left.checked_sub(steps) {
             Some(left) => {
@@ -84,7 +90,7 @@ impl Budget {
     }
 }
 
-/// How much an effect stops.
+/// Returns the rank of an effect: a stricter one is higher.
 fn strictness(effect: Effect) -> u8 {
     match effect {
         Effect::Allow => 0,
@@ -93,7 +99,7 @@ fn strictness(effect: Effect) -> u8 {
     }
 }
 
-/// The difference of two policies.
+/// Compares two policies.
 ///
 /// ```
 /// use toolgate::{Policy, analysis::diff};
@@ -109,26 +115,27 @@ pub fn compare(old: &Policy, new: &Policy) -> Comparison {
     compare_within(old, new, DEFAULT_BUDGET)
 }
 
-/// Compares two policies in at most this many steps for each direction. A call that the steps do not
-/// suffice for is undecided.
+/// Compares two policies in at most this many steps for each direction. Rules that are not compared
+/// when the budget is exhausted are undecided.
 #[must_use = "comparing changes nothing"]
 pub fn compare_within(old: &Policy, new: &Policy, budget: u64) -> Comparison {
-    let mut wider = found(old, new, Sense::Forward, budget);
-    let narrower = found(new, old, Sense::Backward, budget);
-    wider.changes.extend(narrower.changes);
-    wider.undecided.extend(narrower.undecided);
-    wider.changes.sort_by(|a, b| (&a.tools, a.kind).cmp(&(&b.tools, b.kind)));
-    wider
+    let mut all = loosened(old, new, Direction::OldToNew, budget);
+    let narrower = loosened(new, old, Direction::NewToOld, budget);
+    all.changes.extend(narrower.changes);
+    all.undecided.extend(narrower.undecided);
+    all.changes.sort_by(|a, b| (&a.tools, a.kind).cmp(&(&b.tools, b.kind)));
+    all
 }
 
-/// Whether `new` lets through nothing that `old` stops, limits and approvals included. The yes is a proof.
+/// Reports whether `new` lets through nothing that `old` stops, including limits and approvals.
+/// [`Tightening::Yes`] is a proof.
 pub fn only_tightens(old: &Policy, new: &Policy) -> Tightening {
     only_tightens_within(old, new, DEFAULT_BUDGET)
 }
 
-/// The same, in at most this many steps.
+/// Answers like [`only_tightens`], in at most this many steps.
 pub fn only_tightens_within(old: &Policy, new: &Policy, budget: u64) -> Tightening {
-    let Comparison { changes, undecided } = found(old, new, Sense::Forward, budget);
+    let Comparison { changes, undecided } = loosened(old, new, Direction::OldToNew, budget);
     match changes.into_iter().next() {
         Some(change) => Tightening::No(Box::new(change)),
         None if undecided.is_empty() => Tightening::Yes,
@@ -136,18 +143,21 @@ pub fn only_tightens_within(old: &Policy, new: &Policy, budget: u64) -> Tighteni
     }
 }
 
-/// Where `to` is looser than `from`.
-fn found(from: &Policy, to: &Policy, sense: Sense, budget: u64) -> Comparison {
-    let nothing = Comparison { changes: Vec::new(), undecided: Vec::new() };
+/// Finds where `to` is looser than `from`.
+fn loosened(from: &Policy, to: &Policy, direction: Direction, budget: u64) -> Comparison {
+    let unchanged = Comparison { changes: Vec::new(), undecided: Vec::new() };
     if from == to {
-        return nothing;
+        return unchanged;
     }
-    match (from.document(NESTING), to.document(NESTING)) {
-        (Some(old), Some(new)) => Changes::new(&Side::of(from, &old), &Side::of(to, &new), sense, budget).find(),
+    match (from.document(MAX_NESTING), to.document(MAX_NESTING)) {
+        (Some(old), Some(new)) => {
+            let (from, to) = (ComparedPolicy::new(from, &old), ComparedPolicy::new(to, &new));
+            Comparer::new(&from, &to, direction, budget).compare()
+        }
         _ => {
-            let reason = "a document is nested too deeply".to_owned();
+            let reason = "a document is nested too deeply to be compared".to_owned();
             let (tools, rule) = ("*".to_owned(), String::new());
-            Comparison { undecided: vec![Undecided { kind: sense.kind(), tools, rule, reason }], ..nothing }
+            Comparison { undecided: vec![Undecided { kind: direction.kind(), tools, rule, reason }], ..unchanged }
         }
     }
 }

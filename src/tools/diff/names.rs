@@ -1,11 +1,12 @@
-//! Sets of tool names: which pattern lies in which, and names that several match.
+//! Inclusion and intersection of name patterns.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::policy::Policy;
 
-/// A character that no name of either policy has. A name with it in place of every star of a pattern is matched by exactly
-/// those patterns in which the whole pattern lies: whatever takes the character is a star, and takes any other run as well.
+/// Returns a character that is in no name of either policy. Only a star can match it, and a star
+/// matches any text. So, with the character in place of every star, a pattern becomes a name that
+/// is matched by exactly the patterns of the policies that include the whole pattern.
 pub(super) fn fresh_character(policies: [&Policy; 2]) -> char {
     let mut used = HashSet::new();
     for policy in policies {
@@ -15,8 +16,8 @@ pub(super) fn fresh_character(policies: [&Policy; 2]) -> char {
     readable.chain('\u{e000}'..).find(|c| !used.contains(c)).unwrap_or('\u{10ffff}')
 }
 
-/// A name that represents a whole pattern; a plain name represents itself.
-pub(super) fn generic(pattern: &str, fresh: char) -> String {
+/// Returns the name that represents a whole pattern. A plain name represents itself.
+pub(super) fn generic_name(pattern: &str, fresh: char) -> String {
     let mut name = String::with_capacity(pattern.len());
     let mut after_star = false;
     for c in pattern.chars() {
@@ -30,8 +31,9 @@ pub(super) fn generic(pattern: &str, fresh: char) -> String {
     name
 }
 
-/// A shortest name that both patterns match, if there is one. At most one step for each pair of their characters.
-pub(super) fn common(one: &str, other: &str) -> Option<String> {
+/// Returns a shortest name that both patterns match, if any. Takes at most one step for each pair
+/// of their characters.
+pub(super) fn common_name(one: &str, other: &str) -> Option<String> {
     let (prefix_a, prefix_b) = (before_star(one), before_star(other));
     let shorter = prefix_a.len().min(prefix_b.len());
     if prefix_a.as_bytes().get(..shorter) != prefix_b.as_bytes().get(..shorter) {
@@ -42,7 +44,7 @@ pub(super) fn common(one: &str, other: &str) -> Option<String> {
     let mut queue = VecDeque::from([(0, 0)]);
     while let Some((i, j)) = queue.pop_front() {
         if i == a.len() && j == b.len() {
-            return Some(word(&from, (i, j)));
+            return Some(name_along(&from, (i, j)));
         }
         let (left, right) = (a.get(i).copied(), b.get(j).copied());
         let mut next = Vec::new();
@@ -73,7 +75,8 @@ fn before_star(pattern: &str) -> &str {
     pattern.split('*').next().unwrap_or_default()
 }
 
-fn word(from: &HashMap<(usize, usize), (usize, usize, Option<char>)>, end: (usize, usize)) -> String {
+/// Returns the name that the steps to this pair of positions spell.
+fn name_along(from: &HashMap<(usize, usize), (usize, usize, Option<char>)>, end: (usize, usize)) -> String {
     let (mut letters, mut at) = (Vec::new(), end);
     while let Some((i, j, c)) = from.get(&at) {
         letters.extend(*c);
@@ -87,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_in_common() {
+    fn common_names_are_shortest() {
         for (one, other, want) in [
             ("a", "a", Some("a")),
             ("a", "b", None),
@@ -100,14 +103,14 @@ mod tests {
             ("x*é", "x*é", Some("xé")),
             ("*aa", "aa*", Some("aa")),
         ] {
-            let found = common(one, other);
+            let found = common_name(one, other);
             assert_eq!(found.as_deref().map(str::len), want.map(str::len), "{one} {other} {found:?}");
         }
     }
 
     #[test]
-    fn a_pattern_is_matched_by_what_it_lies_in() {
-        assert_eq!(generic("a**b*", 'x'), "axbx");
-        assert_eq!(generic("plain", 'x'), "plain");
+    fn a_generic_name_replaces_each_run_of_stars() {
+        assert_eq!(generic_name("a**b*", 'x'), "axbx");
+        assert_eq!(generic_name("plain", 'x'), "plain");
     }
 }

@@ -1,4 +1,4 @@
-//! What a comparison finds, as data and as text.
+//! The result of a comparison, as data and as text.
 
 use std::fmt;
 
@@ -7,19 +7,21 @@ use serde_json::Value;
 
 use crate::tools::explain::{RuleEffect, Witness};
 
-/// Which way a change goes.
+/// The direction of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
+#[expect(clippy::exhaustive_enums, reason = "a change has one of two directions")]
 pub enum Kind {
-    /// The new policy lets through what the old one stopped, or asks a person where the old one denied.
+    /// The new policy lets through a call that the old one stops, or requires approval where the
+    /// old one denies.
     Wider,
-    /// The new policy stops what the old one let through, or denies where the old one asked a person.
+    /// The new policy stops a call that the old one lets through, or denies where the old one
+    /// requires approval.
     Narrower,
 }
 
 impl Kind {
-    /// `wider` or `narrower`.
+    /// Returns `wider` or `narrower`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wider => "wider",
@@ -34,7 +36,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The value of one argument beside that of a witness, for which both policies decide alike.
+/// The number of a call at which the decision changes: for its neighbour, one higher or lower, both
+/// policies decide alike.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Boundary {
     pub(super) path: String,
@@ -43,51 +46,51 @@ pub struct Boundary {
 }
 
 impl Boundary {
-    /// The argument, as a path.
+    /// Returns the path of the number, such as `args.amount`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The value for which nothing changes.
+    /// Returns the neighbouring value, for which both policies decide alike.
     pub fn alike(&self) -> &Value {
         &self.alike
     }
 
-    /// The witness's value.
+    /// Returns the value in the example call, for which they do not.
     pub fn changed(&self) -> &Value {
         &self.changed
     }
 }
 
-/// What it is that changes.
+/// The details of a [`Change`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChangeDetail {
-    /// Calls are decided otherwise, this one among them: both policies have evaluated it.
+    /// Calls are decided differently. Both policies have evaluated the example.
     #[non_exhaustive]
     Call {
-        /// What the old policy says.
+        /// The effect of the old policy on the call.
         old: RuleEffect,
-        /// What the new policy says.
+        /// The effect of the new policy on the call.
         new: RuleEffect,
-        /// The call.
+        /// The example call.
         witness: Box<Witness>,
-        /// Where the decision turns, if that is at a number of the call.
+        /// The boundary, if the decision changes at a number of the call.
         #[serde(skip_serializing_if = "Option::is_none")]
         boundary: Option<Boundary>,
     },
-    /// A limit or the terms of approvals are others, by what they say.
+    /// A setting of a limit or of the approval terms is different.
     #[non_exhaustive]
     Terms {
-        /// The place of the limit, or of the tool's approval.
+        /// The pointer to the limits or to the approval terms.
         rule: String,
-        /// What is other: `limit "spend": max 1000 to 2000`.
+        /// The change, such as ``limit `spend`: max 1000 to 2000``.
         text: String,
     },
 }
 
-/// A change of what becomes of calls.
+/// A change of the decisions about some calls.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
     pub(super) kind: Kind,
@@ -97,17 +100,18 @@ pub struct Change {
 }
 
 impl Change {
-    /// Which way it goes.
+    /// Returns the direction.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The tools of which some calls change: a name, or a pattern, `*` for tools that no entry names.
+    /// Returns the tools with changed calls: a name, or a pattern. `*` is for all tools, or for
+    /// those that no entry matches.
     pub fn tools(&self) -> &str {
         &self.tools
     }
 
-    /// What changes.
+    /// Returns the details.
     pub fn detail(&self) -> &ChangeDetail {
         &self.detail
     }
@@ -129,7 +133,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// What could not be told.
+/// A rule whose change is undecided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Undecided {
     pub(super) kind: Kind,
@@ -139,22 +143,23 @@ pub struct Undecided {
 }
 
 impl Undecided {
-    /// Which way calls may change.
+    /// Returns the direction in which calls may change.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The tools of which calls may change.
+    /// Returns the tools with calls that may change.
     pub fn tools(&self) -> &str {
         &self.tools
     }
 
-    /// The rule for which it could not be told: of the old policy, if calls may be wider, else of the new one.
+    /// Returns the undecided rule: a rule of the old policy for [`Kind::Wider`], and of the new
+    /// policy for [`Kind::Narrower`].
     pub fn rule(&self) -> &str {
         &self.rule
     }
 
-    /// Why.
+    /// Returns the reason why it is undecided.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -162,14 +167,14 @@ impl Undecided {
 
 impl fmt::Display for Undecided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "perhaps {} {}\n  at       {}\n  {}", self.kind, self.tools, self.rule, self.reason)
+        write!(f, "possibly {} {}\n  at       {}\n  {}", self.kind, self.tools, self.rule, self.reason)
     }
 }
 
-/// The difference of two policies.
+/// The differences between two policies.
 ///
-/// It is complete: a call that is decided otherwise is one of a tool that a [`Change`] or an [`Undecided`] of that kind names.
-/// Where both are empty, no call is decided otherwise.
+/// They are complete: if a call is decided differently, then a [`Change`] or an [`Undecided`] of
+/// that kind names its tool. If there are none of either, no decision changes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     pub(super) changes: Vec<Change>,
@@ -177,47 +182,47 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// What changes, by tools.
+    /// Returns the changes, sorted by tools.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// What could not be told.
+    /// Returns the rules whose change is undecided.
     pub fn undecided(&self) -> &[Undecided] {
         &self.undecided
     }
 
-    /// Whether it is certain that no decision changes.
+    /// Returns `true` if it is proven that no decision changes.
     pub fn is_equal(&self) -> bool {
         self.changes.is_empty() && self.undecided.is_empty()
     }
 }
 
-/// For people: a line that sums up, and a few for each change.
+/// Writes a summary in one line, then a few lines for each change.
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_equal() {
-            return f.write_str("no call is decided otherwise");
+            return f.write_str("no decision changes");
         }
         let count = |kind: Kind| self.changes.iter().filter(|change| change.kind == kind).count();
         let (wider, narrower) = (count(Kind::Wider), count(Kind::Narrower));
-        write!(f, "{wider} wider, {narrower} narrower, {} that could not be told", self.undecided.len())?;
+        write!(f, "{wider} wider, {narrower} narrower, {} undecided", self.undecided.len())?;
         self.changes.iter().try_for_each(|change| write!(f, "\n\n{change}"))?;
         self.undecided.iter().try_for_each(|undecided| write!(f, "\n\n{undecided}"))
     }
 }
 
-/// Whether a policy lets through nothing that another stops.
+/// The answer to whether a new policy only tightens an old one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[must_use = "an answer that nobody reads is no reason to put a policy in force"]
-#[expect(clippy::exhaustive_enums, reason = "a host's safety hangs on it: no arm may be forgotten")]
+#[must_use = "put the new policy in force only if the answer is `Tightening::Yes`"]
+#[expect(clippy::exhaustive_enums, reason = "a host relies on it for safety, so it must handle every answer")]
 pub enum Tightening {
-    /// It is proven.
+    /// Proven: the new policy lets through nothing that the old one stops.
     Yes,
-    /// It does: this, for one.
+    /// The new policy lets through more. This is one such change.
     No(Box<Change>),
-    /// It is not proven, and no call was found that shows the opposite: these are the rules for which that is so.
+    /// Neither a proof nor a counterexample was found. These are the undecided rules.
     CannotTell(Vec<Undecided>),
 }
 

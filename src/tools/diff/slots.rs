@@ -1,4 +1,5 @@
-//! The places of a call that conditions look at, and values for each: one of every kind that the conditions tell apart.
+//! The slots of a call: the paths that conditions read, each with one value of every kind that the
+//! conditions distinguish.
 
 use std::collections::BTreeMap;
 
@@ -11,60 +12,60 @@ use crate::policy::operator::{Aspect, Takes};
 use crate::time::Timestamp;
 use crate::tools::explain::SAMPLE_TIME;
 
-/// What may stand at a place.
+/// A value to try in a slot.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Given {
+pub(super) enum SlotValue {
     Absent,
-    /// The place cannot be reached: where it would be inside, there is a text.
-    Wrong,
+    /// The path cannot be resolved, because its container is a text.
+    Unreachable,
     Value(Value),
-    /// Of a path with `[*]`: a value for each element.
-    Each(Vec<Value>),
-    /// Of the time: an instant.
-    At(Timestamp),
+    /// For a path with `[*]`: a value for each element.
+    Elements(Vec<Value>),
+    /// For the time.
+    Instant(Timestamp),
 }
 
-/// A place, and the values to try there. All paths into the time are one place.
+/// A path, and the values to try for it. All paths into the time share one slot.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) path: Path,
-    pub(super) choices: Vec<Given>,
+    pub(super) choices: Vec<SlotValue>,
 }
 
-/// The places of some conditions.
+/// The slots for some comparisons.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     pub(super) slots: Vec<Slot>,
-    /// Whether any call is decided as one that has some of these values: then trying all of them is a proof.
+    /// `true` if these values represent every call, so that trying all combinations is a proof.
     pub(super) is_complete: bool,
 }
 
-/// An array is filled at most this far to reach an index.
+/// The maximum index up to which an array is filled.
 pub(super) const MAX_INDEX: usize = 1_000;
-/// More values than that are not tried at one place.
-const MANY: usize = 4_096;
-/// Longer texts and lists than that are not made up.
-const LONG: u64 = 2_000;
-/// Numbers up to here have neighbours that a double holds.
-const FINE: f64 = 1e12;
+/// The maximum number of values that are tried in one slot.
+const MAX_CHOICES: usize = 4_096;
+/// The maximum length of texts and lists that are tried.
+const MAX_LENGTH: u64 = 2_000;
+/// The maximum magnitude of a number whose neighbouring values an `f64` holds exactly.
+const MAX_NUMBER: f64 = 1e12;
 
 impl Slots {
-    /// The places of these comparisons, and values for them.
-    pub(super) fn of(tests: &[&Comparison]) -> Self {
+    /// Returns the slots for these comparisons.
+    pub(super) fn of(comparisons: &[&Comparison]) -> Self {
         let mut by_path: BTreeMap<String, (&Path, Vec<&Comparison>)> = BTreeMap::new();
         let mut times: Vec<(&Path, &Comparison)> = Vec::new();
         let mut all = Self { slots: Vec::new(), is_complete: true };
         let mut pairs: Vec<(String, String)> = Vec::new();
-        for test in tests {
-            let other = test.value_from.as_ref().map(|path| &path.value);
+        for comparison in comparisons {
+            let other = comparison.value_from.as_ref().map(|path| &path.value);
             let mut canonical = Vec::new();
-            for path in [&test.path].into_iter().chain(other) {
+            for path in [&comparison.path].into_iter().chain(other) {
                 match path.root {
-                    Root::Time(_) => times.push((path, test)),
+                    Root::Time(_) => times.push((path, comparison)),
                     Root::Tool => all.is_complete = false,
                     _ => {
                         canonical.push(path.to_string());
-                        by_path.entry(path.to_string()).or_insert_with(|| (path, Vec::new())).1.push(test);
+                        by_path.entry(path.to_string()).or_insert_with(|| (path, Vec::new())).1.push(comparison);
                     }
                 }
             }
@@ -75,9 +76,9 @@ impl Slots {
                 }
             }
         }
-        all.is_complete &= are_apart(by_path.values().map(|(path, _)| *path));
-        for (path, tests) in by_path.values() {
-            let slot = all.slot(path, tests);
+        all.is_complete &= are_independent(by_path.values().map(|(path, _)| *path));
+        for (path, comparisons) in by_path.values() {
+            let slot = all.slot(path, comparisons);
             all.slots.push(slot);
         }
         for (one, two) in pairs {
@@ -90,102 +91,102 @@ impl Slots {
         all
     }
 
-    /// How many calls there are with one of the values at each place.
+    /// Returns the number of combinations of values.
     pub(super) fn product(&self) -> u64 {
         self.slots.iter().fold(1u64, |product, slot| product.saturating_mul(slot.choices.len() as u64))
     }
 
-    fn slot(&mut self, path: &Path, tests: &[&Comparison]) -> Slot {
-        let mut values = Values::default();
-        for test in tests {
-            values.add(test);
+    fn slot(&mut self, path: &Path, comparisons: &[&Comparison]) -> Slot {
+        let mut operands = Operands::default();
+        for comparison in comparisons {
+            operands.add(comparison);
         }
-        self.is_complete &= values.is_complete;
-        let (scalars, is_complete) = values.finish();
+        self.is_complete &= operands.is_complete;
+        let (values, is_complete) = operands.values();
         self.is_complete &= is_complete;
-        let mut choices: Vec<Given> = Vec::new();
+        let mut choices: Vec<SlotValue> = Vec::new();
         if let Root::Identity(_) = path.root {
-            choices.extend(scalars.into_iter().filter(|v| v.as_str().is_some_and(|t| !t.is_empty())).map(Given::Value));
-            choices.push(Given::Absent);
+            let is_name = |value: &Value| value.as_str().is_some_and(|name| !name.is_empty());
+            choices.extend(values.into_iter().filter(is_name).map(SlotValue::Value));
+            choices.push(SlotValue::Absent);
         } else if path.has_each() {
             self.is_complete = false;
-            choices.extend(scalars.iter().map(|value| Given::Each(vec![value.clone()])));
-            choices.push(Given::Each(Vec::new()));
-            let pairs = scalars.iter().zip(scalars.iter().skip(1)).take(8);
-            choices.extend(pairs.map(|(one, two)| Given::Each(vec![one.clone(), two.clone()])));
-            choices.extend([Given::Each(vec![Value::Null]), Given::Absent, Given::Wrong]);
+            choices.extend(values.iter().map(|value| SlotValue::Elements(vec![value.clone()])));
+            choices.push(SlotValue::Elements(Vec::new()));
+            let pairs = values.iter().zip(values.iter().skip(1)).take(8);
+            choices.extend(pairs.map(|(one, two)| SlotValue::Elements(vec![one.clone(), two.clone()])));
+            choices.extend([SlotValue::Elements(vec![Value::Null]), SlotValue::Absent, SlotValue::Unreachable]);
         } else {
             let is_far = |step: &Step| matches!(step, Step::Index(index) if *index > MAX_INDEX);
             if path.steps.is_empty()
                 || matches!(path.steps.first(), Some(Step::Index(_)))
                 || path.steps.iter().any(is_far)
             {
-                // All of the arguments, a step that they do not have, or one that no call made up here has.
+                // The path is all of the arguments, begins with an index, which no object has, or
+                // has an index that is not filled.
                 self.is_complete = false;
             }
-            choices.extend(scalars.into_iter().map(Given::Value));
-            choices.push(Given::Absent);
+            choices.extend(values.into_iter().map(SlotValue::Value));
+            choices.push(SlotValue::Absent);
             if path.steps.len() > 1 {
-                choices.push(Given::Wrong);
+                choices.push(SlotValue::Unreachable);
             }
         }
-        if choices.len() > MANY {
+        if choices.len() > MAX_CHOICES {
             self.is_complete = false;
-            choices.truncate(MANY);
+            choices.truncate(MAX_CHOICES);
         }
         Slot { path: path.clone(), choices }
     }
 
-    /// Gives two places that are compared with each other values in common.
+    /// Adds common values to two slots that are compared with each other.
     fn share(&mut self, one: &str, two: &str) {
-        let mut shared = vec![Given::Value(1.into()), Given::Value(2.into()), Given::Value("x".into())];
+        let mut shared = vec![SlotValue::Value(1.into()), SlotValue::Value(2.into()), SlotValue::Value("x".into())];
         for slot in self.slots.iter().filter(|slot| [one, two].contains(&slot.path.to_string().as_str())) {
             shared.extend(slot.choices.iter().take(16).cloned());
         }
         for slot in self.slots.iter_mut().filter(|slot| [one, two].contains(&slot.path.to_string().as_str())) {
             let is_identity = matches!(slot.path.root, Root::Identity(_));
-            for given in &shared {
-                let fits = match given {
-                    Given::Value(Value::String(text)) => !is_identity || !text.is_empty(),
-                    Given::Value(_) => !is_identity,
-                    _ => false,
-                };
-                if !fits || slot.choices.contains(given) {
+            for shared in &shared {
+                let SlotValue::Value(value) = shared else { continue };
+                let is_valid = !is_identity || value.as_str().is_some_and(|name| !name.is_empty());
+                if !is_valid || slot.choices.contains(shared) {
                     continue;
                 }
-                slot.choices.push(given.clone());
-                if let (Given::Value(value), false) = (given, is_identity) {
-                    slot.choices.push(Given::Value(Value::Array(vec![value.clone()])));
+                slot.choices.push(shared.clone());
+                if !is_identity {
+                    slot.choices.push(SlotValue::Value(Value::Array(vec![value.clone()])));
                 }
             }
         }
     }
 
-    /// Instants that differ in what the conditions ask of the time.
-    fn instants(&mut self, tests: &[(&Path, &Comparison)]) -> Vec<Given> {
-        let part = |wanted: TimePart| tests.iter().filter(move |(path, _)| path.root == Root::Time(wanted));
-        let around = |wanted: TimePart, least: i64, most: i64, usual: i64| {
+    /// Returns one instant of each kind that the comparisons distinguish.
+    fn instants(&mut self, comparisons: &[(&Path, &Comparison)]) -> Vec<SlotValue> {
+        let of_part = |part: TimePart| comparisons.iter().filter(move |(path, _)| path.root == Root::Time(part));
+        let values_of = |part: TimePart, least: i64, most: i64, usual: i64| {
             let mut found = vec![usual];
-            if part(wanted).next().is_some() {
-                let near = part(wanted).flat_map(|(_, test)| numbers_of(test)).flat_map(|c| [c, c + 1, c - 1]);
+            if of_part(part).next().is_some() {
+                let numbers = of_part(part).flat_map(|(_, comparison)| integers_of(comparison));
+                let near = numbers.flat_map(|n| [n, n + 1, n - 1]);
                 found.extend(near.chain([least, most]).filter(|value| (least..=most).contains(value)));
             }
             found.sort_unstable();
             found.dedup();
             found
         };
-        self.is_complete &= tests.iter().all(|(path, test)| {
-            let whole = |value: &Value| value.as_i64().is_some() || value.is_string() || value.is_boolean();
-            let fine = test.values().iter().all(whole);
-            path.root != Root::Time(TimePart::Date) && is_plain(test) && fine
+        self.is_complete &= comparisons.iter().all(|(path, comparison)| {
+            let is_exact = |value: &Value| value.as_i64().is_some() || value.is_string() || value.is_boolean();
+            let are_exact = comparison.values().iter().all(is_exact);
+            path.root != Root::Time(TimePart::Date) && is_enumerable(comparison) && are_exact
         });
-        let hours = around(TimePart::Hour, 0, 23, 10);
-        let minutes = around(TimePart::Minute, 0, 59, 30);
-        let mut days: Vec<i64> = around(TimePart::Weekday, 1, 7, 4).into_iter().map(|weekday| weekday - 4).collect();
+        let hours = values_of(TimePart::Hour, 0, 23, 10);
+        let minutes = values_of(TimePart::Minute, 0, 59, 30);
+        let mut days: Vec<i64> = values_of(TimePart::Weekday, 1, 7, 4).into_iter().map(|weekday| weekday - 4).collect();
         let base = SAMPLE_TIME.unix_seconds().div_euclid(86_400);
-        for date in part(TimePart::Date).flat_map(|(_, test)| test.texts()) {
-            if let Ok(then) = format!("{date}T00:00:00Z").parse::<Timestamp>() {
-                let day = then.unix_seconds().div_euclid(86_400) - base;
+        for date in of_part(TimePart::Date).flat_map(|(_, comparison)| comparison.texts()) {
+            if let Ok(midnight) = format!("{date}T00:00:00Z").parse::<Timestamp>() {
+                let day = midnight.unix_seconds().div_euclid(86_400) - base;
                 days.extend([day, day + 1, day - 1]);
             }
         }
@@ -194,20 +195,21 @@ impl Slots {
             for hour in &hours {
                 for minute in &minutes {
                     let seconds = (base + day) * 86_400 + hour * 3_600 + minute * 60;
-                    choices.push(Given::At(Timestamp::from_unix_seconds(seconds)));
+                    choices.push(SlotValue::Instant(Timestamp::from_unix_seconds(seconds)));
                 }
             }
         }
-        // The usual instant first.
-        if let Some(usual) = choices.iter().position(|given| *given == Given::At(SAMPLE_TIME)) {
+        // The sample time comes first.
+        if let Some(usual) = choices.iter().position(|value| *value == SlotValue::Instant(SAMPLE_TIME)) {
             choices.swap(0, usual);
         }
         choices
     }
 }
 
-/// Whether no place lies in another, and none makes a list of what another takes for an object.
-fn are_apart<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> bool {
+/// Returns `true` if any values can be set for these paths at once: no path is inside another, and
+/// none needs an array where another needs an object.
+fn are_independent<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> bool {
     let mut paths: Vec<&Path> = paths.collect();
     paths.retain(|path| matches!(path.root, Root::Arguments | Root::Context));
     if paths.len() > 64 {
@@ -215,32 +217,33 @@ fn are_apart<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> bool {
     }
     paths.iter().enumerate().all(|(index, one)| {
         paths.iter().skip(index + 1).filter(|other| other.root == one.root).all(|other| {
-            let parts = one.steps.iter().zip(&other.steps).find(|(a, b)| a != b);
-            matches!(parts, Some((Step::Name(_), Step::Name(_)) | (Step::Index(_), Step::Index(_))))
+            let first_difference = one.steps.iter().zip(&other.steps).find(|(a, b)| a != b);
+            matches!(first_difference, Some((Step::Name(_), Step::Name(_)) | (Step::Index(_), Step::Index(_))))
         })
     })
 }
 
-/// Whether the operator tells values apart by nothing but type, equality to scalars, order and length.
-pub(super) fn is_plain(test: &Comparison) -> bool {
+/// Returns `true` if a few values represent all: the comparison distinguishes values only by type,
+/// equality with scalars, order and length.
+pub(super) fn is_enumerable(comparison: &Comparison) -> bool {
     let is_scalar = |value: &Value| !(value.is_array() || value.is_object());
-    let Some(value) = &test.value else { return false };
-    match test.aspect() {
+    let Some(value) = &comparison.value else { return false };
+    match comparison.aspect() {
         Aspect::Presence | Aspect::Type | Aspect::Order | Aspect::Length => true,
-        Aspect::Equality if test.is(Takes::In) => test.values().iter().all(is_scalar),
+        Aspect::Equality if comparison.is(Takes::In) => comparison.values().iter().all(is_scalar),
         Aspect::Equality => is_scalar(value),
         Aspect::Content => false,
     }
 }
 
-/// The whole numbers that a comparison names.
-fn numbers_of(test: &Comparison) -> Vec<i64> {
-    let whole = |value: &Value| value.as_i64().filter(|v| (-100..100).contains(v));
-    test.values().iter().filter_map(whole).collect()
+/// Returns the small integers among the operands of a comparison.
+fn integers_of(comparison: &Comparison) -> Vec<i64> {
+    let integer = |value: &Value| value.as_i64().filter(|n| (-100..100).contains(n));
+    comparison.values().iter().filter_map(integer).collect()
 }
 
-/// What the comparisons of one place name.
-struct Values {
+/// The operands of the comparisons of one path.
+struct Operands {
     numbers: Vec<f64>,
     raw: Vec<Value>,
     texts: Vec<String>,
@@ -248,37 +251,39 @@ struct Values {
     is_complete: bool,
 }
 
-impl Default for Values {
+impl Default for Operands {
     fn default() -> Self {
         Self { numbers: Vec::new(), raw: Vec::new(), texts: Vec::new(), lengths: vec![0], is_complete: true }
     }
 }
 
-impl Values {
-    fn add(&mut self, test: &Comparison) {
-        self.is_complete &= is_plain(test);
-        let value = test.value.as_ref().unwrap_or(&Value::Null);
-        match test.aspect() {
+impl Operands {
+    fn add(&mut self, comparison: &Comparison) {
+        self.is_complete &= is_enumerable(comparison);
+        let value = comparison.value.as_ref().unwrap_or(&Value::Null);
+        match comparison.aspect() {
             Aspect::Presence | Aspect::Type => {}
             Aspect::Length => match value.as_u64() {
-                Some(length) if length <= LONG => self.lengths.push(length),
+                Some(length) if length <= MAX_LENGTH => self.lengths.push(length),
                 _ => self.is_complete = false,
             },
-            Aspect::Equality if test.is(Takes::In) => test.values().iter().for_each(|value| self.constant(value)),
-            Aspect::Equality | Aspect::Order => self.constant(value),
+            Aspect::Equality if comparison.is(Takes::In) => {
+                comparison.values().iter().for_each(|value| self.add_value(value));
+            }
+            Aspect::Equality | Aspect::Order => self.add_value(value),
             Aspect::Content => {
-                self.texts.extend(texts::near(test));
-                if test.is(Takes::Contains) {
+                self.texts.extend(texts::candidates(comparison));
+                if comparison.is(Takes::Contains) {
                     self.raw.push(Value::Array(vec![value.clone()]));
                 }
             }
         }
     }
 
-    fn constant(&mut self, value: &Value) {
+    fn add_value(&mut self, value: &Value) {
         match value {
             Value::Number(number) => match number.as_f64() {
-                Some(float) if float.abs() <= FINE => self.numbers.push(float),
+                Some(float) if float.abs() <= MAX_NUMBER => self.numbers.push(float),
                 _ => {
                     self.is_complete = false;
                     self.raw.push(value.clone());
@@ -299,8 +304,8 @@ impl Values {
         }
     }
 
-    /// The values, those at which something changes first; and whether every other value is like one of them.
-    fn finish(mut self) -> (Vec<Value>, bool) {
+    /// Returns the values to try, the operands first, and `true` if they represent all values.
+    fn values(mut self) -> (Vec<Value>, bool) {
         let mut is_complete = true;
         let mut all: Vec<Value> = Vec::new();
         self.numbers.sort_unstable_by(f64::total_cmp);
@@ -315,7 +320,8 @@ impl Values {
         for (low, high) in bounds.iter().zip(bounds.iter().skip(1)) {
             all.extend(between(*low, *high).map(number));
         }
-        // What a double does not hold, where another crate keeps numbers as texts: it compares with nothing.
+        // No `f64` holds this number, so it cannot be compared. It exists only if some crate
+        // enables the feature `arbitrary_precision` of `serde_json`.
         all.extend(serde_json::from_str::<Value>("1e400").ok());
         self.lengths.sort_unstable();
         self.lengths.dedup();
@@ -346,18 +352,18 @@ impl Values {
     }
 }
 
-/// A number, as an integer where it is whole.
+/// Returns the number as JSON: an integer if it is whole.
 fn number(value: f64) -> Value {
-    #[expect(clippy::cast_possible_truncation, reason = "whole and small")]
+    #[expect(clippy::cast_possible_truncation, reason = "the value is whole and below 1e15")]
     if value.fract() == 0.0 && value.abs() < 1e15 { Value::from(value as i64) } else { Value::from(value) }
 }
 
-/// A whole number and another one strictly between two, where there are such.
+/// Returns a whole number and a fraction strictly between two numbers, if there are such.
 fn between(low: f64, high: f64) -> impl Iterator<Item = f64> {
     let gap = high - low;
     let whole = low.floor() + 1.0;
     let inside = move |value: &f64| *value > low && *value < high;
-    let broken = [low + gap / 2.0, low + gap / 4.0, low + gap / 8.0, whole + 0.5];
-    let broken = broken.into_iter().filter(inside).find(|value| value.fract() != 0.0);
-    Some(whole).filter(inside).into_iter().chain(broken)
+    let fractions = [low + gap / 2.0, low + gap / 4.0, low + gap / 8.0, whole + 0.5];
+    let fraction = fractions.into_iter().filter(inside).find(|value| value.fract() != 0.0);
+    Some(whole).filter(inside).into_iter().chain(fraction)
 }

@@ -1,109 +1,119 @@
-//! Limits and approvals, compared by what they say.
+//! Compares limits and approval terms by their settings.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::report::Kind;
 use crate::policy::limit::{Algorithm, Cost, Limit};
 use crate::policy::{Binding, Policy, Terms};
 use crate::tools::explain::Witness;
 
-/// How a limit stands to those that apply in its place.
+/// The result of comparing a limit with those that apply to the same calls in the other policy.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// One of them refuses all that it refuses, where both have counted the same.
-    Holds,
-    /// What lets more pass now.
-    Loosens(String),
-    /// It counts elsewhere now, and nothing can be said.
-    Unclear(String),
+pub(super) enum LimitComparison {
+    /// At equal counts, one of them refuses every call that the limit refuses.
+    AsStrict,
+    /// The change that lets more calls through.
+    Looser(String),
+    /// The reason why it is undecided, such as a change of the window.
+    Undecided(String),
 }
 
-/// Which of two policies is the newer one, for the words alone.
+/// The direction in which two policies are compared. It affects only the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sense {
-    /// What is asked is whether the newer one is looser.
-    Forward,
-    /// Whether the older one is.
-    Backward,
+pub(super) enum Direction {
+    /// From the old policy to the new one: finds what becomes wider.
+    OldToNew,
+    /// From the new policy to the old one: finds what becomes narrower.
+    NewToOld,
 }
 
-impl Sense {
-    fn change(self, of: &str, what: &str, from: &str, to: &str) -> String {
-        let (from, to) = self.pair(from, to);
-        format!("{of}: {what} {from} to {to}")
+impl Direction {
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::OldToNew => Kind::Wider,
+            Self::NewToOld => Kind::Narrower,
+        }
     }
 
-    /// The older one first.
-    pub(super) fn pair<T>(self, from: T, to: T) -> (T, T) {
-        if self == Self::Forward { (from, to) } else { (to, from) }
+    /// Describes the change of a setting, from the old policy to the new one.
+    fn describe(self, subject: &str, setting: &str, from: &str, to: &str) -> String {
+        let (old, new) = self.old_first(from, to);
+        format!("{subject}: {setting} {old} to {new}")
+    }
+
+    /// Orders the pair so that the item of the old policy comes first.
+    pub(super) fn old_first<T>(self, from: T, to: T) -> (T, T) {
+        if self == Self::OldToNew { (from, to) } else { (to, from) }
     }
 }
 
-/// Whether one of `new` bounds what `old` bounds.
-pub(super) fn bound(old: &Limit, new: &[&Limit], sense: Sense) -> Bound {
+/// Compares a limit with those that apply to the same calls in the other policy.
+pub(super) fn compare_limit(from: &Limit, others: &[&Limit], direction: Direction) -> LimitComparison {
     let mut found = None;
-    for limit in new.iter().filter(|limit| limit.counter == old.counter) {
-        match between(old, limit, sense) {
-            Bound::Holds => return Bound::Holds,
+    for limit in others.iter().filter(|limit| limit.counter == from.counter) {
+        match compare_pair(from, limit, direction) {
+            LimitComparison::AsStrict => return LimitComparison::AsStrict,
             other => found = found.or(Some(other)),
         }
     }
-    let kind = if old.shadow { "shadow limit" } else { "limit" };
-    let (gone, _) = sense.pair("is gone", "is new");
+    let kind = if from.shadow { "shadow limit" } else { "limit" };
+    let (change, _) = direction.old_first("was removed", "was added");
     found.unwrap_or_else(|| {
-        let text = format!("{kind} `{}` ({}) {gone}", old.counter, shown(old));
-        if new.iter().all(|limit| limit.shadow) {
-            Bound::Loosens(text)
+        let text = format!("{kind} `{}` ({}) {change}", from.counter, rate(from));
+        if others.iter().all(|limit| limit.shadow) {
+            LimitComparison::Looser(text)
         } else {
-            Bound::Unclear(format!("{text}, beside others"))
+            LimitComparison::Undecided(format!("{text}; other limits apply"))
         }
     })
 }
 
-fn between(old: &Limit, new: &Limit, sense: Sense) -> Bound {
+/// Compares a limit with one of the same counter in the other policy.
+fn compare_pair(old: &Limit, new: &Limit, direction: Direction) -> LimitComparison {
     let limit = format!("limit `{}`", old.counter);
-    let change = |what: &str, from: &str, to: &str| sense.change(&limit, what, from, to);
+    let change = |setting: &str, from: &str, to: &str| direction.describe(&limit, setting, from, to);
     if (old.window, old.utc_offset) != (new.window, new.utc_offset) {
         let window = |limit: &Limit| format!("{}{}", limit.window.canonical(), offset(limit));
-        return Bound::Unclear(change("window", &window(old), &window(new)) + ", a new counter");
+        return LimitComparison::Undecided(change("window", &window(old), &window(new)) + " (a new counter)");
     }
     if old.scope != new.scope {
-        return Bound::Unclear(change("scope", &scope(old), &scope(new)) + ", a new counter");
+        return LimitComparison::Undecided(change("scope", &scope(old), &scope(new)) + " (a new counter)");
     }
     if old.algorithm.kind() != new.algorithm.kind() {
         let (from, to) = (old.algorithm.canonical(), new.algorithm.canonical());
-        return Bound::Unclear(change("algorithm", &from, &to) + ", a new counter");
+        return LimitComparison::Undecided(change("algorithm", &from, &to) + " (a new counter)");
     }
     if new.shadow && !old.shadow {
-        return Bound::Loosens(change("shadow", "false", "true"));
+        return LimitComparison::Looser(change("shadow", "false", "true"));
     }
     match (&old.cost, &new.cost) {
         (Cost::Constant(from), Cost::Constant(to)) if to < from => {
-            return Bound::Loosens(change("amount", &from.to_string(), &to.to_string()));
+            return LimitComparison::Looser(change("amount", &from.to_string(), &to.to_string()));
         }
         (Cost::Constant(_), Cost::Constant(_)) => {}
         (from, to) if from == to => {}
-        (from, to) => return Bound::Unclear(change("amount", &cost(from), &cost(to))),
+        (from, to) => return LimitComparison::Undecided(change("amount", &cost(from), &cost(to))),
     }
     if !old.shadow && new.max > old.max {
-        return Bound::Loosens(change("max", &old.max.to_string(), &new.max.to_string()));
+        return LimitComparison::Looser(change("max", &old.max.to_string(), &new.max.to_string()));
     }
     if !old.shadow && new.room() > old.room() {
-        return Bound::Loosens(change("burst", &old.room().to_string(), &new.room().to_string()));
+        return LimitComparison::Looser(change("burst", &old.room().to_string(), &new.room().to_string()));
     }
     if let (Algorithm::InFlight { lease: from }, Algorithm::InFlight { lease: to }) = (old.algorithm, new.algorithm)
         && !old.shadow
         && to < from
     {
-        return Bound::Loosens(change("lease", &format!("{from}s"), &format!("{to}s")));
+        return LimitComparison::Looser(change("lease", &format!("{from}s"), &format!("{to}s")));
     }
-    let buckets = matches!(old.algorithm, Algorithm::TokenBucket { .. })
+    let have_other_buckets = matches!(old.algorithm, Algorithm::TokenBucket { .. })
         && !(old.buckets.is_empty() && new.buckets.is_empty())
         && (old.max != new.max || old.buckets.len() != new.buckets.len());
-    if buckets {
-        return Bound::Unclear(format!("{limit}: its token buckets are not the same"));
+    if have_other_buckets {
+        return LimitComparison::Undecided(format!("{limit}: its token buckets differ"));
     }
-    Bound::Holds
+    LimitComparison::AsStrict
 }
 
 fn offset(limit: &Limit) -> String {
@@ -122,16 +132,19 @@ fn cost(cost: &Cost) -> String {
     }
 }
 
-fn shown(limit: &Limit) -> String {
+fn rate(limit: &Limit) -> String {
     format!("max {} per {}", limit.max, limit.window.canonical())
 }
 
-/// Where the approval of a tool's calls is given more easily by `new` than by `old`.
-pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, sense: Sense) -> Vec<String> {
+/// Returns each term by which an approval of the tool's calls is easier to obtain, or covers more,
+/// under `new` than under `old`.
+pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, direction: Direction) -> Vec<String> {
     let call = Witness::of_tool(tool);
     let [old, new] = [old, new].map(|policy| call.evaluate(policy).terms(&call.call()));
     let mut found = Vec::new();
-    let mut change = |what: &str, from: String, to: String| found.push(sense.change("approval", what, &from, &to));
+    let mut change = |setting: &str, from: String, to: String| {
+        found.push(direction.describe("approval", setting, &from, &to));
+    };
     if new.ttl > old.ttl {
         change("ttl", seconds(old.ttl), seconds(new.ttl));
     }
@@ -139,7 +152,7 @@ pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, sense: Sen
         change("min_approvers", old.min_approvers.to_string(), new.min_approvers.to_string());
     }
     let (before, after) = (approvers(&old), approvers(&new));
-    let is_more = match (&before, &after) {
+    let has_more_approvers = match (&before, &after) {
         (None, _) => false,
         (Some(_), None) => true,
         (Some(before), Some(after)) => {
@@ -147,11 +160,11 @@ pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, sense: Sen
             after.iter().any(|name| !before.contains(name))
         }
     };
-    if is_more {
+    if has_more_approvers {
         let shown = |names: Option<Vec<&str>>| names.map_or_else(|| "anyone".to_owned(), |names| names.join(" or "));
         change("approvers", shown(before), shown(after));
     }
-    let is_loose = match (&old.bind, &new.bind) {
+    let binds_less = match (&old.bind, &new.bind) {
         (_, None) => false,
         (None, Some(_)) => true,
         (Some(before), Some(after)) => {
@@ -163,18 +176,18 @@ pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, sense: Sen
             !before.iter().all(is_kept)
         }
     };
-    if is_loose {
-        change("bind", bound_to(old.bind.as_deref()), bound_to(new.bind.as_deref()));
+    if binds_less {
+        change("bind", describe_binding(old.bind.as_deref()), describe_binding(new.bind.as_deref()));
     }
     found
 }
 
-fn bound_to(bind: Option<&[&Binding]>) -> String {
+fn describe_binding(bind: Option<&[&Binding]>) -> String {
     let one = |binding: &&Binding| format!("{}{}", binding.path, if binding.at_most { "<=" } else { "" });
     bind.map_or_else(|| "all arguments".to_owned(), |all| all.iter().map(one).collect::<Vec<_>>().join(" and "))
 }
 
-/// Who may approve: all that every list has. None is anyone.
+/// Returns the names that are in every list of approvers. `None` means anyone.
 fn approvers<'p>(terms: &Terms<'p>) -> Option<Vec<&'p str>> {
     let (first, others) = terms.approvers.split_first()?;
     let others: Vec<HashSet<&str>> = others.iter().map(|list| list.iter().map(|name| &**name).collect()).collect();

@@ -1,11 +1,12 @@
-//! Texts for which an operator may hold, or just not.
+//! Texts at the boundary of what an operator accepts.
 
 use crate::policy::ast::Comparison;
 use crate::policy::operator::Takes;
 use crate::tools::explain::matching;
 
-/// Texts that are near to what an operator looks for in texts.
-pub(super) fn near(comparison: &Comparison) -> Vec<String> {
+/// Returns texts to try for a comparison: some that its operator accepts, and similar ones that it
+/// may not.
+pub(super) fn candidates(comparison: &Comparison) -> Vec<String> {
     let mut found = Vec::new();
     for text in comparison.texts() {
         match comparison.operator.takes {
@@ -27,14 +28,14 @@ pub(super) fn near(comparison: &Comparison) -> Vec<String> {
                 ]);
             }
             Takes::Regex => {
-                let (alike, plain) =
-                    (matching(text).unwrap_or_default(), text.trim_start_matches('^').trim_end_matches('$'));
+                let example = matching(text).unwrap_or_default();
+                let without_anchors = text.trim_start_matches('^').trim_end_matches('$');
                 found.extend([
-                    format!("{alike} x"),
-                    format!("x {alike}"),
-                    plain.to_owned(),
-                    alike.to_uppercase(),
-                    alike,
+                    format!("{example} x"),
+                    format!("x {example}"),
+                    without_anchors.to_owned(),
+                    example.to_uppercase(),
+                    example,
                 ]);
             }
             _ => found.extend([

@@ -13,16 +13,16 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// Detects the kind by the first buffered line that has the mark of one. Records and chained
-    /// lines always begin with the same member, which a step of a trace cannot have.
+    /// Detects the kind by the first buffered line that begins like a record or a chained line.
+    /// Their first members are always the same, and a step of a trace has neither.
     pub(super) fn of(history: &mut impl BufRead) -> io::Result<Self> {
-        let begin = history.fill_buf()?;
-        let mark = |line: &[u8]| match line {
+        let buffered = history.fill_buf()?;
+        let format_of = |line: &[u8]| match line {
             _ if line.starts_with(br#"{"seq":"#) => Some(Self::Log),
             _ if line.starts_with(br#"{"time":"#) => Some(Self::Records),
             _ => None,
         };
-        Ok(begin.split(|byte| *byte == b'\n').find_map(mark).unwrap_or(Self::Trace))
+        Ok(buffered.split(|byte| *byte == b'\n').find_map(format_of).unwrap_or(Self::Trace))
     }
 
     pub(super) fn as_str(self) -> &'static str {

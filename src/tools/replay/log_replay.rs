@@ -1,4 +1,4 @@
-//! Decides the records of a log again.
+//! Replays an audit log.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::policy::{Code, Effect, Policy};
 use crate::time::{ManualClock, Timestamp};
 use crate::tools::trace::FaultStore;
 
-/// The number of calls that may be in flight. The oldest of more counts as ended.
-const OPEN: usize = 1 << 17;
-/// The number of bytes that a record keeps of a name.
-const NAME: usize = 512;
+/// The maximum number of calls in flight. If there are more, the oldest counts as ended.
+const MAX_IN_FLIGHT: usize = 1 << 17;
+/// The maximum length of a name in a record, in bytes. A longer one was truncated.
+const MAX_NAME_BYTES: usize = 512;
 
 /// A gate that decides the calls of a log again, and the permits of those in flight.
 pub(super) struct LogReplay {
@@ -28,8 +28,8 @@ pub(super) struct LogReplay {
     gate: Gate<Arc<FaultStore>>,
     store: Arc<FaultStore>,
     clock: ManualClock,
-    open: HashMap<DecisionId, Box<Permit>>,
-    /// The ids of allowed calls, the oldest first. Many have ended.
+    in_flight: HashMap<DecisionId, Box<Permit>>,
+    /// The ids of allowed calls, the oldest first, including calls that have ended.
     order: VecDeque<DecisionId>,
     /// Counters that have missed a call.
     uncertain: HashSet<Box<str>>,
@@ -40,8 +40,8 @@ impl LogReplay {
         let (store, clock) = (Arc::new(FaultStore::default()), ManualClock::new(Timestamp::UNIX_EPOCH));
         let builder = Gate::builder().policy(policy.clone()).store(Arc::clone(&store)).clock(clock.clone());
         let gate = pass_uncounted.iter().fold(builder, |builder, counter| builder.pass_uncounted(counter)).build();
-        let (open, order, uncertain) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        Self { policy, gate, store, clock, open, order, uncertain }
+        let (in_flight, order, uncertain) = (HashMap::new(), VecDeque::new(), HashSet::new());
+        Self { policy, gate, store, clock, in_flight, order, uncertain }
     }
 
     /// Replays a record.
@@ -50,20 +50,20 @@ impl LogReplay {
         match (record.event(), record.id()) {
             (Event::Decision, _) => return self.decide(line, record),
             (Event::Release, Some(id)) => {
-                if let Some(permit) = self.open.remove(&id) {
-                    // A release that failed then fails now.
+                if let Some(permit) = self.in_flight.remove(&id) {
+                    // A release that failed in the log fails again.
                     self.store.set_down(record.failure().is_some());
                     permit.release();
                     self.store.set_down(false);
                 }
             }
             (Event::Settle, Some(id)) if record.failure().is_none() => {
-                if let (Some(permit), Some(amount)) = (self.open.get_mut(&id), record.amount()) {
-                    // The store does not fail, and an earlier settlement is kept.
+                if let (Some(permit), Some(amount)) = (self.in_flight.get_mut(&id), record.amount()) {
+                    // The store does not fail here. If the call is already settled, that is kept.
                     let _ = permit.settle(amount);
                 }
             }
-            (Event::End, Some(id)) => drop(self.open.remove(&id)),
+            (Event::End, Some(id)) => drop(self.in_flight.remove(&id)),
             _ => {}
         }
         Comparison::Step
@@ -85,9 +85,9 @@ impl LogReplay {
         let nothing = Map::new();
         let (call, unknowns) = match record.call() {
             Some(call) => (call, None),
-            None => (bare(record, &nothing), Some(unknowns(record))),
+            None => (without_arguments(record, &nothing), Some(unknowns(record))),
         };
-        if unknowns.is_some() && has_cut_name(record) {
+        if unknowns.is_some() && has_truncated_name(record) {
             self.miss(&call);
             return Comparison::Indeterminate(indeterminate(line, record, None));
         }
@@ -95,12 +95,12 @@ impl LogReplay {
         if let Some(unknowns) = &unknowns
             && let Some(needs) = self.needs(&call, record, unknowns)
         {
-            let is_charged = is_same && was == Outcome::Allow;
-            let is_stopped = is_same && was != Outcome::Allow;
-            if is_charged && self.policy.needs_of_limits(&call, unknowns).is_none() {
+            let was_charged = is_same && was == Outcome::Allow;
+            let was_stopped = is_same && was != Outcome::Allow;
+            if was_charged && self.policy.needs_of_limits(&call, unknowns).is_none() {
                 let permit = self.gate.charge(&call);
                 self.keep(record, permit);
-            } else if !is_stopped {
+            } else if !was_stopped {
                 self.miss(&call);
             }
             return Comparison::Indeterminate(indeterminate(line, record, Some(needs)));
@@ -116,7 +116,7 @@ impl LogReplay {
             Decision::Allow(permit) => Some(permit),
             Decision::Deny(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => None,
         };
-        // A call that was refused then was not made, so it is not in flight.
+        // A call that was refused in the log was not made, so it is not in flight.
         self.keep(record, permit.filter(|_| was == Outcome::Allow));
         comparison
     }
@@ -131,28 +131,28 @@ impl LogReplay {
 
     fn decide_call(&mut self, record: &AuditRecord, call: &ToolCall<'_>, is_same: bool) -> Decision {
         let failed = record.code() == Some(Code::StoreUnavailable);
-        let of_limit = record.rule().is_some_and(is_limit);
-        let given = match record.decision() {
+        let is_by_limit = record.rule().is_some_and(is_limit);
+        let approval = match record.decision() {
             Some(Outcome::Allow) if record.approval().is_some() => KnownApproval::Yes,
-            _ if failed && !of_limit => KnownApproval::Unknown,
+            _ if failed && !is_by_limit => KnownApproval::Unknown,
             _ => KnownApproval::No,
         };
         // A call that passed limits without recording their state passed them uncounted.
-        let has_passed = matches!(record.decision(), Some(Outcome::Allow | Outcome::ApprovalRequired));
-        let uncounted = is_same && has_passed && record.limits().is_empty();
-        self.store.set_down(uncounted || (failed && of_limit));
-        let decision = self.gate.check_known(call, given);
+        let passed_limits = matches!(record.decision(), Some(Outcome::Allow | Outcome::ApprovalRequired));
+        let uncounted = is_same && passed_limits && record.limits().is_empty();
+        self.store.set_down(uncounted || (failed && is_by_limit));
+        let decision = self.gate.check_known(call, approval);
         self.store.set_down(false);
         decision
     }
 
     /// Returns the first limit that the decision depends on and whose counter is uncertain.
     fn uncertain_limit(&self, call: &ToolCall<'_>, decision: &Decision) -> Option<(String, String)> {
-        let asks_limits = match decision {
+        let reached_limits = match decision {
             Decision::Allow(_) | Decision::RateLimit(_) | Decision::RequireApproval(_) => true,
             Decision::Deny(_) => false,
         };
-        if self.uncertain.is_empty() || !asks_limits {
+        if self.uncertain.is_empty() || !reached_limits {
             return None;
         }
         let limits = self.policy.limits_on(call);
@@ -174,20 +174,20 @@ impl LogReplay {
         if !permit.is_counted() {
             return;
         }
-        self.open.insert(id, Box::new(permit));
+        self.in_flight.insert(id, Box::new(permit));
         self.order.push_back(id);
-        if self.order.len() > 2 * OPEN {
-            self.order.retain(|id| self.open.contains_key(id));
+        if self.order.len() > 2 * MAX_IN_FLIGHT {
+            self.order.retain(|id| self.in_flight.contains_key(id));
         }
-        while self.open.len() > OPEN {
+        while self.in_flight.len() > MAX_IN_FLIGHT {
             let Some(oldest) = self.order.pop_front() else { break };
-            self.open.remove(&oldest);
+            self.in_flight.remove(&oldest);
         }
     }
 }
 
-/// Returns the call of a record without its arguments.
-fn bare<'r>(record: &'r AuditRecord, nothing: &'r Map<String, Value>) -> ToolCall<'r> {
+/// Returns the call of a record, without its arguments.
+fn without_arguments<'r>(record: &'r AuditRecord, nothing: &'r Map<String, Value>) -> ToolCall<'r> {
     ToolCall::new(record.tool().unwrap_or_default(), nothing)
         .grant(record.identity(Identity::Grant))
         .session(record.identity(Identity::Session))
@@ -197,14 +197,14 @@ fn bare<'r>(record: &'r AuditRecord, nothing: &'r Map<String, Value>) -> ToolCal
 }
 
 fn unknowns(record: &AuditRecord) -> Unknowns<'_> {
-    // A truncated name can be any name that begins like it.
-    let has_more = record.more_arguments() > 0 || record.argument_names().any(|name| name.len() > NAME);
+    // A truncated name may be any longer name with the same beginning.
+    let has_more = record.more_arguments() > 0 || record.argument_names().any(|name| name.len() > MAX_NAME_BYTES);
     Unknowns { names: record.argument_names().collect(), has_more }
 }
 
-fn has_cut_name(record: &AuditRecord) -> bool {
+fn has_truncated_name(record: &AuditRecord) -> bool {
     let identities = Identity::ALL.into_iter().map(|identity| record.identity(identity));
-    identities.chain([record.tool()]).flatten().any(|name| name.len() > NAME)
+    identities.chain([record.tool()]).flatten().any(|name| name.len() > MAX_NAME_BYTES)
 }
 
 /// Returns `true` if the pointer is that of a limit.
@@ -224,10 +224,10 @@ fn compare(line: u64, record: &AuditRecord, was: Outcome, decision: &Decision) -
         && is_kept_as(record.rule(), decision.rule());
     let kind = match (is_same, was == Outcome::Allow, decision.is_allowed()) {
         (true, ..) => {
-            let is_alike = is_kept_as(record.message(), decision.message())
+            let is_identical = is_kept_as(record.message(), decision.message())
                 && record.retry_after() == decision.retry_after()
                 && record.limits() == decision.limits();
-            if is_alike {
+            if is_identical {
                 return None;
             }
             ChangeKind::Details

@@ -98,18 +98,20 @@ pub struct Replay {
     policy: Policy,
     only: Option<Digest>,
     pass_uncounted: Vec<Box<str>>,
-    stops: bool,
+    stops_at_finding: bool,
     baseline: Baseline,
 }
 
 /// The baseline that a trace is compared with.
 enum Baseline {
-    Unknown,
+    None,
+    /// Stored answers, one line for each step.
     Answers(Box<dyn BufRead>),
-    Under(Policy),
+    /// The decisions of another policy.
+    Policy(Policy),
 }
 
-/// One side of a comparison.
+/// A decision, in short.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct DecisionSummary {
@@ -178,8 +180,8 @@ impl Change {
     /// Returns the rule that makes the difference: the recorded one for a call that is now allowed,
     /// otherwise the one of the replay. Returns the code if there is no rule.
     pub fn rule(&self) -> &str {
-        let side = if self.kind == ChangeKind::Loosened { &self.was } else { &self.now };
-        side.rule.as_deref().or(side.code.as_deref()).unwrap_or_default()
+        let summary = if self.kind == ChangeKind::Loosened { &self.was } else { &self.now };
+        summary.rule.as_deref().or(summary.code.as_deref()).unwrap_or_default()
     }
 }
 
@@ -206,7 +208,9 @@ pub struct Indeterminate {
 impl fmt::Display for Indeterminate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.rule, &self.counter) {
-            (Some(rule), Some(counter)) => write!(f, "{rule} counts by `{counter}`, which has missed calls"),
+            (Some(rule), Some(counter)) => {
+                write!(f, "{rule} depends on the counter `{counter}`, which has missed calls")
+            }
             (Some(rule), None) => write!(f, "{rule} needs {}", self.needs.join(", ")),
             (None, _) => f.write_str("a name in the record is truncated"),
         }
@@ -248,22 +252,22 @@ enum Comparison {
     Unchanged,
     Change(Change),
     Indeterminate(Indeterminate),
-    /// A policy did not make the decision.
+    /// No policy made the decision.
     Kept,
-    /// It was made under a policy other than the one that is replayed.
+    /// A policy other than the one that is replayed made the decision.
     OtherPolicy,
-    /// It was decided, and there is no baseline to compare it with.
+    /// The call was decided, and there is no baseline to compare it with.
     Uncompared,
-    /// Not a call.
+    /// The line is not a call.
     Step,
-    /// Not a call, and its answer has changed.
+    /// The line is not a call, and its answer has changed.
     ChangedStep(Change),
 }
 
 impl Replay {
     /// Creates a replay under this policy.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, only: None, pass_uncounted: Vec::new(), stops: false, baseline: Baseline::Unknown }
+        Self { policy, only: None, pass_uncounted: Vec::new(), stops_at_finding: false, baseline: Baseline::None }
     }
 
     /// Restricts the replay of a log to the calls that this policy decided: those of one server,
@@ -281,7 +285,7 @@ impl Replay {
 
     /// Stops at the first finding.
     pub fn stop_at_finding(self) -> Self {
-        Self { stops: true, ..self }
+        Self { stops_at_finding: true, ..self }
     }
 
     /// Compares a trace with stored answers, one line for each step. Only the members that a stored
@@ -292,28 +296,32 @@ impl Replay {
 
     /// Compares a trace with the decisions of this policy.
     pub fn against(self, policy: Policy) -> Self {
-        Self { baseline: Baseline::Under(policy), ..self }
+        Self { baseline: Baseline::Policy(policy), ..self }
     }
 
     /// Decides a history again, from its beginning to its end.
     ///
-    /// `hear` receives changes, indeterminate decisions and findings as they occur, and may stop
-    /// the replay. The report covers everything up to that point.
+    /// `on_event` receives changes, indeterminate decisions and findings as they occur, and may
+    /// stop the replay. The report covers everything up to that point.
     ///
     /// # Errors
     /// The history or the answers cannot be read.
-    pub fn run(self, mut history: impl BufRead, hear: impl FnMut(&Event) -> ControlFlow<()>) -> io::Result<Report> {
+    pub fn run(self, mut history: impl BufRead, on_event: impl FnMut(&Event) -> ControlFlow<()>) -> io::Result<Report> {
         let format = Format::of(&mut history)?;
         let digest = self.policy.digest();
-        let mut reporter =
-            Reporter { hear, stops: self.stops, ledger: Ledger::new(digest, format.as_str()), only: self.only };
+        let mut reporter = Reporter {
+            on_event,
+            stops_at_finding: self.stops_at_finding,
+            ledger: Ledger::new(digest, format.as_str()),
+            only: self.only,
+        };
         match format {
             Format::Trace => {
                 let mut replay = TraceReplay::new(self.policy, self.baseline);
                 let mut lines = Lines::new(history);
                 while let Some((line, text)) = lines.next()? {
                     let comparison = replay.line(line, text)?;
-                    if reporter.each(line, comparison).is_break() {
+                    if reporter.step(line, comparison).is_break() {
                         break;
                     }
                 }
@@ -325,7 +333,7 @@ impl Replay {
                     let flow = match text.map(serde_json::from_str::<Object<AuditRecord>>) {
                         _ if text.is_some_and(|text| text.trim().is_empty()) => ControlFlow::Continue(()),
                         Some(Ok(Object(record))) => reporter.record(&mut replay, line, &record),
-                        Some(Err(error)) => reporter.finding(line, format!("not a record: {error}")),
+                        Some(Err(error)) => reporter.finding(line, format!("not a valid record: {error}")),
                         None => reporter.finding(line, "not UTF-8, or longer than 16 MiB".to_owned()),
                     };
                     if flow.is_break() {
@@ -359,8 +367,8 @@ impl fmt::Debug for Replay {
 
 /// Reports to the host and keeps the totals.
 struct Reporter<H> {
-    hear: H,
-    stops: bool,
+    on_event: H,
+    stops_at_finding: bool,
     ledger: Ledger,
     only: Option<Digest>,
 }
@@ -374,8 +382,8 @@ impl<H: FnMut(&Event) -> ControlFlow<()>> Reporter<H> {
         self.report(comparison)
     }
 
-    /// Takes the result of a line of a trace, and the problem with the line, if any.
-    fn each(&mut self, line: u64, (comparison, problem): (Comparison, Option<String>)) -> ControlFlow<()> {
+    /// Reports the result of a line of a trace, and the problem with the line, if any.
+    fn step(&mut self, line: u64, (comparison, problem): (Comparison, Option<String>)) -> ControlFlow<()> {
         self.report(comparison)?;
         problem.map_or(ControlFlow::Continue(()), |problem| self.finding(line, problem))
     }
@@ -383,8 +391,8 @@ impl<H: FnMut(&Event) -> ControlFlow<()>> Reporter<H> {
     fn report(&mut self, comparison: Comparison) -> ControlFlow<()> {
         self.ledger.count(&comparison);
         match comparison {
-            Comparison::Change(change) | Comparison::ChangedStep(change) => (self.hear)(&Event::Change(change)),
-            Comparison::Indeterminate(indeterminate) => (self.hear)(&Event::Indeterminate(indeterminate)),
+            Comparison::Change(change) | Comparison::ChangedStep(change) => (self.on_event)(&Event::Change(change)),
+            Comparison::Indeterminate(indeterminate) => (self.on_event)(&Event::Indeterminate(indeterminate)),
             Comparison::Unchanged
             | Comparison::Kept
             | Comparison::OtherPolicy
@@ -396,7 +404,7 @@ impl<H: FnMut(&Event) -> ControlFlow<()>> Reporter<H> {
     fn finding(&mut self, line: u64, problem: String) -> ControlFlow<()> {
         let finding = Finding { line, problem };
         self.ledger.find(&finding);
-        (self.hear)(&Event::Finding(finding))?;
-        if self.stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        (self.on_event)(&Event::Finding(finding))?;
+        if self.stops_at_finding { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

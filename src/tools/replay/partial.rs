@@ -29,16 +29,16 @@ pub(crate) struct Needs {
     pub(crate) paths: Vec<String>,
 }
 
-/// A rule that stops the call, or may stop it.
-enum Found {
-    /// It stops the call, whatever the unknown parts are.
+/// The effect of the first rule that stops the call or may stop it.
+enum RuleOutcome {
+    /// The rule stops the call, whatever the unknown parts are.
     Stops,
-    /// It depends on the unknown parts.
+    /// The rule depends on the unknown parts.
     Needs(Needs),
 }
 
 /// Evaluates one kind of rules of a rules object.
-type Stage<'s> = &'s dyn Fn(Option<u32>, &Rules) -> Option<Found>;
+type Stage<'s> = &'s dyn Fn(Option<u32>, &Rules) -> Option<RuleOutcome>;
 
 impl Unknowns<'_> {
     /// Returns `true` if the path has the same value whatever the unknown parts are. (An argument
@@ -68,7 +68,7 @@ impl Unknowns<'_> {
                 return Some(enough);
             }
             needs.extend(own);
-            // No known truth settles it: each is the opposite one, or undecidable.
+            // No known truth decides it: each is the opposite one, or undecidable.
             let known: Option<Vec<Truth>> = truths.into_iter().collect();
             let known = known?.into_iter();
             Some(if enough == Truth::False { Truth::all(known) } else { Truth::any(known) })
@@ -123,15 +123,15 @@ impl Policy {
                 let lets_pass = if stance == Stance::Require { Truth::True } else { Truth::False };
                 match truth {
                     Some(truth) if truth == lets_pass => None,
-                    Some(_) => Some(Found::Stops),
+                    Some(_) => Some(RuleOutcome::Stops),
                     None => {
                         let rule = compiled.pointer(RuleRef { entry, section: section(index) });
-                        Some(Found::Needs(Needs { rule, paths: needs }))
+                        Some(RuleOutcome::Needs(Needs { rule, paths: needs }))
                     }
                 }
             })
         };
-        let action = |of: &Rules, action| (of.action == action).then_some(Found::Stops);
+        let action = |of: &Rules, action| (of.action == action).then_some(RuleOutcome::Stops);
         let stages: [Stage<'_>; 4] = [
             &|_, of| action(of, Action::Deny),
             &|entry, of| rules(&of.require, entry, Stance::Require, Section::Require),
@@ -142,8 +142,8 @@ impl Policy {
             },
         ];
         match stages.into_iter().find_map(|stage| compiled.first(call, &matching, stage))? {
-            Found::Stops => None,
-            Found::Needs(needs) => Some(needs),
+            RuleOutcome::Stops => None,
+            RuleOutcome::Needs(needs) => Some(needs),
         }
     }
 

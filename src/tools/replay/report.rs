@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::{Change, ChangeKind, Comparison, Finding};
 use crate::policy::Digest;
 
-/// The number of entries of a list that the text shows.
-const SHOWN: usize = 20;
-/// The number of rules, tools, callers and findings that are listed. More appear only in the
-/// totals.
-const KEYS: usize = 1024;
+/// The maximum number of entries of a list in the text.
+const MAX_SHOWN: usize = 20;
+/// The maximum number of rules, tools, callers, reasons and findings that are listed. Others appear
+/// only in the totals.
+const MAX_LISTED: usize = 1024;
 
 /// The number of decisions of one rule, tool or caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,18 +33,18 @@ pub struct Report {
     policy: String,
     history: &'static str,
     calls: u64,
-    alike: u64,
+    unchanged: u64,
     details: u64,
     changed: u64,
     steps: u64,
-    untold: u64,
+    indeterminate: u64,
     kept: u64,
     other: u64,
     uncompared: u64,
     rules: Vec<Count>,
     tools: Vec<Count>,
     callers: Vec<Count>,
-    untold_rules: Vec<Count>,
+    indeterminate_reasons: Vec<Count>,
     found: u64,
     findings: Vec<Finding>,
 }
@@ -68,7 +68,7 @@ impl Report {
 
     /// Returns the number of calls whose decision is the same in every detail.
     pub fn unchanged(&self) -> u64 {
-        self.alike
+        self.unchanged
     }
 
     /// Returns the number of calls with the same decision by the same rule, but another message,
@@ -88,16 +88,16 @@ impl Report {
     }
 
     /// Returns the number of calls whose decision is indeterminate.
-    pub fn untold(&self) -> u64 {
-        self.untold
+    pub fn indeterminate(&self) -> u64 {
+        self.indeterminate
     }
 
-    /// Returns the number of calls that are kept as recorded, because a policy did not decide them.
+    /// Returns the number of calls that are kept as recorded, because no policy decided them.
     pub fn kept(&self) -> u64 {
         self.kept
     }
 
-    /// Returns the number of calls that were left out, because another policy decided them.
+    /// Returns the number of calls that were skipped, because another policy decided them.
     pub fn other(&self) -> u64 {
         self.other
     }
@@ -125,8 +125,8 @@ impl Report {
 
     /// Returns the number of indeterminate decisions by reason, such as
     /// `/tools/pay/deny_if/0 needs args.amount`.
-    pub fn untold_rules(&self) -> &[Count] {
-        &self.untold_rules
+    pub fn indeterminate_reasons(&self) -> &[Count] {
+        &self.indeterminate_reasons
     }
 
     /// Returns the number of problems in the history.
@@ -142,50 +142,50 @@ impl Report {
     /// Returns `true` if every decision was compared and is unchanged, and the history has no
     /// problems. Kept calls and those of other policies do not count.
     pub fn is_same(&self) -> bool {
-        let Self { details, changed, steps, untold, uncompared, found, .. } = self;
-        [details, changed, steps, untold, uncompared, found].iter().all(|count| **count == 0)
+        let Self { details, changed, steps, indeterminate, uncompared, found, .. } = self;
+        [details, changed, steps, indeterminate, uncompared, found].iter().all(|count| **count == 0)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} calls in the {}, by policy {}", self.calls, self.history, self.policy)?;
+        writeln!(f, "{} calls in the {}, under policy {}", self.calls, self.history, self.policy)?;
         let parts = [
-            (self.alike, "unchanged"),
+            (self.unchanged, "unchanged"),
             (self.details, "unchanged, except for the message, the wait or the limits"),
             (self.changed, "changed"),
-            (self.untold, "indeterminate"),
+            (self.indeterminate, "indeterminate"),
             (self.kept, "kept: not decided by a policy"),
-            (self.other, "left out: decided by another policy"),
-            (self.uncompared, "decided, with nothing to compare with"),
+            (self.other, "skipped: decided by another policy"),
+            (self.uncompared, "decided, but not compared: there is no baseline"),
         ];
         for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
             writeln!(f, "{count:>9}  {what}")?;
         }
         if self.steps > 0 {
-            writeln!(f, "{} steps other than calls have a changed answer", self.steps)?;
+            writeln!(f, "{} changed answers to steps other than calls", self.steps)?;
         }
         let lists = [
             ("changed by rule", &self.rules),
             ("changed by tool", &self.tools),
             ("changed by caller", &self.callers),
-            ("indeterminate by reason", &self.untold_rules),
+            ("indeterminate by reason", &self.indeterminate_reasons),
         ];
         for (title, counts) in lists.into_iter().filter(|(_, counts)| !counts.is_empty()) {
             writeln!(f, "{title}")?;
-            for Count { kind, name, count } in counts.iter().take(SHOWN) {
+            for Count { kind, name, count } in counts.iter().take(MAX_SHOWN) {
                 match kind {
                     Some(kind) => writeln!(f, "{count:>9}  {kind:<9}  {name}")?,
                     None => writeln!(f, "{count:>9}  {name}")?,
                 }
             }
-            if counts.len() > SHOWN {
-                writeln!(f, "           and {} more", counts.len() - SHOWN)?;
+            if counts.len() > MAX_SHOWN {
+                writeln!(f, "           and {} more", counts.len() - MAX_SHOWN)?;
             }
         }
         if self.found > 0 {
             writeln!(f, "{} problems in the history", self.found)?;
-            let shown = self.findings.iter().take(SHOWN);
+            let shown = self.findings.iter().take(MAX_SHOWN);
             let more = self.found - shown.len() as u64;
             shown.into_iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
             if more > 0 {
@@ -202,7 +202,7 @@ pub(super) struct Ledger {
     rules: Counts,
     tools: Counts,
     callers: Counts,
-    untold_rules: Counts,
+    indeterminate_reasons: Counts,
 }
 
 /// Counts by kind and name.
@@ -212,7 +212,7 @@ struct Counts(BTreeMap<(Option<ChangeKind>, String), u64>);
 impl Counts {
     fn add(&mut self, kind: Option<ChangeKind>, name: &str) {
         let key = (kind, name.to_owned());
-        let is_full = self.0.len() >= KEYS;
+        let is_full = self.0.len() >= MAX_LISTED;
         match self.0.get_mut(&key) {
             Some(count) => *count += 1,
             None if is_full => {}
@@ -235,23 +235,23 @@ impl Ledger {
             policy: policy.to_string(),
             history,
             calls: 0,
-            alike: 0,
+            unchanged: 0,
             details: 0,
             changed: 0,
             steps: 0,
-            untold: 0,
+            indeterminate: 0,
             kept: 0,
             other: 0,
             uncompared: 0,
             rules: Vec::new(),
             tools: Vec::new(),
             callers: Vec::new(),
-            untold_rules: Vec::new(),
+            indeterminate_reasons: Vec::new(),
             found: 0,
             findings: Vec::new(),
         };
         let counts = Counts::default;
-        Self { report, rules: counts(), tools: counts(), callers: counts(), untold_rules: counts() }
+        Self { report, rules: counts(), tools: counts(), callers: counts(), indeterminate_reasons: counts() }
     }
 
     pub(super) fn count(&mut self, comparison: &Comparison) {
@@ -260,13 +260,13 @@ impl Ledger {
         match comparison {
             Comparison::Step => {}
             Comparison::ChangedStep(_) => report.steps += 1,
-            Comparison::Unchanged => report.alike += 1,
+            Comparison::Unchanged => report.unchanged += 1,
             Comparison::Kept => report.kept += 1,
             Comparison::OtherPolicy => report.other += 1,
             Comparison::Uncompared => report.uncompared += 1,
             Comparison::Indeterminate(indeterminate) => {
-                report.untold += 1;
-                self.untold_rules.add(None, &indeterminate.to_string());
+                report.indeterminate += 1;
+                self.indeterminate_reasons.add(None, &indeterminate.to_string());
             }
             Comparison::Change(Change { kind: ChangeKind::Details, .. }) => report.details += 1,
             Comparison::Change(change) => {
@@ -281,18 +281,18 @@ impl Ledger {
 
     pub(super) fn find(&mut self, finding: &Finding) {
         self.report.found += 1;
-        if self.report.findings.len() < KEYS {
+        if self.report.findings.len() < MAX_LISTED {
             self.report.findings.push(finding.clone());
         }
     }
 
     pub(super) fn report(self) -> Report {
-        let Self { report, rules, tools, callers, untold_rules } = self;
+        let Self { report, rules, tools, callers, indeterminate_reasons } = self;
         Report {
             rules: rules.list(),
             tools: tools.list(),
             callers: callers.list(),
-            untold_rules: untold_rules.list(),
+            indeterminate_reasons: indeterminate_reasons.list(),
             ..report
         }
     }

@@ -1,4 +1,4 @@
-//! Runs a trace again.
+//! Replays a trace.
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -12,63 +12,63 @@ use super::{Baseline, Change, ChangeKind, Comparison, DecisionSummary};
 use crate::policy::Policy;
 use crate::tools::trace::{Answer, Runner};
 
-/// The tool and the caller of the line that is being answered.
-type Called = Arc<Mutex<Option<(String, String)>>>;
+/// The tool and the caller of the current line, if it is a call.
+type CurrentCall = Arc<Mutex<Option<(String, String)>>>;
 
 pub(super) struct TraceReplay {
     runner: Runner,
-    called: Called,
+    current_call: CurrentCall,
     baseline: BaselineAnswers,
 }
 
 /// The source of the answers to compare with.
 enum BaselineAnswers {
-    Nothing,
+    None,
     Answers(Lines<Box<dyn BufRead>>),
-    Under(Box<Runner>),
+    Policy(Box<Runner>),
 }
 
 impl TraceReplay {
     pub(super) fn new(policy: Policy, baseline: Baseline) -> Self {
-        let called = Called::default();
-        let note = Arc::clone(&called);
+        let current_call = CurrentCall::default();
+        let noted = Arc::clone(&current_call);
         let runner = Runner::new(policy).watch(move |call, _, _, _| {
-            *note.lock() = Some((call.tool().to_owned(), caller(|identity| call.identity(identity))));
+            *noted.lock() = Some((call.tool().to_owned(), caller(|identity| call.identity(identity))));
         });
         let baseline = match baseline {
-            Baseline::Unknown => BaselineAnswers::Nothing,
+            Baseline::None => BaselineAnswers::None,
             Baseline::Answers(answers) => BaselineAnswers::Answers(Lines::new(answers)),
-            Baseline::Under(policy) => BaselineAnswers::Under(Box::new(Runner::new(policy))),
+            Baseline::Policy(policy) => BaselineAnswers::Policy(Box::new(Runner::new(policy))),
         };
-        Self { runner, called, baseline }
+        Self { runner, current_call, baseline }
     }
 
     /// Replays a line. Returns its result, and the problem with it, if any.
     pub(super) fn line(&mut self, line: u64, text: Option<&str>) -> io::Result<(Comparison, Option<String>)> {
         // A line that is not UTF-8 is unreadable too: the reader of steps reports it.
         let text = text.unwrap_or("unreadable");
-        *self.called.lock() = None;
+        *self.current_call.lock() = None;
         let Some(answer) = self.runner.answer(text) else {
-            if let BaselineAnswers::Under(runner) = &mut self.baseline {
+            if let BaselineAnswers::Policy(runner) = &mut self.baseline {
                 runner.answer(text);
             }
             return Ok((Comparison::Step, None));
         };
         let problem = match &answer {
-            Answer::Failed { error: "unreadable", .. } => Some("not a step of a trace".to_owned()),
+            Answer::Failed { error: "unreadable", .. } => Some("not a valid step of a trace".to_owned()),
             Answer::Failed { error: "policy_invalid", .. } => {
-                Some("not a valid policy (files that a trace names are not read)".to_owned())
+                Some("not a valid policy (a replay does not read policies from files)".to_owned())
             }
             _ => None,
         };
         let is_call = matches!(answer, Answer::Decided { .. });
-        let (tool, caller) = self.called.lock().take().unwrap_or_default();
-        let is = json(&answer);
+        let (tool, caller) = self.current_call.lock().take().unwrap_or_default();
+        let now = json(&answer);
         let was = match &mut self.baseline {
-            BaselineAnswers::Nothing => {
+            BaselineAnswers::None => {
                 return Ok((if is_call { Comparison::Uncompared } else { Comparison::Step }, problem));
             }
-            BaselineAnswers::Under(runner) => runner.answer(text).map(|answer| json(&answer)),
+            BaselineAnswers::Policy(runner) => runner.answer(text).map(|answer| json(&answer)),
             BaselineAnswers::Answers(answers) => loop {
                 match answers.next()? {
                     Some((_, Some(answer))) if answer.trim().is_empty() => {}
@@ -78,17 +78,17 @@ impl TraceReplay {
             },
         };
         let Some(was) = was else {
-            let problem = problem.or_else(|| Some("it has no stored answer".to_owned()));
+            let problem = problem.or_else(|| Some("the step has no stored answer".to_owned()));
             return Ok((if is_call { Comparison::Uncompared } else { Comparison::Step }, problem));
         };
-        if holds(&is, &was) {
+        if matches_stored(&now, &was) {
             // The stored answer already says that the policy is invalid.
             let is_known = matches!(self.baseline, BaselineAnswers::Answers(_))
-                && is.get("error") == Some(&"policy_invalid".into());
+                && now.get("error") == Some(&"policy_invalid".into());
             let problem = problem.filter(|_| !is_known);
             return Ok((if is_call { Comparison::Unchanged } else { Comparison::Step }, problem));
         }
-        let (was, now) = (side(&was), side(&is));
+        let (was, now) = (summary(&was), summary(&now));
         let kind = match (was == now, &*was.decision == "allow", &*now.decision == "allow") {
             _ if !is_call => ChangeKind::Details,
             (true, ..) => ChangeKind::Details,
@@ -106,7 +106,7 @@ fn json(answer: &Answer) -> Value {
 }
 
 /// Summarizes an answer of any kind.
-fn side(answer: &Value) -> DecisionSummary {
+fn summary(answer: &Value) -> DecisionSummary {
     let text = |key: &str| answer.get(key).and_then(Value::as_str).map(str::to_owned);
     DecisionSummary {
         decision: text("decision").unwrap_or_else(|| answer.to_string()),
@@ -116,15 +116,16 @@ fn side(answer: &Value) -> DecisionSummary {
 }
 
 /// Returns `true` if an answer has all members of the stored one. Numbers compare by value.
-fn holds(answer: &Value, kept: &Value) -> bool {
-    match (answer, kept) {
-        (Value::Object(answer), Value::Object(kept)) => {
-            kept.iter().all(|(key, kept)| answer.get(key).is_some_and(|answer| holds(answer, kept)))
+fn matches_stored(answer: &Value, stored: &Value) -> bool {
+    match (answer, stored) {
+        (Value::Object(answer), Value::Object(stored)) => {
+            stored.iter().all(|(key, stored)| answer.get(key).is_some_and(|answer| matches_stored(answer, stored)))
         }
-        (Value::Array(answer), Value::Array(kept)) => {
-            answer.len() == kept.len() && answer.iter().zip(kept).all(|(answer, kept)| holds(answer, kept))
+        (Value::Array(answer), Value::Array(stored)) => {
+            answer.len() == stored.len()
+                && answer.iter().zip(stored).all(|(answer, stored)| matches_stored(answer, stored))
         }
-        (Value::Number(answer), Value::Number(kept)) => answer == kept || answer.as_f64() == kept.as_f64(),
-        _ => answer == kept,
+        (Value::Number(answer), Value::Number(stored)) => answer == stored || answer.as_f64() == stored.as_f64(),
+        _ => answer == stored,
     }
 }

@@ -39,7 +39,8 @@ fn summary(found: &Comparison) -> Vec<String> {
         };
         format!("{} {}: {detail}", change.kind(), change.tools())
     });
-    let undecided = found.undecided().iter().map(|it| format!("perhaps {} {}: {}", it.kind(), it.tools(), it.reason()));
+    let undecided =
+        found.undecided().iter().map(|it| format!("possibly {} {}: {}", it.kind(), it.tools(), it.reason()));
     changes.chain(undecided).collect()
 }
 
@@ -134,28 +135,38 @@ fn limits_and_approvals_are_compared() {
         (&base, limit("amount", json!(0.5)), "wider t: limit `c`: amount 1 to 0.5", "no"),
         (&base, limit("amount", json!(2)), "narrower t: limit `c`: amount 1 to 2", "yes"),
         (&base, limit("shadow", json!(true)), "wider t: limit `c`: shadow false to true", "no"),
-        (&base, json!({ "t": {} }), "wider t: limit `c` (max 10 per day) is gone", "no"),
-        (&json!({ "t": {} }), base.clone(), "narrower t: limit `c` (max 10 per day) is new", "yes"),
-        (&base, limit("amount_from", json!("args.n")), "perhaps wider t: limit `c`: amount 1 to args.n", "cannot tell"),
+        (&base, json!({ "t": {} }), "wider t: limit `c` (max 10 per day) was removed", "no"),
+        (&json!({ "t": {} }), base.clone(), "narrower t: limit `c` (max 10 per day) was added", "yes"),
+        (
+            &base,
+            limit("amount_from", json!("args.n")),
+            "possibly wider t: limit `c`: amount 1 to args.n",
+            "cannot tell",
+        ),
         (
             &base,
             limit("window", json!("hour")),
-            "perhaps wider t: limit `c`: window day to hour, a new counter",
+            "possibly wider t: limit `c`: window day to hour (a new counter)",
             "cannot tell",
         ),
         (
             &base,
             limit("scope", json!("user")),
-            "perhaps wider t: limit `c`: scope grant to user, a new counter",
+            "possibly wider t: limit `c`: scope grant to user (a new counter)",
             "cannot tell",
         ),
         (
             &base,
             limit("algorithm", json!("sliding")),
-            "perhaps wider t: limit `c`: algorithm fixed to sliding, a new counter",
+            "possibly wider t: limit `c`: algorithm fixed to sliding (a new counter)",
             "cannot tell",
         ),
-        (&base, bucket, "perhaps wider t: limit `c`: algorithm fixed to token_bucket 3, a new counter", "cannot tell"),
+        (
+            &base,
+            bucket,
+            "possibly wider t: limit `c`: algorithm fixed to token_bucket 3 (a new counter)",
+            "cannot tell",
+        ),
         (
             &some,
             asks(json!({ "ttl": "5m", "approvers": ["ann", "bob", "eve"], "min_approvers": 2,

@@ -186,7 +186,7 @@ fn a_log_is_unchanged_under_the_same_policy() {
     assert!(report.is_same() && events.is_empty(), "{events:?}");
     assert_eq!((report.history(), report.calls(), report.unchanged()), ("log", 9, 9));
     let text = report.to_string();
-    assert!(text.starts_with("9 calls in the log, by policy ") && text.contains("        9  unchanged"), "{text}");
+    assert!(text.starts_with("9 calls in the log, under policy ") && text.contains("        9  unchanged"), "{text}");
     // Records without a log are accepted too.
     let lines =
         sample_records(true).iter().map(|record| serde_json::to_string(record).unwrap() + "\n").collect::<String>();
@@ -253,13 +253,17 @@ fn rules_that_need_arguments_are_named() {
     let bare = log(&sample_records(false));
     let (events, report) = run(Replay::new(sample_policy()), &bare);
     // The searches have no arguments at all.
-    assert_eq!((report.unchanged(), report.untold(), report.changed() + report.details()), (3, 6, 0), "{report}");
+    assert_eq!(
+        (report.unchanged(), report.indeterminate(), report.changed() + report.details()),
+        (3, 6, 0),
+        "{report}"
+    );
     let first = indeterminate(&events).into_values().next().unwrap();
     assert_eq!(
         (first.rule.as_deref(), first.needs.as_slice()),
         (Some("/tools/pay/require_approval_if/0"), &["args.amount".to_owned()][..])
     );
-    assert_eq!(report.untold_rules()[0].name, "/tools/pay/require_approval_if/0 needs args.amount");
+    assert_eq!(report.indeterminate_reasons()[0].name, "/tools/pay/require_approval_if/0 needs args.amount");
     // The names of arguments are recorded, and some rules need no arguments.
     let other = policy(&json!({
         "search": { "limits": [{ "counter": "c", "window": "day", "max": 1, "scope": ["grant", "args.q"] }] },
@@ -270,7 +274,7 @@ fn rules_that_need_arguments_are_named() {
         },
     }));
     let (_, report) = run(Replay::new(other), &bare);
-    assert_eq!((report.untold(), report.changed() + report.details()), (0, 9), "{report}");
+    assert_eq!((report.indeterminate(), report.changed() + report.details()), (0, 9), "{report}");
 }
 
 #[test]
@@ -285,8 +289,8 @@ fn a_counter_with_missing_calls_is_indeterminate() {
     records.push(search);
     let (events, report) = run(Replay::new(other), &log(&records));
     let last = indeterminate(&events).into_values().next_back().unwrap();
-    assert_eq!(last.to_string(), "/tools/search/limits/0 counts by `shared`, which has missed calls");
-    assert_eq!((report.untold(), report.details(), report.changed()), (7, 2, 1), "{report}");
+    assert_eq!(last.to_string(), "/tools/search/limits/0 depends on the counter `shared`, which has missed calls");
+    assert_eq!((report.indeterminate(), report.details(), report.changed()), (7, 2, 1), "{report}");
 }
 
 #[test]
@@ -340,7 +344,7 @@ fn records_without_a_log_are_read_line_by_line() {
     let text = format!("{record}\n\nnothing\n{record}");
     let report = run(Replay::new(sample_policy()), text.as_bytes()).1;
     assert_eq!((report.calls(), report.unchanged()), (2, 1), "{report}");
-    assert!(findings(&report)[0].starts_with("line 3: not a record: "), "{report}");
+    assert!(findings(&report)[0].starts_with("line 3: not a valid record: "), "{report}");
     let binary = [record.as_bytes(), b"\n\xff\xfe\n"].concat();
     let report = run(Replay::new(sample_policy()), &binary).1;
     assert_eq!(findings(&report), ["line 2: not UTF-8, or longer than 16 MiB"]);

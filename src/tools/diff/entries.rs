@@ -1,39 +1,40 @@
-//! What of a policy applies to whom, for tools over the policy alone.
+//! The entries of a policy and what they contain, for the comparison.
 
 use crate::policy::compiled::DefaultEffect;
 use crate::policy::limit::Limit;
 use crate::policy::{Approving, Policy};
 
 impl Policy {
-    /// Whether a tool that no entry matches is denied.
+    /// Returns `true` if a tool that no entry matches is denied.
     pub(crate) fn denies_by_default(&self) -> bool {
         self.compiled().default == DefaultEffect::Deny
     }
 
-    /// The names and patterns of the entries, in document order.
+    /// Returns the names and patterns of the entries, in document order.
     pub(crate) fn entry_names(&self) -> impl Iterator<Item = &str> {
         let names = &self.compiled().names;
         (0u32..).take(names.len()).map(|entry| names.name(entry))
     }
 
-    /// The names and patterns of `hide`, in document order.
+    /// Returns the names and patterns of `hide`, in document order.
     pub(crate) fn hidden_names(&self) -> impl Iterator<Item = &str> {
         let names = &self.compiled().hide;
         (0u32..).take(names.len()).map(|entry| names.name(entry))
     }
 
-    /// The entries that match a tool, in document order.
+    /// Returns the entries that match a tool, in document order.
     pub(crate) fn entries_matching(&self, tool: &str) -> Vec<u32> {
         let names = &self.compiled().names;
         names.matching(tool).iter(names, tool).collect()
     }
 
-    /// The limits of an entry, or of `all_tools`; `rate_limit` is the last of them.
+    /// Returns the limits of an entry, or of `all_tools` for `None`. `rate_limit` is the last of
+    /// them.
     pub(crate) fn limits_of(&self, entry: Option<u32>) -> &[Limit] {
         self.compiled().rules(entry).map_or(&[], |rules| &rules.limits)
     }
 
-    /// The terms for approvals of an entry, or of `all_tools`.
+    /// Returns the approval terms of an entry, or of `all_tools` for `None`.
     pub(crate) fn approval_of(&self, entry: Option<u32>) -> Option<&Approving> {
         self.compiled().rules(entry)?.approval.as_deref()
     }
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_and_limits_are_found_by_their_places() {
+    fn entries_and_limits_are_found_by_index() {
         let limit = r#"{"counter":"c","window":"day","max":1,"scope":"global"}"#;
         let rate = r#"{"max":2,"window":60}"#;
         let document = format!(
