@@ -1,58 +1,56 @@
-//! A policy against the tools that a server has.
+//! Comparison of a policy with the tools of a server.
 
 use serde_json::Value;
 
 use super::Lint;
-use super::entries::names;
-use super::findings::{FindingCode, Found};
-use super::kinds::{KINDS, can, kind_of};
+use super::entries::name_set;
+use super::findings::{FindingCode, UnplacedFinding};
 use super::schema::{Declared, declared};
+use super::value_types::{VALUE_TYPES, can_hold_for, type_of};
 use crate::call::path::Path;
-use crate::policy::ast::{Limit, Placed, RuleSection, RulesObject};
+use crate::policy::ast::{Comparison, Limit, Placed, RuleSection, RulesObject};
 use crate::policy::compiled::DefaultEffect;
 use crate::policy::limit::{Cost, ScopePart};
 use crate::policy::operator::Takes;
 use crate::policy::{Names, edits};
 
-/// A tool of the catalogue.
+/// A tool in the catalogue.
 struct Tool<'t> {
     name: &'t str,
     schema: Option<&'t Value>,
 }
 
-/// What an argument is read for.
-struct Read<'r> {
-    /// What becomes of a call without it.
-    absent: Option<&'r str>,
-    /// The types that it may have; any, if none are named.
-    kinds: &'r [&'r str],
-    /// What is said where it can have none of them.
-    mistyped: &'r str,
+/// The requirements of a part of a policy that reads an argument, other than to compare it.
+struct ArgumentUse<'r> {
+    /// The effect on a call without the argument.
+    if_absent: Option<&'r str>,
+    /// The types that the argument may have. Empty for any type.
+    types: &'r [&'r str],
+    /// The message, after its subject, if the argument never has one of the types.
+    never_fits: &'r str,
 }
 
-/// How many tools of one entry are looked at, and how many names it is compared with.
-const MOST: usize = 1_000;
+/// The largest catalogue that is read whole.
+const MAX_CATALOGUE_TOOLS: usize = 100_000;
+/// The number of tools that are compared with one entry, and of names that are compared for
+/// suggestions.
+const MAX_TOOLS_COMPARED: usize = 1_000;
 
 impl Lint<'_> {
     pub(super) fn catalogue(&mut self, list: &Value) {
         let list = list.get("result").unwrap_or(list);
         let list = list.get("tools").unwrap_or(list).as_array().map_or(&[][..], Vec::as_slice);
-        let tool = |tool: &'_ Value| tool.get("name").and_then(Value::as_str).map(str::len);
-        self.complete &= list.len() <= 100_000;
-        let tools: Vec<Tool<'_>> = list
-            .iter()
-            .filter(|one| tool(one).is_some_and(|length| length > 0))
-            .take(100_000)
-            .map(|tool| Tool {
-                name: tool.get("name").and_then(Value::as_str).unwrap_or_default(),
-                schema: tool.get("inputSchema"),
-            })
-            .collect();
+        self.is_complete &= list.len() <= MAX_CATALOGUE_TOOLS;
+        let tool = |definition| {
+            let name = Value::get(definition, "name")?.as_str().filter(|name| !name.is_empty())?;
+            Some(Tool { name, schema: definition.get("inputSchema") })
+        };
+        let tools: Vec<Tool<'_>> = list.iter().filter_map(tool).take(MAX_CATALOGUE_TOOLS).collect();
         let document = self.document;
-        let entries = names(document.entries.iter().filter_map(|entry| entry.name.as_deref()));
-        let matched = self.matched(&entries, &tools);
-        self.unmentioned(&entries, &tools, &matched);
-        for (object, matching) in document.entries.iter().zip(&matched) {
+        let entries = name_set(document.entries.iter().filter_map(|entry| entry.name.as_deref()));
+        let tools_of_entries = self.tools_of_entries(&entries, &tools);
+        self.unmentioned(&entries, &tools, &tools_of_entries);
+        for (object, matching) in document.entries.iter().zip(&tools_of_entries) {
             let name = object.name.as_deref().unwrap_or_default();
             if matching.is_empty() {
                 self.no_such_tool(name, object.at, object.pointer.clone(), &tools);
@@ -60,81 +58,84 @@ impl Lint<'_> {
                 self.arguments(object, &tools, matching);
             }
         }
-        for (index, name) in document.hide.iter().enumerate() {
-            let one = names(std::iter::once(name.value.as_str()));
-            if self.spend(tools.len()) && !tools.iter().any(|tool| one.matches(tool.name)) {
-                self.no_such_tool(&name.value, name.at, format!("/hide/{index}"), &tools);
+        for (index, hidden) in document.hide.iter().enumerate() {
+            let name = name_set(std::iter::once(hidden.value.as_str()));
+            if self.spend(tools.len()) && !tools.iter().any(|tool| name.matches(tool.name)) {
+                self.no_such_tool(&hidden.value, hidden.at, format!("/hide/{index}"), &tools);
             }
         }
-        if let Some(all) = &document.all_tools {
+        if let Some(all_tools) = &document.all_tools {
             let every: Vec<usize> = (0..tools.len()).collect();
-            self.arguments(all, &tools, &every);
+            self.arguments(all_tools, &tools, &every);
         }
     }
 
-    /// The tools that each entry matches.
-    fn matched(&mut self, entries: &Names, tools: &[Tool<'_>]) -> Vec<Vec<usize>> {
-        let mut matched: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
+    /// Returns the indexes of the tools that each entry matches.
+    fn tools_of_entries(&mut self, entries: &Names, tools: &[Tool<'_>]) -> Vec<Vec<usize>> {
+        let mut matching: Vec<Vec<usize>> = vec![Vec::new(); entries.len()];
         for (index, tool) in tools.iter().enumerate() {
             if !self.spend(10 + entries.patterns()) {
                 break;
             }
             for entry in entries.matching(tool.name).iter(entries, tool.name) {
-                if let Some(known) = matched.get_mut(entry as usize) {
-                    known.push(index);
+                if let Some(indexes) = matching.get_mut(entry as usize) {
+                    indexes.push(index);
                 }
             }
         }
-        matched
+        matching
     }
 
-    fn unmentioned(&mut self, entries: &Names, tools: &[Tool<'_>], matched: &[Vec<usize>]) {
+    /// Reports tools that no entry matches and that are not hidden.
+    fn unmentioned(&mut self, entries: &Names, tools: &[Tool<'_>], tools_of_entries: &[Vec<usize>]) {
         let default = &self.document.default;
         let outcome = if default.value == DefaultEffect::Deny { "denied" } else { "allowed" };
-        if entries.len() != matched.len() || !self.complete {
+        if entries.len() != tools_of_entries.len() || !self.is_complete {
             return;
         }
-        let mut mentioned = vec![false; tools.len()];
-        for index in matched.iter().flatten() {
-            if let Some(mentioned) = mentioned.get_mut(*index) {
-                *mentioned = true;
+        let mut is_mentioned = vec![false; tools.len()];
+        for index in tools_of_entries.iter().flatten() {
+            if let Some(is_mentioned) = is_mentioned.get_mut(*index) {
+                *is_mentioned = true;
             }
         }
-        let hidden = names(self.document.hide.iter().map(|name| name.value.as_str()));
-        for (tool, _) in tools.iter().zip(mentioned).filter(|(_, mentioned)| !mentioned) {
+        let hidden = name_set(self.document.hide.iter().map(|name| name.value.as_str()));
+        for (tool, _) in tools.iter().zip(is_mentioned).filter(|(_, is_mentioned)| !is_mentioned) {
             if !self.spend(hidden.patterns()) {
                 return;
             }
             if hidden.matches(tool.name) {
                 continue;
             }
-            let message = format!("no entry matches the tool `{}`: by `default` it is {outcome}", tool.name);
-            let help = "add an entry for it if that is not meant";
+            let message = format!("no entry matches the tool `{}`: it is {outcome} by `default`", tool.name);
+            let help = "add an entry for it if this is not intended";
             let place = (default.at, "/default".to_owned());
-            self.found.push(Found::remark(FindingCode::ToolUnmentioned, place, message, help));
+            self.findings.push(UnplacedFinding::without_claim(FindingCode::ToolUnmentioned, place, message, help));
         }
     }
 
     fn no_such_tool(&mut self, name: &str, at: usize, pointer: String, tools: &[Tool<'_>]) {
-        if !self.complete {
+        if !self.is_complete {
             return;
         }
-        let known = tools.iter().take(MOST).map(|tool| tool.name);
-        let near = if self.spend(tools.len().min(MOST) * (name.len() + 1) * 4) { nearest(name, known) } else { None };
-        let message = format!("`{name}` matches no tool of the catalogue");
+        let known = tools.iter().take(MAX_TOOLS_COMPARED).map(|tool| tool.name);
+        let steps = known.len() * (name.len() + 1) * 4;
+        let near = if self.spend(steps) { nearest(name, known) } else { None };
+        let message = format!("`{name}` matches no tool in the catalogue");
         let help = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
-        self.found.push(Found::remark(FindingCode::NoSuchTool, (at, pointer), message, help));
+        self.findings.push(UnplacedFinding::without_claim(FindingCode::NoSuchTool, (at, pointer), message, help));
     }
 
-    /// The arguments that the rules, limits and approvals of an object read, in the schemas of the tools that it matches.
+    /// Compares the arguments that the rules, limits and approvals of an object read with the
+    /// schemas of the matching tools.
     fn arguments(&mut self, object: &RulesObject, tools: &[Tool<'_>], matching: &[usize]) {
         for section in RuleSection::ALL {
             for (index, rule) in object.rules(section).iter().enumerate() {
-                for leaf in rule.comparisons(&object.rule_pointer(section, index)) {
-                    if leaf.reads_argument() {
-                        self.leaf(&leaf, section, tools, matching);
+                for comparison in rule.comparisons(&object.rule_pointer(section, index)) {
+                    if comparison.reads_argument() {
+                        self.comparison(&comparison, section, tools, matching);
                     }
-                    self.other(&leaf, section, tools, matching);
+                    self.operand(&comparison, section, tools, matching);
                 }
             }
         }
@@ -143,176 +144,202 @@ impl Lint<'_> {
         }
         let bind = object.approval.iter().flat_map(|approval| &approval.bind).enumerate();
         for (index, binding) in bind {
-            let kinds: &[&str] = if binding.value.at_most { &["number"] } else { &[] };
-            let read = Read { absent: None, kinds, mistyped: "is a number: `<=` bounds nothing" };
+            let types: &[&str] = if binding.value.at_most { &["number"] } else { &[] };
+            let usage = ArgumentUse { if_absent: None, types, never_fits: "is a number: `<=` bounds nothing" };
             let place = (binding.at, format!("{}/approval/bind/{index}", object.pointer));
-            self.reads(&binding.value.path, place, &read, tools, matching);
+            self.argument_use(&binding.value.path, place, &usage, tools, matching);
         }
     }
 
     fn arguments_of_limit(&mut self, limit: &Limit, tools: &[Tool<'_>], matching: &[usize]) {
         let refuses = !limit.is_shadow;
         if let Cost::From(path) = &limit.cost.value {
-            let read = Read {
-                absent: refuses.then_some("a call without it is denied, as its amount cannot be told"),
-                kinds: &["number"],
-                mistyped: "is a number: what a call costs cannot be told",
+            let usage = ArgumentUse {
+                if_absent: refuses.then_some("a call without it is denied, because its amount is unknown"),
+                types: &["number"],
+                never_fits: "is a number: the amount of every call is unknown",
             };
-            self.reads(path, (limit.cost.at, format!("{}/amount_from", limit.pointer)), &read, tools, matching);
+            let place = (limit.cost.at, format!("{}/amount_from", limit.pointer));
+            self.argument_use(path, place, &usage, tools, matching);
         }
         for (index, part) in limit.scope.iter().flat_map(|scope| &scope.value).enumerate() {
             let ScopePart::Path(path) = &part.value else { continue };
-            let read = Read {
-                absent: refuses.then_some("a call without it is denied, as it cannot be counted"),
-                kinds: &["string", "number"],
-                mistyped: "is a string or a number: no call can be counted",
+            let usage = ArgumentUse {
+                if_absent: refuses.then_some("a call without it is denied, because it cannot be counted"),
+                types: &["string", "number"],
+                never_fits: "is a string or a number: no call can be counted",
             };
-            self.reads(path, (part.at, format!("{}/scope/{index}", limit.pointer)), &read, tools, matching);
+            let place = (part.at, format!("{}/scope/{index}", limit.pointer));
+            self.argument_use(path, place, &usage, tools, matching);
         }
     }
 
-    /// What a comparison compares with, elsewhere in the call.
-    fn other(&mut self, leaf: &Placed<'_>, section: RuleSection, tools: &[Tool<'_>], matching: &[usize]) {
-        let Some(path) = &leaf.value_from else { return };
-        let kinds = leaf.operator.meaning.operand_types;
-        let mistyped = match kinds {
+    /// Checks the argument of `value_from`.
+    fn operand(&mut self, comparison: &Placed<'_>, section: RuleSection, tools: &[Tool<'_>], matching: &[usize]) {
+        let Some(path) = &comparison.value_from else { return };
+        let types = comparison.operator.meaning.operand_types;
+        let never_fits = match types {
             ["number", ..] => "is a number: nothing can be compared with it",
             ["array", ..] => "is a list: nothing can be compared with it",
-            _ => "is a text: nothing can be compared with it",
+            _ => "is a string: nothing can be compared with it",
         };
-        let is_required = section == RuleSection::Require && leaf.is_joined;
-        let read = Read { absent: is_required.then_some("a call without it is denied"), kinds, mistyped };
-        self.reads(&path.value, (path.at, format!("{}/value_from", leaf.pointer)), &read, tools, matching);
+        let is_required = section == RuleSection::Require && comparison.is_joined;
+        let usage = ArgumentUse { if_absent: is_required.then_some("a call without it is denied"), types, never_fits };
+        let place = (path.at, format!("{}/value_from", comparison.pointer));
+        self.argument_use(&path.value, place, &usage, tools, matching);
     }
 
-    /// An argument that is read for something else than to be compared.
-    fn reads(&mut self, path: &Path, place: (usize, String), read: &Read<'_>, tools: &[Tool<'_>], matching: &[usize]) {
+    /// Checks an argument that is read for another purpose than to compare it.
+    fn argument_use(
+        &mut self,
+        path: &Path,
+        place: (usize, String),
+        usage: &ArgumentUse<'_>,
+        tools: &[Tool<'_>],
+        matching: &[usize],
+    ) {
         if !path.is_in_arguments() || path.is_root() {
             return;
         }
-        let help = "require that it exists, with an `on_deny` that says so";
-        let absent = read.absent.filter(|_| !path.has_each()).map(|absent| (absent, help));
-        let Some(found) = self.argument(path, &place, absent, tools, matching) else { return };
-        let never = found.iter().all(|declared| match declared {
-            Declared::There { types: Some(types), .. } => !types.iter().any(|name| may_be(name, read.kinds)),
+        let help = "require that it exists, with an `on_deny` that explains it";
+        let if_absent = usage.if_absent.filter(|_| !path.has_each()).map(|effect| (effect, help));
+        let Some(declarations) = self.argument(path, &place, if_absent, tools, matching) else { return };
+        let never = declarations.iter().all(|declared| match declared {
+            Declared::Argument { types: Some(types), .. } => !types.iter().any(|name| may_be(name, usage.types)),
             _ => false,
         });
-        if never && !found.is_empty() && !read.kinds.is_empty() {
-            let message = format!("no value that the tool declares for `{path}` {}", read.mistyped);
-            self.never_of_type(place, message, "name an argument that can be one");
+        if never && !declarations.is_empty() && !usage.types.is_empty() {
+            let message = format!("no value that the tool declares for `{path}` {}", usage.never_fits);
+            self.never_of_type(place, message, "name an argument of a suitable type");
         }
     }
 
     fn never_of_type(&mut self, place: (usize, String), message: String, help: &str) {
-        self.found.push(Found::remark(FindingCode::NeverOfType, place, message, help));
+        self.findings.push(UnplacedFinding::without_claim(FindingCode::NeverOfType, place, message, help));
     }
 
-    fn leaf(&mut self, leaf: &Placed<'_>, section: RuleSection, tools: &[Tool<'_>], matching: &[usize]) {
-        let place = (leaf.at, leaf.pointer.clone());
-        let is_told = leaf.path.has_each() || leaf.is(Takes::Exists) || !leaf.is_joined;
-        let absent = match section {
-            _ if is_told || leaf.holds_if_absent(section) => None,
+    /// Checks the argument that a comparison reads.
+    fn comparison(&mut self, comparison: &Placed<'_>, section: RuleSection, tools: &[Tool<'_>], matching: &[usize]) {
+        let path = &comparison.path;
+        let place = (comparison.at, comparison.pointer.clone());
+        let handles_absence = path.has_each() || comparison.is(Takes::Exists) || !comparison.is_joined;
+        let effect = match section {
+            _ if handles_absence || comparison.holds_if_absent(section) => None,
             RuleSection::Require => Some("a call without it is denied"),
             _ => Some("the rule does not stop a call without it"),
         };
-        let help = "say what becomes of a call without it: `\"absent\": \"match\"`, or a rule with `exists`";
-        let found = self.argument(&leaf.path, &place, absent.map(|absent| (absent, help)), tools, matching);
-        let Some(found) = found.filter(|_| leaf.value.is_some()) else { return };
-        // What is turned around is satisfied by other types.
-        if leaf.is(Takes::Exists) || leaf.is_negated() {
+        let help = "handle calls without it: add `\"absent\": \"match\"`, or a rule with `exists`";
+        let declarations = self.argument(path, &place, effect.map(|effect| (effect, help)), tools, matching);
+        let Some(declarations) = declarations.filter(|_| comparison.value.is_some()) else { return };
+        // A negated comparison holds for the other types.
+        if comparison.is(Takes::Exists) || comparison.is_negated() {
             return;
         }
-        let wanted = leaf.values_asked_for();
-        // Only where no tool declares anything else.
-        let never = found.iter().all(|declared| match declared {
-            Declared::There { types: Some(types), values, .. } => {
-                let of_type = types.iter().any(|name| {
-                    may_be(name, &KINDS.map(|kind| if can(leaf, kind) { kind } else { "" }))
-                        && !(*name == "integer" && wanted.is_some_and(is_broken))
-                });
-                let plain = |value: &Value| matches!(kind_of(value), "string" | "boolean");
-                let listed = values.zip(wanted).is_none_or(|(values, wanted)| {
-                    wanted.is_empty() || !wanted.iter().all(plain) || wanted.iter().any(|v| values.contains(v))
-                });
-                !of_type || !listed
+        // One tool that declares a suitable value is enough to make the comparison useful.
+        let never = declarations.iter().all(|declared| match declared {
+            Declared::Argument { types: Some(types), values, .. } => {
+                !types.iter().any(|name| can_hold_for_type(comparison, name)) || !may_equal(comparison, *values)
             }
             _ => false,
         });
-        if never && !found.is_empty() {
-            let message =
-                format!("no value that the tool declares for `{}` satisfies `{}`", leaf.path, leaf.operator.name);
-            self.never_of_type(place, message, "compare with what the tool's inputSchema declares");
+        if never && !declarations.is_empty() {
+            let operator = comparison.operator.name;
+            let message = format!("no value that the tool declares for `{path}` satisfies `{operator}`");
+            self.never_of_type(place, message, "compare with a value that the tool's `inputSchema` declares");
         }
     }
 
-    /// Tells of an argument that no tool has, or that one declares optional; and what the tools declare.
+    /// Reports an argument that no tool declares, or that a tool declares as optional. Returns the
+    /// declarations of the argument. `if_absent` is the effect on a call without it, and the help.
     fn argument<'t>(
         &mut self,
         path: &Path,
         (at, pointer): &(usize, String),
-        absent: Option<(&str, &str)>,
+        if_absent: Option<(&str, &str)>,
         tools: &[Tool<'t>],
         matching: &[usize],
     ) -> Option<Vec<Declared<'t>>> {
-        let known: Vec<&Tool<'_>> = matching.iter().take(MOST).filter_map(|index| tools.get(*index)).collect();
-        if !self.spend(50 * known.len() + 50) {
+        let compared = matching.iter().take(MAX_TOOLS_COMPARED);
+        let compared: Vec<&Tool<'_>> = compared.filter_map(|index| tools.get(*index)).collect();
+        if !self.spend(50 * compared.len() + 50) {
             return None;
         }
-        self.complete &= matching.len() <= MOST;
-        let found: Vec<Declared<'t>> =
-            known.iter().map(|tool| tool.schema.map_or(Declared::Unknown, |schema| declared(schema, path))).collect();
-        let mut add = |code, message: String, help: String| {
-            let pointer = pointer.clone();
-            self.found.push(Found::remark(code, (*at, pointer), message, help));
+        let compares_all = matching.len() <= MAX_TOOLS_COMPARED;
+        self.is_complete &= compares_all;
+        let declaration = |tool: &&Tool<'t>| tool.schema.map_or(Declared::Unknown, |schema| declared(schema, path));
+        let declarations: Vec<Declared<'t>> = compared.iter().map(declaration).collect();
+        let mut report = |code, message: String, help: String| {
+            self.findings.push(UnplacedFinding::without_claim(code, (*at, pointer.clone()), message, help));
         };
-        let unnamed = |declared: &Declared<'_>| matches!(declared, Declared::Unnamed { .. });
-        let first = known.first().map_or("", |tool| tool.name);
-        if matching.len() <= MOST && !found.is_empty() && found.iter().all(unnamed) {
-            let names = found.iter().flat_map(|declared| match declared {
-                Declared::Unnamed { known, .. } => known.as_slice(),
+        let is_undeclared = |declared: &Declared<'_>| matches!(declared, Declared::Undeclared { .. });
+        if compares_all && !declarations.is_empty() && declarations.iter().all(is_undeclared) {
+            let names = declarations.iter().flat_map(|declared| match declared {
+                Declared::Undeclared { known, .. } => known.as_slice(),
                 _ => &[],
             });
-            let last = path.to_string();
-            let last = last.rsplit(['.', '[']).next().unwrap_or_default().to_owned();
-            let near = nearest(&last, names.copied().take(MOST));
-            let closed = found.iter().all(|declared| matches!(declared, Declared::Unnamed { closed: true, .. }));
-            let whom = if found.len() == 1 { format!("`{first}`") } else { "no matching tool".to_owned() };
-            let verb = if found.len() == 1 { "declares no" } else { "declares an" };
-            let takes = if closed { ", and takes no others" } else { "" };
+            let text = path.to_string();
+            let last = text.rsplit(['.', '[']).next().unwrap_or_default();
+            let near = nearest(last, names.copied().take(MAX_TOOLS_COMPARED));
+            let is_closed = |declared: &Declared<'_>| matches!(declared, Declared::Undeclared { closed: true, .. });
+            let subject = match compared.as_slice() {
+                [tool] => format!("`{}` declares no", tool.name),
+                _ => "no matching tool declares an".to_owned(),
+            };
+            let closed = if declarations.iter().all(is_closed) { ", and accepts no others" } else { "" };
             let help = near.map_or_else(
-                || "name an argument that the tool has".to_owned(),
+                || "name an argument that the tool declares".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
-            add(FindingCode::NoSuchArgument, format!("{whom} {verb} argument `{path}`{takes}"), help);
+            report(FindingCode::NoSuchArgument, format!("{subject} argument `{path}`{closed}"), help);
         }
-        let optional = found.iter().position(|one| matches!(one, Declared::There { optional: true, .. }));
-        if let (Some(tool), Some((effect, help))) = (optional.and_then(|index| known.get(index)), absent) {
-            let message = format!("`{}` declares `{path}` optional: {effect}", tool.name);
-            add(FindingCode::ArgumentOptional, message, help.to_owned());
+        let optional =
+            declarations.iter().position(|declared| matches!(declared, Declared::Argument { optional: true, .. }));
+        if let (Some(tool), Some((effect, help))) = (optional.and_then(|index| compared.get(index)), if_absent) {
+            let message = format!("`{}` declares `{path}` as optional: {effect}", tool.name);
+            report(FindingCode::ArgumentOptional, message, help.to_owned());
         }
-        Some(found)
+        Some(declarations)
     }
 }
 
-/// Whether a value of a declared type may be of one of these kinds. A type that is not known may be anything.
-fn may_be(name: &str, kinds: &[&str]) -> bool {
-    let kind = if name == "integer" { "number" } else { name };
-    kinds.contains(&kind) || (!KINDS.contains(&kind) && kind != "null")
+/// Returns `true` if the comparison can hold for a value of a declared type.
+fn can_hold_for_type(comparison: &Comparison, name: &str) -> bool {
+    let types = VALUE_TYPES.iter().copied().filter(|value_type| can_hold_for(comparison, value_type));
+    let lacks_integer = || comparison.values_asked_for().is_some_and(has_no_whole_number);
+    may_be(name, &types.collect::<Vec<_>>()) && !(name == "integer" && lacks_integer())
 }
 
-/// Whether no whole number is among these values.
-fn is_broken(values: &[Value]) -> bool {
-    let whole = |number: &Value| match number.as_f64() {
+/// Returns `false` if the comparison asks for equality with strings or booleans, and none of them
+/// is among the declared values.
+fn may_equal(comparison: &Comparison, declared: Option<&[Value]>) -> bool {
+    let is_simple = |value: &Value| matches!(type_of(value), "string" | "boolean");
+    declared.zip(comparison.values_asked_for()).is_none_or(|(declared, wanted)| {
+        wanted.is_empty() || !wanted.iter().all(is_simple) || wanted.iter().any(|value| declared.contains(value))
+    })
+}
+
+/// Returns `true` if a value of the declared type may have one of these types. A value of an
+/// unknown type may.
+fn may_be(name: &str, types: &[&str]) -> bool {
+    let value_type = if name == "integer" { "number" } else { name };
+    types.contains(&value_type) || (!VALUE_TYPES.contains(&value_type) && value_type != "null")
+}
+
+/// Returns `true` if none of the values is a whole number.
+fn has_no_whole_number(values: &[Value]) -> bool {
+    let is_whole = |number: &Value| match number.as_f64() {
         Some(float) if number.is_f64() => float.fract() == 0.0,
         _ => true,
     };
-    !values.iter().filter(|value| value.is_number()).any(whole)
+    !values.iter().filter(|value| value.is_number()).any(is_whole)
 }
 
-/// The name with the fewest edits, if they are few.
+/// Returns the name with the fewest edits, if these are at most a third of its length or a single
+/// one.
 fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    const LONGEST: usize = 64;
-    let short = |name: &str| name.len() <= LONGEST;
-    let near = names.filter(|known| short(known) && short(name)).map(|known| (edits(name, known), known)).min()?;
+    const MAX_BYTES: usize = 64;
+    let is_short = |name: &str| name.len() <= MAX_BYTES;
+    let near =
+        names.filter(|known| is_short(known) && is_short(name)).map(|known| (edits(name, known), known)).min()?;
     (near.0 <= (near.1.len() / 3).max(1)).then_some(near.1)
 }

@@ -1,168 +1,191 @@
-//! Ways around a denial, or around a person's approval: leaving the argument out, an empty list, another spelling, another type.
+//! Ways to evade a denial or an approval: an omitted argument, an empty list, another spelling,
+//! another type.
 
 use serde_json::{Value, json};
 
-use super::findings::{Claim, FindingCode, Found, shown};
-use super::trial::text_at;
-use super::{Lint, RUN};
+use super::findings::{Claim, FindingCode, UnplacedFinding, with_effect};
+use super::probe::text_at;
+use super::{Lint, SMALL_POLICY_STEPS};
 use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection, RulesObject};
 use crate::policy::operator::{Aspect, Takes};
 use crate::policy::{Effect, Policy};
 use crate::tools::explain::Witness;
 
-/// A section whose rules stop a call that they match: what is said of a call that leaves one.
-pub(super) struct Stops {
+/// A section whose rules stop the calls that match, and the words for calls that evade them.
+pub(super) struct StoppingSection {
     pub(super) section: RuleSection,
     left_out: FindingCode,
     respelt: FindingCode,
     retyped: FindingCode,
-    /// Of a call that is stopped, and of one that is not.
+    /// The predicate of a call that a rule stops.
     stopped: &'static str,
-    unstopped: &'static str,
-    /// Whether a call with this outcome has left every rule of the kind.
-    left: fn(Effect) -> bool,
+    /// The predicate of a call that evades the rule.
+    evaded: &'static str,
+    /// Returns `true` if a call with this effect has evaded every rule of such a section.
+    is_evaded: fn(Effect) -> bool,
 }
 
-/// The sections of which the ways around are looked for.
-pub(super) static STOPS: [Stops; 2] = [
-    Stops {
+/// The sections whose rules a caller may try to evade.
+pub(super) static STOPPING_SECTIONS: [StoppingSection; 2] = [
+    StoppingSection {
         section: RuleSection::DenyIf,
         left_out: FindingCode::DenialLeftOut,
         respelt: FindingCode::DenialRespelt,
         retyped: FindingCode::DenialRetyped,
         stopped: "is denied",
-        unstopped: "is not denied",
-        left: |effect| !matches!(effect, Effect::Deny(_)),
+        evaded: "is not denied",
+        is_evaded: |effect| !matches!(effect, Effect::Deny(_)),
     },
-    Stops {
+    StoppingSection {
         section: RuleSection::RequireApprovalIf,
         left_out: FindingCode::ApprovalLeftOut,
         respelt: FindingCode::ApprovalRespelt,
         retyped: FindingCode::ApprovalRetyped,
         stopped: "needs an approval",
-        unstopped: "needs no approval",
-        left: |effect| effect == Effect::Allow,
+        evaded: "needs no approval",
+        is_evaded: |effect| effect == Effect::Allow,
     },
 ];
 
 impl Lint<'_> {
-    /// The ways around a rule of the section.
-    pub(super) fn leavable(&mut self, stops: &Stops, object: &RulesObject, rule: &Rule, all: &[Placed<'_>]) {
-        let Some(rule) = self.alone(stops.section, rule) else { return };
+    /// Reports ways to evade a rule of the section.
+    pub(super) fn evasions(
+        &mut self,
+        stopping: &StoppingSection,
+        object: &RulesObject,
+        rule: &Rule,
+        comparisons: &[Placed<'_>],
+    ) {
+        let Some(rule) = self.single_rule_policy(stopping.section, rule) else { return };
         let mut tools: Option<Vec<String>> = None;
-        for leaf in all.iter().filter(|leaf| leaf.reads_argument() && !leaf.is(Takes::Exists)) {
-            let tools = tools.get_or_insert_with(|| self.reaching(object));
-            if !leaf.is_negative() && !leaf.absent_matches {
-                self.left_out(stops, tools, leaf, &rule);
-            } else if leaf.absent_matches && leaf.path.has_each() {
-                self.emptied(stops, tools, leaf, &rule);
+        let reads_value = |comparison: &&Placed<'_>| comparison.reads_argument() && !comparison.is(Takes::Exists);
+        for comparison in comparisons.iter().filter(reads_value) {
+            let tools = tools.get_or_insert_with(|| self.reaching_tools(object));
+            if !comparison.is_negative() && !comparison.absent_matches {
+                self.left_out(stopping, tools, comparison, &rule);
+            } else if comparison.absent_matches && comparison.path.has_each() {
+                self.emptied(stopping, tools, comparison, &rule);
             }
-            if leaf.is_negated() {
+            if comparison.is_negated() {
                 continue;
             }
-            if let Some(hit) = self.hit(leaf) {
-                self.respelt(stops, leaf, &rule, &hit);
-                self.retyped(stops, leaf, &rule, &hit);
+            if let Some(matching) = self.matching_call(comparison) {
+                self.respelt(stopping, comparison, &rule, &matching);
+                self.retyped(stopping, comparison, &rule, &matching);
             }
         }
     }
 
-    /// A call that passes the whole policy without the argument.
-    fn left_out(&mut self, stops: &Stops, tools: &[String], leaf: &Placed<'_>, rule: &Policy) {
-        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &leaf.path, None, rule, stops.left));
-        let Some(passes) = passes else { return };
-        let help = match leaf.is_below_not() {
-            // `absent` is an error there.
+    /// Reports a call without the argument that evades every rule of the policy.
+    fn left_out(&mut self, stopping: &StoppingSection, tools: &[String], comparison: &Placed<'_>, rule: &Policy) {
+        let path = &comparison.path;
+        let call = tools.iter().find_map(|tool| self.evading_call(tool, path, None, rule, stopping.is_evaded));
+        let Some(call) = call else { return };
+        let help = match comparison.is_below_not() {
+            // `absent` is an error below `not`.
             true => "require that it exists, or write the condition without `not` and add `\"absent\": \"match\"`",
             false => "add `\"absent\": \"match\"`, or require that it exists",
         };
-        let message = format!("a call without `{}` {}", leaf.path, stops.unstopped);
-        self.slips_through(stops.left_out, leaf, message, help, self.policy, passes);
+        let message = format!("a call without `{path}` {}", stopping.evaded);
+        self.slips_through(stopping.left_out, comparison, message, help, self.policy, call);
     }
 
-    /// A call that passes the whole policy with an empty list, which has no element that could be what is denied.
-    fn emptied(&mut self, stops: &Stops, tools: &[String], leaf: &Placed<'_>, rule: &Policy) {
-        let Some(list) = leaf.path.before_each() else { return };
+    /// Reports a call with an empty list, which has no element that the rule could match, that
+    /// evades every rule of the policy.
+    fn emptied(&mut self, stopping: &StoppingSection, tools: &[String], comparison: &Placed<'_>, rule: &Policy) {
+        let Some(list) = comparison.path.before_each() else { return };
         let empty = json!([]);
-        let passes = tools.iter().find_map(|tool| self.passing_with(tool, &list, Some(&empty), rule, stops.left));
-        let Some(passes) = passes else { return };
-        let message = format!("a call in which `{list}` is empty {}", stops.unstopped);
-        let help = format!("require a `min_length` of 1 of `{list}`, if a server may take an empty list for all");
-        self.slips_through(stops.left_out, leaf, message, &help, self.policy, passes);
+        let evading = |tool: &String| self.evading_call(tool, &list, Some(&empty), rule, stopping.is_evaded);
+        let Some(call) = tools.iter().find_map(evading) else { return };
+        let message = format!("a call in which `{list}` is empty {}", stopping.evaded);
+        let help = format!("require `min_length` 1 for `{list}` if the server treats an empty list as everything");
+        self.slips_through(stopping.left_out, comparison, message, &help, self.policy, call);
     }
 
-    /// A call of which this comparison alone is true.
-    fn hit(&mut self, leaf: &Placed<'_>) -> Option<Witness> {
-        if leaf.path.has_each() || !self.spend(2 * RUN) {
+    /// Returns a call for which this comparison holds by a value.
+    fn matching_call(&mut self, comparison: &Placed<'_>) -> Option<Witness> {
+        if comparison.path.has_each() || !self.spend(2 * SMALL_POLICY_STEPS) {
             return None;
         }
-        // What is wanted is a value.
-        let present = Comparison { absent_matches: false, ..(**leaf).clone() };
-        let holds = self.alone(RuleSection::Require, &Rule::of(vec![Condition::Comparison(present)]))?;
+        let present = Comparison { absent_matches: false, ..(**comparison).clone() };
+        let rule = Rule::of(vec![Condition::Comparison(present)]);
+        let policy = self.single_rule_policy(RuleSection::Require, &rule)?;
         let call = Witness::of_tool("tool");
-        let explanation = holds.explain(&call.call(), call.at());
+        let explanation = policy.explain(&call.call(), call.at());
         let change = explanation.reasons().next()?.changes().first()?;
         Some(change.apply(&call.call(), call.at()))
     }
 
-    fn respelt(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &Witness) {
-        let is_equality = leaf.aspect() == Aspect::Equality;
-        let is_spelt = !leaf.operator.negative && (is_equality || leaf.operator.ignore_case);
-        let Some(text) = text_at(hit, &leaf.path).filter(|_| is_spelt && !leaf.ignores_case()) else { return };
+    /// Reports that the rule does not match the same text in the opposite case.
+    fn respelt(&mut self, stopping: &StoppingSection, comparison: &Placed<'_>, rule: &Policy, matching: &Witness) {
+        let is_equality = comparison.aspect() == Aspect::Equality;
+        let lists_texts = !comparison.operator.negative && (is_equality || comparison.operator.ignore_case);
+        if !lists_texts || comparison.ignores_case() {
+            return;
+        }
+        let Some(text) = text_at(matching, &comparison.path) else { return };
         let swap = |c: char| if c.is_uppercase() { c.to_lowercase().next() } else { c.to_uppercase().next() };
         let other: String = text.chars().filter_map(swap).collect();
         if other == text {
             return;
         }
         let help = match is_equality {
-            true => "list what is allowed in `require` instead",
-            false => "add `\"ignore_case\": true`, or better list what is allowed in `require`",
+            true => "list the allowed values in `require` instead",
+            false => "add `\"ignore_case\": true`, or better, list the allowed values in `require`",
         };
-        let message = format!("{} {}, and {} {}", json!(text), stops.stopped, json!(other), stops.unstopped);
-        if let Some(passes) = slips(leaf, rule, hit, &json!(other)) {
-            self.slips_through(stops.respelt, leaf, message, help, rule, passes);
+        let message = format!("{} {}, but {} {}", json!(text), stopping.stopped, json!(other), stopping.evaded);
+        if let Some(call) = with_value_that_evades(comparison, rule, matching, &json!(other)) {
+            self.slips_through(stopping.respelt, comparison, message, help, rule, call);
         }
     }
 
-    fn retyped(&mut self, stops: &Stops, leaf: &Placed<'_>, rule: &Policy, hit: &Witness) {
-        if !leaf.is(Takes::Type) {
+    /// Reports a value of another type that the rule does not match.
+    fn retyped(&mut self, stopping: &StoppingSection, comparison: &Placed<'_>, rule: &Policy, matching: &Witness) {
+        if !comparison.is(Takes::Type) {
             return;
         }
-        // Servers take one for the other.
+        // Many servers convert these to the type that they expect.
         let others = [json!("1"), json!(1), json!("true"), json!(["x"])];
-        let passing = others.iter().find_map(|other| Some((other, slips(leaf, rule, hit, other)?)));
-        if let Some((other, passes)) = passing {
-            let message = format!("{other} {}, and a server may take it for what {}", stops.unstopped, stops.stopped);
-            let help = "name the types that are allowed in `require` instead";
-            self.slips_through(stops.retyped, leaf, message, help, rule, passes);
+        let evading = |other| Some((other, with_value_that_evades(comparison, rule, matching, other)?));
+        if let Some((other, call)) = others.iter().find_map(evading) {
+            let StoppingSection { stopped, evaded, .. } = stopping;
+            let message = format!("{other} {evaded}, but a server may convert it to a value that {stopped}");
+            let help = "list the allowed types in `require` instead";
+            self.slips_through(stopping.retyped, comparison, message, help, rule, call);
         }
     }
 
-    /// A finding, shown by what `policy` says of a call.
+    /// Adds a finding whose witness is `call`, with its effect by `policy`.
     pub(super) fn slips_through(
         &mut self,
         code: FindingCode,
-        leaf: &Placed<'_>,
+        comparison: &Placed<'_>,
         message: String,
         help: &str,
         policy: &Policy,
         call: Witness,
     ) {
-        self.found.push(Found {
+        self.findings.push(UnplacedFinding {
             code,
             claim: Claim::SlipsThrough,
-            at: leaf.at,
-            pointer: leaf.pointer.clone(),
+            at: comparison.at,
+            pointer: comparison.pointer.clone(),
             message,
             help: help.to_owned(),
-            witness: Some(shown(policy, call)),
+            witness: Some(with_effect(policy, call)),
         });
     }
 }
 
-/// The same call with another value, if the rule stops `hit` and not it.
-fn slips(leaf: &Placed<'_>, rule: &Policy, hit: &Witness, to: &Value) -> Option<Witness> {
-    let mut other = hit.clone();
-    let stopped = |call: &Witness| !call.evaluate(rule).is_allowed();
-    (stopped(hit) && other.edit(&leaf.path, Some(to)) && !stopped(&other)).then_some(other)
+/// Returns `matching` with another value, if the rule stops `matching` and not the changed call.
+fn with_value_that_evades(
+    comparison: &Placed<'_>,
+    rule: &Policy,
+    matching: &Witness,
+    value: &Value,
+) -> Option<Witness> {
+    let mut other = matching.clone();
+    let is_stopped = |call: &Witness| !call.evaluate(rule).is_allowed();
+    let evades = is_stopped(matching) && other.edit(&comparison.path, Some(value)) && !is_stopped(&other);
+    evades.then_some(other)
 }

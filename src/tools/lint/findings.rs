@@ -1,4 +1,4 @@
-//! What a lint has found.
+//! The findings of a lint, and the report that collects them.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use serde::Serialize;
 use crate::policy::Policy;
 use crate::tools::explain::{RuleEffect, Witness};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::exhaustive_enums, reason = "a host may show each in its own way")]
+#[expect(clippy::exhaustive_enums, reason = "hosts may display each differently")]
 pub enum Severity {
-    /// It can be meant so.
+    /// It may be intended.
     Note,
-    /// It is rarely meant so.
+    /// It is rarely intended.
     Warning,
-    /// It cannot be meant so.
+    /// It cannot be intended.
     Error,
 }
 
 impl Severity {
-    /// `note`, `warning` or `error`.
+    /// Returns `note`, `warning` or `error`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Note => "note",
@@ -31,28 +31,28 @@ impl Severity {
     }
 }
 
-/// What a finding claims of all calls, or of one.
+/// The claim that a finding makes about calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::exhaustive_enums, reason = "each is a promise of its own")]
+#[expect(clippy::exhaustive_enums, reason = "each makes a different promise")]
 pub enum Claim {
     /// Every call that the entry (or `all_tools`) matches is denied.
     AlwaysDenied,
-    /// The rule is true of no call.
+    /// The rule holds for no call.
     NeverHolds,
-    /// No decision ever names the rule or limit.
+    /// No decision names the rule or limit.
     NeverDecides,
-    /// The limit refuses no call for lack of room.
+    /// The limit refuses no call because it is exhausted.
     NeverFull,
-    /// The witness is a call that the place does not stop, and that it was likely meant to.
+    /// The witness is a call that the rule or policy was probably intended to stop, and does not.
     SlipsThrough,
-    /// Nothing of calls: it is how the policy is written, or what a catalogue says.
+    /// No claim about calls: the finding is about the text of the policy, or about a catalogue.
     Nothing,
 }
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $severity:ident;)*) => {
-        /// The kind of a finding. Its text is stable.
+        /// The kind of a finding. Its name is stable.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
@@ -61,14 +61,14 @@ macro_rules! codes {
         }
 
         impl FindingCode {
-            /// The code as text.
+            /// Returns the code as text, such as `never_holds`.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
                 }
             }
 
-            /// How bad a finding of this kind is.
+            /// Returns the severity of findings of this kind.
             pub fn severity(self) -> Severity {
                 match self {
                     $(Self::$name => Severity::$severity,)*
@@ -79,58 +79,61 @@ macro_rules! codes {
 }
 
 codes! {
-    /// `hide` covers an entry: it never applies.
+    /// An entry that never applies, because `hide` covers it.
     EntryHidden = "entry_hidden", Warning;
-    /// Another entry, or `all_tools`, denies every call of this one.
+    /// Another entry, or `all_tools`, denies every call that an entry matches.
     EntryShadowed = "entry_shadowed", Warning;
     /// `all_tools` denies every call.
     AllDenied = "all_denied", Error;
     /// The conditions of a rule never hold together, or one of them never holds.
     NeverHolds = "never_holds", Error;
-    /// A rule that no decision ever names: another one always stops the call before it.
+    /// A rule that no decision names: another part always stops the call first.
     RuleNeverDecides = "rule_never_decides", Warning;
-    /// A limit that no decision ever names.
+    /// A limit that no decision names.
     LimitNeverDecides = "limit_never_decides", Warning;
-    /// A limit that nothing can exceed.
+    /// A limit that calls cannot exceed.
     LimitNeverReached = "limit_never_reached", Warning;
-    /// A limit whose scope is made of arguments, and of nothing that is a caller's own: a caller begins a new count whenever it
-    /// wants.
+    /// A limit whose scope has arguments but does not identify the caller: a caller can start a new
+    /// count at any time.
     ScopeOfArguments = "scope_of_arguments", Error;
-    /// An expression of `require` that is not tied to both ends: anything may stand before or after what it matches.
+    /// A regular expression of `require` that is not anchored at both ends: any text may precede or
+    /// follow its match.
     RegexUnanchored = "regex_unanchored", Warning;
-    /// A denial that a caller leaves by leaving an argument out, or where it says what becomes of that, by an empty list.
+    /// A denial that a caller can evade by omitting an argument or sending an empty list.
     DenialLeftOut = "denial_left_out", Warning;
-    /// A denial that a caller leaves by another spelling.
+    /// A denial that a caller can evade by spelling a text differently.
     DenialRespelt = "denial_respelt", Note;
-    /// A denial that a caller leaves by another type of value.
+    /// A denial that a caller can evade by sending a value of another type.
     DenialRetyped = "denial_retyped", Note;
-    /// An approval that a caller need not ask for if it leaves an argument out, or sends an empty list.
+    /// An approval that a caller can evade by omitting an argument or sending an empty list.
     ApprovalLeftOut = "approval_left_out", Warning;
-    /// An approval that a caller need not ask for in another spelling.
+    /// An approval that a caller can evade by spelling a text differently.
     ApprovalRespelt = "approval_respelt", Note;
-    /// An approval that a caller need not ask for with another type of value.
+    /// An approval that a caller can evade by sending a value of another type.
     ApprovalRetyped = "approval_retyped", Note;
-    /// A text that looks like a pattern where it is taken as it stands: `/data/*` in `path_within`, `^get_` as a tool's name.
+    /// A text that looks like a pattern where every character is literal: `/data/*` in
+    /// `path_within`, `^get_` as the name of a tool.
     LiteralPattern = "literal_pattern", Warning;
-    /// Two counters whose names differ in spelling alone: in case, or in what parts their words.
+    /// Two counters whose names differ only in case or in the separators between words.
     CountersAlike = "counters_alike", Warning;
-    /// `default` is `allow`, and there is no limit at all.
+    /// `default` is `allow`, and the policy has no limits.
     Unlimited = "unlimited", Warning;
-    /// `bind` bounds all arguments as if they were a number.
+    /// `bind` has an upper bound for all arguments, which are not a number.
     BoundOfArguments = "bound_of_arguments", Error;
-    /// `min_approvers` is above the number of approvers: nobody can give the approval.
+    /// `min_approvers` exceeds the number of approvers: the approval can never be given.
     TooFewApprovers = "too_few_approvers", Error;
-    /// An entry, or a name in `hide`, that is no tool of the catalogue.
+    /// An entry, or a name in `hide`, that matches no tool in the catalogue.
     NoSuchTool = "no_such_tool", Warning;
-    /// A tool of the catalogue that no entry matches.
+    /// A tool in the catalogue that no entry matches.
     ToolUnmentioned = "tool_unmentioned", Note;
-    /// An argument that no matching tool declares, or a part of one that has no parts.
+    /// An argument that no matching tool declares, or a part of an argument that has no parts.
     NoSuchArgument = "no_such_argument", Warning;
-    /// An argument that a matching tool declares optional.
+    /// An argument that a matching tool declares as optional.
     ArgumentOptional = "argument_optional", Note;
-    /// A comparison that no value of the declared type satisfies; or an amount, a part of a scope or a bound that none can be.
+    /// An argument whose declared type never fits: no value satisfies the comparison, or can be the
+    /// amount, the part of a scope, the bound or the operand.
     NeverOfType = "never_of_type", Warning;
-    /// The document or the catalogue is too large to be looked at whole.
+    /// The document or the catalogue is too large to be examined completely.
     CannotTell = "cannot_tell", Note;
 }
 
@@ -140,8 +143,8 @@ impl fmt::Display for FindingCode {
     }
 }
 
-/// A finding in the making: where it stands is a byte offset yet.
-pub(super) struct Found {
+/// A finding whose place is still a byte offset, not a line and a column.
+pub(super) struct UnplacedFinding {
     pub(super) code: FindingCode,
     pub(super) claim: Claim,
     pub(super) at: usize,
@@ -151,15 +154,15 @@ pub(super) struct Found {
     pub(super) witness: Option<(Witness, RuleEffect)>,
 }
 
-/// A call, with the effect of a policy on it.
-pub(super) fn shown(policy: &Policy, call: Witness) -> (Witness, RuleEffect) {
+/// Returns a call together with the effect of a policy on it.
+pub(super) fn with_effect(policy: &Policy, call: Witness) -> (Witness, RuleEffect) {
     let effect = RuleEffect::of(policy, &call);
     (call, effect)
 }
 
-impl Found {
-    /// One that claims nothing of calls.
-    pub(super) fn remark(
+impl UnplacedFinding {
+    /// Creates a finding that makes no claim about calls. Its place is an offset and a pointer.
+    pub(super) fn without_claim(
         code: FindingCode,
         (at, pointer): (usize, String),
         message: impl Into<String>,
@@ -170,7 +173,7 @@ impl Found {
     }
 }
 
-/// One thing that is odd in a policy: where, why, and how to fix it.
+/// A probable mistake in a policy: its place, its reason, and a help text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     code: FindingCode,
@@ -188,70 +191,72 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// What kind of finding it is; stable.
+    /// Returns the kind of the finding. Codes are stable.
     pub fn code(&self) -> FindingCode {
         self.code
     }
 
-    /// How bad it is.
+    /// Returns the severity.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// What it claims.
+    /// Returns the claim that the finding makes about calls.
     pub fn claim(&self) -> Claim {
         self.claim
     }
 
-    /// The JSON Pointer of the place.
+    /// Returns the JSON Pointer of the place.
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// The line in the source text, from 1.
+    /// Returns the line in the source text, from 1.
     pub fn line(&self) -> usize {
         self.line
     }
 
-    /// The column in the source text, in characters from 1.
+    /// Returns the column in the source text, in characters from 1.
     pub fn column(&self) -> usize {
         self.column
     }
 
-    /// What is odd.
+    /// Returns the message: the reason for the finding.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// How to fix it.
+    /// Returns the help text: how to fix the policy.
     pub fn help(&self) -> &str {
         &self.help
     }
 
-    /// A call that shows it.
+    /// Returns a call that demonstrates the finding, if it has one.
     pub fn witness(&self) -> Option<&Witness> {
         self.witness.as_ref()
     }
 
-    /// The effect of the policy on the witness; where the finding is about one rule, that of the rule alone.
+    /// Returns the effect of the policy on the witness, or that of a single rule if the finding is
+    /// about one.
     pub fn effect(&self) -> Option<&RuleEffect> {
         self.effect.as_ref()
     }
 }
 
-/// The finding, its help and its witness, a line each.
+/// Writes the finding, its place, its help and its witness, one line each.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |text: &str| -> String {
+        let printable = |text: &str| -> String {
             text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
         };
         let Self { code, line, column, .. } = self;
-        writeln!(f, "{line}:{column}: {}[{code}]: {}", self.severity.as_str(), plain(&self.message))?;
-        writeln!(f, "  in {}", if self.pointer.is_empty() { "the document".to_owned() } else { plain(&self.pointer) })?;
-        write!(f, "  = help: {}", plain(&self.help))?;
+        writeln!(f, "{line}:{column}: {}[{code}]: {}", self.severity.as_str(), printable(&self.message))?;
+        let place = if self.pointer.is_empty() { "the document" } else { &self.pointer };
+        writeln!(f, "  in {}", printable(place))?;
+        write!(f, "  = help: {}", printable(&self.help))?;
         match (&self.witness, &self.effect) {
             (Some(witness), Some(effect)) => {
-                write!(f, "\n  = witness: {} -> {}", plain(&witness.to_string()), plain(&effect.to_string()))
+                write!(f, "\n  = witness: {} -> {}", printable(&witness.to_string()), printable(&effect.to_string()))
             }
             _ => Ok(()),
         }
@@ -260,14 +265,14 @@ impl fmt::Display for Finding {
 
 /// The findings of a lint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[must_use = "a report is for somebody to read"]
+#[must_use = "the findings are only in the report"]
 pub struct Report {
     findings: Vec<Finding>,
     omitted: usize,
     complete: bool,
 }
 
-/// For a person: each finding as it is shown, and how many there are.
+/// Writes every finding, then their number.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))?;
@@ -278,43 +283,45 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// The findings, in the order of their places.
+    /// Returns the findings, in the order of their places.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// How many findings there are beyond the first 10,000, which are all that is kept.
+    /// Returns the number of findings beyond the first 10,000, which are not kept.
     pub fn omitted(&self) -> usize {
         self.omitted
     }
 
-    /// Whether everything was looked at. It is not where the document or the catalogue is too large, or too deep.
+    /// Returns `true` if everything was examined, `false` if the document or the catalogue is too
+    /// large or nested too deeply.
     pub fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// The worst severity; none without findings.
+    /// Returns the highest severity, or `None` if there are no findings.
     pub fn worst(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.severity).max()
     }
 }
 
-/// How many findings are kept.
-const KEPT: usize = 10_000;
+/// The number of findings that a report keeps.
+const MAX_FINDINGS: usize = 10_000;
 
-/// The report, with lines and columns. Linear in the text, but for the sorting of findings.
-pub(super) fn report(mut found: Vec<Found>, source: &str, complete: bool) -> Report {
+/// Makes the report: sorts the findings and computes lines and columns in one pass over the text.
+pub(super) fn report(mut findings: Vec<UnplacedFinding>, source: &str, complete: bool) -> Report {
     if !complete {
-        let message = "not everything was looked at: there is more here than a lint takes time for";
-        let help = "look at parts of it alone";
-        found.push(Found::remark(FindingCode::CannotTell, (0, String::new()), message, help));
+        let message = "not everything was checked: the document or the catalogue is too large";
+        let help = "check parts of it separately";
+        let place = (0, String::new());
+        findings.push(UnplacedFinding::without_claim(FindingCode::CannotTell, place, message, help));
     }
-    found.sort_by(|a, b| (a.at, a.code, &a.pointer).cmp(&(b.at, b.code, &b.pointer)));
-    let omitted = found.len().saturating_sub(KEPT);
-    found.truncate(KEPT);
+    findings.sort_by(|a, b| (a.at, a.code, &a.pointer).cmp(&(b.at, b.code, &b.pointer)));
+    let omitted = findings.len().saturating_sub(MAX_FINDINGS);
+    findings.truncate(MAX_FINDINGS);
     let (mut line, mut column, mut seen) = (1, 1, 0);
-    let finding = |found: Found| {
-        let Found { code, claim, at, pointer, message, help, witness } = found;
+    let place = |finding: UnplacedFinding| {
+        let UnplacedFinding { code, claim, at, pointer, message, help, witness } = finding;
         for c in source.get(seen..at).unwrap_or_default().chars() {
             (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
         }
@@ -322,5 +329,5 @@ pub(super) fn report(mut found: Vec<Found>, source: &str, complete: bool) -> Rep
         let (witness, effect) = witness.unzip();
         Finding { code, severity: code.severity(), claim, pointer, line, column, message, help, witness, effect }
     };
-    Report { findings: found.into_iter().map(finding).collect(), omitted, complete }
+    Report { findings: findings.into_iter().map(place).collect(), omitted, complete }
 }

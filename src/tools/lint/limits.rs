@@ -1,11 +1,11 @@
-//! Limits that stop nothing, and counters that were likely meant to be one.
+//! Limits without effect, and counters that were probably intended to be one.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
 use super::Lint;
-use super::findings::{Claim, FindingCode, Found, shown};
+use super::findings::{Claim, FindingCode, UnplacedFinding, with_effect};
 use crate::amount::Amount;
 use crate::call::path::{Path, Source};
 use crate::policy::Effect;
@@ -15,117 +15,116 @@ use crate::tools::explain::{RuleEffect, Witness};
 
 impl Lint<'_> {
     pub(super) fn limits(&mut self) {
-        let mut all: BTreeMap<&str, Vec<&Limit>> = BTreeMap::new();
+        let mut by_counter: BTreeMap<&str, Vec<&Limit>> = BTreeMap::new();
         let objects = self.objects();
-        // Whom a counter counts is looked up among all.
-        let lookup = self.whole + objects.iter().map(|object| object.limits.len() + 1).sum::<usize>() / 4;
+        // The subject of a counter is looked up by a search through all limits.
+        let lookup_steps = self.policy_steps + objects.iter().map(|object| object.limits.len() + 1).sum::<usize>() / 4;
         for object in objects {
             for limit in &object.limits {
-                self.scope_of_arguments(object, limit, lookup);
+                self.scope_of_arguments(object, limit, lookup_steps);
+                by_counter.entry(&limit.counter).or_default().push(limit);
             }
             if object.denies_all().is_none() {
-                self.behind_smaller(&object.limits);
-            }
-            for limit in &object.limits {
-                all.entry(&limit.counter).or_default().push(limit);
+                self.after_stricter(&object.limits);
             }
         }
-        self.never_reached(&all);
-        self.alike(&all);
+        self.never_reached(&by_counter);
+        self.counters_alike(&by_counter);
     }
 
-    /// Limits of one object that share a counter with a stricter one before them: what the later refuses, the earlier refuses.
-    fn behind_smaller(&mut self, own: &[Limit]) {
+    /// Reports limits of an object that share the counter of an earlier, stricter limit: whatever
+    /// the later limit refuses, the earlier one refuses first.
+    fn after_stricter(&mut self, limits: &[Limit]) {
         let mut strictest: HashMap<&str, (Amount, &str)> = HashMap::new();
-        for limit in own.iter().filter(|limit| !limit.is_token_bucket) {
+        for limit in limits.iter().filter(|limit| !limit.is_token_bucket && !limit.is_shadow) {
             let known = strictest.get(limit.counter.as_str()).copied();
             if let Some((max, by)) = known.filter(|(max, _)| *max <= limit.max)
-                && !limit.is_shadow
                 && limit.constant_cost().is_some()
             {
-                self.found.push(Found {
+                self.findings.push(UnplacedFinding {
                     code: FindingCode::LimitNeverDecides,
                     claim: Claim::NeverDecides,
                     at: limit.at,
                     pointer: limit.pointer.clone(),
-                    message: format!("it never decides: {by} has the same counter and lets at most {max} pass"),
+                    message: format!("the limit never decides: {by} has the same counter and allows at most {max}"),
                     help: "remove it, or give it a counter of its own".to_owned(),
                     witness: None,
                 });
-            } else if !limit.is_shadow {
+            } else {
                 strictest.insert(&limit.counter, (limit.max, &limit.pointer));
             }
         }
     }
 
-    /// Limits of a counter to which nothing is ever charged.
-    fn never_reached(&mut self, all: &BTreeMap<&str, Vec<&Limit>>) {
-        for (counter, limits) in all {
+    /// Reports the limits of counters to which every call charges 0.
+    fn never_reached(&mut self, by_counter: &BTreeMap<&str, Vec<&Limit>>) {
+        for (counter, limits) in by_counter {
             if !limits.iter().all(|limit| limit.constant_cost() == Some(Amount::ZERO)) {
                 continue;
             }
             for limit in limits.iter().filter(|limit| limit.max > Amount::ZERO) {
-                self.found.push(Found {
+                self.findings.push(UnplacedFinding {
                     code: FindingCode::LimitNeverReached,
                     claim: Claim::NeverFull,
                     at: limit.at,
                     pointer: limit.pointer.clone(),
                     message: format!("nothing is ever charged to `{counter}`: the limit cannot be exceeded"),
-                    help: "give it an `amount` above 0, or leave `amount` out to count calls".to_owned(),
+                    help: "set `amount` above 0, or omit it to count calls".to_owned(),
                     witness: None,
                 });
             }
         }
     }
 
-    /// A count for each value that the caller writes.
-    fn scope_of_arguments(&mut self, object: &RulesObject, limit: &Limit, lookup: usize) {
+    /// Reports a scope that has arguments but does not identify the caller.
+    fn scope_of_arguments(&mut self, object: &RulesObject, limit: &Limit, lookup_steps: usize) {
         let Some(scope) = &limit.scope else { return };
+        let has_identity = scope.value.iter().any(|part| matches!(part.value, ScopePart::Identity(_)));
         let path = |part: &'_ ScopePart| match part {
             ScopePart::Path(path) => Some(path.clone()),
             ScopePart::Identity(_) | ScopePart::Global => None,
         };
         let paths: Vec<Path> = scope.value.iter().filter_map(|part| path(&part.value)).collect();
-        let written: Vec<&Path> = paths.iter().filter(|path| path.is_in_arguments()).collect();
-        // The tool and the time are no caller's name, nor is what all callers share.
-        let is_nobody = |path: &Path| matches!(path.source(), Source::Arguments | Source::Tool | Source::Time);
-        let others = scope.value.iter().any(|part| matches!(part.value, ScopePart::Identity(_)));
-        if written.is_empty() || others || !paths.iter().all(is_nobody) || !self.spend(lookup) {
+        let arguments: Vec<&Path> = paths.iter().filter(|path| path.is_in_arguments()).collect();
+        // The tool and the time do not identify a caller.
+        let is_impersonal = |path: &Path| matches!(path.source(), Source::Arguments | Source::Tool | Source::Time);
+        if arguments.is_empty() || has_identity || !paths.iter().all(is_impersonal) || !self.spend(lookup_steps) {
             return;
         }
-        let Some(witness) = self.counted_anew(object, &limit.counter, &written) else { return };
-        let message = match written.len() == scope.value.len() {
-            true => "the caller writes every part of the scope: another value begins another count",
+        let Some(witness) = self.call_with_new_count(object, &limit.counter, &arguments) else { return };
+        let message = match arguments.len() == scope.value.len() {
+            true => "the caller chooses every part of the scope: another value starts a new count",
             false => {
-                "no part of the scope is a caller's, and some the caller writes: another value begins another count"
+                "the scope does not identify the caller, who chooses some of its parts: \
+                 another value starts a new count"
             }
         };
-        self.found.push(Found {
+        self.findings.push(UnplacedFinding {
             code: FindingCode::ScopeOfArguments,
             claim: Claim::Nothing,
             at: scope.at,
             pointer: format!("{}/scope", limit.pointer),
             message: message.to_owned(),
-            help: "add a part that the host knows, such as `grant`".to_owned(),
+            help: "add a part that the host provides, such as `grant`".to_owned(),
             witness,
         });
     }
 
-    /// A call that begins another count than the same call with other values at the paths, and that passes, if there is one;
-    /// nothing, if it is not seen to begin another.
-    fn counted_anew(
+    /// Looks for two calls that differ only at the paths and have different counts. Returns `None`
+    /// if there are none, and otherwise one of them that is not denied, if one was found.
+    fn call_with_new_count(
         &mut self,
         object: &RulesObject,
         counter: &str,
         paths: &[&Path],
     ) -> Option<Option<(Witness, RuleEffect)>> {
-        let tools = self.reaching(object);
-        let passing = tools.iter().find_map(|tool| self.passing(tool).0);
-        let plain = Witness::of_tool(object.tool());
+        let tools = self.reaching_tools(object);
+        let passing = tools.iter().find_map(|tool| self.passing_call(tool).0);
+        let empty = Witness::of_tool(object.tool());
         let policy = self.policy;
         let subject = |call: &Witness| Some(policy.counted_as(counter, &call.call(), call.at())?.1);
         let mut differ = false;
-        for start in [passing.as_ref(), Some(&plain)].into_iter().flatten() {
+        for start in [passing.as_ref(), Some(&empty)].into_iter().flatten() {
             for (one, other) in [(json!("x"), json!("y")), (json!(1), json!(2))] {
                 let with = |value: &Value| {
                     let mut call = start.clone();
@@ -137,7 +136,7 @@ impl Lint<'_> {
                 }
                 differ = true;
                 if !matches!(other.evaluate(policy).effect(), Effect::Deny(_)) {
-                    return Some(Some(shown(policy, other)));
+                    return Some(Some(with_effect(policy, other)));
                 }
             }
             if differ {
@@ -147,38 +146,41 @@ impl Lint<'_> {
         differ.then_some(None)
     }
 
-    fn alike(&mut self, all: &BTreeMap<&str, Vec<&Limit>>) {
-        let mut first: HashMap<String, &Limit> = HashMap::new();
+    /// Reports counters whose names differ only in case or separators.
+    fn counters_alike(&mut self, by_counter: &BTreeMap<&str, Vec<&Limit>>) {
+        let mut known: HashMap<String, &Limit> = HashMap::new();
         let named = |limits: &[&'_ Limit]| limits.iter().position(|limit| limit.counter_at.is_some()).unwrap_or(0);
-        let mut counters: Vec<&Limit> = all.values().filter_map(|limits| limits.get(named(limits)).copied()).collect();
+        let first_named = by_counter.values().filter_map(|limits| limits.get(named(limits)).copied());
+        let mut counters: Vec<&Limit> = first_named.collect();
         counters.sort_by_key(|limit| limit.at);
         for limit in counters {
-            let known = *first.entry(plain(&limit.counter)).or_insert(limit);
-            // Two names of entries are the names of two tools.
-            let (named, of) = match (limit.counter_at, known.counter_at) {
-                (Some(at), _) => ((limit, at), known),
-                (None, Some(at)) => ((known, at), limit),
+            let first = *known.entry(without_separators(&limit.counter)).or_insert(limit);
+            // The counters of two `rate_limit`s are named after two tools, which are different.
+            let (limit, at, other) = match (limit.counter_at, first.counter_at) {
+                (Some(at), _) => (limit, at, first),
+                (None, Some(at)) => (first, at, limit),
                 (None, None) => continue,
             };
-            let (limit, at) = named;
-            if of.counter != limit.counter {
-                let message = format!("`{}` and `{}` are two counters", limit.counter, of.counter);
-                let help = format!("write `{}` for both, or choose names that differ", of.counter);
+            if other.counter != limit.counter {
+                let message = format!("`{}` and `{}` are two counters", limit.counter, other.counter);
+                let help = format!("write `{}` for both, or choose names that differ more", other.counter);
                 let place = (at, format!("{}/counter", limit.pointer));
-                self.found.push(Found::remark(FindingCode::CountersAlike, place, message, help));
+                self.findings.push(UnplacedFinding::without_claim(FindingCode::CountersAlike, place, message, help));
             }
         }
     }
 }
 
-/// A name without case and without what only parts its words. A mark between two digits says which number they are.
-fn plain(name: &str) -> String {
+/// Returns a name in lower case and without separators, except those between two digits: `1_0` is
+/// not `10`.
+fn without_separators(name: &str) -> String {
     let all: Vec<char> = name.chars().collect();
-    let digit = |index: Option<usize>| index.and_then(|index| all.get(index)).is_some_and(char::is_ascii_digit);
-    let parts = |index: usize, c: char| {
-        (c.is_whitespace() || "_-./:".contains(c)) && !(digit(index.checked_sub(1)) && digit(index.checked_add(1)))
+    let is_digit = |index: Option<usize>| index.and_then(|index| all.get(index)).is_some_and(char::is_ascii_digit);
+    let is_separator = |index: usize, c: char| {
+        (c.is_whitespace() || "_-./:".contains(c))
+            && !(is_digit(index.checked_sub(1)) && is_digit(index.checked_add(1)))
     };
-    let kept = all.iter().enumerate().filter(|(index, c)| !parts(*index, **c));
-    let plain: String = kept.flat_map(|(_, c)| c.to_lowercase()).collect();
-    if plain.is_empty() { name.to_owned() } else { plain }
+    let kept = all.iter().enumerate().filter(|(index, c)| !is_separator(*index, **c));
+    let short: String = kept.flat_map(|(_, c)| c.to_lowercase()).collect();
+    if short.is_empty() { name.to_owned() } else { short }
 }

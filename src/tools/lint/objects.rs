@@ -1,28 +1,31 @@
-//! What a rules object says of every call that it matches.
+//! Parts of a rules object that apply to every call that it matches.
 
 use crate::policy::ast::{RuleSection, RulesObject};
 use crate::policy::compiled::Action;
 
 impl RulesObject {
-    /// A tool that it is about, whatever else is said of it; [`Lint::reaching`](super::Lint::reaching) has those that come to its
-    /// rules.
+    /// Returns the name of a tool that the object matches, even if no call of the tool reaches its
+    /// rules. For tools whose calls do, see [`Lint::reaching_tools`](super::Lint::reaching_tools).
     pub(super) fn tool(&self) -> String {
         self.name.as_ref().map_or_else(|| "tool".to_owned(), |name| name.replace('*', ""))
     }
 
-    /// Which of its rules denies every call: its action, or a rule of `deny_if` without conditions.
+    /// Returns the pointer of the part that denies every call: the action, or a rule of `deny_if`
+    /// without conditions.
     pub(super) fn denies_all(&self) -> Option<String> {
-        self.always(Action::Deny, RuleSection::DenyIf)
+        self.applies_to_all(Action::Deny, RuleSection::DenyIf)
     }
 
-    /// Whether something stops every call before, or as, the rules of `section` do: `deny_if` or `require_approval_if`.
+    /// Returns `true` if a part of the object stops every call before the rules of `section`, or
+    /// in the same way. `section` is `deny_if` or `require_approval_if`.
     pub(super) fn stops_all(&self, section: RuleSection) -> bool {
-        let asks = || self.always(Action::RequireApproval, RuleSection::RequireApprovalIf).is_some();
+        let asks = || self.applies_to_all(Action::RequireApproval, RuleSection::RequireApprovalIf).is_some();
         self.denies_all().is_some() || (section == RuleSection::RequireApprovalIf && asks())
     }
 
-    /// The action, if it is this one, or a rule of the section without conditions.
-    fn always(&self, action: Action, section: RuleSection) -> Option<String> {
+    /// Returns the pointer of the action if it is `action`, or else that of the first rule of the
+    /// section without conditions.
+    fn applies_to_all(&self, action: Action, section: RuleSection) -> Option<String> {
         if self.action == action {
             return Some(format!("{}/action", self.pointer));
         }

@@ -1,36 +1,39 @@
-//! What a tool's `inputSchema` says of an argument. What is not understood is not claimed.
+//! Looks up arguments in the `inputSchema` of a tool. If a schema is not understood, the result is
+//! [`Declared::Unknown`].
 
 use serde_json::{Map, Value};
 
-use super::kinds::kind_of;
+use super::value_types::type_of;
 use crate::call::path::{Path, Step};
 
-/// How many `$ref`s and schemas of `anyOf` are gone through for one argument.
-const STEPS: usize = 200;
+/// The number of schemas, targets of `$ref` included, that are read for one argument.
+const MAX_SCHEMAS_READ: usize = 200;
 
-/// What a schema says of an argument.
+/// The declaration of an argument in a schema.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Declared<'s> {
-    /// It may be there, with one of these types or values.
-    There { optional: bool, types: Option<Vec<&'s str>>, values: Option<&'s [Value]> },
-    /// No such argument is named, or none can be as what holds it is of another type; these are.
-    Unnamed { known: Vec<&'s str>, closed: bool },
-    /// It cannot be told.
+    /// The argument is declared, with these types and values. `None` if these are unknown or not
+    /// restricted.
+    Argument { optional: bool, types: Option<Vec<&'s str>>, values: Option<&'s [Value]> },
+    /// The argument is not among the declared ones, which are `known`, or its parent has a type
+    /// without parts. `closed` if additional arguments are refused.
+    Undeclared { known: Vec<&'s str>, closed: bool },
+    /// The schema does not decide it, or is not understood.
     Unknown,
 }
 
-/// Looks an argument up.
+/// Returns the declaration of the argument at a path.
 pub(super) fn declared<'s>(schema: &'s Value, path: &Path) -> Declared<'s> {
-    let mut walk = Walk { root: schema, left: STEPS };
-    let Some(mut here) = walk.resolve(schema) else { return Declared::Unknown };
+    let mut resolver = Resolver { root: schema, schemas_left: MAX_SCHEMAS_READ };
+    let Some(mut here) = resolver.resolve(schema) else { return Declared::Unknown };
     let mut optional = false;
     for step in path.steps() {
-        // A schema that joins others may name the argument in any of them.
-        if joins(here) {
+        // Any of the combined schemas may declare the argument.
+        if is_combined(here) {
             return Declared::Unknown;
         }
-        if !is_entered(here, step) {
-            return Declared::Unnamed { known: Vec::new(), closed: false };
+        if !may_contain(here, step) {
+            return Declared::Undeclared { known: Vec::new(), closed: false };
         }
         let next = match step {
             Step::Name(name) => {
@@ -40,7 +43,7 @@ pub(super) fn declared<'s>(schema: &'s Value, path: &Path) -> Declared<'s> {
                         return Declared::Unknown;
                     }
                     let closed = here.get("additionalProperties") == Some(&Value::Bool(false));
-                    return Declared::Unnamed { known: properties.keys().map(String::as_str).collect(), closed };
+                    return Declared::Undeclared { known: properties.keys().map(String::as_str).collect(), closed };
                 };
                 let required = here.get("required").and_then(Value::as_array);
                 optional |= !required.is_some_and(|names| names.iter().any(|known| known == &**name));
@@ -48,47 +51,50 @@ pub(super) fn declared<'s>(schema: &'s Value, path: &Path) -> Declared<'s> {
             }
             Step::Each | Step::Index(_) => {
                 let Some(items @ Value::Object(_)) = here.get("items") else { return Declared::Unknown };
-                // A list may be empty, or too short.
+                // The array may be too short.
                 optional |= matches!(step, Step::Index(_));
                 items
             }
         };
-        let Some(next) = walk.resolve(next) else { return Declared::Unknown };
+        let Some(next) = resolver.resolve(next) else { return Declared::Unknown };
         here = next;
     }
     let values = here.get("enum").and_then(Value::as_array).map(Vec::as_slice).filter(|values| !values.is_empty());
-    Declared::There { optional, types: walk.types(here), values }
+    Declared::Argument { optional, types: resolver.types(here), values }
 }
 
-/// Whether a value of the type that a schema says may have what a step asks for; so it may if the type cannot be told.
-fn is_entered(schema: &Map<String, Value>, step: &Step) -> bool {
-    let closed = |name: &Value| match (name.as_str(), step) {
+/// Returns `true` if a value of the declared type may have the part that a step names. `true` if
+/// the type is unknown.
+fn may_contain(schema: &Map<String, Value>, step: &Step) -> bool {
+    let excludes = |name: &Value| match (name.as_str(), step) {
         (Some("object"), step) => matches!(step, Step::Index(_)),
         (Some("array"), step) => matches!(step, Step::Name(_)),
         (name, _) => matches!(name, Some("string" | "number" | "integer" | "boolean" | "null")),
     };
     match schema.get("type") {
         None => true,
-        Some(Value::Array(names)) => !names.iter().all(closed),
-        Some(name) => !closed(name),
+        Some(Value::Array(names)) => !names.iter().all(excludes),
+        Some(name) => !excludes(name),
     }
 }
 
-fn joins(schema: &Map<String, Value>) -> bool {
+/// Returns `true` if the schema combines several schemas.
+fn is_combined(schema: &Map<String, Value>) -> bool {
     ["anyOf", "oneOf", "allOf", "if", "$dynamicRef", "dependentSchemas"].iter().any(|key| schema.contains_key(*key))
 }
 
-/// Follows references, not for ever.
-struct Walk<'s> {
+/// Follows the references in a schema, up to a bound.
+struct Resolver<'s> {
     root: &'s Value,
-    left: usize,
+    schemas_left: usize,
 }
 
-impl<'s> Walk<'s> {
-    /// What a schema says, after its `$ref`s; nothing for one that refers elsewhere, or to itself.
+impl<'s> Resolver<'s> {
+    /// Returns the members of a schema, or of the schema to which its `$ref`s lead. `None` if a
+    /// reference leaves the document, or after too many schemas.
     fn resolve(&mut self, mut schema: &'s Value) -> Option<&'s Map<String, Value>> {
         loop {
-            self.left = self.left.checked_sub(1)?;
+            self.schemas_left = self.schemas_left.checked_sub(1)?;
             let members = schema.as_object()?;
             let Some(reference) = members.get("$ref") else { return Some(members) };
             let pointer = reference.as_str()?.strip_prefix('#')?;
@@ -96,7 +102,7 @@ impl<'s> Walk<'s> {
         }
     }
 
-    /// The types that values may have; nothing where that cannot be told.
+    /// Returns the types that values may have, or `None` if these are unknown.
     fn types(&mut self, schema: &'s Map<String, Value>) -> Option<Vec<&'s str>> {
         let mut types = Vec::new();
         self.add_types(schema, &mut types, 8)?;
@@ -119,11 +125,11 @@ impl<'s> Walk<'s> {
             return Some(());
         }
         if let Some(value) = schema.get("const") {
-            to.push(kind_of(value));
+            to.push(type_of(value));
             return Some(());
         }
         if let Some(Value::Array(values)) = schema.get("enum") {
-            to.extend(values.iter().map(|value| -> &'s str { kind_of(value) }));
+            to.extend(values.iter().map(|value| -> &'s str { type_of(value) }));
             return Some(());
         }
         let choices = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(*key)?.as_array())?;
@@ -141,7 +147,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn arguments_are_looked_up() {
+    fn arguments_are_looked_up_in_schemas() {
         let schema = json!({
             "type": "object", "required": ["a", "n"], "additionalProperties": false,
             "properties": {
@@ -154,14 +160,16 @@ mod tests {
             "$defs": { "none": { "type": "null" } },
         });
         let look = |path: &str| declared(&schema, &Path::parse(path).unwrap());
-        let there =
-            |optional, types: &[&'static str]| Declared::There { optional, types: Some(types.to_vec()), values: None };
-        assert_eq!(look("args.a"), there(false, &["string"]));
-        assert_eq!(look("args.b"), there(true, &["integer", "null"]));
-        assert!(matches!(look("args.l[*].x"), Declared::There { optional: true, values: Some([_, _]), .. }));
-        assert!(matches!(look("args.c"), Declared::Unnamed { closed: true, .. }));
+        let argument = |optional, types: &[&'static str]| {
+            let types = Some(types.to_vec());
+            Declared::Argument { optional, types, values: None }
+        };
+        assert_eq!(look("args.a"), argument(false, &["string"]));
+        assert_eq!(look("args.b"), argument(true, &["integer", "null"]));
+        assert!(matches!(look("args.l[*].x"), Declared::Argument { optional: true, values: Some([_, _]), .. }));
+        assert!(matches!(look("args.c"), Declared::Undeclared { closed: true, .. }));
         for scalar in ["args.a.x", "args.a[0]", "args.a[*].x", "args.l.x", "args[0]"] {
-            assert!(matches!(look(scalar), Declared::Unnamed { closed: false, .. }), "{scalar}");
+            assert!(matches!(look(scalar), Declared::Undeclared { closed: false, .. }), "{scalar}");
         }
         for unknown in ["args.n", "args.f", "args.b.x", "args.l[*].x.y"] {
             assert_eq!(look(unknown), Declared::Unknown, "{unknown}");

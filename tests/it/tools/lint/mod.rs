@@ -14,10 +14,10 @@ use crate::model::generate;
 use crate::model::properties::tool_call;
 
 mod catalogue;
+mod contradictions;
 mod denials;
 mod expressions;
 mod limits;
-mod together;
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
@@ -224,7 +224,7 @@ fn a_condition_that_never_holds_is_reported_with_help() {
         (json!({ "path": "time.weekday", "op": "in", "value": ["sat", "sun"] }), "a number from 1 (Monday) to 7"),
         (json!({ "path": "time.hour", "op": "gte", "value": 24 }), "a number from 0 to 23"),
         (json!({ "path": "time.minute", "op": "eq", "value": "00" }), "a number from 0 to 59"),
-        (json!({ "path": "time.date", "op": "gt", "value": 20_260_115 }), "a text such as `2026-01-15`"),
+        (json!({ "path": "time.date", "op": "gt", "value": 20_260_115 }), "a string such as `2026-01-15`"),
         (json!({ "path": "call.user", "op": "gt", "value": 1 }), "fix the value, or remove the condition"),
     ] {
         let rules = json!({ "require": [{ "conditions": [condition] }] });
