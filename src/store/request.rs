@@ -175,6 +175,15 @@ impl Tallies {
         Self::default()
     }
 
+    /// Makes a list of one tally. `from_iter` is not inlined, and takes 80 instructions more of the
+    /// 420 of reserving one charge.
+    #[inline]
+    pub(super) fn one(tally: Tally) -> Self {
+        let mut tallies = Self::new();
+        tallies.push(tally);
+        tallies
+    }
+
     /// Appends a tally.
     #[inline]
     pub fn push(&mut self, tally: Tally) {

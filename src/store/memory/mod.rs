@@ -143,11 +143,11 @@ impl MemoryStore {
         };
         let tally = cell.tally(charge, request.now)?;
         Ok(if !tally.has_room(charge) {
-            Outcome::Refused(Tallies::from_iter([tally]))
+            Outcome::Refused(Tallies::one(tally))
         } else if commit {
-            Outcome::Granted(Tallies::from_iter([cell.charge(charge, request.now)?]))
+            Outcome::Granted(Tallies::one(cell.charge(charge, request.now)?))
         } else {
-            Outcome::Granted(Tallies::from_iter([tally]))
+            Outcome::Granted(Tallies::one(tally))
         })
     }
 
@@ -232,7 +232,7 @@ impl MemoryStore {
             *spot = self.spot(&charge.subject);
             *turn = (spot.shard, index);
         }
-        sort_few(&mut order);
+        order.sort_unstable();
         let mut tables: [Option<MutexGuard<'_, Table>>; INLINE_CHARGES] = [const { None }; INLINE_CHARGES];
         let mut guards = [0; INLINE_CHARGES];
         let mut last = usize::MAX;
@@ -330,21 +330,6 @@ impl MemoryStore {
 
 /// Up to this many charges are reserved without a list on the heap.
 const INLINE_CHARGES: usize = 4;
-
-/// A sorting network.
-#[inline]
-fn sort_few([a, b, c, d]: &mut [(usize, usize); INLINE_CHARGES]) {
-    let sort = |low: &mut (usize, usize), high: &mut (usize, usize)| {
-        if *low > *high {
-            std::mem::swap(low, high);
-        }
-    };
-    sort(a, b);
-    sort(c, d);
-    sort(a, c);
-    sort(b, d);
-    sort(b, c);
-}
 
 /// A shard, and the half of the hash by which a subject is found in it.
 #[derive(Clone, Copy, Default)]
