@@ -200,7 +200,6 @@ impl Total {
 
     /// Returns `true` if `amount` can be added without exceeding `max`. A `max` of zero has no
     /// room, not even for zero.
-    #[inline]
     pub fn has_room(self, amount: Amount, max: Amount) -> bool {
         max > Amount::ZERO && self.0.checked_add(amount.0).is_some_and(|sum| sum <= max.0)
     }

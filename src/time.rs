@@ -248,7 +248,6 @@ impl Clock for SystemClock {
 
 /// Converts to whole microseconds, and saturates at [`Timestamp::MIN`] and [`Timestamp::MAX`].
 impl From<SystemTime> for Timestamp {
-    #[inline]
     fn from(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {
             // By seconds: the 128-bit arithmetic of `as_micros` takes as long as a table look-up.

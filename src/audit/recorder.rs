@@ -47,7 +47,6 @@ impl Recorder {
 }
 
 /// Returns `true` if a subscriber listens to events.
-#[inline]
 pub(crate) fn is_traced() -> bool {
     #[cfg(feature = "tracing")]
     return super::trace::is_enabled();

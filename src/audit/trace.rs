@@ -11,7 +11,6 @@ use crate::policy::Code;
 const TARGET: &str = "toolgate";
 
 /// Returns `true` if a subscriber listens at a level that some decisions have.
-#[inline]
 pub(super) fn is_enabled() -> bool {
     LevelFilter::current() >= Level::WARN && enabled!(target: TARGET, Level::WARN)
 }

@@ -97,7 +97,6 @@ impl Caller {
 
     /// Makes a call of `tool`. Everything is borrowed, so making one costs nothing. Identities can
     /// be set on a single call, which then loses what was prepared.
-    #[inline]
     pub fn call<'a>(&'a self, tool: &'a str, arguments: impl Into<Arguments<'a>>) -> ToolCall<'a> {
         ToolCall::new(tool, arguments)
             .grant(self.grant.as_deref())

@@ -49,21 +49,18 @@ impl Identity {
 pub struct IdentityValue<'a>(Option<&'a str>);
 
 impl<'a> IdentityValue<'a> {
-    #[inline]
     pub(super) fn as_str(self) -> Option<&'a str> {
         self.0
     }
 }
 
 impl<'a> From<&'a str> for IdentityValue<'a> {
-    #[inline]
     fn from(value: &'a str) -> Self {
         Self(Some(value).filter(|value| !value.is_empty()))
     }
 }
 
 impl<'a> From<&'a String> for IdentityValue<'a> {
-    #[inline]
     fn from(value: &'a String) -> Self {
         value.as_str().into()
     }
@@ -73,14 +70,12 @@ impl<'a, T: ?Sized> From<Option<&'a T>> for IdentityValue<'a>
 where
     &'a T: Into<IdentityValue<'a>>,
 {
-    #[inline]
     fn from(value: Option<&'a T>) -> Self {
         value.map_or(Self(None), Into::into)
     }
 }
 
 impl<'a> From<&'a Option<String>> for IdentityValue<'a> {
-    #[inline]
     fn from(value: &'a Option<String>) -> Self {
         value.as_ref().into()
     }

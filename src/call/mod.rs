@@ -136,13 +136,11 @@ impl<'a> ToolCall<'a> {
 
     /// Sets the prepared subjects of the call's identities, so that the gate need not compute them
     /// again.
-    #[inline]
     pub(crate) fn known(self, known: &'a [(OwnScope, Subject)]) -> Self {
         Self { known, ..self }
     }
 
     /// Returns the prepared subject of that scope.
-    #[inline]
     pub(crate) fn known_subject(&self, scope: OwnScope) -> Option<&'a Subject> {
         self.known.iter().find(|(known, _)| *known == scope).map(|(_, subject)| subject)
     }

@@ -35,7 +35,6 @@ impl Clone for Subject {
     }
 
     /// Filled in place: building a value and then moving it stalls on store forwarding.
-    #[inline]
     fn clone_from(&mut self, from: &Self) {
         self.bytes.clone_from(&from.bytes);
         self.hash = from.hash;
@@ -75,14 +74,12 @@ impl Subject {
     }
 
     /// The encoded parts.
-    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 
     /// A hash of the encoded parts, with a key that is random for each process. O(bytes), except
     /// for a subject that [remembers](Self::remember_hash) it.
-    #[inline]
     pub(crate) fn hash_code(&self) -> u64 {
         self.hash.map_or_else(|| hash_code(self.as_bytes()), NonZeroU64::get)
     }
@@ -98,7 +95,6 @@ impl Subject {
         Self { bytes: bytes.into(), hash: None }
     }
 
-    #[inline]
     pub(crate) fn push_identity(&mut self, identity: Identity, name: &str) {
         let tag = match identity {
             Identity::Grant => Tag::Grant,
@@ -132,7 +128,6 @@ impl Subject {
 
     /// Replaces an encoding of more than [`SUBJECT_BYTES`] by its digest. Called after the last
     /// part.
-    #[inline]
     pub(crate) fn bound(&mut self) {
         if let InlineBytes::Long(bytes) = &self.bytes
             && bytes.len() > SUBJECT_BYTES
@@ -143,7 +138,6 @@ impl Subject {
         }
     }
 
-    #[inline]
     fn push(&mut self, tag: Tag, part: &[u8]) {
         match u8::try_from(part.len()) {
             Ok(length) if length < LONG => self.bytes.extend([tag as u8, length], part),
@@ -156,14 +150,12 @@ impl Subject {
 }
 
 impl Default for Subject {
-    #[inline]
     fn default() -> Self {
         Self { bytes: InlineBytes::default(), hash: None }
     }
 }
 
 /// The [hash](Subject::hash_code) of the bytes of a subject.
-#[inline]
 pub(crate) fn hash_code(subject: &[u8]) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::default);
     let mut hasher = KEY.build_hasher();
@@ -220,7 +212,6 @@ impl OwnScope {
 }
 
 impl PartialEq for Subject {
-    #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.as_bytes() == other.as_bytes()
     }

@@ -39,7 +39,6 @@ impl<S> InForce<S> {
 
 impl<'p> CallEvaluation<'p> {
     /// Evaluates the policy. Without `now`, the clock is read only if the decision depends on it.
-    #[inline]
     pub(super) fn judge(&mut self, now: Option<Timestamp>) {
         let Self { policy, clock, evaluation, call, .. } = self;
         let known = now.or_else(|| policy.reads_time().then(|| clock.now()));
@@ -63,7 +62,6 @@ impl<'p> CallEvaluation<'p> {
     }
 
     /// Returns `true` if a store must be asked. If not, the call is allowed.
-    #[inline]
     pub(super) fn needs_store(&self, plan: &Plan) -> bool {
         !plan.charges.is_empty() || self.needs_approval()
     }

@@ -29,7 +29,6 @@ impl<S> PerThread<S> {
     }
 
     /// Returns the copy of the current thread.
-    #[inline]
     pub(super) fn own(&self) -> &Arc<InForce<S>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed));

@@ -17,7 +17,6 @@ use crate::store::{AsyncCounterStore, CounterStore, ReservationId};
 use crate::time::Timestamp;
 
 impl<S> InForce<S> {
-    #[inline]
     pub(super) fn is_watched(&self) -> bool {
         self.is_watched || is_traced()
     }

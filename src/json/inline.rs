@@ -12,7 +12,6 @@ pub(crate) enum InlineBytes<const N: usize> {
 const _: () = assert!(size_of::<InlineBytes<30>>() == 32 && size_of::<InlineBytes<46>>() == 48);
 
 impl<const N: usize> InlineBytes<N> {
-    #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
@@ -21,7 +20,6 @@ impl<const N: usize> InlineBytes<N> {
     }
 
     /// Appends `head`, whose length is known at compile time, and then `rest`.
-    #[inline]
     pub(crate) fn extend<const HEAD: usize>(&mut self, head: [u8; HEAD], rest: &[u8]) {
         if let Self::Short { length, bytes } = self {
             let before = usize::from(*length);
@@ -50,7 +48,6 @@ impl<const N: usize> InlineBytes<N> {
 }
 
 impl<const N: usize> Default for InlineBytes<N> {
-    #[inline]
     fn default() -> Self {
         Self::Short { length: 0, bytes: [0; N] }
     }
@@ -71,7 +68,6 @@ impl<const N: usize> Clone for InlineBytes<N> {
         copy
     }
 
-    #[inline]
     fn clone_from(&mut self, from: &Self) {
         match (self, from) {
             (Self::Short { length: to_length, bytes: to }, Self::Short { length, bytes }) => {

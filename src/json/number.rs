@@ -28,7 +28,6 @@ impl Exact {
     /// That happens only if a crate of the build enables `arbitrary_precision` of `serde_json`. A
     /// number is then a text, which two readers may take for two values, so nothing can be decided
     /// on it.
-    #[inline]
     pub(crate) fn of(number: &Number) -> Option<Self> {
         if let Some(integer) = number.as_i64() {
             return Some(Self::Integer(integer));
@@ -91,7 +90,6 @@ impl PartialOrd for Exact {
 }
 
 impl Ord for Exact {
-    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         match (*self, *other) {
             (Self::Integer(a), Self::Integer(b)) => a.cmp(&b),

@@ -54,7 +54,6 @@ pub(crate) enum Step {
 
 impl Path {
     /// Returns `true` if the path leads to many values (`[*]`).
-    #[inline]
     pub(crate) fn has_each(&self) -> bool {
         self.has_each
     }
@@ -79,7 +78,6 @@ impl Path {
     }
 
     /// Returns the value at the path, which must not have `[*]`.
-    #[inline]
     pub(crate) fn resolve<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
         let Some(members) = self.members(facts) else { return self.fact(facts) };
         let mut reached = Reached::Members(members);
@@ -103,7 +101,6 @@ impl Path {
     }
 
     /// The members that the steps begin in; `None` for a root without members.
-    #[inline]
     fn members<'a>(&self, facts: &'a Facts<'a>) -> Option<&'a Map<String, Value>> {
         let members = match self.root {
             Root::Arguments => facts.call.argument_members(),
@@ -142,7 +139,6 @@ enum Stopped {
 }
 
 /// Takes one step other than `[*]`.
-#[inline]
 fn step_into<'a>(reached: Reached<'a>, step: &Step) -> Result<&'a Value, Stopped> {
     let value = match (step, reached) {
         (Step::Name(name), Reached::Members(members) | Reached::Value(Value::Object(members))) => member(members, name),
@@ -155,7 +151,6 @@ fn step_into<'a>(reached: Reached<'a>, step: &Step) -> Result<&'a Value, Stopped
 
 /// Returns the member of that name. Among a few members, comparing names is faster than hashing
 /// one, as the map does if another crate enables `preserve_order`.
-#[inline]
 fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if members.len() > MAX_SCANNED_MEMBERS {
         return members.get(name);
@@ -216,7 +211,6 @@ pub(crate) enum Found<'a> {
 }
 
 impl<'a> From<Reached<'a>> for Found<'a> {
-    #[inline]
     fn from(reached: Reached<'a>) -> Self {
         match reached {
             Reached::Value(Value::Null) => Self::Absent,
@@ -227,7 +221,6 @@ impl<'a> From<Reached<'a>> for Found<'a> {
 }
 
 impl From<Stopped> for Found<'_> {
-    #[inline]
     fn from(stopped: Stopped) -> Self {
         match stopped {
             Stopped::Absent => Self::Absent,
@@ -263,7 +256,6 @@ pub(crate) enum Datum<'a> {
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 impl<'a> From<&'a Value> for Datum<'a> {
-    #[inline]
     fn from(value: &'a Value) -> Self {
         match value {
             Value::Null => Self::Null,
@@ -293,7 +285,6 @@ struct Moment {
 }
 
 impl<'a> Facts<'a> {
-    #[inline]
     pub(crate) fn new(call: &'a ToolCall<'a>, now: Timestamp) -> Self {
         Self { call, now, moment: OnceCell::new() }
     }
