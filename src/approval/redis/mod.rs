@@ -398,7 +398,7 @@ impl fmt::Debug for RedisApprovals {
 /// Entry points for the fuzz targets, which pass arbitrary replies. Not part of the public API.
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub mod door {
+pub mod fuzzing {
     use super::{Approval, ApprovalError, ApprovalId, CallDigest, Value};
 
     /// Reads the approvals of a digest, and writes them again.

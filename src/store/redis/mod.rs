@@ -205,27 +205,27 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// Access for the fuzz targets, which make up answers of a server. Not part of the interface.
+/// Entry points for the fuzz targets, which pass arbitrary replies. Not part of the public API.
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub mod door {
+pub mod fuzzing {
     use super::{Outcome, SkewBound, StoreError, Value};
     use crate::charge::Charge;
     use crate::time::Timestamp;
 
     const BOUND: SkewBound = SkewBound(1_000);
 
-    /// Reads an answer of `reserve.lua` to a reservation.
+    /// Reads a reply of `reserve.lua` to a reservation.
     pub fn reserved(answer: Value, charges: &[Charge], now: Timestamp) -> Result<Outcome, StoreError> {
         BOUND.reserved(answer, charges, now)
     }
 
-    /// Reads an answer of `reserve.lua` to a look.
-    pub fn looked(answer: Value, charges: &[Charge], now: Timestamp) -> Result<Outcome, StoreError> {
+    /// Reads a reply of `reserve.lua` to a peek.
+    pub fn peeked(answer: Value, charges: &[Charge], now: Timestamp) -> Result<Outcome, StoreError> {
         BOUND.peeked(answer, charges, now)
     }
 
-    /// Reads an answer of `settle.lua`.
+    /// Reads a reply of `settle.lua`.
     pub fn settled(answer: Value) -> Result<(), StoreError> {
         BOUND.settled(answer)
     }

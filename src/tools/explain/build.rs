@@ -1,6 +1,7 @@
-//! Makes explanations: goes through all steps, as evaluation does, but stops at none.
+//! Builds explanations: walks through the steps of evaluation without stopping at the first that
+//! decides.
 
-use super::change::{Change, Search};
+use super::change::{Change, ChangeSearch};
 use super::sample::to_value;
 use super::{Asked, ConditionOutcome, Explanation, Outcome, RuleOutcome, Seen, Step, StepKind, limits};
 use crate::call::ToolCall;
@@ -14,25 +15,28 @@ use crate::policy::truth::Truth;
 use crate::policy::{Code, Effect, Policy};
 use crate::time::Timestamp;
 
-/// How many elements of `[*]` are shown.
-const SHOWN: usize = 4;
+/// The number of elements of `[*]` that are shown.
+const MAX_SHOWN_ELEMENTS: usize = 4;
 
 impl Policy {
-    /// Why a call at an instant is evaluated as it is: every step and rule with its outcome, what each limit would be charged,
-    /// and what would have to change. Values of arguments and context are masked; [`Policy::explain_with_values`] shows them.
+    /// Explains the evaluation of a call at an instant: the outcome of every step and rule, the
+    /// charge of each limit, and the changes that would let the call pass. Values of arguments and
+    /// context are masked; [`Policy::explain_with_values`] shows them.
     ///
-    /// Takes time linear in the document, and for changes within a budget. See [`explain`](crate::explain).
+    /// Takes time linear in the size of the document, and searches for changes within a budget. See
+    /// [`explain`](crate::explain).
     pub fn explain(&self, call: &ToolCall<'_>, now: Timestamp) -> Explanation {
         self.explained(call, now, false).0
     }
 
-    /// As [`Policy::explain`], with the values that were compared. They are the caller's: show them to those alone who may see them.
+    /// Explains the evaluation of a call, as [`Policy::explain`] does, and shows the values that
+    /// were compared. They come from the call, so show them only to people who may see them.
     pub fn explain_with_values(&self, call: &ToolCall<'_>, now: Timestamp) -> Explanation {
         self.explained(call, now, true).0
     }
 
-    /// The explanation, and the plan of those limits that can count the call.
-    pub(crate) fn explained(&self, call: &ToolCall<'_>, now: Timestamp, values: bool) -> (Explanation, Plan) {
+    /// Returns the explanation, and the plan of the limits that can count the call.
+    pub(crate) fn explained(&self, call: &ToolCall<'_>, now: Timestamp, show_values: bool) -> (Explanation, Plan) {
         let evaluation = self.evaluate(call, now);
         let matching = self.compiled().names.matching(call.tool());
         let mut matched = Vec::new();
@@ -51,7 +55,7 @@ impl Policy {
             policy: self,
             call,
             facts: Facts::new(call, now),
-            values,
+            show_values,
             document: document.as_ref(),
             matched,
         };
@@ -70,7 +74,7 @@ impl Policy {
 }
 
 impl Explanation {
-    /// Of a call for which there is no policy.
+    /// Explains a call without a policy.
     pub(crate) fn without_policy(call: &ToolCall<'_>, now: Timestamp) -> Self {
         let malformed = call.is_malformed();
         let code = if malformed { Code::MalformedCall } else { Code::NoPolicy };
@@ -99,14 +103,14 @@ fn stops_if(stops: bool) -> Outcome {
     if stops { Outcome::Stops } else { Outcome::Passes }
 }
 
-/// Everything that an explanation is made of.
+/// Explains one call under one policy.
 struct Explainer<'e> {
     policy: &'e Policy,
     call: &'e ToolCall<'e>,
     facts: Facts<'e>,
-    values: bool,
+    show_values: bool,
     document: Option<&'e Document>,
-    /// The rules that apply, those of `all_tools` last.
+    /// The rules that apply to the tool. Those of `all_tools` come last.
     matched: Vec<(Option<u32>, &'e Rules)>,
 }
 
@@ -116,7 +120,7 @@ impl<'e> Explainer<'e> {
         let hidden = compiled.hide.matches(self.call.tool());
         let unlisted = unlisted && compiled.default == DefaultEffect::Deny;
         let malformed = self.call.is_malformed();
-        let mut search = Search::of(self.call);
+        let mut search = ChangeSearch::of(self.call);
         let mut steps = vec![
             plain_step(StepKind::Call, stops_if(malformed), Code::MalformedCall),
             plain_step(StepKind::Policy, Outcome::Passes, Code::NoPolicy),
@@ -125,29 +129,29 @@ impl<'e> Explainer<'e> {
             self.step(StepKind::Action, Code::ActionDeny, self.actions(Action::Deny)),
         ];
         if malformed {
-            // Its arguments cannot be read, so nothing can be said of conditions and amounts.
+            // The arguments cannot be read, so the outcomes of conditions and amounts are unknown.
             let rest = [StepKind::Require, StepKind::DenyIf, StepKind::Limits, StepKind::Approval];
             steps.extend(rest.map(|kind| plain_step(kind, Outcome::Unknown, Code::MalformedCall)));
             return (steps, Plan::default());
         }
-        let rules = |search: &mut Search, section| self.rules(search, section);
+        let rules = |search: &mut ChangeSearch, section| self.rules(search, section);
         steps.push(self.step(StepKind::Require, Code::Require, rules(&mut search, RuleSection::Require)));
         steps.push(self.step(StepKind::DenyIf, Code::DenyIf, rules(&mut search, RuleSection::DenyIf)));
-        let places: Vec<LimitRef> = self
+        let applying: Vec<LimitRef> = self
             .matched
             .iter()
             .flat_map(|(entry, rules)| {
                 (0u32..).zip(&rules.limits).map(|(index, _)| LimitRef { entry: *entry, index, charge: 0 })
             })
             .collect();
-        let (limits, plan) = limits::limits(self.policy, self.call, self.facts.now, &places);
+        let (limits, plan) = limits::limits(self.policy, self.call, self.facts.now, &applying);
         let mut step = plain_step(StepKind::Limits, Outcome::Unknown, Code::Limit);
         step.limits = limits;
-        step.conclude();
+        step.decide_by_limits();
         steps.push(step);
         let rules = rules(&mut search, RuleSection::RequireApprovalIf);
-        let asks = self.by_place(self.actions(Action::RequireApproval), rules);
-        steps.push(self.step(StepKind::Approval, Code::Approval, asks));
+        let approval = self.in_document_order(self.actions(Action::RequireApproval), rules);
+        steps.push(self.step(StepKind::Approval, Code::Approval, approval));
         (steps, plan)
     }
 
@@ -157,41 +161,43 @@ impl<'e> Explainer<'e> {
         Step { rules, ..plain_step(kind, stops_if(stops), code) }
     }
 
-    /// The rules of two kinds in the order of the rules objects; within one, the action first.
-    fn by_place(
+    /// Sorts actions and rules by the entry that they belong to. Within an entry, the action comes
+    /// first.
+    fn in_document_order(
         &self,
         actions: Vec<(usize, RuleOutcome)>,
         rules: Vec<(usize, RuleOutcome)>,
     ) -> Vec<(usize, RuleOutcome)> {
         let mut all = actions;
         all.extend(rules);
-        all.sort_by_key(|(place, _)| *place);
+        all.sort_by_key(|(entry, _)| *entry);
         all
     }
 
-    /// The entries with that action.
+    /// Returns the entries with the action, each with its index in `matched`.
     fn actions(&self, action: Action) -> Vec<(usize, RuleOutcome)> {
-        let with = self.matched.iter().enumerate().filter(|(_, (_, rules))| rules.action == action);
-        with.map(|(place, (entry, rules))| {
-            let changes = if action == Action::RequireApproval { vec![Change::of_approval()] } else { Vec::new() };
-            let rule = RuleOutcome {
-                pointer: self.policy.compiled().pointer(RuleRef { entry: *entry, section: Section::Action }),
-                name: None,
-                outcome: Outcome::Stops,
-                truth: None,
-                message: rules.reason.as_deref().map(str::to_owned),
-                conditions: Vec::new(),
-                changes,
-            };
-            (place, rule)
-        })
-        .collect()
+        let matched = self.matched.iter().enumerate().filter(|(_, (_, rules))| rules.action == action);
+        matched
+            .map(|(index, (entry, rules))| {
+                let changes = if action == Action::RequireApproval { vec![Change::of_approval()] } else { Vec::new() };
+                let rule = RuleOutcome {
+                    pointer: self.policy.compiled().pointer(RuleRef { entry: *entry, section: Section::Action }),
+                    name: None,
+                    outcome: Outcome::Stops,
+                    truth: None,
+                    message: rules.reason.as_deref().map(str::to_owned),
+                    conditions: Vec::new(),
+                    changes,
+                };
+                (index, rule)
+            })
+            .collect()
     }
 
-    /// The rules of one section.
-    fn rules(&self, search: &mut Search, section: RuleSection) -> Vec<(usize, RuleOutcome)> {
+    /// Returns the rules of a section, each with the index of its entry in `matched`.
+    fn rules(&self, search: &mut ChangeSearch, section: RuleSection) -> Vec<(usize, RuleOutcome)> {
         let mut all = Vec::new();
-        for (place, (entry, rules)) in self.matched.iter().enumerate() {
+        for (index, (entry, rules)) in self.matched.iter().enumerate() {
             let rules = match section {
                 RuleSection::Require => &rules.require,
                 RuleSection::DenyIf => &rules.deny_if,
@@ -200,8 +206,8 @@ impl<'e> Explainer<'e> {
             let written = self.document.and_then(|document| document.object(*entry));
             let written = written.map_or(&[][..], |object| object.rules(section));
             for ((number, rule), written) in (0u32..).zip(rules).zip(written) {
-                let place_of_rule = RuleRef { entry: *entry, section: section.place(number) };
-                all.push((place, self.rule(search, rule, written, section.stance(), place_of_rule)));
+                let reference = RuleRef { entry: *entry, section: section.place(number) };
+                all.push((index, self.rule(search, rule, written, section.stance(), reference)));
             }
         }
         all
@@ -209,13 +215,13 @@ impl<'e> Explainer<'e> {
 
     fn rule(
         &self,
-        search: &mut Search,
+        search: &mut ChangeSearch,
         rule: &Rule,
         written: &ast::Rule,
         stance: Stance,
-        place: RuleRef,
+        reference: RuleRef,
     ) -> RuleOutcome {
-        let pointer = self.policy.compiled().pointer(place);
+        let pointer = self.policy.compiled().pointer(reference);
         let list = format!("{pointer}/conditions");
         let conditions = self.conditions(&rule.conditions, &written.conditions, stance, &list);
         let truth = Truth::all(conditions.iter().map(|condition| condition.truth));
@@ -225,7 +231,7 @@ impl<'e> Explainer<'e> {
         };
         let mut changes = Vec::new();
         if stops {
-            if let Section::RequireApprovalIf(_) = place.section {
+            if let Section::RequireApprovalIf(_) = reference.section {
                 changes.push(Change::of_approval());
             }
             changes.extend(search.changes(rule, written, stance, self.call, self.facts.now));
@@ -234,14 +240,14 @@ impl<'e> Explainer<'e> {
             name: written.name.as_deref().map(str::to_owned),
             outcome: stops_if(stops),
             truth: Some(truth),
-            message: self.policy.compiled().message(place).map(str::to_owned),
+            message: self.policy.compiled().message(reference).map(str::to_owned),
             conditions,
             changes,
             pointer,
         }
     }
 
-    /// The conditions of a rule or a group, whose list has this pointer.
+    /// Explains the conditions of a rule or a group. `pointer` is that of their list.
     fn conditions(
         &self,
         conditions: &[Condition],
@@ -275,7 +281,7 @@ impl<'e> Explainer<'e> {
             (Condition::All(conditions), _) => Asked::All { all: each(conditions) },
             (Condition::Any(conditions), _) => Asked::Any { any: each(conditions) },
             (Condition::Test(test), ast::Condition::Comparison(comparison)) => self.comparison(test, comparison),
-            // Both forms are made of one text, so a test is always written as a comparison.
+            // Both forms come from the same text, so every test has a comparison.
             (Condition::Test(_), _) => return None,
         };
         Some(ConditionOutcome { pointer, truth, asked })
@@ -283,12 +289,12 @@ impl<'e> Explainer<'e> {
 
     fn comparison(&self, test: &Test, comparison: &ast::Comparison) -> Asked {
         let mut found = Vec::new();
-        let _ = test.path.each(&self.facts, &mut |one| {
-            found.push(self.seen(&test.path, one));
-            if found.len() < SHOWN { Visit::Next } else { Visit::Stop }
+        let _ = test.path.each(&self.facts, &mut |value| {
+            found.push(self.seen(&test.path, value));
+            if found.len() < MAX_SHOWN_ELEMENTS { Visit::Next } else { Visit::Stop }
         });
         let other = test.check.other();
-        // A negative operator is its own negation: what is left over is a `not` around it.
+        // The name of a negative operator already negates. Any other negation comes from `not`.
         let is_negative = comparison.operator.negative || comparison.asks_for_absence();
         Asked::Comparison {
             path: test.path.to_string(),
@@ -300,16 +306,16 @@ impl<'e> Explainer<'e> {
         }
     }
 
-    /// What is found, masked if it is the caller's or the host's own.
+    /// Returns the value that was found, masked if it is from the arguments or the context.
     fn seen(&self, path: &Path, found: Found<'_>) -> Seen {
         let datum = match found {
             Found::Absent => return Seen::Absent,
             Found::WrongContainer => return Seen::Closed,
             Found::Value(datum) => datum,
         };
-        let open = !matches!(path.source(), Source::Arguments | Source::Context);
+        let is_public = !matches!(path.source(), Source::Arguments | Source::Context);
         match to_value(datum) {
-            Some(value) if open || self.values => Seen::Value(value),
+            Some(value) if is_public || self.show_values => Seen::Value(value),
             _ => {
                 let (r#type, length) = match datum {
                     Datum::Null => ("null", None),

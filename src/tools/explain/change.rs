@@ -1,4 +1,4 @@
-//! Changes to a call after which a rule lets it pass, each tried out on the rule itself.
+//! Changes to a call after which a rule lets it pass. Each is verified against the rule.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::sample::{Aim, samples, to_value};
+use super::sample::{Target, samples, to_value};
 use super::witness::Witness;
 use super::words;
 use crate::call::ToolCall;
@@ -18,11 +18,11 @@ use crate::policy::operator::Takes;
 use crate::policy::truth::Truth;
 use crate::time::Timestamp;
 
-/// A change to a call after which one rule or limit lets it pass. It was tried out: the rule says so of the changed call, and
-/// nothing is said of the other rules.
+/// A change to a call after which one rule or limit lets it pass. The change was verified against
+/// that rule or limit alone: others may still stop the call.
 ///
-/// Written with serde, it has what must hold of the call (`needs`), how long to wait (`wait_ms`), and whether a person's
-/// approval is what is missing (`approval`).
+/// Its serialized form has the comparisons that the call must satisfy (`needs`), how long to wait
+/// (`wait_ms`), and `approval` if the call needs a person's approval.
 #[derive(Clone, Serialize)]
 pub struct Change {
     needs: Vec<Need>,
@@ -30,7 +30,7 @@ pub struct Change {
     wait: Option<Duration>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     approval: bool,
-    /// What was put where to try it out; it may hold values of the call.
+    /// The edits that were verified. They may contain values of the call.
     #[serde(skip)]
     edits: Vec<Edit>,
 }
@@ -40,14 +40,16 @@ fn millis<S: Serializer>(wait: &Option<Duration>, serializer: S) -> Result<S::Ok
     millis.serialize(serializer)
 }
 
+/// Sets the value at a path, or removes it if the value is `None`.
 #[derive(Clone)]
 struct Edit {
     path: Path,
     to: Option<Value>,
 }
 
-/// What a part of a call must be, in the words of the language: at `path`, `op` with `value` or `value_from`, or with `not` its
-/// opposite. `exists: false` is to leave it out.
+/// A comparison that the call must satisfy, in the terms of the policy language: the value at
+/// `path` compared by `op` with `value` or `value_from`, or the opposite if `not` is set. `exists`
+/// with `false` means that the value must be omitted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Need {
     path: String,
@@ -61,32 +63,33 @@ pub struct Need {
 }
 
 impl Need {
-    fn of(path: &Path, takes: Takes, value: Value) -> Self {
+    fn new(path: &Path, takes: Takes, value: Value) -> Self {
         let op = takes.operator().name;
         Self { path: path.to_string(), op, not: false, value: Some(value), value_from: None }
     }
 
-    /// What has to change.
+    /// Returns the path of the value that must change.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The operator.
+    /// Returns the name of the operator.
     pub fn op(&self) -> &'static str {
         self.op
     }
 
-    /// Whether the operator must not hold; only of those that have no negative twin.
+    /// Returns `true` if the comparison must not hold. Only operators without an opposite are
+    /// negated.
     pub fn is_negated(&self) -> bool {
         self.not
     }
 
-    /// What the operator compares with.
+    /// Returns the value to compare with.
     pub fn value(&self) -> Option<&Value> {
         self.value.as_ref()
     }
 
-    /// The other part of the call that it compares with.
+    /// Returns the path of the other value of the call to compare with.
     pub fn value_from(&self) -> Option<&str> {
         self.value_from.as_deref()
     }
@@ -95,28 +98,28 @@ impl Need {
 /// `args.amount at most 50000`
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        words::say(f, &self.path, self.op, self.not, self.value.as_ref(), self.value_from.as_deref())
+        words::write_comparison(f, &self.path, self.op, self.not, self.value.as_ref(), self.value_from.as_deref())
     }
 }
 
 impl Change {
-    /// What must hold of the call, all of it.
+    /// Returns the comparisons that the call must satisfy, all of them.
     pub fn needs(&self) -> &[Need] {
         &self.needs
     }
 
-    /// How long to wait, if it is the time that has to change.
+    /// Returns how long to wait, if the time must change.
     pub fn wait(&self) -> Option<Duration> {
         self.wait
     }
 
-    /// Whether a person has to approve the call.
+    /// Returns `true` if a person must approve the call.
     pub fn is_approval(&self) -> bool {
         self.approval
     }
 
-    /// The call after the change, as it was tried out, where `call` was made at `now`. Of all values that would do, it has one.
-    /// An approval changes nothing of the call.
+    /// Applies the change to a call that is made at `now`, and returns the changed call. It has one
+    /// of the values that satisfy [`needs`](Self::needs). An approval does not change the call.
     pub fn apply(&self, call: &ToolCall<'_>, now: Timestamp) -> Witness {
         let mut changed = Witness::new(call, now);
         for Edit { path, to } in &self.edits {
@@ -128,23 +131,23 @@ impl Change {
         changed
     }
 
+    fn none() -> Self {
+        Self { needs: Vec::new(), wait: None, approval: false, edits: Vec::new() }
+    }
+
     pub(crate) fn of_approval() -> Self {
-        Self { needs: Vec::new(), wait: None, approval: true, edits: Vec::new() }
+        Self { approval: true, ..Self::none() }
     }
 
     pub(crate) fn of_wait(wait: Duration) -> Self {
-        Self { wait: Some(wait), ..Self::of_approval() }.without_approval()
+        Self { wait: Some(wait), ..Self::none() }
     }
 
-    /// One value at one path.
+    /// Sets the value at a path to `to`, which satisfies the comparison with `value`.
     pub(crate) fn of_value(path: &Path, takes: Takes, value: Value, to: Value) -> Self {
-        let need = Need::of(path, takes, value);
+        let need = Need::new(path, takes, value);
         let edits = vec![Edit { path: path.clone(), to: Some(to) }];
-        Self { needs: vec![need], wait: None, approval: false, edits }
-    }
-
-    fn without_approval(self) -> Self {
-        Self { approval: false, ..self }
+        Self { needs: vec![need], edits, ..Self::none() }
     }
 }
 
@@ -164,19 +167,20 @@ impl fmt::Display for Change {
     }
 }
 
-/// Without the values that were tried.
+/// Omits the edits, which may contain values of the call.
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Change").field(&self.to_string()).finish()
     }
 }
 
-/// Looks for changes, within a budget.
-pub(crate) struct Search {
+/// Searches for changes within a budget.
+pub(crate) struct ChangeSearch {
+    /// The number of tries left. A try evaluates a rule or a test on a changed call.
     tries: usize,
 }
 
-/// A change in the making, and the call that it has come to.
+/// An unfinished change, and the call with this change applied.
 #[derive(Clone)]
 struct Draft {
     call: Witness,
@@ -189,15 +193,17 @@ impl Draft {
     }
 }
 
-impl Search {
-    /// A search that tries fewer things of a larger call, so that it ends soon whatever it is asked of.
+impl ChangeSearch {
+    /// Starts a search. The larger the call, the fewer the tries, so that an agent cannot slow a
+    /// search down with a large call.
     pub(crate) fn of(call: &ToolCall<'_>) -> Self {
         let members = call.argument_members().into_iter().chain(call.context_members());
         let size: usize = members.flat_map(Map::iter).map(|(key, value)| key.len() + weight(value, 64)).sum();
         Self { tries: (4_000_000 / (size + 500)).clamp(8, 2_000) }
     }
 
-    /// Changes after which `rule` holds (in `require`) or does not match (elsewhere), at most three, the nearest first.
+    /// Returns up to three changes after which `rule` holds (in `require`) or does not match
+    /// (elsewhere), the smallest first.
     pub(crate) fn changes(
         &mut self,
         rule: &Rule,
@@ -206,11 +212,11 @@ impl Search {
         call: &ToolCall<'_>,
         now: Timestamp,
     ) -> Vec<Change> {
-        const MOST: usize = 3;
-        // The call is copied and judged before anything is tried.
+        const MAX_CHANGES: usize = 3;
+        // Copying and evaluating the unchanged call counts as a try.
         let Some(left) = self.tries.checked_sub(1) else { return Vec::new() };
         self.tries = left;
-        let start = Draft { call: Witness::new(call, now), change: Change::of_approval().without_approval() };
+        let start = Draft { call: Witness::new(call, now), change: Change::none() };
         let conditions = || rule.conditions.iter().zip(&written.conditions);
         let all = |draft: &Draft| {
             let call = draft.call.call();
@@ -235,11 +241,11 @@ impl Search {
             if fixed && all(&draft) == Truth::False && found.iter().all(|known| known.needs != draft.change.needs) {
                 found.push(draft.change);
             }
-            if found.len() == MOST {
+            if found.len() == MAX_CHANGES {
                 break;
             }
         }
-        // What the caller can do itself comes first.
+        // Changes to the arguments come first: the caller can make them itself.
         let distance = |change: &Change| {
             let others = change.needs.iter().filter(|need| !need.path.starts_with("args")).count();
             (usize::from(change.wait.is_some()) + others, change.needs.len())
@@ -248,7 +254,8 @@ impl Search {
         found
     }
 
-    /// Changes the call so that the condition is what is wanted; the draft may be spoilt where it cannot.
+    /// Changes the call so that the condition has the result `want`. Returns `false` if that fails;
+    /// the draft may then be partly changed.
     fn fix(
         &mut self,
         condition: &Condition,
@@ -264,7 +271,7 @@ impl Search {
             return true;
         }
         let (written, _) = written.without_nots();
-        let (children, every) = match (condition, written) {
+        let (children, needs_all) = match (condition, written) {
             (Condition::Test(test), ast::Condition::Comparison(comparison)) => {
                 return self.fix_test(test, comparison, stance, want, draft);
             }
@@ -274,13 +281,13 @@ impl Search {
         };
         let (_, written) = written.group().unwrap_or_default();
         let mut children = children.iter().zip(written);
-        if every {
+        if needs_all {
             return children.all(|(condition, written)| self.fix(condition, written, stance, want, draft))
                 && draft.truth(condition, stance) == want;
         }
-        for (one, written) in children {
+        for (condition_to_fix, written) in children {
             let mut tried = draft.clone();
-            if self.fix(one, written, stance, want, &mut tried) && tried.truth(condition, stance) == want {
+            if self.fix(condition_to_fix, written, stance, want, &mut tried) && tried.truth(condition, stance) == want {
                 *draft = tried;
                 return true;
             }
@@ -296,44 +303,44 @@ impl Search {
         want: Truth,
         draft: &mut Draft,
     ) -> bool {
-        let serves = |draft: &Draft| {
+        let is_fixed = |draft: &Draft| {
             let call = draft.call.call();
             test.truth(&Facts::new(&call, draft.call.at()), stance) == want
         };
         match test.path.source() {
             Source::Tool => return false,
-            Source::Time => return self.wait(draft, serves),
+            Source::Time => return self.wait(draft, is_fixed),
             _ => {}
         }
-        let offered = {
+        let sampled = {
             let call = draft.call.call();
             let facts = Facts::new(&call, draft.call.at());
-            let mut now = None;
+            let mut present = None;
             let _ = test.path.each(&facts, &mut |found| {
                 if let Found::Value(datum) = found {
-                    now = to_value(datum);
+                    present = to_value(datum);
                 }
                 Visit::Stop
             });
             let holds = (want == Truth::True) != test.negated;
-            samples(test, comparison, holds, now.as_ref(), &facts)
+            samples(test, comparison, holds, present.as_ref(), &facts)
         };
         let identity = matches!(test.path.source(), Source::Identity(_));
-        let mut edits: Vec<(Option<Need>, Edit)> = Vec::new();
-        if let Some((Aim { operator, not, value }, values)) = offered {
+        let mut edits: Vec<(Need, Edit)> = Vec::new();
+        if let Some((Target { operator, not, value }, values)) = sampled {
             let value_from = test.check.other().map(ToString::to_string);
             let need = Need { path: test.path.to_string(), op: operator.name, not, value, value_from };
             for value in values.into_iter().filter(|value| !identity || value.is_string()) {
-                edits.push((Some(need.clone()), Edit { path: test.path.clone(), to: Some(value) }));
+                edits.push((need.clone(), Edit { path: test.path.clone(), to: Some(value) }));
             }
         }
         if let Some(list) = test.path.before_each() {
-            // Of a list without elements nothing need hold.
-            let need = Need::of(&list, Takes::MaxLength, 0.into());
-            edits.push((Some(need), Edit { path: list, to: Some(Value::Array(Vec::new())) }));
+            // An empty list has no element that could violate the comparison.
+            let need = Need::new(&list, Takes::MaxLength, 0.into());
+            edits.push((need, Edit { path: list, to: Some(Value::Array(Vec::new())) }));
         }
-        let left_out = Need::of(&test.path, Takes::Exists, false.into());
-        edits.push((Some(left_out), Edit { path: test.path.clone(), to: None }));
+        let omitted = Need::new(&test.path, Takes::Exists, false.into());
+        edits.push((omitted, Edit { path: test.path.clone(), to: None }));
         for (need, edit) in edits {
             let Some(left) = self.tries.checked_sub(1) else { return false };
             self.tries = left;
@@ -342,8 +349,8 @@ impl Search {
                 continue;
             }
             let before = std::mem::replace(&mut draft.call, tried);
-            if serves(draft) {
-                draft.change.needs.extend(need);
+            if is_fixed(draft) {
+                draft.change.needs.push(need);
                 draft.change.edits.push(edit);
                 return true;
             }
@@ -352,8 +359,9 @@ impl Search {
         false
     }
 
-    /// Waits for the time: minutes of the next hour, then hours of the next eight days.
-    fn wait(&mut self, draft: &mut Draft, serves: impl Fn(&Draft) -> bool) -> bool {
+    /// Waits until the test is fixed: tries each minute of the next hour, then each hour of the
+    /// next eight days.
+    fn wait(&mut self, draft: &mut Draft, is_fixed: impl Fn(&Draft) -> bool) -> bool {
         let before = draft.call.at();
         let seconds = before.unix_seconds();
         let next = |length: i64, count: i64| seconds.div_euclid(length).saturating_add(count).saturating_mul(length);
@@ -362,7 +370,7 @@ impl Search {
             let Some(left) = self.tries.checked_sub(1) else { break };
             self.tries = left;
             draft.call.set_time(Timestamp::from_unix_seconds(moment));
-            if serves(draft) {
+            if is_fixed(draft) {
                 let waited = draft.call.at().saturating_since(before);
                 draft.change.wait = Some(draft.change.wait.unwrap_or_default().saturating_add(waited));
                 return true;
@@ -373,7 +381,7 @@ impl Search {
     }
 }
 
-/// About how many bytes a value has.
+/// Estimates the size of a value in bytes. A value nested deeper than `depth` counts as large.
 fn weight(value: &Value, depth: usize) -> usize {
     let Some(depth) = depth.checked_sub(1) else { return 1_000_000 };
     16 + match value {

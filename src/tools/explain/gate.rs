@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Standing;
+use super::CounterState;
 use crate::amount::Amount;
 use crate::call::ToolCall;
 use crate::decision::limit_state::LimitState;
@@ -14,13 +14,12 @@ use crate::time::wait_millis;
 use crate::tools::explain::Explanation;
 
 impl<S: CounterStore + 'static> Gate<S> {
-    /// Explains why the gate would decide a call as it would, budgets included: as
-    /// [`Policy::explain`](crate::Policy::explain) does, with the state of each limit, what it has
-    /// left, and how long to wait. Nothing is charged, and no approval is looked for.
+    /// Explains how the gate would decide a call: as
+    /// [`Policy::explain`](crate::Policy::explain) does, and with the state of each limit, what it
+    /// has left, and how long to wait. Nothing is charged, and approvals are not read.
     ///
     /// # Errors
-    /// The store failed. [`Policy::explain`](crate::Policy::explain) still explains the policy's
-    /// part.
+    /// The store failed. [`Policy::explain`](crate::Policy::explain) still explains the rules.
     pub fn explain(&self, call: &ToolCall<'_>) -> Result<Explanation, StoreError> {
         at_once(explain(self, &InProcess(self.store()), call))
             .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
@@ -28,7 +27,7 @@ impl<S: CounterStore + 'static> Gate<S> {
 }
 
 impl<S: AsyncCounterStore + 'static> Gate<S> {
-    /// Explains why the gate would decide a call as it would, as [`Gate::explain`] does.
+    /// Explains how the gate would decide a call, as [`Gate::explain`] does.
     ///
     /// # Errors
     /// The store failed.
@@ -52,15 +51,15 @@ async fn explain<S>(
         if tallies.len() != plan.charges.len() {
             return Err(StoreError::Corrupt);
         }
-        explanation.stand(&policy, &plan, call, |found: LimitRef| {
-            let (limit, charge) = (policy.limit(found)?, plan.charges.get(found.charge())?);
-            let tally = tallies.get(found.charge())?;
+        explanation.add_limit_states(&policy, &plan, call, |limit: LimitRef| {
+            let (charge, tally) = (plan.charges.get(limit.charge())?, tallies.get(limit.charge())?);
+            let limit = policy.limit(limit)?;
             let state = LimitState::of(limit, tally);
             let room = limit.room();
-            let ever = room > Amount::ZERO && charge.amount <= room;
-            let wait = tally.retry_at.filter(|_| ever).map(|at| Duration::from_millis(wait_millis(now, at)));
-            let standing = Standing { used: state.used, remaining: state.remaining, resets_at: state.resets_at };
-            Some((standing, tally.used.has_room(charge.amount, room), wait))
+            let can_ever_fit = room > Amount::ZERO && charge.amount <= room;
+            let wait = tally.retry_at.filter(|_| can_ever_fit).map(|at| Duration::from_millis(wait_millis(now, at)));
+            let state = CounterState { used: state.used, remaining: state.remaining, resets_at: state.resets_at };
+            Some((state, tally.used.has_room(charge.amount, room), wait))
         });
     }
     Ok(explanation)

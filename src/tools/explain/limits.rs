@@ -1,4 +1,4 @@
-//! What a call would be charged, and how the limits stand.
+//! The charges of a call, and the states of its limits.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use super::change::Change;
 use super::{Explanation, Outcome, Step, StepKind};
 use crate::amount::{Amount, Total};
 use crate::call::ToolCall;
-use crate::call::path::{Facts, Path};
+use crate::call::path::{Datum, Facts, Found, Path};
 use crate::policy::limit::{Algorithm, Cost, Limit, Scope, ScopePart, Window};
 use crate::policy::operator::Takes;
-use crate::policy::plan::{LimitRef, Plan};
+use crate::policy::plan::{self, LimitRef, Plan};
 use crate::policy::{Code, Policy};
 use crate::time::Timestamp;
 
-/// What one limit says of the call.
+/// The outcome of a call under one limit.
 #[derive(Debug, Clone, Serialize)]
 pub struct Limited {
     pointer: String,
@@ -31,110 +31,113 @@ pub struct Limited {
     pub(super) code: Option<Code>,
     #[serde(skip_serializing_if = "Option::is_none")]
     charge: Option<Amount>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    standing: Option<Standing>,
+    #[serde(rename = "standing", skip_serializing_if = "Option::is_none")]
+    state: Option<CounterState>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) changes: Vec<Change>,
-    /// Which of the plan's limits it is.
+    /// The index in the plan, or `None` if the limit cannot count the call.
     #[serde(skip)]
-    place: Option<usize>,
+    plan_index: Option<usize>,
 }
 
-/// How a limit stands in a store.
+/// The state of a limit's counter in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Standing {
+pub(crate) struct CounterState {
     pub(crate) used: Total,
     pub(crate) remaining: Amount,
     pub(crate) resets_at: Timestamp,
 }
 
 impl Limited {
-    /// Its place in the document.
+    /// Returns the JSON Pointer of the limit.
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// The name of its counter.
+    /// Returns the name of its counter.
     pub fn counter(&self) -> &str {
         &self.counter
     }
 
-    /// The most that it lets pass in a window.
+    /// Returns the largest amount that it lets pass in a window.
     pub fn max(&self) -> Amount {
         self.max
     }
 
-    /// Whether it counts and never refuses.
+    /// Returns `true` for a limit that counts and never refuses.
     pub fn is_shadow(&self) -> bool {
         self.shadow
     }
 
-    /// What becomes of the call by it; unknown where the counters were not asked.
+    /// Returns the outcome of the call under this limit. It is [`Unknown`](Outcome::Unknown) if it
+    /// depends on the counter and the counter was not read.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// Why it stops the call.
+    /// Returns the code if the limit stops the call.
     pub fn code(&self) -> Option<Code> {
         self.code
     }
 
-    /// What the call would be charged in its counter; nothing where it cannot count the call. Of several limits of one counter it
-    /// is the largest amount.
+    /// Returns the charge of the call to its counter, or `None` if the limit cannot count the call.
+    /// If several limits share the counter, this is the largest of their amounts.
     pub fn charge(&self) -> Option<Amount> {
         self.charge
     }
 
-    /// What its counter holds, if that was asked.
+    /// Returns what its counter holds, if the counter was read.
     pub fn used(&self) -> Option<Total> {
-        self.standing.map(|standing| standing.used)
+        self.state.map(|state| state.used)
     }
 
-    /// What it has left, if that was asked.
+    /// Returns what the limit has left, if the counter was read.
     pub fn remaining(&self) -> Option<Amount> {
-        self.standing.map(|standing| standing.remaining)
+        self.state.map(|state| state.remaining)
     }
 
-    /// When its counter holds nothing any more if nothing else is charged, if that was asked.
+    /// Returns when its counter is empty if nothing else is charged, if the counter was read.
     pub fn resets_at(&self) -> Option<Timestamp> {
-        self.standing.map(|standing| standing.resets_at)
+        self.state.map(|state| state.resets_at)
     }
 
-    /// For a limit that stops the call: changes of which each makes it let the call pass.
+    /// Returns changes to the call after each of which this limit lets the call pass. Empty if the
+    /// limit does not stop the call, or if no change was found.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// `calls: 1 of 60 in each minute for each grant`, for a terminal.
-    pub(super) fn words(&self) -> String {
+    /// Describes the limit for a terminal: `calls: 1 of 60 in each minute for each grant`.
+    pub(super) fn summary(&self) -> String {
         let scope = self.scope.join(", ");
         let charge = self.charge.map_or_else(|| "?".to_owned(), |charge| charge.to_string());
         let window = if self.window == "in_flight" { "at once".to_owned() } else { format!("in each {}", self.window) };
-        let left = self.standing.map_or_else(String::new, |standing| {
-            format!("; {} used, {} left, until {}", standing.used, standing.remaining, standing.resets_at)
+        let left = self.state.map_or_else(String::new, |state| {
+            format!("; {} used, {} left, until {}", state.used, state.remaining, state.resets_at)
         });
         format!("{}: {charge} of {} {window} for each {scope}{left}", self.counter, self.max)
     }
 }
 
-/// The limits of a call in document order, with the plan of those that can count it.
+/// Explains the limits of a call in document order, and returns the plan of the limits that can
+/// count it.
 pub(super) fn limits(
     policy: &Policy,
     call: &ToolCall<'_>,
     now: Timestamp,
-    places: &[LimitRef],
+    applying: &[LimitRef],
 ) -> (Vec<Limited>, Plan) {
     let facts = Facts::new(call, now);
     let mut plan = Plan::default();
     let mut all = Vec::new();
-    for found in places {
-        let Some(limit) = policy.limit(*found) else { continue };
-        let added = plan.add(policy, *found, limit, &facts);
-        let place = added.is_ok().then(|| plan.limits.len() - 1);
+    for reference in applying {
+        let Some(limit) = policy.limit(*reference) else { continue };
+        let added = plan.add(policy, *reference, limit, &facts);
+        let plan_index = added.is_ok().then(|| plan.limits.len() - 1);
         let code = added.err().filter(|_| !limit.shadow);
-        let changes = code.map_or_else(Vec::new, |code| countable(policy, call, now, (*found, limit), code));
+        let changes = code.map_or_else(Vec::new, |code| changes_to_count(policy, call, now, (*reference, limit), code));
         let limited = Limited {
-            pointer: policy.limit_pointer(*found),
+            pointer: policy.limit_pointer(*reference),
             counter: limit.counter.to_string(),
             window: limit.window.canonical(),
             scope: limit.scope.parts.iter().map(ScopePart::canonical).collect(),
@@ -149,87 +152,84 @@ pub(super) fn limits(
             outcome: if code.is_some() { Outcome::Stops } else { Outcome::Unknown },
             code,
             charge: None,
-            standing: None,
+            state: None,
             changes,
-            place,
+            plan_index,
         };
         all.push(limited);
     }
     for limited in &mut all {
-        let Some(found) = limited.place.and_then(|place| plan.limits.get(place)).copied() else {
+        let Some(&reference) = limited.plan_index.and_then(|index| plan.limits.get(index)) else {
             if limited.shadow {
                 limited.outcome = Outcome::Passes;
             }
             continue;
         };
-        let (Some(limit), Some(charge)) = (policy.limit(found), plan.charges.get(found.charge())) else { continue };
+        let (Some(limit), Some(charge)) = (policy.limit(reference), plan.charges.get(reference.charge())) else {
+            continue;
+        };
         limited.charge = Some(charge.amount);
         if limit.shadow {
             limited.outcome = Outcome::Passes;
         } else if !Total::ZERO.has_room(charge.amount, limit.room()) {
-            // Whatever the counter holds.
+            // The charge does not fit even into an empty counter.
             (limited.outcome, limited.code) = (Outcome::Stops, Some(Code::Limit));
-            if is_alone(&plan, found) {
-                limited.changes = within(limit, limit.room(), call, now);
+            if is_only_charge(&plan, reference) {
+                limited.changes = reduce_amount(limit, limit.room(), call, now);
             }
         }
     }
     (all, plan)
 }
 
-/// Changes after which a limit can count the call.
-fn countable(
+/// Returns changes after which a limit can count the call.
+fn changes_to_count(
     policy: &Policy,
     call: &ToolCall<'_>,
     now: Timestamp,
-    (found, limit): (LimitRef, &Limit),
+    (reference, limit): (LimitRef, &Limit),
     code: Code,
 ) -> Vec<Change> {
     let change = match (&limit.cost, code) {
         (Cost::From(path), Code::AmountInvalid) => {
             Change::of_value(path, Takes::Type, "number".into(), serde_json::Value::from(1))
         }
-        _ => match missing(&limit.scope, call, now) {
+        _ => match missing_scope_part(&limit.scope, call, now) {
             Some(path) => Change::of_value(&path, Takes::Exists, true.into(), "x".into()),
             None => return Vec::new(),
         },
     };
     let changed = change.apply(call, now);
-    let counts = |code: &Code| *code != Code::ScopeMissing && *code != Code::AmountInvalid;
     let call = changed.call();
-    let result = Plan::default().add(policy, found, limit, &Facts::new(&call, changed.at()));
-    match result {
-        Ok(()) => vec![change],
-        Err(code) if counts(&code) => vec![change],
-        Err(_) => Vec::new(),
+    match Plan::default().add(policy, reference, limit, &Facts::new(&call, changed.at())) {
+        Err(Code::ScopeMissing | Code::AmountInvalid) => Vec::new(),
+        _ => vec![change],
     }
 }
 
-/// The first part of a scope that the call lacks.
-fn missing(scope: &Scope, call: &ToolCall<'_>, now: Timestamp) -> Option<Path> {
+/// Returns the path of the first part of a scope that the call lacks.
+fn missing_scope_part(scope: &Scope, call: &ToolCall<'_>, now: Timestamp) -> Option<Path> {
     let facts = Facts::new(call, now);
     scope.parts.iter().find_map(|part| match part {
         ScopePart::Global => None,
         ScopePart::Identity(identity) if call.identity(*identity).is_some() => None,
         ScopePart::Identity(identity) => Path::parse(&format!("call.{}", identity.as_str())).ok(),
         ScopePart::Path(path) => match path.resolve(&facts) {
-            crate::call::path::Found::Value(
-                crate::call::path::Datum::Text(_) | crate::call::path::Datum::Number(_),
-            ) => None,
+            Found::Value(Datum::Text(_) | Datum::Number(_)) => None,
             _ => Some(path.clone()),
         },
     })
 }
 
-/// Whether no other limit charges its counter.
-fn is_alone(plan: &Plan, found: LimitRef) -> bool {
-    plan.limits.iter().filter(|other| other.charge() == found.charge()).count() == 1
+/// Returns `true` if no other limit shares the charge.
+fn is_only_charge(plan: &Plan, limit: LimitRef) -> bool {
+    plan.limits.iter().filter(|other| other.charge() == limit.charge()).count() == 1
 }
 
-/// A smaller amount, if the call says its amount itself and the limit lets any pass.
-fn within(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestamp) -> Vec<Change> {
+/// Returns a change to a smaller amount, if the amount comes from the call and the limit has room.
+fn reduce_amount(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestamp) -> Vec<Change> {
     let Cost::From(path) = &limit.cost else { return Vec::new() };
-    // Another amount would be another subject, of whom nothing is known.
+    // If the scope contains the amount, another amount has another counter, whose state is unknown.
     if limit.scope.parts.iter().any(|part| matches!(part, ScopePart::Path(part) if part == path)) {
         return Vec::new();
     }
@@ -239,47 +239,48 @@ fn within(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestamp) -> V
     let changed = change.apply(call, now);
     let call = changed.call();
     let facts = Facts::new(&call, changed.at());
-    let fits = crate::policy::plan::amount(limit, &facts).is_some_and(|amount| Total::ZERO.has_room(amount, room));
+    let fits = plan::amount(limit, &facts).is_some_and(|amount| Total::ZERO.has_room(amount, room));
     if fits { vec![change] } else { Vec::new() }
 }
 
 impl Explanation {
-    /// How the limits stand in a store: `standing` gives, for a limit of the plan, how it stands and, where it has no room, how
-    /// long to wait until it has.
-    pub(crate) fn stand(
+    /// Adds the states of the limits. For a limit of the plan, `state_of` returns the state of its
+    /// counter, `true` if it has room for the call, and how long to wait if it has none.
+    pub(crate) fn add_limit_states(
         &mut self,
         policy: &Policy,
         plan: &Plan,
         call: &ToolCall<'_>,
-        mut standing: impl FnMut(LimitRef) -> Option<(Standing, bool, Option<Duration>)>,
+        mut state_of: impl FnMut(LimitRef) -> Option<(CounterState, bool, Option<Duration>)>,
     ) {
         let now = self.at;
         let Some(step) = self.steps.iter_mut().find(|step| step.kind == StepKind::Limits) else { return };
         for limited in &mut step.limits {
-            let Some(found) = limited.place.and_then(|place| plan.limits.get(place)).copied() else { continue };
-            let (Some(limit), Some((stands, has_room, wait))) = (policy.limit(found), standing(found)) else {
+            let Some(&reference) = limited.plan_index.and_then(|index| plan.limits.get(index)) else { continue };
+            let (Some(limit), Some((state, has_room, wait))) = (policy.limit(reference), state_of(reference)) else {
                 continue;
             };
-            limited.standing = Some(stands);
+            limited.state = Some(state);
             if limited.shadow || limited.code == Some(Code::Limit) {
                 continue;
             }
             limited.outcome = if has_room { Outcome::Passes } else { Outcome::Stops };
             if !has_room {
                 limited.code = Some(Code::Limit);
-                if is_alone(plan, found) {
-                    limited.changes = within(limit, stands.remaining, call, now);
+                if is_only_charge(plan, reference) {
+                    limited.changes = reduce_amount(limit, state.remaining, call, now);
                 }
                 limited.changes.extend(wait.map(Change::of_wait));
             }
         }
-        step.conclude();
+        step.decide_by_limits();
     }
 }
 
 impl Step {
-    /// What all limits together come to: a scope that is missing goes before an amount, and both before a lack of room.
-    pub(super) fn conclude(&mut self) {
+    /// Sets the outcome and the code of the step from its limits. A missing scope takes precedence
+    /// over an invalid amount, and both over a lack of room.
+    pub(super) fn decide_by_limits(&mut self) {
         let rank = |code: Code| match code {
             Code::ScopeMissing => 0,
             Code::AmountInvalid => 1,

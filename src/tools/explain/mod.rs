@@ -1,8 +1,11 @@
-//! Why a call is decided as it is: every step and every rule with its outcome, and what would have to change.
+//! Explanations of decisions: the outcome of every step and every rule, and the changes that would
+//! let the call pass.
 //!
-//! [`Policy::explain`](crate::Policy::explain) looks at a policy alone, [`Gate::explain`](crate::Gate::explain) at its counters too. Both are a slower way
-//! to ask than deciding is: they read the document again, which takes time linear in its size, and try changes out within a budget.
-//! [`Explanation::effect`] is that of [`Policy::evaluate`](crate::Policy::evaluate) on every call.
+//! [`Policy::explain`](crate::Policy::explain) explains a policy alone,
+//! [`Gate::explain`](crate::Gate::explain) the state of its counters too. Both are slower than a
+//! decision: they read the document again, which takes time linear in its size, and try changes
+//! within a budget. [`Explanation::effect`] always equals the effect of
+//! [`Policy::evaluate`](crate::Policy::evaluate).
 //!
 //! ```
 //! use serde_json::json;
@@ -15,7 +18,7 @@
 //! let arguments = json!({ "amount": 900, "currency": "gbp" });
 //! let explanation = policy.explain(&ToolCall::new("pay", &arguments), Timestamp::UNIX_EPOCH);
 //!
-//! // Both reasons, not the first alone, and what would help against each.
+//! // Every reason, not only the first, and a change that fixes each.
 //! let reasons: Vec<_> = explanation.reasons().map(|rule| (rule.pointer(), rule.changes()[0].to_string())).collect();
 //! assert_eq!(reasons, [
 //!     ("/tools/pay/require/0", r#"args.currency one of ["usd","eur"]"#.to_owned()),
@@ -44,12 +47,12 @@ pub use change::{Change, Need};
 pub use limits::Limited;
 pub use witness::{RuleEffect, Witness};
 
-pub(crate) use limits::Standing;
+pub(crate) use limits::CounterState;
 pub(crate) use sample::matching;
 pub(crate) use witness::SAMPLE_TIME;
 
 impl Truth {
-    /// `false`, `undecidable` or `true`.
+    /// Returns `false`, `undecidable` or `true`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::False => "false",
@@ -59,21 +62,21 @@ impl Truth {
     }
 }
 
-/// What becomes of a call at one step, or by one rule.
+/// The outcome of a call at one step or under one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::exhaustive_enums, reason = "a host may show each in its own way")]
+#[expect(clippy::exhaustive_enums, reason = "a host may match every outcome")]
 pub enum Outcome {
-    /// It does not stop the call.
+    /// The step or the rule does not stop the call.
     Passes,
-    /// It stops the call, or would if no step before it did.
+    /// The step or the rule stops the call, or would if no earlier step did.
     Stops,
-    /// It cannot be told: the counters were not asked, or the call cannot be read.
+    /// Not known: the counters were not read, or the call is malformed.
     Unknown,
 }
 
 impl Outcome {
-    /// `passes`, `stops` or `unknown`.
+    /// Returns `passes`, `stops` or `unknown`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Passes => "passes",
@@ -83,18 +86,18 @@ impl Outcome {
     }
 }
 
-/// The steps of a decision, in their order.
+/// The steps of a decision, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StepKind {
-    /// The call can be read: its arguments are an object, or absent.
+    /// The call is well-formed: its arguments are an object, or absent.
     Call,
     /// There is a policy.
     Policy,
     /// `hide` does not name the tool.
     Hide,
-    /// Some entry matches the tool, or `default` is `allow`.
+    /// An entry matches the tool, or `default` is `allow`.
     Default,
     /// No matching entry has the action `deny`.
     Action,
@@ -102,14 +105,14 @@ pub enum StepKind {
     Require,
     /// No rule of `deny_if` matches.
     DenyIf,
-    /// All limits can count the call, and have room.
+    /// All limits can count the call and have room for it.
     Limits,
-    /// No action and no rule of `require_approval_if` asks for an approval.
+    /// No action and no rule of `require_approval_if` requires an approval.
     Approval,
 }
 
 impl StepKind {
-    /// The word that it is written with: `deny_if`.
+    /// Returns the name of the step in serialized form, such as `deny_if`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Call => "call",
@@ -125,15 +128,15 @@ impl StepKind {
     }
 }
 
-/// Why a call is decided as it is. See the [module](self).
+/// An explanation of the decision on a call. See the [module](self).
 #[derive(Debug, Clone, Serialize)]
-#[must_use = "an explanation is for somebody to read"]
+#[must_use = "an explanation has no effect unless it is read"]
 pub struct Explanation {
     pub(super) tool: String,
     pub(super) at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policy: Option<String>,
-    /// What the rules say: `allow`, `deny` or `approval_required`.
+    /// Serialized as `allow`, `deny` or `approval_required`.
     #[serde(serialize_with = "effect_word")]
     pub(super) effect: crate::policy::Effect,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,53 +150,58 @@ fn effect_word<S: serde::Serializer>(effect: &crate::policy::Effect, serializer:
 }
 
 impl Explanation {
-    /// The tool that is called.
+    /// Returns the name of the called tool.
     pub fn tool(&self) -> &str {
         &self.tool
     }
 
-    /// What the rules say of the call, limits apart: always what [`Policy::evaluate`](crate::Policy::evaluate) says.
+    /// Returns the effect of the rules, without limits. It always equals the effect of
+    /// [`Policy::evaluate`](crate::Policy::evaluate).
     pub fn effect(&self) -> crate::policy::Effect {
         self.effect
     }
 
-    /// The rule that the effect comes from, as [`Evaluation::rule`](crate::Evaluation::rule) has it.
+    /// Returns the rule that causes the effect, in the form of
+    /// [`Evaluation::rule`](crate::Evaluation::rule).
     pub fn rule(&self) -> Option<&str> {
         self.rule.as_deref()
     }
 
-    /// The JSON Pointers of the entries that match the tool, in document order.
+    /// Returns the JSON Pointers of the entries that match the tool, in document order.
     pub fn entries(&self) -> &[String] {
         &self.entries
     }
 
-    /// All steps in their order, those after the deciding one included.
+    /// Returns all steps in order, including those after the deciding step.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// The first step that stops the call, limits included as far as they are known; none for a call that passes.
+    /// Returns the first step that stops the call, including limits whose state is known, or `None`
+    /// if no step stops it.
     pub fn decided_by(&self) -> Option<&Step> {
         self.steps.iter().find(|step| step.outcome == Outcome::Stops)
     }
 
-    /// The code of the decision, as far as it is known; none for a call that passes.
+    /// Returns the code of [the deciding step](Self::decided_by), or `None` if no step stops the
+    /// call.
     pub fn code(&self) -> Option<Code> {
         self.decided_by()?.code
     }
 
-    /// Every rule that stops the call or would, in the order of the steps.
+    /// Returns every rule that stops the call, or would if no earlier rule did, in the order of the
+    /// steps.
     pub fn reasons(&self) -> impl Iterator<Item = &RuleOutcome> {
         self.steps.iter().flat_map(|step| &step.rules).filter(|rule| rule.outcome == Outcome::Stops)
     }
 
-    /// What the call would be charged, and how each limit stands, if that was asked.
+    /// Returns the charge of each limit, and its state if the counters were read.
     pub fn limits(&self) -> &[Limited] {
         self.steps.iter().find(|step| step.kind == StepKind::Limits).map_or(&[], |step| &step.limits)
     }
 }
 
-/// One step.
+/// One step of a decision.
 #[derive(Debug, Clone, Serialize)]
 pub struct Step {
     #[serde(rename = "step")]
@@ -208,35 +216,35 @@ pub struct Step {
 }
 
 impl Step {
-    /// Which step it is.
+    /// Returns which step this is.
     pub fn kind(&self) -> StepKind {
         self.kind
     }
 
-    /// What becomes of the call here.
+    /// Returns the outcome of the call at this step.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// The code of a decision by this step.
+    /// Returns the code of the decision if this step decides.
     pub fn code(&self) -> Option<Code> {
         self.code
     }
 
-    /// Its rules, of the matching entries in document order, then of `all_tools`.
+    /// Returns its rules: those of the matching entries in document order, then of `all_tools`.
     pub fn rules(&self) -> &[RuleOutcome] {
         &self.rules
     }
 }
 
-/// What one rule says of the call.
+/// The outcome of a call under one rule.
 #[derive(Debug, Clone, Serialize)]
 pub struct RuleOutcome {
     pub(super) pointer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<String>,
     pub(super) outcome: Outcome,
-    /// What its conditions come to.
+    /// The result of its conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) truth: Option<Truth>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -248,46 +256,46 @@ pub struct RuleOutcome {
 }
 
 impl RuleOutcome {
-    /// Its place in the document, as decisions name it.
+    /// Returns the JSON Pointer of the rule, as decisions report it.
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// The name that its author gave it.
+    /// Returns the `name` of the rule.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// What becomes of the call by it.
+    /// Returns the outcome of the call under this rule.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// What its conditions come to; nothing for an action.
+    /// Returns the result of its conditions, or `None` for an action.
     pub fn truth(&self) -> Option<Truth> {
         self.truth
     }
 
-    /// Its author's text for a call that it stops.
+    /// Returns the policy's message for a call that the rule stops.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Its conditions.
+    /// Returns the outcomes of its conditions.
     pub fn conditions(&self) -> &[ConditionOutcome] {
         &self.conditions
     }
 
-    /// For a rule that stops the call: changes of which each makes it let the call pass, the nearest first. None where none was
-    /// found.
+    /// Returns changes to the call after each of which this rule lets the call pass, the smallest
+    /// first. Empty if the rule does not stop the call, or if no change was found.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 }
 
-/// What one condition says of the call.
+/// The outcome of one condition for the call.
 ///
-/// `not` is worked in: what lies under it is shown turned around, as it decides, `any` as `all` and `eq` as `not eq`.
+/// `not` is pushed down to the comparisons: below it, `any` appears as `all`, and `eq` as `not eq`.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConditionOutcome {
     pub(super) pointer: String,
@@ -297,71 +305,71 @@ pub struct ConditionOutcome {
 }
 
 impl ConditionOutcome {
-    /// Its place in the document.
+    /// Returns the JSON Pointer of the condition.
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// What it comes to.
+    /// Returns the result of the condition.
     pub fn truth(&self) -> Truth {
         self.truth
     }
 
-    /// What it asks.
+    /// Returns the comparison, or the group of conditions.
     pub fn asked(&self) -> &Asked {
         &self.asked
     }
 }
 
-/// What a condition asks of a call.
+/// The content of a condition.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Asked {
     /// A comparison.
     Comparison {
-        /// What is compared.
+        /// The path of the value that is compared.
         path: String,
-        /// The operator as written.
+        /// The operator, as written in the policy.
         op: &'static str,
-        /// Whether it stands below an odd number of `not`.
+        /// `true` below an odd number of `not`.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         not: bool,
-        /// What the policy compares with.
+        /// The value in the policy to compare with.
         #[serde(skip_serializing_if = "Option::is_none")]
         value: Option<Value>,
-        /// The other part of the call that it compares with, and what stood there.
+        /// The path of the other value of the call to compare with, and the value found there.
         #[serde(skip_serializing_if = "Option::is_none")]
         value_from: Option<(String, Seen)>,
-        /// What stood at the path: the first few of the elements of `[*]`.
+        /// The values found at the path: for `[*]`, the first four.
         found: Vec<Seen>,
     },
-    /// One of these is enough.
+    /// A group of which at least one condition must hold.
     Any {
         /// Its conditions.
         any: Vec<ConditionOutcome>,
     },
-    /// All of these have to hold.
+    /// A group of which all conditions must hold.
     All {
         /// Its conditions.
         all: Vec<ConditionOutcome>,
     },
 }
 
-/// What stands at a path of the call.
+/// The value found at a path of the call.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Seen {
-    /// Nothing, or null.
+    /// No value, or `null`.
     Absent,
-    /// Something that the path cannot go into.
+    /// A value that the path cannot enter, such as a string where it expects an object.
     Closed,
-    /// A value of this type and size, which is not shown.
+    /// A hidden value, with its type and length.
     Masked {
         /// The JSON type.
         r#type: &'static str,
-        /// Characters, elements or members.
+        /// The number of characters, elements or members.
         #[serde(skip_serializing_if = "Option::is_none")]
         length: Option<usize>,
     },

@@ -1,5 +1,5 @@
-//! Values that a comparison holds for, and values that it does not: what an explanation or a finding tries out. A sample is a
-//! guess, near what is there now; whether it serves is for the comparison itself to say.
+//! Sample values for which a comparison is likely to hold, or not to hold. A sample is a guess,
+//! close to the present value. Callers verify it by evaluating the comparison.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 use serde_json::{Map, Value, json};
@@ -11,31 +11,33 @@ use crate::policy::condition::{Check, Operand, Order, Test, Types};
 use crate::policy::operator::{Operator, Takes};
 use crate::policy::text::Affix;
 
-/// At most this many values of a list are tried.
-const LISTED: usize = 8;
-/// The longest text that is made for its length.
-const LONGEST: u64 = 1_024;
-/// The longest text that is made for an expression, in bytes. One that needs a longer text has as many states, and each of them
-/// may look at each byte: a policy with a few hundred such expressions would keep whoever tries their texts for hours.
-const LONGEST_MATCH: usize = 512;
+/// The maximum number of samples from a list of values.
+const MAX_LISTED_SAMPLES: usize = 8;
+/// The maximum length of a text or list that is made to have a given length.
+const MAX_SAMPLE_LENGTH: u64 = 1_024;
+/// The maximum length in bytes of a text that is made to match a regular expression. An expression
+/// that needs a longer text has at least as many states, and each state may read each byte: a
+/// policy with a few hundred such expressions would take hours to analyse.
+const MAX_MATCH_BYTES: usize = 512;
 
-/// A comparison that a value is to meet, in the words of the language.
-pub(super) struct Aim {
+/// A comparison that a sample should satisfy, in the terms of the policy language.
+pub(super) struct Target {
     pub(super) operator: &'static Operator,
-    /// The operator has no opposite, and must not hold.
+    /// `true` if the operator must not hold and has no opposite.
     pub(super) not: bool,
-    /// `None` for a comparison with another part of the call.
+    /// `None` for a comparison with another value of the call.
     pub(super) value: Option<Value>,
 }
 
-/// What a value has to be, so that the check of `test` holds or does not, and values to try.
+/// Returns the comparison that a value must satisfy so that the check of `test` holds, or does not
+/// hold, and samples to try.
 pub(super) fn samples(
     test: &Test,
     comparison: &Comparison,
     holds: bool,
-    now: Option<&Value>,
+    present: Option<&Value>,
     facts: &Facts<'_>,
-) -> Option<(Aim, Vec<Value>)> {
+) -> Option<(Target, Vec<Value>)> {
     let compared: Option<Value> = match test.check.other() {
         None => comparison.value.clone(),
         Some(path) => match path.resolve(facts) {
@@ -45,7 +47,7 @@ pub(super) fn samples(
     };
     let operator = comparison.operator.positive();
     let opposite = operator.opposite().filter(|_| !holds);
-    let mut aim = Aim {
+    let mut target = Target {
         operator: opposite.unwrap_or(operator),
         not: !holds && opposite.is_none(),
         value: comparison.value.clone(),
@@ -54,15 +56,15 @@ pub(super) fn samples(
         match &compared {
             Some(Value::String(text)) => vec![text.clone()],
             Some(Value::Array(texts)) => {
-                texts.iter().filter_map(Value::as_str).map(str::to_owned).take(LISTED).collect()
+                texts.iter().filter_map(Value::as_str).map(str::to_owned).take(MAX_LISTED_SAMPLES).collect()
             }
             _ => Vec::new(),
         }
     };
-    let present = now.and_then(Value::as_str).unwrap_or_default();
-    let tried = match &test.check {
+    let present_text = present.and_then(Value::as_str).unwrap_or_default();
+    let samples = match &test.check {
         Check::Exists => {
-            aim = Aim { operator, not: false, value: Some(json!(holds)) };
+            target = Target { operator, not: false, value: Some(json!(holds)) };
             if holds { vec![json!("x"), json!(1)] } else { Vec::new() }
         }
         Check::Equal(_) => {
@@ -83,26 +85,24 @@ pub(super) fn samples(
         Check::In(_) => {
             let Some(Value::Array(values)) = compared else { return None };
             match holds {
-                true => values.into_iter().take(LISTED).collect(),
-                false => values.iter().rev().take(LISTED).flat_map(others).collect(),
+                true => values.into_iter().take(MAX_LISTED_SAMPLES).collect(),
+                false => values.iter().rev().take(MAX_LISTED_SAMPLES).flat_map(others).collect(),
             }
         }
         Check::Regex(regex) => {
-            let plain = ["", "x", "0", "-", "\u{10348}"].map(Value::from);
-            let mut tried: Vec<Value> = matching(regex.as_str()).map(Value::from).into_iter().collect();
-            tried.extend(plain);
-            tried
+            let common = ["", "x", "0", "-", "\u{10348}"].map(Value::from);
+            matching(regex.as_str()).map(Value::from).into_iter().chain(common).collect()
         }
         Check::Contains(..) => {
             let value = compared?;
-            let mut tried = Vec::new();
-            match (&value, now) {
+            let mut samples = Vec::new();
+            match (&value, present) {
                 (Value::String(text), Some(Value::String(present))) if holds => {
-                    tried.push(json!(format!("{present}{text}")));
+                    samples.push(json!(format!("{present}{text}")));
                 }
                 (_, Some(Value::Array(elements))) => {
                     let kept = elements.iter().filter(|element| **element != value).cloned();
-                    tried.push(if holds {
+                    samples.push(if holds {
                         elements.iter().cloned().chain([value.clone()]).collect()
                     } else {
                         kept.collect()
@@ -110,49 +110,43 @@ pub(super) fn samples(
                 }
                 _ => {}
             }
-            tried.extend(if holds { [value.clone(), json!([value])] } else { [json!(""), json!([])] });
-            tried
+            samples.extend(if holds { [value.clone(), json!([value])] } else { [json!(""), json!([])] });
+            samples
         }
         Check::Affix(affix, ..) => {
-            let tried: Vec<String> = match (holds, affix) {
-                (true, Affix::Start) => texts().iter().map(|text| format!("{text}{present}")).collect(),
-                (true, Affix::End) => texts().iter().map(|text| format!("{present}{text}")).collect(),
+            let samples: Vec<String> = match (holds, affix) {
+                (true, Affix::Start) => texts().iter().map(|text| format!("{text}{present_text}")).collect(),
+                (true, Affix::End) => texts().iter().map(|text| format!("{present_text}{text}")).collect(),
                 (false, _) => ["", "x", "0", "-"].map(str::to_owned).to_vec(),
             };
-            tried.into_iter().map(Value::from).collect()
+            samples.into_iter().map(Value::from).collect()
         }
-        Check::MinLength(least) if holds => of_length(*least, now),
-        Check::MaxLength(most) if holds => of_length(*most, now),
-        Check::MinLength(least) => {
-            let most = least.checked_sub(1)?;
-            aim = Aim { operator: Takes::MaxLength.operator(), not: false, value: Some(json!(most)) };
-            of_length(most, now)
+        Check::MinLength(min) if holds => of_length(*min, present),
+        Check::MaxLength(max) if holds => of_length(*max, present),
+        Check::MinLength(min) => {
+            let max = min.checked_sub(1)?;
+            target = Target { operator: Takes::MaxLength.operator(), not: false, value: Some(json!(max)) };
+            of_length(max, present)
         }
-        Check::MaxLength(most) => {
-            let least = most.checked_add(1)?;
-            aim = Aim { operator: Takes::MinLength.operator(), not: false, value: Some(json!(least)) };
-            of_length(least, now)
+        Check::MaxLength(max) => {
+            let min = max.checked_add(1)?;
+            target = Target { operator: Takes::MinLength.operator(), not: false, value: Some(json!(min)) };
+            of_length(min, present)
         }
-        Check::Type(types) => typed(*types),
-        Check::PathWithin(_) => {
-            let mut tried: Vec<Value> = texts().into_iter().map(Value::from).collect();
-            tried.extend(["/", "/-"].map(Value::from));
-            tried
-        }
+        Check::Type(types) => of_types(*types),
+        Check::PathWithin(_) => texts().into_iter().map(Value::from).chain(["/", "/-"].map(Value::from)).collect(),
         Check::HostIn(_) => {
             let url = |host: String| match host.strip_prefix("*.") {
                 Some(domain) => json!(format!("https://a.{domain}/")),
                 None => json!(format!("https://{host}/")),
             };
-            let mut tried: Vec<Value> = texts().into_iter().map(url).collect();
-            tried.push(json!("https://host.invalid/"));
-            tried
+            texts().into_iter().map(url).chain([json!("https://host.invalid/")]).collect()
         }
     };
-    Some((aim, tried))
+    Some((target, samples))
 }
 
-/// The value that a datum shows; nothing for a number that is not held exactly.
+/// Returns the value of a datum, or `None` for a number that is not held exactly.
 pub(super) fn to_value(datum: Datum<'_>) -> Option<Value> {
     Some(match datum {
         Datum::Null => Value::Null,
@@ -166,7 +160,7 @@ pub(super) fn to_value(datum: Datum<'_>) -> Option<Value> {
     })
 }
 
-/// Values of the same type that are not `value`.
+/// Returns values of the same type that differ from `value`.
 fn others(value: &Value) -> Vec<Value> {
     match value {
         Value::Bool(value) => vec![json!(!value)],
@@ -176,9 +170,9 @@ fn others(value: &Value) -> Vec<Value> {
         Value::String(text) => vec![json!(format!("{text}-")), json!("")],
         Value::Array(elements) => vec![elements.iter().cloned().chain([json!(0)]).collect(), json!([])],
         Value::Object(members) => {
-            let mut more: Map<_, _> = members.clone();
-            more.insert("-".into(), json!(0));
-            vec![more.into(), json!({})]
+            let mut extended: Map<_, _> = members.clone();
+            extended.insert("-".into(), json!(0));
+            vec![extended.into(), json!({})]
         }
         Value::Null => Vec::new(),
     }
@@ -200,22 +194,22 @@ fn above(bound: Exact) -> Vec<Value> {
     }
 }
 
-/// Values of that length, like the one that is there.
-fn of_length(length: u64, now: Option<&Value>) -> Vec<Value> {
-    let Some(length) = usize::try_from(length.min(LONGEST)).ok() else { return Vec::new() };
+/// Returns a text and a list of this length. They begin like the present value.
+fn of_length(length: u64, present: Option<&Value>) -> Vec<Value> {
+    let Some(length) = usize::try_from(length.min(MAX_SAMPLE_LENGTH)).ok() else { return Vec::new() };
     let text = |text: &str| text.chars().chain(std::iter::repeat('x')).take(length).collect::<String>().into();
     let list = |elements: &[Value]| -> Value {
         elements.iter().cloned().chain(std::iter::repeat(json!("x"))).take(length).collect()
     };
-    match now {
+    match present {
         Some(Value::Array(elements)) => vec![list(elements), text("")],
         Some(Value::String(present)) => vec![text(present), list(&[])],
         _ => vec![text(""), list(&[])],
     }
 }
 
-/// Values of each type, those of the named types first.
-fn typed(types: Types) -> Vec<Value> {
+/// Returns a value of each type, those of `types` first.
+fn of_types(types: Types) -> Vec<Value> {
     let all = [
         (types.string, json!("x")),
         (types.integer || types.number, json!(1)),
@@ -224,22 +218,23 @@ fn typed(types: Types) -> Vec<Value> {
         (types.array, json!([])),
         (types.object, json!({})),
     ];
-    let (mut named, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(named, _)| *named);
-    named.extend(others);
-    named.into_iter().map(|(_, value)| value).collect()
+    let (mut values, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(is_named, _)| *is_named);
+    values.extend(others);
+    values.into_iter().map(|(_, value)| value).collect()
 }
 
-/// A short text that the expression matches, as far as it goes without looking around.
+/// Returns a short text that the regular expression probably matches. Anchors and word boundaries
+/// are ignored.
 pub(crate) fn matching(pattern: &str) -> Option<String> {
     let hir = regex_syntax::parse(pattern).ok()?;
     let mut text = Vec::new();
     write_match(&hir, &mut text, &mut 10_000)?;
-    String::from_utf8(text).ok().filter(|text| text.len() <= LONGEST_MATCH)
+    String::from_utf8(text).ok().filter(|text| text.len() <= MAX_MATCH_BYTES)
 }
 
-/// Expressions come with a bound on their nesting from their parser.
+/// Appends a match of `hir` to `to`. The recursion is bounded, because the parser limits nesting.
 fn write_match(hir: &Hir, to: &mut Vec<u8>, steps: &mut u32) -> Option<()> {
-    *steps = steps.checked_sub(1).filter(|_| to.len() <= LONGEST_MATCH)?;
+    *steps = steps.checked_sub(1).filter(|_| to.len() <= MAX_MATCH_BYTES)?;
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => Some(()),
         HirKind::Literal(literal) => {
@@ -247,10 +242,10 @@ fn write_match(hir: &Hir, to: &mut Vec<u8>, steps: &mut u32) -> Option<()> {
             Some(())
         }
         HirKind::Class(Class::Unicode(class)) => {
-            // A letter or digit reads better than whatever comes first.
+            // A letter or a digit is easier to read than the first character of the class.
             let ranges = || class.ranges().iter();
-            let plain = "a0A".chars().find(|c| ranges().any(|range| range.start() <= *c && *c <= range.end()));
-            let c = plain.or_else(|| ranges().next().map(|range| range.start()))?;
+            let readable = "a0A".chars().find(|c| ranges().any(|range| range.start() <= *c && *c <= range.end()));
+            let c = readable.or_else(|| ranges().next().map(|range| range.start()))?;
             to.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
             Some(())
         }
@@ -279,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expressions_have_texts_that_they_match() {
+    fn makes_texts_that_match_regular_expressions() {
         for pattern in
             ["^ORD-[0-9]{4,8}: .+$", "a|b", "", "(?i)straße", "[^a]x{3}", r"^\d{4}-\p{Greek}\b", "x*y+?", "^$"]
         {

@@ -1,15 +1,15 @@
-//! Explanations for a terminal.
+//! Formatting of explanations for a terminal.
 
 use std::fmt;
 
-use super::words::{plain, say, shown};
+use super::words::{display_value, printable, write_comparison};
 use super::{Asked, Change, ConditionOutcome, Explanation, Outcome, RuleOutcome, Seen, Step};
 use crate::policy::Effect;
 
-/// The decision, then every step, and below it what it looked at.
+/// Writes the decision, then every step with its rules and limits below it.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tool: String = self.tool.chars().map(plain).collect();
+        let tool = printable(&self.tool);
         let word = match (self.effect, self.code()) {
             (Effect::Deny(_), _) => "denied",
             (_, Some(super::Code::Limit)) => "rate-limited",
@@ -19,11 +19,7 @@ impl fmt::Display for Explanation {
         };
         writeln!(f, "{tool}: {word}")?;
         if !self.entries.is_empty() {
-            writeln!(
-                f,
-                "entries: {}",
-                self.entries.iter().map(|entry| entry.chars().map(plain).collect()).collect::<Vec<String>>().join(", ")
-            )?;
+            writeln!(f, "entries: {}", printable(&self.entries.join(", ")))?;
         }
         let decided = self.decided_by().map(Step::kind);
         for step in &self.steps {
@@ -36,10 +32,10 @@ impl fmt::Display for Explanation {
             for limited in &step.limits {
                 let shadow = if limited.is_shadow() { " (shadow)" } else { "" };
                 let code = limited.code().map_or_else(String::new, |code| format!(" ({code})"));
-                let pointer: String = limited.pointer().chars().map(plain).collect();
+                let pointer = printable(limited.pointer());
                 writeln!(f, "  {} {pointer}{code}{shadow}", sign(limited.outcome()))?;
-                let words: String = limited.words().chars().map(plain).collect();
-                writeln!(f, "      {words}")?;
+                let summary = printable(&limited.summary());
+                writeln!(f, "      {summary}")?;
                 change_lines(f, limited.changes())?;
             }
         }
@@ -56,10 +52,10 @@ fn sign(outcome: Outcome) -> char {
 }
 
 fn rule_lines(f: &mut fmt::Formatter<'_>, rule: &RuleOutcome) -> fmt::Result {
-    let pointer: String = rule.pointer().chars().map(plain).collect();
+    let pointer = printable(rule.pointer());
     write!(f, "  {} {pointer}", sign(rule.outcome()))?;
     if let Some(name) = rule.name() {
-        write!(f, " \"{}\"", name.chars().map(plain).collect::<String>())?;
+        write!(f, " \"{}\"", printable(name))?;
     }
     if let Some(truth) = rule.truth() {
         write!(f, ": {}", truth.as_str())?;
@@ -69,7 +65,7 @@ fn rule_lines(f: &mut fmt::Formatter<'_>, rule: &RuleOutcome) -> fmt::Result {
         condition_lines(f, condition, 3)?;
     }
     if let (Some(message), Outcome::Stops) = (rule.message(), rule.outcome()) {
-        writeln!(f, "      says: {}", message.chars().map(plain).collect::<String>())?;
+        writeln!(f, "      says: {}", printable(message))?;
     }
     change_lines(f, rule.changes())
 }
@@ -77,7 +73,7 @@ fn rule_lines(f: &mut fmt::Formatter<'_>, rule: &RuleOutcome) -> fmt::Result {
 fn change_lines(f: &mut fmt::Formatter<'_>, changes: &[Change]) -> fmt::Result {
     let mut before = "      to pass: ";
     for change in changes {
-        writeln!(f, "{before}{}", change.to_string().chars().map(plain).collect::<String>())?;
+        writeln!(f, "{before}{}", printable(&change.to_string()))?;
         before = "           or: ";
     }
     Ok(())
@@ -91,8 +87,9 @@ fn condition_lines(f: &mut fmt::Formatter<'_>, condition: &ConditionOutcome, dep
         Asked::All { all } => ("all of", all),
         Asked::Comparison { path, op, not, value, value_from, found } => {
             let mut words = String::new();
-            say(&mut words, path, op, *not, value.as_ref(), value_from.as_ref().map(|(path, _)| path.as_str()))?;
-            let words: String = words.chars().map(plain).collect();
+            let other_path = value_from.as_ref().map(|(path, _)| path.as_str());
+            write_comparison(&mut words, path, op, *not, value.as_ref(), other_path)?;
+            let words = printable(&words);
             let found = found.iter().map(seen).collect::<Vec<_>>().join(", ");
             let found = if found.is_empty() { "nothing" } else { &found };
             write!(f, "{indent}{truth}: {words}; found {found}")?;
@@ -109,10 +106,10 @@ fn condition_lines(f: &mut fmt::Formatter<'_>, condition: &ConditionOutcome, dep
 fn seen(seen: &Seen) -> String {
     match seen {
         Seen::Absent => "nothing".to_owned(),
-        Seen::Closed => "a value that it cannot look into".to_owned(),
+        Seen::Closed => "a value that the path cannot enter".to_owned(),
         Seen::Masked { r#type, length: None } => format!("<{type}>"),
         Seen::Masked { r#type: "string", length: Some(length) } => format!("<string of {length} characters>"),
         Seen::Masked { r#type, length: Some(length) } => format!("<{type} of {length}>"),
-        Seen::Value(value) => shown(value),
+        Seen::Value(value) => display_value(value),
     }
 }

@@ -1,4 +1,4 @@
-//! Calls that the tools make up, and the effect of rules on them.
+//! Example calls, and the effects of rules on them.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use crate::call::path::{Path, Root};
 use crate::policy::{Code, Effect, Evaluation, Policy};
 use crate::time::Timestamp;
 
-/// The time of calls to which the time does not matter: 2026-01-15T10:30:00Z, a Thursday.
+/// The time of example calls that do not depend on the time: 2026-01-15T10:30:00Z, a Thursday.
 pub(crate) const SAMPLE_TIME: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
-/// A call that a tool made up to show something. It owns its parts.
+/// An example call that demonstrates a finding, a difference or a change. It owns its data.
 ///
 /// Serialized, it has the keys of a call in the cases of [`testing`](crate::testing), and `at`.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,14 +42,14 @@ impl Witness {
         }
     }
 
-    /// A call without arguments, context and identities.
+    /// Creates a call without arguments, context and identities.
     pub(crate) fn of_tool(tool: impl Into<String>) -> Self {
         let object = || Value::Object(Map::new());
         let identities = [const { None }; 5];
         Self { tool: tool.into(), arguments: object(), context: object(), identities, at: SAMPLE_TIME }
     }
 
-    /// The call.
+    /// Returns the call.
     pub fn call(&self) -> ToolCall<'_> {
         let [grant, session, agent, user, server] = self.identities.each_ref().map(Option::as_deref);
         ToolCall::new(&self.tool, &self.arguments)
@@ -61,17 +61,17 @@ impl Witness {
             .context(self.context.as_object())
     }
 
-    /// The name of the tool.
+    /// Returns the name of the tool.
     pub fn tool(&self) -> &str {
         &self.tool
     }
 
-    /// The arguments, an object.
+    /// Returns the arguments, an object.
     pub fn arguments(&self) -> &Value {
         &self.arguments
     }
 
-    /// When the call is made.
+    /// Returns when the call is made.
     pub fn at(&self) -> Timestamp {
         self.at
     }
@@ -80,12 +80,12 @@ impl Witness {
         self.at = at;
     }
 
-    /// The policy's evaluation of the call.
+    /// Evaluates the call under a policy.
     pub(crate) fn evaluate<'p>(&self, policy: &'p Policy) -> Evaluation<'p> {
         policy.evaluate(&self.call(), self.at)
     }
 
-    /// The object that paths with this root go into.
+    /// Returns the object that paths with this root refer to.
     pub(crate) fn object(&self, root: Root) -> Option<&Value> {
         match root {
             Root::Arguments => Some(&self.arguments),
@@ -107,7 +107,7 @@ impl Witness {
         slots.filter(|(known, _)| **known == identity).for_each(|(_, slot)| slot.clone_from(&name));
     }
 
-    /// Writes a value at a path, or removes what is there. Returns `false` if that is not possible.
+    /// Sets the value at a path, or removes it. Returns `false` if that is not possible.
     pub(crate) fn edit(&mut self, path: &Path, to: Option<&Value>) -> bool {
         if let Root::Identity(identity) = path.root {
             let name = to.map(|to| to.as_str().map(str::to_owned));
@@ -117,7 +117,7 @@ impl Witness {
             }
             return is_name;
         }
-        // The root itself stays an object.
+        // The root itself must remain an object.
         self.object_mut(path.root).is_some_and(|root| path.edit(root, to) && root.is_object())
     }
 
@@ -125,7 +125,7 @@ impl Witness {
         self.context.as_object().filter(|members| !members.is_empty())
     }
 
-    /// The identities that are there, with the words for them.
+    /// Returns the identities that the call has, with their names in the language.
     fn identities(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = Identity::ALL.into_iter().zip(&self.identities);
         all.filter_map(|(identity, name)| Some((identity.as_str(), name.as_deref()?)))
@@ -146,7 +146,7 @@ impl Serialize for Witness {
     }
 }
 
-/// On one line: the tool, the arguments, and what else the call has.
+/// Writes the tool, the arguments, and what else the call has, on one line.
 impl fmt::Display for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", Value::from(&*self.tool), self.arguments)?;
@@ -158,7 +158,7 @@ impl fmt::Display for Witness {
     }
 }
 
-/// The effect of a policy's rules on a call, limits aside.
+/// The effect of a policy's rules on a call, without limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RuleEffect {
     decision: &'static str,
@@ -175,17 +175,18 @@ impl RuleEffect {
         Self { decision, code: evaluation.code(), rule: evaluation.rule().map(String::from) }
     }
 
-    /// `allow`, `deny` or `approval_required`.
+    /// Returns `allow`, `deny` or `approval_required`.
     pub fn decision(&self) -> &'static str {
         self.decision
     }
 
-    /// The code of the rule that stops the call.
+    /// Returns the code of the rule that stops the call.
     pub fn code(&self) -> Option<Code> {
         self.code
     }
 
-    /// The rule that stops the call, as [`Evaluation::rule`](crate::Evaluation::rule) names it.
+    /// Returns the rule that stops the call, in the form of
+    /// [`Evaluation::rule`](crate::Evaluation::rule).
     pub fn rule(&self) -> Option<&str> {
         self.rule.as_deref()
     }
@@ -199,7 +200,7 @@ impl fmt::Display for RuleEffect {
     }
 }
 
-/// `allow`, `deny` or `approval_required`.
+/// Returns `allow`, `deny` or `approval_required`.
 pub(crate) fn effect_word(effect: Effect) -> &'static str {
     match effect {
         Effect::Allow => "allow",

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::policy::operator::{Aspect, Operator};
 
-/// Says in words what a part of a call is to be.
-pub(crate) fn say(
+/// Writes a comparison in words, such as `args.amount at most 500`.
+pub(crate) fn write_comparison(
     f: &mut impl fmt::Write,
     path: &str,
     op: &str,
@@ -16,31 +16,36 @@ pub(crate) fn say(
     value_from: Option<&str>,
 ) -> fmt::Result {
     let meaning = Operator::named(op).map(|operator| &operator.meaning);
-    let (yes, no) = meaning.map_or((op, "not"), |meaning| meaning.words);
-    if let (Some(Aspect::Presence), Some(Value::Bool(there))) = (meaning.map(|meaning| meaning.aspect), value) {
-        return write!(f, "{path} {}", if *there != not { yes } else { no });
+    let (holds, fails) = meaning.map_or((op, "not"), |meaning| meaning.words);
+    if let (Some(Aspect::Presence), Some(Value::Bool(present))) = (meaning.map(|meaning| meaning.aspect), value) {
+        return write!(f, "{path} {}", if *present != not { holds } else { fails });
     }
-    write!(f, "{path} {}", if not { no } else { yes })?;
+    write!(f, "{path} {}", if not { fails } else { holds })?;
     match (value, value_from) {
-        (Some(value), _) => write!(f, " {}", shown(value)),
+        (Some(value), _) => write!(f, " {}", display_value(value)),
         (None, Some(path)) => write!(f, " {path}"),
         (None, None) => Ok(()),
     }
 }
 
-/// A value for one line of a terminal: cut where it is long, without control characters.
-pub(crate) fn shown(value: &Value) -> String {
-    const LONGEST: usize = 200;
+/// Formats a value for one line of a terminal: truncates a long value, and replaces control
+/// characters.
+pub(crate) fn display_value(value: &Value) -> String {
+    const MAX_CHARACTERS: usize = 200;
     let text = value.to_string();
-    let mut short: String = text.chars().take(LONGEST).map(plain).collect();
-    if short.len() < text.len() && text.chars().nth(LONGEST).is_some() {
+    let mut short: String = text.chars().take(MAX_CHARACTERS).map(printable_char).collect();
+    if short.len() < text.len() && text.chars().nth(MAX_CHARACTERS).is_some() {
         short.push_str("...");
     }
     short
 }
 
-/// The character, or a mark in place of one that would steer a terminal.
-pub(crate) fn plain(c: char) -> char {
-    let steers = c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if steers { char::REPLACEMENT_CHARACTER } else { c }
+/// Replaces the characters that could control a terminal with U+FFFD.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(printable_char).collect()
+}
+
+fn printable_char(c: char) -> char {
+    let is_unsafe = c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if is_unsafe { char::REPLACEMENT_CHARACTER } else { c }
 }

@@ -4,10 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use redis::Value;
-use toolgate::approval::redis::door as approvals;
+use toolgate::approval::redis::fuzzing as approvals;
 use toolgate::approval::{ApprovalState, CallDigest};
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
-use toolgate::store::redis::door as counters;
+use toolgate::store::redis::fuzzing as counters;
 use toolgate::store::{Outcome, StoreError};
 use toolgate::{Amount, Timestamp};
 use toolgate_fuzz::tape::Tape;
@@ -54,7 +54,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err(error) => is_named(&answer, &error),
     }
-    match counters::looked(answer.clone(), &charges, now) {
+    match counters::peeked(answer.clone(), &charges, now) {
         Ok(outcome) => {
             is_list_of(&answer, charges.len());
             let room = outcome.tallies().iter().zip(&charges).all(|(tally, charge)| tally.has_room(charge));
