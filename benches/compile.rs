@@ -1,4 +1,4 @@
-//! What does it cost to read a policy?
+//! The time to load a policy.
 
 use std::hint::black_box;
 
@@ -8,8 +8,8 @@ use toolgate::Policy;
 use crate::floor;
 use crate::workload::{self, DESCRIPTION};
 
-/// Is reading a document, with the place of every issue and all that decisions need, at most three times what `serde`
-/// takes to put it into structs?
+/// Loads a document of each kind, with the positions of issues and everything that decisions need.
+/// The target: at most three times what `serde` takes to deserialize it into structs.
 pub(crate) fn one_policy(c: &mut Criterion) {
     let documents = [
         ("bare entries", workload::w1(workload::ENTRIES), None),
@@ -27,7 +27,7 @@ pub(crate) fn one_policy(c: &mut Criterion) {
     }
 }
 
-/// Is it linear in the number of entries?
+/// Loads documents of different sizes. The target: linear in the number of entries.
 pub(crate) fn many_entries(c: &mut Criterion) {
     let mut group = c.benchmark_group("load bare entries");
     group.sample_size(20);

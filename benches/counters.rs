@@ -1,4 +1,4 @@
-//! A gate or a store with live counters, and calls that are counted in them.
+//! Gates and stores with live counters, and calls that they count.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,17 +10,17 @@ use toolgate::store::{
 };
 use toolgate::{Amount, Gate, Policy, Timestamp};
 
-use crate::workload::{self, Caller, ENTRIES, Limits, Order, Ring};
+use crate::workload::{self, Caller, ENTRIES, Limits, Random, Ring};
 
-/// A gate with W1 and limits, in which so many callers are counted already.
-pub(crate) struct Counted {
+/// A gate with W1 and limits, whose counters already exist for a number of callers.
+pub(crate) struct GateWorkload {
     pub(crate) gate: Gate,
     pub(crate) tools: Ring<&'static str>,
     pub(crate) callers: Ring<Caller>,
     pub(crate) arguments: Value,
 }
 
-impl Counted {
+impl GateWorkload {
     pub(crate) fn new(limits: Limits, callers: usize) -> Self {
         let policy = Policy::from_json(&limits.document()).unwrap();
         let store = MemoryStore::with_capacity(limits.counters() * callers + 1);
@@ -34,44 +34,44 @@ impl Counted {
         Self { gate, tools, callers: workload::callers(callers), arguments }
     }
 
-    /// Decides the next call. The permit is dropped: the call stays counted.
+    /// Decides the next call and drops the permit. The charge stays.
     pub(crate) fn decide(&mut self) {
         let call = self.callers.next().call(self.tools.next(), &self.arguments);
         assert!(self.gate.check(&call).is_allowed());
     }
 }
 
-/// The same with callers that were made ready.
-pub(crate) struct Ready {
-    counted: Counted,
+/// A [`GateWorkload`] with callers that are prepared with `Gate::caller`.
+pub(crate) struct PreparedCallers {
+    workload: GateWorkload,
     callers: Ring<toolgate::Caller>,
 }
 
-impl Ready {
+impl PreparedCallers {
     pub(crate) fn new(limits: Limits, callers: usize) -> Self {
-        let counted = Counted::new(limits, callers);
-        let ready = |caller: &Caller| {
+        let workload = GateWorkload::new(limits, callers);
+        let prepare = |caller: &Caller| {
             let caller = toolgate::Caller::new().grant(&*caller.grant).session(&*caller.session).user(&*caller.user);
-            counted.gate.caller(caller)
+            workload.gate.caller(caller)
         };
-        let callers = Ring::new(counted.callers.items().iter().map(ready).collect());
-        Self { counted, callers }
+        let callers = Ring::new(workload.callers.items().iter().map(prepare).collect());
+        Self { workload, callers }
     }
 
-    /// As [`Counted::decide`].
+    /// Decides the next call, as [`GateWorkload::decide`] does.
     pub(crate) fn decide(&mut self) {
-        let call = self.callers.next().call(self.counted.tools.next(), &self.counted.arguments);
-        assert!(self.counted.gate.check(&call).is_allowed());
+        let call = self.callers.next().call(self.workload.tools.next(), &self.workload.arguments);
+        assert!(self.workload.gate.check(&call).is_allowed());
     }
 }
 
-/// A store in which so many callers are counted already, and the requests of some of them, ready to be made.
-pub(crate) struct Stored {
+/// A store whose counters already exist for a number of callers, and requests of some of them.
+pub(crate) struct StoreWorkload {
     pub(crate) store: MemoryStore,
     pub(crate) requests: Ring<Request>,
 }
 
-/// A request that is made again and again.
+/// A request that is sent repeatedly.
 pub(crate) struct Request {
     id: ReservationId,
     now: Timestamp,
@@ -79,25 +79,25 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn ask(&self) -> ReserveRequest<'_> {
+    pub(crate) fn borrow(&self) -> ReserveRequest<'_> {
         ReserveRequest::new(self.id, self.now, &self.charges)
     }
 
-    /// Whether there was room.
+    /// Sends the request, and returns `true` if it is granted.
     #[inline]
     pub(crate) fn reserve(&self, store: &MemoryStore) -> bool {
-        matches!(store.reserve(&self.ask()), Ok(Outcome::Granted(_)))
+        matches!(store.reserve(&self.borrow()), Ok(Outcome::Granted(_)))
     }
 }
 
-impl Stored {
+impl StoreWorkload {
     pub(crate) fn new(limits: Limits, callers: usize) -> Self {
         let store = MemoryStore::with_capacity(limits.counters() * callers + 1);
-        let requests = Requests::new(limits);
+        let recorder = RequestRecorder::new(limits);
         each_caller(callers, |caller| {
-            assert!(requests.of(caller).reserve(&store));
+            assert!(recorder.request_of(caller).reserve(&store));
         });
-        let requests = workload::callers(callers).items().iter().map(|caller| requests.of(caller)).collect();
+        let requests = workload::callers(callers).items().iter().map(|caller| recorder.request_of(caller)).collect();
         Self { store, requests: Ring::new(requests) }
     }
 
@@ -105,10 +105,10 @@ impl Stored {
         assert!(self.requests.next().reserve(&self.store));
     }
 
-    /// Reserves, and settles at nothing, so that the counters never fill.
+    /// Reserves, and settles with a charge of zero, so that the counters never fill up.
     pub(crate) fn reserve_and_settle(&mut self) {
         let request = self.requests.next();
-        let Ok(Outcome::Granted(tallies)) = self.store.reserve(&request.ask()) else { panic!("there is room") };
+        let Ok(Outcome::Granted(tallies)) = self.store.reserve(&request.borrow()) else { panic!("there is room") };
         let charges = request.charges.iter().zip(&tallies);
         let settled: SmallVec<[_; 4]> =
             charges.map(|(charge, tally)| ChargeChange::new(charge, tally.charged_at, Amount::ZERO)).collect();
@@ -116,39 +116,40 @@ impl Stored {
     }
 }
 
-/// Counts callers in an order that is not the one in which they call later.
-fn each_caller(callers: usize, mut count: impl FnMut(&Caller)) {
+/// Visits callers in an order that differs from the order of their later calls.
+fn each_caller(callers: usize, mut visit: impl FnMut(&Caller)) {
     let mut indices: Vec<_> = (0..callers).collect();
-    let mut order = Order::new();
-    order.shuffle(&mut indices);
-    order.shuffle(&mut indices);
-    indices.into_iter().for_each(|index| count(&Caller::new(index)));
+    let mut random = Random::new();
+    random.shuffle(&mut indices);
+    random.shuffle(&mut indices);
+    indices.into_iter().for_each(|index| visit(&Caller::new(index)));
 }
 
-/// Makes the requests that a gate would make. Charges come from policies alone, so a gate writes them down.
-pub(crate) struct Requests {
-    gate: Gate<Recorder>,
+/// Records the requests of a gate. Only policies create charges, so a gate decides a call, and its
+/// store records the request.
+pub(crate) struct RequestRecorder {
+    gate: Gate<RecordingStore>,
     arguments: Value,
 }
 
-impl Requests {
+impl RequestRecorder {
     pub(crate) fn new(limits: Limits) -> Self {
         let policy = Policy::from_json(&limits.document()).unwrap();
-        let gate = Gate::builder().policy(policy).store(Recorder::default()).build();
+        let gate = Gate::builder().policy(policy).store(RecordingStore::default()).build();
         Self { gate, arguments: workload::arguments() }
     }
 
-    pub(crate) fn of(&self, caller: &Caller) -> Request {
+    pub(crate) fn request_of(&self, caller: &Caller) -> Request {
         assert!(self.gate.check(&caller.call(&workload::tool_name(0), &self.arguments)).is_allowed());
         self.gate.store().0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap()
     }
 }
 
-/// A store that counts nothing and keeps the last request.
+/// A store that keeps the last request and counts nothing.
 #[derive(Default)]
-struct Recorder(Mutex<Option<Request>>);
+struct RecordingStore(Mutex<Option<Request>>);
 
-impl CounterStore for Recorder {
+impl CounterStore for RecordingStore {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let kept = Request { id: request.id, now: request.now, charges: request.charges.into() };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);

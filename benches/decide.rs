@@ -1,4 +1,4 @@
-//! What does a whole decision cost: policy, clock and counters?
+//! The time of a whole decision: policy, clock and counters.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -8,41 +8,41 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use toolgate::{Clock, Decision, Gate, SystemClock};
 
-use crate::counters::{Counted, Ready};
+use crate::counters::{GateWorkload, PreparedCallers};
 use crate::workload::{Caller, Limits};
 use crate::{callers, callers_name};
 
-/// What does a decision cost with no limit, with one and with three, and how much of it is the clock? And with more
-/// counters than the caches hold?
+/// Decides with no limit, one limit and three limits, and reads the clock alone. The counters of a
+/// million callers do not fit into the caches.
 pub(crate) fn one_thread(c: &mut Criterion) {
     for many in [1_000, 1_000_000] {
         let mut group = c.benchmark_group(format!("decide {}", callers_name(many)));
         group.bench_function("floor: the clock", |b| b.iter(|| SystemClock.now()));
         for limits in [Limits::None, Limits::One, Limits::ThreeOfOneScope, Limits::ThreeOfThreeScopes] {
-            let mut counted = None;
+            let mut workload = None;
             group.bench_function(limits.name(), |b| {
-                let counted = counted.get_or_insert_with(|| Counted::new(limits, callers(many)));
-                b.iter(|| counted.decide());
+                let workload = workload.get_or_insert_with(|| GateWorkload::new(limits, callers(many)));
+                b.iter(|| workload.decide());
             });
-            let mut ready = None;
-            group.bench_function(format!("{}, ready callers", limits.name()), |b| {
-                let ready = ready.get_or_insert_with(|| Ready::new(limits, callers(many)));
-                b.iter(|| ready.decide());
+            let mut prepared = None;
+            group.bench_function(format!("{}, prepared callers", limits.name()), |b| {
+                let prepared = prepared.get_or_insert_with(|| PreparedCallers::new(limits, callers(many)));
+                b.iter(|| prepared.decide());
             });
         }
         group.finish();
     }
 }
 
-/// What does it cost to give back what a decision has spent?
+/// Decides a call, and releases its charges.
 pub(crate) fn released(c: &mut Criterion) {
     let mut group = c.benchmark_group(format!("decide and release {}", callers_name(1_000)));
     for limits in [Limits::One, Limits::ThreeOfOneScope, Limits::ThreeOfThreeScopes] {
-        let mut counted = Counted::new(limits, callers(1_000));
+        let mut workload = GateWorkload::new(limits, callers(1_000));
         group.bench_function(limits.name(), |b| {
             b.iter(|| {
-                let call = counted.callers.next().call(counted.tools.next(), &counted.arguments);
-                let Decision::Allow(permit) = counted.gate.check(&call) else { panic!("there is room") };
+                let call = workload.callers.next().call(workload.tools.next(), &workload.arguments);
+                let Decision::Allow(permit) = workload.gate.check(&call) else { panic!("there is room") };
                 permit.release();
             });
         });
@@ -50,17 +50,17 @@ pub(crate) fn released(c: &mut Criterion) {
     group.finish();
 }
 
-/// How much do two threads decide together: with callers of their own, and with one caller for both?
+/// Decides on one thread and on two, with separate callers and with one shared caller.
 pub(crate) fn two_threads(c: &mut Criterion) {
     let mut group = c.benchmark_group("decide on threads");
     for limits in [Limits::One, Limits::ThreeOfOneScope, Limits::ThreeOfThreeScopes] {
         for (keys, shared) in [("own callers", false), ("one caller", true)] {
             for threads in [1, 2] {
-                let counted = Counted::new(limits, callers(1_000));
+                let workload = GateWorkload::new(limits, callers(1_000));
                 group.throughput(Throughput::Elements(threads as u64));
                 let id = BenchmarkId::new(format!("{}, {keys}", limits.name()), format!("{threads} threads"));
                 group.bench_function(id, |b| {
-                    b.iter_custom(|calls| on_threads(&counted, threads, shared, calls));
+                    b.iter_custom(|calls| on_threads(&workload, threads, shared, calls));
                 });
             }
         }
@@ -68,9 +68,9 @@ pub(crate) fn two_threads(c: &mut Criterion) {
     group.finish();
 }
 
-/// Lets each thread decide so many calls, and tells how long it took until the last was done.
-fn on_threads(counted: &Counted, threads: usize, shared: bool, calls: u64) -> Duration {
-    let Counted { gate, tools, callers, arguments } = counted;
+/// Decides `calls` calls on each thread, and returns the time from the first start to the last end.
+fn on_threads(workload: &GateWorkload, threads: usize, shared: bool, calls: u64) -> Duration {
+    let GateWorkload { gate, tools, callers, arguments } = workload;
     let start = Barrier::new(threads);
     let work = |callers: &[Caller]| {
         let mut callers = callers.iter().cycle();

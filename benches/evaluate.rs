@@ -1,4 +1,4 @@
-//! What does it cost to ask a policy about a call, without counters?
+//! The time to evaluate a call under a policy, without counters.
 
 use std::hint::black_box;
 
@@ -10,7 +10,7 @@ use crate::workload::{self, CHARGE, ENTRIES};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
-/// Is a policy of names alone at most twice one hash and look-up?
+/// Evaluates a policy that lists names only. The target: at most twice one hash and look-up.
 pub(crate) fn names_alone(c: &mut Criterion) {
     let policy = Policy::from_json(&workload::w1(ENTRIES)).unwrap();
     let floor = Names::new(ENTRIES);
@@ -31,7 +31,8 @@ pub(crate) fn names_alone(c: &mut Criterion) {
     }
 }
 
-/// Are four conditions on arguments at most 1.3 times four look-ups and the regular expression?
+/// Evaluates four conditions on arguments. The target: at most 1.3 times four look-ups and the
+/// regular expression.
 pub(crate) fn conditions(c: &mut Criterion) {
     let policy = Policy::from_json(&workload::w2()).unwrap();
     let floor = Conditions::new();
@@ -51,7 +52,7 @@ pub(crate) fn conditions(c: &mut Criterion) {
     }
 }
 
-/// Does a policy a thousand times as large cost anything but cache misses?
+/// Evaluates policies of different sizes. The target: a larger policy costs only cache misses.
 pub(crate) fn many_entries(c: &mut Criterion) {
     let mut group = c.benchmark_group("evaluate W1 by entries");
     let arguments = workload::arguments();

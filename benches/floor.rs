@@ -1,4 +1,4 @@
-//! What the same work costs by hand: the least that any policy engine could take.
+//! The same work by hand: the lower bound for the time of any policy engine.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ impl Names {
 
 /// W2 by hand: one look-up of the name, four of arguments, and the regular expression.
 pub(crate) struct Conditions {
-    /// Whether the tool has conditions.
+    /// `true` if the tool has conditions.
     tools: hashbrown::HashMap<Box<str>, bool, RandomState>,
     description: Regex,
 }
@@ -50,10 +50,10 @@ impl Conditions {
     }
 }
 
-/// A document as plain structs: what `serde` alone makes of it, without positions, checks or an index.
+/// A document as plain structs: as `serde` deserializes it, without positions, checks or an index.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "they are read in, and that is all")]
+#[expect(dead_code, reason = "the fields are deserialized and never read")]
 pub(crate) struct Document {
     version: String,
     default: DefaultEffect,
@@ -72,7 +72,7 @@ enum DefaultEffect {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "they are read in, and that is all")]
+#[expect(dead_code, reason = "the fields are deserialized and never read")]
 struct Rules {
     #[serde(default)]
     require: Vec<Rule>,
@@ -86,7 +86,7 @@ struct Rules {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "they are read in, and that is all")]
+#[expect(dead_code, reason = "the fields are deserialized and never read")]
 struct Rule {
     conditions: Vec<Condition>,
     on_deny: Option<String>,
@@ -94,7 +94,7 @@ struct Rule {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "they are read in, and that is all")]
+#[expect(dead_code, reason = "the fields are deserialized and never read")]
 struct Condition {
     path: String,
     op: String,
@@ -103,7 +103,7 @@ struct Condition {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "they are read in, and that is all")]
+#[expect(dead_code, reason = "the fields are deserialized and never read")]
 struct Limit {
     counter: String,
     window: String,
@@ -112,7 +112,8 @@ struct Limit {
     on_exceed: Option<String>,
 }
 
-/// Loading by hand: the document as structs, and its regular expression if it has one.
+/// Loads a policy by hand: deserializes the document, and compiles its regular expression if it has
+/// one.
 pub(crate) fn load(text: &str, regex: Option<&str>) -> (Document, Option<Regex>) {
     (serde_json::from_str(text).unwrap(), regex.map(|regex| Regex::new(regex).unwrap()))
 }

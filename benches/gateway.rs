@@ -1,21 +1,22 @@
-//! What the gate costs a gateway: the HTTP gateway of the examples, and the same one without a gate, in front of a server that answers
-//! at once.
+//! The cost of the gate in a gateway: the HTTP gateway of the examples with and without a gate, in
+//! front of a server that answers at once.
 //!
 //! ```sh
 //! cargo bench --bench gateway
 //! ```
 //!
-//! The same call is made over connections that are kept, in short rounds that take turns, so that whatever else the machine does hits
-//! both alike. A ratio is the median of the rounds' ratios. A ratio above the target is printed as MISSED. `-- --test` runs a few rounds
-//! and judges nothing; a number is how many rounds are made.
+//! The same call is repeated over persistent connections. The gateways take turns in short rounds,
+//! so that other load on the machine affects all of them equally. A ratio is the median of the
+//! ratios of the rounds, and one above the target is printed as MISSED. `-- --test` runs two rounds
+//! and checks no target; a number sets the number of rounds.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a bench that cannot start should stop"
+    reason = "a benchmark that cannot start should stop"
 )]
 
-#[expect(dead_code, reason = "other benches use more of it")]
+#[expect(dead_code, reason = "other benchmarks use the rest")]
 mod workload;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,30 +30,30 @@ use sha2::{Digest, Sha256};
 
 const TARGET: f64 = 1.10;
 const ROUNDS: usize = 200;
-/// Calls of a round, over all connections.
-const CALLS: usize = 400;
+/// The number of calls in a round, over all connections.
+const CALLS_PER_ROUND: usize = 400;
 const TOKEN: &str = "token-of-the-bench";
 
-/// A program that ends with the bench.
-struct Running {
+/// A child process, killed on drop.
+struct Process {
     child: Child,
     address: SocketAddr,
 }
 
-impl Running {
-    /// The processor's time that it has taken, in seconds, where the system tells it: it says more than latencies do where others
-    /// are at work too.
+impl Process {
+    /// Returns the processor time that the process has used, in seconds, if the system reports it.
+    /// On a busy machine it is more reliable than latencies.
     fn cpu(&self) -> Option<f64> {
         const TICKS: f64 = 100.0;
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // The name of the program comes before, and may have blanks.
+        // The name of the program is the second field, and may contain blanks.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
         Some(ticks / TICKS)
     }
 }
 
-impl Drop for Running {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -60,10 +61,11 @@ impl Drop for Running {
 }
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let measures = words.iter().all(|word| word != "--test") && words.iter().any(|word| word == "--bench");
-    let asked = words.iter().find_map(|word| word.parse().ok());
-    let rounds = asked.unwrap_or(if measures { ROUNDS } else { 2 });
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let measures =
+        arguments.iter().all(|argument| argument != "--test") && arguments.iter().any(|argument| argument == "--bench");
+    let requested = arguments.iter().find_map(|argument| argument.parse().ok());
+    let rounds = requested.unwrap_or(if measures { ROUNDS } else { 2 });
     let folder = std::env::temp_dir().join(format!("toolgate-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     write_files(&folder);
@@ -84,18 +86,18 @@ fn main() {
             ]);
             start(command.arg(folder.join("grants.json")).args(more))
         };
-        let houses = [
+        let gateways = [
             ("without a gate", gateway(&["--ungated"])),
             ("gated", gateway(&[])),
             ("gated, audit on", gateway(&["--audit", log.to_str().unwrap()])),
         ];
-        for connections in words
+        for connections in arguments
             .iter()
-            .find_map(|word| word.strip_prefix("--connections=")?.parse().ok())
+            .find_map(|argument| argument.strip_prefix("--connections=")?.parse().ok())
             .map_or(vec![1, 8], |one| vec![one])
         {
-            println!("\n{mode}, {connections} connections, {rounds} rounds of {CALLS} calls each in turn");
-            missed += compare(&houses, connections, rounds, measures);
+            println!("\n{mode}, {connections} connections, {rounds} rounds of {CALLS_PER_ROUND} calls each, in turn");
+            missed += compare(&gateways, connections, rounds, measures);
         }
     }
     std::fs::remove_dir_all(&folder).unwrap();
@@ -104,7 +106,8 @@ fn main() {
     }
 }
 
-/// W1, and the tool that is called: it has a limit, in which there is always room.
+/// Writes the policy and the grants. The policy is W1 and the called tool, whose limit is never
+/// reached.
 fn write_files(folder: &Path) {
     let mut policy: Value = serde_json::from_str(&workload::w1(workload::ENTRIES)).unwrap();
     let limit = json!({ "counter": "calls", "window": "minute", "max": 1_000_000_000, "scope": "grant" });
@@ -116,10 +119,10 @@ fn write_files(folder: &Path) {
     std::fs::write(folder.join("grants.json"), grants.to_string()).unwrap();
 }
 
-/// Builds the examples, optimised if the bench is, and says where they are.
+/// Builds the examples, optimised if the benchmark is, and returns their directory.
 fn build() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    // The bench is in `deps`, in the folder of its profile, in which the examples have theirs.
+    // The benchmark is in `deps`, in the directory of its profile. The examples are beside `deps`.
     let own = std::env::current_exe().unwrap();
     let folder = own.ancestors().nth(2).unwrap();
     let profile = if folder.ends_with("debug") { "dev" } else { "release" };
@@ -131,23 +134,24 @@ fn build() -> PathBuf {
     folder.join("examples")
 }
 
-fn start(command: &mut Command) -> Running {
+/// Starts a program, and waits until it reports its address.
+fn start(command: &mut Command) -> Process {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     let address = loop {
         line.clear();
-        assert!(said.read_line(&mut line).unwrap() > 0, "a program has ended");
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "a program exited before it listened");
         if let Some((_, url)) = line.split_once("listening on http://") {
             break url.split('/').next().unwrap().parse().unwrap();
         }
     };
-    // It must not wait for a reader.
-    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-    Running { child, address }
+    // Drain the pipe, so that the program never blocks on it.
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    Process { child, address }
 }
 
-/// A connection with a session, and the call that is made on it.
+/// A connection with a session, and the call that it repeats.
 struct Caller {
     connection: TcpStream,
     request: Vec<u8>,
@@ -159,7 +163,8 @@ impl Caller {
         let connection = TcpStream::connect(address).unwrap();
         connection.set_nodelay(true).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "b", "version": "1" } });
+        let client = json!({ "name": "b", "version": "1" });
+        let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
         let mut caller = Self { connection, request: request("", 0, "initialize", &params), answer: Vec::new() };
         caller.call();
         let head = String::from_utf8(caller.answer.clone()).unwrap().to_lowercase();
@@ -172,15 +177,15 @@ impl Caller {
         caller
     }
 
-    /// Makes the call, and says how long it took.
+    /// Makes the call, and returns how long it took.
     fn call(&mut self) -> Duration {
         let began = Instant::now();
         self.connection.write_all(&self.request).unwrap();
         self.answer.clear();
         let mut part = [0; 4096];
-        while !is_whole(&self.answer) {
+        while !is_complete(&self.answer) {
             let read = self.connection.read(&mut part).unwrap();
-            assert!(read > 0, "the connection has ended");
+            assert!(read > 0, "the gateway closed the connection");
             self.answer.extend_from_slice(&part[..read]);
         }
         began.elapsed()
@@ -195,8 +200,8 @@ fn request(more: &str, id: usize, method: &str, params: &Value) -> Vec<u8> {
     format!("{head}Authorization: Bearer {TOKEN}\r\n{more}Content-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
-/// Whether an answer has come to its end, by its length or by its last chunk.
-fn is_whole(answer: &[u8]) -> bool {
+/// Returns `true` if an answer is complete, by its length or by its last chunk.
+fn is_complete(answer: &[u8]) -> bool {
     let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
     assert!(head.starts_with("http/1.1 200"), "{head}");
@@ -206,13 +211,13 @@ fn is_whole(answer: &[u8]) -> bool {
     }
 }
 
-/// The latencies of one round, sorted.
+/// Runs one round, and returns its latencies, sorted.
 fn round(callers: &mut [Caller]) -> Vec<Duration> {
-    let each = CALLS / callers.len();
+    let calls = CALLS_PER_ROUND / callers.len();
     let mut all: Vec<Duration> = std::thread::scope(|scope| {
         let threads: Vec<_> = callers
             .iter_mut()
-            .map(|caller| scope.spawn(move || (0..each).map(|_| caller.call()).collect::<Vec<_>>()))
+            .map(|caller| scope.spawn(move || (0..calls).map(|_| caller.call()).collect::<Vec<_>>()))
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
@@ -229,37 +234,38 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Prints p50 and p99 of each, in microseconds, and the ratios to the first. Says how many are above the target.
-fn compare(houses: &[(&str, Running)], connections: usize, rounds: usize, judges: bool) -> usize {
-    let mut callers: Vec<Vec<Caller>> = houses
+/// Prints p50 and p99 of each gateway in microseconds, and the ratios to the first. Returns the
+/// number of ratios above the target.
+fn compare(gateways: &[(&str, Process)], connections: usize, rounds: usize, checks_target: bool) -> usize {
+    let mut callers: Vec<Vec<Caller>> = gateways
         .iter()
-        .map(|(_, house)| (0..connections).map(|number| Caller::new(house.address, number)).collect())
+        .map(|(_, gateway)| (0..connections).map(|number| Caller::new(gateway.address, number)).collect())
         .collect();
     callers.iter_mut().for_each(|callers| drop(round(callers)));
-    let mut seen: Vec<Vec<[f64; 2]>> = vec![Vec::new(); houses.len()];
-    let before: Vec<_> = houses.iter().map(|(_, house)| house.cpu()).collect();
+    let mut percentiles: Vec<Vec<[f64; 2]>> = vec![Vec::new(); gateways.len()];
+    let before: Vec<_> = gateways.iter().map(|(_, gateway)| gateway.cpu()).collect();
     for turn in 0..rounds {
-        // Nobody is always the first.
-        for index in (0..houses.len()).map(|index| (index + turn) % houses.len()) {
+        // Each round begins with another gateway.
+        for index in (0..gateways.len()).map(|index| (index + turn) % gateways.len()) {
             let sorted = round(&mut callers[index]);
-            seen[index].push([percentile(&sorted, 50), percentile(&sorted, 99)]);
+            percentiles[index].push([percentile(&sorted, 50), percentile(&sorted, 99)]);
         }
     }
     let mut missed = 0;
-    for (index, (name, _)) in houses.iter().enumerate() {
-        let own = |which: usize| median(seen[index].iter().map(|round| round[which]).collect());
+    for (index, (name, _)) in gateways.iter().enumerate() {
+        let own = |which: usize| median(percentiles[index].iter().map(|round| round[which]).collect());
         let ratio = |which: usize| {
-            median(seen[index].iter().zip(&seen[0]).map(|(own, base)| own[which] / base[which]).collect())
+            median(percentiles[index].iter().zip(&percentiles[0]).map(|(own, base)| own[which] / base[which]).collect())
         };
         print!("  {name:<16} p50 {:>7.1} us   p99 {:>7.1} us", own(0), own(1));
-        if let (Some(before), Some(after)) = (before[index], houses[index].1.cpu()) {
-            print!("   its own CPU {:>5.1} us a call", (after - before) / (rounds * CALLS) as f64 * 1e6);
+        if let (Some(before), Some(after)) = (before[index], gateways[index].1.cpu()) {
+            print!("   CPU {:>5.1} us per call", (after - before) / (rounds * CALLS_PER_ROUND) as f64 * 1e6);
         }
         if index > 0 {
             let ratios = [ratio(0), ratio(1)];
             let above = ratios.iter().filter(|ratio| **ratio > TARGET).count();
-            // The target is for the gate alone.
-            let is_missed = judges && index == 1 && above > 0;
+            // The target is for the gate without audit.
+            let is_missed = checks_target && index == 1 && above > 0;
             missed += if is_missed { above } else { 0 };
             print!("   ratios {:.3} and {:.3}{}", ratios[0], ratios[1], if is_missed { "   MISSED" } else { "" });
         }

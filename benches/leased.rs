@@ -1,4 +1,4 @@
-//! What does a reserve cost that a slice serves, beside one of the store in memory?
+//! The time of a `reserve` that a slice serves, and of a `reserve` of the memory store.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,12 +7,13 @@ use std::task::{Context, Poll, Waker};
 use criterion::Criterion;
 use toolgate::store::{AsyncCounterStore, InProcess, LeasedStore, MemoryStore, Outcome, ReserveRequest};
 
-use crate::counters::{Request, Requests};
+use crate::counters::{Request, RequestRecorder};
 use crate::workload::{self, Limits, Ring};
 use crate::{callers, callers_name};
 
-/// The same requests to the store in memory, to slices without a future, and to slices by the future that a gate awaits. Slices are
-/// asked for in between, as they run out: the inner store answers at once.
+/// Sends the same requests to the memory store, to slices without a future, and to slices through
+/// the future that a gate awaits. This includes requests for new slices; the inner store answers
+/// them at once.
 pub(crate) fn reserve(c: &mut Criterion) {
     for limits in [Limits::One, Limits::ThreeOfOneScope, Limits::ThreeOfThreeScopes] {
         let mut group = c.benchmark_group(format!("leased, {}, {}", limits.name(), callers_name(1_000)));
@@ -26,14 +27,14 @@ pub(crate) fn reserve(c: &mut Criterion) {
         let leased = LeasedStore::new(InProcess(MemoryStore::new())).with_calls(u32::MAX);
         group.bench_function("from a slice", |b| {
             b.iter(|| {
-                let request = requests.next().ask();
-                let outcome = leased.try_reserve(&request).or_else(|| ask(&leased, &request));
+                let request = requests.next().borrow();
+                let outcome = leased.try_reserve(&request).or_else(|| poll_reserve(&leased, &request));
                 assert!(matches!(outcome, Some(Outcome::Granted(_))));
             });
         });
         group.bench_function("from a slice, awaited", |b| {
             b.iter(|| {
-                let outcome = ask(&leased, &requests.next().ask());
+                let outcome = poll_reserve(&leased, &requests.next().borrow());
                 assert!(matches!(outcome, Some(Outcome::Granted(_))));
             });
         });
@@ -41,15 +42,16 @@ pub(crate) fn reserve(c: &mut Criterion) {
     }
 }
 
-fn ask<S: AsyncCounterStore>(store: &S, request: &ReserveRequest<'_>) -> Option<Outcome> {
+/// Polls the future of `reserve` once.
+fn poll_reserve<S: AsyncCounterStore>(store: &S, request: &ReserveRequest<'_>) -> Option<Outcome> {
     match pin!(store.reserve(request)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome.ok(),
         Poll::Pending => None,
     }
 }
 
-/// The requests of a thousand callers, or of a few where nothing is measured.
+/// Returns the requests of a thousand callers.
 fn requests(limits: Limits) -> Ring<Request> {
-    let requests = Requests::new(limits);
-    Ring::new(workload::callers(callers(1_000)).items().iter().map(|caller| requests.of(caller)).collect())
+    let recorder = RequestRecorder::new(limits);
+    Ring::new(workload::callers(callers(1_000)).items().iter().map(|caller| recorder.request_of(caller)).collect())
 }

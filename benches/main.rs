@@ -1,11 +1,12 @@
-//! What the crate costs. `cargo bench --bench main` measures everything, a word after `--` what has it in its name, and
-//! `-- --test` runs each once. A figure counts beside its neighbour of the same group, on a machine that is otherwise
-//! idle; the comparison with other crates is in `peers/`, memory in `memory.rs`.
+//! Benchmarks of the crate. `cargo bench --bench main` measures all of them, a word after `--` only
+//! those with the word in their names, and `-- --test` runs each once. Compare a figure with the
+//! others of its group, on a machine that is otherwise idle. `peers/` compares the crate with other
+//! crates, and `memory.rs` measures memory.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a bench that cannot start should stop"
+    reason = "a benchmark that cannot start should stop"
 )]
 
 mod compile;
@@ -19,7 +20,8 @@ mod workload;
 
 use criterion::{criterion_group, criterion_main};
 
-/// So many callers, or a few where nothing is measured (`--test`, `cargo test`).
+/// Returns the number of callers: `many`, or at most a thousand if nothing is measured (`--test`,
+/// `cargo test`).
 fn callers(many: usize) -> usize {
     let measures = std::env::args().any(|argument| argument == "--bench");
     if measures && std::env::args().all(|argument| argument != "--test") { many } else { many.min(1_000) }

@@ -1,19 +1,19 @@
-//! How much memory do policies and counters take? `cargo bench --bench memory`; a number after `--` is how many callers
-//! are counted in place of a million.
+//! The memory of policies and counters: `cargo bench --bench memory`. A number after `--` sets the
+//! number of callers, which is a million by default.
 //!
-//! A binary of its own, because the allocator that counts slows every allocation down. A buffer that is moved while it
-//! grows counts twice for that moment, so a peak here is the worst that a process can see.
+//! This is a separate binary, because the counting allocator slows every allocation down. A buffer
+//! that moves while it grows counts twice for a moment, so a peak is the worst case of a process.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
-    reason = "a bench that cannot start should stop"
+    reason = "a benchmark that cannot start should stop"
 )]
 
-#[allow(dead_code, reason = "the other benches use the rest")]
+#[allow(dead_code, reason = "the other benchmarks use the rest")]
 mod counters;
-#[allow(dead_code, reason = "the other benches use the rest")]
+#[allow(dead_code, reason = "the other benchmarks use the rest")]
 mod workload;
 
 use std::hint::black_box;
@@ -27,16 +27,17 @@ use workload::{ENTRIES, Limits};
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
     let measures = arguments.iter().any(|argument| argument == "--bench") && arguments.iter().all(|a| a != "--test");
-    let asked = arguments.iter().find_map(|argument| argument.parse().ok());
-    let callers = asked.unwrap_or(if measures { 1_000_000 } else { 1_000 });
+    let requested = arguments.iter().find_map(|argument| argument.parse().ok());
+    let callers = requested.unwrap_or(if measures { 1_000_000 } else { 1_000 });
     policies();
     live_counters(callers);
     churn(if measures { 200_000 } else { 200 });
 }
 
-/// Does a compiled policy stay below five times its text, and its reading too?
+/// Measures compiled policies. The target: a policy, and the peak while it is read, stay below five
+/// times the size of its text.
 fn policies() {
-    println!("{:<34}{:>12}{:>20}{:>20}{:>14}", "policy", "text", "retained", "peak while read", "allocations");
+    println!("{:<34}{:>12}{:>20}{:>20}{:>14}", "policy", "text", "retained", "peak while loading", "allocations");
     for (name, text) in [
         ("359 bare entries", workload::w1(ENTRIES)),
         ("359 bare entries and a regex", workload::w2()),
@@ -45,7 +46,7 @@ fn policies() {
         ("10,000 bare entries", workload::w1(10_000)),
         ("100,000 bare entries", workload::w1(100_000)),
     ] {
-        // What is made once for the whole process is no policy's.
+        // The first policy also allocates what the whole process shares.
         drop(Policy::from_json(&text));
         let (used, policy) = measured(|| Policy::from_json(&text).unwrap());
         let times = |bytes: f64| format!("{:.0} KB {:6.2} ×", bytes / 1e3, bytes / text.len() as f64);
@@ -60,9 +61,9 @@ fn policies() {
     }
 }
 
-/// How many bytes does a live counter take, with its key and all that a table leaves empty?
+/// Measures the bytes of a live counter, including its key and the empty slots of the table.
 fn live_counters(callers: usize) {
-    println!("\n{:<34}{:>12}{:>20}{:>20}", "live counters", "counters", "bytes for each", "peak for each");
+    println!("\n{:<34}{:>12}{:>20}{:>20}", "live counters", "counters", "bytes per counter", "peak per counter");
     for limits in [Limits::One, Limits::ThreeOfOneScope, Limits::ThreeOfThreeScopes] {
         let gate = gate(limits, callers * limits.counters() + 1, ManualClock::new(START));
         let arguments = workload::arguments();
@@ -80,8 +81,8 @@ fn live_counters(callers: usize) {
     }
 }
 
-/// Do counters that have expired make place for new ones, a few at a time? A hundred windows, each with callers that no
-/// other has.
+/// Measures the memory and the slowest call while expired counters make room for new ones, a few at
+/// a time: a hundred windows, each with callers that no other window has.
 fn churn(live: usize) {
     let window = Duration::from_secs(60);
     let policy = r#"{"version":"1","default":"allow","all_tools":{"limits":[
@@ -111,7 +112,7 @@ fn churn(live: usize) {
         used.bytes_max as f64 / 1e3
     );
     println!(
-        "  slowest call {slowest:?}; {slow} calls took more than 50 µs, those that the machine interrupted included"
+        "  slowest call {slowest:?}; {slow} calls took more than 50 µs, including those that the machine interrupted"
     );
 }
 
@@ -122,7 +123,7 @@ fn gate(limits: Limits, capacity: usize, clock: ManualClock) -> Gate {
     Gate::builder().policy(policy).store(MemoryStore::with_capacity(capacity)).clock(clock).build()
 }
 
-/// What `make` allocates, and what it makes.
+/// Returns the allocations of `make`, and its result.
 fn measured<T>(make: impl FnOnce() -> T) -> (AllocationInfo, T) {
     let mut made = None;
     let used = measure(|| made = Some(make()));

@@ -1,9 +1,10 @@
-//! The workloads that all measurements share: documents, names, calls and the fixed order in which they are drawn.
+//! The workloads of all benchmarks: documents, names, calls, and the fixed order in which they are
+//! used.
 
 use serde_json::{Value, json};
 use toolgate::ToolCall;
 
-/// How many tools W1 and W2 list: as many as a large gateway has over all its servers.
+/// The number of tools in W1 and W2: as many as a large gateway has over all its servers.
 pub(crate) const ENTRIES: usize = 359;
 
 /// The tool of W2 that has conditions.
@@ -32,7 +33,7 @@ const NOUNS: [&str; 15] = [
     "database_branch",
 ];
 
-/// The name of a tool: 180 plain ones, then the same with a number.
+/// Returns the name of a tool. The first 180 have no number; later ones repeat them with a number.
 pub(crate) fn tool_name(index: usize) -> String {
     let (verb, noun) = (VERBS[index % VERBS.len()], NOUNS[index / VERBS.len() % NOUNS.len()]);
     match index / (VERBS.len() * NOUNS.len()) {
@@ -41,25 +42,25 @@ pub(crate) fn tool_name(index: usize) -> String {
     }
 }
 
-/// A name that no entry has, as long as the others.
+/// Returns a name that no entry has, with the length of one that does.
 pub(crate) fn unknown_name(index: usize) -> String {
     let mut name = tool_name(index);
     name.replace_range(..1, "_");
     name
 }
 
-/// A caller's credential, 25 bytes long. Neighbours in number are no neighbours in text.
+/// Returns an identity of a caller, 25 bytes long. Consecutive indices give dissimilar texts.
 pub(crate) fn caller(kind: &str, index: usize) -> String {
     let scrambled = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{kind:.5}-{:010x}-{index:08}", scrambled >> 24)
 }
 
-/// W1: so many entries that say nothing, under default deny.
+/// Returns W1: entries without rules, with `default` set to `deny`.
 pub(crate) fn w1(entries: usize) -> String {
     document("", (0..entries).map(|index| (tool_name(index), String::from("{}"))))
 }
 
-/// W2: W1 and one tool with four conditions on its arguments.
+/// Returns W2: W1, and one tool with four conditions on its arguments.
 pub(crate) fn w2() -> String {
     let rules = json!({ "require": [{ "conditions": [
         { "path": "args.amount", "op": "lte", "value": 50000 },
@@ -71,7 +72,8 @@ pub(crate) fn w2() -> String {
     document("", bare.chain([(CHARGE.to_owned(), rules.to_string())]))
 }
 
-/// A document as people write them: half of the entries say nothing, a quarter has conditions, a quarter has limits.
+/// Returns a typical document: half of the entries have no rules, a quarter have conditions, and a
+/// quarter have limits.
 pub(crate) fn mixed(entries: usize) -> String {
     let rules = |index: usize| match index % 4 {
         0 => json!({
@@ -87,7 +89,7 @@ pub(crate) fn mixed(entries: usize) -> String {
     document("", (0..entries).map(|index| (tool_name(index), rules(index).to_string())))
 }
 
-/// The limits that stand in `all_tools`, so that every call is counted.
+/// The limits in `all_tools`, which count every call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
     None,
@@ -106,7 +108,7 @@ impl Limits {
         }
     }
 
-    /// How many counters there are for each caller.
+    /// Returns the number of counters for each caller.
     pub(crate) fn counters(self) -> usize {
         match self {
             Self::None => 0,
@@ -115,7 +117,8 @@ impl Limits {
         }
     }
 
-    /// W1 with these limits. Their windows outlast the run, so that counters stay live, and nothing fills them.
+    /// Returns W1 with these limits. Their windows outlast the run, so counters stay live, and the
+    /// maxima are never reached.
     pub(crate) fn document(self) -> String {
         let scopes: &[&str] = match self {
             Self::None => &[],
@@ -138,22 +141,22 @@ fn document(extra: &str, entries: impl Iterator<Item = (String, String)>) -> Str
     format!(r#"{{"version":"1","default":"deny",{extra}"tools":{{{}}}}}"#, entries.join(","))
 }
 
-/// Arguments of W2 that are allowed, and such that are denied by the last condition alone, so that all four are asked.
+/// Returns arguments for W2. Only the last condition denies them, so that all four are evaluated.
 pub(crate) fn charge_arguments(allowed: bool) -> Value {
     let description = if allowed { "Invoice 2026-0117 for seat licences" } else { "<b>Invoice 2026-0117</b>" };
     json!({ "amount": 12_500, "currency": "eur", "customer": "cus_9s6XKzkNRiz8i3", "description": description,
             "reason": "renewal" })
 }
 
-/// Arguments that no condition asks for.
+/// Returns arguments that no condition reads.
 pub(crate) fn arguments() -> Value {
     json!({ "query": "state:open", "limit": 20 })
 }
 
-/// A sequence of numbers that is the same in every run (SplitMix64).
-pub(crate) struct Order(u64);
+/// A pseudo-random generator with a fixed seed (SplitMix64).
+pub(crate) struct Random(u64);
 
-impl Order {
+impl Random {
     pub(crate) fn new() -> Self {
         Self(42)
     }
@@ -172,7 +175,7 @@ impl Order {
     }
 }
 
-/// Items that are gone through again and again.
+/// Items that are visited in an endless cycle.
 pub(crate) struct Ring<T> {
     items: Vec<T>,
     at: usize,
@@ -193,19 +196,20 @@ impl<T> Ring<T> {
     }
 }
 
-/// Names in a fixed pseudo-random order. They stand in memory in the order in which they are asked for: a call's own
-/// name is at hand when the call is decided, and only the policy's may be cold.
+/// Returns names in a fixed pseudo-random order. They lie in memory in the order of their use: in a
+/// gateway the name in the call is in the cache too, and only that in the policy may not be.
 pub(crate) fn names(among: usize, name: impl Fn(usize) -> String) -> Ring<&'static str> {
-    let mut order = Order::new();
+    let mut random = Random::new();
     let mut indices: Vec<_> = (0..among).collect();
-    order.shuffle(&mut indices);
+    random.shuffle(&mut indices);
     let names: Vec<&'static str> = indices.into_iter().map(|index| &*name(index).leak()).collect();
-    // Few names are drawn with repetition, so that no predictor learns their order.
-    let draws = if among < 1024 { (0..1024).map(|_| names[order.below(among)]).collect() } else { names };
+    // A small number of names is drawn with repetition, so that the branch predictor cannot learn
+    // their order.
+    let draws = if among < 1024 { (0..1024).map(|_| names[random.below(among)]).collect() } else { names };
     Ring::new(draws)
 }
 
-/// Who calls: its three identities.
+/// The three identities of a caller.
 pub(crate) struct Caller {
     pub(crate) grant: String,
     pub(crate) session: String,
@@ -222,13 +226,14 @@ impl Caller {
     }
 }
 
-/// At most so many callers are gone through, of however many there are: their counters are several times what the
-/// caches hold.
-const DRAWN: usize = 1 << 18;
+/// The maximum number of callers that make calls, however many have counters. Their counters are
+/// several times as large as the caches.
+const MAX_CALLING: usize = 1 << 18;
 
-/// Some of so many callers in a fixed pseudo-random order, standing in memory in the order in which they call.
+/// Returns some of the callers in a fixed pseudo-random order. They lie in memory in the order of
+/// their calls.
 pub(crate) fn callers(among: usize) -> Ring<Caller> {
     let mut indices: Vec<_> = (0..among).collect();
-    Order::new().shuffle(&mut indices);
-    Ring::new(indices.into_iter().take(DRAWN).map(Caller::new).collect())
+    Random::new().shuffle(&mut indices);
+    Ring::new(indices.into_iter().take(MAX_CALLING).map(Caller::new).collect())
 }

@@ -1,8 +1,9 @@
-//! An allocator that counts while it is asked to.
+//! An allocator that counts only during [`during`].
 //!
-//! Crates that do this count always, a dozen instructions for each allocation: peers that allocate would be timed slower
-//! than they are. Here an allocation that is not counted costs one look at a flag, which no figure shows.
-#![allow(unsafe_code, reason = "an allocator cannot be written without")]
+//! Crates for this purpose always count, which takes a dozen instructions for each allocation and
+//! would slow down the peers that allocate. Here an allocation that is not counted costs one read
+//! of a flag, which does not show in any figure.
+#![allow(unsafe_code, reason = "an allocator cannot be written without it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -24,7 +25,7 @@ impl Counting {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it comes, and what that answers is answered.
+// SAFETY: every call is passed unchanged to the system's allocator, and its result is returned.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if COUNTS.load(Relaxed) {
@@ -55,20 +56,20 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// What was allocated while something was done.
+/// The allocations during some work.
 #[derive(Clone, Copy)]
 pub(crate) struct Allocated {
-    /// How often; a buffer that grows counts again.
-    pub(crate) times: u64,
-    /// How many bytes more are held afterwards.
+    /// The number of allocations and reallocations.
+    pub(crate) count: u64,
+    /// The increase of the allocated bytes.
     pub(crate) live_bytes: i64,
 }
 
-/// Does it, and tells what was allocated meanwhile, by whatever thread.
+/// Does the work, and returns the allocations of all threads meanwhile, and its result.
 pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (Allocated, T) {
-    let (times, live) = (ALLOCATIONS.load(Relaxed), LIVE_BYTES.load(Relaxed));
+    let (count, live) = (ALLOCATIONS.load(Relaxed), LIVE_BYTES.load(Relaxed));
     COUNTS.store(true, Relaxed);
-    let made = work();
+    let result = work();
     COUNTS.store(false, Relaxed);
-    (Allocated { times: ALLOCATIONS.load(Relaxed) - times, live_bytes: LIVE_BYTES.load(Relaxed) - live }, made)
+    (Allocated { count: ALLOCATIONS.load(Relaxed) - count, live_bytes: LIVE_BYTES.load(Relaxed) - live }, result)
 }

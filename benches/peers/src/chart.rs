@@ -1,12 +1,12 @@
-//! The decisions as a chart: bars on a logarithmic scale, with their figures as text.
+//! Draws the decisions as a chart: bars on a logarithmic scale, labelled with their figures.
 
 use std::fmt::Write;
 
 use crate::report::{Column, Figure};
 use crate::tables::{time, times};
 
-/// What is shown of all contenders: each engine in the fastest way that was found, and its short name.
-const SHOWN: [(&str, &str); 9] = [
+/// The contenders that the chart shows, each engine in its fastest form, and their short names.
+const BARS: [(&str, &str); 9] = [
     ("floor by hand", "floor by hand"),
     ("toolgate", "toolgate"),
     ("a HashMap of names", "HashMap"),
@@ -21,13 +21,13 @@ const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 20.0;
 const TOP: f64 = 74.0;
 const ROW: f64 = 22.0;
-/// From a panel's heading to its first bar.
+/// The height from a panel's heading to its first bar.
 const HEAD: f64 = 30.0;
-/// From a panel's last bar to the next panel.
+/// The height from a panel's last bar to the next panel.
 const FOOT: f64 = 38.0;
 const NAMES: f64 = 88.0;
 const FIGURES: f64 = 118.0;
-/// What the bars are, beside the last of an odd number of panels.
+/// The legend, beside the last of an odd number of panels.
 const NOTES: [&str; 8] = [
     "W1: 359 tools are allowed by name, and nothing else.",
     "W2: W1, and one tool with four conditions on its arguments,",
@@ -35,10 +35,10 @@ const NOTES: [&str; 8] = [
     "W1 + one limit: a whole decision, counted for each caller.",
     "The floor is the same work by hand: look-ups in a fast map,",
     "the compiled regular expression, one check of governor.",
-    "What counts is the ratio to it (×), taken in the same run.",
-    "Each engine in its fastest way; all give the same answers.",
+    "Compare the ratios to the floor (×), measured in one run.",
+    "Each engine in its fastest form; all give the same answers.",
 ];
-/// Plain classes, and no variables, which few renderers know: light, and the same again for dark pages.
+/// The styles of light and dark pages. They do not use variables, which few renderers support.
 const STYLE: &str = "\
 .page{fill:#fff}text{fill:#1f2328;font:12px -apple-system,'Segoe UI',Helvetica,Arial,sans-serif}\
 .title{font-size:17px;font-weight:600}.head{font-size:13px;font-weight:600}.soft{fill:#59636e}\
@@ -49,9 +49,9 @@ rect.peer{fill:#9aa4af}rect.floor{fill:#c9d1d9}rect.ours{fill:#0969da}\
 .figure{stroke:#0d1117}\
 rect.peer{fill:#6e7681}rect.floor{fill:#484f58}rect.ours{fill:#4493f8}}";
 
-/// An SVG of all columns.
+/// Draws all columns as an SVG.
 pub(crate) fn draw(columns: &[Column]) -> String {
-    let panels: Vec<_> = columns.iter().map(|column| (column.heading, shown(column))).collect();
+    let panels: Vec<_> = columns.iter().map(|column| (column.heading, bars(column))).collect();
     let width = (WIDTH - 3.0 * MARGIN) / 2.0;
     let all = || panels.iter().flat_map(|(_, figures)| figures).map(|(_, figure)| figure.nanoseconds);
     let scale = Scale {
@@ -93,7 +93,7 @@ pub(crate) fn draw(columns: &[Column]) -> String {
 }
 
 struct Scale {
-    /// Powers of ten, of nanoseconds.
+    /// The exponent of ten of the shortest time, in nanoseconds. `to` is that of the longest.
     from: f64,
     to: f64,
     width: f64,
@@ -105,16 +105,18 @@ impl Scale {
     }
 }
 
-fn shown(column: &Column) -> Vec<(&'static str, &Figure)> {
+/// Returns the figures that the chart shows, with the short names of their engines.
+fn bars(column: &Column) -> Vec<(&'static str, &Figure)> {
     let find = |name| column.figures.iter().find(|figure| figure.engine == name);
-    SHOWN.iter().filter_map(|(name, short)| Some((*short, find(*name)?))).collect()
+    BARS.iter().filter_map(|(name, short)| Some((*short, find(*name)?))).collect()
 }
 
 fn panel(svg: &mut String, (x, y): (f64, f64), rows: usize, heading: &str, figures: &[(&str, &Figure)], scale: &Scale) {
-    let note = if heading.contains("limit") { "with governor, but for toolgate and limitador" } else { "" };
+    let note = if heading.contains("limit") { "with governor, except toolgate and limitador" } else { "" };
     let _ = writeln!(
         svg,
-        "<text class=\"head\" x=\"{x}\" y=\"{}\">{heading}<tspan class=\"soft\" dx=\"6\" style=\"font-weight:400\">{note}</tspan></text>",
+        "<text class=\"head\" x=\"{x}\" y=\"{}\">{heading}\
+         <tspan class=\"soft\" dx=\"6\" style=\"font-weight:400\">{note}</tspan></text>",
         y + 14.0
     );
     let (left, top, bottom) = (x + NAMES, y + HEAD - 4.0, y + HEAD + rows as f64 * ROW);

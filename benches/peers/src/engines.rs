@@ -1,8 +1,10 @@
-//! Engines that decide the same calls, each in its own idiom, and the proof that they decide them alike.
+//! Engines that decide the same calls, each in its own idiom, and checks that their decisions
+//! agree.
 //!
-//! A decision begins with what a gateway has in its hands, the tool's name and the arguments as a `serde_json::Value`, and
-//! ends with a `bool`. An engine is given no more of a call than its policy asks for: where no rule asks for arguments,
-//! none are converted. What can be made once, at loading, is made once.
+//! A decision begins with the data that a gateway has, the tool's name and the arguments as a
+//! `serde_json::Value`, and ends with a `bool`. An engine receives only as much of a call as its
+//! policy reads: if no rule reads arguments, none are converted. Everything that can be prepared
+//! when a policy is loaded is prepared then.
 
 pub(crate) mod by_hand;
 pub(crate) mod casbin;
@@ -15,29 +17,29 @@ use std::hint::black_box;
 use serde_json::{Value, json};
 
 use crate::limiters::Checks;
-use crate::race::{Contender, Entrant};
+use crate::race::{Contender, ContenderFactory};
 use crate::workload::{self, CHARGE, ENTRIES};
 
-/// How many there are where calls are counted.
+/// The number of callers where calls are counted.
 pub(crate) const CALLERS: usize = 1_000;
 
-/// What a policy says.
+/// The rules of a policy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
-    /// W1: so many names, and nothing else is allowed.
+    /// W1: allows this many names, and nothing else.
     Names(usize),
     /// W2: W1, and one tool with four conditions on its arguments.
     Conditions,
 }
 
 impl Rules {
-    /// The tools that are allowed whatever their arguments are.
+    /// Returns the names of the tools that are allowed with any arguments.
     pub(crate) fn bare(self) -> impl Iterator<Item = String> {
-        let many = match self {
+        let count = match self {
             Self::Names(entries) => entries,
             Self::Conditions => ENTRIES - 1,
         };
-        (0..many).map(workload::tool_name)
+        (0..count).map(workload::tool_name)
     }
 
     pub(crate) fn has_conditions(self) -> bool {
@@ -45,29 +47,29 @@ impl Rules {
     }
 }
 
-/// One that reads a policy and decides calls.
+/// A policy engine.
 pub(crate) trait Engine: Sized + 'static {
     const NAME: &'static str;
 
-    /// What it reads: the texts that somebody who uses it would write.
+    /// The policy, in the form that a user of the engine writes.
     type Text: 'static;
 
     fn write(rules: Rules) -> Self::Text;
 
-    fn read(text: &Self::Text) -> Self;
+    fn load(text: &Self::Text) -> Self;
 
     fn allows(&mut self, tool: &str, arguments: &Value) -> bool;
 }
 
-/// Texts that have a size.
-pub(crate) trait Written {
+/// Policy texts whose size is measured.
+pub(crate) trait TextSize {
     fn bytes(&self) -> usize;
 }
 
-/// W1, asked for one name after another.
-pub(crate) fn of_names<E: Engine>(entries: usize, allowed: bool) -> Entrant {
-    Entrant::new(E::NAME, move || {
-        let mut engine = E::read(&E::write(Rules::Names(entries)));
+/// Makes contenders that decide W1 for one name after another.
+pub(crate) fn with_names<E: Engine>(entries: usize, allowed: bool) -> ContenderFactory {
+    ContenderFactory::new(E::NAME, move || {
+        let mut engine = E::load(&E::write(Rules::Names(entries)));
         let mut names = workload::names(entries, if allowed { workload::tool_name } else { workload::unknown_name });
         let arguments = workload::arguments();
         Contender::new(E::NAME, move || {
@@ -76,10 +78,10 @@ pub(crate) fn of_names<E: Engine>(entries: usize, allowed: bool) -> Entrant {
     })
 }
 
-/// W2, asked for the tool that has conditions.
-pub(crate) fn of_conditions<E: Engine>(allowed: bool) -> Entrant {
-    Entrant::new(E::NAME, move || {
-        let mut engine = E::read(&E::write(Rules::Conditions));
+/// Makes contenders that decide W2 for the tool that has conditions.
+pub(crate) fn with_conditions<E: Engine>(allowed: bool) -> ContenderFactory {
+    ContenderFactory::new(E::NAME, move || {
+        let mut engine = E::load(&E::write(Rules::Conditions));
         let arguments = workload::charge_arguments(allowed);
         Contender::new(E::NAME, move || {
             assert_eq!(engine.allows(black_box(CHARGE), black_box(&arguments)), allowed);
@@ -87,10 +89,10 @@ pub(crate) fn of_conditions<E: Engine>(allowed: bool) -> Entrant {
     })
 }
 
-/// W1 and one limit: toolgate counts itself, the others have one check of `governor`.
-pub(crate) fn of_one_limit<E: Engine>() -> Entrant {
-    Entrant::new(E::NAME, move || {
-        let mut engine = E::read(&E::write(Rules::Names(ENTRIES)));
+/// Makes contenders that decide W1, and run one check of `governor` in place of a limit.
+pub(crate) fn with_one_limit<E: Engine>() -> ContenderFactory {
+    ContenderFactory::new(E::NAME, move || {
+        let mut engine = E::load(&E::write(Rules::Names(ENTRIES)));
         let mut names = workload::names(ENTRIES, workload::tool_name);
         let arguments = workload::arguments();
         let checks = Checks::new(CALLERS);
@@ -102,9 +104,9 @@ pub(crate) fn of_one_limit<E: Engine>() -> Entrant {
     })
 }
 
-/// Fails unless the engine decides W1 as it says: every name that it has, and as many that it does not have.
-pub(crate) fn agrees_on_names<E: Engine>() {
-    let mut engine = E::read(&E::write(Rules::Names(ENTRIES)));
+/// Panics unless the engine allows every name of W1, and denies as many other names.
+pub(crate) fn check_names<E: Engine>() {
+    let mut engine = E::load(&E::write(Rules::Names(ENTRIES)));
     let arguments = workload::arguments();
     for index in 0..ENTRIES {
         let (known, unknown) = (workload::tool_name(index), workload::unknown_name(index));
@@ -113,15 +115,16 @@ pub(crate) fn agrees_on_names<E: Engine>() {
     }
 }
 
-/// Fails unless the engine decides W2 as it says: calls that break no condition, and calls that break one of them.
-pub(crate) fn agrees_on_conditions<E: Engine>() {
+/// Panics unless the engine allows calls that violate no condition of W2, and denies calls that
+/// violate one.
+pub(crate) fn check_conditions<E: Engine>() {
     let arguments = workload::arguments();
-    let mut engine = E::read(&E::write(Rules::Conditions));
+    let mut engine = E::load(&E::write(Rules::Conditions));
     for (name, allowed) in [(workload::tool_name(7), true), (workload::unknown_name(7), false)] {
         assert_eq!(engine.allows(&name, &arguments), allowed, "{} on {name}", E::NAME);
     }
     let long = "x".repeat(201);
-    for (change, value, allowed) in [
+    for (name, value, allowed) in [
         ("amount", json!(50_000), true),
         ("amount", json!(50_001), false),
         ("amount", Value::Null, false),
@@ -138,10 +141,10 @@ pub(crate) fn agrees_on_conditions<E: Engine>() {
     ] {
         let mut arguments = workload::charge_arguments(true);
         match value {
-            Value::Null => drop(arguments.as_object_mut().unwrap().remove(change)),
-            ref value => arguments[change] = value.clone(),
+            Value::Null => drop(arguments.as_object_mut().unwrap().remove(name)),
+            ref value => arguments[name] = value.clone(),
         }
-        assert_eq!(engine.allows(CHARGE, &arguments), allowed, "{} on {change}: {value}", E::NAME);
+        assert_eq!(engine.allows(CHARGE, &arguments), allowed, "{} on {name}: {value}", E::NAME);
     }
     for allowed in [true, false] {
         assert_eq!(engine.allows(CHARGE, &workload::charge_arguments(allowed)), allowed, "{}", E::NAME);

@@ -1,39 +1,43 @@
-//! Instructions for each decision, as `callgrind` counts them: the same on a busy machine as on an idle one.
+//! The instructions of a decision. `callgrind` counts them, so that they do not depend on other
+//! load.
 //!
-//! The program runs itself with one contender alone, twice, and takes the difference, so that loading falls out.
+//! The program runs itself with one contender alone, with two numbers of decisions. The difference
+//! excludes loading.
 
 use std::process::Command;
 
-use crate::Asked;
-use crate::race::Entrant;
+use crate::Options;
+use crate::race::ContenderFactory;
 
-/// The word with which the program is asked for one contender alone.
+/// The argument with which the program runs one contender alone.
 pub(crate) const ALONE: &str = "--alone";
-/// What is done before anything counts: caches that fill as they are used.
-const WARM: u64 = 64;
+/// The decisions that are not counted, because they fill caches.
+const WARM_UP: u64 = 64;
 
-/// Whether they can be counted here. Says so if not; where CI expects them, that is a failure.
-pub(crate) fn countable(asked: &Asked) -> bool {
-    if !asked.instructions || !asked.pace.measures() {
+/// Returns `true` if instructions are requested and `valgrind` is installed. Prints a message if it
+/// is not, and panics in CI.
+pub(crate) fn can_count(options: &Options) -> bool {
+    if !options.instructions || !options.pace.measures() {
         return false;
     }
     let found = Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "valgrind must be on the PATH");
-        println!("\ninstructions: left out, there is no valgrind on the PATH");
+        println!("\ninstructions: skipped, because valgrind is not on the PATH");
     }
     found
 }
 
-/// How many one decision takes, of an entrant that takes so many nanoseconds.
-pub(crate) fn of(title: &str, entrant: &Entrant, nanoseconds: f64) -> f64 {
-    // Some 20 ms of work, of which valgrind makes a second.
+/// Counts the instructions of a decision that takes this many nanoseconds.
+pub(crate) fn per_decision(title: &str, contender: &ContenderFactory, nanoseconds: f64) -> f64 {
+    // About 20 ms of work, which take a second under valgrind.
     let units = ((20e6 / nanoseconds) as u64).clamp(16, 1_000_000);
-    let [before, after] = [WARM, WARM + units].map(|units| alone(title, &entrant.name, units));
+    let [before, after] = [WARM_UP, WARM_UP + units].map(|units| count(title, &contender.name, units));
     (after - before) / units as f64
 }
 
-fn alone(title: &str, name: &str, units: u64) -> f64 {
+/// Counts the instructions of a process that runs one contender alone.
+fn count(title: &str, name: &str, units: u64) -> f64 {
     let program = std::env::current_exe().unwrap();
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -41,8 +45,8 @@ fn alone(title: &str, name: &str, units: u64) -> f64 {
         .args([ALONE, title, name, &units.to_string()])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let (_, counted) = said.split_once("Collected : ").unwrap();
-    counted.split_whitespace().next().unwrap().parse().unwrap()
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let (_, collected) = stderr.split_once("Collected : ").unwrap();
+    collected.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -1,15 +1,20 @@
-//! toolgate beside other crates, and beside the least that the same work takes by hand.
+//! Compares toolgate with other crates, and with the same work written by hand.
 //!
-//! `cargo run --release` in this directory prints medians and the ratios that count; a word after `--` runs what has it
-//! in its title, a number changes how many rounds are run, and `--test` runs each once. The workloads are those of the
-//! crate's own benches. With `--instructions` it counts instructions too, with `--chart FILE` it draws the decisions, and
-//! with `--tables FILE` it writes its tables into a page, between two marks. What `docs/performance.md` shows comes from
-//! `cargo run --release -- --instructions --chart ../chart.svg --tables ../../docs/performance.md`.
+//! `cargo run --release` in this directory prints medians and their ratios. A word after `--`
+//! selects the comparisons with the word in their titles, a number sets the number of rounds, and
+//! `--test` runs each contender without measuring. The workloads are those of the crate's own
+//! benchmarks. `--instructions` also counts instructions, `--chart FILE` draws the decisions, and
+//! `--tables FILE` writes the tables into a page, between two marks. The figures of
+//! `docs/performance.md` come from:
+//!
+//! ```sh
+//! cargo run --release -- --instructions --chart ../chart.svg --tables ../../docs/performance.md
+//! ```
 
 mod allocations;
 mod chart;
 #[path = "../../counters.rs"]
-#[allow(dead_code, reason = "shared with the crate's own benches")]
+#[allow(dead_code, reason = "shared with the crate's own benchmarks")]
 mod counters;
 mod engines;
 #[path = "../../floor.rs"]
@@ -23,17 +28,18 @@ mod report;
 mod rules;
 mod tables;
 #[path = "../../workload.rs"]
-#[allow(dead_code, reason = "shared with the crate's own benches")]
+#[allow(dead_code, reason = "shared with the crate's own benchmarks")]
 mod workload;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use race::Pace;
-use report::{Contest, Report};
+use report::{Comparison, Report};
 
-/// What the command line asks for.
-struct Asked {
+/// The options of the command line.
+struct Options {
+    /// Words of titles. If there are none, every comparison runs.
     words: Vec<String>,
     pace: Pace,
     instructions: bool,
@@ -41,47 +47,46 @@ struct Asked {
     tables: Option<PathBuf>,
 }
 
-impl Asked {
-    fn from(mut arguments: impl Iterator<Item = String>) -> Self {
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Self {
         let pace = Pace { rounds: 101, turn: Duration::from_millis(4) };
-        let mut asked = Self { words: Vec::new(), pace, instructions: false, chart: None, tables: None };
+        let mut options = Self { words: Vec::new(), pace, instructions: false, chart: None, tables: None };
         while let Some(argument) = arguments.next() {
-            let mut file = || Some(PathBuf::from(arguments.next().expect("a file's name")));
+            let mut file = || Some(PathBuf::from(arguments.next().expect("a file name")));
             match argument.as_str() {
-                "--test" => asked.pace.rounds = 0,
-                "--instructions" => asked.instructions = true,
-                "--chart" => asked.chart = file(),
-                "--tables" => asked.tables = file(),
+                "--test" => options.pace.rounds = 0,
+                "--instructions" => options.instructions = true,
+                "--chart" => options.chart = file(),
+                "--tables" => options.tables = file(),
                 word => match word.parse() {
-                    Ok(rounds) if asked.pace.measures() => asked.pace.rounds = rounds,
+                    Ok(rounds) if options.pace.measures() => options.pace.rounds = rounds,
                     Ok(_) => {}
-                    Err(_) => asked.words.push(argument),
+                    Err(_) => options.words.push(argument),
                 },
             }
         }
-        asked
+        options
     }
 
-    fn wants(&self, title: &str) -> bool {
+    /// Returns `true` if the comparison with this title should run.
+    fn selects(&self, title: &str) -> bool {
         self.words.is_empty() || self.words.iter().any(|word| title.contains(word.as_str()))
     }
 
-    /// So many callers, or a few where nothing is measured.
+    /// Returns the number of callers: `many`, or at most a thousand if nothing is measured.
     fn callers(&self, many: usize) -> usize {
         if self.pace.measures() { many } else { many.min(1_000) }
     }
 }
 
-fn contests() -> Vec<Contest> {
-    let mut contests = Vec::new();
-    for allowed in [true, false] {
-        contests.push(rules::names_alone(allowed));
-    }
-    for allowed in [true, false] {
-        contests.push(rules::conditions(allowed));
-    }
-    contests.push(limiters::one_limit());
-    contests
+fn comparisons() -> Vec<Comparison> {
+    vec![
+        rules::names_alone(true),
+        rules::names_alone(false),
+        rules::conditions(true),
+        rules::conditions(false),
+        limiters::one_limit(),
+    ]
 }
 
 fn main() {
@@ -89,26 +94,26 @@ fn main() {
     if let [word, title, name, units] = &mut arguments[..]
         && word == instructions::ALONE
     {
-        let contests = contests();
-        let contest = contests.iter().find(|contest| contest.title == title).expect("a title");
-        let entrant = contest.entrants.iter().find(|entrant| entrant.name == *name).expect("a name");
-        entrant.make().run(units.parse().expect("a number"));
+        let comparisons = comparisons();
+        let comparison = comparisons.iter().find(|comparison| comparison.title == title).expect("a title");
+        let contender = comparison.contenders.iter().find(|contender| contender.name == *name).expect("a name");
+        contender.make().run(units.parse().expect("a number"));
         return;
     }
-    let asked = Asked::from(arguments.into_iter());
-    rules::agree();
-    let counts = instructions::countable(&asked);
-    let asked_for = contests().into_iter().filter(|contest| asked.wants(contest.title));
+    let options = Options::parse(arguments.into_iter());
+    rules::check_agreement();
+    let counts = instructions::can_count(&options);
+    let selected = comparisons().into_iter().filter(|comparison| options.selects(comparison.title));
     let report = Report {
-        columns: asked_for.map(|contest| contest.hold(asked.pace, counts)).collect(),
-        sizes: rules::many_entries(&asked),
-        loads: rules::load(&asked),
+        columns: selected.map(|comparison| comparison.run(options.pace, counts)).collect(),
+        sizes: rules::many_entries(&options),
+        loads: rules::load(&options),
     };
-    limiters::reserve(&asked);
-    limiters::decide(&asked);
-    limiters::threads(&asked);
-    networked::redis(&asked);
-    if asked.pace.measures() {
-        report.publish(asked.chart.as_deref(), asked.tables.as_deref());
+    limiters::reserve(&options);
+    limiters::decide(&options);
+    limiters::threads(&options);
+    networked::redis(&options);
+    if options.pace.measures() {
+        report.publish(options.chart.as_deref(), options.tables.as_deref());
     }
 }

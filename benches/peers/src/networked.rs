@@ -1,4 +1,5 @@
-//! Counters in a server: toolgate beside the same scripts called bare, and beside `limitador`, which takes two round trips.
+//! Counters in Redis: compares toolgate with direct calls of the same scripts and with `limitador`,
+//! which takes two round trips.
 
 use std::future::Future;
 use std::process::{Child, Command, Stdio};
@@ -16,32 +17,32 @@ use toolgate::Amount;
 use toolgate::store::redis::RedisStore;
 use toolgate::store::{AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest};
 
-use crate::counters::{Request, Requests};
-use crate::race::{Claim, Contender, claim, race, shown};
+use crate::counters::{Request, RequestRecorder};
+use crate::race::{Contender, Ratio, race, ratio, ratio_at_most};
 use crate::workload::{Caller, Limits};
-use crate::{Asked, peer};
+use crate::{Options, peer};
 
 const LIMBS: &str = include_str!("../../../src/store/redis/limbs.lua");
 const RESERVE: &str = include_str!("../../../src/store/redis/reserve.lua");
 const SETTLE: &str = include_str!("../../../src/store/redis/settle.lua");
 const CALLERS: usize = 1_000;
-/// The windows are those of the calls' first instant, however long the run takes.
-const ANY_CLOCK: Duration = Duration::from_secs(1_000 * 86_400);
-/// Reservations of all contenders and rounds are numbered through.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// All calls have the time of the first, however long the run takes.
+const UNLIMITED_SKEW: Duration = Duration::from_secs(1_000 * 86_400);
+/// The number of the next reservation. All contenders and rounds share it.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 fn next_id() -> ReservationId {
-    ReservationId::new(NEXT.fetch_add(1, Ordering::Relaxed).into())
+    ReservationId::new(NEXT_ID.fetch_add(1, Ordering::Relaxed).into())
 }
 
-/// One decision, with one task and with many at once; and a decision that is settled.
-pub(crate) fn redis(asked: &Asked) {
+/// Compares reservations, by one task and by many, and reservations that are settled.
+pub(crate) fn redis(options: &Options) {
     let titles = [
         ("redis, one task", 1, false),
         ("redis, 64 tasks at once", 64, false),
         ("redis, reserve and settle, 64 tasks at once", 64, true),
     ];
-    if !titles.iter().any(|(title, ..)| asked.wants(title)) {
+    if !titles.iter().any(|(title, ..)| options.selects(title)) {
         return;
     }
     let Some(server) = Server::start() else { return };
@@ -49,47 +50,52 @@ pub(crate) fn redis(asked: &Asked) {
     let runtime = &runtime;
     let [one, three] = [Limits::One, Limits::ThreeOfOneScope].map(|limits| Setup::new(&server, runtime, limits));
     for (title, tasks, settles) in titles {
-        if !asked.wants(title) {
+        if !options.selects(title) {
             continue;
         }
         let contender = |name: &str, work: Work| {
-            Contender::timed(name, move |units| runtime.block_on(at_once(tasks, units, &work)))
+            Contender::timed(name, move |units| runtime.block_on(run_tasks(tasks, units, &work)))
         };
-        let (mut contenders, claims): (Vec<_>, Vec<Claim>) = if settles {
+        let (mut contenders, ratios): (Vec<_>, Vec<Ratio>) = if settles {
             let contenders = vec![
-                contender("three limits: bare pair of scripts", three.bare(true)),
+                contender("three limits: direct calls of both scripts", three.direct(true)),
                 contender("three limits: toolgate", three.toolgate(true)),
                 contender("three limits: limitador", three.limitador(true)),
             ];
-            (contenders, vec![claim(1, 0, 1.0 / 0.85), shown(1, 2)])
+            (contenders, vec![ratio_at_most(1, 0, 1.0 / 0.85), ratio(1, 2)])
         } else {
             let contenders = vec![
-                contender("one limit: bare script", one.bare(false)),
+                contender("one limit: direct call of the script", one.direct(false)),
                 contender("one limit: toolgate", one.toolgate(false)),
                 contender("one limit: limitador", one.limitador(false)),
-                contender("three limits: bare script", three.bare(false)),
+                contender("three limits: direct call of the script", three.direct(false)),
                 contender("three limits: toolgate", three.toolgate(false)),
                 contender("three limits: limitador", three.limitador(false)),
             ];
-            let claims = match tasks {
-                1 => vec![claim(1, 0, 1.2), shown(1, 2), claim(4, 3, 1.2), shown(4, 5)],
-                _ => vec![claim(1, 0, 1.0 / 0.85), claim(1, 2, 0.5), claim(4, 3, 1.0 / 0.85), claim(4, 5, 0.5)],
+            let ratios = match tasks {
+                1 => vec![ratio_at_most(1, 0, 1.2), ratio(1, 2), ratio_at_most(4, 3, 1.2), ratio(4, 5)],
+                _ => vec![
+                    ratio_at_most(1, 0, 1.0 / 0.85),
+                    ratio_at_most(1, 2, 0.5),
+                    ratio_at_most(4, 3, 1.0 / 0.85),
+                    ratio_at_most(4, 5, 0.5),
+                ],
             };
-            (contenders, claims)
+            (contenders, ratios)
         };
-        race(title, asked.pace.of_large(), &mut contenders, &claims);
+        race(title, options.pace.of_large(), &mut contenders, &ratios);
     }
 }
 
-/// The `index`th unit of work, as a future that is not tied to anything.
+/// Creates the future of the unit of work with an index.
 type Work = Arc<dyn Fn(usize) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 fn work<F: Future<Output = ()> + Send + 'static>(make: impl Fn(usize) -> F + Send + Sync + 'static) -> Work {
     Arc::new(move |index| Box::pin(make(index)))
 }
 
-/// Does so many units of work in so many tasks, and tells how long it took.
-async fn at_once(count: u64, units: u64, work: &Work) -> Duration {
+/// Does `units` units of work in `count` concurrent tasks, and returns how long they took.
+async fn run_tasks(count: u64, units: u64, work: &Work) -> Duration {
     let began = Instant::now();
     let share = units.div_ceil(count);
     let tasks = (0..count).map(|task| {
@@ -103,14 +109,15 @@ async fn at_once(count: u64, units: u64, work: &Work) -> Duration {
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
     }
-    // What each has done more, where units do not divide, is no unit of anybody's.
+    // If the units do not divide evenly, the tasks do a few more. Their share of the time does not
+    // count.
     began.elapsed().mul_f64(units as f64 / (share * count) as f64)
 }
 
-/// All that the contenders of so many limits need.
+/// The data of the contenders with the same limits.
 struct Setup {
     store: Arc<RedisStore>,
-    bare: Arc<Bare>,
+    scripts: Arc<DirectScripts>,
     limiter: Arc<AsyncRateLimiter>,
     requests: Arc<Vec<Request>>,
     grants: Arc<Vec<String>>,
@@ -118,10 +125,10 @@ struct Setup {
 
 impl Setup {
     fn new(server: &Server, runtime: &Runtime, limits: Limits) -> Self {
-        let store = Arc::new(RedisStore::builder(server.url()).max_skew(ANY_CLOCK).build().unwrap());
+        let store = Arc::new(RedisStore::builder(server.url()).max_skew(UNLIMITED_SKEW).build().unwrap());
         let callers: Vec<_> = (0..CALLERS).map(Caller::new).collect();
-        let of = Requests::new(limits);
-        let requests: Vec<_> = callers.iter().map(|caller| of.of(caller)).collect();
+        let recorder = RequestRecorder::new(limits);
+        let requests: Vec<_> = callers.iter().map(|caller| recorder.request_of(caller)).collect();
         let grants = callers.into_iter().map(|caller| caller.grant).collect();
         let limiter = runtime.block_on(async {
             let storage = AsyncRedisStorage::new(&server.url()).await.unwrap();
@@ -131,10 +138,10 @@ impl Setup {
             }
             limiter
         });
-        let bare = runtime.block_on(Bare::new(server, &requests));
+        let scripts = runtime.block_on(DirectScripts::new(server, &requests));
         Self {
             store,
-            bare: Arc::new(bare),
+            scripts: Arc::new(scripts),
             limiter: Arc::new(limiter),
             requests: Arc::new(requests),
             grants: Arc::new(grants),
@@ -146,7 +153,7 @@ impl Setup {
         work(move |index| {
             let (store, requests) = (Arc::clone(&store), Arc::clone(&requests));
             async move {
-                let ReserveRequest { now, charges, .. } = requests[index].ask();
+                let ReserveRequest { now, charges, .. } = requests[index].borrow();
                 let id = next_id();
                 let outcome = store.reserve(&ReserveRequest::new(id, now, charges)).await.unwrap();
                 let Outcome::Granted(tallies) = outcome else { panic!("there is room") };
@@ -162,16 +169,16 @@ impl Setup {
         })
     }
 
-    fn bare(&self, settles: bool) -> Work {
-        let bare = Arc::clone(&self.bare);
+    fn direct(&self, settles: bool) -> Work {
+        let scripts = Arc::clone(&self.scripts);
         work(move |index| {
-            let bare = Arc::clone(&bare);
+            let scripts = Arc::clone(&scripts);
             async move {
                 let id = next_id().get().to_be_bytes();
-                let calls = &bare.calls[index];
-                assert!(matches!(bare.send(&calls.reserve, &id).await, Value::BulkString(_)));
+                let calls = &scripts.calls[index];
+                assert!(matches!(scripts.send(&calls.reserve, &id).await, Value::BulkString(_)));
                 if settles {
-                    assert!(matches!(bare.send(&calls.settle, &id).await, Value::Array(_)));
+                    assert!(matches!(scripts.send(&calls.settle, &id).await, Value::Array(_)));
                 }
             }
         })
@@ -198,26 +205,26 @@ impl Setup {
     }
 }
 
-/// The store's own scripts, called by hand with arguments that are ready.
-struct Bare {
+/// Direct calls of the store's scripts, with prepared arguments.
+struct DirectScripts {
     connection: MultiplexedConnection,
-    calls: Vec<Calls>,
+    calls: Vec<ScriptCalls>,
 }
 
-struct Calls {
-    reserve: Call,
-    settle: Call,
+struct ScriptCalls {
+    reserve: ScriptCall,
+    settle: ScriptCall,
 }
 
-/// A call of a script, but for the key of its record.
-struct Call {
+/// A call of a script, without the key of its record.
+struct ScriptCall {
     hash: String,
     keys: Vec<Vec<u8>>,
     step: [u8; 4],
     arguments: Vec<Vec<u8>>,
 }
 
-impl Bare {
+impl DirectScripts {
     async fn new(server: &Server, requests: &[Request]) -> Self {
         let info = server.url().into_connection_info().unwrap();
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -228,11 +235,11 @@ impl Bare {
             script.prepare_invoke().load_async(&mut connection).await.unwrap();
             hashes.push(script.get_hash().to_owned());
         }
-        let calls = requests.iter().map(|request| Calls::new(&hashes, &request.ask())).collect();
+        let calls = requests.iter().map(|request| ScriptCalls::new(&hashes, &request.borrow())).collect();
         Self { connection, calls }
     }
 
-    async fn send(&self, call: &Call, id: &[u8]) -> Value {
+    async fn send(&self, call: &ScriptCall, id: &[u8]) -> Value {
         let mut cmd = Cmd::with_capacity(8, 512);
         cmd.arg("EVALSHA").arg(&call.hash).arg(call.keys.len() + 1).arg(&call.keys);
         cmd.arg([b"{bare}:r:", id, &call.step].concat());
@@ -241,11 +248,11 @@ impl Bare {
     }
 }
 
-impl Calls {
+impl ScriptCalls {
     fn new(hashes: &[String], request: &ReserveRequest<'_>) -> Self {
         let ReserveRequest { now, charges, .. } = *request;
         let numbers = |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
-        let text = |these: &[f64], more: u64| [numbers(these), more.to_string().into_bytes()].concat();
+        let text = |doubles: &[f64], millis: u64| [numbers(doubles), millis.to_string().into_bytes()].concat();
         let (now, day) = (now.unix_micros() as f64, 86_400e6);
         let keys: Vec<_> = charges
             .iter()
@@ -264,13 +271,13 @@ impl Calls {
         }
         let call = |hash: &String, step: u32, arguments| {
             let (hash, keys) = (hash.clone(), keys.clone());
-            Call { hash, keys, step: step.to_be_bytes(), arguments }
+            ScriptCall { hash, keys, step: step.to_be_bytes(), arguments }
         };
         Self { reserve: call(&hashes[0], 0, reserve), settle: call(&hashes[1], 1, settle) }
     }
 }
 
-/// A server of the run's own, on a free port of the loopback.
+/// A Redis server on a free port of the loopback interface, killed on drop.
 struct Server {
     child: Child,
     port: u16,
@@ -283,7 +290,7 @@ impl Server {
         let child = Command::new("redis-server").args(arguments).stdout(Stdio::null()).spawn();
         let Ok(child) = child else {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server must be on the PATH");
-            println!("\nredis: left out, there is no redis-server on the PATH");
+            println!("\nredis: skipped, because redis-server is not on the PATH");
             return None;
         };
         let server = Self { child, port };

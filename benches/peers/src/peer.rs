@@ -1,10 +1,10 @@
-//! `limitador` with limits like toolgate's: so many counters of one caller, whose windows outlast the run.
+//! `limitador` with limits like toolgate's, whose windows outlast the run.
 
 use std::collections::HashMap;
 
 use limitador::limit::{Context, Limit, Namespace};
 
-/// Nothing fills them.
+/// A maximum that is never reached.
 const MAX: u64 = 9_000_000_000_000;
 
 pub(crate) fn namespace() -> Namespace {

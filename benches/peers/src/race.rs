@@ -1,12 +1,13 @@
 //! Runs contenders in turn and compares their medians.
 //!
-//! On a machine with neighbours a figure taken now and another taken a minute later cannot be compared. So every round
-//! runs each contender for a few milliseconds, beginning with another one each time; a disturbance meets all alike, and
-//! the median forgets the rounds that it met.
+//! On a machine with other load, a figure cannot be compared with one that was measured a minute
+//! later. So every round runs each contender for a few milliseconds, and begins with another
+//! contender each time. A disturbance affects all of them equally, and the median ignores the
+//! rounds that it affects.
 
 use std::time::{Duration, Instant};
 
-/// How many rounds there are, and how long a contender runs in each.
+/// The number of rounds, and how long a contender runs in each.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) rounds: usize,
@@ -14,7 +15,8 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// For what is larger than the nearer caches, which every turn begins by filling again: fewer and longer turns.
+    /// Returns the pace for data that is larger than the nearer caches: fewer and longer turns,
+    /// because each turn fills the caches first.
     pub(crate) fn of_large(self) -> Self {
         Self { rounds: self.rounds.div_ceil(3), turn: self.turn * 8 }
     }
@@ -24,15 +26,14 @@ impl Pace {
     }
 }
 
-/// One of those that do the same work.
+/// One of several implementations of the same work.
 pub(crate) struct Contender<'w> {
     name: String,
-    /// Does so much work and says how long it took.
     run: Box<dyn FnMut(u64) -> Duration + 'w>,
 }
 
 impl<'w> Contender<'w> {
-    /// One whose unit of work is `work`.
+    /// Creates a contender whose unit of work is `work`.
     pub(crate) fn new(name: &str, mut work: impl FnMut() + 'w) -> Self {
         Self::timed(name, move |units| {
             let began = Instant::now();
@@ -43,7 +44,7 @@ impl<'w> Contender<'w> {
         })
     }
 
-    /// One that takes its own time.
+    /// Creates a contender that measures its own time.
     pub(crate) fn timed(name: &str, run: impl FnMut(u64) -> Duration + 'w) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
@@ -52,12 +53,12 @@ impl<'w> Contender<'w> {
         Self { name: name.into(), ..self }
     }
 
-    /// Does so much work and says how long it took.
+    /// Does this many units of work, and returns how long they took.
     pub(crate) fn run(&mut self, units: u64) -> Duration {
         (self.run)(units)
     }
 
-    /// How many units it does in a turn.
+    /// Returns the number of units that take about one turn.
     fn units(&mut self, turn: Duration) -> u64 {
         let mut units = 1;
         loop {
@@ -71,13 +72,13 @@ impl<'w> Contender<'w> {
     }
 }
 
-/// A contender that can be made again: for its time, for its allocations, and alone in a process of its own.
-pub(crate) struct Entrant {
+/// Makes a contender: for a race, and again alone in a process that counts its instructions.
+pub(crate) struct ContenderFactory {
     pub(crate) name: String,
     make: Box<dyn Fn() -> Contender<'static>>,
 }
 
-impl Entrant {
+impl ContenderFactory {
     pub(crate) fn new(name: &str, make: impl Fn() -> Contender<'static> + 'static) -> Self {
         Self { name: name.into(), make: Box::new(make) }
     }
@@ -87,26 +88,27 @@ impl Entrant {
     }
 }
 
-/// What the table says of a contender beside another.
-pub(crate) struct Claim {
+/// The ratio of a contender's median to that of another, the base, and its target. Both are
+/// indices.
+pub(crate) struct Ratio {
     contender: usize,
-    beside: usize,
+    base: usize,
     at_most: Option<f64>,
 }
 
-/// That a contender takes at most so many times what another takes.
-pub(crate) fn claim(contender: usize, beside: usize, at_most: f64) -> Claim {
-    Claim { contender, beside, at_most: Some(at_most) }
+/// A ratio with a target.
+pub(crate) fn ratio_at_most(contender: usize, base: usize, at_most: f64) -> Ratio {
+    Ratio { contender, base, at_most: Some(at_most) }
 }
 
-/// A ratio that is shown and has no target.
-pub(crate) fn shown(contender: usize, beside: usize) -> Claim {
-    Claim { contender, beside, at_most: None }
+/// A ratio without a target.
+pub(crate) fn ratio(contender: usize, base: usize) -> Ratio {
+    Ratio { contender, base, at_most: None }
 }
 
-/// Prints the medians, and for each claim the ratio of two of them beside its target. If nothing is measured, each
-/// contender runs once. Answers with the medians, in nanoseconds.
-pub(crate) fn race(title: &str, pace: Pace, contenders: &mut [Contender<'_>], claims: &[Claim]) -> Vec<f64> {
+/// Prints the medians, and each ratio with its target. Returns the medians in nanoseconds. If
+/// nothing is measured, each contender does two units of work, and the medians are NaN.
+pub(crate) fn race(title: &str, pace: Pace, contenders: &mut [Contender<'_>], ratios: &[Ratio]) -> Vec<f64> {
     println!("\n{title}");
     if !pace.measures() {
         for contender in &mut *contenders {
@@ -120,7 +122,7 @@ pub(crate) fn race(title: &str, pace: Pace, contenders: &mut [Contender<'_>], cl
     for round in 0..rounds {
         for turn in 0..contenders.len() {
             let index = (turn + round) % contenders.len();
-            // The caches still hold what the one before has used.
+            // Warm up: the caches still hold the data of the previous contender.
             (contenders[index].run)(units[index] / 8);
             let took = (contenders[index].run)(units[index]);
             times[index].push(took.as_secs_f64() * 1e9 / units[index] as f64);
@@ -130,19 +132,19 @@ pub(crate) fn race(title: &str, pace: Pace, contenders: &mut [Contender<'_>], cl
     for (contender, median) in contenders.iter().zip(&medians) {
         println!("  {:<46}{:>14}", contender.name, duration(*median));
     }
-    for Claim { contender, beside, at_most } in claims {
-        let ratio = medians[*contender] / medians[*beside];
-        // How far single rounds stray tells how much to believe the ratio.
-        let rounds: Vec<_> = times[*contender].iter().zip(&times[*beside]).map(|(a, b)| a / b).collect();
+    for Ratio { contender, base, at_most } in ratios {
+        let ratio = medians[*contender] / medians[*base];
+        // The spread over the rounds shows how reliable the ratio is.
+        let rounds: Vec<_> = times[*contender].iter().zip(&times[*base]).map(|(a, b)| a / b).collect();
         let target = match at_most {
-            Some(most) if ratio <= *most => format!("; at most {most:.2}"),
-            Some(most) => format!("; at most {most:.2}: MISSED"),
+            Some(max) if ratio <= *max => format!("; at most {max:.2}"),
+            Some(max) => format!("; at most {max:.2}: MISSED"),
             None => String::new(),
         };
         println!(
             "  {:<46}{ratio:>11.2} × {} ({:.2} to {:.2} in half of the rounds){target}",
             contenders[*contender].name,
-            contenders[*beside].name,
+            contenders[*base].name,
             quantile(&rounds, 0.25),
             quantile(&rounds, 0.75),
         );
@@ -150,10 +152,10 @@ pub(crate) fn race(title: &str, pace: Pace, contenders: &mut [Contender<'_>], cl
     medians
 }
 
-fn quantile(values: &[f64], part: f64) -> f64 {
+fn quantile(values: &[f64], fraction: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted[((sorted.len() - 1) as f64 * part) as usize]
+    sorted[((sorted.len() - 1) as f64 * fraction) as usize]
 }
 
 pub(crate) fn duration(nanoseconds: f64) -> String {

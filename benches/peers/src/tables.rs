@@ -1,4 +1,4 @@
-//! The tables, as Markdown.
+//! Formatting of the results as Markdown tables.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,8 +11,8 @@ const END: &str = "<!-- Written by benches/peers: end -->\n";
 const PEERS: [&str; 8] =
     ["cedar-policy", "regorus", "cel", "casbin", "jsonschema", "governor", "limitador", "serde_json"];
 
-/// Puts the text between the marks of a file, in place of what stands there.
-pub(crate) fn put_into(file: &Path, text: &str) {
+/// Replaces the text between the marks of a file.
+pub(crate) fn write_into(file: &Path, text: &str) {
     let old = std::fs::read_to_string(file).unwrap();
     let (before, rest) = old.split_once(BEGIN).expect("a mark where the tables begin");
     let (_, after) = rest.split_once(END).expect("a mark where the tables end");
@@ -22,11 +22,12 @@ pub(crate) fn put_into(file: &Path, text: &str) {
 pub(crate) fn markdown(report: &Report) -> String {
     let mut text = String::new();
     if !report.columns.is_empty() {
-        text += "One decision: the median, and how many times the floor it is.\n\n";
+        text += "One decision: the median, and its ratio to the floor.\n\n";
         text +=
             &of_columns(&report.columns, |figure| format!("{} ({})", time(figure.nanoseconds), times(figure.ratio)));
-        let counted = report.columns.iter().flat_map(|column| &column.figures).all(|f| f.instructions.is_some());
-        text += if counted {
+        let has_instructions =
+            report.columns.iter().flat_map(|column| &column.figures).all(|f| f.instructions.is_some());
+        text += if has_instructions {
             "\nThe same decision: allocations; instructions, in thousands.\n\n"
         } else {
             "\nThe same decision: allocations.\n\n"
@@ -44,13 +45,13 @@ pub(crate) fn markdown(report: &Report) -> String {
         text += &of_sizes(sizes);
     }
     if !report.loads.is_empty() {
-        text += "\nReading a policy, and what it holds afterwards.\n\n";
+        text += "\nLoading a policy: the time, and the memory that the policy holds.\n\n";
         text += &of_loads(&report.loads);
     }
-    text + "\n" + conditions().as_str()
+    text + "\n" + environment().as_str()
 }
 
-/// A row for each engine, in the order in which they first appear.
+/// Formats a row for each engine.
 fn of_columns(columns: &[Column], cell: impl Fn(&Figure) -> String) -> String {
     let mut engines: Vec<&str> = Vec::new();
     for figure in columns.iter().flat_map(|column| &column.figures) {
@@ -58,7 +59,7 @@ fn of_columns(columns: &[Column], cell: impl Fn(&Figure) -> String) -> String {
             engines.push(&figure.engine);
         }
     }
-    // An engine and its slower ways stand together.
+    // All forms of an engine are adjacent.
     engines.sort_by_key(|engine| match engine.split([',', ' ']).next() {
         Some("floor") => 0,
         Some("toolgate") => 1,
@@ -95,7 +96,7 @@ fn of_sizes(sizes: &Sizes) -> String {
 
 fn of_loads(loads: &[Loads]) -> String {
     let mut text =
-        header("", ["its text", "time", "beside the floor", "held", "beside its text"].into_iter().map(str::to_owned));
+        header("", ["text", "time", "time / floor", "memory", "memory / text"].into_iter().map(str::to_owned));
     for Loads { title, rows } in loads {
         let title = title.trim_start_matches("load ");
         for row in rows {
@@ -114,30 +115,31 @@ fn of_loads(loads: &[Loads]) -> String {
     text
 }
 
-/// On what it was measured, and beside which releases.
-fn conditions() -> String {
+/// Describes the machine, the compiler and the releases of the peers.
+fn environment() -> String {
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let rustc = Command::new("rustc").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     let rustc = String::from_utf8_lossy(&rustc);
     let peers: Vec<_> = PEERS.iter().map(|peer| format!("`{peer}` {}", version(peer))).collect();
-    // Four to a line, for a page whose lines have at most 100 columns.
+    // Four on each line, so that no line is longer than 100 columns.
     let peers: Vec<_> = peers.chunks(4).map(|line| line.join(", ")).collect();
     format!(
-        "Measured with {} on {}, {cores} cores, beside\n{}.\n",
+        "Measured with {} on {}, {cores} cores. Peers:\n{}.\n",
         rustc.split(" (").next().unwrap_or_default(),
         processor.map_or("an unknown processor", |(_, name)| name.split('@').next().unwrap_or(name).trim()),
         peers.join(",\n"),
     )
 }
 
-/// The release that is built in: the newest of that name in the lock file, where other peers bring an older one along.
+/// Returns the release of a peer: the newest in the lock file, because other peers may depend on an
+/// older one.
 fn version(name: &str) -> &'static str {
     let lock = include_str!("../Cargo.lock");
     let start = format!("name = \"{name}\"\nversion = \"");
-    let last = lock.split(&start).skip(1).last().expect("a peer that is locked");
-    last.split('"').next().unwrap_or_default()
+    let newest = lock.split(&start).skip(1).last().expect("a peer in the lock file");
+    newest.split('"').next().unwrap_or_default()
 }
 
 fn header(first: &str, rest: impl Iterator<Item = String>) -> String {
@@ -149,7 +151,7 @@ fn header(first: &str, rest: impl Iterator<Item = String>) -> String {
     format!("{names}\n{lines}\n")
 }
 
-/// Three digits, and a unit.
+/// Formats a duration with three digits and a unit.
 pub(crate) fn time(nanoseconds: f64) -> String {
     let (number, unit) = match nanoseconds {
         small if small < 999.5 => (small, "ns"),
@@ -163,6 +165,7 @@ pub(crate) fn time(nanoseconds: f64) -> String {
     }
 }
 
+/// Formats a ratio: `1.7 ×`.
 pub(crate) fn times(ratio: f64) -> String {
     match ratio {
         small if small < 9.95 => format!("{small:.1} ×"),

@@ -1,5 +1,6 @@
-//! Stands in for RocksDB. `limitador` has its Redis storage only in a build with its disk storage, and that database takes longer to
-//! build than all the rest. So here are the names that it asks for, around a database that cannot be opened.
+//! A replacement for RocksDB. `limitador` builds its Redis storage only together with its disk
+//! storage, and RocksDB takes longer to build than everything else. This crate has the items that
+//! `limitador` uses, around a database that cannot be opened.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,7 +12,7 @@ type Pair = (Box<[u8]>, Box<[u8]>);
 
 pub struct MultiThreaded;
 
-/// There is none.
+/// A database, of which there is never a value.
 pub struct DBWithThreadMode<T>(Infallible, PhantomData<T>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this database stands in for another, and cannot be opened")
+        f.write_str("this database replaces RocksDB and cannot be opened")
     }
 }
 
@@ -52,7 +53,7 @@ pub enum CompactionDecision {
     Remove,
 }
 
-/// What is merged: nothing ever is.
+/// The operands of a merge, of which there are never any.
 pub struct MergeOperands;
 
 impl<'o> IntoIterator for &'o MergeOperands {

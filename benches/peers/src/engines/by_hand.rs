@@ -1,4 +1,4 @@
-//! toolgate, and what a gateway without a policy engine would do by hand.
+//! toolgate, and the same work by hand, as a gateway without a policy engine would do it.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::workload::{self, CHARGE, DESCRIPTION};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
-/// One look-up; and for conditions four more, and the regular expression.
+/// One look-up, and for W2 four more and the regular expression.
 const FLOOR: &str = "floor by hand";
 
-/// The crate, without counters.
+/// toolgate, without counters.
 pub(crate) struct Toolgate(Policy);
 
 impl Engine for Toolgate {
@@ -29,7 +29,7 @@ impl Engine for Toolgate {
         }
     }
 
-    fn read(text: &String) -> Self {
+    fn load(text: &String) -> Self {
         Self(Policy::from_json(text).unwrap())
     }
 
@@ -39,9 +39,9 @@ impl Engine for Toolgate {
 }
 
 /// The floor of W1.
-pub(crate) struct LookUp(Names);
+pub(crate) struct NameFloor(Names);
 
-impl Engine for LookUp {
+impl Engine for NameFloor {
     const NAME: &'static str = FLOOR;
     type Text = Rules;
 
@@ -49,7 +49,7 @@ impl Engine for LookUp {
         rules
     }
 
-    fn read(rules: &Rules) -> Self {
+    fn load(rules: &Rules) -> Self {
         Self(Names::new(rules.bare().count()))
     }
 
@@ -59,9 +59,9 @@ impl Engine for LookUp {
 }
 
 /// The floor of W2.
-pub(crate) struct LookUps(Conditions);
+pub(crate) struct ConditionFloor(Conditions);
 
-impl Engine for LookUps {
+impl Engine for ConditionFloor {
     const NAME: &'static str = FLOOR;
     type Text = Rules;
 
@@ -69,7 +69,7 @@ impl Engine for LookUps {
         rules
     }
 
-    fn read(_: &Rules) -> Self {
+    fn load(_: &Rules) -> Self {
         Self(Conditions::new())
     }
 
@@ -79,9 +79,9 @@ impl Engine for LookUps {
 }
 
 /// The standard library's map of names.
-pub(crate) struct SipMap(HashMap<String, ()>);
+pub(crate) struct NameMap(HashMap<String, ()>);
 
-impl Engine for SipMap {
+impl Engine for NameMap {
     const NAME: &'static str = "a HashMap of names";
     type Text = Rules;
 
@@ -89,7 +89,7 @@ impl Engine for SipMap {
         rules
     }
 
-    fn read(rules: &Rules) -> Self {
+    fn load(rules: &Rules) -> Self {
         Self(rules.bare().map(|name| (name, ())).collect())
     }
 
@@ -99,9 +99,9 @@ impl Engine for SipMap {
 }
 
 /// A JSON Schema for the arguments of each tool, behind a map of names.
-pub(crate) struct Schemas(HashMap<String, Option<Validator>>);
+pub(crate) struct JsonSchemas(HashMap<String, Option<Validator>>);
 
-impl Engine for Schemas {
+impl Engine for JsonSchemas {
     const NAME: &'static str = "jsonschema behind a map";
     type Text = Rules;
 
@@ -109,7 +109,7 @@ impl Engine for Schemas {
         rules
     }
 
-    fn read(rules: &Rules) -> Self {
+    fn load(rules: &Rules) -> Self {
         let mut tools: HashMap<_, _> = rules.bare().map(|name| (name, None)).collect();
         if rules.has_conditions() {
             let schema = json!({

@@ -1,7 +1,7 @@
-//! Casbin: a policy line for each tool, and conditions in the matcher, which is compiled once and evaluated for line after
-//! line until one allows.
+//! Casbin: a policy line for each tool, and conditions in the matcher, which is compiled once and
+//! evaluated for each line until one allows the call.
 //!
-//! `regexMatch` compiles its expression again at each call; a function of the host's own does not.
+//! `regexMatch` compiles its expression again at each call. A function of the host does not.
 
 use std::sync::LazyLock;
 
@@ -12,15 +12,15 @@ use regex::Regex;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::{Engine, Rules, Written};
+use super::{Engine, Rules, TextSize};
 use crate::workload::{CHARGE, DESCRIPTION};
 
-/// The regular expression by the host.
-pub(crate) type Casbin = Gate<true>;
-/// The engine's own `regexMatch`.
-pub(crate) type CasbinMatches = Gate<false>;
+/// The host matches the regular expression.
+pub(crate) type Casbin = CasbinEngine<true>;
+/// The engine's own `regexMatch` matches it.
+pub(crate) type CasbinMatches = CasbinEngine<false>;
 
-pub(crate) struct Gate<const HOST: bool> {
+pub(crate) struct CasbinEngine<const HOST: bool> {
     enforcer: Enforcer,
     has_conditions: bool,
 }
@@ -33,13 +33,13 @@ pub(crate) struct Text {
     runtime: Runtime,
 }
 
-impl Written for Text {
+impl TextSize for Text {
     fn bytes(&self) -> usize {
         self.model.len() + self.lines.len()
     }
 }
 
-impl<const HOST: bool> Engine for Gate<HOST> {
+impl<const HOST: bool> Engine for CasbinEngine<HOST> {
     const NAME: &'static str = if HOST { "casbin" } else { "casbin, `regexMatch`" };
     type Text = Text;
 
@@ -50,7 +50,8 @@ impl<const HOST: bool> Engine for Gate<HOST> {
                 false => format!("regexMatch(r.args.description, \"{DESCRIPTION}\")"),
             };
             let conditions = format!(
-                "r.args.amount <= 50000 && r.args.currency in [\"usd\", \"eur\"] && r.args.reason != () && {description}"
+                "r.args.amount <= 50000 && r.args.currency in [\"usd\", \"eur\"] && \
+                 r.args.reason != () && {description}"
             );
             let matcher = format!("r.tool == p.tool && (p.kind == \"bare\" || ({conditions}))");
             ("tool, args", "tool, kind", matcher)
@@ -71,7 +72,7 @@ impl<const HOST: bool> Engine for Gate<HOST> {
         Text { model, lines, has_conditions: rules.has_conditions(), runtime }
     }
 
-    fn read(text: &Text) -> Self {
+    fn load(text: &Text) -> Self {
         let enforcer = text.runtime.block_on(async {
             let model = DefaultModel::from_str(&text.model).await.unwrap();
             let mut enforcer = Enforcer::new(model, StringAdapter::new(&text.lines)).await.unwrap();

@@ -1,7 +1,7 @@
-//! Cedar: the tools are actions in a group, which one policy permits, and conditions stand in `when`.
+//! Cedar: the tools are actions in a group, which one policy permits, and conditions are in `when`.
 //!
-//! The language has no regular expressions; what it is not given it cannot decide. So the host matches the description,
-//! and says in the context whether it did.
+//! The language has no regular expressions. The host matches the description, and passes the result
+//! in the context.
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, EntityId, EntityTypeName, EntityUid, PolicySet, Request,
@@ -10,22 +10,22 @@ use cedar_policy::{
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{Engine, Rules, Written};
+use super::{Engine, Rules, TextSize};
 use crate::workload::{CHARGE, DESCRIPTION};
 
 /// One policy for all tools of the group.
-pub(crate) type Cedar = Gate<true>;
+pub(crate) type Cedar = CedarEngine<true>;
 /// A policy for each tool.
-pub(crate) type CedarByTool = Gate<false>;
+pub(crate) type CedarByTool = CedarEngine<false>;
 
-pub(crate) struct Gate<const GROUPS: bool> {
+pub(crate) struct CedarEngine<const GROUPS: bool> {
     authorizer: Authorizer,
     policies: PolicySet,
     entities: Entities,
     principal: EntityUid,
     action: EntityTypeName,
     resource: EntityUid,
-    /// What the host matches, where the policy has conditions.
+    /// The regular expression that the host matches, if the policy has conditions.
     description: Option<Regex>,
 }
 
@@ -36,13 +36,13 @@ pub(crate) struct Text {
     has_conditions: bool,
 }
 
-impl Written for Text {
+impl TextSize for Text {
     fn bytes(&self) -> usize {
         self.policies.len() + self.entities.len()
     }
 }
 
-impl<const GROUPS: bool> Engine for Gate<GROUPS> {
+impl<const GROUPS: bool> Engine for CedarEngine<GROUPS> {
     const NAME: &'static str = if GROUPS { "cedar, tools in a group" } else { "cedar, a policy for each tool" };
     type Text = Text;
 
@@ -71,7 +71,7 @@ impl<const GROUPS: bool> Engine for Gate<GROUPS> {
         Text { policies, entities: json!(entities).to_string(), has_conditions: rules.has_conditions() }
     }
 
-    fn read(text: &Text) -> Self {
+    fn load(text: &Text) -> Self {
         let uid = |kind: &str, id: &str| EntityUid::from_type_name_and_id(kind.parse().unwrap(), EntityId::new(id));
         Self {
             authorizer: Authorizer::new(),
@@ -107,7 +107,7 @@ impl<const GROUPS: bool> Engine for Gate<GROUPS> {
     }
 }
 
-/// A value as the language has it; none where it has no such thing.
+/// Converts a value, or returns `None` if Cedar has no such value.
 fn record(value: &Value) -> Option<RestrictedExpression> {
     Some(match value {
         Value::Null => return None,

@@ -1,8 +1,8 @@
-//! CEL, as gateways have it: a list of expressions, of which one must be true.
+//! CEL, as gateways use it: a list of expressions, of which one must be true.
 //!
-//! A gateway that lists tools by hand has an expression for each, `mcp.tool.name == "x"`. The same with one expression
-//! is faster: the names are a map that the host binds once. `matches` compiles its expression again at each call; a function
-//! of the host's own does not.
+//! A hand-written list of tools has an expression for each tool, `mcp.tool.name == "x"`. One
+//! expression for all tools is faster: the names are a map that the host binds once. `matches`
+//! compiles its regular expression again at each call. A function of the host does not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use cel::{Context, Env, Program};
 use regex::Regex;
 use serde_json::Value;
 
-use super::{Engine, Rules, Written};
+use super::{Engine, Rules, TextSize};
 use crate::workload::{CHARGE, DESCRIPTION};
 
-/// All names in one expression, and the regular expression by the host.
-pub(crate) type Cel = Gate<true, true>;
-/// The same with the language's own `matches`.
-pub(crate) type CelMatches = Gate<true, false>;
-/// An expression for each tool.
-pub(crate) type CelByTool = Gate<false, true>;
+/// All names are in one expression, and the host matches the regular expression.
+pub(crate) type Cel = CelEngine<true, true>;
+/// All names are in one expression, and the language's own `matches` is used.
+pub(crate) type CelMatches = CelEngine<true, false>;
+/// Each tool has an expression.
+pub(crate) type CelByTool = CelEngine<false, true>;
 
-pub(crate) struct Gate<const MAP: bool, const HOST: bool> {
+pub(crate) struct CelEngine<const MAP: bool, const HOST: bool> {
     rules: Vec<Program>,
     root: Context<'static, 'static>,
     has_conditions: bool,
@@ -36,13 +36,13 @@ pub(crate) struct Text {
     has_conditions: bool,
 }
 
-impl Written for Text {
+impl TextSize for Text {
     fn bytes(&self) -> usize {
         self.expressions.iter().chain(&self.names).map(String::len).sum()
     }
 }
 
-impl<const MAP: bool, const HOST: bool> Engine for Gate<MAP, HOST> {
+impl<const MAP: bool, const HOST: bool> Engine for CelEngine<MAP, HOST> {
     const NAME: &'static str = match (MAP, HOST) {
         (true, true) => "cel, names in a map",
         (true, false) => "cel, `matches`",
@@ -71,7 +71,7 @@ impl<const MAP: bool, const HOST: bool> Engine for Gate<MAP, HOST> {
         Text { expressions, names, has_conditions: rules.has_conditions() }
     }
 
-    fn read(text: &Text) -> Self {
+    fn load(text: &Text) -> Self {
         let env = Arc::new(Env::stdlib());
         let rules = text.expressions.iter().map(|expression| env.compile(expression).unwrap()).collect();
         let mut root = Context::with_env(env);
@@ -86,7 +86,8 @@ impl<const MAP: bool, const HOST: bool> Engine for Gate<MAP, HOST> {
 
     fn allows(&mut self, tool: &str, arguments: &Value) -> bool {
         let mut context = self.root.new_inner_scope();
-        // The language takes the longest name that is bound; so no maps are built around it.
+        // CEL resolves the longest name that is bound, so the maps `mcp` and `mcp.tool` are not
+        // needed.
         context.add_variable_as_val("mcp.tool.name", Box::new(CelString::from(tool)));
         if self.has_conditions {
             context.add_variable_as_val("mcp.tool.arguments", value(arguments));
@@ -95,7 +96,7 @@ impl<const MAP: bool, const HOST: bool> Engine for Gate<MAP, HOST> {
     }
 }
 
-/// A value as the language has it; texts are borrowed.
+/// Converts a value. Strings are borrowed.
 fn value(value: &Value) -> Box<dyn Val + '_> {
     match value {
         Value::Null => Box::new(CelNull),

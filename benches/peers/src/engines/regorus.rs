@@ -1,4 +1,5 @@
-//! Rego, compiled for the virtual machine of `regorus`: the names are data, the conditions a rule.
+//! Rego, compiled for the virtual machine of `regorus`. The names are data, and the conditions are
+//! a rule.
 
 use std::sync::Arc;
 
@@ -7,10 +8,10 @@ use regorus::rvm::program::Program;
 use regorus::rvm::vm::RegoVM;
 use serde_json::{Value, json};
 
-use super::{Engine, Rules, Written};
+use super::{Engine, Rules, TextSize};
 use crate::workload::{CHARGE, DESCRIPTION};
 
-const ENTRY: &str = "data.gateway.allow";
+const ENTRY_POINT: &str = "data.gateway.allow";
 
 pub(crate) struct Regorus {
     machine: RegoVM,
@@ -24,7 +25,7 @@ pub(crate) struct Text {
     has_conditions: bool,
 }
 
-impl Written for Text {
+impl TextSize for Text {
     fn bytes(&self) -> usize {
         self.module.len() + self.data.len()
     }
@@ -48,11 +49,11 @@ impl Engine for Regorus {
         Text { module, data: json!({ "tools": tools }).to_string(), has_conditions: rules.has_conditions() }
     }
 
-    fn read(text: &Text) -> Self {
+    fn load(text: &Text) -> Self {
         let mut engine = regorus::Engine::new();
         engine.add_policy("gateway.rego".to_owned(), text.module.clone()).unwrap();
-        let compiled = engine.compile_with_entrypoint(&ENTRY.into()).unwrap();
-        let program: Arc<Program> = Compiler::compile_from_policy(&compiled, &[ENTRY]).unwrap();
+        let compiled = engine.compile_with_entrypoint(&ENTRY_POINT.into()).unwrap();
+        let program: Arc<Program> = Compiler::compile_from_policy(&compiled, &[ENTRY_POINT]).unwrap();
         let mut machine = RegoVM::new();
         machine.load_program(program);
         machine.set_data(regorus::Value::from_json_str(&text.data).unwrap()).unwrap();
@@ -71,7 +72,7 @@ impl Engine for Regorus {
     }
 }
 
-/// A value as the machine has it.
+/// Converts a value.
 fn value(value: &Value) -> regorus::Value {
     match value {
         Value::Null => regorus::Value::Null,
