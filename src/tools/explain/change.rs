@@ -198,12 +198,12 @@ impl ChangeSearch {
     /// search down with a large call.
     pub(crate) fn of(call: &ToolCall<'_>) -> Self {
         let members = call.argument_members().into_iter().chain(call.context_members());
-        let size: usize = members.flat_map(Map::iter).map(|(key, value)| key.len() + weight(value, 64)).sum();
+        let size: usize = members.flat_map(Map::iter).map(|(key, value)| key.len() + estimated_size(value, 64)).sum();
         Self { tries: (4_000_000 / (size + 500)).clamp(8, 2_000) }
     }
 
     /// Returns up to three changes after which `rule` holds (in `require`) or does not match
-    /// (elsewhere), the smallest first.
+    /// (elsewhere). Changes to the arguments alone come first, then those with fewer needs.
     pub(crate) fn changes(
         &mut self,
         rule: &Rule,
@@ -218,7 +218,7 @@ impl ChangeSearch {
         self.tries = left;
         let start = Draft { call: Witness::new(call, now), change: Change::none() };
         let conditions = || rule.conditions.iter().zip(&written.conditions);
-        let all = |draft: &Draft| {
+        let rule_truth = |draft: &Draft| {
             let call = draft.call.call();
             rule.truth(&Facts::new(&call, draft.call.at()), stance)
         };
@@ -230,7 +230,7 @@ impl ChangeSearch {
                     return found;
                 }
             }
-            if all(&draft) == Truth::True {
+            if rule_truth(&draft) == Truth::True {
                 found.push(draft.change);
             }
             return found;
@@ -238,14 +238,17 @@ impl ChangeSearch {
         for (condition, written) in conditions() {
             let mut draft = start.clone();
             let fixed = self.fix(condition, written, stance, Truth::False, &mut draft);
-            if fixed && all(&draft) == Truth::False && found.iter().all(|known| known.needs != draft.change.needs) {
+            if fixed
+                && rule_truth(&draft) == Truth::False
+                && found.iter().all(|known| known.needs != draft.change.needs)
+            {
                 found.push(draft.change);
             }
             if found.len() == MAX_CHANGES {
                 break;
             }
         }
-        // Changes to the arguments come first: the caller can make them itself.
+        // The caller can change the arguments itself.
         let distance = |change: &Change| {
             let others = change.needs.iter().filter(|need| !need.path.starts_with("args")).count();
             (usize::from(change.wait.is_some()) + others, change.needs.len())
@@ -285,9 +288,9 @@ impl ChangeSearch {
             return children.all(|(condition, written)| self.fix(condition, written, stance, want, draft))
                 && draft.truth(condition, stance) == want;
         }
-        for (condition_to_fix, written) in children {
+        for (child, written) in children {
             let mut tried = draft.clone();
-            if self.fix(condition_to_fix, written, stance, want, &mut tried) && tried.truth(condition, stance) == want {
+            if self.fix(child, written, stance, want, &mut tried) && tried.truth(condition, stance) == want {
                 *draft = tried;
                 return true;
             }
@@ -382,12 +385,12 @@ impl ChangeSearch {
 }
 
 /// Estimates the size of a value in bytes. A value nested deeper than `depth` counts as large.
-fn weight(value: &Value, depth: usize) -> usize {
+fn estimated_size(value: &Value, depth: usize) -> usize {
     let Some(depth) = depth.checked_sub(1) else { return 1_000_000 };
     16 + match value {
         Value::String(text) => text.len(),
-        Value::Array(elements) => elements.iter().map(|element| weight(element, depth)).sum(),
-        Value::Object(members) => members.iter().map(|(key, value)| key.len() + weight(value, depth)).sum(),
+        Value::Array(elements) => elements.iter().map(|element| estimated_size(element, depth)).sum(),
+        Value::Object(members) => members.iter().map(|(key, value)| key.len() + estimated_size(value, depth)).sum(),
         _ => 0,
     }
 }

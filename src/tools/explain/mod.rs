@@ -18,7 +18,7 @@
 //! let arguments = json!({ "amount": 900, "currency": "gbp" });
 //! let explanation = policy.explain(&ToolCall::new("pay", &arguments), Timestamp::UNIX_EPOCH);
 //!
-//! // Every reason, not only the first, and a change that fixes each.
+//! // Every reason, not only the first, and a change that helps against each.
 //! let reasons: Vec<_> = explanation.reasons().map(|rule| (rule.pointer(), rule.changes()[0].to_string())).collect();
 //! assert_eq!(reasons, [
 //!     ("/tools/pay/require/0", r#"args.currency one of ["usd","eur"]"#.to_owned()),
@@ -286,8 +286,9 @@ impl RuleOutcome {
         &self.conditions
     }
 
-    /// Returns changes to the call after each of which this rule lets the call pass, the smallest
-    /// first. Empty if the rule does not stop the call, or if no change was found.
+    /// Returns changes to the call after each of which this rule lets the call pass. An approval
+    /// comes first, then changes to the arguments alone. Empty if the rule does not stop the call,
+    /// or if no change was found.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
