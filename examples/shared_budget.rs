@@ -66,7 +66,7 @@ async fn spend(url: &str, namespace: &str) -> Result<u64, Box<dyn Error>> {
     .to_string()
     .parse()?;
     let store = RedisStore::builder(url).build()?;
-    let gate = Gate::builder().policy(policy.with_namespace(namespace)).store(store).build();
+    let gate = Gate::builder().policy(policy.with_namespace(namespace)).store_async(store).build();
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| {
             let gate = gate.clone();
@@ -75,7 +75,7 @@ async fn spend(url: &str, namespace: &str) -> Result<u64, Box<dyn Error>> {
                 let call = ToolCall::new("send_email", &arguments).grant("g-42");
                 let mut made = 0;
                 loop {
-                    match gate.check_async(&call).await {
+                    match gate.check(&call).await {
                         // Here the host would make the call.
                         Decision::Allow(_permit) => made += 1,
                         Decision::RateLimit(_) => return Ok(made),

@@ -23,9 +23,11 @@ mod tools;
 
 pub use amount::{Amount, AmountError, Total};
 pub use call::{Arguments, Caller, Identity, IdentityValue, ToolCall};
-pub use decision::{ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, SettleError};
-pub use gate::{FirstRefusal, Gate, GateBuilder, shadow};
-pub use grants::{Access, AccessTo, Grant, GrantError, Grants};
+pub use decision::{
+    ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, Refused, SettleError,
+};
+pub use gate::{AsyncGate, FirstRefusal, Gate, GateBuilder, shadow};
+pub use grants::{Access, AccessTo, AsyncGrants, Grant, GrantError, Grants};
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};
 #[cfg(feature = "intercept")]

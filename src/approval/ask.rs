@@ -5,8 +5,8 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 
 use super::DETAILS_BYTES;
-use super::id::{ApprovalId, CallDigest};
 use crate::call::ToolCall;
+use crate::call::approval_id::{ApprovalId, CallDigest};
 use crate::call::identity::Identity;
 use crate::call::path::{Datum, Facts, Found};
 use crate::json::canonical;

@@ -7,11 +7,11 @@
 //! An [`ApprovalStore`] keeps approvals: [`MemoryApprovals`] in the process, an
 //! [`AsyncApprovalStore`] across a network, for many processes. The gate calls the store. A host
 //! needs only [`Gate::approve`](crate::Gate::approve), [`Gate::refuse`](crate::Gate::refuse) and
-//! [`Gate::pending`](crate::Gate::pending), or the same methods with `_async`.
+//! [`Gate::pending`](crate::Gate::pending), or the same methods of
+//! [`AsyncGate`](crate::AsyncGate).
 
 mod ask;
 mod group;
-mod id;
 mod json;
 mod memory;
 mod record;
@@ -26,8 +26,8 @@ mod store;
 
 use std::error::Error;
 
+pub use crate::call::approval_id::{ApprovalId, CallDigest, ParseApprovalIdError};
 pub use ask::Ask;
-pub use id::{ApprovalId, CallDigest, ParseApprovalIdError};
 pub use json::ParseApprovalError;
 pub use memory::MemoryApprovals;
 pub use record::{Approval, ApprovalState, Claim, Verdict};
@@ -66,12 +66,6 @@ pub enum ApprovalError {
         /// The number of requests that can be pending.
         pending: usize,
     },
-    /// The store is asynchronous, and was called by a synchronous method.
-    #[error(
-        "the approval store is asynchronous: decide calls with `check_async`, `check_approved_async` or \
-         `check_signed_async`, and use `approve_async`, `refuse_async` and `pending_async`"
-    )]
-    AsyncOnly,
     /// It holds data that was not written by this crate.
     #[error("the approval store holds data that was not written by toolgate")]
     Corrupt,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::DecideError;
 use super::ask::{Ask, Details, asker};
-use super::id::ApprovalId;
+use crate::call::approval_id::ApprovalId;
 use crate::call::identity::Identity;
 use crate::json::number::Exact;
 use crate::time::Timestamp;

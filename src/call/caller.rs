@@ -112,7 +112,7 @@ impl Caller {
     pub(crate) fn ready_for(self, scopes: impl Iterator<Item = OwnScope>) -> Self {
         let mut known: Vec<(OwnScope, Subject)> = Vec::new();
         // All its calls have the same subjects.
-        let call = self.call("", None::<&Value>);
+        let call = ToolCall::from(&self);
         for scope in scopes {
             if known.len() < MAX_PREPARED_SCOPES
                 && known.iter().all(|(other, _)| *other != scope)
@@ -122,6 +122,20 @@ impl Caller {
             }
         }
         Self { known, ..self }
+    }
+}
+
+/// A call without a tool and arguments: for what depends on the caller, such as
+/// [`Gate::usage`](crate::Gate::usage).
+impl<'a> From<&'a Caller> for ToolCall<'a> {
+    fn from(caller: &'a Caller) -> Self {
+        caller.call("", Arguments::default())
+    }
+}
+
+impl<'a> From<&ToolCall<'a>> for ToolCall<'a> {
+    fn from(call: &ToolCall<'a>) -> Self {
+        *call
     }
 }
 

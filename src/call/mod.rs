@@ -1,5 +1,6 @@
 //! Tool calls: the tool, its arguments and the caller.
 
+pub(crate) mod approval_id;
 mod caller;
 pub(crate) mod identity;
 pub(crate) mod path;
@@ -7,6 +8,7 @@ pub(crate) mod subject;
 
 use serde_json::{Map, Value};
 
+use approval_id::ApprovalId;
 use subject::{OwnScope, Subject};
 
 pub use caller::Caller;
@@ -36,8 +38,20 @@ pub struct ToolCall<'a> {
     user: Option<&'a str>,
     server: Option<&'a str>,
     context: Option<&'a Map<String, Value>>,
+    approval: PresentedApproval<'a>,
     /// The subjects of these identities, as far as they were prepared.
     known: &'a [(OwnScope, Subject)],
+}
+
+/// The approval that a call presents. If it presents one, no other is used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum PresentedApproval<'a> {
+    /// Any approval of the store will do.
+    #[default]
+    Any,
+    Stored(&'a ApprovalId),
+    #[cfg(feature = "signed")]
+    Signed(&'a str),
 }
 
 /// The arguments of a call: a JSON object, or none, which counts as the empty object.
@@ -93,6 +107,7 @@ impl<'a> ToolCall<'a> {
             user: None,
             server: None,
             context: None,
+            approval: PresentedApproval::Any,
             known: &[],
         }
     }
@@ -132,6 +147,31 @@ impl<'a> ToolCall<'a> {
     #[must_use = "returns the call with the change"]
     pub fn context(self, context: impl Into<Option<&'a Map<String, Value>>>) -> Self {
         Self { context: context.into(), ..self }
+    }
+
+    /// Presents an approval: if the call needs one, no other is used. Without this, the gate finds
+    /// an approval by itself, so set it where a call must not use what was approved for another
+    /// call like it. The last of `approval` and `signed` counts; `None` presents none.
+    #[must_use = "returns the call with the change"]
+    pub fn approval(self, approval: impl Into<Option<&'a ApprovalId>>) -> Self {
+        Self { approval: approval.into().map_or(PresentedApproval::Any, PresentedApproval::Stored), ..self }
+    }
+
+    /// Presents a [signed](crate::approval::signed) approval: if the call needs one, no other is
+    /// used. If the call needs none, the text is not looked at. The last of `approval` and `signed`
+    /// counts.
+    ///
+    /// A text that is not accepted does not deny the call: the decision is the same as without it,
+    /// a request for an approval, and [`signed_error`](crate::ApprovalRequest::signed_error)
+    /// reports the reason to the host.
+    #[cfg(feature = "signed")]
+    #[must_use = "returns the call with the change"]
+    pub fn signed(self, text: &'a str) -> Self {
+        Self { approval: PresentedApproval::Signed(text), ..self }
+    }
+
+    pub(crate) fn presented(&self) -> PresentedApproval<'a> {
+        self.approval
     }
 
     /// Sets the prepared subjects of the call's identities, so that the gate need not compute them

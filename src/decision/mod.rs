@@ -35,6 +35,40 @@ pub enum Decision<P = Permit> {
 }
 
 impl<P> Decision<P> {
+    /// Separates the permit from the refusals, for `?` and for handlers that treat all refusals
+    /// alike.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use toolgate::mcp::{Refusal, RefusalFormat};
+    /// use toolgate::{Gate, Policy, ToolCall};
+    ///
+    /// let policy: Policy = r#"{ "version": "1", "default": "deny" }"#.parse()?;
+    /// let gate = Gate::new(policy);
+    /// let arguments = json!({});
+    /// let answer = match gate.check(&ToolCall::new("search", &arguments)).into_result() {
+    ///     Ok(permit) => {
+    ///         // Make the call here.
+    ///         permit.end();
+    ///         json!({ "content": [] })
+    ///     }
+    ///     Err(refused) => Refusal::from(&refused).to_result(RefusalFormat::Text),
+    /// };
+    /// assert_eq!(answer["isError"], true);
+    /// # Ok::<(), toolgate::PolicyError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The call is not allowed.
+    pub fn into_result(self) -> Result<P, Refused> {
+        match self {
+            Self::Allow(permit) => Ok(permit),
+            Self::Deny(denial) => Err(Refused::Deny(denial)),
+            Self::RateLimit(limited) => Err(Refused::RateLimit(limited)),
+            Self::RequireApproval(request) => Err(Refused::RequireApproval(request)),
+        }
+    }
+
     /// Returns `allow`, `deny`, `rate_limited` or `approval_required`.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -74,6 +108,12 @@ impl<P> Decision<P> {
             Self::RateLimit(limited) => limited.retry_after,
             Self::Allow(_) | Self::Deny(_) | Self::RequireApproval(_) => None,
         }
+    }
+
+    /// Returns [`retry_after`](Self::retry_after) in whole seconds, rounded up: for the header
+    /// `Retry-After`.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        self.retry_after().map(whole_secs)
     }
 
     /// Returns the states of the limits that apply to the call, after the decision.
@@ -126,13 +166,62 @@ macro_rules! limits_of_decision {
 limits_of_decision!(Permit);
 limits_of_decision!(AsyncPermit);
 
-/// Every outcome except `Allow`. It is smaller than [`Decision`], so this is what moves between
-/// functions.
+/// Returns a wait in whole seconds, rounded up.
+pub(crate) fn whole_secs(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
+/// Every outcome of a [`Decision`] except `Allow`. [`Decision::into_result`] returns it, and
+/// `Decision::from` turns it back.
+// It is smaller than `Decision`, so this is what moves between functions.
 #[derive(Debug, Clone)]
-pub(crate) enum Refused {
+#[expect(clippy::exhaustive_enums, reason = "a host must handle every variant")]
+pub enum Refused {
+    /// The call must not be made.
     Deny(Denial),
+    /// The call may be made later.
     RateLimit(RateLimited),
+    /// A person must approve the call first.
     RequireApproval(ApprovalRequest),
+}
+
+impl Refused {
+    /// Returns the reason.
+    pub fn code(&self) -> Code {
+        self.refusal().code
+    }
+
+    /// Returns the rule, as [`Decision::rule`] does.
+    pub fn rule(&self) -> Option<&str> {
+        self.refusal().rule.as_deref()
+    }
+
+    /// Returns the message for the agent.
+    pub fn message(&self) -> &str {
+        &self.refusal().message
+    }
+
+    /// Returns the wait after which the call could pass, as [`Decision::retry_after`] does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimit(limited) => limited.retry_after,
+            Self::Deny(_) | Self::RequireApproval(_) => None,
+        }
+    }
+
+    /// Returns [`retry_after`](Self::retry_after) in whole seconds, rounded up: for the header
+    /// `Retry-After`.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        self.retry_after().map(whole_secs)
+    }
+
+    fn refusal(&self) -> &Refusal {
+        match self {
+            Self::Deny(denial) => &denial.refusal,
+            Self::RateLimit(limited) => &limited.refusal,
+            Self::RequireApproval(request) => &request.refusal,
+        }
+    }
 }
 
 impl<P> From<Refused> for Decision<P> {
@@ -186,11 +275,13 @@ pub struct Denial {
     pub(crate) refusal: Refusal,
     /// The failure of the store.
     pub(crate) cause: Option<Arc<StoreError>>,
+    /// The part of a limit's scope that the call lacks.
+    pub(crate) missing: Option<Box<str>>,
 }
 
 impl From<Refusal> for Denial {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, cause: None }
+        Self { refusal, cause: None, missing: None }
     }
 }
 
@@ -202,6 +293,12 @@ impl Denial {
     /// server failed, or that it was the store of approvals.
     pub fn store_error(&self) -> Option<&StoreError> {
         self.cause.as_deref()
+    }
+
+    /// Returns the part of a limit's scope that the call lacks, such as `session` or
+    /// `args.account`, if the code is [`Code::ScopeMissing`].
+    pub fn missing(&self) -> Option<&str> {
+        self.missing.as_deref()
     }
 }
 
@@ -221,6 +318,12 @@ impl RateLimited {
     /// pass because its amount is above the `max` of a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Returns [`retry_after`](Self::retry_after) in whole seconds, rounded up: for the header
+    /// `Retry-After`.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        self.retry_after.map(whole_secs)
     }
 
     /// Returns the states of the limits that apply to the call, in document order. Nothing was
@@ -272,6 +375,11 @@ impl ApprovalRequest {
 /// Returns the message for the agent if the store of approvals fails.
 pub(crate) fn no_approvals_message(tool: &str) -> String {
     format!("The approvals of `{}` cannot be checked right now.", shown(tool))
+}
+
+/// Returns the message for the agent if its call lacks this part of a limit's scope.
+pub(crate) fn scope_missing_message(tool: &str, part: &str) -> String {
+    format!("This call of `{}` has no `{part}`, by which a limit counts.", shown(tool))
 }
 
 /// Returns as much of the tool's name as a message shows.

@@ -13,27 +13,19 @@
 
 use std::sync::Arc;
 
-use super::Gate;
 use super::evaluation::CallEvaluation;
 use super::in_force::InForce;
 use super::ready::at_once;
+use super::{AsyncGate, Gate};
 use crate::approval::signed::{ApprovalKeys, SignedError, SignedText, VerifiedApproval};
 use crate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, Verdict,
 };
-use crate::call::ToolCall;
+use crate::call::{PresentedApproval, ToolCall};
 use crate::decision::permit::{AnyPermit, AsyncPermit, Reservation};
 use crate::decision::{Decision, Denial, Refusal, Refused, no_approvals_message};
 use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, InProcess, Outcome, ReservationId, StoreError, Tallies};
-
-/// The approval that a call presents. If it presents one, no other is used; without one, any that
-/// the store has will do.
-#[derive(Clone, Copy, Default)]
-pub(super) struct PresentedApproval<'a> {
-    id: Option<&'a ApprovalId>,
-    signed: Option<SignedText<'a>>,
-}
 
 /// An approval that the call can use unless another call uses it first.
 enum Usable {
@@ -42,70 +34,34 @@ enum Usable {
 }
 
 impl<S: CounterStore + 'static> Gate<S> {
-    /// Decides a call that presents an approval: if the call needs one, no other is used.
-    ///
-    /// [`check`](Self::check) finds an approval by itself. Use this where a call must not use what
-    /// was approved for another call like it.
-    pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
-        self.decide(call, PresentedApproval { id: Some(approval), signed: None })
-    }
-
-    /// Decides a call that presents a [signed](crate::approval::signed) approval: if the call needs
-    /// one, no other is used. If the call needs none, the text is not looked at.
-    ///
-    /// A text that is not accepted does not deny the call: the decision is the same as without it,
-    /// a request for an approval, and [`signed_error`](crate::ApprovalRequest::signed_error)
-    /// reports the reason to the host.
-    #[cfg(feature = "signed")]
-    pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
-        self.decide(call, PresentedApproval { id: None, signed: Some(SignedText(signed)) })
-    }
-
     /// Decides a call that needs an approval and that no rule stops. (The plan is copied in here,
     /// where it is rare, so that the common path need not move it.)
     #[cold]
     #[inline(never)]
     pub(super) fn decide_asking(
         &self,
-        in_force: &Arc<InForce<S>>,
+        in_force: &Arc<InForce<S, dyn ApprovalStore>>,
         evaluation: &CallEvaluation<'_>,
         plan: &Plan,
-        presented: PresentedApproval<'_>,
     ) -> Decision {
         let parts = &in_force.parts;
-        let approvals = match parts.approvals.in_process() {
-            Ok(approvals) => approvals,
-            Err(error) => return evaluation.without_approvals(error).into(),
-        };
-        let stores = Stores { counters: &InProcess(&parts.store), approvals, keys: parts.keys.as_ref() };
-        at_once(stores.decide(Arc::clone(in_force) as _, evaluation, plan, presented))
+        let (counters, approvals) = (&InProcess(&parts.store), &InProcess(&*parts.approvals));
+        let stores = Stores { counters, approvals, keys: parts.keys.as_ref() };
+        at_once(stores.decide(Arc::clone(in_force) as _, evaluation, plan))
             .unwrap_or_else(|error| evaluation.without_approvals(ApprovalError::unavailable(error)).into())
     }
 }
 
-impl<S: AsyncCounterStore + 'static> Gate<S> {
-    /// Decides a call that presents an approval, as [`Gate::check_approved`] does.
-    pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
-        self.decide_async(call, PresentedApproval { id: Some(approval), signed: None }).await
-    }
-
-    /// Decides a call that presents a signed approval, as [`Gate::check_signed`] does.
-    #[cfg(feature = "signed")]
-    pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
-        self.decide_async(call, PresentedApproval { id: None, signed: Some(SignedText(signed)) }).await
-    }
-
+impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     pub(super) async fn decide_asking_async(
         &self,
-        in_force: &Arc<InForce<S>>,
+        in_force: &Arc<InForce<S, dyn AsyncApprovalStore>>,
         evaluation: &CallEvaluation<'_>,
         plan: &Plan,
-        presented: PresentedApproval<'_>,
     ) -> Decision<AsyncPermit> {
         let parts = &in_force.parts;
-        let approvals = parts.approvals.anywhere();
-        let stores = Stores { counters: &parts.store, approvals, keys: parts.keys.as_ref() };
-        stores.decide(Arc::clone(in_force) as _, evaluation, plan, presented).await
+        let stores = Stores { counters: &parts.store, approvals: &*parts.approvals, keys: parts.keys.as_ref() };
+        stores.decide(Arc::clone(in_force) as _, evaluation, plan).await
     }
 }
 
@@ -114,6 +70,16 @@ struct Stores<'a, C> {
     counters: &'a C,
     approvals: &'a dyn AsyncApprovalStore,
     keys: Option<&'a ApprovalKeys>,
+}
+
+/// Returns the approval that the call names, or the signed text that it presents.
+fn presented_by<'a>(call: &ToolCall<'a>) -> (Option<&'a ApprovalId>, Option<SignedText<'a>>) {
+    match call.presented() {
+        PresentedApproval::Any => (None, None),
+        PresentedApproval::Stored(id) => (Some(id), None),
+        #[cfg(feature = "signed")]
+        PresentedApproval::Signed(text) => (None, Some(SignedText(text))),
+    }
 }
 
 /// The answer of a store of counters for a call that charges none.
@@ -128,7 +94,6 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
         backend: Arc<P::Backend>,
         evaluation: &CallEvaluation<'_>,
         plan: &Plan,
-        presented: PresentedApproval<'_>,
     ) -> Decision<P> {
         let Self { counters, approvals, keys } = *self;
         let now = evaluation.now;
@@ -140,8 +105,9 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
             Err(refused) => return refused.into(),
         };
         let asking = Asking::new(evaluation, plan, seen);
-        let ask = asking.ask(presented.id);
-        let usable = match presented.signed.map(|signed| signed.verify(keys, &ask, now)) {
+        let (named, signed) = presented_by(evaluation.call);
+        let ask = asking.ask(named);
+        let usable = match signed.map(|signed| signed.verify(keys, &ask, now)) {
             Some(Ok(verified)) => Usable::Signed(verified),
             Some(Err(error)) => return asking.refuse(approvals.request(&ask, now).await, Some(error)).into(),
             None => match asking.usable(&ask, approvals.request(&ask, now).await) {
@@ -205,9 +171,11 @@ impl<S> Gate<S> {
     }
 
     fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
-        let store = self.0.parts.approvals.in_process().map(|store| store as _);
-        at_once(self.answer_in(store, id, verdict, by))
-            .unwrap_or_else(|error| Err(ApprovalError::unavailable(error).into()))
+        let parts = &self.0.parts;
+        let now = parts.clock.now();
+        let decided = parts.approvals.decide(id, verdict, by, now);
+        parts.note_verdict(id, verdict, by, now, decided.as_ref());
+        decided
     }
 
     /// Returns the pending requests, the oldest first.
@@ -216,57 +184,43 @@ impl<S> Gate<S> {
     /// The store of approvals failed.
     pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
         let parts = &self.0.parts;
-        let store = parts.approvals.in_process()?;
-        at_once(AsyncApprovalStore::pending(store, parts.clock.now()))
-            .unwrap_or_else(|error| Err(ApprovalError::unavailable(error)))
+        parts.approvals.pending(parts.clock.now())
     }
+}
 
-    /// Approves a request, as [`approve`](Self::approve) does, wherever the approvals are.
+impl<S> AsyncGate<S> {
+    /// Approves a request, as [`Gate::approve`] does.
     ///
     /// # Errors
-    /// As for `approve`.
-    pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.answer_in(Ok(self.0.parts.approvals.anywhere()), id, Verdict::Approve, by).await
+    /// As for `Gate::approve`.
+    pub async fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.answer(id, Verdict::Approve, by).await
     }
 
-    /// Refuses a request, as [`refuse`](Self::refuse) does, wherever the approvals are.
+    /// Refuses a request, as [`Gate::refuse`] does.
     ///
     /// # Errors
-    /// As for `refuse`.
-    pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.answer_in(Ok(self.0.parts.approvals.anywhere()), id, Verdict::Refuse, by).await
+    /// As for `Gate::refuse`.
+    pub async fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.answer(id, Verdict::Refuse, by).await
     }
 
-    async fn answer_in(
-        &self,
-        store: Result<&dyn AsyncApprovalStore, ApprovalError>,
-        id: &ApprovalId,
-        verdict: Verdict,
-        by: &str,
-    ) -> Result<Approval, DecideError> {
+    async fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
         let parts = &self.0.parts;
         let now = parts.clock.now();
-        let decided = match store {
-            Ok(store) => store.decide(id, verdict, by, now).await,
-            Err(error) => Err(error.into()),
-        };
+        let decided = parts.approvals.decide(id, verdict, by, now).await;
         parts.note_verdict(id, verdict, by, now, decided.as_ref());
         decided
     }
 
-    /// Returns the pending requests, the oldest first, wherever the approvals are. A store across a
-    /// network may return only the first thousand.
+    /// Returns the pending requests, the oldest first. A store across a network may return only the
+    /// first thousand.
     ///
     /// # Errors
-    /// As for [`pending`](Self::pending).
-    pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
+    /// As for [`Gate::pending`].
+    pub async fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
         let parts = &self.0.parts;
-        parts.approvals.anywhere().pending(parts.clock.now()).await
-    }
-
-    /// Returns the store of approvals if it is in the process.
-    pub fn approvals(&self) -> Option<&dyn ApprovalStore> {
-        self.0.parts.approvals.in_process().ok().map(|store| &*store.0)
+        parts.approvals.pending(parts.clock.now()).await
     }
 }
 
@@ -327,6 +281,6 @@ impl CallEvaluation<'_> {
         let message = no_approvals_message(self.call.tool()).into();
         let refusal = Refusal { message, ..self.rule_refusal(Code::StoreUnavailable) };
         let cause = StoreError::unavailable(error);
-        Refused::Deny(Denial { refusal, cause: Some(Arc::new(cause)) })
+        Refused::Deny(Denial { refusal, cause: Some(Arc::new(cause)), missing: None })
     }
 }

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Gate;
-use super::in_force::{Approvals, Parts};
+use super::in_force::Parts;
+use super::{AsyncGate, Gate};
 use crate::approval::signed::ApprovalKeys;
 use crate::approval::{ApprovalStore, AsyncApprovalStore, MemoryApprovals};
 use crate::audit::{AuditError, AuditRecord, AuditSink, Recorder};
 use crate::policy::Policy;
-use crate::store::MemoryStore;
+use crate::store::{AsyncCounterStore, CounterStore, InProcess, MemoryStore};
 use crate::time::{Clock, SystemClock};
 
 /// Builds a [`Gate`] from chosen parts.
@@ -23,10 +23,10 @@ use crate::time::{Clock, SystemClock};
 /// assert!(gate.policy().is_none(), "a gate without a policy denies every call");
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct GateBuilder<S = MemoryStore> {
+pub struct GateBuilder<S = MemoryStore, A: ?Sized = dyn ApprovalStore> {
     policy: Option<Policy>,
     store: S,
-    approvals: Approvals,
+    approvals: Box<A>,
     keys: Option<ApprovalKeys>,
     clock: Arc<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
@@ -41,47 +41,68 @@ impl Gate {
 
     /// Starts a gate from chosen parts. Without a policy it denies every call, `no_policy`.
     pub fn builder() -> GateBuilder {
-        let (store, clock) = (MemoryStore::new(), Arc::new(SystemClock));
-        let approvals = Approvals::local(MemoryApprovals::new());
+        let (store, approvals, clock) = (MemoryStore::new(), Box::new(MemoryApprovals::new()), Arc::new(SystemClock));
         let (pass_uncounted, recorder) = (Vec::new(), Recorder::default());
         GateBuilder { policy: None, store, approvals, keys: None, clock, pass_uncounted, recorder }
     }
 }
 
+/// A gate with stores in the process.
 impl<S> GateBuilder<S> {
-    /// Sets the policy in force from the start.
-    pub fn policy(self, policy: impl Into<Option<Policy>>) -> Self {
-        Self { policy: policy.into(), ..self }
-    }
-
-    /// Sets the store of the counters: a [`CounterStore`](crate::store::CounterStore) for
-    /// [`Gate::check`], an [`AsyncCounterStore`](crate::store::AsyncCounterStore) for
-    /// [`Gate::check_async`]. Gates that share a store need policies with
-    /// [namespaces](Policy::with_namespace). To choose the store at run time, use
-    /// `Arc<dyn AsyncCounterStore>`, with [`InProcess`](crate::store::InProcess) around counters in
-    /// memory.
+    /// Sets the store of the counters. Gates that share a store need policies with
+    /// [namespaces](Policy::with_namespace).
     pub fn store<T>(self, store: T) -> GateBuilder<T> {
         let Self { policy, approvals, keys, clock, pass_uncounted, recorder, .. } = self;
+        GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, recorder }
+    }
+
+    /// Sets a store of the counters across a network: the builder now makes an [`AsyncGate`].
+    pub fn store_async<T>(self, store: T) -> GateBuilder<T, dyn AsyncApprovalStore> {
+        let Self { policy, approvals, keys, clock, pass_uncounted, recorder, .. } = self;
+        let approvals = Box::new(InProcess(approvals));
         GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, recorder }
     }
 
     /// Sets the store of the approvals; the default is [in memory](MemoryApprovals). Gates may
     /// share one.
     pub fn approvals(self, approvals: impl ApprovalStore + 'static) -> Self {
-        Self { approvals: Approvals::local(approvals), ..self }
+        Self { approvals: Box::new(approvals), ..self }
     }
 
-    /// Sets a store of approvals across a network, for [`Gate::check_async`],
-    /// [`Gate::approve_async`] and the other methods that end in `_async`. The synchronous methods
-    /// cannot ask it: [`Gate::check`] denies a call that needs an approval, `store_unavailable`,
-    /// with [`ApprovalError::AsyncOnly`](crate::approval::ApprovalError::AsyncOnly) as the cause.
-    /// (Counters in memory work with it, as [`InProcess`](crate::store::InProcess).)
-    pub fn approvals_async(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
-        Self { approvals: Approvals::Remote(Box::new(approvals)), ..self }
+    /// Builds the gate.
+    pub fn build(self) -> Gate<S>
+    where
+        S: CounterStore,
+    {
+        self.finish()
+    }
+}
+
+/// A gate with stores across a network.
+impl<S> GateBuilder<S, dyn AsyncApprovalStore> {
+    /// Sets the store of the approvals; the default is [in memory](MemoryApprovals). Gates may
+    /// share one.
+    pub fn approvals(self, approvals: impl AsyncApprovalStore + 'static) -> Self {
+        Self { approvals: Box::new(approvals), ..self }
     }
 
-    /// Sets the keys by which [`Gate::check_signed`] verifies [signed](crate::approval::signed)
-    /// approvals. Without keys, none is accepted.
+    /// Builds the gate.
+    pub fn build(self) -> AsyncGate<S>
+    where
+        S: AsyncCounterStore,
+    {
+        self.finish()
+    }
+}
+
+impl<S, A: ?Sized> GateBuilder<S, A> {
+    /// Sets the policy in force from the start.
+    pub fn policy(self, policy: impl Into<Option<Policy>>) -> Self {
+        Self { policy: policy.into(), ..self }
+    }
+
+    /// Sets the keys that verify [signed](crate::ToolCall::signed) approvals. Without keys, none is
+    /// accepted.
     #[cfg(feature = "signed")]
     pub fn approval_keys(self, keys: impl Into<Option<ApprovalKeys>>) -> Self {
         Self { keys: keys.into(), ..self }
@@ -130,8 +151,7 @@ impl<S> GateBuilder<S> {
         self
     }
 
-    /// Builds the gate.
-    pub fn build(self) -> Gate<S> {
+    fn finish(self) -> Gate<S, A> {
         let Self { policy, store, approvals, keys, clock, pass_uncounted, recorder } = self;
         let pass_uncounted = pass_uncounted.into();
         let parts = Arc::new(Parts { store, approvals, keys, clock, pass_uncounted, recorder });
@@ -142,7 +162,7 @@ impl<S> GateBuilder<S> {
     }
 }
 
-impl<S> fmt::Debug for GateBuilder<S> {
+impl<S, A: ?Sized> fmt::Debug for GateBuilder<S, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GateBuilder")
             .field("policy", &self.policy)

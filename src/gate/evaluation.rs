@@ -10,8 +10,9 @@ use crate::approval::Approval;
 use crate::approval::signed::SignedError;
 use crate::call::ToolCall;
 use crate::decision::limit_state::LimitState;
-use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message};
+use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message, scope_missing_message};
 use crate::policy::limit::Limit;
+use crate::policy::plan::missing_part;
 use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Terms, Uncountable};
 use crate::store::{Outcome, ReservationId, ReserveRequest, StoreError, Tallies};
 use crate::time::{Clock, Timestamp, wait_millis};
@@ -26,7 +27,7 @@ pub(super) struct CallEvaluation<'p> {
     pub(super) now: Timestamp,
 }
 
-impl<S> InForce<S> {
+impl<S, A: ?Sized> InForce<S, A> {
     /// Returns the evaluation of a call. The call is denied until it is
     /// [judged](CallEvaluation::judge).
     #[inline(always)]
@@ -58,7 +59,7 @@ impl<'p> CallEvaluation<'p> {
         }
         self.evaluation
             .plan(self.call, self.now, plan)
-            .map_err(|Uncountable { limit, code }| Refused::Deny(self.limit_refusal(limit, code).into()))
+            .map_err(|Uncountable { limit, code }| Refused::Deny(self.uncountable(limit, code)))
     }
 
     /// Returns `true` if a store must be asked. If not, the call is allowed.
@@ -110,7 +111,7 @@ impl<'p> CallEvaluation<'p> {
         match limits.iter().find(refuses) {
             Some(limit) => {
                 let refusal = self.limit_refusal(*limit, Code::StoreUnavailable);
-                Err(Refused::Deny(Denial { refusal, cause: Some(error) }))
+                Err(Refused::Deny(Denial { refusal, cause: Some(error), missing: None }))
             }
             None => Ok(()),
         }
@@ -169,6 +170,19 @@ impl<'p> CallEvaluation<'p> {
 
     /// Returns the refusal by a limit. The limit's own text is only for a call that it has no room
     /// for.
+    /// Denies a call that a limit cannot count.
+    #[cold]
+    fn uncountable(&self, limit: LimitRef, code: Code) -> Denial {
+        let mut denial = Denial::from(self.limit_refusal(limit, code));
+        if let (Code::ScopeMissing, Some(limit)) = (code, self.policy.limit(limit)) {
+            denial.missing = missing_part(limit, self.call, self.now).map(Into::into);
+        }
+        if let Some(part) = &denial.missing {
+            denial.refusal.message = scope_missing_message(self.call.tool(), part).into();
+        }
+        denial
+    }
+
     fn limit_refusal(&self, limit: LimitRef, code: Code) -> Refusal {
         let own = self.policy.limit(limit).and_then(|limit| limit.on_exceed.clone()).filter(|_| code == Code::Limit);
         let message = own.unwrap_or_else(|| default_message(code, self.call.tool()).into());
@@ -193,5 +207,5 @@ pub(super) fn deny_without_policy(call: &ToolCall<'_>) -> Refused {
 pub(super) fn deny_without_store(call: &ToolCall<'_>, cause: Box<dyn Error + Send + Sync>) -> Denial {
     let code = Code::StoreUnavailable;
     let refusal = Refusal { code, rule: None, message: default_message(code, call.tool()).into(), policy: None };
-    Denial { refusal, cause: Some(Arc::new(StoreError::unavailable(cause))) }
+    Denial { refusal, cause: Some(Arc::new(StoreError::unavailable(cause))), missing: None }
 }

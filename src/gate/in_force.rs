@@ -10,26 +10,26 @@ use crate::approval::{ApprovalError, ApprovalStore, AsyncApprovalStore, Claim};
 use crate::audit::Recorder;
 use crate::decision::permit::{AsyncPermitBackend, IssuedUnder, PermitBackend};
 use crate::policy::Policy;
-use crate::store::{AsyncCounterStore, CounterStore, InProcess, SettleRequest, StoreError, StoreFuture};
+use crate::store::{AsyncCounterStore, CounterStore, SettleRequest, StoreError, StoreFuture};
 use crate::time::{Clock, Timestamp};
 
 /// One copy of what is in force for each thread that can run at once. Every permit holds a
 /// reference to its copy; one reference count shared by all threads would move between their caches
 /// at each call, which took four times as long as the rest of a decision.
-pub(super) struct PerThread<S> {
-    first: Arc<InForce<S>>,
-    others: Box<[Arc<InForce<S>>]>,
+pub(super) struct PerThread<S, A: ?Sized> {
+    first: Arc<InForce<S, A>>,
+    others: Box<[Arc<InForce<S, A>>]>,
 }
 
-impl<S> PerThread<S> {
-    pub(super) fn new(policy: Option<&Policy>, shadow: Option<&Arc<ShadowRun>>, parts: &Arc<Parts<S>>) -> Self {
+impl<S, A: ?Sized> PerThread<S, A> {
+    pub(super) fn new(policy: Option<&Policy>, shadow: Option<&Arc<ShadowRun>>, parts: &Arc<Parts<S, A>>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(64);
         let copy = || Arc::new(InForce::new(policy, shadow, parts));
         Self { first: copy(), others: (1..threads).map(|_| copy()).collect() }
     }
 
     /// Returns the copy of the current thread.
-    pub(super) fn own(&self) -> &Arc<InForce<S>> {
+    pub(super) fn own(&self) -> &Arc<InForce<S, A>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed));
         let turn = THREAD.with(|thread| thread % (1 + self.others.len()));
@@ -40,25 +40,25 @@ impl<S> PerThread<S> {
 /// Everything that decides a call. A decision loads it once, and a permit keeps it. Aligned to
 /// cache lines of its own because of its reference count.
 #[repr(align(128))]
-pub(super) struct InForce<S> {
+pub(super) struct InForce<S, A: ?Sized> {
     pub(super) policy: Option<Policy>,
     /// `true` if decisions are recorded or compared with those of a candidate.
     pub(super) is_watched: bool,
     pub(super) shadow: Option<Arc<ShadowRun>>,
-    pub(super) parts: Arc<Parts<S>>,
+    pub(super) parts: Arc<Parts<S, A>>,
 }
 
-impl<S> InForce<S> {
-    pub(super) fn new(policy: Option<&Policy>, shadow: Option<&Arc<ShadowRun>>, parts: &Arc<Parts<S>>) -> Self {
+impl<S, A: ?Sized> InForce<S, A> {
+    pub(super) fn new(policy: Option<&Policy>, shadow: Option<&Arc<ShadowRun>>, parts: &Arc<Parts<S, A>>) -> Self {
         let is_watched = parts.recorder.keeps() || shadow.is_some();
         Self { policy: policy.cloned(), is_watched, shadow: shadow.cloned(), parts: Arc::clone(parts) }
     }
 }
 
 /// The parts that stay when the policy is replaced.
-pub(super) struct Parts<S> {
+pub(super) struct Parts<S, A: ?Sized> {
     pub(super) store: S,
-    pub(super) approvals: Approvals,
+    pub(super) approvals: Box<A>,
     /// The keys of signed approvals.
     pub(super) keys: Option<ApprovalKeys>,
     pub(super) clock: Arc<dyn Clock>,
@@ -67,42 +67,14 @@ pub(super) struct Parts<S> {
     pub(super) recorder: Recorder,
 }
 
-/// The store of approvals.
-pub(super) enum Approvals {
-    Local(InProcess<Box<dyn ApprovalStore>>),
-    Remote(Box<dyn AsyncApprovalStore>),
-}
-
-impl Approvals {
-    pub(super) fn local(store: impl ApprovalStore + 'static) -> Self {
-        Self::Local(InProcess(Box::new(store)))
-    }
-
-    /// Returns the store if it is in the process: for verbs that do not wait.
-    pub(super) fn in_process(&self) -> Result<&InProcess<Box<dyn ApprovalStore>>, ApprovalError> {
-        match self {
-            Self::Local(store) => Ok(store),
-            Self::Remote(_) => Err(ApprovalError::AsyncOnly),
-        }
-    }
-
-    /// Returns the store, wherever it is: for verbs that wait.
-    pub(super) fn anywhere(&self) -> &dyn AsyncApprovalStore {
-        match self {
-            Self::Local(store) => store,
-            Self::Remote(store) => store,
-        }
-    }
-}
-
 /// A candidate that runs in the shadow of the policy in force.
 pub(super) struct ShadowRun {
-    pub(super) candidate: Arc<InForce<Arc<dyn CounterStore>>>,
+    pub(super) candidate: Arc<InForce<Arc<dyn CounterStore>, dyn ApprovalStore>>,
     pub(super) on_difference: Option<Box<OnDifference>>,
     pub(super) ledger: Ledger,
 }
 
-impl<S> IssuedUnder for InForce<S> {
+impl<S, A: ?Sized> IssuedUnder for InForce<S, A> {
     fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }
@@ -112,23 +84,23 @@ impl<S> IssuedUnder for InForce<S> {
     }
 }
 
-impl<S: CounterStore> PermitBackend for InForce<S> {
+impl<S: CounterStore> PermitBackend for InForce<S, dyn ApprovalStore> {
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         self.parts.store.settle(request)
     }
 
     fn restore(&self, claim: &Claim) -> Result<(), ApprovalError> {
-        self.parts.approvals.in_process()?.0.restore(claim, self.parts.clock.now()).map(drop)
+        self.parts.approvals.restore(claim, self.parts.clock.now()).map(drop)
     }
 }
 
-impl<S: AsyncCounterStore> AsyncPermitBackend for InForce<S> {
+impl<S: AsyncCounterStore> AsyncPermitBackend for InForce<S, dyn AsyncApprovalStore> {
     fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
         self.parts.store.settle(request)
     }
 
     fn restore<'a>(&'a self, claim: &'a Claim) -> StoreFuture<'a, bool, ApprovalError> {
-        self.parts.approvals.anywhere().restore(claim, self.parts.clock.now())
+        self.parts.approvals.restore(claim, self.parts.clock.now())
     }
 
     fn abandon(&self, request: &SettleRequest<'_>) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::evaluation::{CallEvaluation, deny_without_policy};
 use super::in_force::InForce;
-use crate::approval::ApprovalError;
+use crate::approval::{ApprovalError, ApprovalStore};
 use crate::call::ToolCall;
 use crate::decision::permit::{AnyPermit, Permit, Reservation};
 use crate::decision::{Decision, Refused};
@@ -30,7 +30,7 @@ pub(super) struct Checked {
     pub(super) has_failed: bool,
 }
 
-impl<S: CounterStore + 'static> InForce<S> {
+impl<S: CounterStore + 'static> InForce<S, dyn ApprovalStore> {
     /// Decides a call at an instant, without asking a store of approvals.
     pub(super) fn decide_known(
         self: &Arc<Self>,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::approval::{ApprovalStore, AsyncApprovalStore};
 use crate::call::{Caller, ToolCall};
 use crate::charge::{CounterId, Subject};
 use crate::decision::Decision;
@@ -23,7 +24,6 @@ use crate::decision::permit::{AnyPermit, AsyncPermit, Permit, Reservation};
 use crate::policy::{Plan, Policy};
 use crate::store::{AsyncCounterStore, CounterStore, InProcess, MemoryStore, ReservationId, StoreError};
 use crate::time::Timestamp;
-use approval::PresentedApproval;
 use evaluation::deny_without_policy;
 use in_force::{InForce, Parts, PerThread, ShadowRun};
 use ready::at_once;
@@ -56,13 +56,35 @@ pub(crate) use known_approval::KnownApproval;
 /// assert_eq!(gate.check(&call).as_str(), "allow");
 /// # Ok::<(), toolgate::PolicyError>(())
 /// ```
-pub struct Gate<S = MemoryStore>(Arc<Inner<S>>);
+pub struct Gate<S = MemoryStore, A: ?Sized = dyn ApprovalStore>(Arc<Inner<S, A>>);
 
-struct Inner<S> {
-    in_force: ArcSwap<PerThread<S>>,
+/// A gate over stores across a network: the same verbs, and those that ask a store are `async`. It
+/// is tied to no runtime. [`GateBuilder::store_async`] leads to it.
+///
+/// Stores in the process work too, as [`InProcess`]. To choose the store at run time, use
+/// `Arc<dyn AsyncCounterStore>`.
+///
+/// ```
+/// use serde_json::json;
+/// use toolgate::store::{InProcess, MemoryStore};
+/// use toolgate::{Gate, ToolCall};
+///
+/// # async fn decide() -> Result<(), toolgate::PolicyError> {
+/// let policy: toolgate::Policy = r#"{ "version": "1", "default": "allow" }"#.parse()?;
+/// let gate = Gate::builder().policy(policy).store_async(InProcess(MemoryStore::new())).build();
+///
+/// let arguments = json!({});
+/// assert!(gate.check(&ToolCall::new("search", &arguments)).await.is_allowed());
+/// # Ok(())
+/// # }
+/// ```
+pub type AsyncGate<S> = Gate<S, dyn AsyncApprovalStore>;
+
+struct Inner<S, A: ?Sized> {
+    in_force: ArcSwap<PerThread<S, A>>,
     /// Locked while a policy or a shadow is replaced, so that neither change undoes the other.
     replacing: Mutex<()>,
-    parts: Arc<Parts<S>>,
+    parts: Arc<Parts<S, A>>,
 }
 
 impl<S: CounterStore + 'static> Gate<S> {
@@ -75,17 +97,12 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// more: it uses an approval that was given for it, or requests one. A decision that is
     /// [recorded](GateBuilder::audit) waits for its sink.
     pub fn check(&self, call: &ToolCall<'_>) -> Decision {
-        self.decide(call, PresentedApproval::default())
-    }
-
-    #[inline(always)]
-    fn decide(&self, call: &ToolCall<'_>, presented: PresentedApproval<'_>) -> Decision {
         let copies = self.0.in_force.load();
         let in_force = copies.own();
         if in_force.is_watched() {
-            return self.decide_watched(in_force, call, presented);
+            return self.decide_watched(in_force, call);
         }
-        self.decide_at(None, in_force, call, presented)
+        self.decide_at(None, in_force, call)
     }
 
     /// Decides a call at `now`. Without `now`, the clock is read only if the decision depends on
@@ -94,9 +111,8 @@ impl<S: CounterStore + 'static> Gate<S> {
     fn decide_at(
         &self,
         now: Option<Timestamp>,
-        in_force: &Arc<InForce<S>>,
+        in_force: &Arc<InForce<S, dyn ApprovalStore>>,
         call: &ToolCall<'_>,
-        presented: PresentedApproval<'_>,
     ) -> Decision {
         let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
         let mut evaluation = in_force.evaluation(policy, call);
@@ -109,7 +125,7 @@ impl<S: CounterStore + 'static> Gate<S> {
             return Decision::Allow(Permit::uncounted());
         }
         if evaluation.needs_approval() {
-            return self.decide_asking(in_force, &evaluation, &plan, presented);
+            return self.decide_asking(in_force, &evaluation, &plan);
         }
         let request = evaluation.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request);
@@ -124,19 +140,19 @@ impl<S: CounterStore + 'static> Gate<S> {
         }
     }
 
-    /// Forgets what the caller of `call` has used of a counter, for example after a clock ran years
-    /// ahead. Returns `false` if the policy has no such counter, or the call lacks a part of its
-    /// scope.
+    /// Forgets what a caller has used of a counter, for example after a clock ran years ahead.
+    /// Returns `false` if the policy has no such counter, or the caller lacks a part of its scope.
+    /// Pass a call in place of the caller for a counter that counts by its arguments.
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub fn reset_counter(&self, counter: &str, call: &ToolCall<'_>) -> Result<bool, StoreError> {
-        at_once(self.reset_in(&InProcess(&self.0.parts.store), counter, call))
+    pub fn reset_counter<'c>(&self, counter: &str, caller: impl Into<ToolCall<'c>>) -> Result<bool, StoreError> {
+        at_once(self.reset_in(&InProcess(&self.0.parts.store), counter, &caller.into()))
             .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 
-impl<S: AsyncCounterStore + 'static> Gate<S> {
+impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     /// Decides a call with counters across a network. If the call is allowed, its quota is spent.
     ///
     /// One round trip to the counters, however many limits apply; none if no limit applies. A call
@@ -145,25 +161,20 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     /// If the future is dropped before it is ready, there is no permit, but the store may have
     /// received the request: what was charged, and an approval that was used, stay spent, and what
     /// is in flight is freed when its lease ends. Where callers give up, decide in a separate task.
-    pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
-        self.decide_async(call, PresentedApproval::default()).await
-    }
-
-    async fn decide_async(&self, call: &ToolCall<'_>, presented: PresentedApproval<'_>) -> Decision<AsyncPermit> {
+    pub async fn check(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
         let in_force = self.in_force();
         if in_force.is_watched() {
             // Boxed to keep the futures of all other calls small.
-            return Box::pin(self.decide_watched_async(in_force, call, presented)).await;
+            return Box::pin(self.decide_watched_async(in_force, call)).await;
         }
-        self.decide_at_async(None, in_force, call, presented).await
+        self.decide_at_async(None, in_force, call).await
     }
 
     async fn decide_at_async(
         &self,
         now: Option<Timestamp>,
-        in_force: Arc<InForce<S>>,
+        in_force: Arc<InForce<S, dyn AsyncApprovalStore>>,
         call: &ToolCall<'_>,
-        presented: PresentedApproval<'_>,
     ) -> Decision<AsyncPermit> {
         let Some(policy) = &in_force.policy else { return deny_without_policy(call).into() };
         let mut evaluation = in_force.evaluation(policy, call);
@@ -177,7 +188,7 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         }
         if evaluation.needs_approval() {
             // Boxed to keep the futures of all other calls small.
-            return Box::pin(self.decide_asking_async(&in_force, &evaluation, &plan, presented)).await;
+            return Box::pin(self.decide_asking_async(&in_force, &evaluation, &plan)).await;
         }
         let request = evaluation.request(ReservationId::next(), &plan);
         let outcome = self.0.parts.store.reserve(&request).await;
@@ -192,16 +203,16 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
         }
     }
 
-    /// Forgets what the caller of `call` has used of a counter, as [`Gate::reset_counter`] does.
+    /// Forgets what a caller has used of a counter, as [`Gate::reset_counter`] does.
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn reset_counter_async(&self, counter: &str, call: &ToolCall<'_>) -> Result<bool, StoreError> {
-        self.reset_in(&self.0.parts.store, counter, call).await
+    pub async fn reset_counter<'c>(&self, counter: &str, caller: impl Into<ToolCall<'c>>) -> Result<bool, StoreError> {
+        self.reset_in(&self.0.parts.store, counter, &caller.into()).await
     }
 }
 
-impl<S> Gate<S> {
+impl<S, A: ?Sized> Gate<S, A> {
     /// Returns the policy in force.
     pub fn policy(&self) -> Option<Policy> {
         self.0.in_force.load().own().policy.clone()
@@ -234,7 +245,7 @@ impl<S> Gate<S> {
     fn replace(
         &self,
         by: impl FnOnce(Option<Policy>, Option<Arc<ShadowRun>>) -> (Option<Policy>, Option<Arc<ShadowRun>>),
-    ) -> Arc<PerThread<S>> {
+    ) -> Arc<PerThread<S, A>> {
         let Inner { in_force, replacing, parts } = &*self.0;
         let _replacing = replacing.lock();
         let former = in_force.load_full();
@@ -249,12 +260,17 @@ impl<S> Gate<S> {
         &self.0.parts.store
     }
 
+    /// Returns the store of the approvals.
+    pub fn approvals(&self) -> &A {
+        &self.0.parts.approvals
+    }
+
     /// Returns another gate over the same counters and clock, with its own policy in force.
     pub(crate) fn beside(&self, policy: Option<&Policy>) -> Self {
         Self::of(policy, Arc::clone(&self.0.parts))
     }
 
-    fn of(policy: Option<&Policy>, parts: Arc<Parts<S>>) -> Self {
+    fn of(policy: Option<&Policy>, parts: Arc<Parts<S, A>>) -> Self {
         let in_force = ArcSwap::from_pointee(PerThread::new(policy, None, &parts));
         Self(Arc::new(Inner { in_force, replacing: Mutex::new(()), parts }))
     }
@@ -263,7 +279,7 @@ impl<S> Gate<S> {
         self.0.parts.clock.now()
     }
 
-    fn in_force(&self) -> Arc<InForce<S>> {
+    fn in_force(&self) -> Arc<InForce<S, A>> {
         Arc::clone(self.0.in_force.load().own())
     }
 
@@ -271,9 +287,9 @@ impl<S> Gate<S> {
         &self,
         store: &impl AsyncCounterStore,
         counter: &str,
-        call: &ToolCall<'_>,
+        caller: &ToolCall<'_>,
     ) -> Result<bool, StoreError> {
-        let Some((counters, subject)) = self.counted_as(counter, call) else { return Ok(false) };
+        let Some((counters, subject)) = self.counted_as(counter, caller) else { return Ok(false) };
         for counter in counters {
             store.reset(counter, &subject).await?;
         }
@@ -285,13 +301,13 @@ impl<S> Gate<S> {
     }
 }
 
-impl<S> Clone for Gate<S> {
+impl<S, A: ?Sized> Clone for Gate<S, A> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<S> fmt::Debug for Gate<S> {
+impl<S, A: ?Sized> fmt::Debug for Gate<S, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate").field("policy", &self.0.in_force.load().own().policy).finish_non_exhaustive()
     }

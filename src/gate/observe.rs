@@ -4,10 +4,9 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use super::Gate;
-use super::approval::PresentedApproval;
 use super::in_force::{InForce, Parts};
-use crate::approval::{Approval, ApprovalId, DecideError, Verdict};
+use super::{AsyncGate, Gate};
+use crate::approval::{Approval, ApprovalId, ApprovalStore, AsyncApprovalStore, DecideError, Verdict};
 use crate::audit::{AuditRecord, DecisionId, Event, is_traced};
 use crate::call::ToolCall;
 use crate::decision::permit::{AnyPermit, AsyncPermit, Completion, PermitObserver, PermitObservers};
@@ -16,7 +15,7 @@ use crate::policy::{Code, Policy};
 use crate::store::{AsyncCounterStore, CounterStore, ReservationId};
 use crate::time::Timestamp;
 
-impl<S> InForce<S> {
+impl<S, A: ?Sized> InForce<S, A> {
     pub(super) fn is_watched(&self) -> bool {
         self.is_watched || is_traced()
     }
@@ -31,6 +30,7 @@ impl<S> InForce<S> {
     ) -> Result<PermitObservers, Denial>
     where
         S: Send + Sync + 'static,
+        A: Send + Sync + 'static,
     {
         let recorder = &self.parts.recorder;
         let (id, policy) = (next_id(), self.policy.as_ref());
@@ -73,12 +73,11 @@ impl<S: CounterStore + 'static> Gate<S> {
     #[inline(never)]
     pub(super) fn decide_watched(
         &self,
-        in_force: &Arc<InForce<S>>,
+        in_force: &Arc<InForce<S, dyn ApprovalStore>>,
         call: &ToolCall<'_>,
-        presented: PresentedApproval<'_>,
     ) -> Decision {
         let now = self.now();
-        let decision = self.decide_at(Some(now), in_force, call, presented);
+        let decision = self.decide_at(Some(now), in_force, call);
         match (in_force.note(call, now, &decision), decision) {
             (Ok(observers), Decision::Allow(mut permit)) => {
                 permit.observe(observers);
@@ -93,15 +92,14 @@ impl<S: CounterStore + 'static> Gate<S> {
     }
 }
 
-impl<S: AsyncCounterStore + 'static> Gate<S> {
+impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     pub(super) async fn decide_watched_async(
         &self,
-        in_force: Arc<InForce<S>>,
+        in_force: Arc<InForce<S, dyn AsyncApprovalStore>>,
         call: &ToolCall<'_>,
-        presented: PresentedApproval<'_>,
     ) -> Decision<AsyncPermit> {
         let now = self.now();
-        let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call, presented).await;
+        let decision = self.decide_at_async(Some(now), Arc::clone(&in_force), call).await;
         match (in_force.note(call, now, &decision), decision) {
             (Ok(observers), Decision::Allow(mut permit)) => {
                 permit.observe(observers);
@@ -116,24 +114,22 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     }
 }
 
-impl<S> Gate<S> {
-    /// Records a denial that the host made itself without asking a gate, for example for a message
-    /// that could not be read or a tool that has [changed](crate::mcp::ToolPins::denial). For a
-    /// message about which nothing is known, pass a call of the tool `""` with the known identities
-    /// of the caller.
+impl<S, A: ?Sized> Gate<S, A> {
+    /// Records a denial that the host made itself without asking a gate, for example of a call of a
+    /// tool that has [changed](crate::mcp::ToolPins::denial), or of a message that could not be
+    /// read: pass the [`Caller`](crate::Caller) if nothing else is known.
     ///
     /// ```
     /// use toolgate::mcp::Message;
-    /// use toolgate::{Gate, ToolCall};
+    /// use toolgate::{Caller, Gate};
     ///
     /// # let gate = Gate::builder().build();
     /// if let Err(error) = Message::read("[1") {
-    ///     let nothing = None::<&serde_json::Value>;
-    ///     gate.record_denial(&ToolCall::new("", nothing).session("s-7"), &error.into());
+    ///     gate.record_denial(&Caller::new().session("s-7"), &error.into());
     /// }
     /// ```
-    pub fn record_denial(&self, call: &ToolCall<'_>, denial: &Denial) {
-        self.note_denial(call, denial, None);
+    pub fn record_denial<'c>(&self, call: impl Into<ToolCall<'c>>, denial: &Denial) {
+        self.note_denial(&call.into(), denial, None);
     }
 
     pub(crate) fn note_denial(&self, call: &ToolCall<'_>, denial: &Denial, now: Option<Timestamp>) {
@@ -147,7 +143,7 @@ impl<S> Gate<S> {
     }
 }
 
-impl<S> Parts<S> {
+impl<S, A: ?Sized> Parts<S, A> {
     /// Records a person's answer to a request.
     pub(super) fn note_verdict(
         &self,
@@ -172,8 +168,8 @@ impl<S> Parts<S> {
 }
 
 /// Records how an allowed call ends.
-struct AuditObserver<S: Send + Sync> {
-    parts: Arc<Parts<S>>,
+struct AuditObserver<S: Send + Sync, A: Send + Sync + ?Sized> {
+    parts: Arc<Parts<S, A>>,
     /// The part that all records of the call share.
     record: AuditRecord,
     /// The request that the store has not answered yet.
@@ -182,7 +178,7 @@ struct AuditObserver<S: Send + Sync> {
     is_over: bool,
 }
 
-impl<S: Send + Sync> AuditObserver<S> {
+impl<S: Send + Sync, A: Send + Sync + ?Sized> AuditObserver<S, A> {
     fn note(&mut self, completion: Completion, failure: Option<&(dyn Error + 'static)>) {
         let (event, amount) = match completion {
             Completion::Release => (Event::Release, None),
@@ -198,7 +194,7 @@ impl<S: Send + Sync> AuditObserver<S> {
     }
 }
 
-impl<S: Send + Sync> PermitObserver for AuditObserver<S> {
+impl<S: Send + Sync, A: Send + Sync + ?Sized> PermitObserver for AuditObserver<S, A> {
     fn begin(&mut self, completion: Completion) {
         self.begun = Some(completion);
     }
@@ -215,7 +211,7 @@ impl<S: Send + Sync> PermitObserver for AuditObserver<S> {
 #[error("dropped before the store answered")]
 struct Unanswered;
 
-impl<S: Send + Sync> Drop for AuditObserver<S> {
+impl<S: Send + Sync, A: Send + Sync + ?Sized> Drop for AuditObserver<S, A> {
     fn drop(&mut self) {
         if let Some(completion) = self.begun.take() {
             self.note(completion, Some(&Unanswered));

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::Gate;
 use super::evaluation::{CallEvaluation, deny_without_policy, deny_without_store};
 use super::in_force::InForce;
 use super::ready::at_once;
+use super::{AsyncGate, Gate};
 use crate::amount::Amount;
 use crate::call::ToolCall;
 use crate::charge::{Charge, CounterId, Subject};
@@ -79,37 +79,36 @@ impl<S: CounterStore + 'static> Gate<S> {
     }
 
     /// Returns the states of a caller's limits: all limits of the policy whose scope this caller
-    /// can fill. The caller is given as a call of any tool. Limits that share a counter and have
-    /// the same `max` appear once. Nothing is charged.
+    /// can fill. Limits that share a counter and have the same `max` appear once. Nothing is
+    /// charged. Pass a call in place of the caller for limits that count by its arguments.
     ///
     /// ```
-    /// use toolgate::{Arguments, Caller, Gate, Policy};
+    /// use toolgate::{Caller, Gate, Policy};
     ///
     /// let policy: Policy = r#"{
     ///     "version": "1", "default": "allow",
     ///     "all_tools": { "limits": [{ "counter": "calls", "window": "hour", "max": 2, "scope": "user" }] }
     /// }"#.parse()?;
     /// let gate = Gate::new(policy);
-    /// let caller = gate.caller(Caller::new().user("ann"));
-    /// let states = gate.usage(&caller.call("", Arguments::default()))?;
+    /// let states = gate.usage(&Caller::new().user("ann"))?;
     /// assert_eq!((states[0].counter(), states[0].remaining()), ("calls", 2.into()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// The store failed.
-    pub fn usage(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
-        at_once(usage(&self.in_force(), &InProcess(self.store()), caller))
+    pub fn usage<'c>(&self, caller: impl Into<ToolCall<'c>>) -> Result<Vec<LimitState>, StoreError> {
+        at_once(usage(&self.in_force(), &InProcess(self.store()), &caller.into()))
             .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
 
-impl<S: AsyncCounterStore + 'static> Gate<S> {
+impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     /// Checks if these calls would all pass, as [`Gate::would_allow`] does.
     ///
     /// # Errors
     /// The first call that would not be allowed.
-    pub async fn would_allow_async(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<FirstRefusal>> {
+    pub async fn would_allow(&self, calls: &[ToolCall<'_>]) -> Result<(), Box<FirstRefusal>> {
         preview(&self.in_force(), self.store(), calls).await
     }
 
@@ -117,13 +116,13 @@ impl<S: AsyncCounterStore + 'static> Gate<S> {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn usage_async(&self, caller: &ToolCall<'_>) -> Result<Vec<LimitState>, StoreError> {
-        usage(&self.in_force(), self.store(), caller).await
+    pub async fn usage<'c>(&self, caller: impl Into<ToolCall<'c>>) -> Result<Vec<LimitState>, StoreError> {
+        usage(&self.in_force(), self.store(), &caller.into()).await
     }
 }
 
-async fn preview<S>(
-    in_force: &InForce<S>,
+async fn preview<S, A: ?Sized>(
+    in_force: &InForce<S, A>,
     store: &impl AsyncCounterStore,
     calls: &[ToolCall<'_>],
 ) -> Result<(), Box<FirstRefusal>> {
@@ -140,8 +139,8 @@ async fn preview<S>(
     Err(stopped.refusal(waits.as_ref()))
 }
 
-async fn usage<S>(
-    in_force: &InForce<S>,
+async fn usage<S, A: ?Sized>(
+    in_force: &InForce<S, A>,
     store: &impl AsyncCounterStore,
     caller: &ToolCall<'_>,
 ) -> Result<Vec<LimitState>, StoreError> {
@@ -193,7 +192,7 @@ enum Stopped<'f> {
 }
 
 impl<'p> Preview<'p> {
-    fn new<S>(in_force: &'p InForce<S>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<FirstRefusal>> {
+    fn new<S, A: ?Sized>(in_force: &'p InForce<S, A>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<FirstRefusal>> {
         let now = in_force.parts.clock.now();
         let previewed = Vec::with_capacity(calls.len());
         let mut preview = Self { now, calls: previewed, stopped: None, counters: Vec::new(), indexes: HashMap::new() };

@@ -37,8 +37,8 @@ pub struct AccessTo {
 }
 
 impl Grant {
-    pub(super) fn of<S>(record: &Record<S>) -> Self {
-        let access = |access: &NamedAccess<S>| Access {
+    pub(super) fn of<S, A: ?Sized>(record: &Record<S, A>) -> Self {
+        let access = |access: &NamedAccess<S, A>| Access {
             server: access.server.clone(),
             policy: access.policy.name.clone(),
             expires_at: access.expires_at,

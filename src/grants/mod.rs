@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::approval::{Approval, ApprovalError, ApprovalId, DecideError};
+use crate::approval::{Approval, ApprovalError, ApprovalId, ApprovalStore, AsyncApprovalStore, DecideError};
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::decision::permit::AsyncPermit;
@@ -38,7 +38,7 @@ pub use grant::{Access, AccessTo, Grant};
 ///
 /// let grants = Grants::new();
 /// grants.put_policy("reader", r#"{ "version": "1", "default": "deny", "tools": { "get_*": {} } }"#)?;
-/// grants.grant("g-42", Access::to("reader").on("github"))?;
+/// grants.give("g-42", Access::to("reader").on("github"))?;
 ///
 /// let arguments = json!({});
 /// let call = ToolCall::new("get_issue", &arguments).server("github").grant("g-42");
@@ -51,34 +51,38 @@ pub use grant::{Access, AccessTo, Grant};
 ///
 /// A check never waits for an update; updates wait for each other. Finding or updating a grant
 /// takes O(log n) in the number of grants. The cost of replacing a policy does not depend on them.
-pub struct Grants<S = MemoryStore>(Arc<Inner<S>>);
+pub struct Grants<S = MemoryStore, A: ?Sized = dyn ApprovalStore>(Arc<Inner<S, A>>);
 
-struct Inner<S> {
+/// A registry of grants over [`AsyncGate`](crate::AsyncGate)s: the same verbs, and those that ask a store are
+/// `async`.
+pub type AsyncGrants<S> = Grants<S, dyn AsyncApprovalStore>;
+
+struct Inner<S, A: ?Sized> {
     /// A gate without a policy. The gates of the policies share its counters and its clock, and it
     /// denies calls that have no policy.
-    default_gate: Gate<S>,
-    records: ArcSwap<Table<Record<S>>>,
+    default_gate: Gate<S, A>,
+    records: ArcSwap<Table<Record<S, A>>>,
     /// The policies by name. Each update of a record holds this lock.
-    policies: Mutex<HashMap<Box<str>, Arc<Named<S>>>>,
+    policies: Mutex<HashMap<Box<str>, Arc<Named<S, A>>>>,
 }
 
 /// A name of a policy and its gate. The gate has no policy while grants use a name without one.
-struct Named<S> {
+struct Named<S, A: ?Sized> {
     name: Box<str>,
-    gate: Gate<S>,
+    gate: Gate<S, A>,
 }
 
-struct Record<S> {
+struct Record<S, A: ?Sized> {
     id: Box<str>,
     revoked: bool,
     /// One for each server, and one for all others. There are few.
-    access: Vec<NamedAccess<S>>,
+    access: Vec<NamedAccess<S, A>>,
 }
 
-struct NamedAccess<S> {
+struct NamedAccess<S, A: ?Sized> {
     /// `None` for every server without access of its own.
     server: Option<Box<str>>,
-    policy: Arc<Named<S>>,
+    policy: Arc<Named<S, A>>,
     expires_at: Option<Timestamp>,
 }
 
@@ -107,10 +111,10 @@ impl Default for Grants {
     }
 }
 
-impl<S> Grants<S> {
+impl<S, A: ?Sized> Grants<S, A> {
     /// An empty registry with the counters, the clock and all other parts of `gate`. A policy of
     /// `gate` itself is not used.
-    pub fn over(gate: &Gate<S>) -> Self {
+    pub fn over(gate: &Gate<S, A>) -> Self {
         let records = ArcSwap::from_pointee(Table::new());
         Self(Arc::new(Inner { default_gate: gate.beside(None), records, policies: Mutex::default() }))
     }
@@ -172,7 +176,7 @@ impl<S> Grants<S> {
         self.0.policies.lock().get(name)?.gate.shadow_report()
     }
 
-    /// Adds `access` to the grant `id`. It replaces the access that the grant had on the same
+    /// Gives a grant access. It replaces the access that the grant had on the same
     /// server.
     ///
     /// The policy may be added later; until then calls are denied with `no_policy`.
@@ -180,7 +184,7 @@ impl<S> Grants<S> {
     /// # Errors
     /// [`GrantError::Revoked`] if the grant has been revoked, [`GrantError::Unnamed`] if the grant
     /// or the server is `""`.
-    pub fn grant(&self, id: &str, access: Access) -> Result<(), GrantError> {
+    pub fn give(&self, id: &str, access: Access) -> Result<(), GrantError> {
         let Access { server, policy, expires_at } = access;
         if id.is_empty() || server.as_deref() == Some("") {
             return Err(GrantError::Unnamed);
@@ -197,6 +201,46 @@ impl<S> Grants<S> {
         all.push(NamedAccess { server, policy, expires_at });
         let record = Record { id: id.into(), revoked: false, access: all };
         self.0.records.store(Arc::new(records.with(record)));
+        Ok(())
+    }
+
+    /// Makes these the only grants, in one step: a check sees all of the former ones or all of
+    /// these. For hosts that read all grants from one place.
+    ///
+    /// Grants that are not listed are forgotten: their calls are denied with `no_policy`. A grant
+    /// that was [revoked](Self::revoke) stays revoked, listed or not. A grant may be listed several
+    /// times, with access on different servers; on the same server the last one counts.
+    ///
+    /// # Errors
+    /// [`GrantError::Unnamed`] if a grant or a server is `""`. Nothing has changed then.
+    pub fn replace_all<'g>(&self, grants: impl IntoIterator<Item = (&'g str, Access)>) -> Result<(), GrantError> {
+        let mut access: HashMap<&str, Vec<Access>> = HashMap::new();
+        for (id, given) in grants {
+            if id.is_empty() || given.server.as_deref() == Some("") {
+                return Err(GrantError::Unnamed);
+            }
+            let all = access.entry(id).or_default();
+            all.retain(|other| other.server != given.server);
+            all.push(given);
+        }
+        let mut policies = self.0.policies.lock();
+        let former = self.0.records.load();
+        let mut records = former.emptied();
+        for (id, all) in access {
+            if former.get(id).is_none_or(|record| !record.revoked) {
+                let named = |Access { server, policy, expires_at }| {
+                    let policy = self.0.named(&mut policies, &policy);
+                    NamedAccess { server, policy, expires_at }
+                };
+                records.insert(Record { id: id.into(), revoked: false, access: all.into_iter().map(named).collect() });
+            }
+        }
+        former.for_each(|record| {
+            if record.revoked {
+                records.insert(Record { id: record.id.clone(), revoked: true, access: record.access.clone() });
+            }
+        });
+        self.0.records.store(Arc::new(records));
         Ok(())
     }
 
@@ -232,19 +276,20 @@ impl<S> Grants<S> {
         known
     }
 
-    /// Returns the gate that decides the calls of this caller (the tool does not matter), for
-    /// previews, usage, and the policy in force. The gate does not follow later changes of the
+    /// Returns the gate that decides the calls of this caller, for previews, usage, and the policy
+    /// in force. The gate does not follow later changes of the
     /// grant: call this again each time.
     ///
     /// # Errors
     /// The grant has been revoked or has expired. A missing policy is not an error: the gate
     /// denies.
-    pub fn gate(&self, caller: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
-        self.0.find(&self.0.records.load(), caller).cloned().map_err(|denied| denied.denial(caller))
+    pub fn gate<'c>(&self, caller: impl Into<ToolCall<'c>>) -> Result<Gate<S, A>, Denial> {
+        let call = caller.into();
+        self.0.find(&self.0.records.load(), &call).cloned().map_err(|denied| denied.denial(&call))
     }
 
     /// Records a denial by the host itself, like [`Gate::record_denial`].
-    pub fn record_denial(&self, call: &ToolCall<'_>, denial: &Denial) {
+    pub fn record_denial<'c>(&self, call: impl Into<ToolCall<'c>>, denial: &Denial) {
         self.0.default_gate.record_denial(call, denial);
     }
 
@@ -288,29 +333,32 @@ impl<S> Grants<S> {
     pub fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
         self.0.default_gate.pending()
     }
+}
 
-    /// Approves a request, like [`Gate::approve_async`].
+/// The approvals of all policies, which share one store.
+impl<S> AsyncGrants<S> {
+    /// Approves a request, like [`AsyncGate::approve`](crate::AsyncGate::approve).
     ///
     /// # Errors
     /// As for [`Gate::approve`].
-    pub async fn approve_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.0.default_gate.approve_async(id, by).await
+    pub async fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.default_gate.approve(id, by).await
     }
 
-    /// Refuses a request, like [`Gate::refuse_async`].
+    /// Refuses a request, like [`AsyncGate::refuse`](crate::AsyncGate::refuse).
     ///
     /// # Errors
     /// As for [`Gate::refuse`].
-    pub async fn refuse_async(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
-        self.0.default_gate.refuse_async(id, by).await
+    pub async fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.0.default_gate.refuse(id, by).await
     }
 
     /// Returns the pending requests of all policies, the oldest first.
     ///
     /// # Errors
-    /// As for [`Gate::pending_async`].
-    pub async fn pending_async(&self) -> Result<Vec<Approval>, ApprovalError> {
-        self.0.default_gate.pending_async().await
+    /// As for [`AsyncGate::pending`](crate::AsyncGate::pending).
+    pub async fn pending(&self) -> Result<Vec<Approval>, ApprovalError> {
+        self.0.default_gate.pending().await
     }
 }
 
@@ -335,56 +383,26 @@ impl<S: CounterStore + 'static> Grants<S> {
             Err(denial) => Decision::Deny(denial),
         }
     }
-
-    /// Decides a call that presents an approval by the policy of its grant, like
-    /// [`Gate::check_approved`].
-    pub fn check_approved(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision {
-        let records = self.0.records.load();
-        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_approved(call, approval))
-    }
-
-    /// Decides a call that presents a signed approval by the policy of its grant, like
-    /// [`Gate::check_signed`].
-    #[cfg(feature = "signed")]
-    pub fn check_signed(&self, call: &ToolCall<'_>, signed: &str) -> Decision {
-        let records = self.0.records.load();
-        self.0.gate(&records, call).map_or_else(Decision::Deny, |gate| gate.check_signed(call, signed))
-    }
 }
 
-impl<S: AsyncCounterStore + 'static> Grants<S> {
-    /// Decides a call by the policy of its grant, like [`check`](Self::check), with counters across
-    /// a network.
-    pub async fn check_async(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
+impl<S: AsyncCounterStore + 'static> AsyncGrants<S> {
+    /// Decides a call by the policy of its grant, like [`Grants::check`] and
+    /// [`AsyncGate::check`](crate::AsyncGate::check).
+    pub async fn check(&self, call: &ToolCall<'_>) -> Decision<AsyncPermit> {
         match self.0.gate_now(call) {
-            Ok(gate) => gate.check_async(call).await,
-            Err(denial) => Decision::Deny(denial),
-        }
-    }
-
-    /// Decides a call that presents an approval by the policy of its grant, like
-    /// [`Gate::check_approved_async`].
-    pub async fn check_approved_async(&self, call: &ToolCall<'_>, approval: &ApprovalId) -> Decision<AsyncPermit> {
-        match self.0.gate_now(call) {
-            Ok(gate) => gate.check_approved_async(call, approval).await,
-            Err(denial) => Decision::Deny(denial),
-        }
-    }
-
-    /// Decides a call that presents a signed approval by the policy of its grant, like
-    /// [`Gate::check_signed_async`].
-    #[cfg(feature = "signed")]
-    pub async fn check_signed_async(&self, call: &ToolCall<'_>, signed: &str) -> Decision<AsyncPermit> {
-        match self.0.gate_now(call) {
-            Ok(gate) => gate.check_signed_async(call, signed).await,
+            Ok(gate) => gate.check(call).await,
             Err(denial) => Decision::Deny(denial),
         }
     }
 }
 
-impl<S> Inner<S> {
+impl<S, A: ?Sized> Inner<S, A> {
     /// The gate that decides a call.
-    fn find<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, GrantDenial> {
+    fn find<'r>(
+        &'r self,
+        records: &'r Table<Record<S, A>>,
+        call: &ToolCall<'_>,
+    ) -> Result<&'r Gate<S, A>, GrantDenial> {
         let record = call.identity(Identity::Grant).and_then(|id| records.get(id));
         let Some(record) = record.filter(|_| !call.is_malformed()) else { return Ok(&self.default_gate) };
         if record.revoked {
@@ -402,7 +420,7 @@ impl<S> Inner<S> {
     }
 
     /// The gate that decides a call. A denial by the grant itself is recorded.
-    fn gate<'r>(&'r self, records: &'r Table<Record<S>>, call: &ToolCall<'_>) -> Result<&'r Gate<S>, Denial> {
+    fn gate<'r>(&'r self, records: &'r Table<Record<S, A>>, call: &ToolCall<'_>) -> Result<&'r Gate<S, A>, Denial> {
         self.find(records, call).map_err(|denied| {
             let denial = denied.denial(call);
             self.default_gate.note_denial(call, &denial, denied.now);
@@ -411,11 +429,11 @@ impl<S> Inner<S> {
     }
 
     /// The same for an asynchronous decision, which must not hold on to the table.
-    fn gate_now(&self, call: &ToolCall<'_>) -> Result<Gate<S>, Denial> {
+    fn gate_now(&self, call: &ToolCall<'_>) -> Result<Gate<S, A>, Denial> {
         self.gate(&self.records.load(), call).cloned()
     }
 
-    fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S>>>, name: &str) -> Arc<Named<S>> {
+    fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S, A>>>, name: &str) -> Arc<Named<S, A>> {
         if let Some(named) = policies.get(name) {
             return Arc::clone(named);
         }
@@ -440,33 +458,33 @@ impl GrantDenial {
     }
 }
 
-impl<S> Record<S> {
+impl<S, A: ?Sized> Record<S, A> {
     /// The access to a server, else the access to any.
-    fn access_on(&self, server: Option<&str>) -> Option<&NamedAccess<S>> {
+    fn access_on(&self, server: Option<&str>) -> Option<&NamedAccess<S, A>> {
         let of = |server: Option<&str>| self.access.iter().find(|access| access.server.as_deref() == server);
         server.and_then(|server| of(Some(server))).or_else(|| of(None))
     }
 }
 
-impl<S> Keyed for Record<S> {
+impl<S, A: ?Sized> Keyed for Record<S, A> {
     fn key(&self) -> &str {
         &self.id
     }
 }
 
-impl<S> Clone for Grants<S> {
+impl<S, A: ?Sized> Clone for Grants<S, A> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<S> Clone for NamedAccess<S> {
+impl<S, A: ?Sized> Clone for NamedAccess<S, A> {
     fn clone(&self) -> Self {
         Self { server: self.server.clone(), policy: Arc::clone(&self.policy), expires_at: self.expires_at }
     }
 }
 
-impl<S> fmt::Debug for Grants<S> {
+impl<S, A: ?Sized> fmt::Debug for Grants<S, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grants").field("policies", &self.0.policies.lock().len()).finish_non_exhaustive()
     }

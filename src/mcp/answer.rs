@@ -4,13 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::Call;
 use crate::decision::limit_state::LimitState;
-use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited};
+use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited, Refused};
 use crate::policy::{Code, Digest};
 
 /// A refusal of a call, to be written as an MCP message.
 ///
-/// It is made from a [`Denial`], a [`RateLimited`], an [`ApprovalRequest`], or any [`Decision`] by
-/// [`Refusal::of`].
+/// It is made from a [`Refused`] ([`Decision::into_result`]), a [`Denial`], a [`RateLimited`] or an
+/// [`ApprovalRequest`], or from any [`Decision`] by [`Refusal::of`].
 ///
 /// ```
 /// use toolgate::mcp::{RefusalFormat, Message, Refusal};
@@ -34,6 +34,8 @@ use crate::policy::{Code, Digest};
 pub struct Refusal {
     kind: RefusalKind,
     message: Box<str>,
+    /// For a rate limit: the wait in seconds, or `None` if the call can never pass.
+    wait: Option<Option<u64>>,
     facts: Map<String, Value>,
 }
 
@@ -128,7 +130,7 @@ impl Refusal {
         if let Some(policy) = policy {
             facts.insert("policy".to_owned(), policy.to_string().into());
         }
-        Self { kind, message: message.into(), facts }
+        Self { kind, message: message.into(), wait: None, facts }
     }
 
     fn with(mut self, key: &str, fact: Value) -> Self {
@@ -136,9 +138,23 @@ impl Refusal {
         self
     }
 
-    /// `[POLICY DENIED]`, `[RATE LIMITED]` or `[APPROVAL REQUIRED]`, followed by the message.
+    /// `[POLICY DENIED]`, `[RATE LIMITED]` or `[APPROVAL REQUIRED]`, followed by the message. A rate
+    /// limit ends with the wait, such as `Try again in 24 s.`
     pub fn text(&self) -> String {
-        format!("[{}] {}", self.kind.label(), self.message)
+        let mut text = format!("[{}] {}", self.kind.label(), self.message);
+        match self.wait {
+            None => {}
+            Some(None) => text.push_str(" This call can never pass."),
+            Some(Some(secs)) => {
+                let (number, unit) = match secs {
+                    0..=120 => (secs, "s"),
+                    121..=7200 => (secs.div_ceil(60), "min"),
+                    _ => (secs.div_ceil(3600), "h"),
+                };
+                text.push_str(&format!(" Try again in {number} {unit}."));
+            }
+        }
+        text
     }
 
     /// The facts of the decision: `decision`, `code`, `rule`, `message`, the digest of the
@@ -151,8 +167,12 @@ impl Refusal {
 
     /// The `result` of the call. [`RefusalFormat::Error`] has the same result as
     /// [`RefusalFormat::Structured`].
+    ///
+    /// It always has a `resultType`: clients of the protocol from 2026-07-28 require it, and older
+    /// ones ignore members that they do not know.
     pub fn to_result(&self, form: RefusalFormat) -> Value {
-        let mut result = json!({ "content": [{ "type": "text", "text": self.text() }], "isError": true });
+        let content = json!([{ "type": "text", "text": self.text() }]);
+        let mut result = json!({ "resultType": "complete", "content": content, "isError": true });
         if let (RefusalFormat::Structured | RefusalFormat::Error, Some(members)) = (form, result.as_object_mut()) {
             members.insert("structuredContent".to_owned(), self.facts.clone().into());
         }
@@ -167,18 +187,14 @@ impl Refusal {
     /// The whole answer to a request that could not be read, with `null` in place of the unknown
     /// id. For a request that was read, use [`Call::answer`].
     pub fn to_answer_without_id(&self, form: RefusalFormat) -> String {
-        self.answer("null", form, false)
+        self.answer("null", form)
     }
 
-    fn answer(&self, id: &str, form: RefusalFormat, says_its_type: bool) -> String {
+    fn answer(&self, id: &str, form: RefusalFormat) -> String {
         match form {
             RefusalFormat::Error => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, self.to_error()),
             RefusalFormat::Text | RefusalFormat::Structured => {
-                let mut result = self.to_result(form);
-                if let (true, Some(members)) = (says_its_type, result.as_object_mut()) {
-                    members.insert("resultType".to_owned(), "complete".into());
-                }
-                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, self.to_result(form))
             }
         }
     }
@@ -186,11 +202,25 @@ impl Refusal {
 
 impl Call {
     /// The answer that refuses this call, with the call's id exactly as it was written. `None` for
-    /// a notification, which has no answer. If the call [names the protocol's
-    /// version](Self::protocol_version), the result has a `resultType`, which clients of these
-    /// versions require.
+    /// a notification, which has no answer.
     pub fn answer(&self, refusal: &Refusal, form: RefusalFormat) -> Option<String> {
-        self.id_text().map(|id| refusal.answer(id, form, self.protocol_version().is_some()))
+        self.id_text().map(|id| refusal.answer(id, form))
+    }
+}
+
+impl From<&Refused> for Refusal {
+    fn from(refused: &Refused) -> Self {
+        match refused {
+            Refused::Deny(denial) => denial.into(),
+            Refused::RateLimit(limited) => limited.into(),
+            Refused::RequireApproval(request) => request.into(),
+        }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        Self::from(&refused)
     }
 }
 
@@ -206,9 +236,11 @@ impl From<&RateLimited> for Refusal {
             0 => Value::from(wait.as_secs()),
             _ => Value::from(wait.as_secs_f64()),
         });
-        Self::new(RefusalKind::RateLimited, limited.code(), limited.rule(), limited.message(), limited.policy())
+        let kind = RefusalKind::RateLimited;
+        let refusal = Self::new(kind, limited.code(), limited.rule(), limited.message(), limited.policy())
             .with("retry_after", seconds.unwrap_or_default())
-            .with("limits", states(limited.limits()))
+            .with("limits", states(limited.limits()));
+        Self { wait: Some(limited.retry_after_secs()), ..refusal }
     }
 }
 

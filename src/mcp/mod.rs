@@ -97,6 +97,16 @@ const ENVELOPE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 const PARAMS: [&str; 4] = ["name", "arguments", "_meta", "task"];
 
 impl Message {
+    /// Reads one message from the bytes of a body, as [`read`](Self::read) does.
+    ///
+    /// # Errors
+    /// As for `read`; or the bytes are not UTF-8.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, MalformedMessage> {
+        let text = str::from_utf8(bytes)
+            .map_err(|error| MalformedMessage { at: error.valid_up_to(), why: "not UTF-8".to_owned() })?;
+        Self::read(text)
+    }
+
     /// Reads one message strictly. Linear in the text.
     ///
     /// # Errors

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::{Call, RequestId, field};
+use crate::decision::{AsyncPermit, Permit};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
+use crate::store::StoreError;
 
 /// The outcome of a call according to the upstream server. It determines whether the permit can be
 /// released.
@@ -66,6 +68,26 @@ impl Call {
 }
 
 impl CallOutcome {
+    /// The outcome of a call that returned a tool result, given its `isError`: for hosts that have
+    /// typed messages. A result that is not complete, such as a task or a request for input, is
+    /// [`CallOutcome::Unclear`] instead.
+    pub fn of_result(is_error: Option<bool>) -> Self {
+        if is_error == Some(true) { Self::ToolFailed } else { Self::Succeeded }
+    }
+
+    /// The outcome of a call that was answered by a JSON-RPC error with this code, as
+    /// [`Call::ending`] describes: for hosts that have typed messages.
+    ///
+    /// ```
+    /// use toolgate::mcp::CallOutcome;
+    ///
+    /// assert_eq!(CallOutcome::of_error_code(-32601), CallOutcome::NotRun);
+    /// assert_eq!(CallOutcome::of_error_code(-32603), CallOutcome::Unclear(Some(-32603)));
+    /// ```
+    pub fn of_error_code(code: i64) -> Self {
+        if NOT_RUN.contains(&code) { Self::NotRun } else { Self::Unclear(Some(code)) }
+    }
+
     /// Reads the outcome of the call with this id.
     pub(super) fn of_answer(id: &RequestId, answer: &str) -> Self {
         Self::read(id, answer).unwrap_or(Self::Unclear(None))
@@ -92,9 +114,40 @@ impl CallOutcome {
             }
             (None, Some(error)) => {
                 let code = field(object(error)?, "code")?.to_value().as_ref().and_then(Value::as_i64)?;
-                Some(if NOT_RUN.contains(&code) { CallOutcome::NotRun } else { CallOutcome::Unclear(Some(code)) })
+                Some(Self::of_error_code(code))
             }
             _ => None,
+        }
+    }
+}
+
+impl Permit {
+    /// Releases the permit if the call was certainly not made, else ends it.
+    ///
+    /// # Errors
+    /// The store failed: the quota stays spent, and in-flight units are freed when their lease
+    /// ends.
+    pub fn conclude(self, outcome: CallOutcome) -> Result<(), StoreError> {
+        match outcome {
+            CallOutcome::NotRun => self.try_release(),
+            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => {
+                self.end();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl AsyncPermit {
+    /// Releases the permit if the call was certainly not made, else ends it.
+    ///
+    /// # Errors
+    /// The store failed: the quota stays spent, and in-flight units are freed when their lease
+    /// ends.
+    pub async fn conclude(self, outcome: CallOutcome) -> Result<(), StoreError> {
+        match outcome {
+            CallOutcome::NotRun => self.release().await,
+            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => self.end().await,
         }
     }
 }

@@ -24,7 +24,9 @@ use serde::{Serialize, Serializer};
 /// ```
 ///
 /// Serialises as `{ "issues": [..], "omitted": 0 }`, for tools that show issues in their own way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// `Debug` is the same text as `Display`, so that `main` and `unwrap` show it.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyError {
     issues: Box<[Issue]>,
     omitted: usize,
@@ -49,6 +51,12 @@ struct Position {
     excerpt: Box<str>,
     /// The number of characters of the excerpt before the position.
     before: usize,
+}
+
+impl fmt::Debug for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl PolicyError {

@@ -267,6 +267,15 @@ fn write_subject(subject: &mut Subject, scope: &Scope, facts: &Facts<'_>) -> Opt
     Some(())
 }
 
+/// Returns the first part of the scope of `limit` that a call lacks.
+pub(crate) fn missing_part(limit: &Limit, call: &ToolCall<'_>, now: Timestamp) -> Option<String> {
+    let lacks = |part: &&ScopePart| {
+        let scope = Scope::new([(*part).clone()]);
+        write_subject(&mut Subject::default(), &scope, &Facts::new(call, now)).is_none()
+    };
+    limit.scope.parts.iter().find(lacks).map(ScopePart::canonical)
+}
+
 #[inline]
 pub(crate) fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
     match &limit.cost {

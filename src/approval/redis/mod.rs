@@ -49,11 +49,11 @@ const NONCE_BYTES: usize = 32;
 ///
 /// # async fn run(policy: Policy) -> Result<(), Box<dyn std::error::Error>> {
 /// let gate = Gate::builder()
+///     .store_async(RedisStore::builder("redis://127.0.0.1:6379").build()?)
 ///     .policy(policy.with_namespace("payments"))
-///     .store(RedisStore::builder("redis://127.0.0.1:6379").build()?)
-///     .approvals_async(RedisApprovals::builder("redis://127.0.0.1:6379").build()?)
+///     .approvals(RedisApprovals::builder("redis://127.0.0.1:6379").build()?)
 ///     .build();
-/// for request in gate.pending_async().await? {
+/// for request in gate.pending().await? {
 ///     println!("{}: {} {}", request.id(), request.tool(), request.details().unwrap_or_default());
 /// }
 /// # Ok(())

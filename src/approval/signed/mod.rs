@@ -5,9 +5,9 @@
 //!
 //! 1. The gate's host sends the request as a text ([`write_request`](ApprovalKeys::write_request)).
 //! 2. The service reads it, lets people decide, and signs ([`sign`](ApprovalKeys::sign)).
-//! 3. The agent makes the call again, with the signed text.
-//! 4. [`Gate::check_signed`](crate::Gate::check_signed) verifies the key and the signature, that
-//!    the text is for this call under the policy in force, that no number is above the one that
+//! 3. The agent makes the call again, with the signed text. The host sets it on the call with
+//!    [`ToolCall::signed`](crate::ToolCall::signed).
+//! 4. The gate verifies the key and the signature, that the text is for this call under the policy in force, that no number is above the one that
 //!    people saw, the times, and the approvers. Then it asks the approval store whether the request
 //!    has been used.
 //!
@@ -39,8 +39,9 @@
 //! let signed = keys.sign(&shown, SystemClock.now())?;
 //!
 //! // The same call passes, once.
-//! assert!(gate.check_signed(&call, &signed).is_allowed());
-//! let Decision::RequireApproval(request) = gate.check_signed(&call, &signed) else { panic!("it was used") };
+//! let call = call.signed(&signed);
+//! assert!(gate.check(&call).is_allowed());
+//! let Decision::RequireApproval(request) = gate.check(&call) else { panic!("it was used") };
 //! assert_eq!(request.signed_error().map(|error| error.as_str()), Some("spent"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

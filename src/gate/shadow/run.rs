@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Difference, DifferenceKind, Ledger, Report, Shadow};
-use crate::approval::MemoryApprovals;
+use crate::approval::{ApprovalStore, MemoryApprovals};
 use crate::audit::{AuditRecord, Recorder};
 use crate::call::ToolCall;
 use crate::decision::Decision;
 use crate::decision::permit::{AnyPermit, Completion, Permit, PermitObserver};
 use crate::gate::Gate;
 use crate::gate::evaluation::deny_without_store;
-use crate::gate::in_force::{Approvals, InForce, Parts, ShadowRun};
+use crate::gate::in_force::{InForce, Parts, ShadowRun};
 use crate::gate::known_approval::{Checked, KnownApproval};
 use crate::time::Clock;
 
@@ -23,7 +23,7 @@ impl ShadowRun {
         let parts = Arc::new(Parts {
             store,
             // Never asked.
-            approvals: Approvals::local(MemoryApprovals::with_capacity(0)),
+            approvals: Box::new(MemoryApprovals::with_capacity(0)) as Box<dyn ApprovalStore>,
             keys: None,
             clock,
             pass_uncounted: Box::default(),
@@ -115,7 +115,7 @@ impl Drop for CandidatePermit {
     }
 }
 
-impl<S> Gate<S> {
+impl<S, A: ?Sized> Gate<S, A> {
     /// Starts a candidate in the [shadow](crate::shadow) of the policy in force. It replaces the
     /// one that ran before, and returns that one's report. If another policy is put in force, the
     /// candidate is compared with that one from then on.

@@ -100,13 +100,7 @@ impl FinishedCall<Permit> {
     /// The store failed: the quota stays spent, and in-flight units are freed when their lease
     /// ends.
     pub fn conclude(self) -> Result<(), StoreError> {
-        match self.ending {
-            CallOutcome::NotRun => self.permit.try_release(),
-            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => {
-                self.permit.end();
-                Ok(())
-            }
-        }
+        self.permit.conclude(self.ending)
     }
 }
 
@@ -117,9 +111,6 @@ impl FinishedCall<AsyncPermit> {
     /// The store failed: the quota stays spent, and in-flight units are freed when their lease
     /// ends.
     pub async fn conclude(self) -> Result<(), StoreError> {
-        match self.ending {
-            CallOutcome::NotRun => self.permit.release().await,
-            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => self.permit.end().await,
-        }
+        self.permit.conclude(self.ending).await
     }
 }

@@ -84,7 +84,7 @@ const INLINE_CHARGES: usize = 4;
 ///
 /// // In place of a store across a network.
 /// let remote = InProcess(MemoryStore::new());
-/// let gate = Gate::builder().store(LeasedStore::new(remote).with_share(32)).build();
+/// let gate = Gate::builder().store_async(LeasedStore::new(remote).with_share(32)).build();
 /// assert!(gate.store().is_empty());
 /// ```
 pub struct LeasedStore<S> {

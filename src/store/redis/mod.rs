@@ -32,7 +32,7 @@ pub use builder::RedisStoreBuilder;
 ///
 /// # async fn run(policy: Policy) -> Result<(), Box<dyn std::error::Error>> {
 /// let store = RedisStore::builder("redis://127.0.0.1:6379").build()?;
-/// let gate = Gate::builder().policy(policy.with_namespace("payments")).store(store).build();
+/// let gate = Gate::builder().policy(policy.with_namespace("payments")).store_async(store).build();
 /// # Ok(())
 /// # }
 /// ```

@@ -6,8 +6,8 @@ use super::CounterState;
 use crate::amount::Amount;
 use crate::call::ToolCall;
 use crate::decision::limit_state::LimitState;
-use crate::gate::Gate;
 use crate::gate::ready::at_once;
+use crate::gate::{AsyncGate, Gate};
 use crate::policy::LimitRef;
 use crate::store::{AsyncCounterStore, CounterStore, InProcess, ReservationId, ReserveRequest, StoreError};
 use crate::time::wait_millis;
@@ -26,18 +26,18 @@ impl<S: CounterStore + 'static> Gate<S> {
     }
 }
 
-impl<S: AsyncCounterStore + 'static> Gate<S> {
+impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     /// Explains how the gate would decide a call, as [`Gate::explain`] does.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn explain_async(&self, call: &ToolCall<'_>) -> Result<Explanation, StoreError> {
+    pub async fn explain(&self, call: &ToolCall<'_>) -> Result<Explanation, StoreError> {
         explain(self, self.store(), call).await
     }
 }
 
-async fn explain<S>(
-    gate: &Gate<S>,
+async fn explain<S, A: ?Sized>(
+    gate: &Gate<S, A>,
     counters: &impl AsyncCounterStore,
     call: &ToolCall<'_>,
 ) -> Result<Explanation, StoreError> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::amount::Amount;
 use crate::json::object::Object;
 use crate::policy::Policy;
 use crate::time::Timestamp;
@@ -72,6 +73,8 @@ pub struct Case {
     description: String,
     policy: Option<String>,
     steps: Vec<Step>,
+    /// The id of the last call.
+    last_call: Option<String>,
     refused: Option<(String, Vec<Object<WrittenIssue>>)>,
     now: Timestamp,
 }
@@ -80,7 +83,7 @@ impl Case {
     /// Creates a case without steps, at the start of a trace.
     pub fn new(id: impl Into<String>) -> Self {
         let (id, description) = (id.into(), String::new());
-        Self { id, description, policy: None, steps: Vec::new(), refused: None, now: START }
+        Self { id, description, policy: None, steps: Vec::new(), last_call: None, refused: None, now: START }
     }
 
     /// Returns the id of the case.
@@ -120,6 +123,10 @@ impl Case {
     pub fn step(self, step: Map<String, Value>) -> Self {
         let mut case = self;
         let mut step = step;
+        if step.contains_key("call") {
+            let line = || format!("#{}", case.steps.len() + 1);
+            case.last_call = Some(step.get("id").and_then(Value::as_str).map_or_else(line, str::to_owned));
+        }
         step.insert("at".to_owned(), Value::from(case.now.to_string()));
         case.steps.push(Step { line: Value::Object(step).to_string(), expect: None });
         case
@@ -127,6 +134,43 @@ impl Case {
 
     fn pushed(self, key: &str, value: Value) -> Self {
         self.step([(key.to_owned(), value)].into_iter().collect())
+    }
+
+    /// Approves the request of the last call in the name of `person`, and expects that to be
+    /// possible.
+    pub fn approved_by(self, person: &str) -> Self {
+        self.after_call("approve", Some(("by", person.into())))
+    }
+
+    /// Refuses the request of the last call in the name of `person`, and expects that to be
+    /// possible.
+    pub fn refused_by(self, person: &str) -> Self {
+        self.after_call("refuse", Some(("by", person.into())))
+    }
+
+    /// Releases the last call, which was not made, and expects that to be possible.
+    pub fn released(self) -> Self {
+        self.after_call("release", None)
+    }
+
+    /// Settles the last call at its real amount, and expects that to be possible.
+    pub fn settled(self, amount: impl Into<Amount>) -> Self {
+        // An amount is a number, which always serialises.
+        let amount = serde_json::to_value(amount.into()).unwrap_or_default();
+        self.after_call("settle", Some(("amount", amount)))
+    }
+
+    /// Ends the last call, and expects that to be possible.
+    pub fn ended(self) -> Self {
+        self.after_call("end", None)
+    }
+
+    /// Without a call before it, the step names none, and its expectation fails.
+    fn after_call(self, key: &str, member: Option<(&str, Value)>) -> Self {
+        let call = self.last_call.clone().unwrap_or_default();
+        let step = [Some((key, Value::from(call))), member].into_iter().flatten();
+        let case = self.step(step.map(|(key, value)| (key.to_owned(), value)).collect());
+        case.expect([("ok".to_owned(), true.into())])
     }
 
     /// Expects the last call to be allowed.
@@ -182,7 +226,7 @@ impl Case {
             None => None,
         };
         let policy = policy.map(|policy| policy.get().to_owned());
-        Ok(Self { id, description, policy, steps, refused, now: START })
+        Ok(Self { id, description, policy, steps, last_call: None, refused, now: START })
     }
 
     /// Runs the case, with a runner under its own policy or that of the suite.

@@ -73,7 +73,7 @@ const KNOWN: usize = 1 << 17;
 /// ```
 #[must_use = "a runner does nothing until it has lines to answer"]
 pub struct Runner {
-    gate: Gate<Arc<FaultStore>>,
+    gate: RunnerGate,
     store: Arc<FaultStore>,
     clock: ManualClock,
     caller: Caller,
@@ -110,8 +110,10 @@ enum State {
     Done,
 }
 
+type RunnerGate = Gate<Arc<FaultStore>>;
+
 /// A person's answer to a request: [`Gate::approve`] or [`Gate::refuse`].
-type Decide = fn(&Gate<Arc<FaultStore>>, &ApprovalId, &str) -> Result<Approval, DecideError>;
+type Decide = fn(&RunnerGate, &ApprovalId, &str) -> Result<Approval, DecideError>;
 
 /// An id that no approval has, for a call that names an approval which was never asked for.
 const NO_APPROVAL: ApprovalId = ApprovalId::new(CallDigest::new([0; 32]), 0);
@@ -205,8 +207,8 @@ impl Runner {
         if line.approve.is_some() || line.refuse.is_some() || line.by.is_some() {
             let alone = alone && line.settle.is_none() && line.amount.is_none();
             return match (line.approve, line.refuse, line.by) {
-                (Some(of), None, Some(by)) if alone => self.verdict(id, &of, &by, Gate::approve),
-                (None, Some(of), Some(by)) if alone => self.verdict(id, &of, &by, Gate::refuse),
+                (Some(of), None, Some(by)) if alone => self.verdict(id, &of, &by, RunnerGate::approve),
+                (None, Some(of), Some(by)) if alone => self.verdict(id, &of, &by, RunnerGate::refuse),
                 _ => self.unreadable(id),
             };
         }
@@ -251,10 +253,8 @@ impl Runner {
 
     fn call(&mut self, id: String, call: &Call, approval: Option<String>) -> Answer {
         let tool_call = call.by(&self.caller);
-        let decision = match approval.map(|of| self.calls.get(&*of).and_then(|known| known.request)) {
-            None => self.gate.check(&tool_call),
-            Some(named) => self.gate.check_approved(&tool_call, &named.unwrap_or(NO_APPROVAL)),
-        };
+        let named = approval.map(|of| self.calls.get(&*of).and_then(|known| known.request).unwrap_or(NO_APPROVAL));
+        let decision = self.gate.check(&tool_call.approval(named.as_ref()));
         if let Some(watch) = &mut self.watch {
             watch(&tool_call, self.gate.policy().as_ref(), self.clock.now(), &decision);
         }

@@ -265,8 +265,8 @@ impl World {
         let tool_call = ToolCall::new(call.tool, &arguments).grant(call.grant).agent("robot");
         let decision = match brought {
             Brought::Nothing => self.gate.check(&tool_call),
-            Brought::Name(of) => self.gate.check_approved(&tool_call, self.entries[*of].approval.id()),
-            Brought::Token(of) => self.gate.check_signed(&tool_call, &self.tokens[*of].text),
+            Brought::Name(of) => self.gate.check(&tool_call.approval(self.entries[*of].approval.id())),
+            Brought::Token(of) => self.gate.check(&tool_call.signed(&self.tokens[*of].text)),
         };
         // The approvals by which the call may pass.
         let usable = |(of, entry): (usize, &Entry)| {
@@ -398,7 +398,7 @@ impl World {
         }
         let arguments = call.arguments();
         let tool_call = ToolCall::new(call.tool, &arguments).grant(call.grant).agent("robot");
-        match self.gate.check_signed(&tool_call, &altered) {
+        match self.gate.check(&tool_call.signed(&altered)) {
             Decision::RequireApproval(request) => {
                 let why = request.signed_error().expect("a reason").as_str();
                 assert!(["malformed", "unknown_key", "forged"].contains(&why), "{why}: {altered}");

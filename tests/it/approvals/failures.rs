@@ -88,12 +88,12 @@ fn an_approval_that_cannot_be_restored_stays_used() {
     let limits = json!([{ "counter": "n", "window": "day", "max": 1, "scope": "grant" }]);
     let approvals = Arc::new(Failing::default());
     let gate = builder(&json!({ "limits": limits })).0.approvals(Arc::clone(&approvals));
-    let gate = gate.store(InProcess(MemoryStore::new())).build();
+    let gate = gate.store_async(InProcess(MemoryStore::new())).build();
     let arguments = json!({});
-    let check = || ready(gate.check_async(&call(&arguments)));
+    let check = || ready(gate.check(&call(&arguments)));
     let pass = || {
         let Decision::RequireApproval(request) = check() else { panic!("the call needs approval") };
-        ready(gate.approve_async(request.approval().unwrap().id(), "ann")).unwrap();
+        ready(gate.approve(request.approval().unwrap().id(), "ann")).unwrap();
         match check() {
             Decision::Allow(permit) => permit,
             other => panic!("{other:?}"),
@@ -113,24 +113,24 @@ fn an_approval_that_cannot_be_restored_stays_used() {
 async fn approvals_work_with_an_async_counter_store() {
     let limits = json!([{ "counter": "n", "window": "day", "max": 1, "scope": "grant" }]);
     let clock = ManualClock::new(START);
-    let store = InProcess(MemoryStore::new());
-    let gate = Gate::builder().policy(policy(&json!({ "limits": limits }))).store(store).clock(clock.clone()).build();
+    let builder = Gate::builder().policy(policy(&json!({ "limits": limits }))).clock(clock.clone());
+    let gate = builder.store_async(InProcess(MemoryStore::new())).build();
     let arguments = json!({});
     fn spawnable<F: Future + Send>(future: F) -> F {
         future
     }
-    let Decision::RequireApproval(request) = spawnable(gate.check_async(&call(&arguments))).await else {
+    let Decision::RequireApproval(request) = spawnable(gate.check(&call(&arguments))).await else {
         panic!("the call needs approval")
     };
     let id = *request.approval().unwrap().id();
-    gate.approve(&id, "ann").unwrap();
-    let Decision::Allow(permit) = gate.check_async(&call(&arguments)).await else { panic!("the call is approved") };
+    gate.approve(&id, "ann").await.unwrap();
+    let Decision::Allow(permit) = gate.check(&call(&arguments)).await else { panic!("the call is approved") };
     permit.release().await.unwrap();
-    let Decision::Allow(permit) = gate.check_approved_async(&call(&arguments), &id).await else {
+    let Decision::Allow(permit) = gate.check(&call(&arguments).approval(&id)).await else {
         panic!("the approval was restored")
     };
     permit.end().await.unwrap();
-    assert_eq!(gate.check_async(&call(&arguments)).await.as_str(), "rate_limited");
+    assert_eq!(gate.check(&call(&arguments)).await.as_str(), "rate_limited");
 }
 
 /// A store in which another call takes the last unit between the preview and the first charge.
@@ -169,12 +169,12 @@ async fn an_approved_call_that_is_overtaken_keeps_its_approval() {
     assert!(gate.reset_counter("n", &call).unwrap());
     assert!(gate.check(&call).is_allowed());
 
-    let gate = builder(&json!({ "limits": limits })).0.store(InProcess(Overtaken::default())).build();
-    let Decision::RequireApproval(request) = gate.check_async(&call).await else { panic!("the call needs approval") };
-    gate.approve(request.approval().unwrap().id(), "ann").unwrap();
-    assert_eq!(gate.check_async(&call).await.as_str(), "rate_limited");
-    assert!(gate.reset_counter_async("n", &call).await.unwrap());
-    assert!(gate.check_async(&call).await.is_allowed());
+    let gate = builder(&json!({ "limits": limits })).0.store_async(InProcess(Overtaken::default())).build();
+    let Decision::RequireApproval(request) = gate.check(&call).await else { panic!("the call needs approval") };
+    gate.approve(request.approval().unwrap().id(), "ann").await.unwrap();
+    assert_eq!(gate.check(&call).await.as_str(), "rate_limited");
+    assert!(gate.reset_counter("n", &call).await.unwrap());
+    assert!(gate.check(&call).await.is_allowed());
 }
 
 /// A store that never answers a claim.
@@ -220,13 +220,13 @@ async fn an_abandoned_decision_leaves_nothing_in_flight() {
         { "counter": "flight", "window": "in_flight", "max": 1, "scope": "grant" },
         { "counter": "day", "window": "day", "max": 9, "scope": "grant" },
     ]);
-    let builder = builder(&json!({ "limits": limits })).0.store(InProcess(MemoryStore::new()));
-    let gate = builder.approvals_async(Silent::default()).build();
+    let builder = builder(&json!({ "limits": limits })).0.store_async(InProcess(MemoryStore::new()));
+    let gate = builder.approvals(Silent::default()).build();
     let arguments = json!({});
     let call = call(&arguments);
-    let Decision::RequireApproval(request) = gate.check_async(&call).await else { panic!("the call needs approval") };
-    gate.approve_async(request.approval().unwrap().id(), "ann").await.unwrap();
-    assert!(poll_once(gate.check_async(&call)).is_none());
-    let used: Vec<_> = gate.usage_async(&call).await.unwrap().iter().map(|limit| limit.used().to_string()).collect();
+    let Decision::RequireApproval(request) = gate.check(&call).await else { panic!("the call needs approval") };
+    gate.approve(request.approval().unwrap().id(), "ann").await.unwrap();
+    assert!(poll_once(gate.check(&call)).is_none());
+    let used: Vec<_> = gate.usage(&call).await.unwrap().iter().map(|limit| limit.used().to_string()).collect();
     assert_eq!(used, ["0", "1"]);
 }

@@ -254,12 +254,12 @@ pub(crate) fn a_call_that_names_an_approval_uses_no_other(make: MakeStore<'_>) {
     let for_small = *asked(gate.check(&call(&small))).id();
     assert_ne!(for_large, for_small, "a person who sees 50 must not approve 100");
     gate.approve(&for_large, "ann").unwrap();
-    assert_eq!(gate.check_approved(&call(&small), &for_small).as_str(), "approval_required");
+    assert_eq!(gate.check(&call(&small).approval(&for_small)).as_str(), "approval_required");
     gate.approve(&for_small, "ann").unwrap();
-    assert_eq!(gate.check_approved(&call(&large), &for_small).as_str(), "approval_required");
+    assert_eq!(gate.check(&call(&large).approval(&for_small)).as_str(), "approval_required");
     // The approval with the nearest bound is used first; the other one is kept for a larger call.
     allowed(gate.check(&call(&small))).end();
-    allowed(gate.check_approved(&call(&large), &for_large)).end();
+    allowed(gate.check(&call(&large).approval(&for_large))).end();
     assert_eq!(gate.check(&call(&small)).as_str(), "approval_required");
 }
 

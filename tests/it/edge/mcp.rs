@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use toolgate::mcp::{
     Call, CallOutcome, Message, OnChange, Pin, PinError, PinSnapshot, Refusal, RefusalFormat, ToolDigest, ToolPins,
 };
-use toolgate::{Decision, Denial, Gate, ManualClock, Policy, ToolCall};
+use toolgate::store::{InProcess, MemoryStore};
+use toolgate::{Decision, Denial, Gate, LimitState, ManualClock, Policy, ToolCall};
+
+use crate::polling::ready;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +93,80 @@ fn refusals_have_the_form_that_the_client_reads() {
         (read["id"], answer["id"]) = (Value::Null, Value::Null);
         assert_eq!(read, answer, "{description}");
     }
+}
+
+#[test]
+fn a_refusal_names_the_wait_and_the_missing_identity() {
+    let limit = |max: u64, window: Value| json!({ "counter": "c", "window": window, "max": max, "scope": "session" });
+    for (window, text) in [
+        (json!(2), "Try again in 2 s."),
+        (json!(120), "Try again in 120 s."),
+        (json!(121), "Try again in 3 min."),
+        (json!(7200), "Try again in 120 min."),
+        (json!(7201), "Try again in 3 h."),
+    ] {
+        let mut limit = limit(1, window);
+        limit["algorithm"] = "sliding".into();
+        let document = json!({ "version": "1", "default": "allow", "all_tools": { "limits": [limit] } });
+        let clock = ManualClock::new("2026-01-15T10:30:00Z".parse().unwrap());
+        let gate = Gate::builder().policy(Policy::try_from(&document).unwrap()).clock(clock).build();
+        let call = ToolCall::new("t", None::<&Value>).session("s");
+        assert!(gate.check(&call).is_allowed());
+        let refused = gate.check(&call).into_result().unwrap_err();
+        let (wait, secs) = (refused.retry_after().unwrap(), refused.retry_after_secs().unwrap());
+        assert!(secs >= wait.as_secs() && secs - wait.as_secs() <= 1, "{wait:?}");
+        assert_eq!(Refusal::from(&refused).text(), format!("[RATE LIMITED] {} {text}", refused.message()));
+    }
+
+    let argument = json!({ "counter": "d", "window": "day", "max": 1, "scope": ["grant", "args.account"] });
+    let document = json!({ "version": "1", "default": "allow", "tools": {
+        "session": { "limits": [limit(1, json!(60))] }, "account": { "limits": [argument] } } });
+    let gate = Gate::new(Policy::try_from(&document).unwrap());
+    for (tool, part) in [("session", "session"), ("account", "args.account")] {
+        let decision = gate.check(&ToolCall::new(tool, None::<&Value>).grant("g"));
+        let Decision::Deny(denial) = &decision else { panic!("{decision:?}") };
+        assert_eq!(denial.missing(), Some(part));
+        assert_eq!(denial.message(), format!("This call of `{tool}` has no `{part}`, by which a limit counts."));
+    }
+}
+
+/// The permit follows the outcome that a host with typed messages reports.
+#[test]
+fn a_permit_is_released_only_if_the_call_was_not_made() {
+    let outcomes = [
+        (CallOutcome::of_error_code(-32700), "0"),
+        (CallOutcome::of_error_code(-32600), "0"),
+        (CallOutcome::of_error_code(-32601), "0"),
+        (CallOutcome::of_error_code(-32602), "1"),
+        (CallOutcome::of_error_code(-32603), "1"),
+        (CallOutcome::of_error_code(0), "1"),
+        (CallOutcome::of_result(None), "1"),
+        (CallOutcome::of_result(Some(false)), "1"),
+        (CallOutcome::of_result(Some(true)), "1"),
+    ];
+    assert_eq!(CallOutcome::of_result(Some(true)), CallOutcome::ToolFailed);
+    for (outcome, used) in outcomes {
+        let policy: Policy = POLICY.parse().unwrap();
+        let call = ToolCall::new("search", None::<&Value>);
+        let gate = Gate::new(policy.clone());
+        gate.check(&call).into_result().unwrap().conclude(outcome).unwrap();
+        let counted = |states: Vec<LimitState>| {
+            states.iter().find(|state| state.counter() == "c").map(|state| state.used().to_string())
+        };
+        assert_eq!(counted(gate.usage(&call).unwrap()).as_deref(), Some(used), "{outcome:?}");
+
+        let gate = Gate::builder().policy(policy).store_async(InProcess(MemoryStore::new())).build();
+        ready(ready(gate.check(&call)).into_result().unwrap().conclude(outcome)).unwrap();
+        assert_eq!(counted(ready(gate.usage(&call)).unwrap()).as_deref(), Some(used), "{outcome:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_refused_with_their_place() {
+    let message = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search"}}"#;
+    assert!(matches!(Message::from_slice(message), Ok(Message::Call(_))));
+    let error = Message::from_slice(b"{\"a\":\"\xff\"}").unwrap_err();
+    assert_eq!((error.offset(), error.to_string().contains("not UTF-8")), (6, true), "{error}");
 }
 
 #[test]

@@ -418,7 +418,7 @@ fn refusals_follow_the_negotiated_version() {
         let Step::ToClient(answer) = gateway.client(&call("1", tool)) else { panic!("refused") };
         assert_eq!(answer["result"].get("structuredContent").is_some(), is_structured, "{answer}");
     }
-    // A call can name the version itself, without a negotiation. Its results then have a type.
+    // A call can name the version itself, without a negotiation.
     let mut gateway = Gateway::new();
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"name":"pay""#;
     let Step::ToClient(answer) = gateway.client(&call("1", "pay").replace(r#""name":"pay""#, meta)) else {

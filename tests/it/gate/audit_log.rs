@@ -380,7 +380,7 @@ fn racing_threads_write_one_log_without_gaps() {
     let grants = Grants::over(&Gate::builder().audit(Arc::clone(&log)).build());
     for name in ["one", "two"] {
         grants.replace_policy(name, policy());
-        grants.grant(name, Access::to(name).on_any_server()).unwrap();
+        grants.give(name, Access::to(name).on_any_server()).unwrap();
     }
     thread::scope(|scope| {
         for thread in 0..THREADS {

@@ -28,19 +28,19 @@ fn debug_output_names_the_important_fields() {
     let store = MemoryStore::with_capacity(100);
     assert_eq!(format!("{store:?}"), "MemoryStore { counters: 0, capacity: 100 }");
     assert!(store.is_empty() && store.snapshot().is_empty());
-    let gate = Gate::builder().policy(policy()).store(InProcess(store)).clock(ManualClock::new(noon)).build();
+    let gate = Gate::builder().policy(policy()).store_async(InProcess(store)).clock(ManualClock::new(noon)).build();
     let shown = format!("{gate:?}");
     assert!(shown.starts_with("Gate { policy: Some(") && shown.ends_with(", .. }"), "{shown}");
 
     let call = ToolCall::new("t", None::<&Value>);
-    let Decision::Allow(permit) = ready(gate.check_async(&call)) else { panic!("there is room") };
+    let Decision::Allow(permit) = ready(gate.check(&call)) else { panic!("there is room") };
     let store = &gate.store().0;
     assert!(!store.is_empty() && !store.snapshot().is_empty() && store.len() == 1);
     let shown = format!("{permit:?}");
     assert!(shown.starts_with("AsyncPermit { limits: [LimitState { counter: \"spend\", used: 1,"), "{shown}");
     let gate = Gate::new(policy());
     let two = json!({ "x": 2 });
-    assert!(gate.approvals().is_some());
+    assert!(gate.approvals().pending(Timestamp::UNIX_EPOCH).unwrap().is_empty());
     let Decision::RequireApproval(asked) = gate.check(&ToolCall::new("t", &two)) else {
         panic!("the call needs approval")
     };

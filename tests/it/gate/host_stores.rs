@@ -62,9 +62,9 @@ fn an_invalid_answer_of_a_store_denies() {
         assert!(gate.explain(&call()).is_err() && gate.usage(&call()).is_err());
         let found = gate.would_allow(&[call()]).unwrap_err();
         assert_eq!((found.index(), found.decision().code()), (0, Some(Code::StoreUnavailable)));
-        let gate = Gate::builder().policy(policy.clone()).store(InProcess(Fixed(outcome))).build();
-        assert!(ready(gate.explain_async(&call())).is_err() && ready(gate.usage_async(&call())).is_err());
-        let found = ready(gate.would_allow_async(&[call()])).unwrap_err();
+        let gate = Gate::builder().policy(policy.clone()).store_async(InProcess(Fixed(outcome))).build();
+        assert!(ready(gate.explain(&call())).is_err() && ready(gate.usage(&call())).is_err());
+        let found = ready(gate.would_allow(&[call()])).unwrap_err();
         assert_eq!((found.index(), found.decision().code()), (0, Some(Code::StoreUnavailable)));
     }
     let meter = toolgate::charge::Meter::Sliding { seconds: 1 };

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 use toolgate::{
-    Amount, AsyncPermit, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError, ToolCall,
+    Amount, AsyncGate, AsyncPermit, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError,
+    ToolCall,
 };
 
 use toolgate::trace::FaultStore;
@@ -211,11 +212,11 @@ fn a_unit_in_flight_can_grow_from_zero() {
     assert!(gate.check(&one).is_allowed(), "an expired lease holds nothing");
 }
 
-type AsyncGate = Gate<InProcess<MemoryStore>>;
+type RemoteGate = AsyncGate<InProcess<MemoryStore>>;
 
-fn async_gate(limits: &Value) -> (AsyncGate, ManualClock) {
+fn async_gate(limits: &Value) -> (RemoteGate, ManualClock) {
     let clock = clock();
-    let builder = Gate::builder().policy(limited(limits)).store(InProcess(MemoryStore::new()));
+    let builder = Gate::builder().policy(limited(limits)).store_async(InProcess(MemoryStore::new()));
     (builder.clock(clock.clone()).build(), clock)
 }
 
@@ -244,16 +245,16 @@ fn an_async_permit_releases_settles_and_ends() {
     ];
     for (number, (way, spent)) in ways.into_iter().enumerate() {
         let (gate, _) = async_gate(&flight_and_spend());
-        let held = permit(ready(gate.check_async(&call)));
+        let held = permit(ready(gate.check(&call)));
         assert_eq!(used(&held.limits()), [1, 10]);
-        let refused = ready(gate.check_async(&call));
+        let refused = ready(gate.check(&call));
         assert_eq!((refused.as_str(), refused.retry_after()), ("rate_limited", Some(Duration::from_secs(300))));
-        assert_eq!(ready(gate.would_allow_async(&[call])).unwrap_err().index(), 0);
+        assert_eq!(ready(gate.would_allow(&[call])).unwrap_err().index(), 0);
         way(held);
-        assert_eq!(used(&ready(gate.usage_async(&call)).unwrap()), [0, spent], "way {number}");
-        assert!(ready(gate.would_allow_async(&[call])).is_ok());
-        assert!(ready(gate.reset_counter_async("spend", &call)).unwrap());
-        assert_eq!(used(&ready(gate.usage_async(&call)).unwrap()), [0, 0]);
+        assert_eq!(used(&ready(gate.usage(&call)).unwrap()), [0, spent], "way {number}");
+        assert!(ready(gate.would_allow(&[call])).is_ok());
+        assert!(ready(gate.reset_counter("spend", &call)).unwrap());
+        assert_eq!(used(&ready(gate.usage(&call)).unwrap()), [0, 0]);
     }
 }
 
@@ -262,9 +263,9 @@ fn an_async_permit_releases_settles_and_ends() {
 fn a_failed_end_is_reported() {
     let store = Arc::new(FaultStore::default());
     let policy = limited(&flight_and_spend());
-    let gate = Gate::builder().policy(policy).store(InProcess(Arc::clone(&store))).clock(clock()).build();
+    let gate = Gate::builder().policy(policy).store_async(InProcess(Arc::clone(&store))).clock(clock()).build();
     let arguments = json!({ "amount": 10 });
-    let mut held = permit(ready(gate.check_async(&ToolCall::new("t", &arguments).grant("g"))));
+    let mut held = permit(ready(gate.check(&ToolCall::new("t", &arguments).grant("g"))));
     store.set_down(true);
     assert!(matches!(ready(held.settle(Amount::ONE)), Err(SettleError::Store(_))));
     assert!(ready(held.end()).is_err());
@@ -273,20 +274,20 @@ fn a_failed_end_is_reported() {
 #[test]
 fn an_async_gate_decides_calls_without_limits() {
     let (gate, _) = async_gate(&json!([]));
-    let mut held = permit(ready(gate.check_async(&call())));
+    let mut held = permit(ready(gate.check(&call())));
     assert!(held.limits().is_empty());
     ready(held.settle(Amount::ONE)).unwrap();
     assert!(matches!(ready(held.settle(Amount::ONE)), Err(SettleError::AlreadySettled)));
     finished(held.end());
-    assert!(ready(permit(ready(gate.check_async(&call()))).release()).is_ok());
-    let denied = ready(gate.check_async(&ToolCall::new("other", None::<&Value>)));
+    assert!(ready(permit(ready(gate.check(&call()))).release()).is_ok());
+    let denied = ready(gate.check(&ToolCall::new("other", None::<&Value>)));
     assert_eq!(denied.code(), Some(Code::DefaultDeny));
-    assert!(ready(gate.would_allow_async(&[call(), call()])).is_ok());
+    assert!(ready(gate.would_allow(&[call(), call()])).is_ok());
     gate.replace_policy(None);
-    assert_eq!(ready(gate.check_async(&call())).code(), Some(Code::NoPolicy));
-    assert!(ready(gate.explain_async(&call())).unwrap().to_string().contains("no_policy"));
-    assert!(ready(gate.usage_async(&call())).unwrap().is_empty());
-    assert!(!ready(gate.reset_counter_async("spend", &call())).unwrap());
+    assert_eq!(ready(gate.check(&call())).code(), Some(Code::NoPolicy));
+    assert!(ready(gate.explain(&call())).unwrap().to_string().contains("no_policy"));
+    assert!(ready(gate.usage(&call())).unwrap().is_empty());
+    assert!(!ready(gate.reset_counter("spend", &call())).unwrap());
 }
 
 /// Only limits of the named counters let calls pass while the store fails.
@@ -318,10 +319,10 @@ fn calls_pass_uncounted_where_the_host_allows_it() {
     assert!(gate.would_allow(&[call("cheap"), call("cheap")]).is_ok());
     assert_eq!(gate.would_allow(&[call("cheap"), call("dear")]).unwrap_err().index(), 1);
     assert_eq!(gate.would_allow(&[call("cheap"), call("asks")]).unwrap_err().decision().code(), Some(Code::Approval));
-    let remote = Gate::builder().policy(policy(&tools)).store(InProcess(Arc::clone(&store))).clock(clock());
+    let remote = Gate::builder().policy(policy(&tools)).store_async(InProcess(Arc::clone(&store))).clock(clock());
     let remote = remote.pass_uncounted("cheap").build();
-    assert!(permit(ready(remote.check_async(&call("cheap")))).limits().is_empty());
-    assert_eq!(ready(remote.check_async(&call("dear"))).code(), Some(Code::StoreUnavailable));
+    assert!(permit(ready(remote.check(&call("cheap")))).limits().is_empty());
+    assert_eq!(ready(remote.check(&call("dear"))).code(), Some(Code::StoreUnavailable));
     store.set_down(false);
     assert!(gate.check(&call("cheap")).is_allowed(), "the uncounted calls were not counted");
     assert_eq!(gate.check(&call("cheap")).code(), Some(Code::Limit));

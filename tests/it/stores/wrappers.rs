@@ -174,9 +174,9 @@ fn an_asynchronous_wrapper_that_derefs_is_not_bypassed() {
     let counters = Arc::new(Metered { inner: InProcess(MemoryStore::new()), requests: AtomicUsize::new(0) });
     let approvals = Arc::new(Metered { inner: InProcess(MemoryApprovals::new()), requests: AtomicUsize::new(0) });
     let gate =
-        Gate::builder().policy(policy()).store(Arc::clone(&counters)).approvals_async(Arc::clone(&approvals)).build();
-    assert!(ready(gate.check_async(&call("limited"))).is_allowed());
-    assert!(!ready(gate.check_async(&call("asked"))).is_allowed());
+        Gate::builder().policy(policy()).store_async(Arc::clone(&counters)).approvals(Arc::clone(&approvals)).build();
+    assert!(ready(gate.check(&call("limited"))).is_allowed());
+    assert!(!ready(gate.check(&call("asked"))).is_allowed());
     assert_eq!((counters.requests(), approvals.requests()), (1, 1));
 }
 

@@ -81,13 +81,13 @@ proptest! {
         let builder = || Gate::builder().clock(ManualClock::new(NOW));
         let gate = builder().policy(document.to_json().parse::<Policy>().unwrap()).build();
         let mut kept = Vec::new();
-        let remote = builder().policy(gate.policy()).store(InProcess(MemoryStore::new())).build();
+        let remote = builder().policy(gate.policy()).store_async(InProcess(MemoryStore::new())).build();
         for call in &calls {
             let call = tool_call(call);
             let explanation = gate.explain(&call).unwrap();
-            prop_assert_eq!(ready(remote.explain_async(&call)).unwrap().to_string(), explanation.to_string());
+            prop_assert_eq!(ready(remote.explain(&call)).unwrap().to_string(), explanation.to_string());
             let decision = gate.check(&call);
-            std::mem::forget(ready(remote.check_async(&call)));
+            std::mem::forget(ready(remote.check(&call)));
             prop_assert_eq!(explanation.code(), decision.code(), "{}", explanation);
             if let Decision::RateLimit(limited) = &decision {
                 let waits: Vec<_> = explanation.limits().iter().filter(|limit| limit.outcome() == Outcome::Stops)

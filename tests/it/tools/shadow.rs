@@ -254,12 +254,12 @@ fn a_failing_shadow_changes_nothing() {
 fn a_shadow_works_with_an_async_store_and_replaced_policies() {
     let (store, next) = (Arc::new(FaultStore::default()), limited(5));
     let builder = Gate::builder().policy(limited(100)).clock(ManualClock::new(START));
-    let gate = builder.store(InProcess(MemoryStore::new())).build();
+    let gate = builder.store_async(InProcess(MemoryStore::new())).build();
     gate.start_shadow(Shadow::new(next.clone()).store(Arc::clone(&store)));
     let arguments = json!({ "amount": 2 });
     let call = ToolCall::new("t", &arguments).grant("g");
     let permit = || -> AsyncPermit {
-        match ready(gate.check_async(&call)) {
+        match ready(gate.check(&call)) {
             Decision::Allow(permit) => permit,
             other => panic!("{other:?}"),
         }
@@ -272,7 +272,7 @@ fn a_shadow_works_with_an_async_store_and_replaced_policies() {
     assert_eq!(used(&next, &store, &call), ["5", "0"]);
     drop(permit());
     gate.replace_policy(None);
-    assert!(!ready(gate.check_async(&call)).is_allowed());
+    assert!(!ready(gate.check(&call)).is_allowed());
     let report = gate.stop_shadow().unwrap();
     let rules: Vec<_> = report.rules().map(|(kind, rule, count)| format!("{kind} {rule} {count}")).collect();
     assert_eq!(
@@ -287,7 +287,7 @@ fn grants_have_shadows_for_each_policy() {
     assert!(!grants.start_shadow("reader", Shadow::new(policy(&json!({})))), "the policy does not exist");
     for name in ["reader", "writer"] {
         grants.replace_policy(name, policy(&json!({ "t": {} })));
-        grants.grant(name, Access::to(name).on_any_server()).unwrap();
+        grants.give(name, Access::to(name).on_any_server()).unwrap();
     }
     assert!(grants.start_shadow("reader", Shadow::new(policy(&json!({})))));
     let none = json!({});

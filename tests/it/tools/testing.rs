@@ -189,3 +189,50 @@ fn cases_can_be_written_in_rust() {
     assert_eq!(missing, ["/tools/a~1b/rate_limit"], "a limit behind a denial is never reached");
     assert!(Suite::new(POLICY).unwrap().case(day.allowed()).run().is_err());
 }
+
+#[test]
+fn events_of_the_last_call_need_no_id() {
+    let policy = r#"{ "version": "1", "default": "deny", "tools": {
+        "pay": { "action": "require_approval" },
+        "spend": { "limits": [{ "counter": "spend", "window": "day", "max": 10, "scope": "grant",
+            "amount_from": "args.amount" }] },
+        "one": { "limits": [{ "counter": "one", "window": "in_flight", "max": 1, "scope": "grant" }] }
+    } }"#;
+    let case = Case::new("events")
+        .caller(json!({ "grant": "g" }))
+        .call("pay", json!({}))
+        .asks("/tools/pay/action")
+        .refused_by("lena")
+        .call("pay", json!({}))
+        .asks("/tools/pay/action")
+        .approved_by("lena")
+        .call("pay", json!({}))
+        .allowed()
+        .released()
+        .call("pay", json!({}))
+        .allowed()
+        .call("spend", json!({ "amount": 9 }))
+        .allowed()
+        .settled(1)
+        .call("spend", json!({ "amount": 9 }))
+        .allowed()
+        .call("one", json!({}))
+        .allowed()
+        .call("one", json!({}))
+        .limited("/tools/one/limits/0")
+        .step(
+            json!({ "id": "named", "call": { "tool": "spend", "arguments": { "amount": 0 } } })
+                .as_object()
+                .unwrap()
+                .clone(),
+        )
+        .allowed()
+        .ended();
+    Suite::new(policy).unwrap().case(case).run().unwrap();
+
+    let failure = |case| Suite::new(policy).unwrap().case(case).run().unwrap_err().to_string();
+    let nothing_to_approve = failure(Case::new("none").approved_by("lena"));
+    assert!(nothing_to_approve.contains("`none`") && nothing_to_approve.contains("ok"), "{nothing_to_approve}");
+    let not_asked = failure(Case::new("free").caller(json!({ "grant": "g" })).call("one", json!({})).approved_by("x"));
+    assert!(not_asked.contains("step 3"), "{not_asked}");
+}

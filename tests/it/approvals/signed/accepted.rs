@@ -29,16 +29,16 @@ fn a_signed_approval_allows_one_call() {
     clock.advance(Duration::from_secs(5));
     let signed = service(&text, at(5_000_000));
     assert!(signed.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) && signed.len() < 400);
-    let permit = allowed(gate.check_signed(&call(&ten), &signed));
+    let permit = allowed(gate.check(&call(&ten).signed(&signed)));
     assert!(gate.pending().unwrap().is_empty(), "the request is decided");
-    let again = gate.check_signed(&call(&ten), &signed);
+    let again = gate.check(&call(&ten).signed(&signed));
     assert_eq!(why(&again), Some(SignedError::Spent));
     assert_ne!(asked(again).id(), request.id());
     // The released call can be made again, up to the last microsecond.
     permit.release();
     clock.set(at(34_999_999));
-    allowed(gate.check_signed(&call(&ten), &signed)).end();
-    assert_eq!(why(&gate.check_signed(&call(&ten), &signed)), Some(SignedError::Spent));
+    allowed(gate.check(&call(&ten).signed(&signed))).end();
+    assert_eq!(why(&gate.check(&call(&ten).signed(&signed))), Some(SignedError::Spent));
     assert_eq!(gate.usage(&call(&ten)).unwrap()[0].used().to_string(), "1");
 }
 
@@ -57,15 +57,15 @@ fn a_request_that_is_signed_again_still_has_one_use() {
             }
             allowed(gate.check(&call(&ten))).end();
         } else {
-            allowed(gate.check_signed(&call(&ten), &service(&text, START))).end();
+            allowed(gate.check(&call(&ten).signed(&service(&text, START)))).end();
         }
         for second in [26, 30, 31, 54] {
             clock.set(at(second * 1_000_000));
-            let again = gate.check_signed(&call(&ten), &later);
+            let again = gate.check(&call(&ten).signed(&later));
             assert_eq!(why(&again), Some(SignedError::Spent), "{is_approved_here} {second}");
         }
         clock.set(at(55_000_000));
-        assert_eq!(why(&gate.check_signed(&call(&ten), &later)), Some(SignedError::Expired));
+        assert_eq!(why(&gate.check(&call(&ten).signed(&later))), Some(SignedError::Expired));
     }
 }
 
@@ -75,11 +75,11 @@ fn a_request_signed_twice_by_a_slow_clock_has_one_use() {
     let (gate, clock) = gate(&rules());
     let ten = arguments(10);
     let text = keys().write_request(&asked(gate.check(&call(&ten)))).unwrap();
-    allowed(gate.check_signed(&call(&ten), &service(&text, at(-20_000_000)))).end();
+    allowed(gate.check(&call(&ten).signed(&service(&text, at(-20_000_000))))).end();
     let later = service(&text, at(29_999_999));
     for second in [30, 44, 45, 50, 59] {
         clock.set(at(second * 1_000_000));
-        assert_eq!(why(&gate.check_signed(&call(&ten), &later)), Some(SignedError::Spent), "{second}");
+        assert_eq!(why(&gate.check(&call(&ten).signed(&later))), Some(SignedError::Spent), "{second}");
     }
 }
 
@@ -88,10 +88,10 @@ fn an_independent_implementation_is_accepted() {
     let (gate, _) = gate(&rules());
     let statement = Statement::of(&gate, 10);
     let ten = arguments(10);
-    allowed(gate.check_signed(&call(&ten), &statement.sign())).end();
+    allowed(gate.check(&call(&ten).signed(&statement.sign()))).end();
     // A second signature of the same request is spent too.
     let other = Statement { expires_at: at(29_000_000), by: vec!["bob".into(), "ann".into()], ..statement };
-    assert_eq!(why(&gate.check_signed(&call(&ten), &other.sign())), Some(SignedError::Spent));
+    assert_eq!(why(&gate.check(&call(&ten).signed(&other.sign()))), Some(SignedError::Spent));
 }
 
 #[test]
@@ -107,18 +107,18 @@ fn keys_can_be_rotated() {
     };
     let gate = with(both.clone());
     for key in [&old, &new] {
-        allowed(gate.check_signed(&call(&ten), &sign(&gate, key))).end();
+        allowed(gate.check(&call(&ten).signed(&sign(&gate, key)))).end();
     }
     let gate = with(ApprovalKeys::new(new.clone()));
-    assert_eq!(why(&gate.check_signed(&call(&ten), &sign(&gate, &old))), Some(SignedError::UnknownKey));
+    assert_eq!(why(&gate.check(&call(&ten).signed(&sign(&gate, &old)))), Some(SignedError::UnknownKey));
     // A key with the same name is not the same key; and two keys can have one name.
     let impostor = ApprovalKey::new("new", &[9; 32]).unwrap();
-    assert_eq!(why(&gate.check_signed(&call(&ten), &sign(&gate, &impostor))), Some(SignedError::Forged));
+    assert_eq!(why(&gate.check(&call(&ten).signed(&sign(&gate, &impostor)))), Some(SignedError::Forged));
     let gate = with(ApprovalKeys::new(new.clone()).and(impostor.clone()));
-    allowed(gate.check_signed(&call(&ten), &sign(&gate, &impostor))).end();
+    allowed(gate.check(&call(&ten).signed(&sign(&gate, &impostor)))).end();
     // Without a key no text is accepted.
     let gate = builder(&rules()).0.approval_keys(None).build();
-    assert_eq!(why(&gate.check_signed(&call(&ten), &sign(&gate, &old))), Some(SignedError::UnknownKey));
+    assert_eq!(why(&gate.check(&call(&ten).signed(&sign(&gate, &old)))), Some(SignedError::UnknownKey));
 
     assert_eq!(both.write_request(&asked(gate.check(&call(&ten)))).unwrap().split('.').nth(1), Some("new"));
     assert_eq!(format!("{new:?}"), "ApprovalKey { id: \"new\", .. }");
@@ -135,7 +135,7 @@ fn a_rate_limited_call_spends_no_signed_approval() {
     let texts: Vec<_> = (0..2)
         .map(|_| {
             let text = signed(&gate, 10);
-            allowed(gate.check_signed(&call(&ten), &text)).end();
+            allowed(gate.check(&call(&ten).signed(&text))).end();
             text
         })
         .collect();
@@ -144,12 +144,12 @@ fn a_rate_limited_call_spends_no_signed_approval() {
     let good = Statement::of(&builder(&rules()).0.build(), 10);
     let good = Statement { id: ApprovalId::new(good.id.digest(), 5), ..good };
     for text in [&good.sign()[..], "nonsense"] {
-        assert_eq!(gate.check_signed(&call(&ten), text).as_str(), "rate_limited");
+        assert_eq!(gate.check(&call(&ten).signed(text)).as_str(), "rate_limited");
     }
     assert!(gate.pending().unwrap().is_empty());
     clock.set(at(86_400_000_000));
     let later = Statement { issued_at: at(86_400_000_000), expires_at: at(86_410_000_000), ..good };
-    allowed(gate.check_signed(&call(&ten), &later.sign())).end();
+    allowed(gate.check(&call(&ten).signed(&later.sign()))).end();
 }
 
 #[test]
@@ -157,19 +157,19 @@ fn grants_accept_signed_approvals() {
     let (gate, _) = gate(&rules());
     let grants = Grants::over(&gate);
     grants.put_policy("p", policy(&rules()).to_json()).unwrap();
-    grants.grant("g", Access::to("p").on_any_server()).unwrap();
+    grants.give("g", Access::to("p").on_any_server()).unwrap();
     let ten = arguments(10);
     let request = asked(grants.check(&call(&ten)));
     assert_eq!(grants.pending().unwrap().len(), 1);
     let text = service(&keys().write_request(&request).unwrap(), START);
-    allowed(grants.check_signed(&call(&ten), &text)).end();
-    assert_eq!(why(&grants.check_signed(&call(&ten), &text)), Some(SignedError::Spent));
-    assert_eq!(grants.check_signed(&call(&ten).grant("h"), &text).as_str(), "deny");
+    allowed(grants.check(&call(&ten).signed(&text))).end();
+    assert_eq!(why(&grants.check(&call(&ten).signed(&text))), Some(SignedError::Spent));
+    assert_eq!(grants.check(&call(&ten).grant("h").signed(&text)).as_str(), "deny");
     let request = grants.pending().unwrap()[0].clone();
     for by in ["ann", "bob"] {
         grants.approve(request.id(), by).unwrap();
     }
-    allowed(grants.check_approved(&call(&ten), request.id())).end();
+    allowed(grants.check(&call(&ten).approval(request.id()))).end();
 }
 
 /// Threads at two gates with one store race for a signed approval, and one of them uses it.
@@ -183,9 +183,9 @@ pub(crate) fn racing_calls_use_a_signed_approval_once(make: MakeStore<'_>) {
         let text = signed(&gates[0], 10);
         let passed: usize = std::thread::scope(|scope| {
             let (ten, text) = (&ten, &text);
-            let race = |gate: &'_ _| {
-                let gate = Gate::clone(gate);
-                scope.spawn(move || usize::from(gate.check_signed(&call(ten), text).is_allowed()))
+            let race = |gate: &Gate| {
+                let gate = gate.clone();
+                scope.spawn(move || usize::from(gate.check(&call(ten).signed(text)).is_allowed()))
             };
             let threads: Vec<_> = gates.iter().cycle().take(6).map(race).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()

@@ -48,14 +48,14 @@ fn an_invalid_statement_creates_a_new_request() {
         (NotAnApprover, Statement { by: by(&["ann", "robot"]), ..base() }),
         (NotAnApprover, Statement { by: by(&["ann", ""]), ..base() }),
     ] {
-        let decision = gate.check_signed(&call(&arguments(10)), &statement.sign());
+        let decision = gate.check(&call(&arguments(10)).signed(&statement.sign()));
         assert_eq!(why(&decision), Some(want));
         assert_eq!(decision.message(), gate.check(&call(&arguments(10))).message(), "the message does not say why");
         assert_eq!(asked(decision).id(), &good.id);
     }
     // A small clock difference is tolerated.
     let ahead = Statement { issued_at: at(5_000_000), expires_at: at(35_000_000), ..base() };
-    allowed(gate.check_signed(&call(&arguments(10)), &ahead.sign())).end();
+    allowed(gate.check(&call(&arguments(10)).signed(&ahead.sign()))).end();
 }
 
 #[test]
@@ -86,12 +86,12 @@ fn text_that_is_not_a_signed_approval_creates_a_request() {
         (SignedError::Forged, format!("{text}.{}", &mac[..62])),
         (SignedError::Forged, request.replace("request1", "approval1")),
     ] {
-        assert_eq!(why(&gate.check_signed(&call(&arguments(10)), &wrong)), Some(want), "{wrong}");
+        assert_eq!(why(&gate.check(&call(&arguments(10)).signed(&wrong))), Some(want), "{wrong}");
     }
     // Upper-case digits are refused, although signed with the key: there is one canonical text.
     let upper = seal(&format!("approval1.k1.{}", digits.to_uppercase()));
-    assert_eq!(why(&gate.check_signed(&call(&arguments(10)), &upper)), Some(SignedError::Malformed));
-    allowed(gate.check_signed(&call(&arguments(10)), &good)).end();
+    assert_eq!(why(&gate.check(&call(&arguments(10)).signed(&upper))), Some(SignedError::Malformed));
+    allowed(gate.check(&call(&arguments(10)).signed(&good))).end();
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn every_changed_bit_is_refused() {
         let mut bytes = good.clone().into_bytes();
         bytes[index / 8] ^= 1 << (index % 8);
         if let Ok(changed) = String::from_utf8(bytes) {
-            assert!(why(&gate.check_signed(&call(&ten), &changed)).is_some(), "{changed}");
+            assert!(why(&gate.check(&call(&ten).signed(&changed))).is_some(), "{changed}");
             tried += 1;
         }
     }
@@ -117,7 +117,7 @@ fn every_changed_bit_is_refused() {
             assert!(keys().read_request(&changed).is_err(), "{changed}");
         }
     }
-    allowed(gate.check_signed(&call(&ten), &good)).end();
+    allowed(gate.check(&call(&ten).signed(&good))).end();
 }
 
 proptest! {
@@ -141,10 +141,10 @@ proptest! {
         }
         for text in [&changed, &noise, &format!("{good}{noise}x"), &format!("approval1.k1.{noise}")] {
             if *text != good {
-                prop_assert!(why(&gate.check_signed(&call(&ten), text)).is_some());
+                prop_assert!(why(&gate.check(&call(&ten).signed(text))).is_some());
             }
         }
-        prop_assert!(gate.check_signed(&call(&ten), &good).is_allowed());
+        prop_assert!(gate.check(&call(&ten).signed(&good)).is_allowed());
     }
 }
 
@@ -164,32 +164,32 @@ fn a_signed_approval_is_for_one_call() {
         call(&other_to),
         call(&elsewhere),
     ] {
-        assert_eq!(why(&gate.check_signed(&other, &text)), Some(SignedError::OtherCall), "{other:?}");
+        assert_eq!(why(&gate.check(&other.signed(&text))), Some(SignedError::OtherCall), "{other:?}");
     }
-    assert_eq!(why(&gate.check_signed(&call(&arguments(11)), &text)), Some(SignedError::AboveBound));
+    assert_eq!(why(&gate.check(&call(&arguments(11)).signed(&text))), Some(SignedError::AboveBound));
     // Another policy, even if only a text differs.
     let former = gate.policy().unwrap();
     let mut others = rules();
     others["reason"] = json!("Money.");
     gate.replace_policy(policy(&others));
-    assert_eq!(why(&gate.check_signed(&call(&ten), &text)), Some(SignedError::OtherCall));
+    assert_eq!(why(&gate.check(&call(&ten).signed(&text))), Some(SignedError::OtherCall));
     gate.replace_policy(former);
     // A smaller amount is covered.
-    allowed(gate.check_signed(&call(&arguments(9)), &text)).end();
+    allowed(gate.check(&call(&arguments(9)).signed(&text))).end();
 }
 
 /// The same as with an in-process counter store.
 #[test]
 fn an_async_gate_refuses_invalid_signed_approvals() {
-    let gate = builder(&rules()).0.store(InProcess(MemoryStore::new())).build();
+    let gate = builder(&rules()).0.store_async(InProcess(MemoryStore::new())).build();
     let ten = arguments(10);
-    let check = |text: &str| ready(gate.check_signed_async(&call(&ten), text));
+    let check = |text: &str| ready(gate.check(&call(&ten).signed(text)));
     let why = |text: &str| match check(text) {
         Decision::RequireApproval(request) => (request.approval().is_some(), request.signed_error()),
         other => panic!("{other:?}"),
     };
     assert_eq!(why("nonsense"), (true, Some(SignedError::Malformed)));
-    let request = ready(gate.pending_async()).unwrap().remove(0);
+    let request = ready(gate.pending()).unwrap().remove(0);
     let text = service(&keys().write_request(&request).unwrap(), START);
     let forged = format!("{}{}", &text[..text.len() - 1], if text.ends_with('0') { '1' } else { '0' });
     assert!(why(&forged).1.is_some());
@@ -205,11 +205,11 @@ fn a_call_that_needs_no_approval_ignores_the_text() {
     let ten = arguments(10);
     let other = |tool| ToolCall::new(tool, &ten).grant("g").agent("robot").session("s");
     for text in [&text[..], "", "nonsense"] {
-        assert!(gate.check_signed(&other("free"), text).is_allowed());
-        assert_eq!(gate.check_signed(&other("no"), text).as_str(), "deny");
-        assert_eq!(gate.check_signed(&other("unknown"), text).as_str(), "deny");
+        assert!(gate.check(&other("free").signed(text)).is_allowed());
+        assert_eq!(gate.check(&other("no").signed(text)).as_str(), "deny");
+        assert_eq!(gate.check(&other("unknown").signed(text)).as_str(), "deny");
     }
-    allowed(gate.check_signed(&call(&ten), &text)).end();
+    allowed(gate.check(&call(&ten).signed(&text))).end();
 }
 
 #[test]
@@ -220,13 +220,13 @@ fn an_invalid_text_does_not_fall_back_to_a_stored_approval() {
     for by in ["ann", "bob"] {
         gate.approve(request.id(), by).unwrap();
     }
-    let decision = gate.check_signed(&call(&ten), "nonsense");
+    let decision = gate.check(&call(&ten).signed("nonsense"));
     assert_eq!(why(&decision), Some(SignedError::Malformed));
     assert_eq!(asked(decision).state(), ApprovalState::Approved);
     // An approval given here can be signed too; it keeps its one use.
-    let kept = asked(gate.check_signed(&call(&ten), ""));
+    let kept = asked(gate.check(&call(&ten).signed("")));
     let text = keys().sign(&kept, START).unwrap();
-    allowed(gate.check_signed(&call(&ten), &text)).end();
+    allowed(gate.check(&call(&ten).signed(&text))).end();
     assert_eq!(gate.check(&call(&ten)).as_str(), "approval_required");
 }
 
@@ -297,7 +297,7 @@ fn a_store_that_cannot_redeem_denies_and_counts_nothing() {
     let text = signed(&gate, 10);
     let ten = arguments(10);
     for _ in 0..3 {
-        assert_eq!(gate.check_signed(&call(&ten), &text).code(), Some(Code::StoreUnavailable));
+        assert_eq!(gate.check(&call(&ten).signed(&text)).code(), Some(Code::StoreUnavailable));
     }
     assert_eq!(gate.usage(&call(&ten)).unwrap()[0].used().to_string(), "0");
     // A full store cannot record the use.
@@ -306,5 +306,5 @@ fn a_store_that_cannot_redeem_denies_and_counts_nothing() {
     let request = full.pending().unwrap()[0].id().to_owned();
     full.refuse(&request, "ann").unwrap();
     asked(full.check(&call(&arguments(1))));
-    assert_eq!(full.check_signed(&call(&ten), &text).code(), Some(Code::StoreUnavailable));
+    assert_eq!(full.check(&call(&ten).signed(&text)).code(), Some(Code::StoreUnavailable));
 }

@@ -67,18 +67,18 @@ fn a_signed_text_does_not_choose_its_verification() {
         String::new(),
     ];
     for other in others {
-        let decision = gate.check_signed(&call("pay", &arguments), &other);
+        let decision = gate.check(&call("pay", &arguments).signed(&other));
         assert_eq!(decision.code(), Some(Code::Approval), "{other}");
     }
     // Keys that the gate does not have, under the name of its key and under another name.
     for service in [keys("k1", 8), keys("k2", 7)] {
         let (_, other) = signed(&builder().approval_keys(service.clone()).build(), &service, &arguments);
-        assert!(!gate.check_signed(&call("pay", &arguments), &other).is_allowed());
+        assert!(!gate.check(&call("pay", &arguments).signed(&other)).is_allowed());
     }
-    assert!(!gate.check_signed(&call("other", &arguments), &good).is_allowed(), "the approval is for another tool");
+    assert!(!gate.check(&call("other", &arguments).signed(&good)).is_allowed(), "the approval is for another tool");
     // A gate without keys accepts no signed text.
-    assert!(!builder().build().check_signed(&call("pay", &arguments), &good).is_allowed());
-    assert!(gate.check_signed(&call("pay", &arguments), &good).is_allowed());
+    assert!(!builder().build().check(&call("pay", &arguments).signed(&good)).is_allowed());
+    assert!(gate.check(&call("pay", &arguments).signed(&good)).is_allowed());
 }
 
 /// Why: a signed text can be sent to every gateway at once. Gateways that share a store use it
@@ -98,7 +98,7 @@ fn a_signed_text_sent_to_all_gateways_is_used_once() {
                 scope.spawn(move || {
                     start.wait();
                     for _ in 0..5 {
-                        let decision = gate.check_signed(&call("pay", arguments), text);
+                        let decision = gate.check(&call("pay", arguments).signed(text));
                         passed.fetch_add(usize::from(decision.is_allowed()), Ordering::Relaxed);
                     }
                 });

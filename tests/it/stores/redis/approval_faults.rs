@@ -23,7 +23,7 @@ fn a_dead_server_denies_and_no_approval_is_used_twice() {
         let gate = gate(impatient(&server.url()).pending_per_asker(1_000).build().unwrap());
         for amount in 0..200 {
             let request = asked(&gate, &call(&json!({ "amount": amount }))).await;
-            gate.approve_async(request.id(), "ann").await.unwrap();
+            gate.approve(request.id(), "ann").await.unwrap();
         }
         let passed = Arc::new((0..200).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>());
         let denied = Arc::new(AtomicUsize::new(0));
@@ -32,7 +32,7 @@ fn a_dead_server_denies_and_no_approval_is_used_twice() {
                 let (gate, passed, denied) = (gate.clone(), Arc::clone(&passed), Arc::clone(&denied));
                 tokio::spawn(async move {
                     for amount in 0..200 {
-                        match gate.check_async(&call(&json!({ "amount": amount }))).await {
+                        match gate.check(&call(&json!({ "amount": amount }))).await {
                             Decision::Allow(_) => drop(passed[amount].fetch_add(1, Ordering::Relaxed)),
                             Decision::RequireApproval(_) => {}
                             other => {
@@ -56,13 +56,13 @@ fn a_dead_server_denies_and_no_approval_is_used_twice() {
         assert!(passed.iter().all(|passed| passed.load(Ordering::Relaxed) <= 1));
         // The server has kept everything and continues.
         let began = Instant::now();
-        while gate.pending_async().await.is_err() {
+        while gate.pending().await.is_err() {
             assert!(began.elapsed() < Duration::from_secs(20));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         for amount in 0..200 {
             let arguments = json!({ "amount": amount });
-            let again = usize::from(gate.check_async(&call(&arguments)).await.is_allowed());
+            let again = usize::from(gate.check(&call(&arguments)).await.is_allowed());
             assert!(passed[amount].load(Ordering::Relaxed) + again <= 1, "{amount}");
         }
     });
@@ -79,11 +79,11 @@ fn a_signed_approval_is_used_once_despite_server_restarts() {
         shown.decide(Verdict::Approve, "ann", SystemClock.now()).unwrap();
         let signed = keys().sign(&shown, SystemClock.now()).unwrap();
         server.kill();
-        cause(gates[0].check_signed_async(&call(&arguments), &signed).await);
+        cause(gates[0].check(&call(&arguments).signed(&signed)).await);
         server.revive();
         let began = Instant::now();
         let permit = loop {
-            match gates[0].check_signed_async(&call(&arguments), &signed).await {
+            match gates[0].check(&call(&arguments).signed(&signed)).await {
                 Decision::Allow(permit) => break permit,
                 other => cause(other),
             };
@@ -91,24 +91,24 @@ fn a_signed_approval_is_used_once_despite_server_restarts() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         server.kill();
-        cause(gates[1].check_signed_async(&call(&arguments), &signed).await);
+        cause(gates[1].check(&call(&arguments).signed(&signed)).await);
         server.revive();
         let began = Instant::now();
-        while gates[1].pending_async().await.is_err() {
+        while gates[1].pending().await.is_err() {
             assert!(began.elapsed() < Duration::from_secs(20));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let Decision::RequireApproval(again) = gates[1].check_signed_async(&call(&arguments), &signed).await else {
+        let Decision::RequireApproval(again) = gates[1].check(&call(&arguments).signed(&signed)).await else {
             panic!("the approval was used")
         };
         assert_eq!(again.signed_error(), Some(SignedError::Spent));
         // A released approval can be used at the other gate.
-        while gates[0].pending_async().await.is_err() {
+        while gates[0].pending().await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         permit.release().await.unwrap();
-        assert!(gates[1].check_signed_async(&call(&arguments), &signed).await.is_allowed());
-        assert!(!gates[0].check_signed_async(&call(&arguments), &signed).await.is_allowed());
+        assert!(gates[1].check(&call(&arguments).signed(&signed)).await.is_allowed());
+        assert!(!gates[0].check(&call(&arguments).signed(&signed)).await.is_allowed());
     });
     server.assert_every_key_expires();
 }
@@ -122,9 +122,9 @@ fn a_lost_answer_claims_an_approval_once() {
         let arguments = json!({});
         proxy.cut(1);
         let request = asked(&gate, &call(&arguments)).await;
-        assert_eq!(gate.pending_async().await.unwrap().len(), 1);
+        assert_eq!(gate.pending().await.unwrap().len(), 1);
         proxy.cut(1);
-        let approved = gate.approve_async(request.id(), "ann").await.unwrap();
+        let approved = gate.approve(request.id(), "ann").await.unwrap();
         assert_eq!(approved.state(), ApprovalState::Approved);
         proxy.cut(1);
         let permit = allowed(&gate, &call(&arguments)).await;
@@ -138,7 +138,7 @@ fn a_lost_answer_claims_an_approval_once() {
         proxy.cut(4);
         assert!(matches!(store.claim(request.id(), now).await, Err(ApprovalError::Unavailable { .. })));
         proxy.cut(0);
-        assert_eq!(gate.check_async(&call(&arguments)).await.as_str(), "approval_required");
+        assert_eq!(gate.check(&call(&arguments)).await.as_str(), "approval_required");
     });
     server.assert_every_key_expires();
 }
@@ -169,10 +169,10 @@ fn a_nonsense_answer_approves_nothing() {
         for answer in answers {
             let shown = answer.escape_ascii().to_string();
             let gate = gate(impatient(&format!("redis://{}", constant_server(answer))).build().unwrap());
-            let asked = tokio::time::timeout(Duration::from_secs(20), gate.check_async(&call(&json!({})))).await;
+            let asked = tokio::time::timeout(Duration::from_secs(20), gate.check(&call(&json!({})))).await;
             assert!(!cause(asked.expect("a decision hangs")).is_empty(), "{shown}");
             let id = "0".repeat(64) + "-1";
-            assert!(gate.approve_async(&id.parse().unwrap(), "ann").await.is_err(), "{shown}");
+            assert!(gate.approve(&id.parse().unwrap(), "ann").await.is_err(), "{shown}");
         }
     });
 }
@@ -191,18 +191,18 @@ fn a_user_with_the_documented_rights_is_enough() {
         let gate = gate(builder(&url).build().unwrap());
         let arguments = json!({});
         let request = asked(&gate, &call(&arguments)).await;
-        assert_eq!(gate.pending_async().await.unwrap().len(), 1);
-        gate.approve_async(request.id(), "ann").await.unwrap();
+        assert_eq!(gate.pending().await.unwrap().len(), 1);
+        gate.approve(request.id(), "ann").await.unwrap();
         allowed(&gate, &call(&arguments)).await.release().await.unwrap();
         allowed(&gate, &call(&arguments)).await.end().await.unwrap();
         let again = asked(&gate, &call(&arguments)).await;
-        gate.refuse_async(again.id(), "ann").await.unwrap();
+        gate.refuse(again.id(), "ann").await.unwrap();
         assert!(server.command::<String>(&[b"CLIENT", b"LIST"]).contains("user=gate"));
         // A request that is in the index, but no longer stored.
         let listed = asked(&gate, &call(&json!({ "other": 1 }))).await;
         let key = [b"{toolgate}:a:", &listed.id().digest().as_bytes()[..]].concat();
         server.command::<()>(&[b"DEL", &key]);
-        assert!(gate.pending_async().await.unwrap().is_empty());
+        assert!(gate.pending().await.unwrap().is_empty());
     });
 }
 
@@ -215,7 +215,7 @@ fn a_lost_approval_script_is_loaded_again() {
         server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
         let request = asked(&gate, &call(&arguments)).await;
         server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
-        gate.approve_async(request.id(), "ann").await.unwrap();
+        gate.approve(request.id(), "ann").await.unwrap();
         server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
         let permit = allowed(&gate, &call(&arguments)).await;
         server.command::<()>(&[b"SCRIPT", b"FLUSH"]);
@@ -255,11 +255,11 @@ fn a_corrupt_entry_approves_nothing() {
         for wrong in wrong {
             server.command::<()>(&[b"SET", &key, &wrong]);
             let shown = wrong.escape_ascii().to_string();
-            let message = cause(gate.check_async(&call(&arguments)).await);
+            let message = cause(gate.check(&call(&arguments)).await);
             assert_eq!(message, "the approval store holds data that was not written by toolgate", "{shown}");
-            let approved = gate.approve_async(request.id(), "ann").await;
+            let approved = gate.approve(request.id(), "ann").await;
             assert!(matches!(approved, Err(DecideError::Store(ApprovalError::Corrupt))), "{shown}");
-            assert!(matches!(gate.pending_async().await, Err(ApprovalError::Corrupt)), "{shown}");
+            assert!(matches!(gate.pending().await, Err(ApprovalError::Corrupt)), "{shown}");
         }
         // A value of another type at each key of the store: the failed operation changes nothing.
         server.command::<()>(&[b"SET", &key, &good]);
@@ -270,14 +270,14 @@ fn a_corrupt_entry_approves_nothing() {
                 true => server.command::<()>(&[b"RPUSH", index, b"x"]),
                 false => server.command::<()>(&[b"SET", index, b"x"]),
             }
-            assert!(gate.approve_async(request.id(), "ann").await.is_err(), "{}", index.escape_ascii());
-            cause(gate.check_async(&call(&json!({ "other": 1 }))).await);
+            assert!(gate.approve(request.id(), "ann").await.is_err(), "{}", index.escape_ascii());
+            cause(gate.check(&call(&json!({ "other": 1 }))).await);
             server.command::<()>(&[b"RESTORE", index, b"0", &kept, b"REPLACE"]);
             assert_eq!(server.command::<Vec<u8>>(&[b"GET", &key]), good);
         }
-        gate.approve_async(request.id(), "ann").await.unwrap();
+        gate.approve(request.id(), "ann").await.unwrap();
         server.command::<()>(&[b"SET", &key, b""]);
-        assert!(cause(gate.check_async(&call(&arguments)).await).contains("not written by toolgate"));
+        assert!(cause(gate.check(&call(&arguments)).await).contains("not written by toolgate"));
     });
 }
 
@@ -287,13 +287,13 @@ fn a_clock_away_from_the_approval_server_is_refused() {
     run(async {
         let clock = toolgate::ManualClock::new(Timestamp::from_unix_seconds(1_768_473_000));
         let approvals = builder(&server.url()).build().unwrap();
-        let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new())).clock(clock.clone());
-        let gate = builder.approvals_async(approvals).build();
-        let message = cause(gate.check_async(&call(&json!({}))).await);
+        let builder = Gate::builder().policy(policy()).store_async(InProcess(MemoryStore::new())).clock(clock.clone());
+        let gate = builder.approvals(approvals).build();
+        let message = cause(gate.check(&call(&json!({}))).await);
         assert!(message.contains("ms from that of the approval store"), "{message}");
         for nonsense in [Timestamp::MIN, Timestamp::MAX, Timestamp::from_unix_seconds(-1)] {
             clock.set(nonsense);
-            cause(gate.check_async(&call(&json!({}))).await);
+            cause(gate.check(&call(&json!({}))).await);
         }
         let keys: Vec<Vec<u8>> = server.command(&[b"KEYS", b"*"]);
         assert!(keys.is_empty());

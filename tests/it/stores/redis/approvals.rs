@@ -14,7 +14,7 @@ use toolgate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError, Verdict,
 };
 use toolgate::store::{InProcess, MemoryStore};
-use toolgate::{AsyncPermit, Clock, Code, Decision, Gate, Policy, SystemClock, Timestamp, ToolCall};
+use toolgate::{AsyncGate, AsyncPermit, Clock, Code, Decision, Gate, Policy, SystemClock, Timestamp, ToolCall};
 
 use super::server::Server;
 use super::{ANY_CLOCK, run};
@@ -102,7 +102,7 @@ fn approval_cases_pass_over_a_server() {
     server.assert_every_key_expires();
 }
 
-pub(super) type LocalGate = Gate<InProcess<MemoryStore>>;
+pub(super) type LocalGate = AsyncGate<InProcess<MemoryStore>>;
 
 pub(super) fn policy() -> Policy {
     let limits = json!([{ "counter": "n", "window": "day", "max": 100_000, "scope": "grant" }]);
@@ -111,8 +111,8 @@ pub(super) fn policy() -> Policy {
 }
 
 pub(super) fn gate(approvals: RedisApprovals) -> LocalGate {
-    let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new()));
-    builder.approvals_async(approvals).approval_keys(keys()).build()
+    let builder = Gate::builder().policy(policy()).store_async(InProcess(MemoryStore::new()));
+    builder.approvals(approvals).approval_keys(keys()).build()
 }
 
 pub(super) fn call(arguments: &serde_json::Value) -> ToolCall<'_> {
@@ -120,14 +120,14 @@ pub(super) fn call(arguments: &serde_json::Value) -> ToolCall<'_> {
 }
 
 pub(super) async fn asked(gate: &LocalGate, call: &ToolCall<'_>) -> Approval {
-    match gate.check_async(call).await {
+    match gate.check(call).await {
         Decision::RequireApproval(request) => request.approval().unwrap().clone(),
         other => panic!("{other:?}"),
     }
 }
 
 pub(super) async fn allowed(gate: &LocalGate, call: &ToolCall<'_>) -> AsyncPermit {
-    match gate.check_async(call).await {
+    match gate.check(call).await {
         Decision::Allow(permit) => permit,
         other => panic!("{other:?}"),
     }
@@ -147,36 +147,21 @@ fn gates_of_one_server_share_approvals() {
         let gates: Vec<_> = (0..3).map(|_| gate(builder(&server.url()).build().unwrap())).collect();
         let arguments = json!({ "amount": 5 });
         let request = asked(&gates[0], &call(&arguments)).await;
-        assert_eq!(gates[1].pending_async().await.unwrap()[0].id(), request.id());
-        gates[1].approve_async(request.id(), "ann").await.unwrap();
+        assert_eq!(gates[1].pending().await.unwrap()[0].id(), request.id());
+        gates[1].approve(request.id(), "ann").await.unwrap();
         let permit = allowed(&gates[2], &call(&arguments)).await;
-        assert_eq!(gates[0].check_async(&call(&arguments)).await.as_str(), "approval_required");
+        assert_eq!(gates[0].check(&call(&arguments)).await.as_str(), "approval_required");
         permit.release().await.unwrap();
-        let Decision::Allow(permit) = gates[0].check_approved_async(&call(&arguments), request.id()).await else {
+        let Decision::Allow(permit) = gates[0].check(&call(&arguments).approval(request.id())).await else {
             panic!("the approval was restored")
         };
         permit.end().await.unwrap();
         // The new request that the call created can be refused.
-        let requests = gates[2].pending_async().await.unwrap();
-        gates[2].refuse_async(requests[0].id(), "ann").await.unwrap();
-        assert!(gates[0].pending_async().await.unwrap().is_empty());
+        let requests = gates[2].pending().await.unwrap();
+        gates[2].refuse(requests[0].id(), "ann").await.unwrap();
+        assert!(gates[0].pending().await.unwrap().is_empty());
     });
     server.assert_every_key_expires();
-}
-
-#[test]
-fn a_blocking_call_names_the_async_one() {
-    let Some(server) = Server::start(&[]) else { return };
-    let approvals = builder(&server.url()).build().unwrap();
-    let gate = Gate::builder().policy(policy()).approvals_async(approvals).build();
-    let arguments = json!({});
-    let Decision::Deny(denial) = gate.check(&call(&arguments)) else { panic!("a remote store cannot be asked") };
-    assert_eq!(denial.code(), Code::StoreUnavailable);
-    let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap().to_string();
-    assert!(cause.contains("check_async"), "{cause}");
-    assert!(matches!(gate.pending(), Err(ApprovalError::AsyncOnly)));
-    let id = "0".repeat(64) + "-1";
-    assert!(matches!(gate.approve(&id.parse().unwrap(), "ann"), Err(DecideError::Store(ApprovalError::AsyncOnly))));
 }
 
 /// The environment variables that give the second process the address of the server and the signed
@@ -199,8 +184,8 @@ async fn claims(gate: &LocalGate, signed: &[String]) -> Vec<usize> {
             tokio::spawn(async move {
                 let arguments = json!({ "round": round });
                 let decision = match signed.is_empty() {
-                    true => gate.check_async(&call(&arguments)).await,
-                    false => gate.check_signed_async(&call(&arguments), &signed).await,
+                    true => gate.check(&call(&arguments)).await,
+                    false => gate.check(&call(&arguments).signed(&signed)).await,
                 };
                 usize::from(decision.is_allowed())
             })
@@ -224,7 +209,7 @@ fn two_processes_use_an_approval_once() {
             let mut request = asked(&gate, &call(&json!({ "round": round }))).await;
             signed.push(String::new());
             if round % 2 == 0 {
-                gate.approve_async(request.id(), "ann").await.unwrap();
+                gate.approve(request.id(), "ann").await.unwrap();
             } else {
                 let now = SystemClock.now();
                 request.decide(Verdict::Approve, "ann", now).unwrap();
@@ -271,7 +256,7 @@ fn a_second_process() {
     let Ok(url) = std::env::var(URL) else { return };
     let passed = run(async {
         let gate = gate(builder(&url).pending_per_asker(2 * ROUNDS).build().unwrap());
-        assert!(gate.pending_async().await.is_ok());
+        assert!(gate.pending().await.is_ok());
         println!("ready");
         std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new()).unwrap();
         let signed: Vec<_> = std::env::var(SIGNED).unwrap().split(',').map(str::to_owned).collect();
@@ -294,7 +279,7 @@ fn request_numbers_are_unique() {
             let (a, b) = tokio::join!(asked(&gates[0], &a), asked(&gates[1], &b));
             for request in [a, b] {
                 assert!(given.insert(request.id().number()));
-                gates[0].refuse_async(request.id(), "ann").await.unwrap();
+                gates[0].refuse(request.id(), "ann").await.unwrap();
             }
         }
     });
@@ -310,16 +295,16 @@ fn a_long_list_is_in_order() {
         let policy = Policy::try_from(&json!({ "version": "1", "default": "deny", "tools": tools })).unwrap();
         let approvals = builder(&server.url()).pending_per_asker(2_000).build().unwrap();
         let gate =
-            Gate::builder().policy(policy).store(InProcess(MemoryStore::new())).approvals_async(approvals).build();
+            Gate::builder().policy(policy).store_async(InProcess(MemoryStore::new())).approvals(approvals).build();
         let mut made = Vec::new();
         for n in 0..1_100 {
             let to = if n % 3 == 0 { n / 100 } else { n };
             made.push(*asked(&gate, &call(&json!({ "n": n, "to": to }))).await.id());
         }
         for id in &made[..50] {
-            gate.refuse_async(id, "ann").await.unwrap();
+            gate.refuse(id, "ann").await.unwrap();
         }
-        let listed: Vec<_> = gate.pending_async().await.unwrap().iter().map(|approval| *approval.id()).collect();
+        let listed: Vec<_> = gate.pending().await.unwrap().iter().map(|approval| *approval.id()).collect();
         assert_eq!(listed, made[50..1_050], "the oldest thousand");
     });
 }
@@ -334,15 +319,15 @@ fn all_keys_of_approvals_are_in_one_slot() {
         let gate = gate(builder(&server.url()).build().unwrap());
         let arguments = json!({});
         let began = Instant::now();
-        while gate.pending_async().await.is_err()
-            || !matches!(gate.check_async(&call(&arguments)).await, Decision::RequireApproval(_))
+        while gate.pending().await.is_err()
+            || !matches!(gate.check(&call(&arguments)).await, Decision::RequireApproval(_))
         {
             assert!(began.elapsed() < Duration::from_secs(20));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         asked(&gate, &call(&json!({ "other": 1 }))).await;
-        for request in gate.pending_async().await.unwrap() {
-            gate.approve_async(request.id(), "ann").await.unwrap();
+        for request in gate.pending().await.unwrap() {
+            gate.approve(request.id(), "ann").await.unwrap();
         }
         allowed(&gate, &call(&arguments)).await.release().await.unwrap();
     });
@@ -355,8 +340,8 @@ fn indexes_drop_expired_requests() {
     run(async {
         let clock = toolgate::ManualClock::new(Timestamp::from_unix_seconds(1_768_473_000));
         let approvals = builder(&server.url()).max_skew(ANY_CLOCK).pending_per_asker(30).build().unwrap();
-        let builder = Gate::builder().policy(policy()).store(InProcess(MemoryStore::new())).clock(clock.clone());
-        let gate = builder.approvals_async(approvals).build();
+        let builder = Gate::builder().policy(policy()).store_async(InProcess(MemoryStore::new())).clock(clock.clone());
+        let gate = builder.approvals(approvals).build();
         for round in 0..4 {
             for amount in 0..30 {
                 asked(&gate, &call(&json!({ "amount": amount, "round": round }))).await;
@@ -366,10 +351,10 @@ fn indexes_drop_expired_requests() {
         for index in [&b"{toolgate}:al"[..], b"{toolgate}:ap", b"{toolgate}:ag:gg"] {
             assert!(server.command::<usize>(&[b"ZCARD", index]) <= 60, "{}", index.escape_ascii());
         }
-        assert!(gate.pending_async().await.unwrap().is_empty());
+        assert!(gate.pending().await.unwrap().is_empty());
         // A clock that was ahead has hidden the pending requests from its own host only.
         clock.set(Timestamp::from_unix_seconds(1_768_473_000 + 3 * 600));
-        assert_eq!(gate.pending_async().await.unwrap().len(), 30);
+        assert_eq!(gate.pending().await.unwrap().len(), 30);
     });
     server.assert_every_key_expires();
 }

@@ -22,7 +22,7 @@ const UNAVAILABLE: &str = "store_unavailable";
 const HANGS: Duration = Duration::from_secs(20);
 
 /// Returns the code of a decision, which must not hang.
-async fn prompt(gate: &toolgate::Gate<RedisStore>) -> String {
+async fn prompt(gate: &toolgate::AsyncGate<RedisStore>) -> String {
     tokio::time::timeout(HANGS, code(gate)).await.expect("a decision hangs")
 }
 

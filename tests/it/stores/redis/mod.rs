@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use toolgate::charge::Charge;
 use toolgate::store::ReservationId;
 use toolgate::store::redis::{RedisStore, RedisStoreBuilder};
-use toolgate::{AsyncPermit, Decision, Gate, Policy, ToolCall};
+use toolgate::{AsyncGate, AsyncPermit, Decision, Gate, Policy, ToolCall};
 
 /// A bound above the difference of any clock of these tests from that of the server.
 const ANY_CLOCK: Duration = Duration::from_secs(3_000 * 86_400);
@@ -51,20 +51,20 @@ fn policy(max: u64) -> Policy {
     json!({ "version": "1", "default": "deny", "tools": { "t": { "limits": limits } } }).to_string().parse().unwrap()
 }
 
-fn gate(store: RedisStore, max: u64) -> Gate<RedisStore> {
-    Gate::builder().policy(policy(max)).store(store).build()
+fn gate(store: RedisStore, max: u64) -> AsyncGate<RedisStore> {
+    Gate::builder().policy(policy(max)).store_async(store).build()
 }
 
 fn call() -> ToolCall<'static> {
     ToolCall::new("t", None::<&Value>).grant("g")
 }
 
-async fn decide(gate: &Gate<RedisStore>) -> Decision<AsyncPermit> {
-    gate.check_async(&call()).await
+async fn decide(gate: &AsyncGate<RedisStore>) -> Decision<AsyncPermit> {
+    gate.check(&call()).await
 }
 
 /// Returns the code of a denial, or the name of another decision.
-async fn code(gate: &Gate<RedisStore>) -> String {
+async fn code(gate: &AsyncGate<RedisStore>) -> String {
     match decide(gate).await {
         Decision::Deny(denial) => denial.code().to_string(),
         other => other.as_str().to_owned(),
@@ -72,7 +72,7 @@ async fn code(gate: &Gate<RedisStore>) -> String {
 }
 
 /// Makes calls until one is allowed: a store reconnects by itself.
-async fn resumes(gate: &Gate<RedisStore>) {
+async fn resumes(gate: &AsyncGate<RedisStore>) {
     for _ in 0..200 {
         if decide(gate).await.is_allowed() {
             return;

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use toolgate::{Decision, Gate};
+use toolgate::{AsyncGate, Decision};
 
 use super::server::Server;
 use super::{builder, call, decide, gate, run};
@@ -14,13 +14,13 @@ const CALLS: usize = 600;
 const URL: &str = "TOOLGATE_TEST_REDIS_URL";
 
 /// Makes calls from several tasks at once, and returns how many are allowed.
-async fn hammer(gate: &Gate<toolgate::store::redis::RedisStore>) -> usize {
+async fn hammer(gate: &AsyncGate<toolgate::store::redis::RedisStore>) -> usize {
     let tasks = (0..20).map(|_| {
         let gate = gate.clone();
         tokio::spawn(async move {
             let mut allowed = 0;
             for _ in 0..CALLS / 20 {
-                match gate.check_async(&call()).await {
+                match gate.check(&call()).await {
                     Decision::Allow(_) => allowed += 1,
                     Decision::RateLimit(_) => {}
                     other => panic!("{}", other.as_str()),
