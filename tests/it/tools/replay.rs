@@ -351,7 +351,8 @@ fn records_without_a_log_are_read_line_by_line() {
 }
 
 fn sample(name: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
+    let folder = if name.starts_with("code-generator") { "tests/data/traces" } else { "examples/data" };
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
