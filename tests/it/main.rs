@@ -9,6 +9,7 @@
 )]
 
 mod approvals;
+mod command;
 mod counting;
 mod docs;
 mod edge;
@@ -19,5 +20,5 @@ mod polling;
 mod stores;
 mod tools;
 
-#[path = "../../examples/yaml/mod.rs"]
+#[path = "../../src/bin/toolgate/yaml.rs"]
 mod yaml;

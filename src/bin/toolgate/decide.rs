@@ -24,7 +24,9 @@ pub(crate) struct Options {
     /// The trace, JSON Lines
     #[arg(default_value = "-")]
     trace: PathBuf,
-    /// The format: text, or json with one answer in a line for each step
+    /// The format
+    ///
+    /// JSON has an answer in a line for each step, and no summary.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
                 let text = change.to_string();
                 let kind = change.kind().as_str();
                 out.line("")?;
-                out.painted_line(kind, text.strip_prefix(kind).unwrap_or(&text))?;
+                out.painted_line("", kind, text.strip_prefix(kind).unwrap_or(&text))?;
             }
             for undecided in found.undecided() {
                 out.line(format_args!("\n{undecided}"))?;

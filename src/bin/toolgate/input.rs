@@ -1,7 +1,7 @@
 //! Files, standard input, and the policies in them.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,11 +9,14 @@ use serde_json::Value;
 use toolgate::Policy;
 
 use crate::Failure;
+use crate::output::complain;
 use crate::progress::Progress;
 
 /// The most bytes of a policy that are read: one more than a policy may have, so that the reader of
 /// policies reports its size.
 const POLICY_BYTES: u64 = (8 << 20) + 1;
+/// The size of a buffer for streams.
+const BUFFER: usize = 1 << 18;
 /// The most bytes of another document.
 const DOCUMENT_BYTES: u64 = 64 << 20;
 
@@ -35,10 +38,14 @@ fn unreadable(file: &Path, error: impl std::fmt::Display) -> Failure {
 fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
     static IS_TAKEN: AtomicBool = AtomicBool::new(false);
     if is_stdin(file) {
-        return match IS_TAKEN.swap(true, Ordering::Relaxed) {
-            false => Ok((Box::new(io::stdin().lock()), None)),
-            true => Err(Failure::Input("standard input: only one argument can be `-`".to_owned())),
-        };
+        if IS_TAKEN.swap(true, Ordering::Relaxed) {
+            return Err(Failure::Input("standard input: only one argument can be `-`".to_owned()));
+        }
+        let stdin = io::stdin().lock();
+        if stdin.is_terminal() {
+            complain("reading standard input: end it with Ctrl-D");
+        }
+        return Ok((Box::new(stdin), None));
     }
     let opened = File::open(file).map_err(|error| unreadable(file, error))?;
     let metadata = opened.metadata().map_err(|error| unreadable(file, error))?;
@@ -48,10 +55,16 @@ fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
     Ok((Box::new(opened), metadata.is_file().then_some(metadata.len())))
 }
 
-/// A stream of a file, whose errors name the file, with a progress bar if reading takes long.
-pub(crate) fn stream(file: &Path) -> Result<BufReader<Progress<Named>>, Failure> {
+/// A stream of a file, whose errors name the file.
+pub(crate) fn stream(file: &Path) -> Result<BufReader<Named>, Failure> {
+    let (reader, _) = open(file)?;
+    Ok(BufReader::with_capacity(BUFFER, Named { reader, name: name(file) }))
+}
+
+/// A stream with a progress bar if reading takes long, for commands that print at the end.
+pub(crate) fn watched_stream(file: &Path) -> Result<BufReader<Progress<Named>>, Failure> {
     let (reader, length) = open(file)?;
-    Ok(BufReader::with_capacity(1 << 18, Progress::new(Named { reader, name: name(file) }, length)))
+    Ok(BufReader::with_capacity(BUFFER, Progress::new(Named { reader, name: name(file) }, length)))
 }
 
 /// A reader whose errors name the file.

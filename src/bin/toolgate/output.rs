@@ -40,9 +40,10 @@ impl Output {
         writeln!(self.to, "{}", printable(&text.to_string()))
     }
 
-    /// Writes a line whose first word has the style of the word.
-    pub(crate) fn painted_line(&mut self, word: &str, rest: &str) -> io::Result<()> {
-        writeln!(self.to, "{}{}", style(word).apply_to(printable(word)), printable(rest))
+    /// Writes a line with a word that has the style of the word.
+    pub(crate) fn painted_line(&mut self, before: &str, word: &str, after: &str) -> io::Result<()> {
+        let word = style(word).apply_to(printable(word));
+        writeln!(self.to, "{}{word}{}", printable(before), printable(after))
     }
 
     /// Writes indented JSON and a line end.
@@ -97,7 +98,7 @@ impl<'o> Table<'o> {
         if !self.out.is_terminal {
             let [first, rest @ ..] = cells.as_slice() else { return Ok(()) };
             let rest: String = rest.iter().map(|cell| format!("\t{}", cell.replace(['\n', '\t'], " "))).collect();
-            return self.out.painted_line(first, &rest);
+            return self.out.painted_line("", first, &rest);
         }
         self.rows.push(cells.iter().map(|cell| printable(cell).into_owned()).collect());
         if self.rows.len() < MAX_ROWS { Ok(()) } else { self.print() }

@@ -8,16 +8,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// The time after which progress is shown.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The time between two looks at the clock, in bytes: a look costs more than a small read.
-const STEP: u64 = 1 << 20;
 
 /// A reader that shows how much of a file has been read, and the time that is left.
 pub(crate) struct Progress<R> {
     reader: R,
     bar: ProgressBar,
     begun: Instant,
-    /// The number of bytes that were read since the last look at the clock.
-    unseen: u64,
 }
 
 impl<R> Progress<R> {
@@ -30,20 +26,16 @@ impl<R> Progress<R> {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
-        Self { reader, bar, begun: Instant::now(), unseen: 0 }
+        Self { reader, bar, begun: Instant::now() }
     }
 }
 
 impl<R: Read> Read for Progress<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
-        self.unseen += count as u64;
         self.bar.inc(count as u64);
-        if self.unseen >= STEP {
-            self.unseen = 0;
-            if self.bar.is_hidden() && self.begun.elapsed() >= PATIENCE && io::stderr().is_terminal() {
-                self.bar.set_draw_target(ProgressDrawTarget::stderr());
-            }
+        if self.bar.is_hidden() && self.begun.elapsed() >= PATIENCE && io::stderr().is_terminal() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         Ok(count)
     }

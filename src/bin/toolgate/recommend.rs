@@ -1,10 +1,12 @@
 //! `toolgate recommend`: writes a first policy for the tools of a server.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use toolgate::recommend::{self, ToolClass};
+use toolgate::recommend::{self, Finding, ToolClass};
 
 use crate::output::{Format, Output, complain, printable, style};
 use crate::{Failure, Verdict, input};
@@ -12,14 +14,16 @@ use crate::{Failure, Verdict, input};
 /// Write a first policy for the tools of a server
 ///
 /// Classifies each tool by its name, description, arguments and annotations, and writes a policy to
-/// standard output. The class of each tool, with its evidence, goes to standard error. The policy is
-/// a draft: read it before you use it.
+/// standard output. The class of each tool, with its evidence, goes to standard error. The policy
+/// is a draft: read it before you use it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, after_help = HELP)]
 pub(crate) struct Options {
     /// The tools: an answer to `tools/list`, its result, or the list alone
     tools: PathBuf,
-    /// The format: text for the policy alone, or json for the policy, the classes and the problems
+    /// The format
+    ///
+    /// Text is the policy alone. JSON has the policy, the classes and the problems of the list.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -50,17 +54,25 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
             out.write_all(policy.as_bytes())?;
         }
         Format::Json => {
-            let policy: Value = serde_json::from_str(&policy).map_err(|error| Failure::Input(error.to_string()))?;
-            let findings: Vec<_> = found
-                .findings()
-                .iter()
-                .map(|finding| json!({ "kind": finding.kind().as_str(), "tool": finding.index(), "message": finding.to_string() }))
-                .collect();
+            // As it is written: the order of its entries is part of it.
+            let policy = RawValue::from_string(policy).map_err(io::Error::from)?;
+            let finding = |finding: &Finding| {
+                let (kind, message) = (finding.kind().as_str(), finding.to_string());
+                json!({ "kind": kind, "tool": finding.index(), "message": message })
+            };
+            let findings: Vec<_> = found.findings().iter().map(finding).collect();
             let tools: Vec<_> = found.tools().iter().map(as_json).collect();
-            out.json(&json!({ "tools": tools, "findings": findings, "policy": policy }))?;
+            out.json(&Recommended { tools, findings, policy })?;
         }
     }
     Ok(Verdict::found(!found.findings().is_empty()))
+}
+
+#[derive(Serialize)]
+struct Recommended {
+    tools: Vec<Value>,
+    findings: Vec<Value>,
+    policy: Box<RawValue>,
 }
 
 /// Writes the class of a tool to standard error.

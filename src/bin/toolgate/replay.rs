@@ -1,6 +1,6 @@
 //! `toolgate replay`: decides a recorded history again.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Compare a trace with the decisions of another policy
     #[arg(long, value_name = "POLICY")]
     against: Option<PathBuf>,
-    /// Of a log, decide only the calls that this policy has decided
+    /// Decide only the calls of a log that this policy has decided
     #[arg(long, value_name = "POLICY")]
     only: Option<PathBuf>,
     /// A counter by which the gate lets calls pass uncounted if its store fails
@@ -72,7 +72,11 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
     if options.stop {
         replay = replay.stop_at_finding();
     }
-    let history = input::stream(&options.history)?;
+    // A bar between the lines of --each could not be read.
+    let history: Box<dyn BufRead> = match options.each {
+        true => Box::new(input::stream(&options.history)?),
+        false => Box::new(input::watched_stream(&options.history)?),
+    };
     let mut failed = None;
     let report = replay.run(history, |event| {
         if options.each {

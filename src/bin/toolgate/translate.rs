@@ -9,8 +9,8 @@ use crate::{Failure, Verdict, input, yaml};
 
 /// Translate a policy of Intercept 1.1.0 to this language
 ///
-/// The policy allows and denies the same calls. Where Intercept ignores what it does not understand,
-/// this command fails and names it.
+/// The policy allows and denies the same calls. Where Intercept ignores what it does not
+/// understand, this command fails and names it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, after_help = HELP)]
 pub(crate) struct Options {

@@ -106,7 +106,9 @@ impl Sources {
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() {
+                if path.ends_with("src/bin") {
+                    // The command is a crate of its own: it can use the public API alone.
+                } else if path.is_dir() {
                     folders.push(path);
                 } else if path.extension().is_some_and(|extension| extension == "rs") {
                     let module = Module::of(path.strip_prefix(&start).unwrap());

@@ -1,6 +1,5 @@
-//! The tools for people who write policies, and the examples that run them.
+//! The tools for people who write policies.
 
-mod decide;
 mod diff;
 mod explain;
 mod intercept;

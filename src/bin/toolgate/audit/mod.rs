@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
 }
 
 fn verify(options: &Verify, out: &mut Output) -> Result<Verdict, Failure> {
-    let log = input::stream(&options.log)?;
+    let log = input::watched_stream(&options.log)?;
     let verified = match &options.up_to {
         None => audit::verify(log),
         Some(head) => audit::verify_up_to(log, head),
@@ -105,7 +105,7 @@ fn verify(options: &Verify, out: &mut Output) -> Result<Verdict, Failure> {
                     out.json(&json!({ "log": name, "records": head.records(), "head": head_text, "torn": torn }))?;
                 }
                 Format::Text => {
-                    out.painted_line("ok", &format!(" {name}: {} records, head {head}", head.records()))?;
+                    out.painted_line("", "ok", &format!(" {name}: {} records, head {head}", head.records()))?;
                     if torn > 0 {
                         out.line(format_args!("{torn} lines are remains of failed writes"))?;
                     }
@@ -120,13 +120,13 @@ fn verify(options: &Verify, out: &mut Output) -> Result<Verdict, Failure> {
         (Format::Json, LogError::Broken { line, fault }) => {
             out.json(&json!({ "log": name, "line": line, "fault": fault.to_string() }))?;
         }
-        _ => out.painted_line("failed", &format!(" {name}: {fault}"))?,
+        _ => out.painted_line("", "failed", &format!(" {name}: {fault}"))?,
     }
     Ok(Verdict::Findings)
 }
 
 fn head(options: &Head, out: &mut Output) -> Result<Verdict, Failure> {
-    match audit::verify(input::stream(&options.log)?) {
+    match audit::verify(input::watched_stream(&options.log)?) {
         Ok(verified) => {
             out.line(verified.head())?;
             Ok(Verdict::Fine)

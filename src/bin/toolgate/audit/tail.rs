@@ -29,7 +29,9 @@ pub(super) struct Options {
     /// The number of records to begin with
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     lines: u64,
-    /// The format: text, or json with one record in a line
+    /// The format
+    ///
+    /// JSON has a record in each line.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -185,6 +187,6 @@ impl Shower<'_> {
         }
         parts.extend(record.by().map(|by| format!("by {by}")));
         parts.extend(record.failure().map(|failure| format!("failed: {failure}")));
-        self.out.painted_line(word, &parts.join("  ").replace('\n', " "))
+        self.out.painted_line("", word, &parts.join("  ").replace('\n', " "))
     }
 }

@@ -26,14 +26,17 @@ pub(crate) struct Options {
     /// The policies
     #[arg(required = true, value_name = "POLICY")]
     policies: Vec<PathBuf>,
-    /// The tools of the server, as `tools/list` answers: finds names, arguments and types that the
-    /// server does not have
+    /// The tools of the server, as `tools/list` answers
+    ///
+    /// With them, names, arguments and types that the server does not have are found.
     #[arg(long, value_name = "LIST")]
     tools: Option<PathBuf>,
     /// Also fail for findings of this severity, and above
     #[arg(long, value_enum)]
     deny: Option<Deny>,
-    /// A file of accepted findings: a code and a pointer in each line, and `#` before a comment
+    /// A file of accepted findings
+    ///
+    /// Each line has the code of a finding and its pointer, or begins with `#`.
     #[arg(long, value_name = "FILE")]
     accept: Option<PathBuf>,
     /// The format
@@ -200,14 +203,16 @@ struct Stale<'a> {
 const STALE: &str = "this accepted finding no longer occurs: remove the line";
 
 fn text(all: &[Checked], problems: &[Problem<'_>], stale: &[Stale<'_>], out: &mut Output) -> Result<(), Failure> {
-    let shown = || problems.iter().filter(|problem| !problem.is_accepted);
-    for problem in shown() {
+    let mut shown: Vec<_> = problems.iter().filter(|problem| !problem.is_accepted).collect();
+    // The errors first; otherwise by place.
+    shown.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    for problem in &shown {
         let Problem { severity, code, pointer, message, help, witness, .. } = problem;
         let severity = severity.as_str();
         if out.is_terminal() {
-            out.painted_line(severity, &format!("[{code}]: {message}"))?;
+            out.painted_line(&format!("{}: ", problem.place()), severity, &format!("[{code}]: {message}"))?;
             let pointer = if pointer.is_empty() { "the document" } else { pointer };
-            out.line(format_args!("  at {}, in {pointer}", problem.place()))?;
+            out.line(format_args!("  in {pointer}"))?;
             if let Some(help) = help {
                 out.line(format_args!("  help: {help}"))?;
             }
@@ -228,9 +233,9 @@ fn text(all: &[Checked], problems: &[Problem<'_>], stale: &[Stale<'_>], out: &mu
     for checked in all.iter().filter(|checked| checked.omitted() > 0) {
         out.line(format_args!("{}: and {} more", checked.file, checked.omitted()))?;
     }
-    let count = |severity| shown().filter(|problem| problem.severity == severity).count();
+    let count = |severity| shown.iter().filter(|problem| problem.severity == severity).count();
     let [errors, warnings, notes] = [Severity::Error, Severity::Warning, Severity::Note].map(count);
-    let accepted = problems.len() - shown().count();
+    let accepted = problems.len() - shown.len();
     out.line(format_args!("{errors} errors, {warnings} warnings, {notes} notes, {accepted} accepted"))?;
     Ok(())
 }

@@ -96,7 +96,7 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
 fn text(options: &Options, ran: &[Ran], coverage: Option<&Coverage>, out: &mut Output) -> Result<(), Failure> {
     for Ran { file, failure, .. } in ran {
         if let Some(failure) = failure {
-            out.painted_line("failed", &format!(" {file}: {failure}"))?;
+            out.painted_line("", "failed", &format!(" {file}: {failure}"))?;
         }
     }
     let Some(coverage) = coverage else {

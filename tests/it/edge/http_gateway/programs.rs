@@ -217,3 +217,12 @@ impl TestGateway {
         eventually(|| self.used(counter) == usage, || format!("{counter} is {}, not {usage}", self.used(counter)));
     }
 }
+
+#[test]
+fn gateways_list_their_options() {
+    for name in ["mcp_stdio_gateway", "mcp_http_gateway"] {
+        let ran = program(name).arg("--help").output().unwrap();
+        let message = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success() && message.starts_with(&format!("usage: {name} ")), "{message}");
+    }
+}

@@ -384,27 +384,33 @@ fn documents_of_any_shape_give_a_policy_or_issues() {
     assert_eq!((error.issues()[0].code().as_str(), error.issues()[0].pointer()), ("too_many", "/tools"));
 }
 
-/// The example refuses invalid YAML, and YAML that two parsers could read differently.
+/// The command refuses invalid YAML, and YAML that two parsers could read differently.
 #[test]
 fn invalid_and_ambiguous_yaml_is_refused() {
     let deep = [b"a: ".as_slice(), &b"[".repeat(100_000)].concat();
+    let nested = [b"[".repeat(70), b"]".repeat(70)].concat();
     let huge = b" ".repeat(9 << 20);
     let bomb = (1..20).fold("a0: &a0 [x]\n".to_owned(), |text, n| {
         format!("{text}a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(","))
     });
     for (document, message) in [
-        (b"a: [".as_slice(), "unclosed bracket"),
+        (b"a: [".as_slice(), "line 1, column "),
         (b"version: '1'\nversion: '1'", "duplicate mapping key"),
         (b"tools: { t: {}, 't': {} }", "duplicate mapping key"),
-        (b"a: .nan", "non-finite"),
+        (b"a: .nan", "line 1, column 4: `.nan` is a non-finite"),
         (b"a: 1e400", "non-finite"),
-        (b"? [a, b]\n: c", "line 1"),
-        (b"version: '1'\n---\nversion: '1'", "Documents"),
-        (b"<<: { default: allow }", "merge keys"),
+        (b"? [a, b]\n: c", "a key must be a text"),
+        (b"version: '1'\n---\nversion: '1'", "a second document"),
+        (b"<<: { default: allow }", "merge keys are not read"),
         (b"\xff", "not UTF-8"),
-        (bomb.as_bytes(), "Anchors"),
-        (&deep, "recursion limit"),
+        (bomb.as_bytes(), "line 1, column 9: anchors are not read"),
+        (&deep, "recursion limit exceeded"),
+        (&nested, "deeper than 64 levels"),
         (&huge, "exceeds the bound"),
+        (b"a: !!str 5", "tags are not read"),
+        (b"~: 1", "a key must be a text"),
+        (b"a: 08", "leading zero"),
+        (b"a: 99999999999999999999", "too large a number"),
     ] {
         let error = yaml::read(document).unwrap_err();
         assert!(error.contains(message), "{message}: {error}");
@@ -434,5 +440,39 @@ fn unquoted_yaml_scalars_are_read_as_by_intercept() {
         let found =
             translated.ok().and_then(|document| document.pointer("/tools/t/require/0/conditions/0/value").cloned());
         assert_eq!(found, value, "{scalar}");
+    }
+}
+
+mod yaml_properties {
+    use proptest::prelude::*;
+    use serde_json::Value;
+    use serde_saphyr::options;
+    use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+
+    use crate::yaml;
+
+    /// Parts of YAML documents.
+    const DOCUMENT: &str =
+        "([ab]: |- |[ \\n\\[\\]{},:#]|[-+]?[0-9._xoe]{1,4}|yes|true|null|~|'x'|\"y\"|\\|\\n|<<){0,14}";
+
+    /// Returns what another reader makes of a document.
+    fn other(text: &str) -> Result<Value, String> {
+        let options = options! {
+            duplicate_keys: DuplicateKeyPolicy::Error,
+            merge_keys: MergeKeyPolicy::Error,
+            strict_booleans: true,
+            legacy_octal_numbers: true,
+        };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+    }
+
+    proptest! {
+        /// Two readers give a document the same value, or one of them refuses it.
+        #[test]
+        fn two_readers_of_yaml_never_disagree(text in DOCUMENT) {
+            if let (Ok(ours), Ok(theirs)) = (yaml::read(text.as_bytes()), other(&text)) {
+                prop_assert_eq!(ours, theirs, "{}", text);
+            }
+        }
     }
 }
