@@ -40,8 +40,10 @@ Exit codes:
 Example:
   toolgate decide examples/data/code-generator.json examples/data/code-generator.jsonl";
 
-/// The most characters of a call's arguments in a table.
-const ARGUMENTS: usize = 40;
+/// The most characters of a step in a table: it leaves most of a terminal to the reason.
+const STEP: usize = 38;
+/// The most characters of a step in a pipe.
+const LONG_STEP: usize = 160;
 
 pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failure> {
     let policy = input::policy(&options.policy)?;
@@ -92,6 +94,8 @@ fn report_policy(file: &str, error: &PolicyError) {
 
 fn row(table: &mut Table<'_>, line: &str, answer: &Answer) -> io::Result<()> {
     let step: Value = serde_json::from_str(line).unwrap_or_default();
+    let most = if table.is_on_terminal() { STEP } else { LONG_STEP };
+    let (call, other) = (|| shortened(&call(&step), most), || shortened(&other(&step), most));
     match answer {
         Answer::Decided { decision, code, rule, message, retry_after, .. } => {
             let mut reason = message.clone().unwrap_or_default();
@@ -99,19 +103,19 @@ fn row(table: &mut Table<'_>, line: &str, answer: &Answer) -> io::Result<()> {
                 reason += &format!(" Retry after {wait} s.");
             }
             if let Some(place) = rule.as_deref().or(*code) {
-                reason += &format!(" [{place}]");
+                reason += &format!("\n[{place}]");
             }
-            table.row([decision, &call(&step), &reason])
+            table.row([decision, &call(), &reason])
         }
         Answer::Tools { tools, .. } => table.row(["ok", "tools_list", &tools.join(", ")]),
-        Answer::Failed { error, .. } => table.row(["error", &other(&step), error]),
+        Answer::Failed { error, .. } => table.row(["error", &other(), error]),
         // A change of the caller is not an event that has a result.
         _ if step.get("caller").is_some() => Ok(()),
-        _ => table.row(["ok", &other(&step), ""]),
+        _ => table.row(["ok", &other(), ""]),
     }
 }
 
-/// The tool and the arguments of a call, shortened.
+/// The tool and the arguments of a call.
 fn call(step: &Value) -> String {
     let message = step.get("message").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let message = message.as_ref().unwrap_or(step);
@@ -119,9 +123,7 @@ fn call(step: &Value) -> String {
     let tool = call.get("tool").or_else(|| call.get("name")).and_then(Value::as_str);
     let arguments = call.get("arguments").map(Value::to_string).unwrap_or_default();
     match tool {
-        Some(tool) => {
-            format!("{} {}", shortened(tool, ARGUMENTS), shortened(&arguments, ARGUMENTS)).trim_end().to_owned()
-        }
+        Some(tool) => format!("{tool} {arguments}").trim_end().to_owned(),
         None => "message".to_owned(),
     }
 }
@@ -131,7 +133,7 @@ fn other(step: &Value) -> String {
     const STEPS: [&str; 7] = ["release", "settle", "end", "approve", "refuse", "store", "policy"];
     let named = STEPS.into_iter().find_map(|name| Some((name, step.get(name)?)));
     match named {
-        Some((name, Value::String(of))) => format!("{name} {}", shortened(of, ARGUMENTS)),
+        Some((name, Value::String(of))) => format!("{name} {of}"),
         Some((name, _)) => name.to_owned(),
         None if step.get("call").is_some() => call(step),
         None => "-".to_owned(),

@@ -94,6 +94,10 @@ impl<'o> Table<'o> {
         Self { out, header, rows: Vec::new() }
     }
 
+    pub(crate) fn is_on_terminal(&self) -> bool {
+        self.out.is_terminal
+    }
+
     pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) -> io::Result<()> {
         if !self.out.is_terminal {
             let [first, rest @ ..] = cells.as_slice() else { return Ok(()) };

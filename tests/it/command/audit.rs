@@ -14,7 +14,7 @@ use super::{Folder, POLICY, command, toolgate, with_input};
 /// A bound above the time of any step on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Writes a log of a policy, this many decisions, and the ends of those that are allowed (every other
+/// Writes a log of a policy, this many decisions, and the ends of the allowed calls (every other
 /// one). Returns its path.
 pub(super) fn log(folder: &Folder, calls: usize) -> String {
     let file = folder.0.join("audit.jsonl");
