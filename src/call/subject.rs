@@ -21,6 +21,7 @@ use crate::json::number::Exact;
 /// The parts come from callers and may be any text, so a store must treat a subject as opaque
 /// bytes. It has at most 128 of them: a longer encoding is replaced by its SHA-256, so that long
 /// names cannot fill a store.
+#[derive(Default)]
 pub struct Subject {
     bytes: InlineBytes<46>,
     /// The [hash](Self::hash_code) of a subject that is used repeatedly.
@@ -146,12 +147,6 @@ impl Subject {
                 self.bytes.extend([], part);
             }
         }
-    }
-}
-
-impl Default for Subject {
-    fn default() -> Self {
-        Self { bytes: InlineBytes::default(), hash: None }
     }
 }
 

@@ -63,8 +63,10 @@ struct Inner<S, A: ?Sized> {
     default_gate: Gate<S, A>,
     records: ArcSwap<Table<Record<S, A>>>,
     /// The policies by name. Each update of a record holds this lock.
-    policies: Mutex<HashMap<Box<str>, Arc<Named<S, A>>>>,
+    policies: Mutex<Policies<S, A>>,
 }
+
+type Policies<S, A> = HashMap<Box<str>, Arc<Named<S, A>>>;
 
 /// A name of a policy and its gate. The gate has no policy while grants use a name without one.
 struct Named<S, A: ?Sized> {
@@ -433,7 +435,7 @@ impl<S, A: ?Sized> Inner<S, A> {
         self.gate(&self.records.load(), call).cloned()
     }
 
-    fn named(&self, policies: &mut HashMap<Box<str>, Arc<Named<S, A>>>, name: &str) -> Arc<Named<S, A>> {
+    fn named(&self, policies: &mut Policies<S, A>, name: &str) -> Arc<Named<S, A>> {
         if let Some(named) = policies.get(name) {
             return Arc::clone(named);
         }

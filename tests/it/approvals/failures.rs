@@ -76,7 +76,7 @@ fn a_failed_claim_allows_no_call_and_counts_nothing() {
     approvals.claims_lose.store(true, Ordering::Relaxed);
     assert_eq!(asked(gate.check(&call(&arguments))).state(), ApprovalState::Approved);
     approvals.claims_lose.store(false, Ordering::Relaxed);
-    for state in gate.usage(&call(&arguments)).unwrap() {
+    for state in gate.usage(call(&arguments)).unwrap() {
         assert_eq!(state.used().to_string(), "0", "{}", state.counter());
     }
     allowed(gate.check(&call(&arguments))).end();
@@ -166,7 +166,7 @@ async fn an_approved_call_that_is_overtaken_keeps_its_approval() {
     let gate = builder(&json!({ "limits": limits })).0.store(Overtaken::default()).build();
     gate.approve(asked(gate.check(&call)).id(), "ann").unwrap();
     assert_eq!(gate.check(&call).as_str(), "rate_limited");
-    assert!(gate.reset_counter("n", &call).unwrap());
+    assert!(gate.reset_counter("n", call).unwrap());
     assert!(gate.check(&call).is_allowed());
 
     let gate = builder(&json!({ "limits": limits })).0.store_async(InProcess(Overtaken::default())).build();

@@ -135,7 +135,7 @@ pub(crate) fn racing_calls_use_an_approval_once(make: MakeStore<'_>) {
         assert_eq!(passed.into_inner(), 1);
         collided += lost.into_inner();
         // All losers released their charge.
-        let used = gate.usage(&call(&arguments)).unwrap()[0].used().to_string();
+        let used = gate.usage(call(&arguments)).unwrap()[0].used().to_string();
         assert_eq!(used, round.to_string());
         let pending = gate.pending().unwrap();
         assert_eq!(pending.len(), 1, "the losers share one new request");

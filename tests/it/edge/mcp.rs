@@ -153,7 +153,7 @@ fn a_permit_is_released_only_if_the_call_was_not_made() {
         let counted = |states: Vec<LimitState>| {
             states.iter().find(|state| state.counter() == "c").map(|state| state.used().to_string())
         };
-        assert_eq!(counted(gate.usage(&call).unwrap()).as_deref(), Some(used), "{outcome:?}");
+        assert_eq!(counted(gate.usage(call).unwrap()).as_deref(), Some(used), "{outcome:?}");
 
         let gate = Gate::builder().policy(policy).store_async(InProcess(MemoryStore::new())).build();
         ready(ready(gate.check(&call)).into_result().unwrap().conclude(outcome)).unwrap();

@@ -217,7 +217,7 @@ fn denials_by_grants_and_by_hosts_are_recorded() {
         pins.check_list("s", &mut list, OnChange::Keep);
     }
     let changed = ToolCall::new("t", &none).server("s").grant("g");
-    grants.record_denial(&changed, &pins.denial(&changed).unwrap());
+    grants.record_denial(changed, &pins.denial(&changed).unwrap());
     let malformed = Denial::from(Message::read("[1").unwrap_err());
     grants.record_denial(&toolgate::Caller::new().session("s-7"), &malformed);
     let records = kept.take();
@@ -456,7 +456,7 @@ fn previews_are_not_recorded() {
     let gate = builder.build();
     let arguments = json!({ "amount": 4 });
     assert!(gate.would_allow(&[call("pay", &arguments)]).is_ok());
-    assert_eq!(gate.usage(&call("pay", &arguments)).unwrap().len(), 2);
+    assert_eq!(gate.usage(call("pay", &arguments)).unwrap().len(), 2);
     assert_eq!((kept.events(), Event::Policy.as_str()), (vec!["policy"], "policy"));
 }
 

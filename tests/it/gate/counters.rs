@@ -228,8 +228,8 @@ fn a_host_can_reset_a_counter() {
     assert!(gate.check(&call()).is_allowed());
     clock.set(now);
     assert!(!gate.check(&call()).is_allowed(), "the call was charged to the window that the clock ran ahead to");
-    assert!(gate.reset_counter("c", &call()).unwrap());
+    assert!(gate.reset_counter("c", call()).unwrap());
     assert!(gate.check(&call()).is_allowed());
-    assert!(!gate.reset_counter("no such", &call()).unwrap());
-    assert!(!gate.reset_counter("c", &ToolCall::new("t", None::<&Value>)).unwrap(), "the call names no grant");
+    assert!(!gate.reset_counter("no such", call()).unwrap());
+    assert!(!gate.reset_counter("c", ToolCall::new("t", None::<&Value>)).unwrap(), "the call names no grant");
 }

@@ -59,7 +59,7 @@ fn an_invalid_answer_of_a_store_denies() {
     }
     for outcome in [Outcome::Granted(Tallies::new()), Outcome::Refused(Tallies::new())] {
         let gate = Gate::builder().policy(policy.clone()).store(Fixed(outcome.clone())).build();
-        assert!(gate.explain(&call()).is_err() && gate.usage(&call()).is_err());
+        assert!(gate.explain(&call()).is_err() && gate.usage(call()).is_err());
         let found = gate.would_allow(&[call()]).unwrap_err();
         assert_eq!((found.index(), found.decision().code()), (0, Some(Code::StoreUnavailable)));
         let gate = Gate::builder().policy(policy.clone()).store_async(InProcess(Fixed(outcome))).build();

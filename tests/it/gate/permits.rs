@@ -78,7 +78,7 @@ fn every_end_of_a_permit_frees_its_units_in_flight() {
         let held = permit(gate.check(&call));
         assert_eq!(gate.check(&call).code(), Some(Code::Limit));
         way(held);
-        assert_eq!(used(&gate.usage(&call).unwrap()), [0, spent]);
+        assert_eq!(used(&gate.usage(call).unwrap()), [0, spent]);
     }
     // A forgotten permit is freed by its lease.
     let (gate, _, clock) = gate(&flight_and_spend());
@@ -96,11 +96,11 @@ fn a_settled_call_stays_in_flight_and_keeps_its_amount() {
     let mut held = permit(gate.check(&call));
     held.settle(amount("3")).unwrap();
     assert!(held.is_settled());
-    assert_eq!(used(&gate.usage(&call).unwrap()), [1, 3]);
+    assert_eq!(used(&gate.usage(call).unwrap()), [1, 3]);
     assert!(matches!(held.settle(amount("2")), Err(SettleError::AlreadySettled)));
     assert_eq!(used(&held.limits()), [1, 10], "the limits at the time of the charge");
     held.try_release().unwrap();
-    assert_eq!(used(&gate.usage(&call).unwrap()), [0, 3]);
+    assert_eq!(used(&gate.usage(call).unwrap()), [0, 3]);
 }
 
 /// A permit without charges has one real amount too.
@@ -128,14 +128,14 @@ fn a_failed_settlement_leaves_the_permit_unchanged() {
     assert_eq!(source.to_string(), "switched off");
     assert!(!held.is_settled());
     store.set_down(false);
-    assert_eq!(used(&gate.usage(&call).unwrap()), [1, 10]);
+    assert_eq!(used(&gate.usage(call).unwrap()), [1, 10]);
     held.settle(amount("4")).unwrap();
-    assert_eq!(used(&gate.usage(&call).unwrap()), [1, 4]);
+    assert_eq!(used(&gate.usage(call).unwrap()), [1, 4]);
     // A release that fails leaves the amount spent, and the unit in flight until its lease ends.
     store.set_down(true);
     assert!(held.try_release().is_err());
     store.set_down(false);
-    assert_eq!(used(&gate.usage(&call).unwrap()), [1, 4]);
+    assert_eq!(used(&gate.usage(call).unwrap()), [1, 4]);
 }
 
 /// A store that records settlements and fails them.
@@ -173,7 +173,7 @@ fn settlement_and_end_have_different_step_numbers() {
         let policy = limited(&flight_and_spend());
         let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock()).build();
         let held = permit(gate.check(&call));
-        gate.reset_counter("flight", &call).unwrap();
+        gate.reset_counter("flight", call).unwrap();
         what(held);
         let asked = std::mem::take(&mut *store.asked.lock());
         assert!(asked.iter().all(|(id, ..)| *id == asked[0].0), "all steps are of one reservation");
@@ -203,7 +203,7 @@ fn a_unit_in_flight_can_grow_from_zero() {
     let [nothing, one] = [&nothing, &one].map(|arguments| ToolCall::new("t", arguments).grant("g"));
     let mut held = permit(gate.check(&nothing));
     held.settle(amount("5")).unwrap();
-    assert_eq!(used(&gate.usage(&one).unwrap()), [5]);
+    assert_eq!(used(&gate.usage(one).unwrap()), [5]);
     assert_eq!(gate.check(&one).retry_after(), Some(Duration::from_secs(60)));
     held.end();
     let mut held = permit(gate.check(&nothing));

@@ -47,7 +47,7 @@ fn agrees_with_plain_calls(documents: &[Document; 2], history: &[Event]) -> Resu
         let other = prepared.gate.check(&made);
         prepared.calls.push(CallState::Refused);
         prop_assert_eq!(shown(&decision), shown(&other), "{}", call);
-        let usage = |world: &World| format!("{:?}", world.gate.usage(&tool_call(call)));
+        let usage = |world: &World| format!("{:?}", world.gate.usage(tool_call(call)));
         prop_assert_eq!(usage(&plain), usage(&prepared), "{}", call);
         plain.keep(*decision);
         prepared.keep(other);

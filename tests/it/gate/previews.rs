@@ -123,11 +123,11 @@ fn usage_lists_each_counter_of_the_caller() {
     assert_eq!(lines(&user), [line("user", 0, 4, 4), line("b_rate", 0, 2, 2), global.clone()]);
     assert_eq!(lines(&ToolCall::new("", None::<&Value>)), [global]);
     store.set_down(true);
-    assert!(gate.usage(&caller).is_err());
+    assert!(gate.usage(caller).is_err());
     gate.replace_policy(policy(&json!({ "bare": {} })));
-    assert!(gate.usage(&caller).unwrap().is_empty(), "nothing is counted, so the store is not asked");
+    assert!(gate.usage(caller).unwrap().is_empty(), "nothing is counted, so the store is not asked");
     gate.replace_policy(None);
-    assert!(gate.usage(&caller).unwrap().is_empty());
+    assert!(gate.usage(caller).unwrap().is_empty());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn usage_of_a_large_policy_lists_each_counter() {
     let tools: Map<String, Value> = (0..ENTRIES).map(|number| (format!("t{number}"), limits(number))).collect();
     let gate = Gate::builder().policy(policy(&tools.into())).clock(clock()).build();
     assert!(gate.check(&ToolCall::new("t6", None::<&Value>).grant("g")).is_allowed());
-    let usage = gate.usage(&call()).unwrap();
+    let usage = gate.usage(call()).unwrap();
     assert_eq!(usage.len(), ENTRIES + 7);
     let counted = usage.iter().filter(|state| state.used().micros() > 0).map(LimitState::counter).collect::<Vec<_>>();
     assert_eq!(counted.iter().filter(|counter| **counter == "all").count(), 7);
@@ -158,7 +158,7 @@ fn token_buckets_of_one_counter_are_charged_together() {
     let clock = clock();
     let gate = Gate::builder().policy(policy(&json!({ "2": bucket(2), "6": bucket(6) }))).clock(clock.clone()).build();
     let [two, six] = ["2", "6"].map(|tool| ToolCall::new(tool, None::<&Value>).grant("g"));
-    let left = || gate.usage(&two).unwrap().iter().map(LimitState::remaining).collect::<Vec<_>>();
+    let left = || gate.usage(two).unwrap().iter().map(LimitState::remaining).collect::<Vec<_>>();
     let first = permit(gate.check(&two));
     drop(gate.check(&six));
     assert_eq!(left(), [Amount::ZERO, amount("4")]);
@@ -169,6 +169,6 @@ fn token_buckets_of_one_counter_are_charged_together() {
     clock.advance(Duration::from_secs(10));
     assert_eq!(left(), [amount("1.333333"), amount("6")]);
     drop((gate.check(&two), gate.check(&six)));
-    assert!(gate.reset_counter("b", &six).unwrap());
+    assert!(gate.reset_counter("b", six).unwrap());
     assert_eq!(left(), [amount("2"), amount("6")]);
 }

@@ -290,7 +290,7 @@ pub(crate) fn is_undisturbed(documents: &[Document; 2], history: &[Event]) -> Re
             _ => prop_assert!(false, "{event:?} has the same kind of result"),
         }
         if let Event::Call(call, _) = event {
-            let usage = |world: &World| world.gate.usage(&tool_call(call)).ok().map(|used| states(&used));
+            let usage = |world: &World| world.gate.usage(tool_call(call)).ok().map(|used| states(&used));
             prop_assert_eq!(usage(&quiet), usage(&watched));
         }
     }
@@ -359,7 +359,7 @@ pub(crate) fn agrees_with_itself(documents: &[Document; 2], history: &[Event]) -
         }
         if let Event::Call(call, _) = event {
             let call = tool_call(call);
-            prop_assert_eq!(states(&world.gate.usage(&call).unwrap()), states(&apart.usage(&call).unwrap()));
+            prop_assert_eq!(states(&world.gate.usage(call).unwrap()), states(&apart.usage(call).unwrap()));
         }
     }
     let report = world.gate.stop_shadow().unwrap();
@@ -445,7 +445,7 @@ fn usage_agrees(world: &World, model: &Model, call: &Value) -> Result<(), TestCa
     if !matches!(call["arguments"], Value::Object(_)) {
         return Ok(());
     }
-    if let Ok(usage) = world.gate.usage(&tool_call) {
+    if let Ok(usage) = world.gate.usage(tool_call) {
         prop_assert_eq!(states(&usage), wanted(&model.usage(call, world.now)), "{}", call);
     }
     Ok(())

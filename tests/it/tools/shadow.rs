@@ -139,7 +139,7 @@ fn a_shadow_has_its_own_counters_and_follows_each_call() {
     assert_eq!(used(), ["3", "1"]);
     drop(settled);
     assert_eq!(used(), ["3", "0"]);
-    let real: Vec<_> = gate.usage(&call).unwrap().iter().map(|state| state.used().to_string()).collect();
+    let real: Vec<_> = gate.usage(call).unwrap().iter().map(|state| state.used().to_string()).collect();
     assert_eq!(real, ["5", "0"]);
     let report = gate.shadow_report().unwrap();
     assert_eq!((report.agreed(), report.differed()), (2, 1));
@@ -237,7 +237,7 @@ fn a_failing_shadow_changes_nothing() {
     assert_eq!(found[0], (DifferenceKind::Errored, "/tools/t/limits/0", unavailable));
     assert_eq!(found[1].0, DifferenceKind::Errored);
     assert!(found[1].2.contains("panicked"), "{found:?}");
-    assert_eq!(gate.usage(&call).unwrap()[0].used().micros(), 0);
+    assert_eq!(gate.usage(call).unwrap()[0].used().micros(), 0);
 
     // Nor does a callback that panics, or that stops the shadow.
     let ended = Arc::new(gate.clone());
@@ -357,7 +357,7 @@ fn shadows_can_be_replaced_while_calls_run() {
     let used: u64 = (0..3)
         .map(|thread| {
             let (arguments, grant) = (json!({ "amount": 1 }), format!("g{thread}"));
-            let states = gate.usage(&ToolCall::new("t", &arguments).grant(&*grant)).unwrap();
+            let states = gate.usage(ToolCall::new("t", &arguments).grant(&*grant)).unwrap();
             assert_eq!(states[1].used().micros(), 0, "nothing is in flight");
             states[0].used().micros() / 1_000_000
         })

@@ -39,7 +39,7 @@ fn a_signed_approval_allows_one_call() {
     clock.set(at(34_999_999));
     allowed(gate.check(&call(&ten).signed(&signed))).end();
     assert_eq!(why(&gate.check(&call(&ten).signed(&signed))), Some(SignedError::Spent));
-    assert_eq!(gate.usage(&call(&ten)).unwrap()[0].used().to_string(), "1");
+    assert_eq!(gate.usage(call(&ten)).unwrap()[0].used().to_string(), "1");
 }
 
 /// A later signature is valid for longer than the one that was used, or than the approval here.

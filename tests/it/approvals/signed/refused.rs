@@ -299,7 +299,7 @@ fn a_store_that_cannot_redeem_denies_and_counts_nothing() {
     for _ in 0..3 {
         assert_eq!(gate.check(&call(&ten).signed(&text)).code(), Some(Code::StoreUnavailable));
     }
-    assert_eq!(gate.usage(&call(&ten)).unwrap()[0].used().to_string(), "0");
+    assert_eq!(gate.usage(call(&ten)).unwrap()[0].used().to_string(), "0");
     // A full store cannot record the use.
     let full = builder(&rules()).0.approvals(MemoryApprovals::with_capacity(1)).build();
     let text = signed(&full, 10);

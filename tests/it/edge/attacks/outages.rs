@@ -130,10 +130,6 @@ fn a_full_log_allows_no_unrecorded_call() {
         assert!(passed <= room, "{passed} calls passed, and the log had room for {room} records");
         let decision = gate.check(&call("t", &arguments));
         assert_eq!(decision.code(), Some(Code::AuditUnavailable));
-        assert_eq!(
-            gate.usage(&call("t", &arguments)).unwrap()[0].used().to_string(),
-            "0",
-            "the call has spent nothing"
-        );
+        assert_eq!(gate.usage(call("t", &arguments)).unwrap()[0].used().to_string(), "0", "the call has spent nothing");
     }
 }

@@ -160,7 +160,7 @@ fn at_most_max_calls_run_at_once() {
     });
     assert!(bound.into_inner() <= MAX && passed.into_inner() > MAX);
     let arguments = json!({});
-    assert_eq!(gate.usage(&call("t", &arguments)).unwrap()[0].used().to_string(), "0", "no unit is held");
+    assert_eq!(gate.usage(call("t", &arguments)).unwrap()[0].used().to_string(), "0", "no unit is held");
 }
 
 /// Why: another call can come between the check of an approval and its use.

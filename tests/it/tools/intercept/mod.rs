@@ -176,7 +176,7 @@ fn compare(vector: &Vector) -> Result<Option<Stricter>, String> {
             (_, None | Some("tool_error"), None) => {}
             (_, then, hold) => return Err(format!("step {index}: {then:?} {hold:?}")),
         }
-        let usage = gate.usage(&ToolCall::new("any", &json!({}))).unwrap();
+        let usage = gate.usage(ToolCall::new("any", &json!({}))).unwrap();
         for (counter, there) in &step.counters {
             let here = usage.iter().find(|state| state.counter() == counter).map(|state| state.used().to_string());
             let here: i64 = here.as_deref().unwrap_or("0").parse().unwrap();
