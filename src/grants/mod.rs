@@ -53,8 +53,8 @@ pub use grant::{Access, AccessTo, Grant};
 /// takes O(log n) in the number of grants. The cost of replacing a policy does not depend on them.
 pub struct Grants<S = MemoryStore, A: ?Sized = dyn ApprovalStore>(Arc<Inner<S, A>>);
 
-/// A registry of grants over [`AsyncGate`](crate::AsyncGate)s: the same verbs, and those that ask a store are
-/// `async`.
+/// A registry of grants over gates of the type [`AsyncGate`](crate::AsyncGate): the same verbs, and
+/// those that ask a store are `async`.
 pub type AsyncGrants<S> = Grants<S, dyn AsyncApprovalStore>;
 
 struct Inner<S, A: ?Sized> {

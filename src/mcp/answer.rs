@@ -138,8 +138,8 @@ impl Refusal {
         self
     }
 
-    /// `[POLICY DENIED]`, `[RATE LIMITED]` or `[APPROVAL REQUIRED]`, followed by the message. A rate
-    /// limit ends with the wait, such as `Try again in 24 s.`
+    /// `[POLICY DENIED]`, `[RATE LIMITED]` or `[APPROVAL REQUIRED]`, followed by the message. The
+    /// text of a rate limit ends with the wait, such as `Try again in 24 s.`
     pub fn text(&self) -> String {
         let mut text = format!("[{}] {}", self.kind.label(), self.message);
         match self.wait {

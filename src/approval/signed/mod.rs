@@ -7,9 +7,9 @@
 //! 2. The service reads it, lets people decide, and signs ([`sign`](ApprovalKeys::sign)).
 //! 3. The agent makes the call again, with the signed text. The host sets it on the call with
 //!    [`ToolCall::signed`](crate::ToolCall::signed).
-//! 4. The gate verifies the key and the signature, that the text is for this call under the policy in force, that no number is above the one that
-//!    people saw, the times, and the approvers. Then it asks the approval store whether the request
-//!    has been used.
+//! 4. The gate verifies the key and the signature, that the text is for this call under the policy
+//!    in force, that no number is above the one that people saw, the times, and the approvers. Then
+//!    it asks the approval store whether the request has been used.
 //!
 //! ```
 //! use serde_json::json;

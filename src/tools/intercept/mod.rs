@@ -3,8 +3,8 @@
 //!
 //! [`translate`] converts such a document to this crate's own language, to review, store and edit;
 //! [`read`] returns the [`Policy`] at once. Both take a [`serde_json::Value`], because this crate
-//! reads no YAML. Choose a parser that refuses duplicate keys and bounds the expansion of aliases, or
-//! translate a file with `toolgate translate`.
+//! reads no YAML. Choose a parser that refuses duplicate keys and bounds the expansion of aliases,
+//! or translate a file with `toolgate translate`.
 //!
 //! ```
 //! use serde_json::json;
