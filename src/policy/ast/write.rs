@@ -81,3 +81,70 @@ impl Comparison {
         required.into_iter().chain(optional).map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::operator::{OPERATORS, Takes};
+
+    /// A condition with each operator, each of its options, and each group around it.
+    fn conditions() -> Vec<Value> {
+        let mut all = Vec::new();
+        for operator in &OPERATORS {
+            let value = match operator.takes {
+                Takes::Equal => json!({ "a": [1, null] }),
+                Takes::Less | Takes::LessOrEqual | Takes::Greater | Takes::GreaterOrEqual => json!(-1.5),
+                Takes::In => json!(["a", 2]),
+                Takes::Exists => json!(false),
+                Takes::Regex => json!("^a+$"),
+                Takes::Contains | Takes::StartsWith | Takes::EndsWith => json!("a"),
+                Takes::MinLength | Takes::MaxLength => json!(3),
+                Takes::Type => json!("string"),
+                Takes::PathWithin => json!(["/srv"]),
+                Takes::HostIn => json!(["example.com"]),
+            };
+            let plain = json!({ "path": "args.a[0].b", "op": operator.name, "value": value });
+            let with = |key: &str, value: Value| {
+                let mut condition = plain.clone();
+                condition[key] = value;
+                condition
+            };
+            all.push(plain.clone());
+            if operator.takes != Takes::Exists {
+                all.push(with("absent", "match".into()));
+            }
+            if operator.ignore_case {
+                all.push(with("ignore_case", true.into()));
+            }
+            if operator.value_from {
+                all.push(json!({ "path": "args.a", "op": operator.name, "value_from": "args.c" }));
+            }
+        }
+        let groups = all.clone().into_iter().flat_map(|condition| {
+            let group = json!({ "all": [condition, { "path": "call.tool", "op": "eq", "value": "t" }] });
+            [json!({ "not": condition }), json!({ "any": [group.clone(), condition] }), group]
+        });
+        all.extend(groups.collect::<Vec<_>>());
+        all
+    }
+
+    #[test]
+    fn conditions_are_written_as_they_were_read() {
+        for condition in conditions() {
+            let entry = json!({ "action": "require_approval", "require": [{ "conditions": [condition] }],
+                "deny_if": [{ "conditions": [condition] }] });
+            let document = json!({ "version": "1", "default": "allow", "all_tools": {}, "tools": { "t": entry } });
+            let policy = Policy::try_from(&document).unwrap_or_else(|error| panic!("{condition}: {error}"));
+            let read = policy.document(64).unwrap();
+            assert_eq!(text_of(read.objects()), document.to_string());
+            for rules in [&read.entries[0].require, &read.entries[0].deny_if] {
+                let text = policy.to_json();
+                assert!(text[rules[0].at..].starts_with(r#"{"conditions":"#), "{}", rules[0].at);
+                for placed in rules[0].comparisons("") {
+                    let from = &text[placed.at..];
+                    assert!(from.starts_with('{') && from.contains(placed.operator.name), "{condition}: {from}");
+                }
+            }
+        }
+    }
+}
