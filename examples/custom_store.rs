@@ -1,4 +1,5 @@
-//! A counter store of one's own: a map under a lock, with the crate's arithmetic. It passes the suite, and a gate uses it.
+//! A counter store of your own: a map under a lock, with the crate's arithmetic. It passes the
+//! conformance suite, and a gate uses it.
 //!
 //! `cargo run --example custom_store --features conformance`
 
@@ -9,12 +10,13 @@ use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{Counter, CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies};
 use toolgate::{Gate, Policy, ToolCall};
 
-/// Keeps every counter for ever. One for production forgets those whose `expires_at` has passed, and refuses when it is full.
+/// Keeps every counter for ever. A store for production forgets those whose `expires_at` has
+/// passed, and refuses when it is full.
 #[derive(Default)]
 struct MapStore(Mutex<BTreeMap<(CounterId, Subject), Counter>>);
 
 impl MapStore {
-    /// All or none, in one step: nobody else has the lock.
+    /// Charges all counters or none, in one step: nobody else has the lock.
     fn run(&self, request: &ReserveRequest<'_>, commit: bool) -> Result<Outcome, StoreError> {
         let mut counters = self.0.lock().map_err(|_| StoreError::unavailable("poisoned"))?;
         let (mut tallies, mut room) = (Tallies::new(), true);

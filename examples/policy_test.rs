@@ -1,11 +1,12 @@
-//! Tests of a policy, to copy: cases beside the policy, and others in Rust.
+//! Tests of a policy: cases in a file beside the policy, and others in Rust.
 //!
 //! ```text
-//! cargo run --example policy_test
+//! cargo run --features testing --example policy_test
 //! ```
 //!
-//! In a host's own crate, each of these functions would be a `#[test]`. What fails is printed with its case, its step, and what was
-//! expected; what no case exercises, with its place in the policy.
+//! In a crate of your own, each of these functions is a `#[test]`. A failure shows the case, the
+//! step and the expected decision. The coverage shows what no case exercises, with its place in the
+//! policy.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ fn ten_a_minute() -> Result<(), TestError> {
     Suite::new(POLICY)?.case(minute("ten a minute")).run().map(drop)
 }
 
-/// All together, and no rule or limit of the policy that they would not miss.
+/// All cases together. They exercise every rule and limit of the policy.
 fn everything() -> Result<testing::Coverage, TestError> {
     let four_minutes = (1..=4).fold(generating("forty a day"), |case, _| ten(case).after(Duration::from_secs(60)));
     let day = four_minutes.call("generate_code", prompt()).limited("/tools/generate_code/limits/1");

@@ -1,11 +1,8 @@
-//! The first example of the guide to gateways.
-//!
-//! ```text
-//! cargo run --example quickstart
-//! ```
+//! The first example of the guide to gateways: `cargo run --example quickstart`
 
 use serde_json::json;
-use toolgate::{Decision, Gate, Policy, ToolCall};
+use toolgate::mcp::Refusal;
+use toolgate::{Gate, Policy, ToolCall};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let policy: Policy = r#"{
@@ -30,13 +27,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for (amount, currency) in [(600, "usd"), (600, "usd"), (5, "gbp")] {
         let arguments = json!({ "amount": amount, "currency": currency });
-        let call = ToolCall::new("create_charge", &arguments).grant("g-42").session("s-7");
-        match gate.check(&call) {
-            // Forward the call now. Its quota is spent; release the permit if the call was not made.
-            Decision::Allow(permit) => println!("allowed: {:?}", permit.limits()),
-            Decision::Deny(denial) => println!("denied, {}: {}", denial.code(), denial.message()),
-            Decision::RateLimit(limited) => println!("wait {:?}: {}", limited.retry_after(), limited.message()),
-            Decision::RequireApproval(request) => println!("ask a person: {}", request.message()),
+        let call = ToolCall::new("create_charge", &arguments).grant("g-42");
+        match gate.check(&call).into_result() {
+            Ok(permit) => {
+                println!("Allowed: {amount} {currency}");
+                // Make the call here. `permit.release()` gives the quota back if it was not made.
+                permit.end();
+            }
+            Err(refused) => println!("{}", Refusal::from(&refused).text()),
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
-//! Two processes that share one budget, counted in Redis: together they make exactly as many calls as it allows.
+//! Two processes share one budget, counted in Redis: together they make exactly as many calls as it
+//! allows.
 //!
 //! ```sh
-//! cargo run --release --features redis --example shared_budget                          # starts a redis-server of its own
-//! cargo run --release --features redis --example shared_budget -- redis://127.0.0.1     # uses the one that is there
+//! cargo run --features redis --example shared_budget                       # starts a redis-server
+//! cargo run --features redis --example shared_budget -- redis://127.0.0.1  # uses one that runs
 //! ```
 
 use std::error::Error;
@@ -26,35 +27,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", spend(url, namespace).await?);
         return Ok(());
     }
-    let (server, url) = match arguments.first() {
-        Some(url) => (None, url.clone()),
-        None => {
-            let server = Server::start()?;
-            let url = server.url.clone();
-            (Some(server), url)
-        }
-    };
-    // A counter of this run alone, on whichever server it is.
+    let server = if arguments.is_empty() { Some(Server::start()?) } else { None };
+    let url = server.as_ref().map(|server| &server.url).or(arguments.first()).ok_or("no URL")?;
+    // This run has counters of its own, also on a server that others use.
     let namespace = format!("run-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos());
     println!("a budget of {BUDGET} calls a day, two processes of {TASKS} tasks each");
 
     let second = Command::new(std::env::current_exe()?)
-        .args([SECOND, &url, &namespace])
+        .args([SECOND, url, &namespace])
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()?;
-    let first = spend(&url, &namespace).await?;
+    let first = spend(url, &namespace).await?;
     let output = tokio::task::spawn_blocking(move || second.wait_with_output()).await??;
     let second: u64 = String::from_utf8(output.stdout)?.trim().parse().map_err(|_| "the second process failed")?;
 
     println!("the first process made  {first:>5}");
     println!("the second process made {second:>5}");
     println!("together                {:>5}", first + second);
-    drop(server);
-    if first + second == BUDGET { Ok(()) } else { Err("that is not the budget".into()) }
+    if first + second == BUDGET { Ok(()) } else { Err("this is not the budget".into()) }
 }
 
-/// Makes calls until the budget is spent, and says how many it made.
+/// Makes calls until the budget is spent, and returns their number.
 async fn spend(url: &str, namespace: &str) -> Result<u64, Box<dyn Error>> {
     let policy: Policy = json!({
         "version": "1",
@@ -76,11 +70,10 @@ async fn spend(url: &str, namespace: &str) -> Result<u64, Box<dyn Error>> {
                 let mut made = 0;
                 loop {
                     match gate.check(&call).await {
-                        // Here the host would make the call.
+                        // The host makes the call here, and then ends the permit.
                         Decision::Allow(_permit) => made += 1,
                         Decision::RateLimit(_) => return Ok(made),
-                        Decision::Deny(denial) => return Err(format!("{}: {}", denial.code(), denial.message())),
-                        Decision::RequireApproval(_) => return Err("nobody is asked here".into()),
+                        refused => return Err(refused.message().unwrap_or_default().to_owned()),
                     }
                 }
             })
@@ -93,7 +86,7 @@ async fn spend(url: &str, namespace: &str) -> Result<u64, Box<dyn Error>> {
     Ok(made)
 }
 
-/// A server for this run, which ends with it.
+/// A Redis server that ends with this run.
 struct Server {
     child: Child,
     url: String,
@@ -106,9 +99,7 @@ impl Server {
             .args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
-            .map_err(
-                |_| "there is no redis-server on the PATH: install one, or give the URL of a server as argument",
-            )?;
+            .map_err(|_| "redis-server is not on the PATH: install it, or pass the URL of a server")?;
         let server = Self { child, url: format!("redis://{address}") };
         for _ in 0..500 {
             if TcpStream::connect(address).is_ok() {

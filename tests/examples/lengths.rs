@@ -1,0 +1,17 @@
+//! Examples that people copy are short.
+
+use std::path::Path;
+
+#[test]
+fn examples_to_copy_have_at_most_120_lines() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    for name in [
+        "custom_store",
+        "policy_test",
+        "quickstart",
+        "shared_budget",
+    ] {
+        let text = std::fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();
+        assert!(text.lines().count() <= 120, "{name} has {} lines", text.lines().count());
+    }
+}

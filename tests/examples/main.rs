@@ -1,0 +1,12 @@
+//! The single-file examples: those that are programs are run, the others serve in this process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that finds what it does not expect should stop"
+)]
+
+mod lengths;
+mod programs;
