@@ -9,6 +9,7 @@ fn examples_to_copy_have_at_most_120_lines() {
         "custom_store",
         "policy_test",
         "quickstart",
+        "rmcp_proxy",
         "shared_budget",
     ] {
         let text = std::fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();

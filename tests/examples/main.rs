@@ -10,3 +10,9 @@
 
 mod lengths;
 mod programs;
+mod proxy;
+mod server;
+
+#[expect(dead_code, reason = "`main` is for the program")]
+#[path = "../../examples/rmcp_proxy.rs"]
+mod example_rmcp_proxy;
