@@ -8,11 +8,15 @@
     reason = "a test that finds what it does not expect should stop"
 )]
 
+mod axum_service;
 mod lengths;
 mod programs;
 mod proxy;
 mod server;
 
+#[expect(dead_code, reason = "`main` is for the program")]
+#[path = "../../examples/axum.rs"]
+mod example_axum;
 #[expect(dead_code, reason = "`main` is for the program")]
 #[path = "../../examples/rmcp_proxy.rs"]
 mod example_rmcp_proxy;
