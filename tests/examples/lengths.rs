@@ -12,6 +12,7 @@ fn examples_to_copy_have_at_most_120_lines() {
         "quickstart",
         "rmcp_proxy",
         "shared_budget",
+        "tower_layer",
     ] {
         let text = std::fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();
         assert!(text.lines().count() <= 120, "{name} has {} lines", text.lines().count());

@@ -9,6 +9,7 @@
 )]
 
 mod axum_service;
+mod layer;
 mod lengths;
 mod programs;
 mod proxy;
@@ -20,3 +21,6 @@ mod example_axum;
 #[expect(dead_code, reason = "`main` is for the program")]
 #[path = "../../examples/rmcp_proxy.rs"]
 mod example_rmcp_proxy;
+#[expect(dead_code, reason = "`main` is for the program")]
+#[path = "../../examples/tower_layer.rs"]
+mod example_tower_layer;
