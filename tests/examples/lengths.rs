@@ -6,6 +6,7 @@ use std::path::Path;
 fn examples_to_copy_have_at_most_120_lines() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     for name in [
+        "approvals",
         "axum",
         "custom_store",
         "policy_test",

@@ -58,6 +58,29 @@ fn the_custom_store_passes_the_suite() {
 }
 
 #[test]
+fn a_person_confirms_calls_one_by_one() {
+    let (output, text) = run("approvals", &["ann"], "y\nno\n");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text.matches("The call is made.").count(), 2, "{text}");
+    assert_eq!(text.matches("ann refuses the call.").count(), 1, "{text}");
+    assert!(text.contains(r#""amount":900"#) && text.contains("needs a person"), "{text}");
+}
+
+#[test]
+fn the_end_of_the_input_confirms_nothing() {
+    let (output, text) = run("approvals", &["ann"], "");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text.matches("The call is made.").count(), 1, "the first call needs nobody: {text}");
+}
+
+#[test]
+fn a_request_cannot_write_to_the_terminal() {
+    let (_, text) = run("approvals", &["ann"], "");
+    assert!(text.contains("customer 3"), "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')), "{text:?}");
+}
+
+#[test]
 fn two_processes_share_a_budget_in_redis() {
     if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server must be on the PATH");
