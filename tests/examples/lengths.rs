@@ -14,6 +14,7 @@ fn examples_to_copy_have_at_most_120_lines() {
         "rmcp_proxy",
         "shared_budget",
         "tower_layer",
+        "tracing",
     ] {
         let text = std::fs::read_to_string(folder.join(name).with_extension("rs")).unwrap();
         assert!(text.lines().count() <= 120, "{name} has {} lines", text.lines().count());

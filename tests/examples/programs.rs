@@ -81,6 +81,19 @@ fn a_request_cannot_write_to_the_terminal() {
 }
 
 #[test]
+fn the_log_has_decisions_without_arguments() {
+    let (output, _) = run("tracing", &[], "");
+    assert!(output.status.success(), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    for (level, fields) in [("DEBUG", "\"allow\""), ("INFO", "\"rate_limited\""), ("INFO", "\"default_deny\"")] {
+        let found =
+            log.lines().any(|line| line.contains(level) && line.contains(fields) && line.contains("request{id="));
+        assert!(found, "no event at {level} with {fields}: {log}");
+    }
+    assert!(!log.contains("kept out"), "{log}");
+}
+
+#[test]
 fn two_processes_share_a_budget_in_redis() {
     if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server must be on the PATH");
