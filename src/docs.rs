@@ -19,7 +19,7 @@
 
 // The pages link to each other by labels. Of two definitions of a label the first is used: here
 // those of `docs.links`, on a code host those at the end of the page. A failed doctest counts the
-// lines of `docs.links` too: line 100 of a page is reported as line 116.
+// lines of `docs.links` too: line 100 of a page is reported as line 119.
 macro_rules! pages {
     ($($page:ident = $file:literal;)*) => {$(
         #[doc = include_str!("docs.links")]

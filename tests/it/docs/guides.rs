@@ -33,6 +33,16 @@ fn the_guide_to_gateways_shows_the_quick_start() {
     assert!(guide.contains(code), "the program in docs/gateways.md is not examples/quickstart.rs");
 }
 
+/// The guide has lines of the example, with less indentation.
+#[test]
+fn the_guide_to_gateways_shows_the_rmcp_proxy() {
+    let guide = std::fs::read_to_string(root().join("docs/gateways.md")).unwrap();
+    let example = std::fs::read_to_string(root().join("examples/rmcp_proxy.rs")).unwrap();
+    let shown = guide.split_once("\n```rust,ignore\n").unwrap().1.split_once("```\n").unwrap().0;
+    let indented: String = shown.lines().map(|line| format!("        {line}\n")).collect();
+    assert!(shown.lines().count() > 10 && example.contains(&indented), "docs/gateways.md has other lines");
+}
+
 #[test]
 fn every_dependency_has_a_reason() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
