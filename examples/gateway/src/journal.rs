@@ -1,0 +1,119 @@
+//! The record of what the gate decides: the audit log, and the last decisions for the operator.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::broadcast;
+use toolgate::Identity;
+use toolgate::audit::{AuditError, AuditRecord, AuditSink, Event, JsonLines};
+
+use crate::who::Who;
+
+/// The number of records that are kept for someone who opens the operator page.
+const RECENT: usize = 200;
+/// The number of callers that are remembered.
+const CALLERS: usize = 200;
+
+/// Where records of decisions go.
+pub struct Journal {
+    log: Option<Log>,
+    /// Whether somebody may ask for recent records.
+    keeps: bool,
+    recent: Mutex<VecDeque<Arc<AuditRecord>>>,
+    callers: Mutex<VecDeque<Who>>,
+    live: broadcast::Sender<Arc<AuditRecord>>,
+}
+
+/// An audit log, and the lock that keeps other gateways from writing to it: its lines are a chain.
+struct Log {
+    lines: JsonLines<File>,
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens the log, if there is one. With `keeps`, recent records are kept in memory.
+    ///
+    /// # Errors
+    /// The log cannot be opened, is not an audit log, or another process writes to it.
+    pub fn open(log: Option<&Path>, keeps: bool) -> Result<Arc<Self>, String> {
+        let said = |path: &Path, error| format!("audit log {}: {error}", path.display());
+        let log = log.map(|path| Log::open(path).map_err(|error| said(path, error))).transpose()?;
+        let live = broadcast::Sender::new(RECENT);
+        Ok(Arc::new(Self { log, keeps, recent: Mutex::default(), callers: Mutex::default(), live }))
+    }
+
+    /// Returns whether anything is recorded, so that a gate without need makes no records.
+    pub fn is_needed(&self) -> bool {
+        self.keeps || self.log.is_some()
+    }
+
+    /// Returns the last records, the oldest first, and those to come.
+    pub fn follow(&self) -> (Vec<Arc<AuditRecord>>, broadcast::Receiver<Arc<AuditRecord>>) {
+        let recent = self.recent.lock();
+        (recent.iter().cloned().collect(), self.live.subscribe())
+    }
+
+    /// Returns the callers of the last calls, the latest first.
+    pub fn callers(&self) -> Vec<Who> {
+        self.callers.lock().iter().cloned().collect()
+    }
+
+    fn keep(&self, record: &AuditRecord) {
+        let record = Arc::new(record.clone());
+        if record.event() == Event::Decision {
+            let name = |identity| record.identity(identity).map(str::to_owned);
+            let who = Who {
+                server: name(Identity::Server),
+                grant: name(Identity::Grant),
+                session: name(Identity::Session),
+                agent: name(Identity::Agent),
+                user: name(Identity::User),
+                context: record.context().cloned(),
+            };
+            let mut callers = self.callers.lock();
+            match callers.iter().position(|known| *known == who) {
+                Some(0) => {}
+                at => {
+                    at.map(|at| callers.remove(at));
+                    callers.push_front(who);
+                    callers.truncate(CALLERS);
+                }
+            }
+        }
+        let mut recent = self.recent.lock();
+        if recent.len() >= RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::clone(&record));
+        // Under the lock, so that who follows misses no record and gets none twice.
+        let _ = self.live.send(record);
+    }
+}
+
+impl AuditSink for Journal {
+    fn record(&self, record: &AuditRecord) -> Result<(), AuditError> {
+        if self.keeps {
+            self.keep(record);
+        }
+        self.log.as_ref().map_or(Ok(()), |log| log.lines.record(record))
+    }
+}
+
+impl Log {
+    fn open(path: &Path) -> Result<Self, String> {
+        let lock = File::options().create(true).append(true).open(path).map_err(|error| error.to_string())?;
+        // A device has no chain that could break, and others may have it locked.
+        if lock.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+                rustix::io::Errno::WOULDBLOCK => "another gateway writes it".to_owned(),
+                error => error.to_string(),
+            })?;
+        }
+        let lines = JsonLines::append(path).map_err(|error| error.to_string())?;
+        Ok(Self { lines, _lock: lock })
+    }
+}
