@@ -1,28 +1,182 @@
 //! The command line.
 
+use std::ffi::OsString;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use toolgate::mcp::RefusalFormat;
+
+use crate::config::{Audit, Config, OnChangedTool, Pins};
+use crate::who::Who;
+use crate::{callers, http, stdio};
 
 /// A gateway in front of MCP servers that enforces toolgate policies.
-#[derive(clap::Parser)]
-#[command(version)]
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Writes log lines as JSON. RUST_LOG chooses them; `RUST_LOG=info,mcp=info` adds a span for each
+    /// request, with the names of OpenTelemetry
+    #[arg(long, global = true)]
+    log_json: bool,
 }
 
-#[derive(clap::Subcommand)]
+const EXIT_CODES: &str = "\
+Exit codes: 0 after the client of `stdio`, or a signal to `http`; 1 after the server of `stdio`;
+128 and the number of the signal to `stdio`; 2 if the gateway cannot start.
+
+Example: toolgate-gateway stdio --policy policy.json -- npx -y @modelcontextprotocol/server-everything";
+
+#[derive(Subcommand)]
 enum Command {
-    /// Runs in front of clients and servers that speak streamable HTTP
+    /// Runs in front of one server that speaks MCP on standard input and output
+    Stdio(StdioOptions),
+    /// Runs in front of servers that speak streamable HTTP
     Http {
         /// The configuration, a TOML file; `toolgate-gateway schema` prints its schema
         #[arg(long)]
         config: PathBuf,
+        /// Judges nothing, to measure the cost of the gate
+        #[arg(long, hide = true)]
+        ungated: bool,
     },
     /// Prints the JSON Schema of the configuration
     Schema,
+    /// Prints the digest of the token on standard input, for the configuration
+    Digest,
 }
 
-pub(crate) fn run(_cli: Cli) -> ExitCode {
-    ExitCode::SUCCESS
+#[derive(clap::Args)]
+struct StdioOptions {
+    /// The policy; it is read again when the file changes, and the counters continue
+    #[arg(long)]
+    policy: PathBuf,
+    /// The name of the server for policies; by default, the name of the command
+    #[arg(long)]
+    server: Option<String>,
+    /// The credential of the caller
+    #[arg(long)]
+    grant: Option<String>,
+    /// The agent that calls
+    #[arg(long)]
+    agent: Option<String>,
+    /// The person that the agent acts for
+    #[arg(long)]
+    user: Option<String>,
+    /// The session; by default, one of its own
+    #[arg(long)]
+    session: Option<String>,
+    /// A value that policies can ask for with `context.NAME`: text, or JSON
+    #[arg(long, value_name = "NAME=VALUE", value_parser = context)]
+    context: Vec<(String, serde_json::Value)>,
+    /// The address for people who approve calls and look: 127.0.0.1:PORT, or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    operator: Option<String>,
+    /// The digest of a token that may use a TCP address; without it, a token is made and logged
+    #[arg(long, value_name = "DIGEST")]
+    operator_token_sha256: Vec<String>,
+    /// The log of all decisions and of what people answer, in JSON Lines
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+    /// Denies what cannot be recorded
+    #[arg(long, requires = "audit")]
+    require_audit: bool,
+    /// The file that keeps the definitions of tools over a restart; tools that have changed are denied
+    #[arg(long, value_name = "FILE")]
+    pins: Option<PathBuf>,
+    /// What happens to a tool whose definition has changed
+    #[arg(long)]
+    on_changed_tool: Option<OnChangedTool>,
+    /// How long a request may take; 0 is without end
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u32,
+    /// The most bytes that a message may have
+    #[arg(long, value_name = "BYTES", default_value = "16777216")]
+    max_message: std::num::NonZeroU32,
+    /// Writes refusals as JSON-RPC errors and not as results with `isError`
+    #[arg(long)]
+    errors: bool,
+    /// The command of the server
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Reads `NAME=VALUE`.
+fn context(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("not NAME=VALUE")?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+}
+
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let _flushed_at_the_end = log(cli.log_json);
+    let done = match cli.command {
+        Command::Stdio(options) => options.run(),
+        Command::Http { config, ungated } => http::run(&config, ungated).map(|()| ExitCode::SUCCESS),
+        Command::Digest => digest(),
+        Command::Schema => {
+            println!("{:#}", schemars::schema_for!(Config).as_value());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        error.lines().for_each(|line| tracing::error!("{line}"));
+        ExitCode::from(2)
+    })
+}
+
+/// Writes the log to standard error, by a thread of its own: neither a reader that has gone nor one
+/// that does not read stops the gateway.
+fn log(json: bool) -> tracing_appender::non_blocking::WorkerGuard {
+    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::fmt::format::FmtSpan;
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,mcp=off"));
+    let log = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter).with_span_events(FmtSpan::CLOSE);
+    let log = log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false);
+    if json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    guard
+}
+
+impl StdioOptions {
+    fn run(self) -> Result<ExitCode, String> {
+        stdio::run(stdio::Settings {
+            policy: self.policy,
+            who: Who {
+                server: self.server,
+                grant: self.grant,
+                session: self.session,
+                agent: self.agent,
+                user: self.user,
+                context: (!self.context.is_empty()).then(|| self.context.into_iter().collect()),
+            },
+            audit: Audit { file: self.audit, required: self.require_audit },
+            pins: Pins { on_changed_tool: self.on_changed_tool, file: self.pins },
+            operator: self.operator,
+            operator_tokens: self.operator_token_sha256,
+            timeout: (self.timeout > 0).then(|| Duration::from_secs(self.timeout.into())),
+            max_message: usize::try_from(self.max_message.get()).unwrap_or(usize::MAX),
+            format: self.errors.then_some(RefusalFormat::Error),
+            command: self.command,
+        })
+    }
+}
+
+fn digest() -> Result<ExitCode, String> {
+    let mut token = Vec::new();
+    // No header is nearly as long.
+    std::io::stdin().take(1 << 16).read_to_end(&mut token).map_err(|error| error.to_string())?;
+    let token = token.trim_ascii_end();
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+        return Err("a token is visible ASCII, on one line".into());
+    }
+    println!("{}", callers::digest_of(token));
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,15 +1,19 @@
 //! The parts that both transports share: the gate, the grants, and everything that watches them.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use toolgate::approval::redis::RedisApprovals;
 use toolgate::approval::{Approval, ApprovalId, Verdict};
-use toolgate::mcp::{self, Call, FinishedCall};
-use toolgate::store::AsyncCounterStore;
+use toolgate::mcp::{self, Call, CallOutcome, FinishedCall, OnChange, RequestId};
+use toolgate::store::redis::RedisStore;
+use toolgate::store::{AsyncCounterStore, InProcess, MemoryStore};
 use toolgate::{AsyncPermit, Decision, Denial, Gate, Grants, LimitState, Policy};
 
+use crate::config::{self, OnChangedTool};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::pins::Pins;
@@ -35,15 +39,85 @@ pub struct Host {
     names: Mutex<Vec<String>>,
 }
 
+/// The settings of a host.
+pub(crate) struct Parts<'p> {
+    pub(crate) with_grants: bool,
+    pub(crate) store: &'p config::Store,
+    pub(crate) audit: &'p config::Audit,
+    pub(crate) pins: &'p config::Pins,
+    pub(crate) has_operator: bool,
+}
+
 impl Host {
-    pub fn new(
-        gate: Gate<Store>,
-        grants: Option<Grants<Store>>,
-        pins: Option<Pins>,
-        journal: Arc<Journal>,
-        metrics: Metrics,
-    ) -> Self {
-        Self { gate, grants, pins, journal, metrics, tools: Mutex::default(), names: Mutex::default() }
+    /// Makes a host without policies. Call it in a runtime.
+    pub(crate) fn build(parts: Parts<'_>) -> Result<Self, String> {
+        let Parts { with_grants, store, audit, pins, has_operator } = parts;
+        let metrics = Metrics::new();
+        let url = match &store.redis_url_file {
+            None => store.redis.clone(),
+            Some(file) => Some(fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?),
+        };
+        let mut builder = Gate::builder().store(match &url {
+            None => metrics.timed(InProcess(MemoryStore::new())),
+            Some(url) => metrics.timed(RedisStore::builder(url.trim()).build().map_err(|error| error.to_string())?),
+        });
+        if let Some(url) = &url {
+            let approvals = RedisApprovals::builder(url.trim()).build().map_err(|error| error.to_string())?;
+            builder = builder.approvals_async(approvals);
+        }
+        let journal = Journal::open(audit.file.as_deref(), has_operator)?;
+        if journal.is_needed() {
+            let failures = metrics.audit_failures.clone();
+            builder = builder.audit(Arc::clone(&journal)).on_audit_error(move |record, error| {
+                failures.inc();
+                let tool = record.tool().map_or(String::new(), |tool| format!(" of `{}`", tool.escape_debug()));
+                let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
+                tracing::error!("{error}{cause}: the {}{tool} is not in it", record.event().as_str());
+            });
+        }
+        let gate = if audit.required { builder.require_audit() } else { builder }.build();
+        let on_change = pins.on_changed_tool.or(pins.file.is_some().then_some(OnChangedTool::Deny));
+        let pins = on_change.map(|on_change| {
+            let on_change = if on_change == OnChangedTool::Deny { OnChange::Drop } else { OnChange::Keep };
+            Pins::open(on_change, pins.file.clone())
+        });
+        Ok(Self {
+            grants: with_grants.then(|| Grants::over(&gate)),
+            gate,
+            pins: pins.transpose()?,
+            journal,
+            metrics,
+            tools: Mutex::default(),
+            names: Mutex::default(),
+        })
+    }
+
+    /// Returns a span for a request, with the names of OpenTelemetry's conventions for MCP. It ends
+    /// with the request.
+    pub(crate) fn span(
+        &self,
+        method: &str,
+        tool: Option<&str>,
+        who: &Who,
+        id: Option<&RequestId>,
+        transport: &str,
+    ) -> tracing::Span {
+        let name = tool.map_or_else(|| method.to_owned(), |tool| format!("{method} {tool}"));
+        tracing::info_span!(
+            target: "mcp",
+            "mcp",
+            otel.name = name,
+            otel.kind = "server",
+            mcp.method.name = method,
+            gen_ai.tool.name = tool,
+            gen_ai.operation.name = tool.map(|_| "execute_tool"),
+            jsonrpc.request.id = id.map(tracing::field::display),
+            mcp.session.id = who.session,
+            server.address = who.server,
+            network.transport = transport,
+            toolgate.decision = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+        )
     }
 
     /// Decides a call of this caller.
@@ -51,12 +125,19 @@ impl Host {
         let call = who.names(call.tool_call());
         if let Some(denial) = self.pins.as_ref().and_then(|pins| pins.denial(&call)) {
             self.gate.record_denial(&call, &denial);
-            return Decision::Deny(denial);
+            let decision = Decision::Deny(denial);
+            self.metrics.count(&decision, call.tool());
+            return decision;
         }
-        match &self.grants {
+        let decision = match &self.grants {
             None => self.gate.check_async(&call).await,
             Some(grants) => grants.check_async(&call).await,
-        }
+        };
+        self.metrics.count(&decision, call.tool());
+        let span = tracing::Span::current();
+        span.record("toolgate.decision", decision.as_str());
+        decision.code().map(|code| span.record("error.type", code.as_str()));
+        decision
     }
 
     /// Records a message that was refused before it could be decided.
@@ -69,6 +150,9 @@ impl Host {
 
     /// Releases or ends the permit of a call that has ended.
     pub async fn conclude(&self, ended: FinishedCall<AsyncPermit>) {
+        if ended.ending == CallOutcome::ToolFailed {
+            tracing::Span::current().record("error.type", "tool_error");
+        }
         if let Err(error) = ended.conclude().await {
             tracing::warn!("{error}: the call stays counted");
         }
@@ -78,6 +162,7 @@ impl Host {
     pub fn filter_tools_list(&self, who: &Who, result: &mut Value) {
         let server = who.server.as_deref().unwrap_or_default();
         if let Some(Value::Array(tools)) = result.get("tools") {
+            tools.iter().filter_map(|tool| tool.get("name")?.as_str()).for_each(|tool| self.metrics.know(tool));
             let mut seen = self.tools.lock();
             let seen = seen.entry(server.to_owned()).or_default();
             for tool in tools {

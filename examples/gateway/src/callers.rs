@@ -1,0 +1,170 @@
+//! Who may call: the holders of tokens, by digests and by JSON Web Tokens.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
+use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use toolgate::{Access, Clock, Grants, Policy, SystemClock, Timestamp};
+
+use crate::host::Store;
+use crate::who::Who;
+
+/// The holder of a token.
+#[derive(Clone)]
+pub(crate) struct Holder {
+    pub(crate) who: Who,
+    /// The policy on each server, and on all others.
+    pub(crate) policies: HashMap<Option<String>, String>,
+    pub(crate) revoked: bool,
+    pub(crate) expires_at: Option<Timestamp>,
+    /// One for each request under way, of all holders of the grant.
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+impl Holder {
+    pub(crate) fn grant(&self) -> &str {
+        self.who.grant.as_deref().unwrap_or_default()
+    }
+
+    /// Returns whether the grant is neither revoked nor expired.
+    pub(crate) fn is_good(&self) -> bool {
+        !self.revoked && self.expires_at.is_none_or(|end| SystemClock.now() < end)
+    }
+}
+
+/// Everyone who may call, at one moment.
+#[derive(Default)]
+pub(crate) struct Callers {
+    pub(crate) allow_origins: Vec<String>,
+    pub(crate) by_token: HashMap<[u8; 32], Arc<Holder>>,
+    pub(crate) by_grant: BTreeMap<String, Arc<Holder>>,
+    pub(crate) issuers: Vec<Issuer>,
+}
+
+impl Callers {
+    /// Returns the holder of a token. Digests are compared, so the time says nothing about tokens.
+    pub(crate) fn of_token(&self, token: &[u8]) -> Option<Arc<Holder>> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let of_issuer = || self.issuers.iter().find_map(|issuer| issuer.holder(token, &self.by_grant));
+        self.by_token.get(&digest).cloned().or_else(of_issuer)
+    }
+
+    /// Puts these callers in the place of the former ones, for every call that is decided from now
+    /// on. The requests under way still count.
+    pub(crate) fn put_in_force(&mut self, policies: Vec<(String, Policy)>, former: &Self, grants: &Grants<Store>) {
+        let names: Vec<String> = policies.iter().map(|(name, _)| name.clone()).collect();
+        for (name, policy) in policies {
+            grants.replace_policy(&name, policy);
+        }
+        for gone in former.by_grant.keys().filter(|grant| !self.by_grant.contains_key(*grant)) {
+            grants.forget(gone);
+        }
+        for (grant, holder) in &self.by_grant {
+            let before = former.by_grant.get(grant);
+            let loses =
+                |before: &Arc<Holder>| before.policies.keys().any(|server| !holder.policies.contains_key(server));
+            if before.is_some_and(|before| (before.revoked && !holder.revoked) || loses(before)) {
+                grants.forget(grant);
+            }
+            for (server, policy) in holder.policies.iter().filter(|_| !holder.revoked) {
+                let access = Access::to(policy);
+                let access = server.as_ref().map_or_else(|| access.clone().on_any_server(), |on| access.clone().on(on));
+                // The names are not empty, and the grant is not revoked.
+                let _ = grants.grant(grant, access.until(holder.expires_at));
+            }
+            if holder.revoked {
+                grants.revoke(grant);
+            }
+        }
+        for policy in former.by_grant.values().flat_map(|holder| holder.policies.values()) {
+            if !names.contains(policy) {
+                grants.remove_policy(policy);
+            }
+        }
+        let kept = |holder: &mut Arc<Holder>| {
+            if let Some(before) = former.by_grant.get(holder.grant()) {
+                *holder = Arc::new(Holder { slots: Arc::clone(&before.slots), ..(**holder).clone() });
+            }
+        };
+        self.by_grant.values_mut().for_each(kept);
+        self.by_token.values_mut().for_each(kept);
+    }
+}
+
+/// An issuer of JSON Web Tokens, and the way from claims to a caller.
+pub(crate) struct Issuer {
+    /// Each key with its id and the checks for its tokens.
+    pub(crate) keys: Vec<(Option<String>, DecodingKey, Validation)>,
+    pub(crate) grant_claim: Option<String>,
+    pub(crate) grant: Option<String>,
+    pub(crate) user_claim: String,
+    pub(crate) agent_claim: Option<String>,
+    pub(crate) context: BTreeMap<String, String>,
+}
+
+impl Issuer {
+    pub(crate) fn keys(
+        set: &JwkSet,
+        issuer: &str,
+        audience: &[String],
+    ) -> Result<Vec<(Option<String>, DecodingKey, Validation)>, String> {
+        let key = |(index, jwk): (usize, &jsonwebtoken::jwk::Jwk)| {
+            if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
+                return Err(format!("keys[{index}]: a shared secret is not a public key"));
+            }
+            let key = DecodingKey::from_jwk(jwk).map_err(|error| format!("keys[{index}]: {error}"))?;
+            let mut validation = Validation::new_for_family(key.family());
+            validation.set_issuer(&[issuer]);
+            validation.set_audience(audience);
+            validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+            validation.validate_nbf = true;
+            Ok((jwk.common.key_id.clone(), key, validation))
+        };
+        set.keys.iter().enumerate().map(key).collect()
+    }
+
+    /// Returns the holder of a token of this issuer, if it is valid and its grant exists.
+    fn holder(&self, token: &[u8], grants: &BTreeMap<String, Arc<Holder>>) -> Option<Arc<Holder>> {
+        let kid = decode_header(token).ok()?.kid;
+        let fits = |key: &&(Option<String>, _, _)| kid.is_none() || key.0 == kid;
+        let claims = self.keys.iter().filter(fits).find_map(|(_, key, validation)| {
+            decode::<Map<String, Value>>(token, key, validation).ok().map(|token| token.claims)
+        })?;
+        let text = |claim: &String| claims.get(claim).and_then(Value::as_str).map(str::to_owned);
+        let grant = match self.grant_claim.as_ref().filter(|claim| claims.contains_key(*claim)) {
+            Some(claim) => text(claim)?,
+            None => self.grant.clone()?,
+        };
+        let mut holder = Holder::clone(grants.get(&grant)?);
+        let of_claims =
+            self.context.iter().filter_map(|(name, claim)| Some((name.clone(), claims.get(claim)?.clone())));
+        let mut context = holder.who.context.take().unwrap_or_default();
+        context.extend(of_claims);
+        holder.who.context = Some(context).filter(|context| !context.is_empty());
+        holder.who.user = text(&self.user_claim);
+        holder.who.agent = self.agent_claim.as_ref().map_or(holder.who.agent, text);
+        let expires_at = claims.get("exp").and_then(Value::as_i64).map(Timestamp::from_unix_seconds);
+        holder.expires_at = expires_at.into_iter().chain(holder.expires_at).min();
+        Some(Arc::new(holder))
+    }
+}
+
+/// Returns the digest of a token as the configuration has it.
+pub(crate) fn digest_of(token: &[u8]) -> String {
+    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn parse_digest(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}
