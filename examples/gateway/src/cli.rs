@@ -15,7 +15,7 @@ use crate::{callers, http, stdio};
 
 /// A gateway in front of MCP servers that enforces toolgate policies.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = EXIT_CODES, args_override_self = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

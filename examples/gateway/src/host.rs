@@ -81,15 +81,18 @@ impl Host {
             let on_change = if on_change == OnChangedTool::Deny { OnChange::Drop } else { OnChange::Keep };
             Pins::open(on_change, pins.file.clone())
         });
-        Ok(Self {
-            grants: with_grants.then(|| Grants::over(&gate)),
-            gate,
-            pins: pins.transpose()?,
-            journal,
-            metrics,
-            tools: Mutex::default(),
-            names: Mutex::default(),
-        })
+        let grants = with_grants.then(|| Grants::over(&gate));
+        Ok(Self::new(gate, grants, pins.transpose()?, journal, metrics))
+    }
+
+    pub(crate) fn new(
+        gate: Gate<Store>,
+        grants: Option<Grants<Store>>,
+        pins: Option<Pins>,
+        journal: Arc<Journal>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { gate, grants, pins, journal, metrics, tools: Mutex::default(), names: Mutex::default() }
     }
 
     /// Returns a span for a request, with the names of OpenTelemetry's conventions for MCP. It ends
@@ -201,6 +204,12 @@ impl Host {
     /// Returns the tools that the servers have listed, by the name of the server.
     pub fn tools(&self) -> BTreeMap<String, Vec<Value>> {
         self.tools.lock().clone()
+    }
+
+    /// Returns the metrics in the text format of OpenMetrics, which Prometheus reads.
+    pub async fn metrics(&self) -> String {
+        let pending = self.pending().await.map_or(0, |pending| pending.len());
+        self.metrics.to_text(pending)
     }
 
     /// Returns the pending approvals, the oldest first.

@@ -19,11 +19,13 @@ use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::callers::parse_digest;
 use crate::config::Tls;
 use crate::files::Reader;
 
@@ -139,6 +141,26 @@ impl Address {
         let listener = listener.map_err(|error| said(&error))?;
         listener.set_nonblocking(true).map_err(|error| said(&error))?;
         Ok(Self::Unix(Socket { listener, path: path.into(), _lock: lock }))
+    }
+
+    /// Returns the digests of the tokens that may use the address: `None` for a socket, which its
+    /// mode guards. A TCP address without tokens gets a new one, which is logged.
+    pub(crate) fn tokens(&self, digests: &[String]) -> Result<Option<Vec<[u8; 32]>>, String> {
+        let Self::Tcp(listener) = self else { return Ok(None) };
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let digest = |text: &String| parse_digest(text).ok_or("operator: a digest has 64 hexadecimal digits");
+        let mut digests = digests.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
+        let mut token = String::new();
+        if digests.is_empty() {
+            let mut bytes = [0; 24];
+            let random = rustls::crypto::ring::default_provider().secure_random;
+            random.fill(&mut bytes).map_err(|_| "the system has no random numbers")?;
+            token = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            digests.push(Sha256::digest(&token).into());
+            token.insert(0, '#');
+        }
+        tracing::info!("operator page on http://{address}/{token}");
+        Ok(Some(digests))
     }
 
     /// Serves the routes, as long as the gateway runs.

@@ -395,7 +395,7 @@ async fn serve(gateway: Arc<Gateway>, path: &Path, config: Config, operator: Opt
         None => None,
         Some(operator_address) => {
             let state =
-                OperatorState::open(Arc::clone(&gateway.host), &operator_address, &tokens, move || files.reload())?;
+                OperatorState::new(Arc::clone(&gateway.host), operator_address.tokens(&tokens)?, move || files.reload());
             let (app, stop) = (operator::router(state), stop.clone());
             Some(tokio::spawn(async move { operator_address.serve(app, stop.cancelled_owned()).await }))
         }

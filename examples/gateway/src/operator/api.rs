@@ -114,6 +114,5 @@ async fn reload(State(state): State<OperatorState>) -> Response {
 
 async fn metrics(State(state): State<OperatorState>) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    let pending = state.host().pending().await.map_or(0, |pending| pending.len());
-    (kind, state.host().metrics.to_text(pending)).into_response()
+    (kind, state.host().metrics.to_text()).into_response()
 }

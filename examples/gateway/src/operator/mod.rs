@@ -9,11 +9,8 @@ mod guard;
 use std::sync::Arc;
 
 use axum::Router;
-use sha2::{Digest, Sha256};
 
-use crate::callers::parse_digest;
 use crate::host::Host;
-use crate::serve::Address;
 
 /// The state of the operator's address.
 #[derive(Clone)]
@@ -27,35 +24,13 @@ struct Inner {
 }
 
 impl OperatorState {
-    /// Makes the state of a gateway, for an address and the digests of its tokens. A TCP address
-    /// without tokens gets a new one, which is logged. `reload` reads the files of the gateway again
-    /// and returns a line about it.
-    ///
-    /// # Errors
-    /// A digest is not valid.
-    pub fn open(
+    /// Makes the state of a gateway. `reload` reads its files again and returns a line about it.
+    pub fn new(
         host: Arc<Host>,
-        address: &Address,
-        tokens: &[String],
+        tokens: Option<Vec<[u8; 32]>>,
         reload: impl Fn() -> Result<String, String> + Send + Sync + 'static,
-    ) -> Result<Self, String> {
-        let digest = |text: &String| parse_digest(text).ok_or("operator: a digest has 64 hexadecimal digits");
-        let mut digests = tokens.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
-        let tokens = match address {
-            Address::Unix(_) => None,
-            Address::Tcp(listener) => {
-                let address = listener.local_addr().map_err(|error| error.to_string())?;
-                if digests.is_empty() {
-                    let token = new_token()?;
-                    tracing::info!("operator page on http://{address}/#{token}");
-                    digests.push(Sha256::digest(token).into());
-                } else {
-                    tracing::info!("operator page on http://{address}/");
-                }
-                Some(digests)
-            }
-        };
-        Ok(Self(Arc::new(Inner { host, tokens, reload: Box::new(reload) })))
+    ) -> Self {
+        Self(Arc::new(Inner { host, tokens, reload: Box::new(reload) }))
     }
 
     /// The gateway: pending approvals, usage, callers and records of its journal, policies, tools.
@@ -76,12 +51,4 @@ impl OperatorState {
 pub fn router(state: OperatorState) -> Router {
     let guarded = api::router().layer(axum::middleware::from_fn_with_state(state.clone(), guard::check));
     guarded.with_state(state)
-}
-
-/// Returns a token that nobody can guess.
-fn new_token() -> Result<String, String> {
-    let mut bytes = [0; 24];
-    let random = rustls::crypto::ring::default_provider().secure_random;
-    random.fill(&mut bytes).map_err(|_| "the system has no random numbers")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

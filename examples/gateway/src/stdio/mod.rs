@@ -124,7 +124,7 @@ async fn serve(
         None => None,
         Some(address) => {
             let state =
-                OperatorState::open(Arc::clone(&host), &address, &settings.operator_tokens, move || files.reload())?;
+                OperatorState::new(Arc::clone(&host), address.tokens(&settings.operator_tokens)?, move || files.reload());
             let (app, stop) = (operator::router(state), stop.clone());
             Some(tokio::spawn(async move { address.serve(app, stop.cancelled_owned()).await }))
         }

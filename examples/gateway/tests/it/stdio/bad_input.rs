@@ -6,7 +6,7 @@ use super::running::{Gateway, outcome};
 use super::{ALLOW_ALL, POLICY};
 use outline::Outline;
 
-#[path = "../../../../examples/stdio_gateway/outline.rs"]
+#[path = "../../../src/stdio/outline.rs"]
 mod outline;
 
 #[test]

@@ -28,7 +28,7 @@ fn the_server_ends_when_the_client_closes() {
     gateway.client.close();
     assert_eq!(gateway.client.ended().code(), Some(0));
     assert!(!exists(server));
-    assert!(!gateway.folder.join("admin.sock").exists(), "the socket is removed too");
+    assert!(!gateway.folder.join("operator.sock").exists(), "the socket is removed too");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn full_pipes_do_not_delay_the_end() {
     assert_eq!(busy.wait().unwrap().code(), Some(143));
     assert!(began.elapsed() < Duration::from_secs(6));
 
-    let mut gateway = Command::new(program("mcp_stdio_gateway"));
+    let mut gateway = gateway();
     gateway.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
     let mut running = Running::start(&mut gateway);
     let id = running.ask_call("echo", &json!({ "text": "x".repeat(1 << 20) }));
@@ -152,7 +152,7 @@ fn a_signal_ends_the_server_too() {
         assert_eq!(outcome(&gateway.client.answer(&id)), "error -32053");
         assert_eq!(gateway.client.ended().code(), Some(code));
         assert!(!exists(server));
-        assert!(!gateway.folder.join("admin.sock").exists());
+        assert!(!gateway.folder.join("operator.sock").exists());
     }
 }
 
@@ -162,7 +162,7 @@ fn processes_of_the_server_end_with_the_gateway() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
     let script = format!("sleep 600 & echo $! > {}; exit 0", folder.path("pid"));
-    let mut gateway = Command::new(program("mcp_stdio_gateway"));
+    let mut gateway = gateway();
     gateway.args(["--policy", &folder.path("policy.json"), "--", "sh", "-c", &script]);
     let mut running = Running::start(&mut gateway);
     assert_eq!(running.ended().code(), Some(1));
@@ -207,7 +207,7 @@ fn the_server_is_notified_of_an_abandoned_call() {
 fn a_subscription_has_no_timeout() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
-    let mut gateway = Command::new(program("mcp_stdio_gateway"));
+    let mut gateway = gateway();
     gateway.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
     let mut running = Running::start(&mut gateway);
     let listening = running.ask("subscriptions/listen", &json!({ "notifications": {} }));
@@ -222,7 +222,7 @@ fn a_subscription_has_no_timeout() {
 fn a_socket_belongs_to_one_gateway() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.initialize();
-    let socket = gateway.folder.join("admin.sock");
+    let socket = gateway.folder.join("operator.sock");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
 
     let mut second = Running::start(&mut command(&gateway.folder, &[], &[]));
@@ -277,7 +277,7 @@ fn a_gateway_that_cannot_start_reports_the_reason() {
         (&["--policy", &good, "--audit", &bad, "--", "true"], "the file does not end as an audit log does"),
         (&["--policy"], "--policy needs a value"),
     ] {
-        let ran = Command::new(program("mcp_stdio_gateway")).args(arguments).output().unwrap();
+        let ran = gateway().args(arguments).output().unwrap();
         let message = String::from_utf8(ran.stderr).unwrap();
         assert!(message.contains(complaint), "{arguments:?}: {message}");
         assert_eq!((ran.status.code(), ran.stdout.len()), (Some(2), 0), "{arguments:?}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::operator;
 use running::{Gateway, Running, outcome, program};
 
 const POLICY: &str = r#"{
@@ -59,26 +60,23 @@ fn an_approved_call_passes_once() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.initialize();
     let file = json!({ "path": "/tmp/x" });
-    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n");
+    assert_eq!(gateway.pending(), Vec::<Value>::new());
     for _ in 0..2 {
         let outcome = gateway.client.call("delete_file", &file);
         assert_eq!(outcome, "approval: [APPROVAL REQUIRED] A person deletes.");
     }
-    let pending = gateway.admin(&["pending"]).unwrap();
-    let id = pending.lines().next().unwrap();
-    for part in [
-        "tool     delete_file\n",
-        "grant g-42, session stdio-",
-        "user ann, server files\n",
-        "reason   A person",
-        "with     {\"path\":\"/tmp/x\"}\n",
-    ] {
-        assert!(pending.contains(part), "{part}: {pending}");
-    }
-    assert_eq!(pending.matches("tool  ").count(), 1, "the request is listed once");
+    let pending = gateway.pending();
+    assert_eq!(pending.len(), 1, "the request is listed once");
+    let (id, asked) = (pending[0]["id"].as_str().unwrap(), &pending[0]);
+    assert_eq!((&asked["tool"], &asked["reason"]), (&json!("delete_file"), &json!("A person deletes.")));
+    assert_eq!(asked["details"], "{\"path\":\"/tmp/x\"}");
+    let caller = &asked["caller"];
+    assert_eq!((&caller["grant"], &caller["user"], &caller["server"]), (&json!("g-42"), &json!("ann"), &json!("files")));
+    assert!(caller["session"].as_str().unwrap().starts_with("stdio-"), "{caller}");
 
-    assert_eq!(gateway.admin(&["approve", id, "--by", "ann"]).unwrap_err(), "error: not an approver of this call\n");
-    assert_eq!(gateway.admin(&["approve", id, "--by", "bob b."]).unwrap(), format!("{id} is approved\n"));
+    let socket = gateway.socket();
+    assert_eq!(operator::answer(&socket, id, "approve", "ann").unwrap_err(), "not an approver of this call");
+    assert_eq!(operator::answer(&socket, id, "approve", "bob b.").unwrap(), "approved");
     assert_eq!(
         gateway.client.call("delete_file", &json!({ "path": "/tmp/y" })),
         "approval: [APPROVAL REQUIRED] A person deletes."
@@ -87,36 +85,38 @@ fn an_approved_call_passes_once() {
     assert!(gateway.client.call("delete_file", &file).starts_with("approval: "), "the approval is used");
 
     // The former request for `/tmp/y` is pending too: refuse the latest one.
-    let pending = gateway.admin(&["pending"]).unwrap();
-    let ids: Vec<_> = pending.lines().filter(|line| !line.starts_with(' ')).collect();
-    assert_eq!(ids.len(), 2);
-    assert_eq!(gateway.admin(&["refuse", ids[1], "--by", "ann"]).unwrap(), format!("{} is denied\n", ids[1]));
+    let pending = gateway.pending();
+    assert_eq!(pending.len(), 2);
+    assert_eq!(operator::answer(&socket, pending[1]["id"].as_str().unwrap(), "refuse", "ann").unwrap(), "denied");
     assert_eq!(gateway.reached(), ["delete_file"]);
 }
 
 #[test]
-fn the_admin_socket_answers_commands() {
+fn the_operator_socket_answers_requests() {
     let mut gateway = Gateway::start(POLICY);
     gateway.client.initialize();
     gateway.client.call("echo", &json!({ "text": "x" }));
-    let usage = gateway.admin(&["usage"]).unwrap();
-    assert!(usage.starts_with("echo_rate: 1 of 2 used, 1 left, until "), "{usage}");
-    let usage = gateway.admin(&["usage", "--session", "another"]).unwrap();
-    assert!(usage.contains("echo_rate: 0 of 2 used"), "{usage}");
-    let policy = gateway.admin(&["policy"]).unwrap();
-    assert!(policy.starts_with("files: 7 entries, digest ") && policy.contains("\"hide\":[\"crash\"]"), "{policy}");
+    let socket = gateway.socket();
+    let session = operator::get(&socket, "/api/callers").unwrap()[0]["session"].as_str().unwrap().to_owned();
+    let used = |session: &str| operator::usage(&socket, &format!("?server=files&grant=g-42&session={session}"))[0].clone();
+    assert_eq!(used(&session), ("echo_rate".to_owned(), "1 of 2 used".to_owned()));
+    assert_eq!(used("another"), ("echo_rate".to_owned(), "0 of 2 used".to_owned()));
+    let policy = operator::get(&socket, "/api/policies").unwrap();
+    assert_eq!((&policy[0]["name"], &policy[0]["entries"]), (&json!("files"), &json!(7)));
+    assert!(policy[0]["text"].as_str().unwrap().contains("\"hide\":[\"crash\"]"), "{policy}");
     let nonsense = "00".repeat(32) + "-1";
-    for (command, complaint) in [
-        (&["nonsense"][..], "error: the commands are: pending | "),
-        (&["pending", "all"], "error: the commands are: "),
-        (&["approve", "x", "--by", "bob"], "error: x: invalid approval id"),
-        (&["approve", &nonsense], "error: ID --by NAME is what this needs\n"),
-        (&["approve", &nonsense, "--by", "bob"], "error: the request is not pending\n"),
-        (&["usage", "--nobody", "x"], "error: no such option: --nobody\n"),
-        (&[&"x".repeat(10_000)], "error: the command is too long\n"),
+    let (unknown, maybe) = (format!("/api/approvals/{nonsense}/approve"), format!("/api/approvals/{nonsense}/maybe"));
+    for (method, path, body, status, complaint) in [
+        ("GET", "/nonsense", "", 404, ""),
+        ("POST", "/api/approvals/x/approve", r#"{"by":"bob"}"#, 400, "invalid approval id"),
+        ("POST", &unknown, "{}", 422, "missing field `by`"),
+        ("POST", &unknown, r#"{"by":"bob"}"#, 409, "the request is not pending"),
+        ("POST", &maybe, r#"{"by":"bob"}"#, 404, "`approve` or `refuse`"),
+        ("GET", "/api/usage?nobody=x", "", 400, "unknown field `nobody`"),
+        ("POST", "/api/usage", "{}", 405, ""),
     ] {
-        let message = gateway.admin(command).unwrap_err();
-        assert!(message.starts_with(complaint), "{message}");
+        let (answered, message) = operator::ask(&socket, method, path, body);
+        assert!(answered == status && message.contains(complaint), "{path}: {answered} {message}");
     }
 }
 
@@ -215,15 +215,15 @@ fn a_changed_policy_file_takes_effect_unless_invalid() {
     );
     gateway.client.wait_for_error_text("the former policy stays in force");
     assert!(gateway.client.call("never", &json!({})).starts_with("default_deny: "));
-    let complaint = gateway.admin(&["reload"]).unwrap_err();
-    assert!(complaint.contains("unknown_key") && complaint.ends_with("error: the former policy stays in force\n"));
+    let complaint = gateway.reload().unwrap_err();
+    assert!(complaint.contains("unknown_key") && complaint.ends_with("the former policy stays in force"));
 
     std::fs::remove_file(gateway.folder.join("policy.json")).unwrap();
     gateway.client.wait_for_error_text("No such file");
     assert!(gateway.client.call("never", &json!({})).starts_with("default_deny: "));
 
     gateway.put_policy(ALLOW_ALL);
-    assert!(gateway.admin(&["reload"]).unwrap().contains("in force, 0 entries"));
+    assert!(gateway.reload().unwrap().contains("in force, 0 entries"));
     assert_eq!(gateway.client.call("echo", &echo), "ok: x");
 }
 
@@ -294,15 +294,14 @@ fn every_decision_is_in_the_audit_log() {
     }
     client.send(&json!([]));
     client.answer(&Value::Null);
-    let pending = gateway.admin(&["pending"]).unwrap();
-    gateway.admin(&["approve", pending.lines().next().unwrap(), "--by", "bob"]).unwrap();
+    operator::answer(&gateway.socket(), gateway.pending()[0]["id"].as_str().unwrap(), "approve", "bob").unwrap();
     client.call("delete_file", &json!({}));
     gateway.put_policy(ALLOW_ALL);
-    gateway.admin(&["reload"]).unwrap();
+    gateway.reload().unwrap();
 
     let mut second = Running::start(&mut running::command(
         &gateway.folder,
-        &["--admin", &gateway.folder.path("2"), "--audit", &log],
+        &["--operator", &format!("unix:{}", gateway.folder.path("2")), "--audit", &log],
         &[],
     ));
     assert_eq!(second.ended().code(), Some(2));

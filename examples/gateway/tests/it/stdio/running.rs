@@ -13,11 +13,16 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::operator;
+
 /// A bound above the time of any step.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The gateway.
+pub(super) const GATEWAY: &str = env!("CARGO_BIN_EXE_toolgate-gateway");
+
 /// Returns the path of an example program, which `cargo test` builds too.
-pub(super) fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
     assert!(program.exists(), "{} is missing: run `cargo test`, or `cargo build --examples` first", program.display());
@@ -287,12 +292,20 @@ impl Gateway {
         fs::write(self.folder.join("policy.json"), policy).unwrap();
     }
 
-    /// Returns the output of an admin command, or its errors if it failed.
-    pub(super) fn admin(&self, command: &[&str]) -> Result<String, String> {
-        let socket = self.folder.join("admin.sock");
-        let ran = Command::new(program("mcp_stdio_gateway")).arg("admin").arg(socket).args(command).output().unwrap();
-        let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
-        if ran.status.success() { Ok(out) } else { Err(format!("{out}{err}")) }
+    /// Returns the path of the operator's socket.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.join("operator.sock")
+    }
+
+    /// Returns the pending approvals.
+    pub(super) fn pending(&self) -> Vec<Value> {
+        operator::get(&self.socket(), "/api/approvals").unwrap().as_array().unwrap().clone()
+    }
+
+    /// Reads the policy again.
+    pub(super) fn reload(&self) -> Result<String, String> {
+        let reloaded = operator::post(&self.socket(), "/api/reload", &json!({}))?;
+        Ok(reloaded["message"].as_str().unwrap().to_owned())
     }
 
     /// Returns the calls that have reached the server.
@@ -302,10 +315,18 @@ impl Gateway {
     }
 }
 
+/// Returns the command `toolgate-gateway stdio`.
+pub(super) fn gateway() -> Command {
+    let mut command = Command::new(GATEWAY);
+    command.arg("stdio");
+    command
+}
+
 /// Returns the command of a gateway with the files of this folder.
 pub(super) fn command(folder: &Folder, options: &[&str], server: &[&str]) -> Command {
-    let mut command = Command::new(program("mcp_stdio_gateway"));
-    command.args(["--policy", &folder.path("policy.json"), "--admin", &folder.path("admin.sock")]);
+    let mut command = gateway();
+    let socket = format!("unix:{}", folder.path("operator.sock"));
+    command.args(["--policy", &folder.path("policy.json"), "--operator", &socket]);
     command.args(["--server", "files", "--grant", "g-42", "--user", "ann"]).args(options).arg("--");
     command.arg(program("mcp_server")).args(["--calls", &folder.path("calls")]).args(server);
     command
