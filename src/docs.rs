@@ -33,6 +33,7 @@ pages! {
     limits = "../docs/limits.md";
     approvals = "../docs/approvals.md";
     gateways = "../docs/gateways.md";
+    operator = "../docs/operator.md";
     operations = "../docs/operations.md";
     tools = "../docs/tools.md";
     ci = "../docs/ci.md";

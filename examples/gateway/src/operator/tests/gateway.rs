@@ -1,0 +1,151 @@
+//! A gateway with callers, and its operator's address on a free port.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use toolgate::store::{InProcess, MemoryStore};
+use toolgate::{Access, Gate, Grants};
+
+use crate::host::Host;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::operator::{OperatorState, router};
+use crate::who::Who;
+
+pub(super) const TOKEN: &str = "correct-horse-battery-staple";
+
+const POLICY: &str = r#"{
+    "version": "1",
+    "default": "deny",
+    "all_tools": { "limits": [
+        { "counter": "calls", "window": "hour", "max": 20, "scope": "grant" },
+        { "counter": "daily spend", "window": "day", "max": 500, "scope": "user" }
+    ] },
+    "tools": {
+        "get_*": {},
+        "create_charge": {
+            "deny_if": [{
+                "conditions": [{ "path": "args.amount", "op": "gt", "value": 500 }],
+                "on_deny": "A single charge is at most 500."
+            }]
+        },
+        "send_*": {
+            "action": "require_approval",
+            "reason": "A person reads every message to a customer. Call again once it is confirmed."
+        },
+        "wire_*": {
+            "action": "require_approval",
+            "reason": "Two people confirm transfers.",
+            "approval": { "ttl": "30m", "min_approvers": 2, "bind": ["args.to", "args.amount<="] }
+        },
+        "*<*": { "action": "require_approval", "reason": "Unusual tools need a person." }
+    }
+}"#;
+
+pub(super) struct Gateway {
+    pub(super) host: Arc<Host>,
+    pub(super) address: String,
+}
+
+/// An answer to a request.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Gateway {
+    pub(super) async fn start() -> Self {
+        let journal = Journal::open(None, true).unwrap();
+        let store = Arc::new(InProcess(MemoryStore::new())) as crate::host::Store;
+        let gate = Gate::builder().store(store).audit(Arc::clone(&journal)).build();
+        let grants = Grants::over(&gate);
+        grants.put_policy("support", POLICY).unwrap();
+        for grant in ["g-42", "g-43", "\u{202e}drow-ssap"] {
+            grants.grant(grant, Access::to("support").on_any_server()).unwrap();
+        }
+        let host = Host::new(gate, Some(grants), None, journal, Metrics::new());
+        host.set_policy_names(vec!["support".to_owned()]);
+        let host = Arc::new(host);
+        let tokens = Some(vec![Sha256::digest(TOKEN).into()]);
+        let state = OperatorState::new(Arc::clone(&host), tokens, || Ok("nothing to read".to_owned()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move { axum::serve(listener, router(state)).await });
+        Self { host, address }
+    }
+
+    /// The address that signs in.
+    pub(super) fn page(&self) -> String {
+        format!("http://{}/#token={TOKEN}", self.address)
+    }
+
+    /// Decides a call, as an agent's call does, and returns the decision's word.
+    pub(super) async fn call(&self, who: &Who, tool: &str, arguments: &Value) -> &'static str {
+        let params = json!({ "name": tool, "arguments": arguments });
+        let text = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
+        let toolgate::mcp::Message::Call(call) = toolgate::mcp::Message::read(&text).unwrap() else { panic!("a call") };
+        let decision = self.host.decide(who, &call).await;
+        let word = decision.as_str();
+        if let toolgate::Decision::Allow(permit) = decision {
+            permit.end().await.unwrap();
+        }
+        word
+    }
+
+    /// Shows the gateway the tools of a server.
+    pub(super) fn list(&self, tools: &Value) {
+        self.host.filter_tools_list(&who("g-42"), &mut json!({ "tools": tools }));
+    }
+
+    pub(super) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        send(method, &format!("http://{}{path}", self.address), headers, body).await
+    }
+
+    /// A request with the token.
+    pub(super) async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.request(method, path, &[("authorization", &format!("Bearer {TOKEN}"))], body).await
+    }
+
+    pub(super) async fn pending(&self) -> usize {
+        self.host.pending().await.unwrap().len()
+    }
+}
+
+pub(super) fn who(grant: &str) -> Who {
+    let name = |text: &str| Some(text.to_owned());
+    Who { grant: name(grant), user: name("lena"), session: name("s-7"), server: name("crm"), ..Who::default() }
+}
+
+pub(super) async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
+    let mut request = hyper::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    let body = Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default()));
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.request(request.body(body).unwrap()).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+}
