@@ -37,7 +37,7 @@ export function mount(root) {
   fill(
     root,
     el("h1", { id: "decisions-title", tabindex: "-1" }, "Decisions"),
-    el("p", { class: "lead" }, `The last ${KEPT} decisions, live. The audit log has all of them.`),
+    el("p", { class: "lead" }, "The last decisions, as they are made. The audit log has all of them."),
     el("div", { class: "tools" }, el("label", { for: "decision-filter" }, "Show"), choice, pause),
     empty,
     list,

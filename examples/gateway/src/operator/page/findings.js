@@ -43,6 +43,14 @@ export function issues({ issues, omitted }, goTo) {
   ];
 }
 
+const ORDER = ["error", "warning"];
+
+/** The most severe first, and otherwise in the order of the text. */
+function sorted(findings) {
+  const rank = ({ severity }) => (ORDER.includes(severity) ? ORDER.indexOf(severity) : ORDER.length);
+  return findings.toSorted((a, b) => rank(a) - rank(b));
+}
+
 /** The findings of lint. `tryCall` takes a call that shows a finding into the form. */
 export function findings({ findings, omitted, complete }, goTo, tryCall) {
   if (findings.length === 0)
@@ -75,7 +83,7 @@ export function findings({ findings, omitted, complete }, goTo, tryCall) {
     el(
       "ol",
       { class: "findings" },
-      findings.map((finding) => entry(finding.severity, finding, goTo, witness(finding))),
+      sorted(findings).map((finding) => entry(finding.severity, finding, goTo, witness(finding))),
     ),
     omitted > 0 && el("p", { class: "muted" }, `${omitted} more findings are not shown.`),
     !complete && incomplete(),

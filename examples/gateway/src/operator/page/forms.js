@@ -212,7 +212,7 @@ export class Forms {
       el(
         "div",
         { class: "entry-head" },
-        el("h3", { id: title }, shownName(entry.name)),
+        el("h2", { id: title }, shownName(entry.name)),
         action,
         el(
           "button",

@@ -39,6 +39,22 @@ async fn refuses_other_origins_and_names() {
 }
 
 #[tokio::test]
+async fn asks_for_its_own_header_where_no_token_is_needed() {
+    let gateway = Gateway::start_with(None).await;
+    for path in READS {
+        assert_eq!(gateway.request("GET", path, &[], None).await.status, 403, "{path}");
+    }
+    let own = ("x-toolgate-operator", "1");
+    assert_eq!(gateway.request("GET", "/api/approvals", &[own], None).await.status, 200);
+    let foreign = gateway.request("GET", "/api/approvals", &[own, ("origin", "https://evil.example")], None).await;
+    assert_eq!(foreign.status, 403);
+    // A page of another origin would have to ask first, and is not told that it may.
+    let asked = [("origin", "https://evil.example"), ("access-control-request-headers", "x-toolgate-operator")];
+    let preflight = gateway.request("OPTIONS", "/api/approvals", &asked, None).await;
+    assert!(preflight.status >= 400 && !preflight.headers.contains_key("access-control-allow-headers"));
+}
+
+#[tokio::test]
 async fn confines_every_answer() {
     let gateway = Gateway::start().await;
     for path in ["/", "/page/app.js", "/page/none", "/api/session", "/nothing"] {

@@ -184,6 +184,20 @@ async fn explains_a_call_against_the_draft() {
 }
 
 #[tokio::test]
+async fn shows_hidden_characters_of_a_text() {
+    let Some((_gateway, browser)) = workbench().await else { return };
+    let text =
+        "{\n  \"version\": \"1\",\n  \"default\": \"deny\",\n  \"hide\": [\"a\u{200b}\", \"\u{202e}b\"]\u{a0}\n}";
+    browser.paste(TEXT, text).await;
+    browser.wait_for_text("#view-workbench .report", "Line 4: ").await;
+    let report = browser.text("#view-workbench .report").await;
+    for part in ["U+200B", "U+202E", "U+00A0"] {
+        assert!(report.contains(part), "{part} is not in {report}");
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn downloads_the_draft() {
     let Some((_gateway, browser)) = workbench().await else { return };
     browser.paste(TEXT, "{ \"version\": \"1\", \"default\": \"allow\" }").await;
