@@ -38,7 +38,7 @@ struct Inner {
     tokens: Option<Vec<[u8; 32]>>,
     reload: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// Bounds how many policies are checked or tried at once.
-    workers: Semaphore,
+    workers: Arc<Semaphore>,
     /// Bounds how many readers follow the decisions.
     followers: Arc<Semaphore>,
 }
@@ -50,7 +50,7 @@ impl OperatorState {
         tokens: Option<Vec<[u8; 32]>>,
         reload: impl Fn() -> Result<String, String> + Send + Sync + 'static,
     ) -> Self {
-        let (workers, followers) = (Semaphore::new(2), Arc::new(Semaphore::new(activity::FOLLOWERS)));
+        let (workers, followers) = (Arc::new(Semaphore::new(2)), Arc::new(Semaphore::new(activity::FOLLOWERS)));
         Self(Arc::new(Inner { host, tokens, reload: Box::new(reload), workers, followers }))
     }
 
@@ -71,7 +71,12 @@ impl OperatorState {
     /// more than two at once.
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Response> {
         let failed = || error(StatusCode::INTERNAL_SERVER_ERROR, "the policy could not be examined");
-        let _turn = self.0.workers.acquire().await.map_err(|_| failed())?;
+        let turn = Arc::clone(&self.0.workers).acquire_owned().await.map_err(|_| failed())?;
+        // The work goes on if its client goes away, and so does its turn.
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| failed())
     }
 }
@@ -118,5 +123,5 @@ async fn reload(State(state): State<OperatorState>) -> Response {
 
 async fn metrics(State(state): State<OperatorState>) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (kind, state.host().metrics.to_text()).into_response()
+    (kind, state.host().metrics().await).into_response()
 }
