@@ -157,7 +157,7 @@ impl Address {
             random.fill(&mut bytes).map_err(|_| "the system has no random numbers")?;
             token = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             digests.push(Sha256::digest(&token).into());
-            token.insert(0, '#');
+            token.insert_str(0, "#token=");
         }
         tracing::info!("operator page on http://{address}/{token}");
         Ok(Some(digests))

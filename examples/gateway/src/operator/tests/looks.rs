@@ -11,9 +11,8 @@ use super::{opened, opened_at};
 
 const VIEWS: [&str; 5] = ["approvals", "usage", "decisions", "policies", "workbench"];
 
-/// Callers, decisions, tools and pending requests.
+/// Callers, decisions and pending requests.
 async fn activity(gateway: &Gateway) {
-    gateway.list(&tools());
     let (first, second) = (who("g-42"), who("g-43"));
     for (amount, caller) in [(120, &first), (900, &first), (35, &second), (60, &first)] {
         gateway.call(caller, "create_charge", &json!({ "amount": amount, "currency": "eur" })).await;
@@ -45,6 +44,7 @@ async fn show(browser: &Browser, view: &str) {
 async fn fits_a_phone_without_scrolling_sideways() {
     let Some((gateway, browser)) = opened_at(Browser::phone()).await else { return };
     activity(&gateway).await;
+    gateway.list(&tools());
     let long = json!({ "x".repeat(200): "y".repeat(900) });
     gateway.call(&who("g-43"), &format!("send_{}", "z".repeat(200)), &long).await;
     for view in VIEWS {
@@ -81,6 +81,7 @@ const CONTROLS: &str = "
 async fn names_every_control() {
     let Some((gateway, browser)) = opened().await else { return };
     activity(&gateway).await;
+    gateway.list(&tools());
     for view in VIEWS {
         show(&browser, view).await;
         assert_eq!(browser.run(CONTROLS, vec![]).await, json!([]), "{view}");
@@ -116,6 +117,7 @@ async fn violations(browser: &Browser, script: &str, what: &str) {
 
 async fn audit(browser: &Browser, gateway: &Gateway, script: &str, colours: &str) {
     activity(gateway).await;
+    gateway.list(&tools());
     for view in VIEWS {
         show(browser, view).await;
         violations(browser, script, &format!("{view}, {colours}")).await;
@@ -168,6 +170,10 @@ async fn pictures() {
     activity(&gateway).await;
     show(&browser, "approvals").await;
     picture(&browser, "operator-approvals").await;
+    let amount = json!({ "type": "object", "properties": { "amount": { "type": "number" } } });
+    let names = ["create_charge", "list_customers", "refund_charge"];
+    gateway.list(&Value::from_iter(names.map(|name| json!({ "name": name, "inputSchema": amount }))));
+    browser.client.set_window_size(1280, 1250).await.unwrap();
     show(&browser, "workbench").await;
     let draft = r#"{
   "version": "1",
