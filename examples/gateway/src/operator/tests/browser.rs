@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::gateway::send;
+use super::requests::send;
 
 /// A browser for each test is enough for a small machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Access, Gate, Grants};
 
+use super::requests::{Answer, send};
 use crate::host::Host;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -50,19 +47,6 @@ const POLICY: &str = r#"{
 pub(super) struct Gateway {
     pub(super) host: Arc<Host>,
     pub(super) address: String,
-}
-
-/// An answer to a request.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: axum::http::HeaderMap,
-    pub(super) body: String,
-}
-
-impl Answer {
-    pub(super) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
 }
 
 impl Gateway {
@@ -136,20 +120,4 @@ impl Gateway {
 pub(super) fn who(grant: &str) -> Who {
     let name = |text: &str| Some(text.to_owned());
     Who { grant: name(grant), user: name("lena"), session: name("s-7"), server: name("crm"), ..Who::default() }
-}
-
-pub(super) async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
-    let mut request = hyper::Request::builder().method(method).uri(url);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    if body.is_some() {
-        request = request.header("content-type", "application/json");
-    }
-    let body = Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default()));
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let answer = client.request(request.body(body).unwrap()).await.unwrap();
-    let (parts, body) = answer.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }

@@ -8,6 +8,7 @@ mod approvals;
 mod browser;
 mod gateway;
 mod looks;
+mod requests;
 mod workbench;
 
 use browser::Browser;
