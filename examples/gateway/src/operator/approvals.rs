@@ -11,6 +11,10 @@ use toolgate::{Clock, Identity, SystemClock, Timestamp};
 
 use super::{OperatorState, error};
 
+/// The most requests of one answer. People decide the oldest first, and cannot read more at once.
+const REQUESTS: usize = 200;
+/// The header of an answer with the number of all requests that are pending.
+const ALL: &str = "x-toolgate-pending";
 /// The most bytes of a person's name.
 const NAME_BYTES: usize = 200;
 
@@ -41,7 +45,8 @@ pub(super) async fn pending(State(state): State<OperatorState>) -> Response {
     match state.host().pending().await {
         Ok(pending) => {
             let now = SystemClock.now();
-            Json(pending.iter().map(|approval| to_json(approval, now)).collect::<Vec<_>>()).into_response()
+            let shown: Vec<_> = pending.iter().take(REQUESTS).map(|approval| to_json(approval, now)).collect();
+            ([(ALL, pending.len().to_string())], Json(shown)).into_response()
         }
         Err(message) => error(StatusCode::SERVICE_UNAVAILABLE, message),
     }

@@ -1,5 +1,7 @@
 //! The policies in force with what lint finds in them, and the tools of the servers.
 
+use std::collections::{BTreeSet, HashMap};
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -18,9 +20,17 @@ pub(super) async fn policies(State(state): State<OperatorState>) -> Response {
     let grants = state.host().grants.as_ref().map(|grants| grants.grants()).unwrap_or_default();
     let all = state.host().policies();
     let omitted = all.len().saturating_sub(POLICIES);
-    let uses = |name: &str| -> Vec<String> {
-        let of = grants.iter().filter(|grant| grant.access().iter().any(|access| access.policy() == name));
-        of.map(|grant| grant.id().to_owned()).collect()
+    // Once over all grants, of which there can be many.
+    let mut uses: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+    for grant in &grants {
+        for access in grant.access() {
+            uses.entry(access.policy()).or_default().insert(grant.id());
+        }
+    }
+    let uses = |name: &str| {
+        let grants = uses.get(name).into_iter().flatten();
+        let (all, shown) = (grants.clone().count(), grants.take(GRANTS));
+        (shown.map(|grant| (*grant).to_owned()).collect::<Vec<_>>(), all.saturating_sub(GRANTS))
     };
     let all: Vec<_> = all.into_iter().take(POLICIES).map(|(name, policy)| (uses(&name), name, policy)).collect();
     let examined =
@@ -31,9 +41,7 @@ pub(super) async fn policies(State(state): State<OperatorState>) -> Response {
     }
 }
 
-fn to_json(mut grants: Vec<String>, name: &str, policy: &Policy) -> Value {
-    let more = grants.len().saturating_sub(GRANTS);
-    grants.truncate(GRANTS);
+fn to_json((grants, more): (Vec<String>, usize), name: &str, policy: &Policy) -> Value {
     let source = lines(policy.to_json());
     json!({
         "name": name,

@@ -62,6 +62,12 @@ export async function get(path) {
   return (await request(path, { headers: headers() })).json();
 }
 
+/** The oldest pending requests, and the number of all. */
+export async function pending() {
+  const response = await request("/api/approvals", { headers: headers() });
+  return [await response.json(), Number(response.headers.get("x-toolgate-pending"))];
+}
+
 export async function post(path, body) {
   const options = {
     method: "POST",

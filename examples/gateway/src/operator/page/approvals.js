@@ -1,7 +1,7 @@
 // The requests that wait for a person. Deciding happens in a dialog that holds still while the list
 // behind it changes, and that shows everything that the approval is bound to.
 
-import { get, post } from "./api.js";
+import * as api from "./api.js";
 import { announce, duration, el, field, fill, newId, time } from "./dom.js";
 import { jsonBox, name, prose } from "./visible.js";
 
@@ -11,6 +11,7 @@ const EVERY = 10_000;
 
 let list;
 let status;
+let more;
 let pending = new Map();
 let isFirst = true;
 let person = "";
@@ -20,6 +21,8 @@ export function mount(root) {
   list = el("div", { class: "cards" });
   status = el("p", { class: "note", role: "status" });
   status.hidden = true;
+  more = el("p", { class: "note warn" });
+  more.hidden = true;
   fill(
     root,
     el("h1", { id: "approvals-title", tabindex: "-1" }, "Approvals"),
@@ -29,6 +32,7 @@ export function mount(root) {
       "Calls that a policy lets pass only if a person agrees. The oldest comes first.",
     ),
     status,
+    more,
     list,
   );
   setInterval(refresh, EVERY);
@@ -54,8 +58,9 @@ export function show() {
 
 async function refresh() {
   let answer;
+  let total;
   try {
-    answer = await get("/api/approvals");
+    [answer, total] = await api.pending();
   } catch (error) {
     say("deny", `Pending approvals cannot be read. ${error.message}`);
     return;
@@ -67,11 +72,11 @@ async function refresh() {
   const added = [...next.keys()].filter((id) => !pending.has(id)).length;
   if (added > 0 && !isFirst) announce(`${added} new ${added === 1 ? "request" : "requests"} for approval`);
   isFirst = false;
-  draw(next);
+  draw(next, total);
 }
 
 /** Keeps the elements of requests that are still there, so that focus and selections stay. */
-function draw(next) {
+function draw(next, total) {
   const kept = new Map([...list.querySelectorAll("article")].map((card) => [card.dataset.id, card]));
   const cards = [...next.values()].map((request) => {
     const former = kept.get(request.id);
@@ -87,8 +92,10 @@ function draw(next) {
     if (focused?.isConnected) focused.focus();
   }
   const count = document.getElementById("pending-count");
-  count.hidden = next.size === 0;
-  count.textContent = String(next.size);
+  count.hidden = total === 0;
+  count.textContent = String(total);
+  more.hidden = total <= next.size;
+  more.textContent = `${total - next.size} more requests wait. The oldest ${next.size} are shown.`;
   tick();
 }
 
@@ -215,7 +222,7 @@ function ask(request, verdict) {
     event.preventDefault();
     confirm.disabled = true;
     try {
-      const answer = await post(`/api/approvals/${request.id}/${verdict}`, { by: who.value });
+      const answer = await api.post(`/api/approvals/${request.id}/${verdict}`, { by: who.value });
       person = who.value;
       dialog.close();
       done(request, verdict, answer);

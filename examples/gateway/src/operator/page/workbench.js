@@ -12,6 +12,7 @@ import { unusualLines } from "./visible.js";
 const EMPTY = { default: "deny", tools: [], rest: [] };
 // The gateway refuses longer texts: see `workbench.rs`.
 const MAX_BYTES = 512 * 1024;
+const MAX_TOOL_BYTES = 1024 * 1024;
 
 let editor;
 let forms;
@@ -19,6 +20,7 @@ let trial;
 let report;
 let verdict;
 let servers = [];
+let areTooMany = false;
 let fileName = "policy";
 let tabs;
 let timer;
@@ -209,6 +211,8 @@ async function check(by) {
     fill(
       report,
       hidden(text),
+      areTooMany &&
+        el("p", { class: "note warn" }, "The servers list too many tools to compare the policy with them."),
       findings(lint, goTo, (call) => trial.take(call)),
     );
   } else {
@@ -235,9 +239,11 @@ function hidden(text) {
   );
 }
 
+/** The tools to compare the policy with, unless a request with them would be too long. */
 function tools() {
   const all = servers.flatMap((server) => server.tools);
-  return all.length > 0 ? all : undefined;
+  areTooMany = JSON.stringify(all).length > MAX_TOOL_BYTES;
+  return all.length > 0 && !areTooMany ? all : undefined;
 }
 
 function takeIntoForms(text, isValid) {

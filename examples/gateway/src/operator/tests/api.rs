@@ -85,6 +85,19 @@ async fn refuses_names_that_nobody_could_read() {
 }
 
 #[tokio::test]
+async fn bounds_the_list_of_requests_and_counts_all() {
+    let gateway = Gateway::start().await;
+    for grant in ["g-42", "g-43", "\u{202e}drow-ssap"] {
+        for number in 0..100 {
+            gateway.call(&who(grant), "send_mail", &json!({ "number": number })).await;
+        }
+    }
+    let answer = gateway.ask("GET", "/api/approvals", None).await;
+    assert_eq!(answer.json().as_array().unwrap().len(), 200);
+    assert_eq!(answer.headers["x-toolgate-pending"], "300");
+}
+
+#[tokio::test]
 async fn keeps_argument_values_out_of_events() {
     let gateway = Gateway::start().await;
     gateway.call(&who("g-42"), "get_card", &json!({ "number": "4111-secret" })).await;
