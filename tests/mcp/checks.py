@@ -1,13 +1,17 @@
-"""What the Python clients share: the gateway's command, the admin client, and checks that stop at the first failure."""
+"""Shared by the Python clients: the programs, the operator's interface, and checks that stop at the
+first failure.
+"""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "target" / os.environ["GATEWAYS"] / "examples"
-GATEWAY = str(EXAMPLES / "mcp_stdio_gateway")
+TARGET = Path(os.environ["CARGO_TARGET_DIR"]) / os.environ["GATEWAYS"]
+EXAMPLES = TARGET / "examples"
+GATEWAY = str(TARGET / "toolgate-gateway")
 SERVER = str(EXAMPLES / "mcp_server")
 MODULES = ROOT / "target" / "mcp" / "node_modules" / "@modelcontextprotocol"
 SCRIPTS = Path(sys.executable).parent
@@ -32,15 +36,20 @@ def refused(result, label):
     return result.is_error and text(result).startswith(f"[{label}] ")
 
 
-def admin(socket, *command):
-    ran = subprocess.run([GATEWAY, "admin", str(socket), *command], capture_output=True, text=True, timeout=30)
-    return ran.returncode, ran.stdout + ran.stderr
+def operator(socket, path, body=None):
+    """Asks the operator's interface. Returns the answer, or fails with its error."""
+    command = ["curl", "-sS", "--fail-with-body", "-m", "30", "--unix-socket", str(socket)]
+    command += ["-H", "X-Toolgate-Operator: 1", f"http://localhost{path}"]
+    if body is not None:
+        command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    check(f"the operator's interface answers {path.split('/')[2]}", ran.returncode == 0, ran.stdout + ran.stderr)
+    return json.loads(ran.stdout)
 
 
 def approve_the_oldest(socket):
-    """What a person does at a second terminal: look, and approve."""
-    code, pending = admin(socket, "pending")
-    request = pending.splitlines()[0]
-    check("the request waits for a person", code == 0 and "reason" in pending, pending)
-    code, said = admin(socket, "approve", request, "--by", "bob")
-    check("a person approves it", code == 0 and "is approved" in said, said)
+    """A person at a second terminal looks, and approves."""
+    request = operator(socket, "/api/approvals")[0]
+    check("the request waits for a person", bool(request["reason"]), request)
+    answered = operator(socket, f"/api/approvals/{request['id']}/approve", {"by": "bob"})
+    check("a person approves it", answered["state"] == "approved", answered)

@@ -1,7 +1,7 @@
-"""Holds two recordings of one session against each other: compare.py WITHOUT WITH.
+"""Compares two recordings of one session: compare.py WITHOUT WITH.
 
-Each message of the one must be a message of the other, equal member for member, with the very numbers; their order is not compared,
-because servers answer requests that run at the same time in any order. Nothing is normalised.
+Each message of one must be a message of the other, equal member for member, with the same text of
+each number. The order is not compared, because servers answer concurrent requests in any order.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections import Counter
 
 
 def messages(file):
-    """Every line as canonical text, with numbers as they are spelt."""
+    """Returns every line as canonical text, with the text of each number."""
     with open(file, encoding="utf-8") as lines:
         read = [json.loads(line, parse_int=spelt, parse_float=spelt) for line in lines]
     return Counter(json.dumps(message, sort_keys=True) for message in read), len(read)

@@ -1,4 +1,4 @@
-"""What the HTTP clients share: a gateway with two grants, and the servers behind it, each on a free port."""
+"""Shared by the HTTP clients: a gateway with two grants, and the servers behind it."""
 
 import hashlib
 import json
@@ -12,20 +12,20 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
-from checks import EXAMPLES, MODULES, ROOT, check
+from checks import EXAMPLES, GATEWAY, MODULES, ROOT, check
 
-HTTP_GATEWAY = str(EXAMPLES / "mcp_http_gateway")
 ALLOW_ALL = {"version": "1", "default": "allow"}
-# What is called to see that nothing changes on the way. The servers answer each of them alike every time.
+# Calls that show that nothing changes on the way. The answers are the same every time.
 TRANSPARENT = {
     "everything": [
-        ("echo", {"message": "ä\u2028 x"}), ("get-sum", {"a": 0.1, "b": 2}), ("get-tiny-image", {}), ("get-sum", {"a": "x"}),
+        ("echo", {"message": "ä\u2028 x"}), ("get-sum", {"a": 0.1, "b": 2}), ("get-tiny-image", {}),
+        ("get-sum", {"a": "x"}),
         ("get-structured-content", {"location": "New York"}), ("get-resource-links", {"count": 3}),
         ("get-annotated-message", {"messageType": "error"}), ("no_such_tool", {}),
     ],
     "own": [
-        ("add", {"a": 1, "b": 2}), ("echo", {"text": "\u0000\U0001f600"}), ("large", {"bytes": 2_000_000}), ("fail", {}),
-        ("sleep", {"ms": 20}), ("unknown_method", {}),
+        ("add", {"a": 1, "b": 2}), ("echo", {"text": "\u0000\U0001f600"}), ("large", {"bytes": 2_000_000}),
+        ("fail", {}), ("sleep", {"ms": 20}), ("unknown_method", {}),
     ],
 }
 TOKENS = {"ann": "token-of-ann", "former": "token-of-former"}
@@ -46,7 +46,7 @@ def running(command, log, **options):
 
 
 def listening(log, program):
-    """Where a program says that it listens."""
+    """Returns the address at which a program listens."""
     for _ in range(600):
         if found := re.search(r"listening on (http://\S+)", log.read_text()):
             return found[1]
@@ -58,19 +58,25 @@ def listening(log, program):
 
 @contextmanager
 def behind(folder, upstream, policy, *options):
-    """A gateway in front of a server: its URL, and its admin socket."""
+    """Runs a gateway in front of a server. Yields its URL and the operator's socket."""
     place = folder / f"gateway-{time.monotonic_ns()}"
     place.mkdir()
     (place / "policy.json").write_text(json.dumps(policy))
-    grants = [{"grant": name, "policy": "p", "token_sha256": [hashlib.sha256(token.encode()).hexdigest()]}
-              for name, token in TOKENS.items()]
-    grants[1]["expires_at"] = "2026-01-01T00:00:00Z"
-    (place / "grants.json").write_text(json.dumps({"version": "1", "policies": {"p": "policy.json"}, "grants": grants}))
-    log, admin = place / "errors.log", place / "admin"
-    command = [HTTP_GATEWAY, "--listen", "127.0.0.1:0", "--upstream", upstream, "--grants", place / "grants.json",
-               "--admin", admin, *options]
-    with running(command, log) as gateway:
-        yield listening(log, gateway), admin
+    log, socket = place / "errors.log", place / "operator"
+    config = [
+        'listen = "127.0.0.1:0"',
+        f'servers.upstream.url = "{upstream}"',
+        f'operator.listen = "unix:{socket}"',
+        'policies.p = "policy.json"',
+        *options,
+    ]
+    for name, token in TOKENS.items():
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        config += [f"[grants.{name}]", 'policy = "p"', f'token_sha256 = ["{digest}"]']
+    config.append('expires_at = "2026-01-01T00:00:00Z"')
+    (place / "gateway.toml").write_text("\n".join(config))
+    with running([GATEWAY, "http", "--config", place / "gateway.toml"], log) as gateway:
+        yield listening(log, gateway), socket
 
 
 @contextmanager
@@ -83,7 +89,7 @@ def own_server(*options):
 
 @contextmanager
 def everything():
-    """The reference server with everything in it, on a port that was free a moment ago."""
+    """Runs the reference server with everything in it, on a port that was free a moment ago."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -103,17 +109,20 @@ def everything():
 
 
 def messages(body):
-    """The messages in the body of an answer: the data of its events, or all of it."""
+    """Returns the messages in the body of an answer: the data of its events, or all of it."""
     text = body.decode()
     if not text.lstrip().startswith(("event:", "data:", "id:", ":", "retry:")):
         return [text] if text.startswith("{") else []
     events = re.split(r"\r?\n\r?\n", text)
-    data = ("\n".join(line[5:].strip() for line in re.split(r"\r?\n", event) if line.startswith("data:")) for event in events)
+    lines = ([line for line in re.split(r"\r?\n", event) if line.startswith("data:")] for event in events)
+    data = ("\n".join(line[5:].strip() for line in event) for event in lines)
     return [message for message in data if message]
 
 
 def compared(folder, name, without, through):
-    """Compares two sessions, as lists of the bodies of all answers. The ids of events and sessions are random.
+    """Compares two sessions, as lists of the bodies of all answers.
+
+    The ids of events and sessions are random.
 
     `notifications/tools/list_changed` is left out: "everything" sends it as soon as the client is
     initialized, while the client opens the stream that carries it. Either can be first.

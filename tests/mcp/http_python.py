@@ -1,4 +1,7 @@
-"""The official Python client, over streamable HTTP, through the gateway to a real server: http_python.py FOLDER."""
+"""The official Python client, over streamable HTTP, through the gateway to a real server.
+
+    http_python.py FOLDER
+"""
 
 import sys
 from contextlib import asynccontextmanager
@@ -17,7 +20,7 @@ FOLDER = Path(sys.argv[1])
 
 
 class Recording(httpx2.AsyncHTTPTransport):
-    """Writes down the body of every answer, byte for byte."""
+    """Records the body of every answer, byte for byte."""
 
     def __init__(self, log):
         super().__init__()
@@ -76,10 +79,10 @@ async def real_server():
     async def sample(context, params):
         return CreateMessageResult(role="assistant", content=TextContent(type="text", text="sampled"), model="none")
 
-    heard = []
+    received = []
 
     async def logged(params):
-        heard.append(params)
+        received.append(params)
 
     with everything() as server, behind(FOLDER, server, POLICY) as (url, socket):
         async with connect(url, sampling_callback=sample, logging_callback=logged) as session:
@@ -106,19 +109,19 @@ async def real_server():
                 result = await session.call_tool("echo", {"message": f"{number}"})
                 allowed += not result.is_error
             check("everything: rate-limited", allowed == 5 and refused(result, "RATE LIMITED"), (allowed, result))
-            told = []
+            reported = []
 
             async def progress(done, total, message):
-                told.append(done)
+                reported.append(done)
 
             operation = {"duration": 1, "steps": 4}
             await session.call_tool("trigger-long-running-operation", operation, progress_callback=progress)
-            check("everything: progress", told == [1, 2, 3, 4], told)
+            check("everything: progress", reported == [1, 2, 3, 4], reported)
             result = await session.call_tool("trigger-sampling-request", {"prompt": "x", "maxTokens": 10})
             check("everything: the server asks the client", "sampled" in text(result), result)
             await session.call_tool("toggle-simulated-logging", {})
             with anyio.fail_after(30):
-                while not heard:
+                while not received:
                     await anyio.sleep(0.1)
             check("everything: notifications on the stream that listens", True)
             outcomes = []
@@ -144,12 +147,13 @@ async def real_server():
         async with connect(url, token="token-of-former") as session:
             await session.initialize()
             result = await session.call_tool("get-sum", {"a": 1, "b": 1})
-            check("an expired grant is told so", refused(result, "POLICY DENIED") and "expired" in text(result), result)
+            reason = refused(result, "POLICY DENIED") and "expired" in text(result)
+            check("an expired grant learns the reason", reason, result)
             check("an expired grant sees no tools", (await session.list_tools()).tools == [])
 
 
 async def own():
-    with own_server() as server, behind(FOLDER, server, POLICY, "--timeout", "3") as (url, _):
+    with own_server() as server, behind(FOLDER, server, POLICY, "limits.timeout_seconds = 3") as (url, _):
         async with connect(url) as session:
             await session.initialize()
             result = await session.call_tool("large", {"bytes": 10_000_000})
@@ -164,7 +168,7 @@ async def own():
 
 
 async def transparency():
-    """The same session twice, without and with a gateway that allows all: every message is the same."""
+    """Compares the same session without and with a gateway that allows everything."""
     for name, start in ("everything", everything), ("own", own_server), ("own, JSON", lambda: own_server("--json")):
         bodies = []
         with start() as server, behind(FOLDER, server, ALLOW_ALL) as (url, _):

@@ -1,6 +1,6 @@
-"""Runs a server and writes down every line that it says: record.py LOG COMMAND ARGS...
+"""Runs a server and records every line of its output: record.py LOG COMMAND ARGS...
 
-Standard input is the server's own; the lines pass on unchanged.
+The server reads our standard input. The lines pass on unchanged.
 """
 
 import signal

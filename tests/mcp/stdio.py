@@ -1,4 +1,7 @@
-"""The official Python client behind the gateway, in front of real servers, over stdio: stdio.py FOLDER."""
+"""The official Python client behind the gateway, in front of real servers, over stdio.
+
+    stdio.py FOLDER
+"""
 
 import json
 import subprocess
@@ -13,7 +16,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CreateMessageResult, TextContent
 
 from checks import (
-    EVERYTHING, FILESYSTEM, GATEWAY, GIT, ROOT, SERVER, TIME, admin, approve_the_oldest, check, refused, text,
+    EVERYTHING, FILESYSTEM, GATEWAY, GIT, ROOT, SERVER, TIME, approve_the_oldest, check, operator, refused, text,
 )
 
 FOLDER = Path(sys.argv[1])
@@ -35,7 +38,7 @@ def behind(policy, server, *options):
         file = FOLDER / f"policy-{abs(hash(policy))}.json"
         file.write_text(policy)
         policy = file
-    return [GATEWAY, "--policy", policy, "--grant", "g-42", "--user", "ann", *options, "--", *server]
+    return [GATEWAY, "stdio", "--policy", policy, "--grant", "g-42", "--user", "ann", *options, "--", *server]
 
 
 async def filesystem():
@@ -46,7 +49,7 @@ async def filesystem():
     (files / "large.txt").write_text("line of text\n" * 250_000)
     socket = FOLDER / "files.sock"
     policy = ROOT / "examples" / "data" / "mcp-filesystem.json"
-    command = behind(policy, [*FILESYSTEM, files], "--server", "files", "--admin", socket)
+    command = behind(policy, [*FILESYSTEM, files], "--server", "files", "--operator", f"unix:{socket}")
     async with connect(command) as session:
         initialized = await session.initialize()
         check("filesystem: initialize", initialized.server_info.name == "secure-filesystem-server", initialized)
@@ -93,15 +96,18 @@ async def filesystem():
             result = await session.call_tool("list_directory", {"path": str(files)})
             allowed += not result.is_error
         check("filesystem: rate-limited", allowed == 30 and refused(result, "RATE LIMITED"), (allowed, result))
-        code, usage = admin(socket, "usage")
-        check("filesystem: usage", code == 0 and "list_*_rate: 30 of 30 used" in usage
-              and "reading: 0 of 16 used" in usage, usage)
+        limits = operator(socket, "/api/callers")["callers"][0]["limits"]
+        used = {limit["counter"]: (float(limit["used"]), float(limit["max"])) for limit in limits}
+        check("filesystem: usage", used["list_*_rate"] == (30, 30) and used["reading"] == (0, 16), limits)
     check("filesystem: the socket goes with the client", not socket.exists())
 
 
 async def git():
     repository = FOLDER / "repository"
-    run = lambda *words: subprocess.run(["git", "-C", repository, *words], check=True, capture_output=True, text=True).stdout
+
+    def run(*words):
+        return subprocess.run(["git", "-C", repository, *words], check=True, capture_output=True, text=True).stdout
+
     subprocess.run(["git", "init", "-q", repository], check=True)
     run("config", "user.name", "test")
     run("config", "user.email", "test@example.com")
@@ -122,7 +128,8 @@ async def git():
         for tool, arguments in ("git_add", {"files": ["b"]}), ("git_commit", {"message": "x"}), ("git_reset", {}):
             result = await session.call_tool(tool, {"repo_path": str(repository), **arguments})
             check(f"git: {tool} is denied", refused(result, "POLICY DENIED"), result)
-    check("git: the repository is as it was", run("log", "--oneline").count("\n") == 1 and run("diff", "--cached") == "")
+    unchanged = run("log", "--oneline").count("\n") == 1 and run("diff", "--cached") == ""
+    check("git: the repository has not changed", unchanged)
 
 
 async def time():
@@ -145,10 +152,10 @@ async def time():
 
 
 async def own_server():
-    heard = []
+    received = []
 
     async def hear(message):
-        heard.append(type(message).__name__)
+        received.append(type(message).__name__)
 
     policy = json.dumps({"version": "1", "default": "allow", "tools": {
         "sleep": {"limits": [{"counter": "asleep", "window": "in_flight", "max": 1, "scope": "grant"}]},
@@ -159,20 +166,21 @@ async def own_server():
         await session.list_tools()
         tools = [tool.name for tool in (await session.list_tools()).tools]
         check("own server: a changed tool is gone", "echo" not in tools and "add" in tools, tools)
-        check("own server: list_changed is heard", any("ToolListChanged" in name for name in heard), heard)
-        told = []
+        check("own server: list_changed is received", any("ToolListChanged" in name for name in received), received)
+        reported = []
 
         async def progress(done, total, message):
-            told.append((done, total))
+            reported.append((done, total))
 
         result = await session.call_tool("sleep", {"ms": 200}, progress_callback=progress)
-        check("own server: progress", text(result) == "slept" and told == [(n, 10) for n in range(1, 11)], told)
+        check("own server: progress", text(result) == "slept" and reported == [(n, 10) for n in range(1, 11)], reported)
         with anyio.move_on_after(0.3):
             await session.call_tool("sleep", {"ms": 60_000})
         result = await session.call_tool("sleep", {"ms": 1})
         check("own server: a cancelled call may still run", refused(result, "RATE LIMITED"), result)
         facts = result.structured_content
-        check("own server: the facts of a refusal", (facts["code"], facts["rule"]) == ("limit", "/tools/sleep/limits/0"), facts)
+        expected = ("limit", "/tools/sleep/limits/0")
+        check("own server: the facts of a refusal", (facts["code"], facts["rule"]) == expected, facts)
         await anyio.sleep(3.2)
         result = await session.call_tool("sleep", {"ms": 1})
         check("own server: it is given up after the timeout", text(result) == "slept", result)
@@ -197,20 +205,20 @@ async def everything():
         check("everything: hidden", refused(result, "POLICY DENIED"), result)
         result = await session.call_tool("trigger-sampling-request", {"prompt": "x", "maxTokens": 10})
         check("everything: the server asks the client", "sampled" in text(result), result)
-        told = []
+        reported = []
 
         async def progress(done, total, message):
-            told.append(done)
+            reported.append(done)
 
         operation = {"duration": 1, "steps": 4}
         await session.call_tool("trigger-long-running-operation", operation, progress_callback=progress)
-        check("everything: progress", told == [1, 2, 3, 4], told)
+        check("everything: progress", reported == [1, 2, 3, 4], reported)
         check("everything: resources", len((await session.list_resources()).resources) > 0)
         check("everything: prompts", len((await session.list_prompts()).prompts) > 0)
 
 
 async def modern():
-    """The protocol of 2026-07-28, which this client prefers: no `initialize`, and each request names the version."""
+    """Uses the protocol of 2026-07-28, without `initialize`: each request names the version."""
     policy = json.dumps({"version": "1", "default": "deny", "tools": {"get_current_time": {
         "limits": [{"counter": "looks", "window": "day", "max": 2, "scope": "grant"}],
     }}})
@@ -244,27 +252,28 @@ async def recorded(log, server, steps):
 
 
 async def transparency():
-    """The same session twice, without and with a gateway that allows all; `compare.py` holds the two against each other."""
+    """Compares the same session without and with a gateway that allows everything."""
     files = FOLDER / "files"
     git = {"repo_path": str(FOLDER / "repository")}
     sessions = {
         "filesystem": ([*FILESYSTEM, files], [
             ("read_text_file", {"path": str(files / "a.txt")}), ("read_text_file", {"path": str(files / "large.txt")}),
             ("list_directory", {"path": str(files)}), ("read_text_file", {"path": "/etc/passwd"}),
-            ("write_file", {"path": str(files / "new.txt"), "content": "ä\u2028\n"}), ("directory_tree", {"path": str(files)}),
+            ("write_file", {"path": str(files / "new.txt"), "content": "ä\u2028\n"}),
+            ("directory_tree", {"path": str(files)}),
             ("read_text_file", {"path": 5}), ("no_such_tool", {}),
         ]),
         "git": ([*GIT, "--repository", FOLDER / "repository"], [
-            ("git_status", git), ("git_log", git), ("git_show", {**git, "revision": "HEAD"}), ("git_add", {**git, "files": ["none"]}),
-            ("git_log", {}),
+            ("git_status", git), ("git_log", git), ("git_show", {**git, "revision": "HEAD"}),
+            ("git_add", {**git, "files": ["none"]}), ("git_log", {}),
         ]),
         "time": (TIME, [
-            # The time now is another one each time: it is not asked for, and so is no result with a date.
+            # Not the present time, which differs between the sessions.
             ("get_current_time", {"timezone": "Nowhere/None"}), ("convert_time", {"source_timezone": "x"}),
         ]),
         "own": ([SERVER], [
-            ("add", {"a": 0.1, "b": 1e300}), ("echo", {"text": "\u0000\U0001f600"}), ("large", {"bytes": 2_000_000}), ("fail", {}),
-            ("sleep", {"ms": 20}), ("unknown_method", {}), ("add", {"a": "x"}),
+            ("add", {"a": 0.1, "b": 1e300}), ("echo", {"text": "\u0000\U0001f600"}), ("large", {"bytes": 2_000_000}),
+            ("fail", {}), ("sleep", {"ms": 20}), ("unknown_method", {}), ("add", {"a": "x"}),
         ]),
         "everything": (EVERYTHING, [
             ("echo", {"message": "x"}), ("get-sum", {"a": 0.1, "b": 2}), ("get-tiny-image", {}),
@@ -278,7 +287,8 @@ async def transparency():
         await recorded(logs[1], behind(ALLOW_ALL, server), steps)
         compare = [sys.executable, ROOT / "tests" / "mcp" / "compare.py", *logs]
         compared = subprocess.run(compare, capture_output=True, text=True)
-        check(f"{name}, Python: {compared.stdout.removeprefix('ok - ').strip()}", compared.returncode == 0, compared.stderr)
+        said = compared.stdout.removeprefix("ok - ").strip()
+        check(f"{name}, Python: {said}", compared.returncode == 0, compared.stderr)
 
 
 async def main():

@@ -17,6 +17,7 @@
 )]
 
 #[expect(dead_code, reason = "other benchmarks use the rest")]
+#[path = "../../../benches/workload.rs"]
 mod workload;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,93 +1,49 @@
-//! A small MCP server that speaks streamable HTTP and answers at once, to stand behind a gateway.
+//! A small MCP server over streamable HTTP, for the tests of the gateway.
 //!
 //! ```text
-//! cargo run --release --example mcp_http_upstream -- --listen 127.0.0.1:9000 [--json] [--stateless] [--calls FILE]
+//! cargo run --example mcp_http_upstream -- --listen 127.0.0.1:9000 [--json] [--stateless] [--calls FILE]
 //! ```
 //!
-//! It answers with streams of events; with `--json`, with plain JSON where a tool needs no stream. `--stateless` keeps no sessions, and
-//! `--calls` writes each call that reaches it into a file, a line each.
+//! It answers with streams of events; with `--json`, with one JSON text wherever that is enough.
+//! With `--stateless` it keeps no sessions. `--calls` writes each call that arrives to a file.
 //!
-//! Its tools: `echo`, `add`, `sleep` (for so many `ms`, with progress), `large` (so many `bytes`), `fail` (an error of the tool),
-//! `unknown_method` (an error of JSON-RPC), `notify` (says something on the stream that listens), `later` (answers on the stream that
-//! takes up where the first has ended), `busy` (status 503), `forgetful` (status 404), `crash` (breaks off in the middle), `odd` (answers
-//! with what is no message), `never` (is never answered), `delete_file` (pretends to).
+//! Its tools: `echo`, `add`, `sleep` (with progress, if asked for), `large` (a result of this many
+//! bytes), `fail` (an error of the tool), `unknown_method` (an error of JSON-RPC), `notify` (a
+//! message on the stream that listens), `later` (the answer comes on another stream, after this one
+//! has ended), `busy` (status 503), `forgetful` (status 404), `crash` (breaks off in the middle),
+//! `odd` (answers with something that is not a message), `never` (is never answered), `delete_file`
+//! (pretends to).
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::serve::ListenerExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 const USAGE: &str = "usage: mcp_http_upstream --listen ADDRESS:PORT [--json] [--stateless] [--calls FILE]";
 const VERSIONS: [&str; 3] = ["2025-03-26", "2025-06-18", "2025-11-25"];
-const TOOLS: [&str; 14] = [
-    "echo",
-    "add",
-    "sleep",
-    "large",
-    "fail",
-    "unknown_method",
-    "notify",
-    "later",
-    "busy",
-    "forgetful",
-    "crash",
-    "odd",
-    "never",
-    "delete_file",
-];
+const TOOLS: &str = "echo add sleep large fail unknown_method notify later busy forgetful crash odd never delete_file";
 /// The longest message that it takes.
-const LONGEST: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// A part of an answer; an error breaks the connection off.
 type Piece = Result<Bytes, io::Error>;
-
-enum Reply {
-    Whole(Option<Bytes>),
-    Stream(mpsc::Receiver<Piece>),
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        Poll::Ready(match &mut *self {
-            Self::Whole(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Self::Stream(pieces) => ready!(pieces.poll_recv(context)).map(|piece| piece.map(Frame::data)),
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) => SizeHint::default(),
-        }
-    }
-}
 
 #[derive(Default)]
 struct Server {
@@ -102,7 +58,7 @@ struct Server {
 struct Session {
     /// The stream on which the client listens.
     listener: Option<mpsc::Sender<Piece>>,
-    /// Answers that wait to be asked for, each behind the event that it follows.
+    /// Answers that can be asked for, each by the event that it follows.
     later: HashMap<String, String>,
     /// Calls that can be cancelled.
     under_way: HashMap<String, tokio::task::AbortHandle>,
@@ -138,60 +94,69 @@ fn main() -> ExitCode {
 async fn serve(listen: &str, server: Arc<Server>) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     eprintln!("listening on http://{}/mcp", listener.local_addr()?);
-    loop {
-        let (client, _) = listener.accept().await?;
-        client.set_nodelay(true)?;
-        let server = Arc::clone(&server);
-        let service = service_fn(move |request| {
-            let server = Arc::clone(&server);
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
-        });
-        // A client that breaks off is its own affair.
-        tokio::spawn(
-            async move { http1::Builder::new().serve_connection(TokioIo::new(client), service).await.is_ok() },
-        );
+    let routes = post(message).get(listen_to).delete(end);
+    let app = Router::new().route("/mcp", routes).with_state(server);
+    axum::serve(listener.tap_io(|client| drop(client.set_nodelay(true))), app).await
+}
+
+/// Returns a header as text.
+fn header(head: &HeaderMap, name: &str) -> Option<String> {
+    head.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+async fn message(State(server): State<Arc<Server>>, head: HeaderMap, body: Body) -> Response {
+    let Ok(session) = server.session(&head) else { return StatusCode::NOT_FOUND.into_response() };
+    let body = axum::body::to_bytes(body, MAX_BYTES).await.ok();
+    let Some(message) = body.and_then(|body| serde_json::from_slice::<Value>(&body).ok()) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let method = message.get("method").and_then(Value::as_str);
+    let Some(id) = message.get("id").filter(|_| method.is_some()) else {
+        server.hear(&session, &message);
+        return StatusCode::ACCEPTED.into_response();
+    };
+    match method {
+        Some("tools/call") => server.call(session, id, &message).await,
+        Some("initialize") => server.initialize(id, &message),
+        Some("ping") => server.reply(&result(id, &json!({}))),
+        Some("tools/list") => {
+            let tool = |name| json!({ "name": name, "inputSchema": { "type": "object" } });
+            server.reply(&result(id, &json!({ "tools": TOOLS.split(' ').map(tool).collect::<Vec<_>>() })))
+        }
+        _ => server.reply(&error(id, -32601, "no such method")),
     }
 }
 
+/// Opens the stream on which the server sends messages unasked, or continues an earlier one.
+async fn listen_to(State(server): State<Arc<Server>>, head: HeaderMap) -> Response {
+    let Ok(session) = server.session(&head) else { return StatusCode::NOT_FOUND.into_response() };
+    let mut sessions = server.sessions.lock();
+    let Some(session) = sessions.get_mut(&session) else { return StatusCode::METHOD_NOT_ALLOWED.into_response() };
+    let (listener, stream) = mpsc::channel(64);
+    let _ = listener.try_send(Ok(": here\n\n".into()));
+    match header(&head, "last-event-id").and_then(|after| session.later.remove(&after)) {
+        // Only what was asked for.
+        Some(answer) => drop(listener.try_send(Ok(answer.into()))),
+        None => session.listener = Some(listener),
+    }
+    stream_of(stream)
+}
+
+async fn end(State(server): State<Arc<Server>>, head: HeaderMap) -> StatusCode {
+    let Ok(session) = server.session(&head) else { return StatusCode::NOT_FOUND };
+    let known = server.sessions.lock().remove(&session).is_some();
+    if known { StatusCode::NO_CONTENT } else { StatusCode::METHOD_NOT_ALLOWED }
+}
+
 impl Server {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
-        let (head, mut body) = request.into_parts();
-        let of_header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let session = of_header("mcp-session-id");
-        let is_known = |id: &String| self.stateless || self.sessions.lock().contains_key(id);
-        if head.uri.path() != "/mcp" || session.as_ref().is_some_and(|id| !is_known(id)) {
-            return status(StatusCode::NOT_FOUND);
-        }
-        let session = session.unwrap_or_default();
-        match head.method {
-            Method::POST => {}
-            Method::GET => return self.listen(&session, of_header("last-event-id")),
-            Method::DELETE => {
-                let known = self.sessions.lock().remove(&session).is_some();
-                return status(if known { StatusCode::NO_CONTENT } else { StatusCode::METHOD_NOT_ALLOWED });
-            }
-            _ => return status(StatusCode::METHOD_NOT_ALLOWED),
-        }
-        let Some(message) = read(&mut body).await else { return status(StatusCode::BAD_REQUEST) };
-        let method = message.get("method").and_then(Value::as_str);
-        let Some(id) = message.get("id").filter(|_| method.is_some()) else {
-            self.hear(&session, &message);
-            return status(StatusCode::ACCEPTED);
-        };
-        match method {
-            Some("tools/call") => self.call(session, id, &message).await,
-            Some("initialize") => self.initialize(id, &message),
-            Some("ping") => self.reply(&result(id, &json!({}))),
-            Some("tools/list") => {
-                let tools: Vec<_> =
-                    TOOLS.iter().map(|name| json!({ "name": name, "inputSchema": { "type": "object" } })).collect();
-                self.reply(&result(id, &json!({ "tools": tools })))
-            }
-            _ => self.reply(&error(id, -32601, "no such method")),
-        }
+    /// Returns the session that a request names, or an empty text. An unknown one is an error.
+    fn session(&self, head: &HeaderMap) -> Result<String, ()> {
+        let session = header(head, "mcp-session-id").unwrap_or_default();
+        let is_known = session.is_empty() || self.stateless || self.sessions.lock().contains_key(&session);
+        if is_known { Ok(session) } else { Err(()) }
     }
 
-    fn initialize(&self, id: &Value, message: &Value) -> Response<Reply> {
+    fn initialize(&self, id: &Value, message: &Value) -> Response {
         let asked = message.pointer("/params/protocolVersion").and_then(Value::as_str);
         let version = VERSIONS.into_iter().find(|version| Some(*version) == asked).unwrap_or("2025-06-18");
         let mut response = self.reply(&result(
@@ -224,20 +189,7 @@ impl Server {
         }
     }
 
-    fn listen(&self, session: &str, after: Option<String>) -> Response<Reply> {
-        let mut sessions = self.sessions.lock();
-        let Some(session) = sessions.get_mut(session) else { return status(StatusCode::METHOD_NOT_ALLOWED) };
-        let (listener, stream) = mpsc::channel(64);
-        let _ = listener.try_send(Ok(": here\n\n".into()));
-        match after.and_then(|after| session.later.remove(&after)) {
-            // What was asked for, and no more.
-            Some(answer) => drop(listener.try_send(Ok(answer.into()))),
-            None => session.listener = Some(listener),
-        }
-        stream_of(stream)
-    }
-
-    async fn call(self: Arc<Self>, session: String, id: &Value, message: &Value) -> Response<Reply> {
+    async fn call(self: Arc<Self>, session: String, id: &Value, message: &Value) -> Response {
         let arguments = message.pointer("/params/arguments").cloned().unwrap_or_default();
         let tool = message.pointer("/params/name").and_then(Value::as_str).unwrap_or_default();
         if let Some(calls) = &self.calls {
@@ -248,7 +200,7 @@ impl Server {
             "echo" => self.reply(&text(id, arguments.get("text").and_then(Value::as_str).unwrap_or_default())),
             "add" => self.reply(&text(id, &number("a").saturating_add(number("b")).to_string())),
             "large" => {
-                let bytes = usize::try_from(number("bytes")).unwrap_or_default().min(LONGEST);
+                let bytes = usize::try_from(number("bytes")).unwrap_or_default().min(MAX_BYTES);
                 self.reply(&text(id, &"x".repeat(bytes)))
             }
             "delete_file" => self.reply(&text(id, "deleted")),
@@ -256,8 +208,8 @@ impl Server {
                 let content = json!([{ "type": "text", "text": "it failed" }]);
                 self.reply(&result(id, &json!({ "content": content, "isError": true })))
             }
-            "busy" => status(StatusCode::SERVICE_UNAVAILABLE),
-            "forgetful" => status(StatusCode::NOT_FOUND),
+            "busy" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            "forgetful" => StatusCode::NOT_FOUND.into_response(),
             "odd" => self.reply("<p>Bad Gateway</p>"),
             "never" => std::future::pending().await,
             "unknown_method" => self.reply(&error(id, -32601, "no such tool")),
@@ -295,7 +247,7 @@ impl Server {
     }
 
     /// Ten steps, each with its progress if anybody wants to know.
-    fn sleep(self: Arc<Self>, session: String, id: &Value, message: &Value, millis: u64) -> Response<Reply> {
+    fn sleep(self: Arc<Self>, session: String, id: &Value, message: &Value, millis: u64) -> Response {
         let (pieces, stream) = mpsc::channel(4);
         let (key, last) = (id.to_string(), text(id, "slept"));
         let token = message.pointer("/params/_meta/progressToken").cloned();
@@ -320,27 +272,15 @@ impl Server {
         stream_of(stream)
     }
 
-    fn reply(&self, message: &str) -> Response<Reply> {
-        let (kind, bytes) = match self.json {
-            true => ("application/json", message.to_owned()),
-            false => ("text/event-stream", format!("event: message\ndata: {message}\n\n")),
-        };
-        let mut response = Response::new(Reply::Whole(Some(bytes.into())));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        response
+    fn reply(&self, message: &str) -> Response {
+        let kind = if self.json { "application/json" } else { "text/event-stream" };
+        let body = if self.json { message.to_owned() } else { format!("event: message\ndata: {message}\n\n") };
+        ([(CONTENT_TYPE, kind)], body).into_response()
     }
 }
 
-fn stream_of(stream: mpsc::Receiver<Piece>) -> Response<Reply> {
-    let mut response = Response::new(Reply::Stream(stream));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    response
-}
-
-fn status(status: StatusCode) -> Response<Reply> {
-    let mut response = Response::new(Reply::Whole(None));
-    *response.status_mut() = status;
-    response
+fn stream_of(stream: mpsc::Receiver<Piece>) -> Response {
+    ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(ReceiverStream::new(stream))).into_response()
 }
 
 fn result(id: &Value, result: &Value) -> String {
@@ -353,17 +293,4 @@ fn error(id: &Value, code: i32, message: &str) -> String {
 
 fn text(id: &Value, text: &str) -> String {
     result(id, &json!({ "content": [{ "type": "text", "text": text }] }))
-}
-
-async fn read(body: &mut Incoming) -> Option<Value> {
-    let mut all = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-        if let Ok(bytes) = frame.ok()?.into_data() {
-            all.extend_from_slice(&bytes);
-        }
-        if all.len() > LONGEST {
-            return None;
-        }
-    }
-    serde_json::from_slice(&all).ok()
 }

@@ -1,15 +1,17 @@
-//! A small MCP server on standard input and output, to stand behind a gateway.
+//! A small MCP server on standard input and output, for the tests of the gateway.
 //!
 //! ```text
-//! cargo run --release --example mcp_server -- [--junk] [--change-tools] [--stubborn] [--calls FILE]
+//! cargo run --example mcp_server -- [--junk] [--change-tools] [--stubborn] [--calls FILE]
 //! ```
 //!
-//! Its tools: `echo`, `add`, `sleep` (with progress), `large` (so many bytes), `fail` (an error of the tool), `unknown_method` (an error
-//! of JSON-RPC), `ask_client` (asks the client before it answers), `crash` (ends in the middle of the call), `never` (is never
-//! answered), `delete_file` (pretends to).
+//! Its tools: `echo`, `add`, `sleep` (with progress), `large` (a result of this many bytes), `fail`
+//! (an error of the tool), `unknown_method` (an error of JSON-RPC), `ask_client` (asks the client
+//! before it answers), `crash` (ends in the middle of the call), `never` (is never answered),
+//! `delete_file` (pretends to).
 //!
-//! It can misbehave: `--junk` prints lines that are no messages, `--change-tools` changes a tool's definition after the first list,
-//! `--stubborn` does not end when it is told to. With `--calls` it writes each call that reaches it into a file, a line each.
+//! It can misbehave: `--junk` prints lines that are not messages, `--change-tools` changes the
+//! definition of a tool after the first list, `--stubborn` does not end when it is asked to.
+//! `--calls` writes each call that arrives to a file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,14 +24,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// The versions of the protocol that it speaks, the newest last.
+/// The versions of the protocol, the newest last.
 const VERSIONS: [&str; 3] = ["2024-11-05", "2025-03-26", "2025-06-18"];
 /// The largest result of `large`.
 const LARGEST: u64 = 256 << 20;
-/// How long calls may go on once the client has no more to say.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long calls may take after the last message of the client.
+const LAST_CALLS: Duration = Duration::from_secs(10);
 
-/// The errors of JSON-RPC that it answers with.
+/// Errors of JSON-RPC.
 const PARSE_ERROR: i32 = -32700;
 const NO_METHOD: i32 = -32601;
 const BAD_PARAMS: i32 = -32602;
@@ -40,14 +42,14 @@ struct Server {
     change_tools: bool,
     calls: Option<Mutex<File>>,
     lists: AtomicU64,
-    /// Which calls run, by their ids as JSON, and whether they were cancelled.
+    /// The calls under way by id, and whether they were cancelled.
     running: Mutex<HashMap<String, Arc<AtomicBool>>>,
-    /// Who waits for an answer of the client.
+    /// The calls that wait for an answer of the client.
     asked: Mutex<HashMap<u64, Sender<Value>>>,
     questions: AtomicU64,
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 enum Outcome {
     Result(Value),
     Error(i32, String),
@@ -79,7 +81,7 @@ fn main() -> io::Result<()> {
         server.take(&line?);
     }
     // Calls that run are answered before the end.
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + LAST_CALLS;
     while !lock(&server.running).is_empty() && Instant::now() < until {
         thread::sleep(Duration::from_millis(5));
     }
@@ -91,24 +93,21 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(unix)]
 fn ignore_signals() -> io::Result<()> {
-    let told = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGTERM, told).map(drop)
-}
-
-#[cfg(not(unix))]
-fn ignore_signals() -> io::Result<()> {
-    Ok(())
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Once a signal is listened to, it does not end the process.
+    runtime.block_on(async {
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map(std::mem::forget)
+    })
 }
 
 impl Server {
     fn take(self: &Arc<Self>, line: &str) {
         if self.junk {
-            say("this line is no message");
+            say("this line is not a message");
         }
         let Ok(message) = serde_json::from_str::<Value>(line) else {
-            return answer(&Value::Null, Outcome::Error(PARSE_ERROR, "no JSON".into()));
+            return answer(&Value::Null, Outcome::Error(PARSE_ERROR, "not JSON".into()));
         };
         let method = message.get("method").and_then(Value::as_str);
         let params = message.get("params").cloned().unwrap_or_default();
@@ -151,7 +150,7 @@ impl Server {
                 let changed = self.lists.fetch_add(1, Ordering::Relaxed) > 0 && self.change_tools;
                 json!({ "tools": tools(changed) })
             }
-            _ => return Outcome::Error(NO_METHOD, format!("no such method: {method}")),
+            _ => return Outcome::Error(NO_METHOD, format!("unknown method: {method}")),
         })
     }
 
@@ -159,7 +158,6 @@ impl Server {
         let name = params.get("name").and_then(Value::as_str).unwrap_or_default();
         let arguments = params.get("arguments").cloned().unwrap_or_default();
         if let Some(calls) = &self.calls {
-            // Whoever reads the file finds the line missing.
             let _ = writeln!(lock(calls), "{name}");
         }
         let number = |name: &str| arguments.get(name).and_then(Value::as_f64);
@@ -190,7 +188,7 @@ impl Server {
         }
     }
 
-    /// Asks the client, and gives its answer as the result.
+    /// Asks the client, and returns its answer as the result.
     fn ask(&self, method: &str) -> Outcome {
         let (sender, answer) = mpsc::channel();
         let number = self.questions.fetch_add(1, Ordering::Relaxed);
@@ -218,7 +216,7 @@ impl Server {
     }
 }
 
-/// Sleeps in ten steps, and says after each how far it is.
+/// Sleeps in ten steps, with progress after each.
 fn sleep(milliseconds: f64, token: Option<&Value>, cancelled: &AtomicBool) -> Outcome {
     let step = Duration::try_from_secs_f64(milliseconds.min(600_000.0) / 10_000.0).unwrap_or_default();
     for done in 1..=10 {
@@ -253,7 +251,7 @@ fn answer(id: &Value, outcome: Outcome) {
 }
 
 fn say(line: &str) {
-    // A client that has gone hears nothing; the end of its messages ends the server.
+    // A client that has gone needs nothing; the end of its messages ends the server.
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
@@ -263,7 +261,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The definitions; that of `echo` is another one once tools have changed.
+/// The definitions of the tools. That of `echo` changes.
 fn tools(changed: bool) -> Value {
     let tool = |name: &str, description: &str, properties: Value, read_only: bool| {
         let required: Vec<_> = properties.as_object().into_iter().flat_map(|known| known.keys().cloned()).collect();

@@ -1,4 +1,4 @@
-//! Who may call: the holders of tokens, by digests and by JSON Web Tokens.
+//! The holders of tokens: by digests, and by JSON Web Tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -19,8 +19,8 @@ use crate::{callers, http, stdio};
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Writes log lines as JSON. RUST_LOG chooses them; `RUST_LOG=info,mcp=info` adds a span for each
-    /// request, with the names of OpenTelemetry
+    /// Writes log lines as JSON. RUST_LOG chooses them: `RUST_LOG=info,mcp=info` adds a span for
+    /// each request, with the names of OpenTelemetry
     #[arg(long, global = true)]
     log_json: bool,
 }
@@ -40,6 +40,9 @@ enum Command {
         /// The configuration, a TOML file; `toolgate-gateway schema` prints its schema
         #[arg(long)]
         config: PathBuf,
+        /// The address for people who approve calls and look, in place of the configuration's
+        #[arg(long, value_name = "ADDRESS")]
+        operator: Option<String>,
         /// Judges nothing, to measure the cost of the gate
         #[arg(long, hide = true)]
         ungated: bool,
@@ -85,10 +88,10 @@ struct StdioOptions {
     /// Denies what cannot be recorded
     #[arg(long, requires = "audit")]
     require_audit: bool,
-    /// The file that keeps the definitions of tools over a restart; tools that have changed are denied
+    /// The file that keeps the definitions of tools over a restart. Tools that change are denied
     #[arg(long, value_name = "FILE")]
     pins: Option<PathBuf>,
-    /// What happens to a tool whose definition has changed
+    /// The effect on a tool whose definition has changed
     #[arg(long)]
     on_changed_tool: Option<OnChangedTool>,
     /// How long a request may take; 0 is without end
@@ -115,7 +118,9 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let _flushed_at_the_end = log(cli.log_json);
     let done = match cli.command {
         Command::Stdio(options) => options.run(),
-        Command::Http { config, ungated } => http::run(&config, ungated).map(|()| ExitCode::SUCCESS),
+        Command::Http { config, operator, ungated } => {
+            http::run(&config, operator, ungated).map(|()| ExitCode::SUCCESS)
+        }
         Command::Digest => digest(),
         Command::Schema => {
             println!("{:#}", schemars::schema_for!(Config).as_value());

@@ -92,12 +92,12 @@ struct Grant {
     user: Option<String>,
     /// The agent that calls.
     agent: Option<String>,
-    /// What policies can ask for with `context.`.
+    /// The values that policies can use with `context.`.
     #[serde(default)]
     context: Map<String, Value>,
     /// The time at which it ends, such as `2026-12-31T00:00:00Z`.
     expires_at: Option<String>,
-    /// Whether it has been revoked.
+    /// Set if it has been revoked.
     #[serde(default)]
     revoked: bool,
 }
@@ -154,13 +154,13 @@ pub(crate) struct Audit {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Pins {
-    /// What happens to a tool whose definition has changed.
+    /// The effect on a tool whose definition has changed.
     pub(crate) on_changed_tool: Option<OnChangedTool>,
     /// The file that keeps the definitions over a restart.
     pub(crate) file: Option<PathBuf>,
 }
 
-/// What happens to a tool whose definition has changed.
+/// The effect on a tool whose definition has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnChangedTool {

@@ -74,7 +74,7 @@ type Load = dyn Fn(&mut Reader) -> Result<Put, String> + Send + Sync;
 
 /// Files that are read together, and the way to put them in force.
 pub(crate) struct Watched {
-    /// What stays in force if the files are not valid.
+    /// The message that the former state stays in force.
     former: &'static str,
     load: Box<Load>,
     seen: Mutex<Seen>,
@@ -84,7 +84,7 @@ pub(crate) struct Watched {
 struct Seen {
     folders: BTreeSet<PathBuf>,
     content: Option<[u8; 32]>,
-    /// What was wrong last time.
+    /// The issues of the last reading.
     complaint: Option<String>,
 }
 
@@ -133,8 +133,8 @@ impl Watched {
         read
     }
 
-    /// Reads the files again whenever they change, and logs the result. The folders are watched, not
-    /// the files: most programs put a new file in the place of the old one.
+    /// Reads the files again whenever they change, and logs the result. The folders are watched,
+    /// not the files: most programs put a new file in the place of the old one.
     pub(crate) fn watch(self: &Arc<Self>) -> Result<(), String> {
         let said = |error: notify::Error| format!("files cannot be watched: {error}");
         let (changed, changes) = mpsc::channel();

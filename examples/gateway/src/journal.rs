@@ -21,7 +21,7 @@ const CALLERS: usize = 200;
 /// Where records of decisions go.
 pub struct Journal {
     log: Option<Log>,
-    /// Whether somebody may ask for recent records.
+    /// Set if somebody may ask for recent records.
     keeps: bool,
     recent: Mutex<VecDeque<Arc<AuditRecord>>>,
     callers: Mutex<VecDeque<Who>>,

@@ -40,12 +40,12 @@ impl Pins {
     pub fn filter_tools_list(&self, server: &str, policy: Option<&Policy>, result: &mut Value) {
         let effect = if self.on_change == OnChange::Drop { "denied" } else { "still listed" };
         for change in self.pins.filter_tools_list(server, policy, result, self.on_change) {
-            let (tool, seen) = (change.tool(), change.seen());
+            let (tool, seen) = (change.tool().escape_debug(), change.seen());
             match change.pinned() {
                 Some(pinned) => {
-                    tracing::warn!("tool {tool:?} is not as it was pinned ({pinned}, now {seen}): {effect}")
+                    tracing::warn!("tool `{tool}` is not as it was pinned ({pinned}, now {seen}): {effect}")
                 }
-                None => tracing::warn!("no room to pin tool {tool:?}: {effect}"),
+                None => tracing::warn!("no room to pin tool `{tool}`: {effect}"),
             }
         }
         if let Err(error) = self.keep() {

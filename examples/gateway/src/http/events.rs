@@ -15,7 +15,7 @@ pub(super) struct Events {
 pub(super) struct Event {
     /// Comments and every field except the data, a line each.
     lines: Vec<u8>,
-    /// Whether the stream can be resumed after it.
+    /// Set if the stream can be resumed after it.
     pub(super) has_id: bool,
     pub(super) data: Option<Vec<u8>>,
 }

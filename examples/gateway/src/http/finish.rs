@@ -6,8 +6,7 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 
 /// Work that runs in the task of whoever waits for it. If they stop waiting, a task of its own does
-/// the rest. So it needs no other task as long as nobody goes away: that would be a change of threads
-/// for each call.
+/// the rest. So a call changes no thread as long as nobody goes away.
 pub(super) struct Finish<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
 
 impl<T: Send + 'static> Finish<T> {

@@ -38,8 +38,8 @@ const OF_CLIENT: [&str; 15] = [
     "x-real-ip",
 ];
 
-/// The server's, which the client does not get: the server asks the gateway for credentials, not the
-/// client, and does not choose which web pages may read the answers of the gateway.
+/// The server's, which the client does not get: the server asks the gateway for credentials, not
+/// the client, and does not choose which web pages may read the answers of the gateway.
 const OF_SERVER: [&str; 9] = [
     "access-control-allow-credentials",
     "access-control-allow-headers",

@@ -12,6 +12,7 @@ mod upstream;
 use std::net::IpAddr;
 use std::path::Path;
 use std::pin::pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,7 +142,7 @@ impl Gateway {
         head: &HeaderMap,
     ) -> Result<Arc<Conversation>, Response> {
         let Some(id) = &admitted.session else {
-            // Only a server without sessions is asked again without one, and each time with a version.
+            // A server without sessions is asked without one, each time with a version.
             let of_header = |version: &HeaderValue| version.to_str().ok().map(RefusalFormat::of_version);
             let format = self.format.or_else(|| head.get(VERSION).and_then(of_header));
             let server = Some(server.upstream.name.clone());
@@ -188,7 +189,7 @@ impl Gateway {
         Ok(exchange.run(message).await)
     }
 
-    /// The stream on which the server sends messages unasked, or continues one that was interrupted.
+    /// The stream on which the server sends messages unasked, or continues an earlier one.
     async fn listen(
         self: Arc<Self>,
         server: Arc<Server>,
@@ -323,14 +324,14 @@ impl Gateway {
 }
 
 /// Runs the gateway until it is told to stop.
-pub(crate) fn run(config: &Path, ungated: bool) -> Result<(), String> {
+pub(crate) fn run(config: &Path, operator: Option<String>, ungated: bool) -> Result<ExitCode, String> {
     let Reading { config: started_with, .. } = Reading::read(config, &mut Reader::default())?;
     if ungated && !started_with.listen.ip().is_loopback() {
         return Err("--ungated is for measuring, and listens on a loopback address alone".into());
     }
     // Before there are other threads: the mode of a socket is that of the process for a moment.
-    let operator = started_with.operator.clone();
-    let address = operator.as_ref().map(|operator| Address::open(&operator.listen)).transpose()?;
+    let operator = operator.or(started_with.operator.as_ref().map(|operator| operator.listen.clone()));
+    let address = operator.map(|operator| Address::open(&operator)).transpose()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
     let done = runtime.block_on(async {
@@ -363,7 +364,7 @@ pub(crate) fn run(config: &Path, ungated: bool) -> Result<(), String> {
     });
     // What still runs has had its time.
     runtime.shutdown_background();
-    done
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(gateway: Arc<Gateway>, path: &Path, config: Config, operator: Option<Address>) -> Result<(), String> {
@@ -394,8 +395,9 @@ async fn serve(gateway: Arc<Gateway>, path: &Path, config: Config, operator: Opt
     let operating = match operator {
         None => None,
         Some(operator_address) => {
-            let state =
-                OperatorState::new(Arc::clone(&gateway.host), operator_address.tokens(&tokens)?, move || files.reload());
+            let state = OperatorState::new(Arc::clone(&gateway.host), operator_address.tokens(&tokens)?, move || {
+                files.reload()
+            });
             let (app, stop) = (operator::router(state), stop.clone());
             Some(tokio::spawn(async move { operator_address.serve(app, stop.cancelled_owned()).await }))
         }

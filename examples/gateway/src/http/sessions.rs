@@ -21,8 +21,8 @@ const MAX_ID_BYTES: usize = 1024;
 pub(super) struct Conversation {
     /// The caller. The session's name is set once the server has given an id.
     owner: Who,
-    /// The id that the server gave, and the name that the gate uses: a digest of the id, the same at
-    /// every gateway. Who reads it in a log cannot use it.
+    /// The id that the server gave, and the name that the gate uses: a digest of the id, the same
+    /// at every gateway. Who reads it in a log cannot use it.
     id: OnceLock<(HeaderValue, String)>,
     session: Mutex<Session<AsyncPermit>>,
     /// Ends everything that waits for the server.

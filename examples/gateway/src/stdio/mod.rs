@@ -123,8 +123,9 @@ async fn serve(
     let operating = match operator {
         None => None,
         Some(address) => {
-            let state =
-                OperatorState::new(Arc::clone(&host), address.tokens(&settings.operator_tokens)?, move || files.reload());
+            let state = OperatorState::new(Arc::clone(&host), address.tokens(&settings.operator_tokens)?, move || {
+                files.reload()
+            });
             let (app, stop) = (operator::router(state), stop.clone());
             Some(tokio::spawn(async move { address.serve(app, stop.cancelled_owned()).await }))
         }
@@ -179,7 +180,7 @@ async fn relay(
                 Some(Ok(line)) => relay.take_from_server(line).await,
                 Some(Err(_)) | None => {
                     from_server = None;
-                    // A server may close its end, and still have work to finish for its last client.
+                    // After the client, a server may close its end and still have work to do.
                     if end.is_none() {
                         end = Some(End::Server);
                         break;
@@ -276,8 +277,8 @@ async fn write_server(
     }
 }
 
-/// Writes the whole message. A server that has read nothing of it has done nothing; if it has read a
-/// part, nobody knows.
+/// Writes the whole message. A server that has read nothing of it has done nothing; if it has read
+/// a part, nobody knows.
 async fn send(server: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> Result<(), CallOutcome> {
     let (mut outcome, mut rest) = (CallOutcome::NotRun, message);
     while !rest.is_empty() {

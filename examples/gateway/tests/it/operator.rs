@@ -21,9 +21,11 @@ pub(crate) fn ask_at(address: &str, method: &str, path: &str, headers: &str, bod
 }
 
 fn exchange(mut connection: impl Read + Write, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n{headers}");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-Toolgate-Operator: 1\r\nConnection: close\r\n{headers}"
+    );
     let length = body.len();
-    write!(connection, "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    write!(connection, "{head}Connection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::client::{Client, read_answer};
-use super::programs::{TestGateway, eventually, grant, program};
+use super::programs::{Folder, TestGateway, config, eventually, grant};
 
 fn allow() -> Value {
     json!({ "version": "1", "default": "allow", "tools": {
@@ -18,7 +18,7 @@ const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 #[test]
 fn a_client_without_a_valid_token_is_refused() {
-    let house = TestGateway::new(&allow(), &[]);
+    let house = TestGateway::new(&allow(), "");
     let mut client = house.session_client();
     for method in ["POST", "GET", "DELETE"] {
         for (token, challenge) in [
@@ -46,7 +46,7 @@ fn a_client_without_a_valid_token_is_refused() {
 
 #[test]
 fn a_session_belongs_to_one_grant() {
-    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], &[]);
+    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], "");
     let mine = house.session_client();
     let mut theirs = house.client("h").begin();
     assert_ne!(mine.session, theirs.session);
@@ -67,8 +67,8 @@ fn a_session_belongs_to_one_grant() {
 
 #[test]
 fn sessions_are_bounded_in_number_and_idle_time() {
-    let options = ["--sessions-per-grant", "2", "--session-idle", "1"];
-    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], &options);
+    let settings = "limits = { sessions_per_grant = 2, session_idle_seconds = 1 }";
+    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], settings);
     let (first, _second) = (house.session_client(), house.session_client());
     assert_eq!(house.client("g").ask(1, "initialize", &json!({})).status, 503);
     assert_eq!(house.client("h").begin().post(PING).status, 200, "another grant has its own bound");
@@ -78,7 +78,7 @@ fn sessions_are_bounded_in_number_and_idle_time() {
 
 #[test]
 fn requests_of_other_origins_are_refused() {
-    let house = TestGateway::new(&allow(), &["--allow-origin", "https://desk.example.com"]);
+    let house = TestGateway::new(&allow(), r#"allow_origins = ["https://desk.example.com"]"#);
     let mut client = house.session_client();
     for (origin, status) in [
         ("http://localhost:3000", 200),
@@ -100,7 +100,7 @@ fn requests_of_other_origins_are_refused() {
 /// Each message with the status of its answer.
 #[test]
 fn an_ambiguous_message_reaches_no_server() {
-    let house = TestGateway::with(&allow(), &[grant("g")], &["--json", "--calls", "/dev/stderr"], &[]);
+    let house = TestGateway::with(&allow(), &[grant("g")], &["--json", "--calls", "/dev/stderr"], "");
     let mut client = house.session_client();
     let deep =
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
@@ -153,7 +153,7 @@ fn an_ambiguous_message_reaches_no_server() {
 
 #[test]
 fn a_pending_id_cannot_be_used_again_over_http() {
-    let house = TestGateway::new(&allow(), &[]);
+    let house = TestGateway::new(&allow(), "");
     let client = house.session_client();
     let sleeper = client.clone();
     let sleeping = std::thread::spawn(move || sleeper.call_text(7, "sleep", &json!({ "ms": 1000 })));
@@ -167,7 +167,7 @@ fn a_pending_id_cannot_be_used_again_over_http() {
 /// A body of 50 MiB, with and without its length, is refused without being stored.
 #[test]
 fn an_oversized_http_message_takes_bounded_memory() {
-    let house = TestGateway::new(&allow(), &["--max-message", "1000000"]);
+    let house = TestGateway::new(&allow(), "limits.max_message_bytes = 1000000");
     let client = house.session_client();
     let before = house.gateway.peak();
     let large = vec![b' '; 50 << 20];
@@ -197,7 +197,7 @@ fn an_oversized_http_message_takes_bounded_memory() {
 #[test]
 fn a_client_that_goes_away_leaves_nothing_in_flight() {
     for server in [&["--json"][..], &[]] {
-        let house = TestGateway::with(&allow(), &[grant("g")], server, &["--timeout", "2"]);
+        let house = TestGateway::with(&allow(), &[grant("g")], server, "limits.timeout_seconds = 2");
         let client = house.session_client();
         let gone = |id: u64, tool: &str| {
             let call = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
@@ -221,7 +221,7 @@ fn a_client_that_goes_away_leaves_nothing_in_flight() {
 
 #[test]
 fn an_incomplete_request_is_ignored() {
-    let house = TestGateway::new(&allow(), &[]);
+    let house = TestGateway::new(&allow(), "");
     let client = house.session_client();
     let mut connection = client.connect();
     connection.write_all(&client.head("POST", 1000)).unwrap();
@@ -232,37 +232,52 @@ fn an_incomplete_request_is_ignored() {
 }
 
 #[test]
-fn invalid_command_lines_are_reported() {
-    let good = ["--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:1/mcp", "--grants", "/nowhere"];
-    for (more, complaint) in [
-        (&["--frobnicate", "x"][..], "no such option: --frobnicate"),
-        (&["--listen", "here"], "--listen"),
-        (&["--upstream", "https://127.0.0.1/mcp"], "without TLS"),
-        (&["--upstream", "http://me:secret@127.0.0.1/mcp"], "--upstream-token"),
-        (&["--timeout"], "needs a value"),
-        (&["--max-message", "0"], "too small"),
-        (&["--require-audit"], "needs --audit"),
-        (&["--ungated", "--listen", "0.0.0.0:0"], "loopback"),
-        (&[], "/nowhere: No such file"),
+fn an_invalid_configuration_is_reported() {
+    let folder = Folder::new();
+    folder.write("policy.json", &allow());
+    let good = config("127.0.0.1:1".parse().unwrap(), "", &[grant("g")]);
+    for (change, complaint) in [
+        (("listen =", "lisen ="), "gateway.toml: TOML parse error at line 1, column 1"),
+        (("127.0.0.1:0", "here"), "invalid socket address"),
+        (("url = \"http://", "url = \"ftp://"), "servers.upstream: `url` is a URL such as"),
+        (("url = \"http://", "url = \"http://me:secret@"), "servers.upstream: `url` has no user information"),
+        (("policy.json", "nowhere.json"), "nowhere.json: No such file"),
+        (("policy = \"p\"", "policy = \"q\""), "grants.g: there is no policy `q`"),
+        (("policy = \"p\"", "servers.other = \"p\""), "grants.g: there is no server `other`"),
+        (("policy = \"p\"", ""), "grants.g: a grant has a name, and a `policy` or `servers`"),
+        (("[grants.g]", "[grants.\"\"]"), "a grant has a name"),
+        (("user =", "context.since = 2026-01-01\nuser ="), "`context` has a date: put it in quotes"),
+        (("[grants.g]", "audit.required = true\n[grants.g]"), "audit.required needs audit.file"),
+        (("[grants.g]", "limits.max_message_bytes = 0\n[grants.g]"), "expected a nonzero u32"),
+        (("[grants.g]", "operator.listen = 1\n[grants.g]"), "duplicate key"),
+        (("unix:$FOLDER", "there:$FOLDER"), "neither an address such as"),
+        (("[grants.g]", "tls = { certificate = \"c\", key = \"k\" }\n[grants.g]"), "c: No such file"),
+        (("[grants.g]", "store.redis = \"nowhere\"\n[grants.g]"), "redis"),
     ] {
-        let output = program("mcp_http_gateway").args(good).args(more).output().unwrap();
+        assert!(good.contains(change.0), "{change:?}");
+        folder.configure(&good.replace(change.0, change.1));
+        let output = TestGateway::command(&folder).output().unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && message.contains(complaint), "{more:?}: {message}");
+        assert!(output.status.code() == Some(2) && message.contains(complaint), "{change:?}: {message}");
         assert!(!message.contains("secret"), "{message}");
     }
+    folder.configure(&good.replace("127.0.0.1:0", "0.0.0.0:0"));
+    let output = TestGateway::command(&folder).arg("--ungated").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("loopback"));
 }
 
 #[test]
 fn headers_of_a_client_are_not_forwarded() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let folder = super::programs::Folder::new();
+    let folder = Folder::new();
     folder.write("policy.json", &allow());
-    folder.write("grants.json", &super::programs::grants(&[grant("g")]));
     std::fs::write(folder.file("token"), "of-the-gateway\n").unwrap();
-    let token = folder.file("token");
-    let options = ["--upstream-token", token.to_str().unwrap()];
-    let gateway = TestGateway::command(&folder, listener.local_addr().unwrap(), &options);
-    let gateway = super::programs::Running::start(gateway);
+    let settings = r#"servers.upstream.token_file = "token""#;
+    let config = config(listener.local_addr().unwrap(), settings, &[grant("g")]);
+    folder.configure(
+        &config.replace("servers.upstream = { url = ", "servers.upstream.url = ").replace("/mcp\" }", "/mcp\""),
+    );
+    let gateway = super::programs::Running::start(TestGateway::command(&folder));
     let mut client = Client::new(gateway.address, "g");
     client.more = [
         "Cookie: c=1",

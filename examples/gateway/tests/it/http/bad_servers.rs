@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use serde_json::{Value, json};
 
 use super::client::{Client, read_request};
-use super::programs::{Folder, Running, TestGateway, grant, grants};
+use super::programs::{Folder, Running, TestGateway, config, grant};
 
 fn policy() -> Value {
     let limits = json!([
@@ -22,7 +22,7 @@ fn policy() -> Value {
 #[test]
 fn a_failing_server_leaves_the_call_charged() {
     for server in [&["--json"][..], &[]] {
-        let house = TestGateway::with(&policy(), &[grant("g")], server, &["--timeout", "1"]);
+        let house = TestGateway::with(&policy(), &[grant("g")], server, "limits.timeout_seconds = 1");
         let client = house.session_client();
         let failing = [
             ("busy", "the server answered with status 503"),
@@ -44,7 +44,7 @@ fn a_failing_server_leaves_the_call_charged() {
 
 #[test]
 fn a_call_to_an_unreachable_server_is_not_charged() {
-    let mut house = TestGateway::new(&policy(), &[]);
+    let mut house = TestGateway::new(&policy(), "");
     let client = house.session_client();
     house.server.kill();
     for id in 1..4 {
@@ -58,7 +58,7 @@ fn a_call_to_an_unreachable_server_is_not_charged() {
 
 #[test]
 fn a_session_that_the_server_forgot_ends() {
-    let house = TestGateway::new(&policy(), &[]);
+    let house = TestGateway::new(&policy(), "");
     let client = house.session_client();
     let answer = client.call(1, "forgetful", &json!({}));
     assert_eq!((answer.status, answer.last()["id"].clone()), (404, json!(1)));
@@ -72,9 +72,9 @@ fn an_unreadable_answer_is_not_forwarded() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = Folder::new();
     folder.write("policy.json", &policy());
-    folder.write("grants.json", &grants(&[grant("g")]));
-    let options = ["--max-message", "100000", "--timeout", "20"];
-    let gateway = Running::start(TestGateway::command(&folder, listener.local_addr().unwrap(), &options));
+    let settings = "limits = { max_message_bytes = 100000, timeout_seconds = 20 }";
+    folder.configure(&config(listener.local_addr().unwrap(), settings, &[grant("g")]));
+    let gateway = Running::start(TestGateway::command(&folder));
     let client = Client::new(gateway.address, "g");
     let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#;
     let other = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[]}}"#;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::programs::{Running, TestGateway, grant, upstream};
+use crate::operator;
 
 fn policy() -> Value {
     json!({
@@ -26,7 +27,7 @@ fn policy() -> Value {
 #[test]
 fn calls_are_decided_before_they_are_forwarded() {
     for server in [&["--json"][..], &[]] {
-        let house = TestGateway::with(&policy(), &[grant("g")], server, &[]);
+        let house = TestGateway::with(&policy(), &[grant("g")], server, "");
         let client = house.session_client();
         assert_eq!(client.tools(1), ["echo", "add", "sleep", "large", "fail", "unknown_method", "notify"]);
         assert_eq!(client.call_text(2, "add", &json!({ "a": 1, "b": 2 })), "3");
@@ -51,15 +52,16 @@ fn calls_are_decided_before_they_are_forwarded() {
 
 #[test]
 fn an_approval_allows_one_call() {
-    let house = TestGateway::new(&policy(), &[]);
+    let house = TestGateway::new(&policy(), "");
     let client = house.session_client();
     let arguments = json!({ "text": "all hands" });
     assert_eq!(client.call_text(1, "notify", &arguments), "[APPROVAL REQUIRED] Ask somebody.");
-    let pending = house.admin_output(&["pending"]);
-    assert!(pending.contains("grant g") && pending.contains("user mary"), "{pending}");
-    let id = pending.lines().next().unwrap().to_owned();
-    assert!(!house.admin(&["approve", &id, "--by", "ann"]).status.success(), "the agent of a call may not approve it");
-    house.admin_output(&["approve", &id, "--by", "joan"]);
+    let pending = house.pending();
+    let (id, caller) = (pending[0]["id"].as_str().unwrap(), &pending[0]["caller"]);
+    assert_eq!((&caller["grant"], &caller["user"]), (&json!("g"), &json!("mary")));
+    let approve = |by| operator::answer(&house.socket(), id, "approve", by);
+    assert!(approve("ann").is_err(), "the agent of a call may not approve it");
+    assert_eq!(approve("joan").unwrap(), "approved");
     assert_eq!(client.call_text(2, "notify", &json!({ "text": "else" })), "[APPROVAL REQUIRED] Ask somebody.");
     assert_eq!(client.call_text(3, "notify", &arguments), "notified");
     assert_eq!(client.call_text(4, "notify", &arguments), "[APPROVAL REQUIRED] Ask somebody.");
@@ -67,7 +69,7 @@ fn an_approval_allows_one_call() {
 
 #[test]
 fn a_failed_tool_stays_charged_and_a_missing_one_does_not() {
-    let house = TestGateway::new(&policy(), &[]);
+    let house = TestGateway::new(&policy(), "");
     let client = house.session_client();
     assert_eq!(client.call_text(1, "fail", &json!({})), "it failed");
     assert_eq!(client.call_text(2, "unknown_method", &json!({})), "no such tool");
@@ -76,7 +78,7 @@ fn a_failed_tool_stays_charged_and_a_missing_one_does_not() {
 
 #[test]
 fn calls_in_flight_are_limited() {
-    let house = TestGateway::new(&policy(), &[]);
+    let house = TestGateway::new(&policy(), "");
     let client = house.session_client();
     let sleeper = client.clone();
     let sleeping = std::thread::spawn(move || sleeper.call_text(1, "sleep", &json!({ "ms": 2000 })));
@@ -91,7 +93,7 @@ fn calls_in_flight_are_limited() {
 #[test]
 fn results_are_forwarded_up_to_the_size_bound() {
     for server in [&["--json"][..], &[]] {
-        let house = TestGateway::with(&policy(), &[grant("g")], server, &["--max-message", "9000000"]);
+        let house = TestGateway::with(&policy(), &[grant("g")], server, "limits.max_message_bytes = 9000000");
         let client = house.session_client();
         assert_eq!(client.call_text(1, "large", &json!({ "bytes": 8_000_000 })).len(), 8_000_000);
         let refused = client.call(2, "large", &json!({ "bytes": 9_000_000 })).last();
@@ -106,7 +108,7 @@ fn results_are_forwarded_up_to_the_size_bound() {
 fn sessions_share_the_budget_of_their_grant() {
     let limit = json!({ "counter": "c", "window": "day", "max": 25, "scope": "grant" });
     let policy = json!({ "version": "1", "default": "deny", "tools": { "echo": { "limits": [limit] } } });
-    let house = TestGateway::with(&policy, &[grant("g"), grant("h")], &[], &[]);
+    let house = TestGateway::with(&policy, &[grant("g"), grant("h")], &[], "");
     let callers: Vec<_> = (0..20)
         .map(|number| {
             let name = if number % 2 == 0 { "g" } else { "h" };
@@ -136,7 +138,7 @@ fn sessions_share_the_budget_of_their_grant() {
 fn an_allow_all_policy_changes_no_http_message() {
     let allow = json!({ "version": "1", "default": "allow" });
     for options in [&["--json"][..], &["--json", "--stateless"], &["--stateless"], &[]] {
-        let house = TestGateway::with(&allow, &[grant("g")], options, &[]);
+        let house = TestGateway::with(&allow, &[grant("g")], options, "");
         let beside = upstream(options);
         let answers_to = |client: Client| -> Vec<(u16, Option<String>, Vec<Value>)> {
             let client = client.begin();
@@ -174,7 +176,7 @@ fn an_allow_all_policy_changes_no_http_message() {
 
 #[test]
 fn a_gateway_that_is_stopped_lets_calls_end() {
-    let mut house = TestGateway::new(&policy(), &[]);
+    let mut house = TestGateway::new(&policy(), "");
     let client = house.session_client();
     let mut listening = client.open("GET", b"");
     let sleeper = client.clone();
@@ -183,7 +185,7 @@ fn a_gateway_that_is_stopped_lets_calls_end() {
     assert_eq!(house.gateway.stop(), Some(0));
     assert_eq!(sleeping.join().unwrap(), "slept");
     while listening.piece().is_some() {}
-    assert!(!house.folder.file("admin").exists(), "the socket is removed");
-    let again = Running::start(TestGateway::command(&house.folder, house.server.address, &[]));
+    assert!(!house.socket().exists(), "the socket is removed");
+    let again = Running::start(TestGateway::command(&house.folder));
     assert_eq!(Client::new(again.address, "g").begin().call_text(2, "add", &json!({ "a": 1, "b": 1 })), "2");
 }

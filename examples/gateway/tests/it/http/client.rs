@@ -12,6 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) address: SocketAddr,
+    pub(super) path: String,
     pub(super) token: Option<String>,
     pub(super) session: Option<String>,
     /// Additional headers, one line each.
@@ -104,7 +105,7 @@ impl OpenAnswer {
 
 impl Client {
     pub(super) fn new(address: SocketAddr, token: &str) -> Self {
-        Self { address, token: Some(token.into()), session: None, more: Vec::new() }
+        Self { address, path: "/mcp".to_owned(), token: Some(token.into()), session: None, more: Vec::new() }
     }
 
     /// Initializes a session and returns the client with it.
@@ -165,7 +166,7 @@ impl Client {
     }
 
     pub(super) fn head(&self, method: &str, length: usize) -> Vec<u8> {
-        let mut head = format!("{method} /mcp HTTP/1.1\r\nHost: {}\r\n", self.address);
+        let mut head = format!("{method} {} HTTP/1.1\r\nHost: {}\r\n", self.path, self.address);
         head.push_str("Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2025-06-18\r\n");
         if let Some(token) = &self.token {
             head.push_str(&format!("Authorization: Bearer {token}\r\n"));

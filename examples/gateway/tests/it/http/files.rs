@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::programs::{Running, TestGateway, grant, grants};
+use super::programs::{Running, TestGateway, digest, grant, grant_with};
 
 fn allow() -> Value {
     json!({ "version": "1", "default": "deny", "tools": { "echo": {}, "add": {} } })
@@ -14,11 +14,9 @@ fn code(answer: &Value) -> &str {
 
 #[test]
 fn a_revoked_or_expired_grant_is_refused_with_the_reason() {
-    let mut former = grant("former");
-    former["expires_at"] = json!("2026-01-01T00:00:00Z");
-    let mut revoked = grant("revoked");
-    revoked["revoked"] = json!(true);
-    let house = TestGateway::with(&allow(), &[former, revoked], &["--json"], &[]);
+    let former = grant_with("former", "expires_at = \"2026-01-01T00:00:00Z\"");
+    let revoked = grant_with("revoked", "revoked = true");
+    let house = TestGateway::with(&allow(), &[former, revoked], &["--json"], "");
     for (name, expected) in [("former", "grant_expired"), ("revoked", "grant_revoked")] {
         let client = house.client(name).begin();
         assert_eq!(code(&client.call(1, "echo", &json!({})).last()), expected);
@@ -33,7 +31,7 @@ fn a_revoked_or_expired_grant_is_refused_with_the_reason() {
 
 #[test]
 fn changed_files_take_effect_and_invalid_ones_do_not() {
-    let house = TestGateway::new(&allow(), &[]);
+    let house = TestGateway::new(&allow(), "");
     let client = house.session_client();
     let hello = json!({ "text": "hello" });
     assert_eq!(client.call_text(1, "echo", &hello), "hello");
@@ -43,75 +41,58 @@ fn changed_files_take_effect_and_invalid_ones_do_not() {
     house.gateway.wait_for_log("/tool: a policy has no key `tool`");
     house.gateway.wait_for_log("the former grants and policies stay in force");
     assert_eq!(client.call_text(2, "echo", &hello), "hello");
-    let refused = house.admin(&["reload"]);
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("stay in force"));
+    assert!(house.reload().unwrap_err().contains("stay in force"));
     house.folder.write("policy.json", &json!({ "version": "1", "default": "deny", "tools": { "add": {} } }));
-    assert_eq!(house.admin_output(&["reload"]), "1 grants and 1 policies are in force\n");
+    assert_eq!(house.reload().unwrap(), "1 grants and 1 policies are in force");
     assert_eq!(code(&client.call(3, "echo", &hello).last()), "default_deny");
     assert_eq!(client.tools(4), ["add"]);
 
     // Invalid grants, each for another reason.
-    let mut twice = grants(&[grant("g"), grant("h")]);
-    twice["grants"][1]["token_sha256"] = twice["grants"][0]["token_sha256"].clone();
-    let mut unnamed = grants(&[grant("g")]);
-    unnamed["grants"][0]["grant"] = json!("");
-    let mut odd = grants(&[grant("g")]);
-    odd["grants"][0]["token_sha256"] = json!(["plain"]);
-    let mut late = grants(&[grant("g")]);
-    late["grants"][0]["expires_at"] = json!("soon");
-    let mut misspelt = grants(&[grant("g")]);
-    misspelt["grants"][0]["revokd"] = json!(true);
-    let mut without = grants(&[grant("g")]);
-    without["policies"] = json!({});
+    let twice = grant("h").replace(&digest("h"), &digest("g"));
     for (broken, complaint) in [
-        (twice, "is there twice"),
-        (grants(&[grant("g"), grant("g")]), "a name of its own"),
-        (unnamed, "a name of its own"),
-        (odd, "64 hexadecimal digits"),
-        (late, "grant `g`"),
-        (misspelt, "unknown field `revokd`"),
-        (without, "there is no policy `p`"),
-        (json!([]), "grants.json"),
+        (vec![grant("g"), twice], "is there twice"),
+        (vec![grant("g"), grant("g")], "duplicate key"),
+        (vec![grant("g").replace("grants.g", "grants.\"\"")], "a grant has a name"),
+        (vec![grant("g").replace(&digest("g"), "plain")], "64 hexadecimal digits"),
+        (vec![grant_with("g", "expires_at = \"soon\"")], "grants.g: expires_at: "),
+        (vec![grant_with("g", "revokd = true")], "unknown field `revokd`"),
+        (vec![grant("g").replace("\"p\"", "\"q\"")], "there is no policy `q`"),
+        (vec!["nonsense".to_owned()], "gateway.toml: TOML parse error at line 6, column 9"),
     ] {
-        house.folder.write("grants.json", &broken);
-        let refused = house.admin(&["reload"]);
-        let output_text = [refused.stdout, refused.stderr].concat();
-        let output_text = String::from_utf8_lossy(&output_text);
-        assert!(!refused.status.success() && output_text.contains(complaint), "{complaint}: {output_text}");
+        house.put_grants(&broken);
+        let refused = house.reload().unwrap_err();
+        assert!(refused.contains(complaint), "{complaint}: {refused}");
         assert_eq!(client.call_text(5, "add", &json!({ "a": 1, "b": 1 })), "2");
     }
-    std::fs::remove_file(house.folder.file("grants.json")).unwrap();
-    house.gateway.wait_for_log("grants.json: No such file");
+    std::fs::remove_file(house.folder.file("gateway.toml")).unwrap();
+    house.gateway.wait_for_log("gateway.toml: No such file");
     assert_eq!(client.call_text(6, "add", &json!({ "a": 1, "b": 1 })), "2");
 
     // The grant is revoked, added again, and removed.
-    let mut revoked = grant("g");
-    revoked["revoked"] = json!(true);
-    house.folder.write("grants.json", &grants(&[revoked]));
-    house.admin_output(&["reload"]);
+    house.put_grants(&[grant_with("g", "revoked = true")]);
+    house.reload().unwrap();
     assert_eq!(code(&client.call(7, "add", &json!({})).last()), "grant_revoked");
-    house.folder.write("grants.json", &grants(&[grant("g"), grant("h")]));
-    house.admin_output(&["reload"]);
+    house.put_grants(&[grant("g"), grant("h")]);
+    house.reload().unwrap();
     assert_eq!(client.call_text(8, "add", &json!({ "a": 1, "b": 1 })), "2");
     let listening = client.open("GET", b"");
-    house.folder.write("grants.json", &grants(&[grant("h")]));
-    house.admin_output(&["reload"]);
+    house.put_grants(&[grant("h")]);
+    house.reload().unwrap();
     assert_eq!(client.call(9, "add", &json!({})).status, 401);
     assert!(listening.whole().status == 200, "the stream of a removed grant has ended");
     assert!(house.client("h").begin().call_text(1, "add", &json!({ "a": 1, "b": 1 })) == "2");
 }
 
 #[test]
-fn an_admin_socket_belongs_to_one_gateway() {
-    let house = TestGateway::new(&allow(), &[]);
-    let mut second = TestGateway::command(&house.folder, house.server.address, &[]);
-    let output = second.output().unwrap();
+fn an_operator_socket_belongs_to_one_gateway() {
+    let house = TestGateway::new(&allow(), "");
+    let output = TestGateway::command(&house.folder).output().unwrap();
     let output_text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && output_text.contains("another gateway has it"), "{output_text}");
-    assert_eq!(house.admin_output(&["pending"]), "nothing waits\n", "the first one still answers");
-    let TestGateway { folder, server, mut gateway } = house;
+    assert!(output.status.code() == Some(2) && output_text.contains("another gateway has it"), "{output_text}");
+    assert!(house.pending().is_empty(), "the first one still answers");
+    let TestGateway { folder, server: _server, mut gateway, .. } = house;
     gateway.kill();
-    let again = Running::start(TestGateway::command(&folder, server.address, &[]));
+    let again = Running::start(TestGateway::command(&folder));
     assert!(again.address.port() > 0, "the socket of a killed gateway is replaced");
 }
 
@@ -119,7 +100,7 @@ fn an_admin_socket_belongs_to_one_gateway() {
 fn unrecorded_calls_are_denied_where_audit_is_required() {
     let log = std::env::temp_dir().join(format!("toolgate-http-{}.jsonl", std::process::id()));
     let _ = std::fs::remove_file(&log);
-    let mut house = TestGateway::new(&allow(), &["--audit", log.to_str().unwrap(), "--require-audit"]);
+    let mut house = TestGateway::new(&allow(), &format!("audit = {{ file = {log:?}, required = true }}"));
     let client = house.session_client();
     client.call_text(1, "echo", &json!({ "text": "secret" }));
     client.call(2, "large", &json!({}));
@@ -136,11 +117,11 @@ fn unrecorded_calls_are_denied_where_audit_is_required() {
     assert!(!text.contains("secret") && !text.contains(client.session.as_ref().unwrap()), "{text}");
     std::fs::remove_file(&log).unwrap();
 
-    let house = TestGateway::new(&allow(), &["--audit", "/dev/full", "--require-audit"]);
+    let house = TestGateway::new(&allow(), r#"audit = { file = "/dev/full", required = true }"#);
     let client = house.session_client();
     assert_eq!(code(&client.call(1, "echo", &json!({})).last()), "audit_unavailable");
     house.gateway.wait_for_log("is not in it");
-    let house = TestGateway::new(&allow(), &["--audit", "/dev/full"]);
+    let house = TestGateway::new(&allow(), r#"audit.file = "/dev/full""#);
     assert_eq!(
         house.session_client().call_text(1, "echo", &json!({ "text": "x" })),
         "x",

@@ -5,7 +5,11 @@ mod bad_servers;
 mod calls;
 mod client;
 mod files;
+mod identity;
+mod operating;
 mod programs;
-#[cfg(feature = "redis")]
+#[path = "../../../../../tests/it/stores/redis/server.rs"]
+#[expect(dead_code, reason = "the tests of stores use more of it")]
+mod redis_server;
 mod shared;
 mod streams;

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use crate::operator;
+use crate::stdio::running::{GATEWAY, program};
 
 /// A bound above the time of any step on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,6 +34,12 @@ impl Folder {
         self.0.join(name)
     }
 
+    /// Writes the configuration, with the path of the folder for `$FOLDER`.
+    pub(super) fn configure(&self, config: &str) {
+        let config = config.replace("$FOLDER", self.0.to_str().unwrap());
+        std::fs::write(self.file("gateway.toml"), config).unwrap();
+    }
+
     pub(super) fn write(&self, name: &str, content: &Value) -> PathBuf {
         std::fs::write(self.file(name), content.to_string()).unwrap();
         self.file(name)
@@ -42,14 +50,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// Returns the program of an example, which `cargo test` builds too.
-pub(super) fn program(name: &str) -> Command {
-    let tests = std::env::current_exe().unwrap();
-    let program = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(program.exists(), "{} is missing: run `cargo test`, or `cargo build --examples` first", program.display());
-    Command::new(program)
 }
 
 /// A running server program.
@@ -69,8 +69,8 @@ impl Running {
         let began = Instant::now();
         let address = loop {
             let found = log.lock().iter().find_map(|line| {
-                let (_, url) = line.split_once("listening on http://")?;
-                url.split('/').next()?.parse().ok()
+                let (_, url) = line.split_once("listening on http")?;
+                url.trim_start_matches(['s', ':', '/']).split(['/', '"']).next()?.parse().ok()
             });
             if let Some(address) = found {
                 break address;
@@ -88,6 +88,14 @@ impl Running {
             || self.log.lock().iter().any(|line| line.contains(text)),
             || format!("{text}: {:?}", self.log.lock()),
         );
+    }
+
+    /// Returns the rest of the line that contains a text, once it is there.
+    pub(super) fn find_in_log(&self, text: &str) -> String {
+        self.wait_for_log(text);
+        let log = self.log.lock();
+        let line = log.iter().find_map(|line| line.split_once(text)).unwrap().1;
+        line.split_whitespace().next().unwrap().to_owned()
     }
 
     /// Returns the number of log lines that begin with a text.
@@ -130,19 +138,14 @@ pub(super) fn eventually(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -
 }
 
 pub(super) fn upstream(options: &[&str]) -> Running {
-    let mut command = program("mcp_http_upstream");
+    let mut command = Command::new(program("mcp_http_upstream"));
     command.args(["--listen", "127.0.0.1:0"]).args(options);
     Running::start(command)
 }
 
-/// Returns a grant whose token is its name.
-pub(super) fn grant(name: &str) -> Value {
-    json!({ "grant": name, "policy": "p", "token_sha256": [digest(name)], "user": "mary", "agent": "ann" })
-}
-
 /// Returns the digest of a token, by the command of the gateway.
 pub(super) fn digest(token: &str) -> String {
-    let mut command = program("mcp_http_gateway");
+    let mut command = Command::new(GATEWAY);
     let mut child = command.arg("digest").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), format!("{token}\n").as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -150,37 +153,59 @@ pub(super) fn digest(token: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Returns a grant with policy `p` whose token is its name, and more keys.
+pub(super) fn grant_with(name: &str, more: &str) -> String {
+    let digest = digest(name);
+    format!(
+        "[grants.{name}]\npolicy = \"p\"\ntoken_sha256 = [\"{digest}\"]\nuser = \"mary\"\nagent = \"ann\"\n{more}\n"
+    )
+}
+
+pub(super) fn grant(name: &str) -> String {
+    grant_with(name, "")
+}
+
+/// Returns a configuration with these settings, in front of this server.
+pub(super) fn config(server: SocketAddr, settings: &str, grants: &[String]) -> String {
+    format!(
+        "listen = \"127.0.0.1:0\"\npolicies = {{ p = \"policy.json\" }}\noperator.listen = \"unix:$FOLDER/operator\"\n\
+         servers.upstream = {{ url = \"http://{server}/mcp\" }}\n{settings}\n{}",
+        grants.concat()
+    )
+}
+
 /// A gateway in front of a server, with a policy `p` and grants.
 pub(super) struct TestGateway {
     pub(super) folder: Folder,
     pub(super) server: Running,
     pub(super) gateway: Running,
-}
-
-pub(super) fn grants(of: &[Value]) -> Value {
-    json!({ "version": "1", "policies": { "p": "policy.json" }, "grants": of })
+    pub(super) settings: String,
 }
 
 impl TestGateway {
     /// Starts a gateway with one grant, `g`.
-    pub(super) fn new(policy: &Value, options: &[&str]) -> Self {
-        Self::with(policy, &[grant("g")], &["--json"], options)
+    pub(super) fn new(policy: &Value, settings: &str) -> Self {
+        Self::with(policy, &[grant("g")], &["--json"], settings)
     }
 
-    pub(super) fn with(policy: &Value, of: &[Value], server: &[&str], options: &[&str]) -> Self {
+    pub(super) fn with(policy: &Value, grants: &[String], server: &[&str], settings: &str) -> Self {
         let (folder, server) = (Folder::new(), upstream(server));
         folder.write("policy.json", policy);
-        folder.write("grants.json", &grants(of));
-        let gateway = Running::start(Self::command(&folder, server.address, options));
-        Self { folder, server, gateway }
+        folder.configure(&config(server.address, settings, grants));
+        let gateway = Running::start(Self::command(&folder));
+        Self { folder, server, gateway, settings: settings.to_owned() }
     }
 
     /// Returns the command of a gateway with the files of this folder.
-    pub(super) fn command(folder: &Folder, server: SocketAddr, options: &[&str]) -> Command {
-        let mut command = program("mcp_http_gateway");
-        command.args(["--listen", "127.0.0.1:0", "--upstream", &format!("http://{server}/mcp"), "--grants"]);
-        command.arg(folder.file("grants.json")).arg("--admin").arg(folder.file("admin")).args(options);
+    pub(super) fn command(folder: &Folder) -> Command {
+        let mut command = Command::new(GATEWAY);
+        command.arg("http").arg("--config").arg(folder.file("gateway.toml"));
         command
+    }
+
+    /// Writes the configuration with other grants.
+    pub(super) fn put_grants(&self, grants: &[String]) {
+        self.folder.configure(&config(self.server.address, &self.settings, grants));
     }
 
     /// Returns a client of a grant, without a session.
@@ -193,23 +218,27 @@ impl TestGateway {
         self.client("g").begin()
     }
 
-    pub(super) fn admin(&self, words: &[&str]) -> Output {
-        program("mcp_http_gateway").arg("admin").arg(self.folder.file("admin")).args(words).output().unwrap()
+    /// Returns the path of the operator's socket.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.file("operator")
     }
 
-    /// Returns the output of an admin command.
-    pub(super) fn admin_output(&self, words: &[&str]) -> String {
-        let output = self.admin(words);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+    /// Reads the configuration again.
+    pub(super) fn reload(&self) -> Result<String, String> {
+        let reloaded = operator::post(&self.socket(), "/api/reload", &json!({}))?;
+        Ok(reloaded["message"].as_str().unwrap().to_owned())
     }
 
-    /// Returns the usage of a counter of grant `g`, as the command `usage` prints it.
+    /// Returns the pending approvals.
+    pub(super) fn pending(&self) -> Vec<Value> {
+        operator::get(&self.socket(), "/api/approvals").unwrap().as_array().unwrap().clone()
+    }
+
+    /// Returns the usage of a counter of grant `g`.
     pub(super) fn used(&self, counter: &str) -> String {
-        let usage = self.admin_output(&["usage", "--grant", "g"]);
-        let line = usage.lines().find_map(|line| line.strip_prefix(&format!("{counter}: "))).map(str::to_owned);
-        let line = line.unwrap_or_else(|| panic!("{usage}"));
-        line.split(',').next().unwrap().to_owned()
+        let usage = operator::usage(&self.socket(), "?server=upstream&grant=g");
+        let found = usage.iter().find(|(name, _)| name == counter).unwrap_or_else(|| panic!("{usage:?}"));
+        found.1.clone()
     }
 
     /// Waits until a counter has this usage.

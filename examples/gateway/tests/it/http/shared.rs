@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::client::Client;
-use super::programs::{Running, TestGateway, grant};
-use crate::stores::redis::server::Server;
+use super::programs::{Folder, Running, TestGateway, grant};
+use super::redis_server::Server;
+use crate::operator;
 
 #[test]
 fn two_gateways_share_the_budget_of_a_grant() {
@@ -17,12 +18,12 @@ fn two_gateways_share_the_budget_of_a_grant() {
         "echo": { "limits": [limits[0]] }, "sleep": { "limits": [limits[1]] }, "add": { "action": "require_approval" },
     } });
     let url = redis.url();
-    let house = TestGateway::with(&policy, &[grant("g")], &["--json"], &["--redis", &url]);
-    let mut second = super::programs::program("mcp_http_gateway");
-    let server = format!("http://{}/mcp", house.server.address);
-    second.args(["--listen", "127.0.0.1:0", "--upstream", &server, "--redis", &url, "--grants"]);
-    second.arg(house.folder.file("grants.json"));
-    let second = Running::start(second);
+    let house = TestGateway::with(&policy, &[grant("g")], &["--json"], &format!("store.redis = {url:?}"));
+    let config = std::fs::read_to_string(house.folder.file("gateway.toml")).unwrap();
+    let other = Folder::new();
+    std::fs::write(other.file("gateway.toml"), config.replace("/operator\"", "/operator-2\"")).unwrap();
+    other.write("policy.json", &policy);
+    let second = Running::start(TestGateway::command(&other));
     let callers = [house.gateway.address, second.address].map(|address| {
         (0..4).map(move |_| {
             std::thread::spawn(move || {
@@ -49,8 +50,7 @@ fn two_gateways_share_the_budget_of_a_grant() {
     let sum = json!({ "a": 1, "b": 2 });
     let mut asked = house.session_client();
     assert!(asked.call_text(4, "add", &sum).starts_with("[APPROVAL REQUIRED]"));
-    let pending = house.admin_output(&["pending"]);
-    house.admin_output(&["approve", pending.lines().next().unwrap(), "--by", "joan"]);
+    operator::answer(&house.socket(), house.pending()[0]["id"].as_str().unwrap(), "approve", "joan").unwrap();
     assert_eq!(asked.call_text(5, "add", &sum), "3");
     asked.address = second.address;
     assert_eq!(asked.send("DELETE").status, 404, "each gateway has its own sessions");

@@ -12,7 +12,7 @@ fn policy() -> Value {
 }
 
 fn house() -> TestGateway {
-    TestGateway::with(&policy(), &[grant("g")], &[], &["--timeout", "3"])
+    TestGateway::with(&policy(), &[grant("g")], &[], "limits.timeout_seconds = 3")
 }
 
 fn sleep(client: &Client, id: u64, millis: u64) -> super::client::OpenAnswer {

@@ -3,15 +3,16 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::running::{Folder, Gateway, Running, children_of, command, eventually, exists, outcome, program};
+use super::running::{Folder, Gateway, Running, children_of, command, eventually, exists, gateway, outcome};
 use super::{ALLOW_ALL, POLICY};
+use crate::operator;
 
 /// Initializes the server behind a gateway and returns its process.
 fn server_of(gateway: &mut Gateway) -> u32 {
@@ -109,9 +110,9 @@ fn full_pipes_do_not_delay_the_end() {
     assert_eq!(busy.wait().unwrap().code(), Some(143));
     assert!(began.elapsed() < Duration::from_secs(6));
 
-    let mut gateway = gateway();
-    gateway.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
-    let mut running = Running::start(&mut gateway);
+    let mut stdio = gateway();
+    stdio.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
+    let mut running = Running::start(&mut stdio);
     let id = running.ask_call("echo", &json!({ "text": "x".repeat(1 << 20) }));
     assert_eq!(outcome(&running.answer(&id)), "error -32053");
     let server = running.children();
@@ -162,9 +163,9 @@ fn processes_of_the_server_end_with_the_gateway() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
     let script = format!("sleep 600 & echo $! > {}; exit 0", folder.path("pid"));
-    let mut gateway = gateway();
-    gateway.args(["--policy", &folder.path("policy.json"), "--", "sh", "-c", &script]);
-    let mut running = Running::start(&mut gateway);
+    let mut stdio = gateway();
+    stdio.args(["--policy", &folder.path("policy.json"), "--", "sh", "-c", &script]);
+    let mut running = Running::start(&mut stdio);
     assert_eq!(running.ended().code(), Some(1));
     let pid: u32 = fs::read_to_string(folder.join("pid")).unwrap().trim().parse().unwrap();
     let is_alive = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
@@ -187,8 +188,9 @@ fn a_request_without_an_answer_is_given_up() {
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(message.contains("the server has not answered within 2 seconds"), "{message}");
     }
-    let usage = gateway.admin(&["usage"]).unwrap();
-    assert!(usage.contains("waiting: 0 of 1 used") && usage.contains("calls: 2 of 2 used"), "{usage}");
+    let usage = operator::usage(&gateway.socket(), "?server=files&grant=g-42");
+    let expected = [("waiting", "0 of 1 used"), ("calls", "2 of 2 used")];
+    assert_eq!(usage, expected.map(|(counter, used)| (counter.to_owned(), used.to_owned())));
 }
 
 #[test]
@@ -207,9 +209,9 @@ fn the_server_is_notified_of_an_abandoned_call() {
 fn a_subscription_has_no_timeout() {
     let folder = Folder::new();
     fs::write(folder.join("policy.json"), ALLOW_ALL).unwrap();
-    let mut gateway = gateway();
-    gateway.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
-    let mut running = Running::start(&mut gateway);
+    let mut stdio = gateway();
+    stdio.args(["--policy", &folder.path("policy.json"), "--timeout", "1", "--", "sleep", "600"]);
+    let mut running = Running::start(&mut stdio);
     let listening = running.ask("subscriptions/listen", &json!({ "notifications": {} }));
     let waiting = running.ask("tools/list", &json!({}));
     assert_eq!(outcome(&running.answer(&waiting)), "error -32053");
@@ -228,16 +230,16 @@ fn a_socket_belongs_to_one_gateway() {
     let mut second = Running::start(&mut command(&gateway.folder, &[], &[]));
     assert_eq!(second.ended().code(), Some(2));
     second.wait_for_error_text("another gateway has it");
-    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n", "the first gateway still has the socket");
+    assert!(gateway.pending().is_empty(), "the first gateway still has the socket");
 
     // A killed gateway leaves its socket behind.
     gateway.client.signal(Signal::KILL);
     gateway.client.ended();
     assert!(socket.exists());
-    assert!(gateway.admin(&["pending"]).is_err());
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_err());
     let mut third = Running::start(&mut command(&gateway.folder, &[], &[]));
     third.initialize();
-    assert_eq!(gateway.admin(&["pending"]).unwrap(), "nothing waits\n");
+    assert!(gateway.pending().is_empty());
     drop(third);
 
     // Another file at that path is not removed.
@@ -258,8 +260,8 @@ fn a_gateway_that_cannot_start_reports_the_reason() {
     fs::write(&bad, "{\n  \"version\": \"1\", \"default\": \"dney\"\n}").unwrap();
     let here = folder.path(".");
     for (arguments, complaint) in [
-        (&[][..], "--policy POLICY.json is missing"),
-        (&["--policy", &good], "no server: COMMAND ARGS... come after `--`"),
+        (&[][..], "required arguments were not provided"),
+        (&["--policy", &good], "<COMMAND>"),
         (&["--policy", &good, "--", "/no/such/server"], "cannot start /no/such/server: No such file"),
         (&["--policy", "/no/such/policy", "--", "true"], "/no/such/policy: No such file"),
         (&["--policy", &here, "--", "true"], "not a file"),
@@ -267,15 +269,17 @@ fn a_gateway_that_cannot_start_reports_the_reason() {
             &["--policy", &bad, "--", "true"],
             "bad.json:2:30: unknown_value: /default: `dney` is not an outcome (did you",
         ),
-        (&["--polcy", &good, "--", "true"], "no such option: --polcy"),
-        (&["--policy", &good, "--timeout", "soon", "--", "true"], "--timeout needs a whole number, not `soon`"),
-        (&["--policy", &good, "--max-message", "0", "--", "true"], "--max-message is too small or large"),
-        (&["--policy", &good, "--on-changed-tool", "x", "--", "true"], "`deny` or `report`, not `x`"),
+        (&["--polcy", &good, "--", "true"], "unexpected argument '--polcy'"),
+        (&["--policy", &good, "--timeout", "soon", "--", "true"], "'soon' for '--timeout <SECONDS>'"),
+        (&["--policy", &good, "--max-message", "0", "--", "true"], "'0' for '--max-message <BYTES>'"),
+        (&["--policy", &good, "--on-changed-tool", "x", "--", "true"], "[possible values: deny, report]"),
+        (&["--policy", &good, "--context", "x", "--", "true"], "not NAME=VALUE"),
+        (&["--policy", &good, "--operator", "x", "--", "true"], "neither an address such as"),
         (&["--policy", &good, "--pins", &bad, "--", "true"], "bad.json: "),
-        (&["--policy", &good, "--require-audit", "--", "true"], "--require-audit needs --audit LOG.jsonl"),
+        (&["--policy", &good, "--require-audit", "--", "true"], "--audit <FILE>"),
         (&["--policy", &good, "--audit", &here, "--", "true"], "audit log "),
         (&["--policy", &good, "--audit", &bad, "--", "true"], "the file does not end as an audit log does"),
-        (&["--policy"], "--policy needs a value"),
+        (&["--policy"], "a value is required for '--policy <POLICY>'"),
     ] {
         let ran = gateway().args(arguments).output().unwrap();
         let message = String::from_utf8(ran.stderr).unwrap();

@@ -2,7 +2,7 @@
 
 mod bad_input;
 mod lifetime;
-mod running;
+pub(crate) mod running;
 
 use std::time::Duration;
 
@@ -71,7 +71,10 @@ fn an_approved_call_passes_once() {
     assert_eq!((&asked["tool"], &asked["reason"]), (&json!("delete_file"), &json!("A person deletes.")));
     assert_eq!(asked["details"], "{\"path\":\"/tmp/x\"}");
     let caller = &asked["caller"];
-    assert_eq!((&caller["grant"], &caller["user"], &caller["server"]), (&json!("g-42"), &json!("ann"), &json!("files")));
+    assert_eq!(
+        (&caller["grant"], &caller["user"], &caller["server"]),
+        (&json!("g-42"), &json!("ann"), &json!("files"))
+    );
     assert!(caller["session"].as_str().unwrap().starts_with("stdio-"), "{caller}");
 
     let socket = gateway.socket();
@@ -97,13 +100,15 @@ fn the_operator_socket_answers_requests() {
     gateway.client.initialize();
     gateway.client.call("echo", &json!({ "text": "x" }));
     let socket = gateway.socket();
-    let session = operator::get(&socket, "/api/callers").unwrap()[0]["session"].as_str().unwrap().to_owned();
-    let used = |session: &str| operator::usage(&socket, &format!("?server=files&grant=g-42&session={session}"))[0].clone();
+    let callers = operator::get(&socket, "/api/callers").unwrap();
+    let session = callers["callers"][0]["caller"]["session"].as_str().unwrap().to_owned();
+    let used =
+        |session: &str| operator::usage(&socket, &format!("?server=files&grant=g-42&session={session}"))[0].clone();
     assert_eq!(used(&session), ("echo_rate".to_owned(), "1 of 2 used".to_owned()));
     assert_eq!(used("another"), ("echo_rate".to_owned(), "0 of 2 used".to_owned()));
-    let policy = operator::get(&socket, "/api/policies").unwrap();
-    assert_eq!((&policy[0]["name"], &policy[0]["entries"]), (&json!("files"), &json!(7)));
-    assert!(policy[0]["text"].as_str().unwrap().contains("\"hide\":[\"crash\"]"), "{policy}");
+    let policy = operator::get(&socket, "/api/policies").unwrap()["policies"][0].clone();
+    assert_eq!((&policy["name"], &policy["entries"]), (&json!("files"), &json!(7)));
+    assert!(policy["source"].as_str().unwrap().contains("\"crash\""), "{policy}");
     let nonsense = "00".repeat(32) + "-1";
     let (unknown, maybe) = (format!("/api/approvals/{nonsense}/approve"), format!("/api/approvals/{nonsense}/maybe"));
     for (method, path, body, status, complaint) in [

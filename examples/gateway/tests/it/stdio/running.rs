@@ -19,7 +19,7 @@ use crate::operator;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The gateway.
-pub(super) const GATEWAY: &str = env!("CARGO_BIN_EXE_toolgate-gateway");
+pub(crate) const GATEWAY: &str = env!("CARGO_BIN_EXE_toolgate-gateway");
 
 /// Returns the path of an example program, which `cargo test` builds too.
 pub(crate) fn program(name: &str) -> PathBuf {
