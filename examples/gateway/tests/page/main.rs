@@ -1,5 +1,13 @@
 //! The operator's page of the program: an agent calls a tool through the gateway, and a person
 //! approves the call in a browser. The tests in `src/operator/tests` have all other cases.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests stop where something is wrong"
+)]
 
 #[path = "../../src/operator/tests/browser.rs"]
 #[allow(dead_code, reason = "one test needs a part of it")]
