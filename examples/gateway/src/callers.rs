@@ -8,7 +8,7 @@ use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use toolgate::{Access, Clock, Grants, Policy, SystemClock, Timestamp};
+use toolgate::{Access, AsyncGrants, Clock, Policy, SystemClock, Timestamp};
 
 use crate::host::Store;
 use crate::who::Who;
@@ -55,30 +55,29 @@ impl Callers {
 
     /// Puts these callers in the place of the former ones, for every call that is decided from now
     /// on. The requests under way still count.
-    pub(crate) fn put_in_force(&mut self, policies: Vec<(String, Policy)>, former: &Self, grants: &Grants<Store>) {
+    pub(crate) fn put_in_force(&mut self, policies: Vec<(String, Policy)>, former: &Self, grants: &AsyncGrants<Store>) {
         let names: Vec<String> = policies.iter().map(|(name, _)| name.clone()).collect();
         for (name, policy) in policies {
             grants.replace_policy(&name, policy);
         }
-        for gone in former.by_grant.keys().filter(|grant| !self.by_grant.contains_key(*grant)) {
-            grants.forget(gone);
+        let is_revoked = |grant: &String| self.by_grant.get(grant).is_some_and(|holder| holder.revoked);
+        for (grant, _) in former.by_grant.iter().filter(|(grant, before)| before.revoked && !is_revoked(grant)) {
+            grants.forget(grant);
         }
-        for (grant, holder) in &self.by_grant {
-            let before = former.by_grant.get(grant);
-            let loses =
-                |before: &Arc<Holder>| before.policies.keys().any(|server| !holder.policies.contains_key(server));
-            if before.is_some_and(|before| (before.revoked && !holder.revoked) || loses(before)) {
-                grants.forget(grant);
-            }
-            for (server, policy) in holder.policies.iter().filter(|_| !holder.revoked) {
-                let access = Access::to(policy);
-                let access = server.as_ref().map_or_else(|| access.clone().on_any_server(), |on| access.clone().on(on));
-                // The names are not empty, and the grant is not revoked.
-                let _ = grants.grant(grant, access.until(holder.expires_at));
-            }
-            if holder.revoked {
-                grants.revoke(grant);
-            }
+        let of_holder = |holder: &Holder| -> Vec<Access> {
+            let access = |(server, policy): (&Option<String>, &String)| match server {
+                None => Access::to(policy).on_any_server().until(holder.expires_at),
+                Some(server) => Access::to(policy).on(server).until(holder.expires_at),
+            };
+            holder.policies.iter().map(access).collect()
+        };
+        let given = self.by_grant.iter().filter(|(_, holder)| !holder.revoked);
+        // No name is empty.
+        let _ = grants.replace_all(
+            given.flat_map(|(grant, holder)| of_holder(holder).into_iter().map(|access| (grant.as_str(), access))),
+        );
+        for (grant, _) in self.by_grant.iter().filter(|(_, holder)| holder.revoked) {
+            grants.revoke(grant);
         }
         for policy in former.by_grant.values().flat_map(|holder| holder.policies.values()) {
             if !names.contains(policy) {

@@ -118,9 +118,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let _flushed_at_the_end = log(cli.log_json);
     let done = match cli.command {
         Command::Stdio(options) => options.run(),
-        Command::Http { config, operator, ungated } => {
-            http::run(&config, operator, ungated).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Http { config, operator, ungated } => http::run(&config, operator, ungated),
         Command::Digest => digest(),
         Command::Schema => {
             println!("{:#}", schemars::schema_for!(Config).as_value());

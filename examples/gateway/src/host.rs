@@ -11,7 +11,7 @@ use toolgate::approval::{Approval, ApprovalId, Verdict};
 use toolgate::mcp::{self, Call, CallOutcome, FinishedCall, OnChange, RequestId};
 use toolgate::store::redis::RedisStore;
 use toolgate::store::{AsyncCounterStore, InProcess, MemoryStore};
-use toolgate::{AsyncPermit, Decision, Denial, Gate, Grants, LimitState, Policy};
+use toolgate::{AsyncGate, AsyncGrants, AsyncPermit, Decision, Denial, Gate, Grants, LimitState, Policy};
 
 use crate::config::{self, OnChangedTool};
 use crate::journal::Journal;
@@ -27,9 +27,9 @@ const MAX_TOOLS: usize = 10_000;
 
 /// A gate with what surrounds it.
 pub struct Host {
-    pub gate: Gate<Store>,
+    pub gate: AsyncGate<Store>,
     /// The policy of each grant. Without it, the policy of the gate decides all calls.
-    pub grants: Option<Grants<Store>>,
+    pub grants: Option<AsyncGrants<Store>>,
     pub pins: Option<Pins>,
     pub journal: Arc<Journal>,
     pub metrics: Metrics,
@@ -57,13 +57,13 @@ impl Host {
             None => store.redis.clone(),
             Some(file) => Some(fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?),
         };
-        let mut builder = Gate::builder().store(match &url {
+        let mut builder = Gate::builder().store_async(match &url {
             None => metrics.timed(InProcess(MemoryStore::new())),
             Some(url) => metrics.timed(RedisStore::builder(url.trim()).build().map_err(|error| error.to_string())?),
         });
         if let Some(url) = &url {
             let approvals = RedisApprovals::builder(url.trim()).build().map_err(|error| error.to_string())?;
-            builder = builder.approvals_async(approvals);
+            builder = builder.approvals(approvals);
         }
         let journal = Journal::open(audit.file.as_deref(), has_operator)?;
         if journal.is_needed() {
@@ -86,8 +86,8 @@ impl Host {
     }
 
     pub(crate) fn new(
-        gate: Gate<Store>,
-        grants: Option<Grants<Store>>,
+        gate: AsyncGate<Store>,
+        grants: Option<AsyncGrants<Store>>,
         pins: Option<Pins>,
         journal: Arc<Journal>,
         metrics: Metrics,
@@ -127,14 +127,14 @@ impl Host {
     pub async fn decide(&self, who: &Who, call: &Call) -> Decision<AsyncPermit> {
         let call = who.names(call.tool_call());
         if let Some(denial) = self.pins.as_ref().and_then(|pins| pins.denial(&call)) {
-            self.gate.record_denial(&call, &denial);
+            self.gate.record_denial(call, &denial);
             let decision = Decision::Deny(denial);
             self.metrics.count(&decision, call.tool());
             return decision;
         }
         let decision = match &self.grants {
-            None => self.gate.check_async(&call).await,
-            Some(grants) => grants.check_async(&call).await,
+            None => self.gate.check(&call).await,
+            Some(grants) => grants.check(&call).await,
         };
         self.metrics.count(&decision, call.tool());
         let span = tracing::Span::current();
@@ -146,8 +146,8 @@ impl Host {
     /// Records a message that was refused before it could be decided.
     pub fn record_denial(&self, who: &Who, denial: &Denial) {
         match &self.grants {
-            None => self.gate.record_denial(&who.without_tool(), denial),
-            Some(grants) => grants.record_denial(&who.without_tool(), denial),
+            None => self.gate.record_denial(who.without_tool(), denial),
+            Some(grants) => grants.record_denial(who.without_tool(), denial),
         }
     }
 
@@ -178,7 +178,7 @@ impl Host {
         }
         let policy = match &self.grants {
             None => self.gate.policy(),
-            Some(grants) => grants.gate(&who.without_tool()).ok().and_then(|gate| gate.policy()),
+            Some(grants) => grants.gate(who.without_tool()).ok().and_then(|gate| gate.policy()),
         };
         match &self.pins {
             None => mcp::filter_tools_list(policy.as_ref(), result),
@@ -214,14 +214,14 @@ impl Host {
 
     /// Returns the pending approvals, the oldest first.
     pub async fn pending(&self) -> Result<Vec<Approval>, String> {
-        self.gate.pending_async().await.map_err(|error| error.to_string())
+        self.gate.pending().await.map_err(|error| error.to_string())
     }
 
     /// Approves or refuses a pending call in the name of `by`.
     pub async fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, String> {
         let answered = match verdict {
-            Verdict::Approve => self.gate.approve_async(id, by).await,
-            Verdict::Refuse => self.gate.refuse_async(id, by).await,
+            Verdict::Approve => self.gate.approve(id, by).await,
+            Verdict::Refuse => self.gate.refuse(id, by).await,
         };
         answered.map_err(|error| error.to_string())
     }
@@ -231,8 +231,8 @@ impl Host {
         let call = who.without_tool();
         let gate = match &self.grants {
             None => self.gate.clone(),
-            Some(grants) => grants.gate(&call).map_err(|denial| denial.message().to_owned())?,
+            Some(grants) => grants.gate(call).map_err(|denial| denial.message().to_owned())?,
         };
-        gate.usage_async(&call).await.map_err(|error| error.to_string())
+        gate.usage(call).await.map_err(|error| error.to_string())
     }
 }

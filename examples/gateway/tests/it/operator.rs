@@ -21,11 +21,12 @@ pub(crate) fn ask_at(address: &str, method: &str, path: &str, headers: &str, bod
 }
 
 fn exchange(mut connection: impl Read + Write, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-Toolgate-Operator: 1\r\nConnection: close\r\n{headers}"
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-Toolgate-Operator: 1\r\nConnection: close\r\n{headers}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     );
-    let length = body.len();
-    write!(connection, "{head}Connection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));

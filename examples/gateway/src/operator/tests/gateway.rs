@@ -58,11 +58,11 @@ impl Gateway {
     pub(super) async fn start_with(tokens: Option<Vec<[u8; 32]>>) -> Self {
         let journal = Journal::open(None, true).unwrap();
         let store = Arc::new(InProcess(MemoryStore::new())) as crate::host::Store;
-        let gate = Gate::builder().store(store).audit(Arc::clone(&journal)).build();
+        let gate = Gate::builder().store_async(store).audit(Arc::clone(&journal)).build();
         let grants = Grants::over(&gate);
         grants.put_policy("support", POLICY).unwrap();
         for grant in ["g-42", "g-43", "\u{202e}drow-ssap"] {
-            grants.grant(grant, Access::to("support").on_any_server()).unwrap();
+            grants.give(grant, Access::to("support").on_any_server()).unwrap();
         }
         let host = Host::new(gate, Some(grants), None, journal, Metrics::new());
         host.set_policy_names(vec!["support".to_owned()]);
