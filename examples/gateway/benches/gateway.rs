@@ -1,8 +1,8 @@
-//! The cost of the gate in a gateway: the HTTP gateway of the examples with and without a gate, in
-//! front of a server that answers at once.
+//! The cost of the gate in the gateway: with and without a gate, over HTTP, in front of a server that
+//! answers at once.
 //!
 //! ```sh
-//! cargo bench --bench gateway
+//! cargo bench
 //! ```
 //!
 //! The same call is repeated over persistent connections. The gateways take turns in short rounds,
@@ -73,24 +73,19 @@ fn main() {
     let programs = build();
     let mut missed = 0;
     for (mode, options) in [("JSON", &["--json"][..]), ("stream", &[])] {
-        let server =
-            start(Command::new(programs.join("mcp_http_upstream")).args(["--listen", "127.0.0.1:0"]).args(options));
-        let log = folder.join(format!("{mode}.jsonl"));
-        let gateway = |more: &[&str]| {
-            let mut command = Command::new(programs.join("mcp_http_gateway"));
-            command.args([
-                "--listen",
-                "127.0.0.1:0",
-                "--upstream",
-                &format!("http://{}/mcp", server.address),
-                "--grants",
-            ]);
-            start(command.arg(folder.join("grants.json")).args(more))
+        let server = start(
+            Command::new(programs.join("examples/mcp_http_upstream")).args(["--listen", "127.0.0.1:0"]).args(options),
+        );
+        let gateway = |settings: &str, more: &[&str]| {
+            let config = folder.join("gateway.toml");
+            std::fs::write(&config, configuration(server.address, settings)).unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_toolgate-gateway"));
+            start(command.args(["http", "--config"]).arg(config).args(more))
         };
         let gateways = [
-            ("without a gate", gateway(&["--ungated"])),
-            ("gated", gateway(&[])),
-            ("gated, audit on", gateway(&["--audit", log.to_str().unwrap()])),
+            ("without a gate", gateway("", &["--ungated"])),
+            ("gated", gateway("", &[])),
+            ("gated, audit on", gateway(&format!("audit.file = \"{mode}.jsonl\""), &[])),
         ];
         for connections in arguments
             .iter()
@@ -107,20 +102,23 @@ fn main() {
     }
 }
 
-/// Writes the policy and the grants. The policy is W1 and the called tool, whose limit is never
-/// reached.
+/// Writes the policy: W1 and the called tool, whose limit is never reached.
 fn write_files(folder: &Path) {
     let mut policy: Value = serde_json::from_str(&workload::w1(workload::ENTRIES)).unwrap();
     let limit = json!({ "counter": "calls", "window": "minute", "max": 1_000_000_000, "scope": "grant" });
     policy["tools"]["echo"] = json!({ "limits": [limit] });
     std::fs::write(folder.join("policy.json"), policy.to_string()).unwrap();
-    let digest: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
-    let grant = json!({ "grant": "g-42", "policy": "w1", "token_sha256": [digest] });
-    let grants = json!({ "version": "1", "policies": { "w1": "policy.json" }, "grants": [grant] });
-    std::fs::write(folder.join("grants.json"), grants.to_string()).unwrap();
 }
 
-/// Builds the examples, optimised if the benchmark is, and returns their directory.
+fn configuration(server: SocketAddr, settings: &str) -> String {
+    let digest: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "listen = \"127.0.0.1:0\"\n{settings}\nservers.upstream.url = \"http://{server}/mcp\"\n\
+         policies.w1 = \"policy.json\"\n[grants.g-42]\npolicy = \"w1\"\ntoken_sha256 = [\"{digest}\"]\n"
+    )
+}
+
+/// Builds the server, optimised if the benchmark is, and returns the directory of the profile.
 fn build() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     // The benchmark is in `deps`, in the directory of its profile. The examples are beside `deps`.
@@ -130,9 +128,9 @@ fn build() -> PathBuf {
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--locked", "--profile", profile, "--manifest-path"]);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-    command.args(["--example", "mcp_http_gateway", "--example", "mcp_http_upstream"]);
-    assert!(command.status().unwrap().success(), "the examples cannot be built");
-    folder.join("examples")
+    command.args(["--example", "mcp_http_upstream"]);
+    assert!(command.status().unwrap().success(), "the server cannot be built");
+    folder.to_owned()
 }
 
 /// Starts a program, and waits until it reports its address.

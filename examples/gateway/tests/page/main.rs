@@ -1,5 +1,5 @@
 //! The operator's page of the program: an agent calls a tool through the gateway, and a person
-//! approves the call in a browser. The tests in `src/operator/tests` have all other cases.
+//! approves the call in a browser. The unit tests of the page have all other cases.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
