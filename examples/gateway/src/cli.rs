@@ -4,13 +4,10 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use toolgate::mcp::RefusalFormat;
 
-use crate::config::{Audit, Config, OnChangedTool, Pins};
-use crate::who::Who;
+use crate::config::{Config, OnChangedTool};
 use crate::{callers, http, stdio};
 
 /// A gateway in front of MCP servers that enforces toolgate policies.
@@ -34,7 +31,7 @@ Example: toolgate-gateway stdio --policy policy.json -- npx -y @modelcontextprot
 #[derive(Subcommand)]
 enum Command {
     /// Runs in front of one server that speaks MCP on standard input and output
-    Stdio(StdioOptions),
+    Stdio(Box<StdioOptions>),
     /// Runs in front of servers that speak streamable HTTP
     Http {
         /// The configuration, a TOML file; `toolgate-gateway schema` prints its schema
@@ -53,59 +50,60 @@ enum Command {
     Digest,
 }
 
+/// The options of `stdio`.
 #[derive(clap::Args)]
-struct StdioOptions {
+pub(crate) struct StdioOptions {
     /// The policy; it is read again when the file changes, and the counters continue
     #[arg(long)]
-    policy: PathBuf,
+    pub(crate) policy: PathBuf,
     /// The name of the server for policies; by default, the name of the command
     #[arg(long)]
-    server: Option<String>,
+    pub(crate) server: Option<String>,
     /// The credential of the caller
     #[arg(long)]
-    grant: Option<String>,
+    pub(crate) grant: Option<String>,
     /// The agent that calls
     #[arg(long)]
-    agent: Option<String>,
+    pub(crate) agent: Option<String>,
     /// The person that the agent acts for
     #[arg(long)]
-    user: Option<String>,
+    pub(crate) user: Option<String>,
     /// The session; by default, one of its own
     #[arg(long)]
-    session: Option<String>,
+    pub(crate) session: Option<String>,
     /// A value that policies can ask for with `context.NAME`: text, or JSON
     #[arg(long, value_name = "NAME=VALUE", value_parser = context)]
-    context: Vec<(String, serde_json::Value)>,
+    pub(crate) context: Vec<(String, serde_json::Value)>,
     /// The address for people who approve calls and look: 127.0.0.1:PORT, or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
-    operator: Option<String>,
+    pub(crate) operator: Option<String>,
     /// The digest of a token that may use a TCP address; without it, a token is made and logged
     #[arg(long, value_name = "DIGEST")]
-    operator_token_sha256: Vec<String>,
+    pub(crate) operator_token_sha256: Vec<String>,
     /// The log of all decisions and of what people answer, in JSON Lines
     #[arg(long, value_name = "FILE")]
-    audit: Option<PathBuf>,
+    pub(crate) audit: Option<PathBuf>,
     /// Denies what cannot be recorded
     #[arg(long, requires = "audit")]
-    require_audit: bool,
+    pub(crate) require_audit: bool,
     /// The file that keeps the definitions of tools over a restart. Tools that change are denied
     #[arg(long, value_name = "FILE")]
-    pins: Option<PathBuf>,
+    pub(crate) pins: Option<PathBuf>,
     /// The effect on a tool whose definition has changed
     #[arg(long)]
-    on_changed_tool: Option<OnChangedTool>,
+    pub(crate) on_changed_tool: Option<OnChangedTool>,
     /// How long a request may take; 0 is without end
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    timeout: u32,
+    pub(crate) timeout: u32,
     /// The most bytes that a message may have
     #[arg(long, value_name = "BYTES", default_value = "16777216")]
-    max_message: std::num::NonZeroU32,
+    pub(crate) max_message: std::num::NonZeroU32,
     /// Writes refusals as JSON-RPC errors and not as results with `isError`
     #[arg(long)]
-    errors: bool,
+    pub(crate) errors: bool,
     /// The command of the server
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Reads `NAME=VALUE`.
@@ -117,7 +115,7 @@ fn context(text: &str) -> Result<(String, serde_json::Value), String> {
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let _flushed_at_the_end = log(cli.log_json);
     let done = match cli.command {
-        Command::Stdio(options) => options.run(),
+        Command::Stdio(options) => stdio::run(*options),
         Command::Http { config, operator, ungated } => http::run(&config, operator, ungated),
         Command::Digest => digest(),
         Command::Schema => {
@@ -146,30 +144,6 @@ fn log(json: bool) -> tracing_appender::non_blocking::WorkerGuard {
         log.init()
     }
     guard
-}
-
-impl StdioOptions {
-    fn run(self) -> Result<ExitCode, String> {
-        stdio::run(stdio::Settings {
-            policy: self.policy,
-            who: Who {
-                server: self.server,
-                grant: self.grant,
-                session: self.session,
-                agent: self.agent,
-                user: self.user,
-                context: (!self.context.is_empty()).then(|| self.context.into_iter().collect()),
-            },
-            audit: Audit { file: self.audit, required: self.require_audit },
-            pins: Pins { on_changed_tool: self.on_changed_tool, file: self.pins },
-            operator: self.operator,
-            operator_tokens: self.operator_token_sha256,
-            timeout: (self.timeout > 0).then(|| Duration::from_secs(self.timeout.into())),
-            max_message: usize::try_from(self.max_message.get()).unwrap_or(usize::MAX),
-            format: self.errors.then_some(RefusalFormat::Error),
-            command: self.command,
-        })
-    }
 }
 
 fn digest() -> Result<ExitCode, String> {

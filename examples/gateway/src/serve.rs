@@ -22,12 +22,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use crate::callers::parse_digest;
 use crate::config::Tls;
-use crate::files::Reader;
+use crate::files::{Reader, Watched};
+use crate::host::Host;
+use crate::operator::{self, OperatorState};
 
 /// The number of connections that are served at once; others wait to be accepted.
 const CONNECTIONS: usize = 4096;
@@ -145,7 +149,7 @@ impl Address {
 
     /// Returns the digests of the tokens that may use the address: `None` for a socket, which its
     /// mode guards. A TCP address without tokens gets a new one, which is logged.
-    pub(crate) fn tokens(&self, digests: &[String]) -> Result<Option<Vec<[u8; 32]>>, String> {
+    fn tokens(&self, digests: &[String]) -> Result<Option<Vec<[u8; 32]>>, String> {
         let Self::Tcp(listener) = self else { return Ok(None) };
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let digest = |text: &String| parse_digest(text).ok_or("operator: a digest has 64 hexadecimal digits");
@@ -163,8 +167,20 @@ impl Address {
         Ok(Some(digests))
     }
 
-    /// Serves the routes, as long as the gateway runs.
-    pub(crate) async fn serve(self, app: Router, stop: impl Future<Output = ()>) -> io::Result<()> {
+    /// Serves the operator's routes in a task of its own, until `stop`.
+    pub(crate) fn operate(
+        self,
+        host: &Arc<Host>,
+        tokens: &[String],
+        files: Arc<Watched>,
+        stop: CancellationToken,
+    ) -> Result<JoinHandle<io::Result<()>>, String> {
+        let state = OperatorState::new(Arc::clone(host), self.tokens(tokens)?, move || files.reload());
+        let app = operator::router(state);
+        Ok(tokio::spawn(async move { self.serve(app, stop.cancelled_owned()).await }))
+    }
+
+    async fn serve(self, app: Router, stop: impl Future<Output = ()>) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => {
                 serve(TcpListener::from_std(listener)?, TlsInForce::default(), app, stop).await;

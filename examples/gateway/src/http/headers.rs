@@ -6,55 +6,24 @@ pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id")
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// They belong to one connection, in both directions.
-const OF_CONNECTION: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const OF_CONNECTION: &str = "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer \
+    transfer-encoding upgrade";
 
 /// The client's, which the server does not get: those meant for the gateway, those that the gateway
 /// writes anew, and those by which a client could say something about its own origin.
-const OF_CLIENT: [&str; 15] = [
-    "accept-encoding",
-    "authorization",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "mcp-session-id",
-    "origin",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-];
+const OF_CLIENT: &str = "accept-encoding authorization content-encoding content-length content-type cookie expect \
+    forwarded host mcp-session-id origin x-forwarded-for x-forwarded-host x-forwarded-proto \
+    x-real-ip";
 
 /// The server's, which the client does not get: the server asks the gateway for credentials, not
 /// the client, and does not choose which web pages may read the answers of the gateway.
-const OF_SERVER: [&str; 9] = [
-    "access-control-allow-credentials",
-    "access-control-allow-headers",
-    "access-control-allow-methods",
-    "access-control-allow-origin",
-    "access-control-expose-headers",
-    "content-length",
-    "mcp-session-id",
-    "set-cookie",
-    "www-authenticate",
-];
+const OF_SERVER: &str = "access-control-allow-credentials access-control-allow-headers access-control-allow-methods \
+    access-control-allow-origin access-control-expose-headers content-length mcp-session-id \
+    set-cookie www-authenticate";
 
 /// Returns the headers of a client that the server gets, with the id of the session.
 pub(super) fn to_server(client: &HeaderMap, session: Option<&HeaderValue>) -> HeaderMap {
-    let mut headers = passed(client, &OF_CLIENT);
+    let mut headers = passed(client, OF_CLIENT);
     headers.append(header::VIA, HeaderValue::from_static("1.1 toolgate"));
     // What is compressed cannot be judged.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -64,19 +33,19 @@ pub(super) fn to_server(client: &HeaderMap, session: Option<&HeaderValue>) -> He
 
 /// Returns the headers of a server that the client gets, with the id of the session.
 pub(super) fn to_client(server: &HeaderMap, session: Option<&HeaderValue>) -> HeaderMap {
-    let mut headers = passed(server, &OF_SERVER);
+    let mut headers = passed(server, OF_SERVER);
     session.map(|session| headers.insert(SESSION, session.clone()));
     // Nothing on the way keeps what is for one client.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers
 }
 
-fn passed(headers: &HeaderMap, stopped: &[&str]) -> HeaderMap {
+fn passed(headers: &HeaderMap, stopped: &str) -> HeaderMap {
     let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<&str> = connection.flat_map(|value| value.split(',')).map(str::trim).collect();
     let passes = |name: &str| {
         let is_named = || named.iter().any(|named| named.eq_ignore_ascii_case(name));
-        !OF_CONNECTION.contains(&name) && !stopped.contains(&name) && !is_named()
+        OF_CONNECTION.split(' ').chain(stopped.split(' ')).all(|stopped| stopped != name) && !is_named()
     };
     let mut passed = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers.iter().filter(|(name, _)| passes(name.as_str())) {

@@ -42,7 +42,6 @@ use crate::callers::{Callers, Holder};
 use crate::config::{Config, Limits, Reading};
 use crate::files::{Reader, Watched};
 use crate::host::{Host, Parts};
-use crate::operator::{self, OperatorState};
 use crate::serve::{self, Address, TlsInForce};
 use crate::who::Who;
 
@@ -392,16 +391,7 @@ async fn serve(gateway: Arc<Gateway>, path: &Path, config: Config, operator: Opt
     // Answers are small, and waiting for more to send would only take time.
     let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
     let stop = CancellationToken::new();
-    let operating = match operator {
-        None => None,
-        Some(operator_address) => {
-            let state = OperatorState::new(Arc::clone(&gateway.host), operator_address.tokens(&tokens)?, move || {
-                files.reload()
-            });
-            let (app, stop) = (operator::router(state), stop.clone());
-            Some(tokio::spawn(async move { operator_address.serve(app, stop.cancelled_owned()).await }))
-        }
-    };
+    let operating = operator.map(|address| address.operate(&gateway.host, &tokens, files, stop.clone())).transpose()?;
     if gateway.ungated {
         tracing::warn!("--ungated: NOTHING IS JUDGED. Every call of every client passes. For measuring alone.");
     }

@@ -6,7 +6,7 @@ mod relay;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,10 +25,10 @@ use toolgate::mcp::{CallOutcome, RefusalFormat, RequestId, Session};
 
 use self::lines::Lines;
 use self::relay::{Outbox, Relay, ToServer};
+use crate::cli::StdioOptions;
 use crate::config::{Audit, Pins, Store};
 use crate::files::{Reader, Watched};
 use crate::host::{Host, Parts};
-use crate::operator::{self, OperatorState};
 use crate::serve::Address;
 use crate::who::Who;
 
@@ -39,20 +39,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const LAST_GRACE: Duration = Duration::from_secs(1);
 /// How often late requests are looked for.
 const TICK: Duration = Duration::from_millis(100);
-
-/// The settings of the gateway.
-pub(crate) struct Settings {
-    pub(crate) policy: PathBuf,
-    pub(crate) who: Who,
-    pub(crate) audit: Audit,
-    pub(crate) pins: Pins,
-    pub(crate) operator: Option<String>,
-    pub(crate) operator_tokens: Vec<String>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) max_message: usize,
-    pub(crate) format: Option<RefusalFormat>,
-    pub(crate) command: Vec<OsString>,
-}
 
 /// Why the gateway ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,12 +51,19 @@ enum End {
 }
 
 /// Runs the gateway until either end has gone, or a signal comes.
-pub(crate) fn run(mut settings: Settings) -> Result<ExitCode, String> {
+pub(crate) fn run(settings: StdioOptions) -> Result<ExitCode, String> {
     let program = settings.command.first().ok_or("no server: COMMAND ARGS... come after `--`")?;
     let file_name = Path::new(program).file_name().map(|name| name.to_string_lossy().into_owned());
-    let server = settings.who.server.get_or_insert(file_name.unwrap_or("server".into())).clone();
-    // A connection is a session.
-    settings.who.session.get_or_insert_with(session_name);
+    let server = settings.server.clone().or(file_name).unwrap_or("server".into());
+    let who = Who {
+        server: Some(server.clone()),
+        grant: settings.grant.clone(),
+        // A connection is a session.
+        session: settings.session.clone().or_else(|| Some(session_name())),
+        agent: settings.agent.clone(),
+        user: settings.user.clone(),
+        context: (!settings.context.is_empty()).then(|| settings.context.iter().cloned().collect()),
+    };
     Reader::default().read_policy(&settings.policy)?;
     // Before there are other threads: the mode of a socket is that of the process for a moment.
     let address = settings.operator.as_deref().map(Address::open).transpose()?;
@@ -80,13 +73,13 @@ pub(crate) fn run(mut settings: Settings) -> Result<ExitCode, String> {
         let parts = Parts {
             with_grants: false,
             store: &Store::default(),
-            audit: &settings.audit,
-            pins: &settings.pins,
+            audit: &Audit { file: settings.audit.clone(), required: settings.require_audit },
+            pins: &Pins { on_changed_tool: settings.on_changed_tool, file: settings.pins.clone() },
             has_operator: address.is_some(),
         };
         let host = Arc::new(Host::build(parts)?);
         host.set_policy_names(vec![server.clone()]);
-        serve(settings, server, host, address).await
+        serve(settings, who, server, host, address).await
     });
     // A read of standard input cannot be stopped.
     runtime.shutdown_background();
@@ -100,7 +93,8 @@ fn session_name() -> String {
 }
 
 async fn serve(
-    settings: Settings,
+    settings: StdioOptions,
+    who: Who,
     server: String,
     host: Arc<Host>,
     operator: Option<Address>,
@@ -120,20 +114,12 @@ async fn serve(
     let child = Server::start(&settings.command)?;
     files.watch()?;
     let stop = CancellationToken::new();
-    let operating = match operator {
-        None => None,
-        Some(address) => {
-            let state = OperatorState::new(Arc::clone(&host), address.tokens(&settings.operator_tokens)?, move || {
-                files.reload()
-            });
-            let (app, stop) = (operator::router(state), stop.clone());
-            Some(tokio::spawn(async move { address.serve(app, stop.cancelled_owned()).await }))
-        }
-    };
-    let session = settings.format.into_iter().fold(Session::new(), Session::with_form);
-    let limits = (settings.timeout, settings.max_message);
-    let (end, status) =
-        relay(child, |outboxes| Relay::new(host, settings.who, session, limits, outboxes), limits.1).await;
+    let tokens = &settings.operator_token_sha256;
+    let operating = operator.map(|address| address.operate(&host, tokens, files, stop.clone())).transpose()?;
+    let session = if settings.errors { Session::new().with_form(RefusalFormat::Error) } else { Session::new() };
+    let timeout_seconds = (settings.timeout > 0).then(|| Duration::from_secs(settings.timeout.into()));
+    let limits = (timeout_seconds, usize::try_from(settings.max_message.get()).unwrap_or(usize::MAX));
+    let (end, status) = relay(child, |outboxes| Relay::new(host, who, session, limits, outboxes), limits.1).await;
     stop.cancel();
     if let Some(operating) = operating {
         let _ = timeout(LAST_GRACE, operating).await;
