@@ -1,5 +1,5 @@
-//! The cost of the gate in the gateway: with and without a gate, over HTTP, in front of a server that
-//! answers at once.
+//! The cost of the gate in the gateway: with and without a gate, over HTTP, in front of a server
+//! that answers at once.
 //!
 //! ```sh
 //! cargo bench

@@ -248,10 +248,10 @@ impl TestGateway {
 }
 
 #[test]
-fn gateways_list_their_options() {
-    for name in ["mcp_stdio_gateway", "mcp_http_gateway"] {
-        let ran = program(name).arg("--help").output().unwrap();
+fn the_gateway_lists_its_options() {
+    for (command, option) in [("stdio", "--policy <POLICY>"), ("http", "--config <CONFIG>"), ("schema", "--log-json")] {
+        let ran = Command::new(GATEWAY).args([command, "--help"]).output().unwrap();
         let message = String::from_utf8(ran.stdout).unwrap();
-        assert!(ran.status.success() && message.starts_with(&format!("usage: {name} ")), "{message}");
+        assert!(ran.status.success() && message.contains(option), "{message}");
     }
 }
