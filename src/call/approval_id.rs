@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::json::hex::{Hex, decode_hex};
+use crate::json::hex::{Hex, parse_digest};
 
 /// A SHA-256 over everything that an approval is bound to: tool, server, arguments, grant, session,
 /// agent, user and policy.
@@ -82,9 +82,9 @@ impl FromStr for ApprovalId {
 
     fn from_str(text: &str) -> Result<Self, ParseApprovalIdError> {
         let (digits, number) = text.split_once('-').ok_or(ParseApprovalIdError)?;
-        let bytes = decode_hex(digits).and_then(|bytes| bytes.try_into().ok()).ok_or(ParseApprovalIdError)?;
+        let digest = CallDigest(parse_digest(digits).ok_or(ParseApprovalIdError)?);
         let number = u64::from_str_radix(number, 16).map_err(|_| ParseApprovalIdError)?;
-        let id = Self { digest: CallDigest(bytes), number };
+        let id = Self { digest, number };
         if id.to_string() == text { Ok(id) } else { Err(ParseApprovalIdError) }
     }
 }

@@ -227,7 +227,7 @@ impl<S, A: ?Sized> Grants<S, A> {
         }
         let mut policies = self.0.policies.lock();
         let former = self.0.records.load();
-        let mut records = former.emptied();
+        let mut records = Table::new();
         for (id, all) in access {
             if former.get(id).is_none_or(|record| !record.revoked) {
                 let named = |Access { server, policy, expires_at }| {

@@ -27,7 +27,8 @@ type Parts<V> = [Arc<HashTable<Arc<V>>>; PARTS];
 
 impl<V: Keyed> Table<V> {
     pub(super) fn new() -> Self {
-        Self { parts: empty_parts(), hasher: RandomState::default() }
+        let empty = Arc::new(HashTable::new());
+        Self { parts: array::from_fn(|_| Arc::clone(&empty)), hasher: RandomState::default() }
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Arc<V>> {
@@ -39,11 +40,6 @@ impl<V: Keyed> Table<V> {
     pub(super) fn with(&self, value: V) -> Self {
         let hash = self.hasher.hash_one(value.key());
         self.changed(hash, |part| put(part, &self.hasher, hash, value))
-    }
-
-    /// An empty table.
-    pub(super) fn emptied(&self) -> Self {
-        Self { parts: empty_parts(), hasher: self.hasher.clone() }
     }
 
     /// Adds a value to a table that nobody reads yet. Its parts are copied at most once each.
@@ -73,11 +69,6 @@ impl<V: Keyed> Table<V> {
         }
         Self { parts, hasher: self.hasher.clone() }
     }
-}
-
-fn empty_parts<V>() -> Parts<V> {
-    let empty = Arc::new(HashTable::new());
-    array::from_fn(|_| Arc::clone(&empty))
 }
 
 fn put<V: Keyed>(part: &mut HashTable<Arc<V>>, hasher: &RandomState, hash: u64, value: V) {
