@@ -34,7 +34,7 @@ Exit codes:
   0  it is proved that no decision changes; with --only-tightens, that no call passes that was
      stopped before
   1  some decisions change, or rules are undecided; with --only-tightens, some calls pass that were
-     stopped before, or it cannot be told
+     stopped before, or it is undecided
   2  a file cannot be read, a policy is not valid, or an argument is not valid
 
 Example:

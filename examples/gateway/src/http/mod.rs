@@ -322,7 +322,7 @@ impl Gateway {
     }
 }
 
-/// Runs the gateway until it is told to stop.
+/// Runs the gateway until a signal stops it.
 pub(crate) fn run(config: &Path, operator: Option<String>, ungated: bool) -> Result<ExitCode, String> {
     let Reading { config: started_with, .. } = Reading::read(config, &mut Reader::default())?;
     if ungated && !started_with.listen.ip().is_loopback() {
@@ -405,7 +405,7 @@ async fn serve(gateway: Arc<Gateway>, path: &Path, config: Config, operator: Opt
     }
     tokio::spawn(Arc::clone(&gateway).look_after());
     let graceful = serve::serve(listener, Arc::clone(&gateway.tls), app, stopped()).await;
-    // What only listens would go on for ever.
+    // Streams that only listen would continue for ever.
     gateway.for_each_session(|session| session.end_listeners.notify_waiters());
     let mut ended = pin!(graceful.shutdown());
     if timeout(GRACE, &mut ended).await.is_err() {

@@ -72,7 +72,7 @@ impl OperatorState {
     async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Response> {
         let failed = || error(StatusCode::INTERNAL_SERVER_ERROR, "the policy could not be examined");
         let turn = Arc::clone(&self.0.workers).acquire_owned().await.map_err(|_| failed())?;
-        // The work goes on if its client goes away, and so does its turn.
+        // The work continues if its client goes away, and keeps its turn.
         let work = move || {
             let _turn = turn;
             work()
