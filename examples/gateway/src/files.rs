@@ -18,7 +18,7 @@ use toolgate::Policy;
 const MAX_BYTES: u64 = 8 << 20;
 /// The number of issues of a policy that are printed.
 const SHOWN: usize = 20;
-/// The longest time that a change may take before the files are read.
+/// The wait after a sign of a change, so that several writes are read as one.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often files are read without a sign of a change: not every file system gives one.
 const ANYWAY: Duration = Duration::from_secs(10);
