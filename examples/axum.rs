@@ -5,28 +5,29 @@
 //! TOKEN=secret cargo run --example axum -- POLICY.json http://127.0.0.1:9000/mcp
 //! ```
 //!
-//! It serves stateless servers that answer in JSON. Limits of the policy need `"scope": "grant"`.
+//! It serves stateless servers that answer in JSON.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper_util::client::legacy::{Client, Error, connect::HttpConnector};
 use sha2::{Digest, Sha256};
-use toolgate::mcp::{CallOutcome, FromClient, FromServer, Routed, Session, filter_tools_list};
+use toolgate::mcp::{CallOutcome, FromClient, FromServer, Routed, ServerState, Session, filter_tools_list};
 use toolgate::store::{InProcess, MemoryStore};
-use toolgate::{Access, AsyncGrants, Caller, Gate, Grants};
+use toolgate::{Access, AsyncGrants, AsyncPermit, Caller, Gate, Grants};
 
-const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
+const JSON: (HeaderName, &str) = (CONTENT_TYPE, "application/json");
 
 pub(crate) struct Service {
     pub(crate) grants: AsyncGrants<InProcess<MemoryStore>>,
     /// The grants by the digests of their tokens. The time of a lookup reveals nothing of a token.
     pub(crate) tokens: HashMap<[u8; 32], String>,
+    pub(crate) state: ServerState<AsyncPermit>,
     pub(crate) server: Uri,
     pub(crate) client: Client<HttpConnector, Body>,
 }
@@ -52,19 +53,20 @@ impl Service {
     async fn exchange(&self, body: &[u8], caller: &Caller, headers: &HeaderMap) -> Response {
         // Without access, other requests than calls do not pass either.
         let Ok(gate) = self.grants.gate(caller) else { return StatusCode::FORBIDDEN.into_response() };
-        let mut session = Session::new();
-        let (message, id) = match session.from_client(body) {
-            FromClient::Forward { message, id } => (message, id),
+        let mut session = Session::sharing(&self.state, caller);
+        let given = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let (message, id, headers) = match session.from_http_client(body, given) {
+            FromClient::Forward { message, id, headers } => (message, id, headers),
             FromClient::Answer { answer, .. } => {
-                return (StatusCode::BAD_REQUEST, JSON, answer.unwrap_or_default()).into_response();
+                return (StatusCode::BAD_REQUEST, [JSON], answer.unwrap_or_default()).into_response();
             }
             FromClient::Decide(call) => {
-                let decision = self.grants.check(&caller.call(call.tool(), call.arguments())).await;
+                let decision = self.grants.check(&call.by(caller)).await;
                 let wait = decision.retry_after_secs().map(|seconds| [(RETRY_AFTER, seconds.to_string())]);
                 match session.decided(call, decision) {
-                    Routed::Forward { message, id } => (message, Some(id)),
+                    Routed::Forward { message, id, headers } => (message, Some(id), headers),
                     // Status 200, because clients show their model no other answer.
-                    Routed::Answer { answer } => return (wait, JSON, answer).into_response(),
+                    Routed::Answer { answer } => return (wait, [JSON], answer).into_response(),
                 }
             }
         };
@@ -72,27 +74,25 @@ impl Service {
         let Some(id) = id else { return StatusCode::ACCEPTED.into_response() };
         let filter = |list: &mut _| filter_tools_list(gate.policy().as_ref(), list);
         let routed = answer.as_ref().ok().map(|text| session.from_server(text, filter));
-        let (answer, ended) = if let Some(FromServer::Forward { message, answers: Some(_), ended }) = routed {
+        let (answer, ended) = if let Some(FromServer::Forward { message, answers: Some(_), ended, .. }) = routed {
             (Some(message.into_owned()), ended)
         } else {
             let outcome = answer.err().unwrap_or(CallOutcome::Unclear(None));
-            let failed = session.fail(&id, outcome, "the server has not answered");
-            failed.map_or((None, None), |failed| (failed.answer, failed.ended))
+            session.fail(&id, outcome, "no answer").map_or((None, None), |failed| (failed.answer, failed.ended))
         };
         if let Some(ended) = ended {
             ended.conclude().await.unwrap_or_else(|error| eprintln!("axum: a call is not ended: {error}"));
         }
-        (JSON, answer.unwrap_or_default()).into_response()
+        ([JSON], answer.unwrap_or_default()).into_response()
     }
 
     /// Sends a message to the server. Fails with the outcome of a call.
-    async fn forward(&self, message: String, headers: &HeaderMap) -> Result<Bytes, CallOutcome> {
+    async fn forward(&self, message: String, headers: Vec<(Box<str>, String)>) -> Result<Bytes, CallOutcome> {
         let unclear = CallOutcome::Unclear(None);
-        let mut request = Request::post(&self.server);
-        // Nothing else of the client reaches the server, above all not its token.
-        for name in ["accept", "content-type", "mcp-protocol-version", "mcp-method", "mcp-name"] {
-            request = headers.get(name).into_iter().fold(request, |request, value| request.header(name, value));
-        }
+        // Nothing of the client's headers reaches the server, above all not its token.
+        let request = Request::post(&self.server).header(ACCEPT, "application/json, text/event-stream");
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(&**name, value));
         // Without a connection, the request has certainly not arrived.
         let failed = |error: Error| if error.is_connect() { CallOutcome::NotRun } else { unclear };
         let answer = async {
@@ -108,13 +108,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [policy, server] = arguments.as_slice() else { return Err("usage: axum POLICY.json URL".into()) };
     let token = std::env::var("TOKEN").map_err(|_| "TOKEN is the bearer token of the only client")?;
-    // With a `RedisStore`, several processes share the counters.
     let grants = Grants::over(&Gate::builder().store_async(InProcess(MemoryStore::new())).build());
     grants.put_policy("agents", &std::fs::read_to_string(policy).map_err(|error| format!("{policy}: {error}"))?)?;
     grants.give("g-42", Access::to("agents").on_any_server())?;
     let tokens = HashMap::from([(Sha256::digest(token).into(), "g-42".to_owned())]);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
     let client = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    axum::serve(listener, router(Service { grants, tokens, server: server.parse()?, client })).await?;
+    let (state, server) = (ServerState::new(), server.parse()?);
+    axum::serve(listener, router(Service { grants, tokens, state, server, client })).await?;
     Ok(())
 }

@@ -69,7 +69,7 @@ where
                     let Some(caller) = parts.extensions.get::<Caller>() else {
                         return Ok(StatusCode::UNAUTHORIZED.into_response());
                     };
-                    let decision = gate.check(&caller.call(call.tool(), call.arguments()));
+                    let decision = gate.check(&call.by(caller));
                     let wait = decision.retry_after_secs().map(|seconds| [(RETRY_AFTER, seconds.to_string())]);
                     match decision.into_result() {
                         Ok(permit) => (call.to_json(), Some(permit)),

@@ -80,6 +80,7 @@ impl AuditRecord {
             message: None,
             policy: None,
             namespace: None,
+            further_round: false,
             tool: None,
             server: None,
             grant: None,
@@ -120,7 +121,8 @@ impl AuditRecord {
 
     /// Creates the record of a decision that is not known yet.
     fn of_call(call: &ToolCall<'_>, id: DecisionId, now: Timestamp, with_arguments: bool) -> Self {
-        let mut record = Self { id: Some(id), ..Self::empty(Event::Decision, now) };
+        let further_round = call.is_further_round();
+        let mut record = Self { id: Some(id), further_round, ..Self::empty(Event::Decision, now) };
         let is_whole = record.set_names(call.tool(), |identity| call.identity(identity));
         if call.is_malformed() {
             return record;

@@ -178,6 +178,8 @@ pub struct AuditRecord {
     pub(super) policy: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) further_round: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) tool: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -292,6 +294,12 @@ impl AuditRecord {
     /// removed: its name in [`Grants`](crate::Grants).
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
+    }
+
+    /// Returns `true` for a decision on a further round of an allowed call, which the client has
+    /// repeated because the server asked for input. It charges nothing.
+    pub fn is_further_round(&self) -> bool {
+        self.further_round
     }
 
     /// Returns the name of the tool.
@@ -419,6 +427,7 @@ mod tests {
             AmountInvalid,
             StoreUnavailable,
             MalformedCall,
+            UnknownState,
             GrantExpired,
             GrantRevoked,
             ToolChanged,

@@ -39,6 +39,7 @@ pub struct ToolCall<'a> {
     server: Option<&'a str>,
     context: Option<&'a Map<String, Value>>,
     approval: PresentedApproval<'a>,
+    round: Round<'a>,
     /// The subjects of these identities, as far as they were prepared.
     known: &'a [(OwnScope, Subject)],
 }
@@ -52,6 +53,18 @@ pub(crate) enum PresentedApproval<'a> {
     Stored(&'a ApprovalId),
     #[cfg(feature = "signed")]
     Signed(&'a str),
+}
+
+/// The round of a call that takes several, because the server asks for input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Round<'a> {
+    #[default]
+    First,
+    /// The call carries a state that belongs to no call under way.
+    Unknown,
+    /// A further round of a call that is allowed. If it was approved, the digest of the policy
+    /// under which it was.
+    Further { approved_under: Option<&'a [u8; 32]> },
 }
 
 /// The arguments of a call: a JSON object, or none, which counts as the empty object.
@@ -108,6 +121,7 @@ impl<'a> ToolCall<'a> {
             server: None,
             context: None,
             approval: PresentedApproval::Any,
+            round: Round::First,
             known: &[],
         }
     }
@@ -172,6 +186,19 @@ impl<'a> ToolCall<'a> {
 
     pub(crate) fn presented(&self) -> PresentedApproval<'a> {
         self.approval
+    }
+
+    pub(crate) fn with_round(self, round: Round<'a>) -> Self {
+        Self { round, ..self }
+    }
+
+    pub(crate) fn round(&self) -> Round<'a> {
+        self.round
+    }
+
+    /// Returns `true` for a further round of a call that is allowed already.
+    pub(crate) fn is_further_round(&self) -> bool {
+        matches!(self.round, Round::Further { .. })
     }
 
     /// Sets the prepared subjects of the call's identities, so that the gate need not compute them

@@ -402,6 +402,10 @@ pub(crate) fn default_message(code: Code, tool: &str) -> String {
         Code::AmountInvalid => format!("This call of `{tool}` names no valid amount."),
         Code::StoreUnavailable => format!("The limits of `{tool}` cannot be checked right now."),
         Code::MalformedCall => format!("This call of `{tool}` could not be read: its arguments are not a JSON object."),
+        Code::UnknownState => format!(
+            "This call of `{tool}` continues no call that waits for input. Make it again from the beginning, \
+             without `requestState` and `inputResponses`."
+        ),
         Code::GrantExpired => format!("The grant for this call of `{tool}` has expired."),
         Code::GrantRevoked => format!("The grant for this call of `{tool}` has been revoked."),
         Code::ToolChanged => format!("The tool `{tool}` is not available: its definition has changed."),

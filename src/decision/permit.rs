@@ -3,12 +3,13 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
 use crate::approval::{ApprovalError, ApprovalId, Claim};
-use crate::charge::Meter;
+use crate::charge::{Charge, Meter};
 use crate::decision::limit_state::LimitState;
 use crate::policy::{Plan, Policy};
 use crate::store::{ChargeChange, ReservationId, SettleRequest, StoreError, StoreFuture, Tallies};
@@ -103,6 +104,26 @@ pub(crate) trait AnyPermit: Sized {
 
     /// Releases the quota. If the store fails, the quota stays spent, which is the safe side.
     fn give_back(self) -> impl Future<Output = ()> + Send;
+
+    /// Drops the permit without freeing what is in flight, because the call goes on: that is held
+    /// until its lease ends.
+    fn leave(self);
+
+    /// Returns the longest lease of what is in flight.
+    fn lease(&self) -> Option<Duration> {
+        let lease = |charge: &Charge| match charge.meter {
+            Meter::InFlight { lease } => Some(Duration::from_secs(lease.into())),
+            _ => None,
+        };
+        self.reservation()?.plan.charges.iter().filter_map(lease).max()
+    }
+
+    /// Returns the digest of the policy under which the call was approved.
+    fn approved_under(&self) -> Option<[u8; 32]> {
+        let reservation = self.reservation()?;
+        reservation.claim.as_ref()?;
+        reservation.backend.policy().map(|policy| *policy.digest().as_bytes())
+    }
 
     /// Notes the approval that the call uses.
     fn set_claim(&mut self, claim: Claim) {
@@ -332,6 +353,10 @@ impl AnyPermit for Permit {
     async fn give_back(self) {
         self.release();
     }
+
+    fn leave(mut self) {
+        self.reservation = None;
+    }
 }
 
 /// Frees what is in flight.
@@ -449,6 +474,10 @@ impl AnyPermit for AsyncPermit {
 
     async fn give_back(self) {
         let _ = self.release().await;
+    }
+
+    fn leave(mut self) {
+        self.reservation = None;
     }
 }
 

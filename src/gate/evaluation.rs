@@ -8,7 +8,7 @@ use super::in_force::{InForce, Parts};
 use crate::amount::Amount;
 use crate::approval::Approval;
 use crate::approval::signed::SignedError;
-use crate::call::ToolCall;
+use crate::call::{Round, ToolCall};
 use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message, scope_missing_message};
 use crate::policy::limit::Limit;
@@ -57,6 +57,10 @@ impl<'p> CallEvaluation<'p> {
         if let Effect::Deny(code) = self.evaluation.effect() {
             return Err(Refused::Deny(self.rule_refusal(code).into()));
         }
+        // All rounds of a call are one charge.
+        if self.call.is_further_round() {
+            return Ok(());
+        }
         self.evaluation
             .plan(self.call, self.now, plan)
             .map_err(|Uncountable { limit, code }| Refused::Deny(self.uncountable(limit, code)))
@@ -78,7 +82,15 @@ impl<'p> CallEvaluation<'p> {
 
     /// Returns `true` if the call needs an approval: nothing may be charged before it has one.
     pub(super) fn needs_approval(&self) -> bool {
-        self.evaluation.effect() == Effect::RequireApproval
+        self.evaluation.effect() == Effect::RequireApproval && !self.is_approved()
+    }
+
+    /// Returns `true` for a further round of a call that a person has approved under this policy,
+    /// unless a rule asks because of what this round adds.
+    #[cold]
+    fn is_approved(&self) -> bool {
+        let Round::Further { approved_under: Some(digest) } = self.call.round() else { return false };
+        digest == self.policy.digest().as_bytes() && !self.evaluation.asks_about_input(self.call, self.now)
     }
 
     /// Decides the call by the store's answer: it is allowed with its tallies, or with `None` if

@@ -3,28 +3,34 @@
 //! A gateway that forwards a whole connection uses a [`Session`]. For single messages, use:
 //!
 //! - [`Message::read`] to read a message;
-//! - [`Call::tool_call`] or [`Caller::call`](crate::Caller::call) to make the call for the gate;
+//! - [`Call::tool_call`] or [`Call::by`] to make the call for the gate;
 //! - [`Call::to_json`] to forward it, or [`Refusal::of`] and [`Call::answer`] to refuse it;
 //! - [`Call::ending`] to read the outcome from the server's answer.
 
 mod answer;
+mod headers;
 mod id;
 mod outcome;
 mod pins;
+mod rounds;
+mod server_state;
 mod session;
+mod tools;
 
 use serde_json::{Map, Value};
 
-use crate::call::ToolCall;
+use crate::call::{Caller, ToolCall};
 use crate::decision::{self, Denial};
 use crate::json::number::Exact;
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 use crate::policy::{Code, Policy};
+use rounds::CallRound;
 
 pub use answer::{Refusal, RefusalFormat};
 pub use id::RequestId;
 pub use outcome::CallOutcome;
 pub use pins::{OnChange, Pin, PinError, PinSnapshot, ToolChange, ToolDigest, ToolPins};
+pub use server_state::ServerState;
 pub use session::{FailedRequest, FinishedCall, FromClient, FromServer, Routed, Session, too_long};
 
 /// A JSON-RPC message that can be read in one way only.
@@ -59,6 +65,11 @@ pub struct Call {
     message: Value,
     /// The id as it was written; `None` for a notification.
     id: Option<Box<str>>,
+    round: CallRound,
+    /// If it needs an approval, the user may be sent to a page.
+    wants_page: bool,
+    /// The protocol's version that the client has named in a header.
+    http_version: Option<Box<str>>,
 }
 
 /// A message that calls no tool.
@@ -90,11 +101,17 @@ impl From<MalformedMessage> for Denial {
     }
 }
 
+/// The first version of the protocol in which a call can take several rounds.
+const VERSION_WITH_ROUNDS: &str = "2026-07-28";
 /// The maximum nesting of arrays and objects.
 const NESTING: usize = 64;
 /// The keys that have a meaning in JSON-RPC and MCP.
 const ENVELOPE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
-const PARAMS: [&str; 4] = ["name", "arguments", "_meta", "task"];
+const PARAMS: [&str; 6] = ["name", "arguments", "_meta", "task", "inputResponses", "requestState"];
+
+/// The notification that tells a client to list the tools again, for a host to send after it has
+/// replaced a policy ([`ServerState::lists_differ`]).
+pub const TOOLS_LIST_CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 
 impl Message {
     /// Reads one message from the bytes of a body, as [`read`](Self::read) does.
@@ -148,16 +165,27 @@ impl Message {
             if field(members, "name").and_then(Node::as_str).is_none() {
                 return Err(malformed(params, "`name` must be a string"));
             }
-            if let Some(arguments) = field(members, "arguments")
-                && !matches!(arguments.json, Json::Object(_))
+            for (name, why) in [
+                ("arguments", "`arguments` must be an object"),
+                ("task", "`task` must be an object"),
+                ("inputResponses", "`inputResponses` must be an object"),
+            ] {
+                if let Some(member) = field(members, name)
+                    && !matches!(member.json, Json::Object(_))
+                {
+                    return Err(malformed(member, why));
+                }
+            }
+            if let Some(state) = field(members, "requestState")
+                && !matches!(state.json, Json::String(_))
             {
-                return Err(malformed(arguments, "`arguments` must be an object"));
+                return Err(malformed(state, "`requestState` must be a string"));
             }
         }
         let value = root.to_value().ok_or_else(|| malformed(&root, "a number is not exact"))?;
         Ok(if is_call {
             let id = field(members, "id").map(|id| written(id, text).into());
-            Self::Call(Call { message: value, id })
+            Self::Call(Call::new(value, id))
         } else {
             Self::Other(OtherMessage(value))
         })
@@ -166,8 +194,16 @@ impl Message {
 
 impl Call {
     /// The call for the gate. The host adds the identities of the caller.
+    ///
+    /// A call with `requestState` or `inputResponses` is denied with `unknown_state`, unless a
+    /// [`Session`] has found the call that it continues.
     pub fn tool_call(&self) -> ToolCall<'_> {
-        ToolCall::new(self.tool(), self.arguments())
+        ToolCall::new(self.tool(), self.arguments()).with_round(self.round.of_call())
+    }
+
+    /// The call of this caller for the gate, as [`tool_call`](Self::tool_call) with its identities.
+    pub fn by<'a>(&'a self, caller: &'a Caller) -> ToolCall<'a> {
+        caller.call(self.tool(), self.arguments()).with_round(self.round.of_call())
     }
 
     /// The name of the tool.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Call, RequestId, field};
+use crate::decision::permit::AnyPermit;
 use crate::decision::{AsyncPermit, Permit};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
 use crate::store::StoreError;
@@ -38,10 +39,17 @@ pub enum CallOutcome {
     /// The tool may have run: keep the quota spent. Holds the code of the JSON-RPC error, if there
     /// is one.
     Unclear(Option<i64>),
+    /// The call has not ended: the server asks for input first, or runs it as a task. Keep the
+    /// permit until the end is known, as a [`Session`](super::Session) does.
+    Interim,
 }
 
-/// The errors for a message that reached no tool: parse error, invalid request, method not found.
-const NOT_RUN: [i64; 3] = [-32700, -32600, -32601];
+/// The errors for a message that reached no tool: parse error, invalid request, method not found,
+/// a header that contradicts the message, a capability that the client lacks, and a version of the
+/// protocol that the server does not have.
+const NOT_RUN: [i64; 6] = [-32700, -32600, -32601, -32020, -32021, -32022];
+/// The error for invalid parameters.
+const INVALID_PARAMS: i64 = -32602;
 /// The maximum nesting of an answer. Results are the tool's own data, and can be deeper than calls.
 const NESTING: usize = 128;
 
@@ -51,8 +59,8 @@ impl Call {
     ///
     /// [`CallOutcome::NotRun`] needs an unambiguous answer: a JSON-RPC 2.0 object with this call's
     /// id as it was [forwarded](Call::to_json), an `error` and no `result`, no duplicate key in
-    /// either, and one of the codes -32700 (parse error), -32600 (invalid request) and -32601
-    /// (method not found).
+    /// either, and one of the codes -32700 (parse error), -32600 (invalid request), -32601 (method
+    /// not found), and -32020 to -32022 (a header, a capability or a version that does not fit).
     ///
     /// The code -32602 (invalid params) does not count: widely used servers also send it after a
     /// tool has run, when the *result* does not match the `outputSchema`. Neither do -32603
@@ -60,8 +68,9 @@ impl Call {
     /// [`CallOutcome::Unclear`] with their code, so a host that knows its server can release some
     /// of them.
     ///
-    /// A result needs a list as `content`, and a boolean or no `isError`. Everything else that a
-    /// server sends, such as a task that is still running, is unclear.
+    /// A result needs a list as `content`, and a boolean or no `isError`. A `resultType` of
+    /// `input_required` or `task`, or a member `task`, is [`CallOutcome::Interim`]. Everything else
+    /// that a server sends is unclear.
     pub fn ending(&self, answer: &str) -> CallOutcome {
         self.id().and_then(RequestId::of).map_or(CallOutcome::Unclear(None), |id| CallOutcome::of_answer(&id, answer))
     }
@@ -70,7 +79,7 @@ impl Call {
 impl CallOutcome {
     /// The outcome of a call that returned a tool result, given its `isError`: for hosts that have
     /// typed messages. A result that is not complete, such as a task or a request for input, is
-    /// [`CallOutcome::Unclear`] instead.
+    /// [`CallOutcome::Interim`] instead.
     pub fn of_result(is_error: Option<bool>) -> Self {
         if is_error == Some(true) { Self::ToolFailed } else { Self::Succeeded }
     }
@@ -86,6 +95,12 @@ impl CallOutcome {
     /// ```
     pub fn of_error_code(code: i64) -> Self {
         if NOT_RUN.contains(&code) { Self::NotRun } else { Self::Unclear(Some(code)) }
+    }
+
+    /// The outcome if the answer came with a status of HTTP from 400 to 499: then a server that
+    /// reports invalid parameters has not run the tool.
+    pub(super) fn with_client_error(self) -> Self {
+        if self == Self::Unclear(Some(INVALID_PARAMS)) { Self::NotRun } else { self }
     }
 
     /// Reads the outcome of the call with this id.
@@ -105,6 +120,14 @@ impl CallOutcome {
         match (field(members, "result"), field(members, "error")) {
             (Some(result), None) => {
                 let result = object(result)?;
+                match field(result, "resultType").map(Node::as_str) {
+                    Some(Some("input_required" | "task")) => return Some(Self::Interim),
+                    None | Some(Some("complete")) => {}
+                    Some(_) => return None,
+                }
+                if field(result, "task").is_some() && field(result, "content").is_none() {
+                    return Some(Self::Interim);
+                }
                 let Json::Array(_) = field(result, "content")?.json else { return None };
                 match field(result, "isError").map(|flag| &flag.json) {
                     None | Some(Json::Bool(false)) => Some(CallOutcome::Succeeded),
@@ -122,7 +145,8 @@ impl CallOutcome {
 }
 
 impl Permit {
-    /// Releases the permit if the call was certainly not made, else ends it.
+    /// Releases the permit if the call was certainly not made, else ends it. If the call goes on,
+    /// its units in flight stay held until their lease ends.
     ///
     /// # Errors
     /// The store failed: the quota stays spent, and in-flight units are freed when their lease
@@ -130,6 +154,10 @@ impl Permit {
     pub fn conclude(self, outcome: CallOutcome) -> Result<(), StoreError> {
         match outcome {
             CallOutcome::NotRun => self.try_release(),
+            CallOutcome::Interim => {
+                AnyPermit::leave(self);
+                Ok(())
+            }
             CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => {
                 self.end();
                 Ok(())
@@ -139,7 +167,8 @@ impl Permit {
 }
 
 impl AsyncPermit {
-    /// Releases the permit if the call was certainly not made, else ends it.
+    /// Releases the permit if the call was certainly not made, else ends it. If the call goes on,
+    /// its units in flight stay held until their lease ends.
     ///
     /// # Errors
     /// The store failed: the quota stays spent, and in-flight units are freed when their lease
@@ -147,6 +176,10 @@ impl AsyncPermit {
     pub async fn conclude(self, outcome: CallOutcome) -> Result<(), StoreError> {
         match outcome {
             CallOutcome::NotRun => self.release().await,
+            CallOutcome::Interim => {
+                self.leave();
+                Ok(())
+            }
             CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => self.end().await,
         }
     }

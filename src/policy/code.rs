@@ -33,6 +33,8 @@ pub enum Code {
     StoreUnavailable,
     /// The call is ambiguous, or its arguments are not an object.
     MalformedCall,
+    /// The call carries a `requestState` or `inputResponses` that belong to no call under way.
+    UnknownState,
     /// The caller's grant has expired.
     GrantExpired,
     /// The caller's grant has been revoked.
@@ -60,6 +62,7 @@ impl Code {
             Self::AmountInvalid => "amount_invalid",
             Self::StoreUnavailable => "store_unavailable",
             Self::MalformedCall => "malformed_call",
+            Self::UnknownState => "unknown_state",
             Self::GrantExpired => "grant_expired",
             Self::GrantRevoked => "grant_revoked",
             Self::ToolChanged => "tool_changed",

@@ -12,8 +12,8 @@ use super::condition::{Condition, Stance};
 use super::pattern::Matching;
 use super::plan::{Plan, Uncountable};
 use super::truth::Truth;
-use crate::call::ToolCall;
 use crate::call::path::Facts;
+use crate::call::{Round, ToolCall};
 use crate::time::Timestamp;
 
 /// The effect of a policy's rules on a call. A [`Gate`](crate::Gate) and its store decide whether
@@ -143,6 +143,10 @@ impl<'p> Evaluation<'p> {
         if call.is_malformed() {
             return;
         }
+        if call.round() == Round::Unknown {
+            self.effect = Effect::Deny(Code::UnknownState);
+            return;
+        }
         if compiled.hide.matches(call.tool()) {
             self.effect = Effect::Deny(Code::Hidden);
             return;
@@ -205,6 +209,17 @@ impl<'p> Evaluation<'p> {
             rules.approval.as_deref().map(&mut visit);
             None::<()>
         });
+    }
+
+    /// Returns `true` if a rule asks for an approval because of the input in this round of the call.
+    pub(crate) fn asks_about_input(&self, call: &ToolCall<'_>, now: Timestamp) -> bool {
+        let facts = Facts::new(call, now);
+        let asks = |rule: &Rule| rule.truth(&facts, Stance::Match) != Truth::False;
+        let found = self
+            .policy
+            .compiled()
+            .first(call, &self.matching, |_, rules| rules.require_approval_if.iter().any(asks).then_some(()));
+        found.is_some()
     }
 
     /// The terms of an approval of the call.

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use toolgate::mcp::ServerState;
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Access, AsyncGrants, Gate, Grants};
 use tower::ServiceExt;
@@ -26,7 +27,7 @@ fn service(address: std::net::SocketAddr) -> (Router, AsyncGrants<InProcess<Memo
     let tokens = HashMap::from([(Sha256::digest("secret").into(), "g-42".to_owned())]);
     let server = format!("http://{address}/mcp").parse().unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
-    (router(Service { grants: grants.clone(), tokens, server, client }), grants)
+    (router(Service { grants: grants.clone(), tokens, state: ServerState::new(), server, client }), grants)
 }
 
 async fn served() -> (Router, AsyncGrants<InProcess<MemoryStore>>, Server) {

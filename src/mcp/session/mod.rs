@@ -1,19 +1,24 @@
 //! One MCP connection through a gateway, in both directions.
 
+mod client;
 mod routing;
+mod server;
 mod text;
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Call, CallOutcome, MalformedMessage, Message, Refusal, RefusalFormat, RequestId};
-use crate::decision::permit::Permit;
-use crate::decision::{Decision, Denial};
-use crate::json::object::Object;
-use text::{Envelope, answerable, error, read_list};
+use super::server_state::{Binding, HeldCall, asker};
+use super::{CallOutcome, MalformedMessage, Refusal, RefusalFormat, RequestId, ServerState};
+use crate::approval::Approval;
+use crate::call::Caller;
+use crate::decision::Denial;
+use crate::decision::permit::{AnyPermit, Permit};
+use text::error;
 
 pub use routing::{FailedRequest, FinishedCall, FromClient, FromServer, Routed};
 
@@ -23,16 +28,14 @@ const MAX_PENDING: usize = 10_000;
 const MAX_ID_BYTES: usize = 1_024;
 /// The number of answers that are remembered, to recognise them when a stream is resumed.
 const MAX_ANSWERED: usize = 256;
-/// The number of tools with an `outputSchema` that are remembered. Past it, every tool counts as
-/// having one.
-const MAX_OUTPUT_SCHEMAS: usize = 10_000;
-/// The maximum length in bytes of a tool's name to be remembered. A tool with a longer name counts
-/// as having a schema.
-const MAX_NAME_BYTES: usize = 1_024;
+/// The number of progress tokens of tasks that are remembered.
+const MAX_TASK_TOKENS: usize = 256;
 
 /// The codes of JSON-RPC for a text that is not JSON, and a message that is not a valid request.
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
+/// The code of MCP for a header that contradicts the message.
+const HEADER_MISMATCH: i32 = -32020;
 /// The server did not answer. Next to the codes of [`RefusalFormat::Error`], in the range that
 /// JSON-RPC reserves for servers.
 const NOT_ANSWERED: i32 = -32053;
@@ -73,21 +76,59 @@ const NOT_ANSWERED: i32 = -32053;
 /// A call that the client cancels stays pending until the server answers it or the host [gives it
 /// up](Self::give_up). The server may still be working on it, and the client that cancels
 /// is the one that is limited.
-#[derive(Debug)]
+///
+/// # Calls that go on
+///
+/// A server may answer a call with a request for input (`resultType: "input_required"`), and the
+/// client repeats the call with what it was asked for. All these rounds are one call: one charge,
+/// one approval, one permit. The client gets a `requestState` of the session's own in place of the
+/// server's. A call with that state, from the same caller, with the same tool and arguments, and
+/// in time, continues the call: the gate judges its conditions again, with what the client sends as
+/// `input`, and charges nothing. Each state serves once, and a call takes at most 16 rounds. The
+/// gate denies any other call with `requestState` or `inputResponses`, with the code
+/// `unknown_state`.
+///
+/// A call that the server runs as a task keeps its permit until an answer to `tasks/get`,
+/// `tasks/result` or `tasks/cancel`, or a notification, reports that the task has ended, or until
+/// the lease of its units in flight ends.
+///
+/// Sessions that share a [`ServerState`] share these calls.
 pub struct Session<P = Permit> {
     form: Option<RefusalFormat>,
     protocol_version: Option<Box<str>>,
     pending: HashMap<RequestId, PendingRequest<P>>,
     answered: VecDeque<(RequestId, RequestKind)>,
-    with_output_schema: HashSet<Box<str>>,
+    /// The pending request of each progress token.
+    progress: HashMap<RequestId, RequestId>,
+    /// The progress tokens of tasks.
+    task_tokens: VecDeque<RequestId>,
+    state: ServerState<P>,
+    /// The caller, in bindings.
+    asker: Arc<str>,
+    approval_page: Option<ApprovalPage>,
+    announces_changes: bool,
+    max_list_ttl: Duration,
+    /// Headers are written for what is forwarded.
+    writes_headers: bool,
 }
+
+/// Returns the address of the page on which a person decides a request.
+type ApprovalPage = Arc<dyn Fn(&Approval) -> Option<String> + Send + Sync>;
 
 #[derive(Debug)]
 struct PendingRequest<P> {
     kind: RequestKind,
     /// `None` for a request that is not a call, and for a call that has not been decided yet.
-    permit: Option<P>,
+    /// Boxed, because a permit is large and most requests may be of another kind.
+    permit: Option<Box<P>>,
     is_cancelled: bool,
+    progress: Option<RequestId>,
+    /// For a call that may go on: what binds it, and the number of its round.
+    ongoing: Option<(Binding, u8)>,
+    /// For an undecided call that continues another: that call, and its state at the client.
+    held: Option<Box<(Box<str>, HeldCall<P>)>>,
+    /// For a question about a task: the task's id.
+    task: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,29 +138,75 @@ enum RequestKind {
     /// A call that the gate has not decided yet. The server has not seen it.
     Undecided,
     Call,
+    /// `server/discover`.
+    Discover,
+    /// `tasks/get` or `tasks/cancel`.
+    TaskStatus,
+    /// `tasks/result`.
+    TaskResult,
     Other,
     /// Answered by the host, because the server took too long. A late answer is dropped.
     GivenUp,
 }
 
-impl<P> Session<P> {
-    /// A new connection. Refusals are written in the format for the protocol's version that
-    /// `initialize` negotiates. For tools that a list has shown with an `outputSchema`, they are
-    /// written as [`RefusalFormat::Text`]: clients validate structured content against that schema,
-    /// even in an error, and reject what does not match.
+#[expect(private_bounds, reason = "for the two kinds of permits")]
+impl<P: AnyPermit> Session<P> {
+    /// A new connection with a server of its own. Refusals are written in the format for the
+    /// protocol's version that `initialize` negotiates. For tools that a list has shown with an
+    /// `outputSchema`, they are written as [`RefusalFormat::Text`]: clients validate structured
+    /// content against that schema, even in an error, and reject what does not match.
     pub fn new() -> Self {
+        Self::sharing(&ServerState::new(), &Caller::new())
+    }
+
+    /// A new connection of this caller with a server whose state other sessions share.
+    pub fn sharing(state: &ServerState<P>, caller: &Caller) -> Self {
         Self {
             form: None,
             protocol_version: None,
             pending: HashMap::new(),
             answered: VecDeque::new(),
-            with_output_schema: HashSet::new(),
+            progress: HashMap::new(),
+            task_tokens: VecDeque::new(),
+            state: state.clone(),
+            asker: asker(caller),
+            approval_page: None,
+            announces_changes: false,
+            max_list_ttl: Duration::ZERO,
+            writes_headers: false,
         }
     }
 
     /// Writes all refusals in this format, whatever the version.
     pub fn with_form(self, form: RefusalFormat) -> Self {
         Self { form: Some(form), ..self }
+    }
+
+    /// Sends people to a page of the host's to decide approvals: `page` returns the address for a
+    /// request, or `None` to refuse it in text.
+    ///
+    /// A client that can show its user a page (`elicitation.url`, from protocol version
+    /// 2026-07-28) gets a request for input with this address, and repeats the call. It passes once
+    /// the approval is given; until then it gets the same answer. What the client itself answers
+    /// never counts as an approval. Other clients get the refusal.
+    #[must_use = "returns the session with the change"]
+    pub fn with_approval_page(self, page: impl Fn(&Approval) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self { approval_page: Some(Arc::new(page)), ..self }
+    }
+
+    /// Announces to the client that its list of tools may change, whether the server does or not.
+    /// The host then sends [`TOOLS_LIST_CHANGED`](super::TOOLS_LIST_CHANGED) after it has replaced
+    /// a policy.
+    #[must_use = "returns the session with the change"]
+    pub fn announcing_changes(self) -> Self {
+        Self { announces_changes: true, ..self }
+    }
+
+    /// Lets clients keep a filtered list for at most this long (`ttlMs`), in place of zero. During
+    /// that time a client may not notice that a policy was replaced.
+    #[must_use = "returns the session with the change"]
+    pub fn with_max_list_ttl(self, max_list_ttl: Duration) -> Self {
+        Self { max_list_ttl, ..self }
     }
 
     /// The protocol's version, once the server has answered `initialize`.
@@ -132,168 +219,6 @@ impl<P> Session<P> {
         self.pending.values().filter(|request| request.kind != RequestKind::GivenUp).count()
     }
 
-    /// Takes a message of the client. Linear in the message.
-    ///
-    /// These messages are refused with an answer, which has the id if the id is certain:
-    ///
-    /// - a message that is not UTF-8, or that [`Message::read`] refuses;
-    /// - a request whose id is neither a string of at most 1,024 bytes nor an integer;
-    /// - a request with the id of a pending request, or of one that was [given up](Self::give_up);
-    /// - a `tools/call` without an id, because its end would go unnoticed;
-    /// - a request while 10,000 others are pending.
-    pub fn from_client(&mut self, message: &[u8]) -> FromClient {
-        let read = match std::str::from_utf8(message) {
-            Ok(text) => Message::read(text).map_err(|error| {
-                let (answer, code) = answerable(text);
-                (error, answer, code)
-            }),
-            Err(error) => {
-                let why = "the text is not UTF-8".to_owned();
-                Err((MalformedMessage { at: error.valid_up_to(), why }, Some("null".to_owned()), PARSE_ERROR))
-            }
-        };
-        let message = match read {
-            Ok(message) => message,
-            Err((error, id, code)) => return refuse(error, id, code),
-        };
-        let (id, kind) = match &message {
-            Message::Call(call) => (call.id(), RequestKind::Undecided),
-            Message::Other(other) => {
-                let value = other.as_value();
-                let kind = match value.get("method").and_then(Value::as_str) {
-                    // An answer to a request by the server.
-                    None => return FromClient::Forward { message: other.to_json(), id: None },
-                    Some("initialize") => RequestKind::Initialize,
-                    Some("tools/list") => RequestKind::List,
-                    Some("notifications/cancelled") => {
-                        self.cancel(value.pointer("/params/requestId"));
-                        RequestKind::Other
-                    }
-                    Some(_) => RequestKind::Other,
-                };
-                (value.get("id"), kind)
-            }
-        };
-        let malformed = |why: &str| MalformedMessage { at: 0, why: why.to_owned() };
-        let id = match id.map(RequestId::of) {
-            None if kind == RequestKind::Undecided => {
-                return refuse(malformed("a call needs an `id`"), None, INVALID_REQUEST);
-            }
-            None => None,
-            Some(None) => {
-                let error = malformed("the `id` of a request must be a string or an integer");
-                return refuse(error, Some("null".to_owned()), INVALID_REQUEST);
-            }
-            Some(Some(id)) => {
-                let error = match () {
-                    () if id.text().is_some_and(|text| text.len() > MAX_ID_BYTES) => "the `id` is too long",
-                    () if self.pending.contains_key(&id) => "a request with this `id` is already pending",
-                    () if self.pending.len() >= MAX_PENDING => "too many requests are pending",
-                    () => "",
-                };
-                if !error.is_empty() {
-                    return refuse(malformed(error), Some(id.to_string()), INVALID_REQUEST);
-                }
-                self.pending.insert(id.clone(), PendingRequest { kind, permit: None, is_cancelled: false });
-                Some(id)
-            }
-        };
-        match message {
-            Message::Call(call) => FromClient::Decide(call),
-            Message::Other(other) => FromClient::Forward { message: other.to_json(), id },
-        }
-    }
-
-    /// Takes the decision on a call from [`from_client`](Self::from_client), and keeps the permit
-    /// until the call ends.
-    ///
-    /// Pass the same call whose [`tool_call`](Call::tool_call) the gate has decided: what was
-    /// judged must be what is forwarded.
-    pub fn decided(&mut self, call: Call, decision: Decision<P>) -> Routed {
-        let refusal = Refusal::of(&decision);
-        let id = call.id().and_then(RequestId::of);
-        match (decision, refusal, id) {
-            (Decision::Allow(permit), None, Some(id)) => {
-                let is_cancelled = self.pending.get(&id).is_some_and(|request| request.is_cancelled);
-                let request = PendingRequest { kind: RequestKind::Call, permit: Some(permit), is_cancelled };
-                self.pending.insert(id.clone(), request);
-                Routed::Forward { message: call.to_json(), id }
-            }
-            (_, refusal, id) => {
-                if let Some(id) = id {
-                    self.pending.remove(&id);
-                }
-                let answer = refusal.and_then(|refusal| call.answer(&refusal, self.form(&call)));
-                // A call from `from_client` has an id, and so an answer.
-                Routed::Answer { answer: answer.unwrap_or_default() }
-            }
-        }
-    }
-
-    /// Takes a message of the server. Linear in the message.
-    ///
-    /// It is forwarded unchanged, except for answers to `tools/list`: `filter` gets their `result`,
-    /// to remove the tools that the caller must not see
-    /// ([`filter_tools_list`](super::filter_tools_list),
-    /// [`ToolPins::filter_tools_list`](super::ToolPins::filter_tools_list)). If two parsers could
-    /// read a list differently, the client gets an error instead.
-    ///
-    /// These messages are dropped: those that are not valid JSON-RPC, batches, those that could be
-    /// read as two messages (also by a client that ignores the case of keys), and answers to
-    /// requests that are not pending. An answer that is sent again, as when a stream is resumed, is
-    /// forwarded again and ends nothing.
-    pub fn from_server<'m>(&mut self, message: &'m [u8], filter: impl FnOnce(&mut Value)) -> FromServer<'m, P> {
-        let Ok(text) = std::str::from_utf8(message) else { return FromServer::Drop { why: "not UTF-8" } };
-        let Ok(Object(envelope)) = serde_json::from_str::<Object<Envelope>>(text) else {
-            return FromServer::Drop { why: "not a JSON-RPC message" };
-        };
-        // An answer to `tools/list` becomes an error for the client below.
-        if envelope.has_variant && !(envelope.result && !envelope.method && self.asked_for_list(envelope.id.as_ref())) {
-            return FromServer::Drop { why: "a key that differs from one of JSON-RPC's in case only" };
-        }
-        let plain = FromServer::Forward { message: text.into(), answers: None, ended: None };
-        match (envelope.method, envelope.result || envelope.error) {
-            (true, false) => return plain,
-            (true, true) => return FromServer::Drop { why: "a request and an answer in one" },
-            (false, false) => return FromServer::Drop { why: "neither a request nor an answer" },
-            (false, true) => {}
-        }
-        let id = match envelope.id {
-            // The server reports that it could not read an id.
-            None | Some(Value::Null) if envelope.error && !envelope.result => return plain,
-            id => id.as_ref().and_then(RequestId::of),
-        };
-        let pending = id.as_ref().and_then(|id| self.pending.get_mut(id));
-        let asked = match (&id, pending) {
-            (Some(_), Some(PendingRequest { kind: RequestKind::Undecided, .. })) => None,
-            (Some(id), Some(PendingRequest { kind: RequestKind::GivenUp, .. })) => {
-                self.pending.remove(id);
-                None
-            }
-            (Some(id), Some(request)) => {
-                let taken = (request.kind, request.permit.take());
-                self.pending.remove(id);
-                self.remember(id.clone(), taken.0);
-                Some(taken)
-            }
-            (Some(id), None) => self.answered(id).map(|kind| (kind, None)),
-            (None, _) => None,
-        };
-        let (Some(id), Some((kind, permit))) = (id, asked) else {
-            return FromServer::Drop { why: "an answer to a request that is not pending" };
-        };
-        let ended = permit.map(|permit| FinishedCall { permit, ending: CallOutcome::of_answer(&id, text) });
-        let message = match kind {
-            RequestKind::List if envelope.result => Cow::Owned(self.filtered(text, &id, filter)),
-            RequestKind::Initialize => {
-                self.note_version(text);
-                text.into()
-            }
-            _ => text.into(),
-        };
-        FromServer::Forward { message, answers: Some(id), ended }
-    }
-
     /// Ends a request that will get no answer: the server is unreachable, or the connection for the
     /// answer is gone. Returns `None` if the request is not pending. If an answer may still come,
     /// use [`give_up`](Self::give_up).
@@ -303,7 +228,7 @@ impl<P> Session<P> {
     /// `why`.
     pub fn fail(&mut self, id: &RequestId, ending: CallOutcome, why: &str) -> Option<FailedRequest<P>> {
         let request = self.pending.remove(id).filter(|request| request.kind != RequestKind::GivenUp)?;
-        Some(request.fail(id, ending, why))
+        Some(self.failed(request, id, ending, why))
     }
 
     /// Gives up a request that may still get an answer: the server has taken longer than the host
@@ -329,112 +254,72 @@ impl<P> Session<P> {
     /// ```
     pub fn give_up(&mut self, id: &RequestId, why: &str) -> Option<FailedRequest<P>> {
         let request = self.pending.get_mut(id).filter(|request| request.kind != RequestKind::GivenUp)?;
-        let late = PendingRequest { kind: RequestKind::GivenUp, permit: None, is_cancelled: false };
-        Some(std::mem::replace(request, late).fail(id, CallOutcome::Unclear(None), why))
+        let given_up = std::mem::replace(request, PendingRequest::new(RequestKind::GivenUp));
+        Some(self.failed(given_up, id, CallOutcome::Unclear(None), why))
     }
 
     /// Ends all pending requests: the server is gone.
     pub fn fail_all(&mut self, ending: CallOutcome, why: &str) -> Vec<FailedRequest<P>> {
-        let waiting = self.pending.drain().filter(|(_, request)| request.kind != RequestKind::GivenUp);
-        waiting.map(|(id, request)| request.fail(&id, ending, why)).collect()
+        let all = std::mem::take(&mut self.pending).into_iter();
+        let waiting = all.filter(|(_, request)| request.kind != RequestKind::GivenUp);
+        waiting.map(|(id, request)| self.failed(request, &id, ending, why)).collect()
     }
 
-    fn form(&self, call: &Call) -> RefusalFormat {
-        let known = &self.with_output_schema;
-        let is_forgotten = call.tool().len() > MAX_NAME_BYTES || known.len() >= MAX_OUTPUT_SCHEMAS;
-        let has_schema = is_forgotten || known.contains(call.tool());
-        let of_version = || match call.protocol_version().or(self.protocol_version()) {
-            Some(version) if !has_schema => RefusalFormat::of_version(version),
-            _ => RefusalFormat::Text,
-        };
-        self.form.unwrap_or_else(of_version)
-    }
-
-    /// The filtered answer to `tools/list`; an error if a client could read another list than was
-    /// filtered.
-    fn filtered(&mut self, text: &str, id: &RequestId, filter: impl FnOnce(&mut Value)) -> String {
-        let Some(mut answer) = read_list(text) else {
-            let why = "The server's list of tools can be read in more than one way.";
-            return error(&id.to_string(), NOT_ANSWERED, why, None);
-        };
-        if let Some(result) = answer.get_mut("result") {
-            filter(result);
+    fn failed(
+        &mut self,
+        mut request: PendingRequest<P>,
+        id: &RequestId,
+        ending: CallOutcome,
+        why: &str,
+    ) -> FailedRequest<P> {
+        self.forget_progress(&request, id);
+        if let Some((state, held)) = request.held.take().map(|held| *held) {
+            self.state.put_back(&state, held);
         }
-        let tools = answer.pointer("/result/tools").and_then(Value::as_array);
-        for tool in tools.into_iter().flatten() {
-            let Some(name) = tool.get("name").and_then(Value::as_str) else { continue };
-            match tool.get("outputSchema") {
-                Some(_) if name.len() <= MAX_NAME_BYTES && self.with_output_schema.len() < MAX_OUTPUT_SCHEMAS => {
-                    self.with_output_schema.insert(name.into());
-                }
-                Some(_) => {}
-                None => {
-                    self.with_output_schema.remove(name);
-                }
-            }
-        }
-        answer.to_string()
+        request.fail(id, ending, why)
     }
 
-    fn cancel(&mut self, id: Option<&Value>) {
-        let id = id.and_then(RequestId::of);
-        if let Some(request) = id.and_then(|id| self.pending.get_mut(&id)) {
-            request.is_cancelled = true;
-        }
-    }
-
-    /// The kind of the last answered request with this id.
-    fn answered(&self, id: &RequestId) -> Option<RequestKind> {
-        self.answered.iter().rfind(|(answered, _)| answered == id).map(|(_, kind)| *kind)
-    }
-
-    fn asked_for_list(&self, id: Option<&Value>) -> bool {
-        let pending = |id: &RequestId| self.pending.get(id).map(|request| request.kind);
-        let id = id.and_then(RequestId::of);
-        id.and_then(|id| pending(&id).or_else(|| self.answered(&id))) == Some(RequestKind::List)
-    }
-
-    fn remember(&mut self, id: RequestId, kind: RequestKind) {
-        if self.answered.len() >= MAX_ANSWERED {
-            self.answered.pop_front();
-        }
-        self.answered.push_back((id, kind));
-    }
-
-    fn note_version(&mut self, text: &str) {
-        #[derive(Deserialize)]
-        struct Answer<'a> {
-            #[serde(borrow)]
-            result: Object<Agreed<'a>>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Agreed<'a> {
-            #[serde(borrow)]
-            protocol_version: Cow<'a, str>,
-        }
-        if let Ok(Object(Answer { result: Object(agreed) })) = serde_json::from_str::<Object<Answer<'_>>>(text) {
-            // A version is a date. A longer text is not a version, and is not kept.
-            let version = &*agreed.protocol_version;
-            self.protocol_version = (version.len() <= 64).then(|| version.into());
+    fn forget_progress(&mut self, request: &PendingRequest<P>, id: &RequestId) {
+        if let Some(token) = &request.progress
+            && self.progress.get(token) == Some(id)
+        {
+            self.progress.remove(token);
         }
     }
 }
 
-impl<P> Default for Session<P> {
+impl<P: AnyPermit> Default for Session<P> {
     fn default() -> Self {
         Self::new()
     }
 }
 
+impl<P> fmt::Debug for Session<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("protocol_version", &self.protocol_version).finish_non_exhaustive()
+    }
+}
+
 impl<P> PendingRequest<P> {
+    fn new(kind: RequestKind) -> Self {
+        Self { kind, permit: None, is_cancelled: false, progress: None, ongoing: None, held: None, task: None }
+    }
+
+    /// The outcome of this round's end for the whole call. A call whose earlier rounds have reached
+    /// the server may have run.
+    fn ending(&self, ending: CallOutcome) -> CallOutcome {
+        let is_further = self.ongoing.is_some_and(|(_, round)| round > 1);
+        if is_further && ending == CallOutcome::NotRun { CallOutcome::Unclear(None) } else { ending }
+    }
+
     fn fail(self, id: &RequestId, ending: CallOutcome, why: &str) -> FailedRequest<P> {
         let is_certain = ending == CallOutcome::NotRun;
         let sentence = if is_certain { "The request was not made" } else { "The request may have been made" };
         let answer = || error(&id.to_string(), NOT_ANSWERED, &format!("{sentence}: {why}."), None);
+        let ending = self.ending(ending);
         FailedRequest {
             answer: (!self.is_cancelled).then(answer),
-            ended: self.permit.map(|permit| FinishedCall { permit, ending }),
+            ended: self.permit.map(|permit| FinishedCall { permit: *permit, ending }),
         }
     }
 }
@@ -446,8 +331,10 @@ pub fn too_long(bound: usize) -> String {
 }
 
 fn refuse(malformed: MalformedMessage, id: Option<String>, code: i32) -> FromClient {
+    let http_status = if id.as_deref() == Some("null") || code == HEADER_MISMATCH { 400 } else { 200 };
     let denial = Denial::from(malformed);
     let refusal = Refusal::from(&denial);
     let data = Value::from(refusal.facts().clone());
-    FromClient::Answer { answer: id.map(|id| error(&id, code, &refusal.text(), Some(data))), denial }
+    let answer = id.map(|id| error(&id, code, &refusal.text(), Some(data)));
+    FromClient::Answer { answer, denial, http_status }
 }

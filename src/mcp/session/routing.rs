@@ -18,6 +18,9 @@ pub enum FromClient {
         message: String,
         /// Its id if it is a request, for [`Session::give_up`](super::Session::give_up).
         id: Option<RequestId>,
+        /// The headers of HTTP to send with it, if it came from
+        /// [`Session::from_http_client`](super::Session::from_http_client).
+        headers: Vec<(Box<str>, String)>,
     },
     /// It is not forwarded.
     Answer {
@@ -25,6 +28,9 @@ pub enum FromClient {
         answer: Option<String>,
         /// The reason, for the host's log.
         denial: Denial,
+        /// The status of a response of HTTP with this answer: 200, or 400 if the message could not
+        /// be read or its headers contradict it.
+        http_status: u16,
     },
     /// A call: let the gate decide it, and pass both to
     /// [`Session::decided`](super::Session::decided).
@@ -42,6 +48,8 @@ pub enum Routed {
         message: String,
         /// Its id, for [`Session::give_up`](super::Session::give_up).
         id: RequestId,
+        /// The headers of HTTP to send with it, as in [`FromClient::Forward`].
+        headers: Vec<(Box<str>, String)>,
     },
     /// The call is refused.
     Answer {
@@ -61,6 +69,8 @@ pub enum FromServer<'m, P> {
         message: Cow<'m, str>,
         /// The request that it answers.
         answers: Option<RequestId>,
+        /// The pending request whose progress it reports. A host may then wait longer for it.
+        progress: Option<RequestId>,
         /// The call that has ended with this answer.
         ended: Option<FinishedCall<P>>,
     },

@@ -1,5 +1,6 @@
 //! The texts of a session: envelopes, lists of tools, and errors.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -15,15 +16,19 @@ const LIST_NESTING: usize = 128;
 
 /// The envelope of a server's message, without its content. A duplicate key is an error.
 #[derive(Default)]
-pub(super) struct Envelope {
+pub(super) struct Envelope<'a> {
     pub(super) id: Option<Value>,
-    pub(super) method: bool,
+    pub(super) method: Option<Cow<'a, str>>,
     pub(super) result: bool,
     pub(super) error: bool,
     /// `true` if a client that ignores case would take another key for one of these, and so could
     /// read another message.
     pub(super) has_variant: bool,
 }
+
+/// A text, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A key of a message.
 enum Key {
@@ -62,18 +67,18 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-impl<'de> Deserialize<'de> for Envelope {
+impl<'de> Deserialize<'de> for Envelope<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Members;
 
         impl<'de> Visitor<'de> for Members {
-            type Value = Envelope;
+            type Value = Envelope<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Envelope, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Envelope<'de>, A::Error> {
                 let mut envelope = Envelope::default();
                 while let Some(key) = members.next_key()? {
                     let there = match key {
@@ -83,7 +88,12 @@ impl<'de> Deserialize<'de> for Envelope {
                             }
                             continue;
                         }
-                        Key::Method => Some(&mut envelope.method),
+                        Key::Method => {
+                            if envelope.method.replace(members.next_value::<Text<'_>>()?.0).is_some() {
+                                return Err(A::Error::duplicate_field("method"));
+                            }
+                            continue;
+                        }
                         Key::Result => Some(&mut envelope.result),
                         Key::Error => Some(&mut envelope.error),
                         Key::Variant => {
@@ -132,6 +142,13 @@ pub(super) fn answerable(text: &str) -> (Option<String>, i32) {
         None => unknown(),
     };
     (answer, INVALID_REQUEST)
+}
+
+/// Reads a message of the server. Returns `None` if two parsers could read it differently.
+pub(super) fn read_answer(text: &str) -> Option<Value> {
+    let root = Parser::document(text, LIST_NESTING).ok()?;
+    read_in_one_way(&root).ok()?;
+    root.to_value()
 }
 
 /// Reads an answer to `tools/list`. Returns `None` if two parsers could read it differently.

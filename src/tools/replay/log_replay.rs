@@ -74,6 +74,7 @@ impl LogReplay {
             record.code(),
             Some(
                 Code::MalformedCall
+                    | Code::UnknownState
                     | Code::NoPolicy
                     | Code::GrantExpired
                     | Code::GrantRevoked
@@ -81,6 +82,8 @@ impl LogReplay {
                     | Code::AuditUnavailable
             )
         );
+        // A further round is part of a call that was decided before.
+        let is_kept = is_kept || record.is_further_round();
         let Some(was) = record.decision().filter(|_| !is_kept) else { return Comparison::Kept };
         let nothing = Map::new();
         let (call, unknowns) = match record.call() {

@@ -189,6 +189,7 @@ fn endings_are_read_from_answers() {
             "tool_failed" => CallOutcome::ToolFailed,
             "not_run" => CallOutcome::NotRun,
             "unclear" => CallOutcome::Unclear(code),
+            "interim" => CallOutcome::Interim,
             other => panic!("{other}"),
         };
         assert_eq!(call(id.as_deref(), "t").ending(&answer), expected, "{description}");
@@ -207,7 +208,9 @@ fn a_call_that_did_not_run_is_not_charged() {
         let Decision::Allow(permit) = gate.check(&call.tool_call()) else { panic!("there is room") };
         match call.ending(answer) {
             CallOutcome::NotRun => permit.release(),
-            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) => drop(permit),
+            CallOutcome::Succeeded | CallOutcome::ToolFailed | CallOutcome::Unclear(_) | CallOutcome::Interim => {
+                drop(permit);
+            }
         }
         assert_eq!(gate.would_allow(&[call.tool_call()]).is_ok(), again, "{answer}");
     }

@@ -2,4 +2,6 @@
 
 mod attacks;
 mod mcp;
+mod rounds;
 mod session;
+mod tasks;

@@ -201,7 +201,7 @@ fn unreadable_messages_are_answered() {
     for (text, want) in cases {
         let mut session = Session::<Permit>::new();
         let shown = String::from_utf8_lossy(text);
-        let FromClient::Answer { answer, denial } = session.from_client(text) else { panic!("{shown}") };
+        let FromClient::Answer { answer, denial, .. } = session.from_client(text) else { panic!("{shown}") };
         assert_eq!(denial.code().as_str(), "malformed_call", "{shown}");
         let answer = answer.map(|answer| value(&answer));
         let got = answer.as_ref().map(|answer| (answer["id"].clone(), answer["error"]["code"].clone()));

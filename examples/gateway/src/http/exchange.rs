@@ -53,7 +53,7 @@ impl Exchange {
     async fn judge(self, message: &[u8]) -> Result<Response, Response> {
         let taken = self.conversation.session().from_client(message);
         match taken {
-            FromClient::Forward { message, id } => {
+            FromClient::Forward { message, id, .. } => {
                 // It was written by the library a moment ago.
                 let envelope: Option<Envelope<'_>> = serde_json::from_str(&message).ok();
                 let method = envelope.and_then(|envelope| envelope.method).map_or(String::new(), Cow::into_owned);
@@ -64,7 +64,7 @@ impl Exchange {
                 let span = self.gateway.host.span(&method, None, &self.who, id.as_ref(), "tcp");
                 Ok(self.forward(message, id).instrument(span).await)
             }
-            FromClient::Answer { answer: text, denial } => {
+            FromClient::Answer { answer: text, denial, .. } => {
                 self.gateway.host.record_denial(&self.who, &denial);
                 tracing::info!("refused a message of grant {:?}: {}", self.holder.grant(), denial.message());
                 Err(match text {
@@ -83,7 +83,7 @@ impl Exchange {
                     let decision = host.decide(&self.who, &call).await;
                     let routed = self.conversation.session().decided(call, decision);
                     match routed {
-                        Routed::Forward { message, id } => self.forward(message, Some(id)).await,
+                        Routed::Forward { message, id, .. } => self.forward(message, Some(id)).await,
                         Routed::Answer { answer: text } => answer(text),
                     }
                 };

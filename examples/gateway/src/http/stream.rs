@@ -232,7 +232,7 @@ pub(super) async fn from_server<'m>(
         conversation.session().from_server(message, filter)
     };
     match taken {
-        FromServer::Forward { message, answers, ended } => {
+        FromServer::Forward { message, answers, ended, .. } => {
             if let Some(id) = &answers {
                 conversation.unpark(id);
             }

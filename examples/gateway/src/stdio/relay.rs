@@ -107,11 +107,11 @@ impl Relay {
             }
         };
         match self.session.from_client(message.trim_ascii()) {
-            FromClient::Forward { message, id } => {
+            FromClient::Forward { message, id, .. } => {
                 let timeout = self.timeout.filter(|_| !message.contains(LISTEN));
                 self.send(message, id, timeout, false, Span::none());
             }
-            FromClient::Answer { answer, denial } => {
+            FromClient::Answer { answer, denial, .. } => {
                 tracing::info!("refused a message: {}", denial.message());
                 self.host.record_denial(&self.who, &denial);
                 answer.into_iter().for_each(|answer| self.to_client.push(answer));
@@ -121,7 +121,7 @@ impl Relay {
                 let span = self.host.span("tools/call", Some(call.tool()), &self.who, id.as_ref(), "pipe");
                 let decision = self.host.decide(&self.who, &call).instrument(span.clone()).await;
                 match self.session.decided(call, decision) {
-                    Routed::Forward { message, id } => self.send(message, Some(id), self.timeout, true, span),
+                    Routed::Forward { message, id, .. } => self.send(message, Some(id), self.timeout, true, span),
                     Routed::Answer { answer } => self.to_client.push(answer),
                 }
             }
@@ -152,7 +152,7 @@ impl Relay {
         };
         let filter = |result: &mut Value| self.host.filter_tools_list(&self.who, result);
         match self.session.from_server(message.trim_ascii(), filter) {
-            FromServer::Forward { message, answers, ended } => {
+            FromServer::Forward { message, answers, ended, .. } => {
                 answers.and_then(|id| self.due.remove(&id));
                 let message = Cow::into_owned(message);
                 // Before the client learns it: its next call may need what this one held.

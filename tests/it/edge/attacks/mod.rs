@@ -23,7 +23,7 @@ use toolgate::testing::Suite;
 use toolgate::{Gate, Permit, Policy};
 
 /// The name of every class, which is that of its file.
-const CLASSES: [&str; 24] = [
+const CLASSES: [&str; 25] = [
     "absence",
     "amounts",
     "bombs",
@@ -43,6 +43,7 @@ const CLASSES: [&str; 24] = [
     "regexes",
     "reloads",
     "replayed_approvals",
+    "rounds",
     "store_outages",
     "tool_definitions",
     "unicode_names",
@@ -81,6 +82,7 @@ struct Attack {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
+    /// `{STATE}` in it is the state with the last request for input.
     client: Option<String>,
     /// Bytes that are not UTF-8, in hexadecimal digits.
     client_hex: Option<String>,
@@ -160,11 +162,13 @@ fn every_attack_gets_its_expected_answer() {
 struct Gateway {
     gate: Gate,
     session: Session,
+    /// The state with the last request for input.
+    state: String,
 }
 
 impl Gateway {
     fn new(policy: &RawValue) -> Self {
-        Self { gate: Gate::new(policy.get().parse().unwrap()), session: Session::new() }
+        Self { gate: Gate::new(policy.get().parse().unwrap()), session: Session::new(), state: String::new() }
     }
 
     /// Returns the result for a message, and the forwarded text.
@@ -179,11 +183,9 @@ impl Gateway {
                 match self.session.decided(call, decision) {
                     Routed::Answer { .. } => (Becomes::Answered, None),
                     Routed::Forward { message, .. } => {
-                        assert_eq!(
-                            Message::read(&message),
-                            Ok(Message::Call(decided_call)),
-                            "the decided call is forwarded"
-                        );
+                        let sent = Message::read(&message);
+                        let Ok(Message::Call(sent)) = sent else { panic!("{sent:?}") };
+                        assert_eq!(sent.to_json(), decided_call.to_json(), "the decided call is forwarded");
                         (Becomes::Forwarded, Some(message))
                     }
                 }
@@ -198,6 +200,10 @@ impl Gateway {
             FromServer::Forward { message, ended, .. } => {
                 if let Some(ended) = ended {
                     ended.conclude().unwrap();
+                }
+                let state = serde_json::from_str::<Value>(&message).unwrap();
+                if let Some(state) = state.pointer("/result/requestState").and_then(Value::as_str) {
+                    self.state = state.to_owned();
                 }
                 (Becomes::Forwarded, Some(message.into_owned()))
             }
@@ -219,7 +225,10 @@ fn every_connection_gets_its_expected_results() {
             for (number, line) in attack.connection.iter().enumerate() {
                 let at = format!("{}: {}, message {}", table.class, attack.title, number + 1);
                 let (becomes, sent) = match (&line.client, &line.client_hex, &line.server) {
-                    (Some(text), None, None) => gateway.client(text.as_bytes()),
+                    (Some(text), None, None) => {
+                        let text = text.replace("{STATE}", &gateway.state);
+                        gateway.client(text.as_bytes())
+                    }
                     (None, Some(digits), None) => gateway.client(&bytes(digits)),
                     (None, None, Some(text)) => gateway.server(text),
                     _ => panic!("{at}: one of `client`, `client_hex`, `server`"),
@@ -331,7 +340,7 @@ fn policies_of_attacks_round_trip() {
 fn every_promise_names_its_proof() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
-    let mut folders = vec![root.join("tests/it")];
+    let mut folders = vec![root.join("tests/it"), root.join("src")];
     let mut tests = String::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -350,7 +359,7 @@ fn every_promise_names_its_proof() {
         let proofs: Vec<_> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
         assert!(!proofs.is_empty(), "{row}");
         for proof in proofs {
-            let is_a_test = tests.contains(&format!("#[test]\nfn {proof}()"));
+            let is_a_test = ["", "    "].iter().any(|indent| tests.contains(&format!("#[test]\n{indent}fn {proof}()")));
             assert!(CLASSES.contains(&proof) || is_a_test, "`{proof}` is neither a class nor a test");
         }
     }

@@ -1,0 +1,251 @@
+//! Calls that the server runs as tasks, progress, lists and lines.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toolgate::mcp::{FromClient, FromServer, RequestId, Routed, ServerState, Session, filter_tools_list};
+use toolgate::{Caller, Gate, ManualClock, Policy, Timestamp};
+
+const POLICY: &str = r#"{
+    "version": "1", "default": "deny",
+    "tools": { "run": { "limits": [
+        { "counter": "r", "window": "in_flight", "max": 1, "scope": "grant", "lease": "1m" }] } }
+}"#;
+
+struct Gateway {
+    gate: Gate,
+    state: ServerState,
+    clock: ManualClock,
+    caller: Caller,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        let clock = ManualClock::new(Timestamp::from_unix_seconds(1_800_000_000));
+        let gate = Gate::builder().policy(POLICY.parse::<Policy>().unwrap()).clock(clock.clone()).build();
+        Self { gate, state: ServerState::with_clock(clock.clone()), clock, caller: Caller::new().grant("g") }
+    }
+
+    fn session(&self) -> Session {
+        Session::sharing(&self.state, &self.caller)
+    }
+
+    /// Returns `true` if the call is forwarded.
+    fn calls(&self, session: &mut Session, id: u64) -> bool {
+        let params = json!({ "name": "run", "task": { "ttl": 60_000 }, "_meta": { "progressToken": id } });
+        let message = request(id, "tools/call", &params);
+        let FromClient::Decide(call) = session.from_client(message.as_bytes()) else { panic!("a call") };
+        let decision = self.gate.check(&call.by(&self.caller));
+        matches!(session.decided(call, decision), Routed::Forward { .. })
+    }
+}
+
+fn request(id: u64, method: &str, params: &Value) -> String {
+    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
+}
+
+fn answer(id: u64, result: &Value) -> String {
+    json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()
+}
+
+/// Takes a message of the server, and returns `true` if it is forwarded and ends a call.
+fn ends(session: &mut Session, message: &str) -> bool {
+    match session.from_server(message.as_bytes(), |_| {}) {
+        FromServer::Forward { ended: Some(ended), .. } => {
+            ended.conclude().unwrap();
+            true
+        }
+        FromServer::Forward { ended: None, .. } => false,
+        FromServer::Drop { why } => panic!("{message}: {why}"),
+    }
+}
+
+#[test]
+fn a_task_is_in_flight_until_it_ends() {
+    let status = |status: &str| json!({ "taskId": "t-1", "status": status });
+    let nested = |reported: Value| json!({ "task": reported });
+    let complete = json!({ "content": [] });
+    for handle in [nested(status("working")), json!({ "resultType": "task", "taskId": "t-1", "status": "working" })] {
+        for (method, going, ended) in [
+            ("tasks/get", vec![status("working"), status("input_required")], status("completed")),
+            ("tasks/get", vec![nested(status("working"))], nested(status("failed"))),
+            ("tasks/cancel", vec![json!({})], status("cancelled")),
+            ("tasks/result", vec![], complete.clone()),
+        ] {
+            let gateway = Gateway::new();
+            let mut session = gateway.session();
+            assert!(gateway.calls(&mut session, 1));
+            assert!(!ends(&mut session, &answer(1, &handle)));
+            drop(session);
+            // Another session, as of a client that has connected again.
+            let mut session = gateway.session();
+            assert!(!gateway.calls(&mut session, 2), "{method}: it is at work");
+            for (id, going) in (10..).zip(&going) {
+                let _ = session.from_client(request(id, method, &json!({ "taskId": "t-1" })).as_bytes());
+                assert!(!ends(&mut session, &answer(id, going)), "{going}");
+            }
+            assert!(!gateway.calls(&mut session, 3), "{method}: it is still at work");
+            let _ = session.from_client(request(4, method, &json!({ "taskId": "t-1" })).as_bytes());
+            assert!(ends(&mut session, &answer(4, &ended)), "{method}");
+            assert!(gateway.calls(&mut session, 5), "{method}: it has ended");
+        }
+    }
+}
+
+#[test]
+fn a_notification_ends_a_task() {
+    let gateway = Gateway::new();
+    let mut session = gateway.session();
+    assert!(gateway.calls(&mut session, 1));
+    assert!(!ends(&mut session, &answer(1, &json!({ "task": { "taskId": "t-1", "status": "working" } }))));
+    let notified = |method: &str, task: &str, status: &str| {
+        json!({ "jsonrpc": "2.0", "method": method, "params": { "taskId": task, "status": status } }).to_string()
+    };
+    assert!(!ends(&mut session, &notified("notifications/tasks", "t-1", "working")));
+    assert!(!ends(&mut session, &notified("notifications/tasks", "t-2", "completed")));
+    assert!(ends(&mut session, &notified("notifications/tasks/status", "t-1", "completed")));
+    assert!(gateway.calls(&mut session, 2));
+}
+
+#[test]
+fn a_task_whose_end_is_not_seen_ends_with_its_lease() {
+    for task in [json!({ "taskId": "t-1", "status": "working" }), json!({ "taskId": "", "status": "working" })] {
+        let gateway = Gateway::new();
+        let mut session = gateway.session();
+        assert!(gateway.calls(&mut session, 1));
+        ends(&mut session, &answer(1, &json!({ "task": task })));
+        drop(session);
+        gateway.clock.advance(Duration::from_secs(59));
+        assert!(!gateway.calls(&mut gateway.session(), 2), "{task}");
+        gateway.clock.advance(Duration::from_secs(1));
+        assert!(gateway.calls(&mut gateway.session(), 3), "{task}");
+    }
+}
+
+#[test]
+fn another_tasks_answer_ends_nothing() {
+    let gateway = Gateway::new();
+    let mut session = gateway.session();
+    assert!(gateway.calls(&mut session, 1));
+    assert!(!ends(&mut session, &answer(1, &json!({ "task": { "taskId": "t-1", "status": "working" } }))));
+    for (id, asked) in [(2, "t-2"), (3, "t-1")] {
+        let _ = session.from_client(request(id, "tasks/get", &json!({ "taskId": asked })).as_bytes());
+        let other = json!({ "taskId": "t-2", "status": "completed" });
+        assert!(!ends(&mut session, &answer(id, &other)), "{asked}");
+    }
+    assert!(!gateway.calls(&mut session, 4));
+}
+
+#[test]
+fn progress_passes_while_its_request_is_pending() {
+    let gateway = Gateway::new();
+    let mut session = gateway.session();
+    assert!(gateway.calls(&mut session, 1));
+    let progress = |token: Value| {
+        let params = json!({ "progressToken": token, "progress": 1 });
+        json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }).to_string()
+    };
+    let passes = |session: &mut Session, token: Value| match session.from_server(progress(token).as_bytes(), |_| {}) {
+        FromServer::Forward { progress, .. } => progress.or(RequestId::of(&json!("no request"))),
+        FromServer::Drop { .. } => None,
+    };
+    assert_eq!(passes(&mut session, json!(1)), RequestId::of(&json!(1)));
+    assert_eq!(passes(&mut session, json!("1")), None);
+    assert_eq!(passes(&mut session, json!(2)), None);
+    // The token of a task stays in use.
+    ends(&mut session, &answer(1, &json!({ "task": { "taskId": "t-1", "status": "working" } })));
+    assert!(passes(&mut session, json!(1)).is_some());
+
+    let list = request(5, "tools/list", &json!({ "_meta": { "progressToken": "p" } }));
+    let _ = session.from_client(list.as_bytes());
+    assert!(passes(&mut session, json!("p")).is_some());
+    let id = RequestId::of(&json!(5)).unwrap();
+    drop(session.give_up(&id, "late"));
+    assert_eq!(passes(&mut session, json!("p")), None);
+}
+
+#[test]
+fn a_filtered_list_is_private_and_short_lived() {
+    let gateway = Gateway::new();
+    let policy = gateway.gate.policy();
+    let list = |session: &mut Session, result: &Value| -> Value {
+        let _ = session.from_client(request(1, "tools/list", &json!({})).as_bytes());
+        let text = answer(1, result);
+        let filter = |result: &mut Value| filter_tools_list(policy.as_ref(), result);
+        let FromServer::Forward { message, .. } = session.from_server(text.as_bytes(), filter) else {
+            panic!("a list")
+        };
+        serde_json::from_str::<Value>(&message).unwrap()["result"].clone()
+    };
+    let tools = json!([{ "name": "run" }, { "name": "hidden" }]);
+    let shared = json!({ "tools": tools, "ttlMs": 60_000, "cacheScope": "public" });
+    let own = json!({ "tools": [{ "name": "run" }], "ttlMs": 0, "cacheScope": "private" });
+    assert_eq!(list(&mut gateway.session(), &shared), own);
+    let kept = list(&mut gateway.session().with_max_list_ttl(Duration::from_secs(5)), &shared);
+    assert_eq!((&kept["ttlMs"], &kept["cacheScope"]), (&json!(5_000), &json!("private")));
+    let older = json!({ "tools": tools, "nextCursor": "2" });
+    assert_eq!(list(&mut gateway.session(), &older), json!({ "tools": [{ "name": "run" }], "nextCursor": "2" }));
+
+    let wider: Policy = r#"{ "version": "1", "default": "allow", "hide": ["run"] }"#.parse().unwrap();
+    assert!(gateway.state.lists_differ(policy.as_ref(), Some(&wider)));
+    assert!(gateway.state.lists_differ(None, policy.as_ref()));
+    let same: Policy = r#"{ "version": "1", "default": "deny", "tools": { "r*": {} } }"#.parse().unwrap();
+    assert!(!gateway.state.lists_differ(policy.as_ref(), Some(&same)));
+}
+
+#[test]
+fn changes_of_the_list_are_announced() {
+    let gateway = Gateway::new();
+    for (method, extra) in [("initialize", json!({ "protocolVersion": "2025-11-25" })), ("server/discover", json!({}))]
+    {
+        let mut session = gateway.session().announcing_changes();
+        let _ = session.from_client(request(1, method, &json!({})).as_bytes());
+        let mut result = extra;
+        result["capabilities"] = json!({ "tools": { "listChanged": false }, "logging": {} });
+        let text = answer(1, &result);
+        let FromServer::Forward { message, .. } = session.from_server(text.as_bytes(), |_| {}) else {
+            panic!("{method}")
+        };
+        result["capabilities"]["tools"]["listChanged"] = json!(true);
+        assert_eq!(serde_json::from_str::<Value>(&message).unwrap()["result"], result);
+    }
+}
+
+#[test]
+fn a_server_message_is_one_line() {
+    let gateway = Gateway::new();
+    let mut session = gateway.session();
+    for broken in ["\r", "\n", "\r\n"] {
+        let text = [r#"{"jsonrpc":"2.0","method":"notifications/message","#, r#""params":{"data":["#, r#""a\nb"]}}"#];
+        let text = text.join(broken);
+        let FromServer::Forward { message, .. } = session.from_server(text.as_bytes(), |_| {}) else {
+            panic!("{text}")
+        };
+        assert!(!message.contains(['\r', '\n']), "{message}");
+        let (got, sent): (Value, Value) =
+            (serde_json::from_str(&message).unwrap(), serde_json::from_str(&text).unwrap());
+        assert_eq!(got, sent);
+    }
+}
+
+#[test]
+fn a_client_error_reports_that_nothing_ran() {
+    let gateway = Gateway::new();
+    for (code, is_certain) in [(-32_602, true), (-32_020, true), (-32_601, true), (-32_603, false), (-32_001, false)] {
+        let mut session = gateway.session();
+        assert!(gateway.calls(&mut session, 1), "{code}");
+        let text = json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": code, "message": "no" } }).to_string();
+        let FromServer::Forward { message, ended, .. } = session.from_server_with_client_error(text.as_bytes()) else {
+            panic!("{code}")
+        };
+        assert_eq!(message, text);
+        let ended = ended.unwrap();
+        assert_eq!(ended.ending == toolgate::mcp::CallOutcome::NotRun, is_certain, "{code}");
+        ended.conclude().unwrap();
+    }
+    let mut session = gateway.session();
+    assert!(gateway.calls(&mut session, 1));
+    let success = answer(1, &json!({ "content": [] }));
+    assert!(matches!(session.from_server_with_client_error(success.as_bytes()), FromServer::Drop { .. }));
+    assert_eq!(session.under_way(), 1);
+}
