@@ -9,6 +9,7 @@ pub(crate) mod number;
 pub(crate) mod object;
 mod parse;
 pub(crate) mod pointer;
+pub(crate) mod value;
 
 pub(crate) use node::{Json, Member, Node, each_duplicate};
 pub(crate) use parse::{Parser, SyntaxError, SyntaxErrorKind};

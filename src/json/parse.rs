@@ -157,29 +157,68 @@ impl<'t> Parser<'t> {
     }
 
     fn array(&mut self) -> Parsed<Vec<Node<'t>>> {
-        self.open()?;
         let mut elements = Vec::new();
-        if self.peek() == Some(b']') {
-            self.close();
-            return Ok(elements);
-        }
-        loop {
+        let mut there = self.enter_array()?;
+        while there {
             elements.push(self.node()?);
-            match self.peek() {
-                Some(b',') => {
-                    let comma = self.at;
-                    self.at += 1;
-                    if self.peek() == Some(b']') {
-                        return Err(SyntaxError { at: comma, what: SyntaxErrorKind::TrailingComma });
-                    }
-                }
-                Some(b']') => {
-                    self.close();
-                    return Ok(elements);
-                }
-                _ => return Err(self.unexpected(SyntaxErrorKind::ExpectedElementEnd)),
-            }
+            there = self.next_element()?;
         }
+        Ok(elements)
+    }
+
+    /// Enters an array, and returns `true` if it has an element. If not, leaves it.
+    pub(crate) fn enter_array(&mut self) -> Parsed<bool> {
+        self.open()?;
+        let is_empty = self.peek() == Some(b']');
+        if is_empty {
+            self.close();
+        }
+        Ok(!is_empty)
+    }
+
+    /// Returns `true` if the array has a further element. If not, leaves it.
+    pub(crate) fn next_element(&mut self) -> Parsed<bool> {
+        match self.peek() {
+            Some(b',') => {
+                let comma = self.at;
+                self.at += 1;
+                if self.peek() == Some(b']') {
+                    return Err(SyntaxError { at: comma, what: SyntaxErrorKind::TrailingComma });
+                }
+                Ok(true)
+            }
+            Some(b']') => {
+                self.close();
+                Ok(false)
+            }
+            _ => Err(self.unexpected(SyntaxErrorKind::ExpectedElementEnd)),
+        }
+    }
+
+    /// Checks the next value, and keeps nothing of it.
+    pub(crate) fn skip(&mut self) -> Parsed<()> {
+        match self.peek() {
+            Some(b'{') => {
+                self.enter_object()?;
+                while self.next_key()?.is_some() {
+                    self.skip()?;
+                }
+            }
+            Some(b'[') => {
+                let mut there = self.enter_array()?;
+                while there {
+                    self.skip()?;
+                    there = self.next_element()?;
+                }
+            }
+            _ => drop(self.node()?),
+        }
+        Ok(())
+    }
+
+    /// The offset of the next byte, which no blank precedes after [`Parser::peek`].
+    pub(crate) fn offset(&self) -> usize {
+        self.at
     }
 
     fn open(&mut self) -> Parsed<()> {
@@ -195,7 +234,7 @@ impl<'t> Parser<'t> {
     }
 
     /// Skips blanks, and returns the next byte.
-    fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         let rest = self.rest();
         let blanks = rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).unwrap_or(rest.len());
         self.at += blanks;

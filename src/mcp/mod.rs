@@ -12,6 +12,7 @@ mod headers;
 mod id;
 mod outcome;
 mod pins;
+mod read;
 mod rounds;
 mod server_state;
 mod session;
@@ -22,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::call::{Caller, ToolCall};
 use crate::decision::{self, Denial};
 use crate::json::number::Exact;
-use crate::json::{Json, Member, Node, Parser, each_duplicate};
+use crate::json::{Json, Member, Node, each_duplicate};
 use crate::policy::{Code, Policy};
 use rounds::CallRound;
 
@@ -131,64 +132,11 @@ impl Message {
     /// the envelope that differs from a known one in case only (`Method`); `arguments` that are not
     /// an object; a number that is exact neither as a 64-bit integer nor as a double (`1e400`,
     /// `18446744073709551616`, `0.30000000000000000001`); a batch, because each of its elements is
-    /// a call of its own; nesting deeper than 64; text after the message.
+    /// a call of its own; nesting deeper than 64; text after the message. And a message that would
+    /// take more than 64 MiB of memory, and more than 16 times its length, because it has many tiny
+    /// values.
     pub fn read(text: &str) -> Result<Self, MalformedMessage> {
-        let root = Parser::document(text, NESTING)
-            .map_err(|error| MalformedMessage { at: error.at, why: error.what.to_string() })?;
-        read_in_one_way(&root)?;
-        let members = match &root.json {
-            Json::Object(members) => members,
-            Json::Array(_) => return Err(malformed(&root, "a batch is not supported: send each message by itself")),
-            _ => return Err(malformed(&root, "a message must be an object")),
-        };
-        no_variants(members, &ENVELOPE)?;
-        if field(members, "jsonrpc").and_then(Node::as_str) != Some("2.0") {
-            return Err(malformed(&root, "`jsonrpc` must be \"2.0\""));
-        }
-        if let Some(id) = field(members, "id")
-            && let Json::Array(_) | Json::Object(_) | Json::Bool(_) = id.json
-        {
-            return Err(malformed(id, "`id` must be a string or a number"));
-        }
-        let is_call = match field(members, "method") {
-            None => false,
-            Some(method) => {
-                method.as_str().ok_or_else(|| malformed(method, "`method` must be a string"))? == "tools/call"
-            }
-        };
-        if is_call {
-            let params = field(members, "params").ok_or_else(|| malformed(&root, "a call needs `params`"))?;
-            let Json::Object(members) = &params.json else {
-                return Err(malformed(params, "`params` must be an object"));
-            };
-            no_variants(members, &PARAMS)?;
-            if field(members, "name").and_then(Node::as_str).is_none() {
-                return Err(malformed(params, "`name` must be a string"));
-            }
-            for (name, why) in [
-                ("arguments", "`arguments` must be an object"),
-                ("task", "`task` must be an object"),
-                ("inputResponses", "`inputResponses` must be an object"),
-            ] {
-                if let Some(member) = field(members, name)
-                    && !matches!(member.json, Json::Object(_))
-                {
-                    return Err(malformed(member, why));
-                }
-            }
-            if let Some(state) = field(members, "requestState")
-                && !matches!(state.json, Json::String(_))
-            {
-                return Err(malformed(state, "`requestState` must be a string"));
-            }
-        }
-        let value = root.to_value().ok_or_else(|| malformed(&root, "a number is not exact"))?;
-        Ok(if is_call {
-            let id = field(members, "id").map(|id| written(id, text).into());
-            Self::Call(Call::new(value, id))
-        } else {
-            Self::Other(OtherMessage(value))
-        })
+        read::message(text)
     }
 }
 
@@ -290,24 +238,6 @@ fn malformed(node: &Node<'_>, why: &str) -> MalformedMessage {
 
 fn field<'n, 't>(members: &'n [Member<'t>], key: &str) -> Option<&'n Node<'t>> {
     members.iter().find(|member| member.key == key).map(|member| &member.value)
-}
-
-/// The part of `text` that is this string, number or `null`.
-fn written<'t>(node: &Node<'t>, text: &'t str) -> &'t str {
-    match node.json {
-        Json::Number(number) => number,
-        Json::String(_) => {
-            let rest = text.get(node.at..).unwrap_or_default();
-            let mut escaped = false;
-            let end = rest.bytes().skip(1).position(|byte| {
-                let ends = byte == b'"' && !escaped;
-                escaped = byte == b'\\' && !escaped;
-                ends
-            });
-            end.and_then(|end| rest.get(..end + 2)).unwrap_or("null")
-        }
-        _ => "null",
-    }
 }
 
 /// Checks that there are no duplicate keys and no inexact numbers, at any depth.

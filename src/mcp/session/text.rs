@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::{NESTING, RequestId, field, is_variant, no_variants, read_in_one_way};
 use super::{INVALID_REQUEST, PARSE_ERROR};
-use crate::json::{Json, Member, Node, Parser, each_duplicate};
+use crate::json::{Json, Parser, SyntaxError};
 
 /// The maximum nesting of a list of tools. It can have schemas, which are deeper than calls.
 const LIST_NESTING: usize = 128;
@@ -127,21 +127,46 @@ pub(super) fn error(id: &str, code: i32, message: &str, data: Option<Value>) -> 
 /// message is itself an answer.
 pub(super) fn answerable(text: &str) -> (Option<String>, i32) {
     let unknown = || Some("null".to_owned());
-    let Ok(root) = Parser::document(text, NESTING) else { return (unknown(), PARSE_ERROR) };
-    let Json::Object(members) = &root.json else { return (unknown(), INVALID_REQUEST) };
-    let mut is_duplicate = false;
-    each_duplicate(members, |member| is_duplicate |= member.key == "id");
-    let id = field(members, "id").and_then(Node::to_value);
-    let is_certain = !is_duplicate && no_variants(members, &["id"]).is_ok();
-    let is_answer = |members: &[Member<'_>]| {
-        field(members, "method").is_none() && (field(members, "result").is_some() || field(members, "error").is_some())
-    };
-    let answer = match id.as_ref().and_then(RequestId::of).filter(|_| is_certain) {
-        _ if is_answer(members) => None,
-        Some(id) => Some(id.to_string()),
-        None => unknown(),
-    };
-    (answer, INVALID_REQUEST)
+    match top_level(text) {
+        Err(_) => (unknown(), PARSE_ERROR),
+        Ok(None) => (unknown(), INVALID_REQUEST),
+        Ok(Some(TopLevel { is_answer: true, .. })) => (None, INVALID_REQUEST),
+        Ok(Some(TopLevel { id, .. })) => (id.map_or_else(unknown, |id| Some(id.to_string())), INVALID_REQUEST),
+    }
+}
+
+/// The parts of a refused message that its answer depends on.
+struct TopLevel {
+    /// `None` if it is not certain.
+    id: Option<RequestId>,
+    is_answer: bool,
+}
+
+/// Reads these parts, and keeps nothing of the rest. `None` if the text is not an object.
+fn top_level(text: &str) -> Result<Option<TopLevel>, SyntaxError> {
+    let mut parser = Parser::new(text, NESTING);
+    if parser.peek() != Some(b'{') {
+        parser.skip()?;
+        parser.finish()?;
+        return Ok(None);
+    }
+    let (mut id, mut ids, mut has_method, mut has_answer) = (None, 0, false, false);
+    parser.enter_object()?;
+    while let Some((_, key)) = parser.next_key()? {
+        match &*key {
+            "method" => has_method = true,
+            "result" | "error" => has_answer = true,
+            _ => {}
+        }
+        ids += usize::from(key == "id" || is_variant(&key, &["id"]));
+        match parser.peek() {
+            Some(b'{' | b'[') => parser.skip()?,
+            _ if key == "id" => id = parser.node()?.to_value().as_ref().and_then(RequestId::of),
+            _ => parser.skip()?,
+        }
+    }
+    parser.finish()?;
+    Ok(Some(TopLevel { id: id.filter(|_| ids == 1), is_answer: has_answer && !has_method }))
 }
 
 /// Reads a message of the server. Returns `None` if two parsers could read it differently.

@@ -64,6 +64,30 @@ fn a_message_takes_memory_proportional_to_its_length() {
     }
 }
 
+/// Why: 16 MiB of tiny objects took 2.1 GB while they were read.
+#[test]
+fn a_long_message_takes_at_most_16_times_its_length() {
+    let length = 8 << 20;
+    for part in
+        ["{},", "[],", "[0],", "{\"\":0},", "{\"a\":{}},", "0,", "100000,", "\"\",", "\"some text\",", "[[[[]]]],"]
+    {
+        let list = part.repeat(length / part.len());
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{{"l":[{list}0]}}}}}}"#
+        );
+        let mut refused = false;
+        let cost = measure(|| {
+            refused = matches!(Session::<Permit>::new().from_client(text.as_bytes()), FromClient::Answer { .. })
+        });
+        assert!(cost.bytes_max <= 16 * text.len() as u64, "{part}: {cost:?}");
+        assert_eq!(refused, part.len() < 7 || part.contains('{') || part.contains("[["), "{part}");
+    }
+    let members: String = (0..length / 12).map(|number| format!("\"{number:06x}\":0,")).collect();
+    let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{{members}"":0}}}}"#);
+    let cost = measure(|| drop(Message::read(&text)));
+    assert!(cost.bytes_max <= 16 * text.len() as u64, "{cost:?}");
+}
+
 /// Why: a backtracking engine tries every way to match, which is exponential in the length.
 #[test]
 fn catastrophic_expressions_match_in_bounded_memory() {
