@@ -38,8 +38,8 @@ impl Fault {
 }
 
 /// Reads values, and refuses what two readers could read differently: duplicate keys, and numbers
-/// that `number` does not take. Without bounds, a text of tiny objects takes more than 100 times its
-/// length.
+/// that `number` does not take. Without bounds, a text of tiny objects takes more than 100 times
+/// its length.
 pub(crate) struct ValueReader<'t, N> {
     pub(crate) parser: Parser<'t>,
     left: usize,

@@ -211,7 +211,7 @@ impl<'p> Evaluation<'p> {
         });
     }
 
-    /// Returns `true` if a rule asks for an approval because of the input in this round of the call.
+    /// Returns `true` if a rule asks for an approval because of the input in this round.
     pub(crate) fn asks_about_input(&self, call: &ToolCall<'_>, now: Timestamp) -> bool {
         let facts = Facts::new(call, now);
         let asks = |rule: &Rule| rule.truth(&facts, Stance::Match) != Truth::False;
