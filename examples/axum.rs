@@ -56,7 +56,7 @@ impl Service {
         let mut session = Session::sharing(&self.state, caller);
         let given = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let (message, id, headers) = match session.from_http_client(body, given) {
-            FromClient::Forward { message, id, headers } => (message, id, headers),
+            FromClient::Forward { message, id, headers, .. } => (message, id, headers),
             FromClient::Answer { answer, .. } => {
                 return (StatusCode::BAD_REQUEST, [JSON], answer.unwrap_or_default()).into_response();
             }

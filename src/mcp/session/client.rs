@@ -88,10 +88,6 @@ impl<P: AnyPermit> Session<P> {
                         task = value.pointer("/params/taskId").and_then(Value::as_str).map(Into::into);
                         if method == "tasks/result" { RequestKind::TaskResult } else { RequestKind::TaskStatus }
                     }
-                    Some("notifications/cancelled") => {
-                        self.cancel(value.pointer("/params/requestId"));
-                        RequestKind::Other
-                    }
                     Some(_) => RequestKind::Other,
                 };
                 (value.get("id"), kind, task)
@@ -139,9 +135,15 @@ impl<P: AnyPermit> Session<P> {
         forwarded
     }
 
-    fn forward(&self, message: &OtherMessage, version: Option<&str>, id: Option<RequestId>) -> FromClient {
+    fn forward(&mut self, message: &OtherMessage, version: Option<&str>, id: Option<RequestId>) -> FromClient {
         let headers = if self.writes_headers { headers::of_other(message, version) } else { Vec::new() };
-        FromClient::Forward { message: message.to_json(), id, headers }
+        let value = message.as_value();
+        let method: Option<Box<str>> = value.get("method").and_then(Value::as_str).map(Into::into);
+        let cancels = match method.as_deref() {
+            Some("notifications/cancelled") => self.cancel(value.pointer("/params/requestId")),
+            _ => None,
+        };
+        FromClient::Forward { message: message.to_json(), id, method, cancels, headers }
     }
 
     /// Finds the call that this one continues, or the request for an approval that it repeats.
@@ -242,11 +244,12 @@ impl<P: AnyPermit> Session<P> {
         self.form.unwrap_or_else(of_version)
     }
 
-    fn cancel(&mut self, id: Option<&Value>) {
-        let id = id.and_then(RequestId::of);
-        if let Some(request) = id.and_then(|id| self.pending.get_mut(&id)) {
-            request.is_cancelled = true;
-        }
+    /// Notes that the client does not wait for a request any more, and returns it if it is pending.
+    fn cancel(&mut self, id: Option<&Value>) -> Option<RequestId> {
+        let id = id.and_then(RequestId::of)?;
+        let request = self.pending.get_mut(&id).filter(|request| request.kind != RequestKind::GivenUp)?;
+        request.is_cancelled = true;
+        Some(id)
     }
 
     /// Notes the token under which the server reports the progress of a request.

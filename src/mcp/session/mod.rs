@@ -74,8 +74,9 @@ const NOT_ANSWERED: i32 = -32053;
 /// ```
 ///
 /// A call that the client cancels stays pending until the server answers it or the host [gives it
-/// up](Self::give_up). The server may still be working on it, and the client that cancels
-/// is the one that is limited.
+/// up](Self::give_up). The server may still be working on it, and the client that cancels is the
+/// one that is limited. A server that follows the protocol does not answer it: give it up after a
+/// short time, such as ten seconds.
 ///
 /// # Calls that go on
 ///

@@ -18,6 +18,11 @@ pub enum FromClient {
         message: String,
         /// Its id if it is a request, for [`Session::give_up`](super::Session::give_up).
         id: Option<RequestId>,
+        /// Its method; `None` for an answer to a request of the server.
+        method: Option<Box<str>>,
+        /// The pending request that it cancels. The server may not answer that any more: after a
+        /// short time, [give it up](super::Session::give_up).
+        cancels: Option<RequestId>,
         /// The headers of HTTP to send with it, if it came from
         /// [`Session::from_http_client`](super::Session::from_http_client).
         headers: Vec<(Box<str>, String)>,

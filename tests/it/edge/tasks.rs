@@ -165,6 +165,31 @@ fn progress_passes_while_its_request_is_pending() {
 }
 
 #[test]
+fn a_cancelled_call_is_reported_to_the_host() {
+    let gateway = Gateway::new();
+    let mut session = gateway.session();
+    assert!(gateway.calls(&mut session, 1));
+    let cancelled = |session: &mut Session, id: Value| {
+        let params = json!({ "requestId": id });
+        let text = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params }).to_string();
+        let FromClient::Forward { cancels, method, .. } = session.from_client(text.as_bytes()) else {
+            panic!("forwarded")
+        };
+        assert_eq!(method.as_deref(), Some("notifications/cancelled"));
+        cancels
+    };
+    let id = RequestId::of(&json!(1)).unwrap();
+    assert_eq!(cancelled(&mut session, json!("1")), None);
+    assert_eq!(cancelled(&mut session, json!(1)), Some(id.clone()));
+    assert!(!gateway.calls(&mut session, 2), "the server may still be at work");
+    let failed = session.give_up(&id, "it was cancelled").unwrap();
+    assert_eq!(failed.answer, None, "the client does not wait any more");
+    failed.ended.unwrap().conclude().unwrap();
+    assert!(gateway.calls(&mut session, 3));
+    assert_eq!(cancelled(&mut session, json!(1)), None);
+}
+
+#[test]
 fn a_filtered_list_is_private_and_short_lived() {
     let gateway = Gateway::new();
     let policy = gateway.gate.policy();
