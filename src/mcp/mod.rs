@@ -110,10 +110,6 @@ const NESTING: usize = 64;
 const ENVELOPE: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 const PARAMS: [&str; 6] = ["name", "arguments", "_meta", "task", "inputResponses", "requestState"];
 
-/// The notification that tells a client to list the tools again, for a host to send after it has
-/// replaced a policy ([`ServerState::lists_differ`]).
-pub const TOOLS_LIST_CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
-
 impl Message {
     /// Reads one message from the bytes of a body, as [`read`](Self::read) does.
     ///

@@ -84,6 +84,10 @@ impl<P: AnyPermit> Session<P> {
                     Some("initialize") => RequestKind::Initialize,
                     Some("server/discover") => RequestKind::Discover,
                     Some("tools/list") => RequestKind::List,
+                    Some("subscriptions/listen") => {
+                        let asked = value.pointer("/params/notifications/toolsListChanged");
+                        if asked == Some(&Value::Bool(true)) { RequestKind::Listen } else { RequestKind::Other }
+                    }
                     Some(method @ ("tasks/get" | "tasks/cancel" | "tasks/result")) => {
                         task = value.pointer("/params/taskId").and_then(Value::as_str).map(Into::into);
                         if method == "tasks/result" { RequestKind::TaskResult } else { RequestKind::TaskStatus }

@@ -141,6 +141,8 @@ enum RequestKind {
     Call,
     /// `server/discover`.
     Discover,
+    /// `subscriptions/listen`, for changes of the list of tools.
+    Listen,
     /// `tasks/get` or `tasks/cancel`.
     TaskStatus,
     /// `tasks/result`.
@@ -196,8 +198,8 @@ impl<P: AnyPermit> Session<P> {
     }
 
     /// Announces to the client that its list of tools may change, whether the server does or not.
-    /// The host then sends [`TOOLS_LIST_CHANGED`](super::TOOLS_LIST_CHANGED) after it has replaced
-    /// a policy.
+    /// The host then sends it what [`list_changed`](Self::list_changed) returns after it has
+    /// replaced a policy.
     #[must_use = "returns the session with the change"]
     pub fn announcing_changes(self) -> Self {
         Self { announces_changes: true, ..self }
@@ -208,6 +210,19 @@ impl<P: AnyPermit> Session<P> {
     #[must_use = "returns the session with the change"]
     pub fn with_max_list_ttl(self, max_list_ttl: Duration) -> Self {
         Self { max_list_ttl, ..self }
+    }
+
+    /// Returns the notifications that tell the client to list the tools again, for a host that has
+    /// replaced a policy ([`ServerState::lists_differ`](super::ServerState::lists_differ)). Each
+    /// comes with the pending `subscriptions/listen` request on whose stream it belongs; without
+    /// one, it belongs on the connection, or on the stream that a client opens with GET.
+    pub fn list_changed(&self) -> Vec<(Option<RequestId>, String)> {
+        let listening = self.pending.iter().filter(|(_, request)| request.kind == RequestKind::Listen);
+        let mut messages: Vec<_> = listening.map(|(id, _)| (Some(id.clone()), list_changed(Some(id)))).collect();
+        if self.protocol_version.is_some() {
+            messages.push((None, list_changed(None)));
+        }
+        messages
     }
 
     /// The protocol's version, once the server has answered `initialize`.
@@ -329,6 +344,18 @@ impl<P> PendingRequest<P> {
 /// to its end.
 pub fn too_long(bound: usize) -> String {
     error("null", INVALID_REQUEST, &format!("The message has more than {bound} bytes."), None)
+}
+
+/// The member of `_meta` that names the request on whose stream a notification is.
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// The notification that the list of tools has changed.
+fn list_changed(subscription: Option<&RequestId>) -> String {
+    let method = r#""method":"notifications/tools/list_changed""#;
+    match subscription {
+        None => format!(r#"{{"jsonrpc":"2.0",{method}}}"#),
+        Some(id) => format!(r#"{{"jsonrpc":"2.0",{method},"params":{{"_meta":{{"{SUBSCRIPTION}":{id}}}}}}}"#),
+    }
 }
 
 fn refuse(malformed: MalformedMessage, id: Option<String>, code: i32) -> FromClient {

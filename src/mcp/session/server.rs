@@ -10,7 +10,8 @@ use super::super::server_state::MAX_ROUNDS;
 use super::super::{CallOutcome, RequestId};
 use super::text::{Envelope, error, read_answer, read_list};
 use super::{
-    FinishedCall, FromServer, MAX_ANSWERED, MAX_TASK_TOKENS, NOT_ANSWERED, PendingRequest, RequestKind, Session,
+    FinishedCall, FromServer, MAX_ANSWERED, MAX_TASK_TOKENS, NOT_ANSWERED, PendingRequest, RequestKind, SUBSCRIPTION,
+    Session,
 };
 use crate::decision::permit::AnyPermit;
 use crate::json::object::Object;
@@ -52,6 +53,10 @@ impl<P: AnyPermit> Session<P> {
             FromServer::Forward { message, answers: None, progress, ended }
         };
         match (&envelope.method, envelope.result || envelope.error) {
+            (Some(method), false) if &**method == "notifications/subscriptions/acknowledged" => {
+                let message = self.acknowledged(text);
+                return FromServer::Forward { message, answers: None, progress: None, ended: None };
+            }
             (Some(method), false) => {
                 return match self.notified(method, text) {
                     Ok((progress, ended)) => plain(progress, ended),
@@ -262,6 +267,22 @@ impl<P: AnyPermit> Session<P> {
                 Cow::Owned(answer.to_string())
             }
             None => in_one_line(text),
+        }
+    }
+
+    /// The acknowledgement of a subscription, which says that the client will learn of changes of
+    /// the list of tools.
+    fn acknowledged<'m>(&self, text: &'m str) -> Cow<'m, str> {
+        let message = if self.announces_changes { read_answer(text) } else { None };
+        let Some(mut message) = message else { return in_one_line(text) };
+        let id = message.get("params").and_then(|params| RequestId::of(params.get("_meta")?.get(SUBSCRIPTION)?));
+        let is_asked = id.and_then(|id| self.pending.get(&id)).is_some_and(|asked| asked.kind == RequestKind::Listen);
+        match message.pointer_mut("/params/notifications").and_then(Value::as_object_mut) {
+            Some(notifications) if is_asked => {
+                notifications.insert("toolsListChanged".to_owned(), true.into());
+                Cow::Owned(message.to_string())
+            }
+            _ => in_one_line(text),
         }
     }
 

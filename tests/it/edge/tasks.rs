@@ -237,6 +237,36 @@ fn changes_of_the_list_are_announced() {
 }
 
 #[test]
+fn clients_learn_that_their_list_has_changed() {
+    let gateway = Gateway::new();
+    let mut session = gateway.session().announcing_changes();
+    assert_eq!(session.list_changed(), []);
+    for (id, filter) in [(1, json!({ "toolsListChanged": true })), (2, json!({ "promptsListChanged": true }))] {
+        let listen = request(id, "subscriptions/listen", &json!({ "notifications": filter }));
+        let _ = session.from_client(listen.as_bytes());
+        let params = json!({ "notifications": {}, "_meta": { "io.modelcontextprotocol/subscriptionId": id } });
+        let method = "notifications/subscriptions/acknowledged";
+        let text = json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string();
+        let FromServer::Forward { message, .. } = session.from_server(text.as_bytes(), |_| {}) else {
+            panic!("{text}")
+        };
+        let honored = serde_json::from_str::<Value>(&message).unwrap()["params"]["notifications"].clone();
+        assert_eq!(honored, if id == 1 { json!({ "toolsListChanged": true }) } else { json!({}) });
+    }
+    let [(Some(id), message)] = &session.list_changed()[..] else { panic!("one listens") };
+    assert_eq!(*id, RequestId::of(&json!(1)).unwrap());
+    let message: Value = serde_json::from_str(message).unwrap();
+    assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1);
+
+    let mut older = gateway.session();
+    let _ = older.from_client(request(1, "initialize", &json!({})).as_bytes());
+    let text = answer(1, &json!({ "protocolVersion": "2025-11-25", "capabilities": {} }));
+    let _ = older.from_server(text.as_bytes(), |_| {});
+    let [(None, message)] = &older.list_changed()[..] else { panic!("one connection") };
+    assert!(message.contains("notifications/tools/list_changed"));
+}
+
+#[test]
 fn a_server_message_is_one_line() {
     let gateway = Gateway::new();
     let mut session = gateway.session();
