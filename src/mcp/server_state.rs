@@ -142,9 +142,9 @@ impl<P> ServerState<P> {
         self.0.held.lock().calls.len()
     }
 
-    /// Returns `true` if the policies list different tools of those that the server has listed, so
-    /// that connected clients must [learn](super::Session::list_changed) that their list has changed.
-    /// O(tools).
+    /// Returns `true` if the policies list different tools of those that the server has listed.
+    /// Connected clients must then [learn](super::Session::list_changed) that their list has
+    /// changed. O(tools).
     pub fn lists_differ(&self, before: Option<&Policy>, after: Option<&Policy>) -> bool {
         let lists = |policy: Option<&Policy>, tool: &str| policy.is_some_and(|policy| policy.lists(tool));
         self.0.tools.lock().names().any(|tool| lists(before, tool) != lists(after, tool))
