@@ -11,6 +11,7 @@ import sys
 import zlib
 
 import anyio
+import conformance_tasks
 import uvicorn
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel.server import Server
@@ -467,6 +468,7 @@ server = Server(
     on_set_logging_level=accept,
     **METHODS,
 )
+conformance_tasks.extend(server, tool, unanswered, question, text)
 server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=server.name))
 app = server.streamable_http_app(event_store=Events(), retry_interval=100)
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=1)
