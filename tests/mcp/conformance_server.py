@@ -1,11 +1,13 @@
 """A server of the official SDK that has all that the official conformance suite asks for.
 
-    conformance_server.py PORT
+    conformance_server.py [PORT]
 
+Without a port, it uses stdio.
 The names of tools, prompts and resources, and the texts that they answer with, are the suite's.
 """
 
 import base64
+import json
 import struct
 import sys
 import zlib
@@ -16,6 +18,7 @@ import uvicorn
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel.server import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
@@ -194,7 +197,8 @@ async def test_sampling(ctx, params):
 async def elicit(ctx, message, **properties):
     schema = {"type": "object", "properties": properties}
     result = await ctx.session.elicit_form(message, schema, related_request_id=ctx.request_id)
-    return [text(f"Elicitation completed: action={result.action}, content={result.content}")]
+    content = json.dumps(result.content, sort_keys=True)
+    return [text(f"Elicitation completed: action={result.action}, content={content}")]
 
 
 @tool(**form(message=STRING))
@@ -470,5 +474,15 @@ server = Server(
 )
 conformance_tasks.extend(server, tool, unanswered, question, text)
 server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=server.name))
-app = server.streamable_http_app(event_store=Events(), retry_interval=100)
-uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=1)
+
+
+async def over_stdio():
+    async with stdio_server() as streams:
+        await server.run(*streams, server.create_initialization_options())
+
+
+if len(sys.argv) > 1:
+    app = server.streamable_http_app(event_store=Events(), retry_interval=100)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=1)
+else:
+    anyio.run(over_stdio)

@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 
 from checks import EXAMPLES, GATEWAY, MODULES, ROOT, check
@@ -88,22 +86,31 @@ def own_server(*options):
 
 
 @contextmanager
-def everything():
-    """Runs the reference server with everything in it, on a port that was free a moment ago."""
+def on_free_port(command, log):
+    """Runs a server on a port that was free a moment ago. `command` gets the port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = EXAMPLES / f"everything-{os.getpid()}-{port}.log"
-    command = ["node", MODULES / "server-everything" / "dist" / "index.js", "streamableHttp"]
-    with running(command, log, env={**os.environ, "PORT": str(port)}) as server:
-        url = f"http://127.0.0.1:{port}/mcp"
+    with running(command(port), log):
         for _ in range(600):
-            try:
-                urllib.request.urlopen(url)
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                time.sleep(0.05)
+            with socket.socket() as trial:
+                if trial.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/mcp"
+
+
+def conformance_server(log):
+    script = ROOT / "tests" / "mcp" / "conformance_server.py"
+    return on_free_port(lambda port: [sys.executable, script, str(port)], log)
+
+
+@contextmanager
+def everything():
+    """Runs the reference server with everything in it."""
+    server = MODULES / "server-everything" / "dist" / "index.js"
+    log = EXAMPLES / f"everything-{os.getpid()}-{time.monotonic_ns()}.log"
+    with on_free_port(lambda port: ["env", f"PORT={port}", "node", server, "streamableHttp"], log) as url:
         yield url
     log.unlink()
 

@@ -4,7 +4,6 @@
 """
 
 import json
-import socket as sockets
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitResult
 
 from checks import GATEWAY, approve_the_oldest, check, refused, text
-from http_gateway import behind, running
+from http_gateway import behind, on_free_port
 
 FOLDER = Path(sys.argv[1])
 SERVER = [sys.executable, str(Path(__file__).with_name("asking_server.py"))]
@@ -53,23 +52,16 @@ async def over_stdio(mode, answer, **tools):
 
 @asynccontextmanager
 async def over_http(mode, answer, **tools):
-    with sockets.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    upstream = f"http://127.0.0.1:{port}/mcp"
     policy = {**POLICY, "tools": {**POLICY["tools"], **tools}}
-    with running([*SERVER, str(port)], FOLDER / "errors.log"):
-        for _ in range(200):
-            with sockets.socket() as trial:
-                if trial.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        with behind(FOLDER, upstream, policy, f'approvals.page = "{PAGE}"') as (url, socket):
-            headers = {"Authorization": "Bearer token-of-ann"}
-            async with httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30)) as http:
-                transport = streamable_http_client(url, http_client=http)
-                async with Client(transport, mode=mode, elicitation_callback=answer) as client:
-                    yield client, socket
+    with (
+        on_free_port(lambda port: [*SERVER, str(port)], FOLDER / "errors.log") as upstream,
+        behind(FOLDER, upstream, policy, f'approvals.page = "{PAGE}"') as (url, socket),
+    ):
+        headers = {"Authorization": "Bearer token-of-ann"}
+        async with httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30)) as http:
+            transport = streamable_http_client(url, http_client=http)
+            async with Client(transport, mode=mode, elicitation_callback=answer) as client:
+                yield client, socket
 
 
 async def asked(name, connect, mode):
