@@ -7,6 +7,9 @@ use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited, Refused};
 use crate::policy::{Code, Digest};
 
+/// The error of JSON-RPC for invalid parameters.
+const INVALID_PARAMS: i32 = -32602;
+
 /// A refusal of a call, to be written as an MCP message.
 ///
 /// It is made from a [`Refused`] ([`Decision::into_result`]), a [`Denial`], a [`RateLimited`] or an
@@ -33,6 +36,7 @@ use crate::policy::{Code, Digest};
 #[derive(Debug, Clone)]
 pub struct Refusal {
     kind: RefusalKind,
+    code: Code,
     message: Box<str>,
     /// For a rate limit: the wait in seconds, or `None` if the call can never pass.
     wait: Option<Option<u64>>,
@@ -130,7 +134,7 @@ impl Refusal {
         if let Some(policy) = policy {
             facts.insert("policy".to_owned(), policy.to_string().into());
         }
-        Self { kind, message: message.into(), wait: None, facts }
+        Self { kind, code, message: message.into(), wait: None, facts }
     }
 
     fn with(mut self, key: &str, fact: Value) -> Self {
@@ -181,7 +185,8 @@ impl Refusal {
 
     /// The `error` of the call for [`RefusalFormat::Error`].
     pub fn to_error(&self) -> Value {
-        json!({ "code": self.kind.error_code(), "message": self.text(), "data": self.facts })
+        let code = if self.is_error() { INVALID_PARAMS } else { self.kind.error_code() };
+        json!({ "code": code, "message": self.text(), "data": self.facts })
     }
 
     /// The whole answer to a request that could not be read, with `null` in place of the unknown
@@ -190,8 +195,14 @@ impl Refusal {
         self.answer("null", form)
     }
 
+    /// Returns `true` for a call that is an error of the protocol: no model can change it.
+    fn is_error(&self) -> bool {
+        self.code == Code::UnknownState
+    }
+
     fn answer(&self, id: &str, form: RefusalFormat) -> String {
         match form {
+            _ if self.is_error() => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, self.to_error()),
             RefusalFormat::Error => format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#, self.to_error()),
             RefusalFormat::Text | RefusalFormat::Structured => {
                 format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, self.to_result(form))
@@ -202,7 +213,8 @@ impl Refusal {
 
 impl Call {
     /// The answer that refuses this call, with the call's id exactly as it was written. `None` for
-    /// a notification, which has no answer.
+    /// a notification, which has no answer. The code `unknown_state` is an error in every form, with
+    /// the code -32602: it is for the client, and no model can change the call.
     pub fn answer(&self, refusal: &Refusal, form: RefusalFormat) -> Option<String> {
         self.id_text().map(|id| refusal.answer(id, form))
     }

@@ -102,8 +102,8 @@ pub(super) fn check<'h>(
             return Err(mismatch(&header, "appears twice"));
         }
     }
-    let is_modern = |version: &str| version >= FIRST_WITH_HEADERS;
-    let requires = repeated.version.or(version.as_deref()).is_some_and(is_modern) && repeated.is_request;
+    let known_version = repeated.version.or(version.as_deref());
+    let requires = known_version.is_some_and(|version| version >= FIRST_WITH_HEADERS) && repeated.is_request;
     let compare = |header: &str, given: Option<&str>, own: Option<&str>, is_required: bool| match (given, own) {
         (Some(given), Some(own)) if given == own => Ok(()),
         (Some(_), _) => Err(mismatch(header, "differs from the message")),
@@ -111,8 +111,8 @@ pub(super) fn check<'h>(
         (None, _) => Ok(()),
     };
     match (&version, repeated.version) {
-        // Before this version of the protocol, the message does not repeat what was negotiated.
-        (Some(given), None) if !(is_modern(given) && repeated.is_request) => {}
+        // The message names no version. Where it should, that is for the server to say.
+        (Some(_), None) => {}
         (given, own) => compare(VERSION, given.as_deref(), own, requires)?,
     }
     compare(METHOD, method.as_deref(), repeated.method, requires)?;
@@ -296,7 +296,9 @@ mod tests {
         assert_eq!(checked(&call, &[], &tools()), Ok(()));
         assert_eq!(checked(&call, &[("mcp-protocol-version", "2025-06-18")], &tools()), Ok(()));
         assert!(checked(&call, &[("mcp-name", "other")], &tools()).is_err());
-        assert!(checked(&call, &[("mcp-protocol-version", "2026-07-28")], &tools()).is_err());
+        let version = ("mcp-protocol-version", "2026-07-28");
+        assert!(checked(&call, &[version], &tools()).is_err(), "this version requires the others");
+        assert_eq!(checked(&call, &[version, ("mcp-method", "tools/call"), ("mcp-name", "sql")], &tools()), Ok(()));
         let list = message("tools/list", &json!({}));
         assert!(checked(&list, &[("mcp-name", "drop_all")], &tools()).is_err());
     }

@@ -32,13 +32,23 @@ pub(super) struct HeaderArgument {
 }
 
 impl Tools {
-    /// Notes the tools of a list.
+    /// Notes the names of the tools of a list.
+    pub(super) fn note_names(&mut self, tools: &[Value]) {
+        for name in tools.iter().filter_map(name_of) {
+            if self.has_room(name) && !self.0.contains_key(name) {
+                self.0.insert(name.into(), Tool::default());
+            }
+        }
+    }
+
+    fn has_room(&self, name: &str) -> bool {
+        name.len() <= MAX_NAME_BYTES && (self.0.len() < MAX_TOOLS || self.0.contains_key(name))
+    }
+
+    /// Notes the tools of a list that the client gets. Clients know nothing of the others.
     pub(super) fn note(&mut self, tools: &[Value]) {
         for tool in tools {
-            let Some(name) = tool.get("name").and_then(Value::as_str) else { continue };
-            if name.len() > MAX_NAME_BYTES || (self.0.len() >= MAX_TOOLS && !self.0.contains_key(name)) {
-                continue;
-            }
+            let Some(name) = name_of(tool).filter(|name| self.has_room(name)) else { continue };
             let mut headers = Vec::new();
             if let Some(schema) = tool.get("inputSchema") {
                 header_arguments(schema, &mut Vec::new(), &mut headers);
@@ -63,6 +73,10 @@ impl Tools {
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(|name| &**name)
     }
+}
+
+fn name_of(tool: &Value) -> Option<&str> {
+    tool.get("name").and_then(Value::as_str)
 }
 
 /// Collects the arguments with `x-mcp-header` that a chain of `properties` leads to.

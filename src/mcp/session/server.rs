@@ -240,10 +240,9 @@ impl<P: AnyPermit> Session<P> {
             return error(&id.to_string(), NOT_ANSWERED, why, None);
         };
         if let Some(result) = answer.get_mut("result") {
-            if let Some(tools) = result.get("tools").and_then(Value::as_array) {
-                self.state.tools().note(tools);
-            }
+            self.state.tools().note_names(listed(result));
             filter(result);
+            self.state.tools().note(listed(result));
             if let Some(members) = result.as_object_mut()
                 && (members.contains_key("ttlMs") || members.contains_key("cacheScope"))
             {
@@ -334,6 +333,10 @@ impl<P: AnyPermit> Session<P> {
 /// Returns the message without raw line breaks, which JSON has between tokens only.
 fn in_one_line(text: &str) -> Cow<'_, str> {
     if text.contains('\n') || text.contains('\r') { text.replace(['\n', '\r'], " ").into() } else { text.into() }
+}
+
+fn listed(result: &Value) -> &[Value] {
+    result.get("tools").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 fn state_of(answer: &Value) -> Option<&str> {

@@ -211,6 +211,17 @@ fn a_filtered_list_is_private_and_short_lived() {
     let older = json!({ "tools": tools, "nextCursor": "2" });
     assert_eq!(list(&mut gateway.session(), &older), json!({ "tools": [{ "name": "run" }], "nextCursor": "2" }));
 
+    // Nothing is known to the client of a tool that its list does not have.
+    let with_schema = json!([{ "name": "run" }, { "name": "hidden", "outputSchema": {} }]);
+    list(&mut gateway.session(), &json!({ "tools": with_schema }));
+    let mut session = gateway.session();
+    let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+    let call = request(9, "tools/call", &json!({ "name": "hidden", "_meta": meta }));
+    let FromClient::Decide(call) = session.from_client(call.as_bytes()) else { panic!("a call") };
+    let decision = gateway.gate.check(&call.by(&gateway.caller));
+    let Routed::Answer { answer } = session.decided(call, decision) else { panic!("refused") };
+    assert!(answer.contains("structuredContent"), "{answer}");
+
     let wider: Policy = r#"{ "version": "1", "default": "allow", "hide": ["run"] }"#.parse().unwrap();
     assert!(gateway.state.lists_differ(policy.as_ref(), Some(&wider)));
     assert!(gateway.state.lists_differ(None, policy.as_ref()));
