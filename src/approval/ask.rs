@@ -1,16 +1,20 @@
 //! A call that needs an approval: its digest, its bounds, and the text that people read.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::DETAILS_BYTES;
+use super::{DETAIL_NAMES_BYTES, DETAILS_BYTES};
 use crate::call::ToolCall;
 use crate::call::approval_id::{ApprovalId, CallDigest};
 use crate::call::identity::Identity;
 use crate::call::path::{Datum, Facts, Found};
 use crate::json::canonical;
 use crate::json::number::Exact;
+use crate::json::visible::visible;
 use crate::policy::{Binding, Digest, Terms};
 use crate::time::Timestamp;
 
@@ -23,6 +27,8 @@ pub struct Ask<'a> {
     pub(super) terms: &'a Terms<'a>,
     pub(super) reason: &'a str,
     pub(super) details: Details,
+    /// The host lets people approve what they are not shown in full.
+    pub(super) unseen: bool,
     named: Option<&'a ApprovalId>,
 }
 
@@ -44,7 +50,12 @@ impl<'a> Ask<'a> {
         named: Option<&'a ApprovalId>,
     ) -> Self {
         let (digest, bounds, details) = digest(call, policy, terms.bind.as_deref());
-        Self { call, digest, bounds: bounds.into(), terms, reason, details, named }
+        Self { call, digest, bounds: bounds.into(), terms, reason, details, unseen: false, named }
+    }
+
+    /// Lets people approve the request even if they are not shown all of it.
+    pub(crate) fn approvable_unseen(self, unseen: bool) -> Self {
+        Self { unseen, ..self }
     }
 
     /// The digest of the call. An approval is for calls of one digest.
@@ -75,25 +86,136 @@ pub(super) fn asker<'n>(name: impl Fn(Identity) -> Option<&'n str>) -> Option<(I
     asking.into_iter().find_map(|identity| Some((identity, name(identity)?)))
 }
 
-/// The canonical text of everything that is bound, for people to read.
+/// Everything that is bound, for people to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Details {
-    /// `None` if the text is too long to be kept.
-    pub(super) text: Option<Box<str>>,
-    /// The length of the whole text, kept or not.
+    pub(super) shown: Shown,
+    /// The length of the whole canonical text.
     pub(super) bytes: usize,
+}
+
+/// The kept part of the details.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// The canonical text.
+    Whole(Box<str>),
+    /// The text is too long. Each value is cut, so that no long one hides the others.
+    Cut {
+        arguments: Box<[ShownArgument]>,
+        /// The number of arguments that are not among them.
+        left_out: usize,
+    },
+}
+
+/// An argument of a call with too many values to be kept, as far as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownArgument {
+    pub(super) name: Box<str>,
+    pub(super) value: Box<str>,
+    pub(super) bytes: usize,
+}
+
+impl ShownArgument {
+    /// The name of the argument, or the path that the policy binds, as a JSON string with invisible
+    /// characters [written out](crate::visible).
+    pub fn name(&self) -> Cow<'_, str> {
+        visible(&self.name)
+    }
+
+    /// The JSON of the value, or its beginning, with invisible characters
+    /// [written out](crate::visible). Empty for a bound path without a value.
+    pub fn value(&self) -> Cow<'_, str> {
+        visible(&self.value)
+    }
+
+    /// The number of bytes at the end of the value that are not shown.
+    pub fn hidden_bytes(&self) -> usize {
+        self.bytes.saturating_sub(self.value.len())
+    }
+}
+
+/// `name: value`, and how much of the value is not shown.
+impl fmt::Display for ShownArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name(), self.value())?;
+        match self.hidden_bytes() {
+            0 => Ok(()),
+            hidden => write!(f, " [{hidden} more bytes are not shown]"),
+        }
+    }
 }
 
 impl Details {
     fn new(text: &str) -> Self {
-        Self { text: (text.len() <= DETAILS_BYTES).then(|| text.into()), bytes: text.len() }
+        let mut details = Self { shown: Shown::Whole(text.into()), bytes: text.len() };
+        details.cut(DETAILS_BYTES);
+        details
     }
 
-    /// Drops the text if it has more than `most` bytes.
+    /// Cuts values until all of them together have at most `most` bytes. Short values stay whole.
     pub(super) fn cut(&mut self, most: usize) {
-        if self.bytes > most {
-            self.text = None;
+        let cut = match &mut self.shown {
+            Shown::Whole(text) if text.len() <= most => return,
+            Shown::Whole(text) => Shown::apart(text),
+            Shown::Cut { arguments, left_out } => {
+                Shown::Cut { arguments: std::mem::take(arguments), left_out: *left_out }
+            }
+        };
+        self.shown = cut.with_values_up_to(most);
+    }
+}
+
+impl Shown {
+    /// Takes a canonical text apart: an object of all arguments, or a list of what is bound. The
+    /// shortest names are kept.
+    fn apart(text: &str) -> Self {
+        let argument = |name: Box<str>, value: &str| ShownArgument { name, value: value.into(), bytes: value.len() };
+        // A text that this crate has written can be read.
+        let mut arguments: Vec<ShownArgument> = if text.starts_with('{') {
+            let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+            let quoted = |name: Cow<'_, str>| {
+                let mut quoted = String::new();
+                canonical::write_text(&mut quoted, &name);
+                quoted.into()
+            };
+            members.into_iter().map(|(name, value)| argument(quoted(name), value.get())).collect()
+        } else {
+            let rows: Vec<Vec<&RawValue>> = serde_json::from_str(text).unwrap_or_default();
+            let column = |row: &[&RawValue], at: usize| row.get(at).map_or("", |value| value.get()).to_owned();
+            rows.iter().map(|row| argument(column(row, 0).into(), &column(row, 1))).collect()
+        };
+        let all = arguments.len();
+        arguments.sort_by_key(|argument| argument.name.len());
+        let mut left = DETAIL_NAMES_BYTES;
+        let fits = arguments.iter().take_while(|argument| {
+            let fits = argument.name.len() <= left;
+            left = left.saturating_sub(argument.name.len());
+            fits
+        });
+        arguments.truncate(fits.count());
+        arguments.sort_by(|a, b| a.name.cmp(&b.name));
+        Self::Cut { left_out: all - arguments.len(), arguments: arguments.into() }
+    }
+
+    fn with_values_up_to(mut self, most: usize) -> Self {
+        if let Self::Cut { arguments, .. } = &mut self {
+            let mut lengths: Vec<usize> = arguments.iter().map(|argument| argument.value.len()).collect();
+            lengths.sort_unstable();
+            let (mut left, mut others) = (most, lengths.len());
+            // The values that are longer than their share of what the shorter ones leave.
+            let share = lengths.into_iter().find_map(|length| {
+                let share = left / others.max(1);
+                (left, others) = (left.saturating_sub(length), others - 1);
+                (length > share).then_some(share)
+            });
+            for argument in
+                arguments.iter_mut().filter(|argument| share.is_some_and(|most| argument.value.len() > most))
+            {
+                let end = share.and_then(|most| (0..=most).rev().find(|at| argument.value.is_char_boundary(*at)));
+                argument.value = argument.value.get(..end.unwrap_or(0)).unwrap_or_default().into();
+            }
         }
+        self
     }
 }
 
@@ -147,8 +269,8 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
 }
 
 /// Returns the bound values as a list of lists: `[path, value]`, `[path]` for an absent value, and
-/// `[path<=]` for a number that goes to `bounds`. `shown` gets the same list with that number in
-/// it. A value that is not a number has no order, so it is bound exactly.
+/// `[path<=]` for a number from 0 that goes to `bounds`. `shown` gets the same list with that
+/// in it. A value that is not a number has no order, so it is bound exactly.
 ///
 /// Returns `None` if a path steps into a string or another scalar. A server may parse such a
 /// string, so the value at the path is unknown, and all arguments are bound instead.
@@ -160,7 +282,9 @@ fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>,
         let start = text.len() - 1 - usize::from(index > 0);
         let mut number_shown = None;
         match path.resolve(&facts) {
-            Found::Value(Datum::Number(number)) if *at_most => {
+            // A negative number is bound exactly: a smaller one could be a payment in the other
+            // direction.
+            Found::Value(Datum::Number(number)) if *at_most && number >= Exact::Integer(0) => {
                 bounds.push(number);
                 number_shown = Some(number);
                 canonical::write_text(&mut text, &format!("{path}<="));
@@ -217,7 +341,7 @@ mod tests {
         let ask = Ask::new(call, policy.digest(), &terms, "", None);
         let want = want.replace('%', &policy.digest().to_string());
         assert_eq!(ask.digest().as_bytes()[..], Sha256::digest(want.as_bytes())[..], "{want}");
-        assert_eq!(ask.details, Details { text: Some(details.into()), bytes: details.len() });
+        assert_eq!(ask.details, Details { shown: Shown::Whole(details.into()), bytes: details.len() });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::record::{Approval, ApprovalState, Claim, Verdict};
+use super::record::{Approval, ApprovalState, Claim, Redemption, Verdict};
 use super::{ApprovalId, Ask, DecideError};
 use crate::call::identity::Identity;
 use crate::time::Timestamp;
@@ -16,7 +16,7 @@ pub(super) struct ApprovalGroup {
 }
 
 /// A signed approval that was used here. An approval that was given and used here becomes one when
-/// it expires, because the same request may also have been signed elsewhere.
+/// it expires, because the same request may also have been signed elsewhere; so does a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RedeemedSignature {
     pub(super) number: u64,
@@ -25,6 +25,8 @@ pub(super) struct RedeemedSignature {
     pub(super) turn: u32,
     /// `false` after a restore.
     pub(super) in_use: bool,
+    /// A person has refused the request: no text for it is ever used.
+    pub(super) refused: bool,
 }
 
 /// The entry of one approval of a group in the indexes of a store.
@@ -34,6 +36,22 @@ pub(super) struct IndexEntry {
     pub(super) ends_at: Timestamp,
     /// When it was requested, if it is pending.
     pub(super) since: Option<Timestamp>,
+}
+
+impl RedeemedSignature {
+    /// Returns what remains of an approval that has ended in this state: texts that were signed for
+    /// it stay invalid if it was used or refused.
+    fn of(approval: &Approval, was: ApprovalState) -> Option<Self> {
+        let refused = was == ApprovalState::Denied;
+        let (number, until) = (approval.id().number(), approval.signed_until());
+        (refused || was == ApprovalState::Consumed).then_some(Self {
+            number,
+            until,
+            turn: approval.turn,
+            in_use: true,
+            refused,
+        })
+    }
 }
 
 impl ApprovalGroup {
@@ -49,11 +67,10 @@ impl ApprovalGroup {
     pub(super) fn sweep(&mut self, now: Timestamp, late: Duration) -> Option<Timestamp> {
         let redeemed = &mut self.redeemed;
         self.approvals.retain_mut(|approval| {
-            let was_used = approval.state() == ApprovalState::Consumed;
+            let was = approval.state();
             let lives = approval.look(now) != ApprovalState::Expired;
-            if was_used && !lives {
-                let (number, until) = (approval.id().number(), approval.signed_until());
-                redeemed.push(RedeemedSignature { number, until, turn: approval.turn, in_use: true });
+            if !lives {
+                redeemed.extend(RedeemedSignature::of(approval, was));
             }
             lives
         });
@@ -63,8 +80,17 @@ impl ApprovalGroup {
         latest
     }
 
-    /// The approval that the call can use, else the one that it has to wait for.
+    /// The refusal that is in force for this call.
+    pub(super) fn refusal(&self, ask: &Ask<'_>) -> Option<&Approval> {
+        self.approvals.iter().find(|approval| approval.state() == ApprovalState::Denied && approval.fits(ask))
+    }
+
+    /// The refusal of the call, else the approval that it can use, else the one that it has to wait
+    /// for.
     pub(super) fn find(&self, ask: &Ask<'_>) -> Option<&Approval> {
+        if let Some(refusal) = self.refusal(ask) {
+            return Some(refusal);
+        }
         let covering = self.approvals.iter().filter(|approval| approval.covers(ask));
         let rank = |approval: &Approval| {
             let (fits, is_named) = (approval.fits(ask), ask.named().is_none_or(|named| named == approval.id()));
@@ -99,8 +125,10 @@ impl ApprovalGroup {
     fn at<T>(&mut self, id: &ApprovalId, change: impl FnOnce(&mut Approval) -> T) -> Option<T> {
         let index = self.approvals.iter().position(|approval| approval.id() == id)?;
         let approval = self.approvals.get_mut(index)?;
+        let was = approval.state();
         let result = change(approval);
-        if matches!(approval.state(), ApprovalState::Denied | ApprovalState::Expired) {
+        if approval.state() == ApprovalState::Expired {
+            self.redeemed.extend(RedeemedSignature::of(approval, was));
             self.approvals.remove(index);
         }
         Some(result)
@@ -115,7 +143,11 @@ impl ApprovalGroup {
         now: Timestamp,
     ) -> Result<Approval, DecideError> {
         let decide = |approval: &mut Approval| approval.decide(verdict, by, now).map(|()| approval.clone());
-        self.at(id, decide).unwrap_or(Err(DecideError::NotPending))
+        let gone = match verdict {
+            Verdict::Approve | Verdict::Refuse => DecideError::NotPending,
+            Verdict::Lift => DecideError::NotRefused,
+        };
+        self.at(id, decide).unwrap_or(Err(gone))
     }
 
     /// See [`ApprovalStore::claim`](super::ApprovalStore::claim).
@@ -125,28 +157,34 @@ impl ApprovalGroup {
 
     /// See [`ApprovalStore::redeem`](super::ApprovalStore::redeem). A request can be used once,
     /// whichever way it was approved.
-    pub(super) fn redeem(&mut self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Option<Claim> {
+    pub(super) fn redeem(&mut self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Redemption {
         let kept = self.approvals.iter().position(|approval| approval.id() == id);
-        let in_use = kept.and_then(|kept| self.approvals.get(kept));
-        if now >= until || in_use.is_some_and(|approval| approval.state() == ApprovalState::Consumed) {
-            return None;
+        match kept.and_then(|kept| self.approvals.get(kept)).map(Approval::state) {
+            Some(ApprovalState::Denied) => return Redemption::Refused,
+            Some(ApprovalState::Consumed) => return Redemption::Spent,
+            Some(ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Expired) | None => {}
+        }
+        if now >= until {
+            return Redemption::Spent;
         }
         let turn = match self.redeemed.iter_mut().find(|used| used.number == id.number()) {
-            Some(used) if used.in_use => return None,
+            Some(used) if used.refused => return Redemption::Refused,
+            Some(used) if used.in_use => return Redemption::Spent,
             Some(used) => {
                 (used.in_use, used.turn) = (true, used.turn.saturating_add(1));
                 used.until = used.until.max(until);
                 used.turn
             }
             None => {
-                self.redeemed.push(RedeemedSignature { number: id.number(), until, turn: 1, in_use: true });
-                1
+                let (number, turn) = (id.number(), 1);
+                self.redeemed.push(RedeemedSignature { number, until, turn, in_use: true, refused: false });
+                turn
             }
         };
         if let Some(kept) = kept {
             self.approvals.remove(kept);
         }
-        Some(Claim { approval: *id, turn, signed: true })
+        Redemption::Claimed(Claim { approval: *id, turn, signed: true })
     }
 
     /// See [`ApprovalStore::restore`](super::ApprovalStore::restore).
@@ -156,7 +194,8 @@ impl ApprovalGroup {
         }
         let is_its =
             |used: &&mut RedeemedSignature| used.number == claim.approval().number() && used.turn == claim.turn;
-        match self.redeemed.iter_mut().find(is_its).filter(|used| used.in_use && now < used.until) {
+        let in_use = |used: &&mut RedeemedSignature| used.in_use && !used.refused && now < used.until;
+        match self.redeemed.iter_mut().find(is_its).filter(in_use) {
             Some(used) => {
                 used.in_use = false;
                 true
@@ -180,7 +219,9 @@ impl ApprovalGroup {
     /// until it is dropped.
     pub(super) fn index_entries(&self, late: Duration) -> Vec<IndexEntry> {
         let ends_at = |approval: &Approval| match approval.state() {
-            ApprovalState::Consumed => approval.expires_at().max(approval.signed_until().saturating_add(late)),
+            ApprovalState::Consumed | ApprovalState::Denied => {
+                approval.expires_at().max(approval.signed_until().saturating_add(late))
+            }
             _ => approval.expires_at(),
         };
         let approvals = self.approvals.iter().map(|approval| IndexEntry {

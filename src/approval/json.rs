@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Details;
+use super::ask::{Details, Shown, ShownArgument};
 #[cfg(feature = "redis")]
 use super::group::{ApprovalGroup, RedeemedSignature};
 use super::record::{Approval, ApprovalState};
@@ -38,6 +38,13 @@ struct StoredApproval {
     reason: Box<str>,
     details: Option<Box<str>>,
     details_bytes: usize,
+    /// The name, the beginning of the value and its length, if there are no whole details.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    arguments: Vec<(Box<str>, Box<str>, usize)>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    left_out: usize,
+    #[serde(default, skip_serializing_if = "is_default")]
+    unseen: bool,
     /// The numbers as strings, each in its canonical form.
     bounds: Vec<String>,
     ttl_seconds: u64,
@@ -47,6 +54,10 @@ struct StoredApproval {
     made_at: i64,
     expires_at: i64,
     turn: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +88,8 @@ struct StoredSignature {
     until: i64,
     turn: u32,
     in_use: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    refused: bool,
 }
 
 /// One approval outside of a group, with its whole id.
@@ -133,6 +146,7 @@ impl ApprovalGroup {
                 until: used.until.unix_micros(),
                 turn: used.turn,
                 in_use: used.in_use,
+                refused: used.refused,
             })
         };
         let written = StoredGroup {
@@ -158,9 +172,10 @@ impl ApprovalGroup {
             until: Timestamp::from_unix_micros(row.until),
             turn: row.turn,
             in_use: row.in_use,
+            refused: row.refused,
         };
         let group = Self { approvals, redeemed: written.spent.into_iter().map(signature).collect() };
-        let lives = |approval: &Approval| !matches!(approval.state, ApprovalState::Denied | ApprovalState::Expired);
+        let lives = |approval: &Approval| approval.state != ApprovalState::Expired;
         let ascends = group.approvals.iter().all(lives) && group.approvals.is_sorted_by(|a, b| a.id() < b.id());
         (written.version == VERSION && ascends && !group.is_empty()).then_some(group)
     }
@@ -181,6 +196,7 @@ impl StoredApproval {
             text
         };
         let name = |identity| approval.identity(identity).map(Box::from);
+        let argument = |shown: &ShownArgument| (shown.name.clone(), shown.value.clone(), shown.bytes);
         Self {
             number: approval.id.number(),
             state,
@@ -193,8 +209,11 @@ impl StoredApproval {
                 server: name(Identity::Server),
             }),
             reason: approval.reason.clone(),
-            details: approval.details.text.clone(),
+            details: approval.details().map(Box::from),
             details_bytes: approval.details.bytes,
+            arguments: approval.arguments().iter().map(argument).collect(),
+            left_out: approval.arguments_left_out(),
+            unseen: approval.unseen,
             bounds: approval.bounds.iter().map(bound).collect(),
             ttl_seconds: approval.ttl.as_secs(),
             approvers: approval.approvers.clone(),
@@ -232,13 +251,24 @@ impl StoredApproval {
         if !is_consistent || self.min_approvers == 0 {
             return None;
         }
+        let argument = |(name, value, bytes)| ShownArgument { name, value, bytes };
+        let arguments: Box<[_]> = self.arguments.into_iter().map(argument).collect();
+        let shown = match self.details {
+            // A cut text that passes for a whole one would be approved unseen.
+            Some(text) if text.len() != self.details_bytes || !arguments.is_empty() || self.left_out > 0 => {
+                return None;
+            }
+            Some(text) => Shown::Whole(text),
+            None => Shown::Cut { arguments, left_out: self.left_out },
+        };
         Some(Approval {
             id: ApprovalId::new(digest, self.number),
             state,
             tool: self.tool,
             identities,
             reason: self.reason,
-            details: Details { text: self.details, bytes: self.details_bytes },
+            details: Details { shown, bytes: self.details_bytes },
+            unseen: self.unseen,
             bounds: bounds?,
             ttl: Duration::from_secs(self.ttl_seconds),
             approvers: self.approvers,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::group::{ApprovalGroup, changes};
-use super::record::{Approval, Claim, Verdict};
+use super::record::{Approval, Claim, Redemption, Verdict};
 use super::{
     ApprovalError, ApprovalId, ApprovalStore, Ask, CAPACITY, CallDigest, DETAILS_BYTES, DecideError, PENDING_PER_ASKER,
 };
@@ -24,7 +24,8 @@ const RECLAIMED_AT_ONCE: usize = 4;
 /// [signed](super::signed) approvals: one that is still valid can be used once more after a
 /// restart. Where that matters, use a store that outlives the process.
 ///
-/// The store holds 10,000 approvals by default: pending, approved and in use, until they expire.
+/// The store holds 10,000 approvals by default: pending, approved, refused and in use, until they
+/// expire.
 /// When it is full, new requests are refused and their calls denied; a live approval is never
 /// evicted. The pending requests of each [asker](Ask::asker) are
 /// [limited](Self::pending_per_asker), so that none can fill the store alone. The names of tool and
@@ -76,7 +77,9 @@ impl MemoryApprovals {
     }
 
     /// Keeps [details](Approval::details), which are values from calls, of at most `bytes` bytes.
-    /// The default and the maximum is 4 KiB; 0 keeps none.
+    /// The default and the maximum is 16 KiB; 0 keeps the names of arguments alone. Nobody can
+    /// approve a request that is [not shown](Approval::is_shown), unless the host
+    /// [lets them](crate::GateBuilder::approve_unseen).
     #[must_use = "this returns the store with the new setting"]
     pub fn details_up_to(self, bytes: usize) -> Self {
         Self { details_bytes: bytes, ..self }
@@ -193,13 +196,17 @@ impl ApprovalStore for MemoryApprovals {
         Ok(self.table.lock().at(&id.digest(), now, |group| group.claim(id, now)))
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError> {
+        Ok(self.table.lock().at(&ask.digest(), now, |group| group.refusal(ask).cloned()))
+    }
+
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
         let mut table = self.table.lock();
         table.reclaim(now);
         let is_known = table.at(&id.digest(), now, |group| group.has(id.number()));
         // If the clock has stepped back, the text may have been used and then dropped.
         if table.horizon.is_some_and(|horizon| until <= horizon) {
-            return Ok(None);
+            return Ok(Redemption::Spent);
         }
         if !is_known && table.by_end.len() >= self.capacity {
             return Err(ApprovalError::Full { capacity: self.capacity });

@@ -2,7 +2,8 @@
 //!
 //! A call that needs an approval requests one. The [`Approval`] is *pending* until people *approve*
 //! or *refuse* it. An approved one is *claimed* by the call, once, before its `ttl` ends, and
-//! *restored* if the call was certainly not made.
+//! *restored* if the call was certainly not made. A refusal is an answer too: until its `ttl` ends,
+//! the same call is denied and asks nobody, unless the refusal is *lifted*.
 //!
 //! An [`ApprovalStore`] keeps approvals: [`MemoryApprovals`] in the process, an
 //! [`AsyncApprovalStore`] across a network, for many processes. The gate calls the store. A host
@@ -27,17 +28,19 @@ mod store;
 use std::error::Error;
 
 pub use crate::call::approval_id::{ApprovalId, CallDigest, ParseApprovalIdError};
-pub use ask::Ask;
+pub use ask::{Ask, ShownArgument};
 pub use json::ParseApprovalError;
 pub use memory::MemoryApprovals;
-pub use record::{Approval, ApprovalState, Claim, Verdict};
+pub use record::{Approval, ApprovalState, Claim, Redemption, Verdict};
 pub use store::{ApprovalStore, AsyncApprovalStore};
 
 /// The maximum length of the names of tool and caller together, in bytes. The agent writes the
 /// tool's name, and a store keeps it.
 const NAME_BYTES: usize = 4096;
-/// The maximum length of the details that a store keeps, in bytes.
-const DETAILS_BYTES: usize = 4096;
+/// The maximum length of the values that a store keeps of one request, in bytes.
+const DETAILS_BYTES: usize = 16_384;
+/// The maximum length of the names beside values that are cut, in bytes.
+const DETAIL_NAMES_BYTES: usize = 4096;
 /// The default number of approvals that a store has room for.
 const CAPACITY: usize = 10_000;
 /// The default number of requests of one asker that can be pending at once.
@@ -103,6 +106,13 @@ pub enum DecideError {
     /// This person has approved it already, and another person is needed.
     #[error("this person has approved the call already")]
     AlreadyApproved,
+    /// The request is too long to be shown [in full](Approval::is_shown), and the host does not let
+    /// people approve what they cannot see.
+    #[error("a part of the call's arguments is not shown, so nobody can approve it")]
+    NotShown,
+    /// No refusal of this request is in force.
+    #[error("the request has not been refused, or the refusal has ended")]
+    NotRefused,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] ApprovalError),
@@ -125,12 +135,14 @@ impl Ask<'_> {
 }
 
 impl DecideError {
-    /// `not_pending`, `not_an_approver` (also for a second approval by the same person) or
-    /// `store_unavailable`.
+    /// `not_pending`, `not_an_approver` (also for a second approval by the same person),
+    /// `not_shown`, `not_refused` or `store_unavailable`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::NotPending => "not_pending",
             Self::NotAnApprover | Self::AlreadyApproved => "not_an_approver",
+            Self::NotShown => "not_shown",
+            Self::NotRefused => "not_refused",
             Self::Store(_) => "store_unavailable",
         }
     }

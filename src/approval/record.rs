@@ -1,13 +1,14 @@
 //! One approval, from its request to its end. It has no lock and no clock; a store has those.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::DecideError;
-use super::ask::{Ask, Details, asker};
+use super::ask::{Ask, Details, Shown, ShownArgument, asker};
 use crate::call::approval_id::ApprovalId;
 use crate::call::identity::Identity;
 use crate::json::number::Exact;
+use crate::json::visible::{person, visible};
 use crate::time::Timestamp;
 
 /// The state of an approval.
@@ -18,9 +19,9 @@ pub enum ApprovalState {
     Pending,
     /// It can be used, once.
     Approved,
-    /// A person has refused it.
+    /// A person has refused it. Until its time ends, the same call is denied.
     Denied,
-    /// Its time has ended, whatever its state was.
+    /// Its time has ended, whatever its state was, or its refusal has been lifted.
     Expired,
     /// A call has used it.
     Consumed,
@@ -28,12 +29,14 @@ pub enum ApprovalState {
 
 /// A person's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a request is approved or refused")]
+#[expect(clippy::exhaustive_enums, reason = "a store must handle every verdict")]
 pub enum Verdict {
     /// Lets the call be made.
     Approve,
-    /// Does not let the call be made.
+    /// Does not let the call be made, until the `ttl` has ended.
     Refuse,
+    /// Takes a refusal back, so that the same call can ask again.
+    Lift,
 }
 
 /// The use of an approval by one call. It identifies the use, so that the approval can be restored.
@@ -43,6 +46,28 @@ pub struct Claim {
     pub(super) turn: u32,
     /// `true` if the approval was signed elsewhere.
     pub(super) signed: bool,
+}
+
+/// The result of using an approval that was signed elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "only one of them lets a call pass: no arm may be forgotten")]
+pub enum Redemption {
+    /// It is in use by this call.
+    Claimed(Claim),
+    /// Its time has ended, or the request has been used before: by a signed text or in the store.
+    Spent,
+    /// A person has refused the request.
+    Refused,
+}
+
+impl Redemption {
+    /// The claim, if the approval can be used.
+    pub fn claim(self) -> Option<Claim> {
+        match self {
+            Self::Claimed(claim) => Some(claim),
+            Self::Spent | Self::Refused => None,
+        }
+    }
 }
 
 impl Claim {
@@ -62,6 +87,8 @@ pub struct Approval {
     pub(super) identities: [Option<Box<str>>; 5],
     pub(super) reason: Box<str>,
     pub(super) details: Details,
+    /// The host lets people approve what is not shown in full.
+    pub(super) unseen: bool,
     pub(super) bounds: Box<[Exact]>,
     pub(super) ttl: Duration,
     pub(super) approvers: Box<[Box<[Box<str>]>]>,
@@ -84,6 +111,7 @@ impl Approval {
             identities: Identity::ALL.map(|identity| ask.call.identity(identity).map(Box::from)),
             reason: ask.reason.into(),
             details: ask.details.clone(),
+            unseen: ask.unseen,
             bounds: ask.bounds.clone(),
             ttl: ask.terms.ttl,
             approvers: approvers.collect(),
@@ -121,16 +149,18 @@ impl Approval {
         &self.reason
     }
 
-    /// The values that the approval is bound to, for a person to read before approving: the
-    /// canonical JSON of all arguments. If the policy lists what is bound, it is a list of
-    /// `[path, value]`, `[path]` for an absent value, and `["args.amount<=", 100]` for an upper
-    /// bound.
+    /// The values that the approval is bound to: the canonical JSON of all arguments. If the policy
+    /// lists what is bound, it is a list of `[path, value]`, `[path]` for an absent value, and
+    /// `["args.amount<=", 100]` for an upper bound. `None` if they are longer than 16 KiB, or than
+    /// the store keeps; then [`arguments`](Self::arguments) has the beginning of each.
     ///
-    /// These are values from the call: whoever can read the store can read them. `None` if they are
-    /// longer than 4 KiB or the store does not keep them; [`details_bytes`](Self::details_bytes) is
-    /// their length.
+    /// These are values from the call: whoever can read the store can read them, and they may have
+    /// characters that nobody sees. Show people [`shown`](Self::shown).
     pub fn details(&self) -> Option<&str> {
-        self.details.text.as_deref()
+        match &self.details.shown {
+            Shown::Whole(text) => Some(text),
+            Shown::Cut { .. } => None,
+        }
     }
 
     /// The length of the [details](Self::details) in bytes, kept or not.
@@ -138,8 +168,52 @@ impl Approval {
         self.details.bytes
     }
 
-    /// Drops the [details](Self::details) if they have more than `bytes` bytes; 0 keeps none.
-    /// Details above 4 KiB are never kept.
+    /// Returns `true` if people see everything that the approval is bound to. If not, nobody can
+    /// approve it, unless the host [lets them](crate::GateBuilder::approve_unseen).
+    pub fn is_shown(&self) -> bool {
+        self.details().is_some()
+    }
+
+    /// The text for a person to read before approving: the [details](Self::details), or each of the
+    /// [arguments](Self::arguments) on a line of its own. Invisible characters are
+    /// [written out](crate::visible), and a text says how much of it is left out.
+    pub fn shown(&self) -> String {
+        let (arguments, left_out) = match &self.details.shown {
+            Shown::Whole(text) => return visible(text).into_owned(),
+            Shown::Cut { arguments, left_out } => (arguments, *left_out),
+        };
+        let mut text = String::new();
+        for argument in arguments {
+            // Writing to a text does not fail.
+            let _ = writeln!(text, "{argument}");
+        }
+        if left_out > 0 {
+            let _ = writeln!(text, "[{left_out} more arguments are not shown]");
+        }
+        text
+    }
+
+    /// The arguments, or the bound paths, if they are too long to be kept [whole](Self::details):
+    /// the name of each and the beginning of its value. All values have the same share of the
+    /// space, so that a long one hides no other. Empty if the details are whole.
+    pub fn arguments(&self) -> &[ShownArgument] {
+        match &self.details.shown {
+            Shown::Whole(_) => &[],
+            Shown::Cut { arguments, .. } => arguments,
+        }
+    }
+
+    /// The number of arguments that are not even among the [arguments](Self::arguments), because
+    /// their names are longer than 4 KiB together.
+    pub fn arguments_left_out(&self) -> usize {
+        match self.details.shown {
+            Shown::Whole(_) => 0,
+            Shown::Cut { left_out, .. } => left_out,
+        }
+    }
+
+    /// Keeps the [details](Self::details) whole only if they have at most `bytes` bytes, and as
+    /// much of the values otherwise; 0 keeps the names alone. The maximum is 16 KiB.
     #[must_use = "this returns the approval with the new setting"]
     pub fn with_details_up_to(mut self, bytes: usize) -> Self {
         self.details.cut(bytes);
@@ -166,8 +240,8 @@ impl Approval {
         self.made_at
     }
 
-    /// The instant at which it has expired: its `ttl` after the request, and once it is approved,
-    /// its `ttl` after the approval.
+    /// The instant at which it has expired: its `ttl` after the request, and once it is approved or
+    /// refused, its `ttl` after that.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
@@ -201,26 +275,47 @@ impl Approval {
         self.state
     }
 
-    /// Decides the request. The last approval that is needed restarts its `ttl`; a single refusal
-    /// ends it.
+    /// Decides the request. The last approval that is needed restarts its `ttl`, and so does a
+    /// single refusal, which ends it.
     ///
-    /// An approver must be on every list of the policy. Whoever asked cannot approve: the name must
-    /// differ from the call's agent, user, grant and session, byte by byte. Refusing one's own
-    /// request is harmless.
+    /// An approver must be on every list of the policy, by the exact name. The call's user is who
+    /// asked, and cannot approve, but may refuse: that withdraws the request. Two names are one
+    /// person if they differ only in case, outer blanks or invisible characters. Anyone but the
+    /// asker may lift a refusal, as far as the host lets them: the call still needs an approval.
     ///
     /// # Errors
-    /// It is not pending, or `by` cannot decide it. It does not change.
+    /// It is not pending (to lift, not refused); `by` is blank or cannot decide it; or it is not
+    /// [shown](Self::is_shown). It does not change.
     pub fn decide(&mut self, verdict: Verdict, by: &str, now: Timestamp) -> Result<(), DecideError> {
-        if self.look(now) != ApprovalState::Pending {
+        let state = self.look(now);
+        if verdict == Verdict::Lift {
+            return match state {
+                ApprovalState::Denied if person(by).is_empty() || self.asked(by) => Err(DecideError::NotAnApprover),
+                ApprovalState::Denied => {
+                    self.state = ApprovalState::Expired;
+                    Ok(())
+                }
+                _ => Err(DecideError::NotRefused),
+            };
+        }
+        if state != ApprovalState::Pending {
             return Err(DecideError::NotPending);
         }
-        if !self.is_listed(by) {
+        let asked = self.asked(by);
+        let may = match verdict {
+            Verdict::Approve => self.is_listed(by) && !asked,
+            Verdict::Refuse | Verdict::Lift => self.is_listed(by) || asked,
+        };
+        if !may {
             return Err(DecideError::NotAnApprover);
         }
         match verdict {
-            Verdict::Refuse => self.state = ApprovalState::Denied,
-            Verdict::Approve if self.asked(by) => return Err(DecideError::NotAnApprover),
-            Verdict::Approve if self.approved_by().any(|known| known == by) => {
+            Verdict::Refuse | Verdict::Lift => {
+                self.state = ApprovalState::Denied;
+                self.expires_at = now.saturating_add(self.ttl);
+            }
+            Verdict::Approve if !self.is_shown() && !self.unseen => return Err(DecideError::NotShown),
+            Verdict::Approve if self.approved_by().any(|known| is_same_person(known, by)) => {
                 return Err(DecideError::AlreadyApproved);
             }
             Verdict::Approve => {
@@ -234,15 +329,14 @@ impl Approval {
         Ok(())
     }
 
-    /// Returns `true` if `by` is on every list of the policy. An empty name is on none.
+    /// Returns `true` if `by` is on every list of the policy. A blank name is on none.
     pub(super) fn is_listed(&self, by: &str) -> bool {
-        !by.is_empty() && self.approvers.iter().all(|list| list.iter().any(|approver| **approver == *by))
+        !person(by).is_empty() && self.approvers.iter().all(|list| list.iter().any(|approver| **approver == *by))
     }
 
-    /// Returns `true` if `by` is one of the identities that asked.
+    /// Returns `true` if `by` is the call's user.
     pub(super) fn asked(&self, by: &str) -> bool {
-        let askers = [Identity::Agent, Identity::User, Identity::Grant, Identity::Session];
-        askers.into_iter().any(|asker| self.identity(asker) == Some(by))
+        !person(by).is_empty() && self.identity(Identity::User).is_some_and(|user| is_same_person(user, by))
     }
 
     /// Claims it for one call, if it is approved.
@@ -265,6 +359,12 @@ impl Approval {
         }
         restored
     }
+}
+
+/// Returns `true` if two names are spellings of one: they differ only in case, in outer blanks or
+/// in invisible characters.
+pub(super) fn is_same_person(one: &str, other: &str) -> bool {
+    one == other || person(one) == person(other)
 }
 
 impl fmt::Debug for Approval {

@@ -3,7 +3,7 @@
 use std::future::ready;
 use std::sync::Arc;
 
-use super::{Approval, ApprovalError, ApprovalId, Ask, Claim, DecideError, Verdict};
+use super::{Approval, ApprovalError, ApprovalId, Ask, Claim, DecideError, Redemption, Verdict};
 use crate::store::{InProcess, StoreFuture};
 use crate::time::Timestamp;
 
@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 /// * **No clock.** The caller passes `now`. It can be earlier than an instant that the store has
 ///   seen.
 /// * **Once.** Of all claims of one approval, one succeeds; after a restore, one more.
+/// * **A refusal is final** until it is lifted or has expired. A text that was signed for a refused
+///   request is never used.
 /// * **Only a pending approval can be decided, only an approved one claimed**, both before
 ///   [`Approval::expires_at`]. At that instant itself it has expired. An approval that was seen to
 ///   have expired never comes back.
@@ -31,20 +33,21 @@ use crate::time::Timestamp;
 pub trait ApprovalStore: Send + Sync {
     /// Returns the approval that a call can use or has to wait for. The first of these that exists:
     ///
-    /// 1. an approved one that [covers](Approval::covers) the call; if the call
+    /// 1. a refused one that [fits](Approval::fits): the call is denied;
+    /// 2. an approved one that [covers](Approval::covers) the call; if the call
     ///    [names](Ask::named) an approval, only that one;
-    /// 2. a pending one that [fits](Approval::fits);
-    /// 3. any approved one that covers the call, for a call that names another;
-    /// 4. a new one, pending from `now`.
+    /// 3. a pending one that fits;
+    /// 4. any approved one that covers the call, for a call that names another;
+    /// 5. a new one, pending from `now`.
     ///
     /// # Errors
     /// The store failed, or is full.
     fn request(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Approval, ApprovalError>;
 
-    /// Decides a pending approval, and returns it as it is afterwards.
+    /// Decides a pending approval, or lifts a refusal. Returns the approval as it is afterwards.
     ///
     /// # Errors
-    /// It is not pending, `by` cannot decide it, or the store failed.
+    /// It is not pending (to lift, not refused), `by` cannot decide it, or the store failed.
     fn decide(&self, id: &ApprovalId, verdict: Verdict, by: &str, now: Timestamp) -> Result<Approval, DecideError>;
 
     /// Claims an approval for one call. Returns `None` if it is not approved, or no longer.
@@ -53,14 +56,21 @@ pub trait ApprovalStore: Send + Sync {
     /// The store failed. The call must not be made.
     fn claim(&self, id: &ApprovalId, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
 
+    /// Returns the refusal that is in force for a call. It goes before an approval that was signed
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// The store failed. The call must not be made.
+    fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError>;
+
     /// Claims, once, an approval that was [signed](super::signed) elsewhere for this request.
-    /// Returns `None` if the request has been used before, by any signed text or in this store.
-    /// Another text that was signed for the same request can be valid until `until`. If the store
-    /// has the request itself, this uses it up.
+    /// It is spent if the request has been used before, by any signed text or in this store, and
+    /// refused if a person has refused the request here. Another text that was signed for the same
+    /// request can be valid until `until`. If the store has the request itself, this uses it up.
     ///
     /// # Errors
     /// The store failed, or is full. The call must not be made.
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError>;
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError>;
 
     /// Makes a claimed or redeemed approval usable again, because the call was certainly not made.
     /// Returns `false` if it has expired, or was restored before.
@@ -107,6 +117,12 @@ pub trait AsyncApprovalStore: Send + Sync {
     /// As for [`ApprovalStore::claim`].
     fn claim<'a>(&'a self, id: &'a ApprovalId, now: Timestamp) -> StoreFuture<'a, Option<Claim>, ApprovalError>;
 
+    /// Returns the refusal that is in force for a call.
+    ///
+    /// # Errors
+    /// As for [`ApprovalStore::refusal`].
+    fn refusal<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Option<Approval>, ApprovalError>;
+
     /// Claims, once, an approval that was signed elsewhere.
     ///
     /// # Errors
@@ -116,7 +132,7 @@ pub trait AsyncApprovalStore: Send + Sync {
         id: &'a ApprovalId,
         until: Timestamp,
         now: Timestamp,
-    ) -> StoreFuture<'a, Option<Claim>, ApprovalError>;
+    ) -> StoreFuture<'a, Redemption, ApprovalError>;
 
     /// Makes a claimed or redeemed approval usable again.
     ///
@@ -150,12 +166,16 @@ impl<S: ApprovalStore> AsyncApprovalStore for InProcess<S> {
         Box::pin(ready(self.0.claim(id, now)))
     }
 
+    fn refusal<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Option<Approval>, ApprovalError> {
+        Box::pin(ready(self.0.refusal(ask, now)))
+    }
+
     fn redeem<'a>(
         &'a self,
         id: &'a ApprovalId,
         until: Timestamp,
         now: Timestamp,
-    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
+    ) -> StoreFuture<'a, Redemption, ApprovalError> {
         Box::pin(ready(self.0.redeem(id, until, now)))
     }
 
@@ -191,12 +211,16 @@ macro_rules! forward {
                 (**self).claim(id, now)
             }
 
+            fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError> {
+                (**self).refusal(ask, now)
+            }
+
             fn redeem(
                 &self,
                 id: &ApprovalId,
                 until: Timestamp,
                 now: Timestamp,
-            ) -> Result<Option<Claim>, ApprovalError> {
+            ) -> Result<Redemption, ApprovalError> {
                 (**self).redeem(id, until, now)
             }
 
@@ -232,12 +256,20 @@ macro_rules! forward {
                 (**self).claim(id, now)
             }
 
+            fn refusal<'a>(
+                &'a self,
+                ask: &'a Ask<'a>,
+                now: Timestamp,
+            ) -> StoreFuture<'a, Option<Approval>, ApprovalError> {
+                (**self).refusal(ask, now)
+            }
+
             fn redeem<'a>(
                 &'a self,
                 id: &'a ApprovalId,
                 until: Timestamp,
                 now: Timestamp,
-            ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
+            ) -> StoreFuture<'a, Redemption, ApprovalError> {
                 (**self).redeem(id, until, now)
             }
 

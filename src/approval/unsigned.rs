@@ -2,7 +2,6 @@
 //! gate's code is the same with the feature and without.
 
 use super::{ApprovalError, Ask, AsyncApprovalStore, Claim};
-use crate::store::StoreFuture;
 use crate::time::Timestamp;
 
 pub(crate) enum ApprovalKeys {}
@@ -29,15 +28,11 @@ impl NoText {
 pub(crate) enum VerifiedApproval {}
 
 impl VerifiedApproval {
-    pub(crate) fn redeem<'a>(
-        &'a self,
-        _: &'a dyn AsyncApprovalStore,
+    pub(crate) async fn redeem(
+        &self,
+        _: &dyn AsyncApprovalStore,
         _: Timestamp,
-    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
-        match *self {}
-    }
-
-    pub(crate) fn spent(&self) -> SignedError {
+    ) -> Result<Result<Claim, SignedError>, ApprovalError> {
         match *self {}
     }
 }

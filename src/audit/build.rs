@@ -226,6 +226,7 @@ impl AuditRecord {
         let event = match verdict {
             Verdict::Approve => Event::Approve,
             Verdict::Refuse => Event::Refuse,
+            Verdict::Lift => Event::Lift,
         };
         let mut record = Self { approval: Some(*id), by: Some(short(by)), ..Self::empty(event, now) };
         match decided {

@@ -33,6 +33,8 @@ pub enum Event {
     Approve,
     /// A person refused a request, or tried to.
     Refuse,
+    /// A refusal was lifted, or somebody tried to.
+    Lift,
     /// A policy was put in force or removed.
     Policy,
 }
@@ -79,6 +81,7 @@ as_text! {
         End: "end",
         Approve: "approve",
         Refuse: "refuse",
+        Lift: "lift",
         Policy: "policy",
     }
     Outcome {
@@ -406,8 +409,8 @@ mod tests {
 
     #[test]
     fn serde_and_display_write_the_same_words() {
-        use Event::{Approve, Decision, End, Policy, Refuse, Release, Settle};
-        for event in [Decision, Release, Settle, End, Approve, Refuse, Policy] {
+        use Event::{Approve, Decision, End, Lift, Policy, Refuse, Release, Settle};
+        for event in [Decision, Release, Settle, End, Approve, Refuse, Lift, Policy] {
             assert_eq!(serde_json::to_value(event).unwrap(), event.as_str());
         }
         for outcome in [Outcome::Allow, Outcome::Deny, Outcome::RateLimited, Outcome::ApprovalRequired] {

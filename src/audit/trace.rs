@@ -24,7 +24,7 @@ fn level(record: &AuditRecord) -> Level {
         },
         _ if record.failure.is_some() => Level::WARN,
         Event::Release | Event::Settle | Event::End => Level::DEBUG,
-        Event::Approve | Event::Refuse | Event::Policy => Level::INFO,
+        Event::Approve | Event::Refuse | Event::Lift | Event::Policy => Level::INFO,
     }
 }
 
@@ -69,7 +69,7 @@ pub(super) fn emit(record: &AuditRecord) {
         Event::Release | Event::Settle | Event::End => at_level! {
             id, policy, tool, server, grant, session, agent, user, approval, amount, failure,
         },
-        Event::Approve | Event::Refuse => at_level! {
+        Event::Approve | Event::Refuse | Event::Lift => at_level! {
             approval, by, approved, tool, server, grant, session, agent, user, failure,
         },
         Event::Policy => at_level! { policy, namespace, },

@@ -129,14 +129,15 @@ impl<P> Decision<P> {
         }
     }
 
-    /// Returns the approval that the call has used or asks for.
+    /// Returns the approval that the call has used or asks for, or that a person has refused.
     pub(crate) fn approval_id(&self) -> Option<ApprovalId>
     where
         P: AnyPermit,
     {
         match self {
             Self::Allow(permit) => permit.approval_id(),
-            Self::Deny(_) | Self::RateLimit(_) => None,
+            Self::Deny(denial) => denial.refused_request().copied(),
+            Self::RateLimit(_) => None,
             Self::RequireApproval(request) => request.approval.as_ref().map(|approval| *approval.id()),
         }
     }
@@ -277,11 +278,13 @@ pub struct Denial {
     pub(crate) cause: Option<Arc<StoreError>>,
     /// The part of a limit's scope that the call lacks.
     pub(crate) missing: Option<Box<str>>,
+    /// The request that a person has refused. Boxed to keep decisions small.
+    pub(crate) refused: Option<Box<ApprovalId>>,
 }
 
 impl From<Refusal> for Denial {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, cause: None, missing: None }
+        Self { refusal, cause: None, missing: None, refused: None }
     }
 }
 
@@ -299,6 +302,12 @@ impl Denial {
     /// `args.account`, if the code is [`Code::ScopeMissing`].
     pub fn missing(&self) -> Option<&str> {
         self.missing.as_deref()
+    }
+
+    /// Returns the request that a person has refused if the code is [`Code::ApprovalRefused`]. The
+    /// host can [lift](crate::Gate::lift_refusal) the refusal.
+    pub fn refused_request(&self) -> Option<&ApprovalId> {
+        self.refused.as_deref()
     }
 }
 
@@ -398,6 +407,7 @@ pub(crate) fn default_message(code: Code, tool: &str) -> String {
         Code::DenyIf => format!("This call of `{tool}` is denied by a rule of the policy."),
         Code::Limit => format!("A limit for `{tool}` has no room for this call."),
         Code::Approval => format!("This call of `{tool}` needs a person's approval."),
+        Code::ApprovalRefused => format!("A person has refused this call of `{tool}`."),
         Code::ScopeMissing => format!("This call of `{tool}` lacks what a limit counts by."),
         Code::AmountInvalid => format!("This call of `{tool}` names no valid amount."),
         Code::StoreUnavailable => format!("The limits of `{tool}` cannot be checked right now."),

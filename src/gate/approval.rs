@@ -23,9 +23,10 @@ use crate::approval::{
 };
 use crate::call::{PresentedApproval, ToolCall};
 use crate::decision::permit::{AnyPermit, AsyncPermit, Reservation};
-use crate::decision::{Decision, Denial, Refusal, Refused, no_approvals_message};
+use crate::decision::{Decision, Denial, Refusal, Refused, default_message, no_approvals_message};
 use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, InProcess, Outcome, ReservationId, StoreError, Tallies};
+use crate::time::Timestamp;
 
 /// An approval that the call can use unless another call uses it first.
 enum Usable {
@@ -46,7 +47,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     ) -> Decision {
         let parts = &in_force.parts;
         let (counters, approvals) = (&InProcess(&parts.store), &InProcess(&*parts.approvals));
-        let stores = Stores { counters, approvals, keys: parts.keys.as_ref() };
+        let stores = Stores { counters, approvals, keys: parts.keys.as_ref(), unseen: parts.approve_unseen };
         at_once(stores.decide(Arc::clone(in_force) as _, evaluation, plan))
             .unwrap_or_else(|error| evaluation.without_approvals(ApprovalError::unavailable(error)).into())
     }
@@ -60,7 +61,8 @@ impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
         plan: &Plan,
     ) -> Decision<AsyncPermit> {
         let parts = &in_force.parts;
-        let stores = Stores { counters: &parts.store, approvals: &*parts.approvals, keys: parts.keys.as_ref() };
+        let (counters, approvals, keys) = (&parts.store, &*parts.approvals, parts.keys.as_ref());
+        let stores = Stores { counters, approvals, keys, unseen: parts.approve_unseen };
         stores.decide(Arc::clone(in_force) as _, evaluation, plan).await
     }
 }
@@ -70,6 +72,8 @@ struct Stores<'a, C> {
     counters: &'a C,
     approvals: &'a dyn AsyncApprovalStore,
     keys: Option<&'a ApprovalKeys>,
+    /// People may approve what they are not shown in full.
+    unseen: bool,
 }
 
 /// Returns the approval that the call names, or the signed text that it presents.
@@ -95,7 +99,7 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
         evaluation: &CallEvaluation<'_>,
         plan: &Plan,
     ) -> Decision<P> {
-        let Self { counters, approvals, keys } = *self;
+        let Self { counters, approvals, unseen, .. } = *self;
         let now = evaluation.now;
         let counts = !plan.charges.is_empty();
         let request = evaluation.request(ReservationId::next(), plan);
@@ -106,14 +110,14 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
         };
         let asking = Asking::new(evaluation, plan, seen);
         let (named, signed) = presented_by(evaluation.call);
-        let ask = asking.ask(named);
-        let usable = match signed.map(|signed| signed.verify(keys, &ask, now)) {
-            Some(Ok(verified)) => Usable::Signed(verified),
-            Some(Err(error)) => return asking.refuse(approvals.request(&ask, now).await, Some(error)).into(),
-            None => match asking.usable(&ask, approvals.request(&ask, now).await) {
-                Ok(id) => Usable::Stored(id),
-                Err(refused) => return refused.into(),
-            },
+        let ask = asking.ask(named).approvable_unseen(unseen);
+        let usable = match signed {
+            Some(signed) => self.usable_text(&asking, &ask, signed, now).await,
+            None => asking.usable(&ask, approvals.request(&ask, now).await).map(Usable::Stored),
+        };
+        let usable = match usable {
+            Ok(usable) => usable,
+            Err(refused) => return refused.into(),
         };
         let id = request.id;
         let outcome = if counts { counters.reserve(&request).await } else { nothing_to_count() };
@@ -124,25 +128,39 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
         // A permit from here on: if the future is dropped, nothing stays in flight.
         let mut permit = P::counted(Reservation { backend, id, plan, tallies, claim: None });
         let claimed = match &usable {
-            Usable::Stored(id) => approvals.claim(id, now).await,
-            Usable::Signed(verified) => verified.redeem(approvals, now).await,
+            Usable::Stored(id) => approvals.claim(id, now).await.map(|claim| claim.ok_or(None)),
+            Usable::Signed(verified) => verified.redeem(approvals, now).await.map(|redeemed| redeemed.map_err(Some)),
         };
         let refused = match claimed {
-            Ok(Some(claim)) => {
+            Ok(Ok(claim)) => {
                 permit.set_claim(claim);
                 return Decision::Allow(permit);
             }
-            Ok(None) => {
-                let why = match &usable {
-                    Usable::Stored(_) => None,
-                    Usable::Signed(verified) => Some(verified.spent()),
-                };
-                asking.refuse(approvals.request(&ask, now).await, why)
-            }
+            Ok(Err(why)) => asking.refuse(approvals.request(&ask, now).await, why),
             Err(error) => evaluation.without_approvals(error),
         };
         permit.give_back().await;
         refused.into()
+    }
+
+    /// Returns the approval in the text that the call presents. A refusal of the call goes before
+    /// it.
+    async fn usable_text(
+        &self,
+        asking: &Asking<'_>,
+        ask: &Ask<'_>,
+        text: SignedText<'_>,
+        now: Timestamp,
+    ) -> Result<Usable, Refused> {
+        let verified = match text.verify(self.keys, ask, now) {
+            Ok(verified) => verified,
+            Err(error) => return Err(asking.refuse(self.approvals.request(ask, now).await, Some(error))),
+        };
+        match self.approvals.refusal(ask, now).await {
+            Ok(None) => Ok(Usable::Signed(verified)),
+            Ok(Some(refusal)) => Err(asking.require(refusal, None)),
+            Err(error) => Err(asking.evaluation.without_approvals(error)),
+        }
     }
 }
 
@@ -150,24 +168,36 @@ impl<S> Gate<S> {
     /// Approves a request in the name of `by`, and returns it as it is then. If the policy requires
     /// several approvers, it may still be pending.
     ///
-    /// The host must know who `by` is: the gate only compares names.
+    /// The host must know who `by` is: the gate only compares names. It knows who asked by the
+    /// call's user alone.
     ///
     /// # Errors
-    /// The request is not pending; or `by` is not among the policy's `approvers`, has made the
-    /// request (as the call's agent, user, grant or session), or has approved it already; or the
-    /// store of approvals failed.
+    /// The request is not pending; or `by` is blank, is not among the policy's `approvers`, is the
+    /// call's user, or has approved it already; or the request is not
+    /// [shown](Approval::is_shown); or the store of approvals failed.
     pub fn approve(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         self.answer(id, Verdict::Approve, by)
     }
 
-    /// Refuses a request in the name of `by`, for all calls that wait for it. A call that asks
-    /// again makes a new request.
+    /// Refuses a request in the name of `by`, for all calls that wait for it. Until the policy's
+    /// `ttl` has passed, the same call is denied, `approval_refused`, and makes no new request. The
+    /// call's user may refuse too, to withdraw the request.
     ///
     /// # Errors
-    /// The request is not pending; or `by` is not among the policy's `approvers`; or the store of
-    /// approvals failed.
+    /// The request is not pending; or `by` is neither among the policy's `approvers` nor the call's
+    /// user; or the store of approvals failed.
     pub fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         self.answer(id, Verdict::Refuse, by)
+    }
+
+    /// Lifts the refusal of a request, so that the same call can ask again. The id is that of the
+    /// request, or [of the denial](crate::Denial::refused_request). `by` is for the audit log.
+    ///
+    /// # Errors
+    /// The request is not refused; or `by` is blank or the call's user; or the store of approvals
+    /// failed.
+    pub fn lift_refusal(&self, id: &ApprovalId, by: &str) -> Result<(), DecideError> {
+        self.answer(id, Verdict::Lift, by).map(drop)
     }
 
     fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
@@ -203,6 +233,14 @@ impl<S> AsyncGate<S> {
     /// As for `Gate::refuse`.
     pub async fn refuse(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
         self.answer(id, Verdict::Refuse, by).await
+    }
+
+    /// Lifts the refusal of a request, as [`Gate::lift_refusal`] does.
+    ///
+    /// # Errors
+    /// As for `Gate::lift_refusal`.
+    pub async fn lift_refusal(&self, id: &ApprovalId, by: &str) -> Result<(), DecideError> {
+        self.answer(id, Verdict::Lift, by).await.map(drop)
     }
 
     async fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
@@ -263,6 +301,9 @@ impl<'e> Asking<'e> {
     }
 
     fn require(&self, approval: Approval, why: Option<SignedError>) -> Refused {
+        if approval.state() == ApprovalState::Denied {
+            return self.evaluation.refused_by_person(Some(*approval.id()));
+        }
         let states = |tallies| self.evaluation.states(self.plan, tallies);
         let states = self.seen.as_ref().map_or_else(Vec::new, states);
         self.evaluation.require_approval(states, Some(Box::new(approval)), why)
@@ -281,6 +322,14 @@ impl CallEvaluation<'_> {
         let message = no_approvals_message(self.call.tool()).into();
         let refusal = Refusal { message, ..self.rule_refusal(Code::StoreUnavailable) };
         let cause = StoreError::unavailable(error);
-        Refused::Deny(Denial { refusal, cause: Some(Arc::new(cause)), missing: None })
+        Refused::Deny(Denial { cause: Some(Arc::new(cause)), ..refusal.into() })
+    }
+
+    /// Denies the call because a person has refused it. The rule's own text asks for a person, so
+    /// it is not the message.
+    pub(super) fn refused_by_person(&self, request: Option<ApprovalId>) -> Refused {
+        let message = default_message(Code::ApprovalRefused, self.call.tool()).into();
+        let refusal = Refusal { message, ..self.rule_refusal(Code::ApprovalRefused) };
+        Refused::Deny(Denial { refused: request.map(Box::new), ..refusal.into() })
     }
 }

@@ -30,6 +30,7 @@ pub struct GateBuilder<S = MemoryStore, A: ?Sized = dyn ApprovalStore> {
     keys: Option<ApprovalKeys>,
     clock: Arc<dyn Clock>,
     pass_uncounted: Vec<Box<str>>,
+    approve_unseen: bool,
     recorder: Recorder,
 }
 
@@ -43,7 +44,8 @@ impl Gate {
     pub fn builder() -> GateBuilder {
         let (store, approvals, clock) = (MemoryStore::new(), Box::new(MemoryApprovals::new()), Arc::new(SystemClock));
         let (pass_uncounted, recorder) = (Vec::new(), Recorder::default());
-        GateBuilder { policy: None, store, approvals, keys: None, clock, pass_uncounted, recorder }
+        let approve_unseen = false;
+        GateBuilder { policy: None, store, approvals, keys: None, clock, pass_uncounted, approve_unseen, recorder }
     }
 }
 
@@ -52,15 +54,15 @@ impl<S> GateBuilder<S> {
     /// Sets the store of the counters. Gates that share a store need policies with
     /// [namespaces](Policy::with_namespace).
     pub fn store<T>(self, store: T) -> GateBuilder<T> {
-        let Self { policy, approvals, keys, clock, pass_uncounted, recorder, .. } = self;
-        GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, recorder }
+        let Self { policy, approvals, keys, clock, pass_uncounted, approve_unseen, recorder, .. } = self;
+        GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, approve_unseen, recorder }
     }
 
     /// Sets a store of the counters across a network: the builder now makes an [`AsyncGate`].
     pub fn store_async<T>(self, store: T) -> GateBuilder<T, dyn AsyncApprovalStore> {
-        let Self { policy, approvals, keys, clock, pass_uncounted, recorder, .. } = self;
+        let Self { policy, approvals, keys, clock, pass_uncounted, approve_unseen, recorder, .. } = self;
         let approvals = Box::new(InProcess(approvals));
-        GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, recorder }
+        GateBuilder { policy, store, approvals, keys, clock, pass_uncounted, approve_unseen, recorder }
     }
 
     /// Sets the store of the approvals; the default is [in memory](MemoryApprovals). Gates may
@@ -108,6 +110,15 @@ impl<S, A: ?Sized> GateBuilder<S, A> {
         Self { keys: keys.into(), ..self }
     }
 
+    /// Lets people approve requests that they are not [shown](crate::approval::Approval::is_shown)
+    /// in full: the arguments are longer than the store keeps, or it keeps none. Without this such
+    /// a request can only be refused, because the agent chooses how long its arguments are. Use it
+    /// where people see the arguments in another way.
+    pub fn approve_unseen(mut self) -> Self {
+        self.approve_unseen = true;
+        self
+    }
+
     /// Sets the clock.
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
         Self { clock: Arc::new(clock), ..self }
@@ -152,9 +163,9 @@ impl<S, A: ?Sized> GateBuilder<S, A> {
     }
 
     fn finish(self) -> Gate<S, A> {
-        let Self { policy, store, approvals, keys, clock, pass_uncounted, recorder } = self;
+        let Self { policy, store, approvals, keys, clock, pass_uncounted, approve_unseen, recorder } = self;
         let pass_uncounted = pass_uncounted.into();
-        let parts = Arc::new(Parts { store, approvals, keys, clock, pass_uncounted, recorder });
+        let parts = Arc::new(Parts { store, approvals, keys, clock, pass_uncounted, approve_unseen, recorder });
         if policy.is_some() {
             parts.note_policy(policy.as_ref(), None);
         }

@@ -123,7 +123,7 @@ impl<'p> CallEvaluation<'p> {
         match limits.iter().find(refuses) {
             Some(limit) => {
                 let refusal = self.limit_refusal(*limit, Code::StoreUnavailable);
-                Err(Refused::Deny(Denial { refusal, cause: Some(error), missing: None }))
+                Err(Refused::Deny(Denial { cause: Some(error), ..refusal.into() }))
             }
             None => Ok(()),
         }
@@ -219,5 +219,5 @@ pub(super) fn deny_without_policy(call: &ToolCall<'_>) -> Refused {
 pub(super) fn deny_without_store(call: &ToolCall<'_>, cause: Box<dyn Error + Send + Sync>) -> Denial {
     let code = Code::StoreUnavailable;
     let refusal = Refusal { code, rule: None, message: default_message(code, call.tool()).into(), policy: None };
-    Denial { refusal, cause: Some(Arc::new(StoreError::unavailable(cause))), missing: None }
+    Denial { cause: Some(Arc::new(StoreError::unavailable(cause))), ..refusal.into() }
 }

@@ -59,6 +59,8 @@ impl<S, A: ?Sized> InForce<S, A> {
 pub(super) struct Parts<S, A: ?Sized> {
     pub(super) store: S,
     pub(super) approvals: Box<A>,
+    /// People may approve what they are not shown in full.
+    pub(super) approve_unseen: bool,
     /// The keys of signed approvals.
     pub(super) keys: Option<ApprovalKeys>,
     pub(super) clock: Arc<dyn Clock>,

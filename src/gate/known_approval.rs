@@ -19,6 +19,8 @@ pub(crate) enum KnownApproval {
     Yes,
     /// The call was not approved.
     No,
+    /// A person had refused the call.
+    Refused,
     /// The store of approvals failed.
     Unknown,
 }
@@ -93,9 +95,13 @@ impl<S: CounterStore + 'static> InForce<S, dyn ApprovalStore> {
 }
 
 fn require(evaluation: &CallEvaluation<'_>, plan: &Plan, tallies: Option<Tallies>, approval: KnownApproval) -> Refused {
-    if approval == KnownApproval::Unknown {
-        return evaluation
-            .without_approvals(ApprovalError::unavailable("it is not known whether the call was approved"));
+    match approval {
+        KnownApproval::Unknown => {
+            let cause = ApprovalError::unavailable("it is not known whether the call was approved");
+            return evaluation.without_approvals(cause);
+        }
+        KnownApproval::Refused => return evaluation.refused_by_person(None),
+        KnownApproval::Yes | KnownApproval::No => {}
     }
     evaluation.require_approval(tallies.map_or_else(Vec::new, |tallies| evaluation.states(plan, &tallies)), None, None)
 }
@@ -170,13 +176,14 @@ mod tests {
             Gate::builder().policy(Policy::try_from(&document).unwrap()).store(Silent).build()
         };
         let counted = asking(json!({ "limits": [limit], "action": "require_approval" }));
-        for approval in [KnownApproval::Yes, KnownApproval::No, KnownApproval::Unknown] {
+        for approval in [KnownApproval::Yes, KnownApproval::No, KnownApproval::Refused, KnownApproval::Unknown] {
             assert_eq!(code(&counted, approval), Some(Code::StoreUnavailable), "{approval:?}");
         }
         let free = asking(json!({ "action": "require_approval" }));
         for (approval, want) in [
             (KnownApproval::Yes, None),
             (KnownApproval::No, Some(Code::Approval)),
+            (KnownApproval::Refused, Some(Code::ApprovalRefused)),
             (KnownApproval::Unknown, Some(Code::StoreUnavailable)),
         ] {
             assert_eq!(code(&free, approval), want, "{approval:?}");

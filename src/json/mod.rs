@@ -1,5 +1,5 @@
 //! JSON, read strictly and written exactly: positions, exact numbers, canonical form, pointers. And
-//! bytes: hexadecimal digits, short buffers.
+//! bytes and characters: hexadecimal digits, short buffers, characters that nobody sees.
 
 pub(crate) mod canonical;
 pub(crate) mod hex;
@@ -10,6 +10,7 @@ pub(crate) mod object;
 mod parse;
 pub(crate) mod pointer;
 pub(crate) mod value;
+pub(crate) mod visible;
 
 pub(crate) use node::{Json, Member, Node, each_duplicate};
 pub(crate) use parse::{Parser, SyntaxError, SyntaxErrorKind};

@@ -25,6 +25,8 @@ pub enum Code {
     Limit,
     /// A person's approval is needed.
     Approval,
+    /// A person has refused this call, and the refusal is in force.
+    ApprovalRefused,
     /// The call lacks a part of a limit's scope, and cannot be counted.
     ScopeMissing,
     /// The call states a cost that is not a valid amount.
@@ -58,6 +60,7 @@ impl Code {
             Self::DenyIf => "deny_if",
             Self::Limit => "limit",
             Self::Approval => "approval",
+            Self::ApprovalRefused => "approval_refused",
             Self::ScopeMissing => "scope_missing",
             Self::AmountInvalid => "amount_invalid",
             Self::StoreUnavailable => "store_unavailable",

@@ -76,7 +76,10 @@ impl RedisApprovalsBuilder {
     }
 
     /// Keeps [details](crate::approval::Approval::details), which are values from calls, of at most
-    /// `bytes` bytes on the server. The default and the maximum is 4 KiB; 0 keeps none.
+    /// `bytes` bytes on the server. The default and the maximum is 16 KiB; 0 keeps the names of
+    /// arguments alone. Nobody can approve a request that is
+    /// [not shown](crate::approval::Approval::is_shown), unless the host
+    /// [lets them](crate::GateBuilder::approve_unseen).
     pub fn details_up_to(self, bytes: usize) -> Self {
         Self { details_bytes: bytes, ..self }
     }

@@ -13,7 +13,7 @@ use redis::{Cmd, Value};
 use super::group::{ApprovalGroup, IndexEntry, changes};
 use super::{
     Approval, ApprovalError, ApprovalId, ApprovalState, Ask, AsyncApprovalStore, CallDigest, Claim, DecideError,
-    Verdict,
+    Redemption, Verdict,
 };
 use crate::json::hex::Hex;
 use crate::redis::{Cause, Connection, LATEST_NOW, OutOfRange, Retry, Script, UnexpectedAnswer};
@@ -54,7 +54,7 @@ const NONCE_BYTES: usize = 32;
 ///     .approvals(RedisApprovals::builder("redis://127.0.0.1:6379").build()?)
 ///     .build();
 /// for request in gate.pending().await? {
-///     println!("{}: {} {}", request.id(), request.tool(), request.details().unwrap_or_default());
+///     println!("{}: {} {}", request.id(), request.tool(), request.shown());
 /// }
 /// # Ok(())
 /// # }
@@ -331,12 +331,16 @@ impl AsyncApprovalStore for RedisApprovals {
         Box::pin(self.change(id.digest(), now, move |group, _| group.claim(id, now)))
     }
 
+    fn refusal<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Option<Approval>, ApprovalError> {
+        Box::pin(self.change(ask.digest(), now, |group, _| group.refusal(ask).cloned()))
+    }
+
     fn redeem<'a>(
         &'a self,
         id: &'a ApprovalId,
         until: Timestamp,
         now: Timestamp,
-    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
+    ) -> StoreFuture<'a, Redemption, ApprovalError> {
         Box::pin(self.change(id.digest(), now, move |group, _| group.redeem(id, until, now)))
     }
 

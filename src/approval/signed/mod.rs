@@ -47,7 +47,8 @@
 //! ```
 //!
 //! A request can be used once, however often it is signed, and also if it is approved at the gate.
-//! Gates with separate approval stores each allow one use, so let them share a store.
+//! If it is refused at the gate, no text for it is accepted, whenever it was signed. Gates with
+//! separate approval stores each allow one use, so let them share a store.
 //!
 //! # Format
 //! A signed approval is `approval1.`, the key's id, `.`, hexadecimal digits, `.`, and the 64 digits
@@ -70,7 +71,7 @@ use sha2::Sha256;
 
 use super::DecideError;
 use super::ask::Ask;
-use super::record::{Approval, ApprovalState};
+use super::record::{Approval, ApprovalState, is_same_person};
 
 use crate::json::hex::{Hex, decode_hex};
 use crate::time::Timestamp;
@@ -264,7 +265,7 @@ impl ApprovalKeys {
             return Err(SignedError::TooLongLived);
         }
         for (index, by) in approved_by.iter().enumerate() {
-            let is_again = approved_by.iter().take(index).any(|other| other == by);
+            let is_again = approved_by.iter().take(index).any(|other| is_same_person(other, by));
             if is_again || approval.may_approve(by).is_err() {
                 return Err(SignedError::NotAnApprover);
             }
@@ -363,11 +364,15 @@ pub enum SignedError {
     /// It has been used.
     #[error("already used")]
     Spent,
+    /// A person has refused the request at the gate.
+    #[error("refused by a person at the gate")]
+    Refused,
 }
 
 impl SignedError {
     /// The code for logs: `malformed`, `unknown_key`, `forged`, `other_call`, `above_bound`,
-    /// `not_yet`, `expired`, `too_long_lived`, `not_an_approver`, `too_few_approvers` or `spent`.
+    /// `not_yet`, `expired`, `too_long_lived`, `not_an_approver`, `too_few_approvers`, `spent` or
+    /// `refused`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -381,6 +386,7 @@ impl SignedError {
             Self::NotAnApprover => "not_an_approver",
             Self::TooFewApprovers => "too_few_approvers",
             Self::Spent => "spent",
+            Self::Refused => "refused",
         }
     }
 }

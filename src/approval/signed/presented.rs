@@ -1,8 +1,7 @@
 //! Signed approvals as calls present them.
 
 use super::{ApprovalKeys, SignedError};
-use crate::approval::{ApprovalError, ApprovalId, Ask, AsyncApprovalStore, Claim};
-use crate::store::StoreFuture;
+use crate::approval::{ApprovalError, ApprovalId, Ask, AsyncApprovalStore, Claim, Redemption};
 use crate::time::Timestamp;
 
 /// The text that a call presents.
@@ -29,17 +28,16 @@ pub(crate) struct VerifiedApproval {
 }
 
 impl VerifiedApproval {
-    /// Uses the approval, once.
-    pub(crate) fn redeem<'a>(
-        &'a self,
-        store: &'a dyn AsyncApprovalStore,
+    /// Uses the approval, once. Returns why it cannot be used if it was used or refused before.
+    pub(crate) async fn redeem(
+        &self,
+        store: &dyn AsyncApprovalStore,
         now: Timestamp,
-    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
-        store.redeem(&self.id, self.until, now)
-    }
-
-    /// Returns the error for an approval that was used before.
-    pub(crate) fn spent(&self) -> SignedError {
-        SignedError::Spent
+    ) -> Result<Result<Claim, SignedError>, ApprovalError> {
+        Ok(match store.redeem(&self.id, self.until, now).await? {
+            Redemption::Claimed(claim) => Ok(claim),
+            Redemption::Spent => Err(SignedError::Spent),
+            Redemption::Refused => Err(SignedError::Refused),
+        })
     }
 }

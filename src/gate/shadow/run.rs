@@ -14,6 +14,7 @@ use crate::gate::Gate;
 use crate::gate::evaluation::deny_without_store;
 use crate::gate::in_force::{InForce, Parts, ShadowRun};
 use crate::gate::known_approval::{Checked, KnownApproval};
+use crate::policy::Code;
 use crate::time::Clock;
 
 impl ShadowRun {
@@ -25,6 +26,7 @@ impl ShadowRun {
             // Never asked.
             approvals: Box::new(MemoryApprovals::with_capacity(0)) as Box<dyn ApprovalStore>,
             keys: None,
+            approve_unseen: false,
             clock,
             pass_uncounted: Box::default(),
             recorder: Recorder::default(),
@@ -43,7 +45,11 @@ impl ShadowRun {
     ) -> Option<Box<dyn PermitObserver>> {
         let now = recorded.time();
         let is_approved = decision.is_allowed() && decision.approval_id().is_some();
-        let approval = if is_approved { KnownApproval::Yes } else { KnownApproval::No };
+        let approval = match decision.code() {
+            _ if is_approved => KnownApproval::Yes,
+            Some(Code::ApprovalRefused) => KnownApproval::Refused,
+            _ => KnownApproval::No,
+        };
         // The call is decided: a store of the host that panics must not change that.
         let checked = catch_panic(|| self.candidate.decide_known(call, now, approval));
         let Checked { decision: candidate, has_failed } = checked.unwrap_or_else(|| {

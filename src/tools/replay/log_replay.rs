@@ -138,6 +138,7 @@ impl LogReplay {
         let approval = match record.decision() {
             Some(Outcome::Allow) if record.approval().is_some() => KnownApproval::Yes,
             _ if failed && !is_by_limit => KnownApproval::Unknown,
+            _ if record.code() == Some(Code::ApprovalRefused) => KnownApproval::Refused,
             _ => KnownApproval::No,
         };
         // A call that passed limits without recording their state passed them uncounted.

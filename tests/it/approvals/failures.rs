@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 use toolgate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError,
-    MemoryApprovals, Verdict,
+    MemoryApprovals, Redemption, Verdict,
 };
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{
@@ -44,7 +44,11 @@ impl ApprovalStore for Failing {
         if self.claims_lose.load(Ordering::Relaxed) { Ok(None) } else { self.approvals.claim(id, now) }
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError> {
+        self.approvals.refusal(ask, now)
+    }
+
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
         self.approvals.redeem(id, until, now)
     }
 
@@ -197,12 +201,16 @@ impl AsyncApprovalStore for Silent {
     fn claim<'a>(&'a self, _: &'a ApprovalId, _: Timestamp) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
         Box::pin(pending())
     }
+    fn refusal<'a>(&'a self, _: &'a Ask<'a>, _: Timestamp) -> StoreFuture<'a, Option<Approval>, ApprovalError> {
+        Box::pin(pending())
+    }
+
     fn redeem<'a>(
         &'a self,
         _: &'a ApprovalId,
         _: Timestamp,
         _: Timestamp,
-    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
+    ) -> StoreFuture<'a, Redemption, ApprovalError> {
         Box::pin(pending())
     }
     fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {

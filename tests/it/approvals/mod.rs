@@ -35,7 +35,7 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { capacity: 10_000, pending: 100, details: 4096 }
+        Self { capacity: 10_000, pending: 100, details: 16_384 }
     }
 }
 

@@ -26,6 +26,10 @@ fn an_approval_parses_back_and_changed_text_does_not() {
             );
         }
         let json = approval.to_json();
+        if !json.contains("\"bounds\":[\"") {
+            assert!(n.as_f64() < Some(0.0), "only a negative number is bound exactly: {json}");
+            continue;
+        }
         for (part, other) in [
             ("\"version\":1", "\"version\":2"),
             ("\"version\":1", "\"version\":1,\"version\":1"),
@@ -36,6 +40,9 @@ fn an_approval_parses_back_and_changed_text_does_not() {
             ("\"state\":\"approved\"", "\"state\":\"pending\""),
             ("\"bounds\":[\"", "\"bounds\":[\"x"),
             ("\"turn\":0", "\"turn\":-1"),
+            // A part of the details that passes for the whole would be approved unseen.
+            ("\"details_bytes\":", "\"details_bytes\":1"),
+            ("\"details_bytes\":", "\"left_out\":1,\"details_bytes\":"),
         ] {
             assert!(json.contains(part), "{part}");
             assert!(Approval::from_json(&json.replace(part, other)).is_err(), "{other}");

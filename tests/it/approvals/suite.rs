@@ -11,7 +11,7 @@ use toolgate::{Code, Decision, Gate, Identity, ManualClock, Policy, ToolCall};
 
 use super::{Bounds, MakeStore, START, allowed, asked, builder, call, gate};
 
-pub(crate) use super::signed::racing_calls_use_a_signed_approval_once;
+pub(crate) use super::signed::{a_refusal_is_final_for_signed_approvals, racing_calls_use_a_signed_approval_once};
 
 /// Makes a test for each case. The function at the path runs a case over a new store.
 macro_rules! approval_suite {
@@ -32,6 +32,10 @@ macro_rules! approval_suite {
             a_preview_creates_no_request,
             pending_requests_are_bounded_for_each_caller,
             details_show_the_bound_arguments,
+            a_request_that_is_not_shown_whole_cannot_be_approved,
+            the_shown_part_of_a_request_is_bounded,
+            a_refusal_is_in_force_until_its_ttl_ends_or_it_is_lifted,
+            a_refusal_is_final_for_signed_approvals,
             an_approval_given_elsewhere_is_used_once,
             racing_calls_use_a_signed_approval_once,
         }
@@ -140,6 +144,7 @@ pub(crate) fn racing_calls_use_an_approval_once(make: MakeStore<'_>) {
         let pending = gate.pending().unwrap();
         assert_eq!(pending.len(), 1, "the losers share one new request");
         gate.refuse(pending[0].id(), "ann").unwrap();
+        gate.lift_refusal(pending[0].id(), "ann").unwrap();
     }
     assert_eq!(collided, 100 * (THREADS - 1));
 }
@@ -181,19 +186,25 @@ pub(crate) fn a_full_store_refuses_requests_and_evicts_none(make: MakeStore<'_>)
     let cause = std::error::Error::source(denial.store_error().unwrap()).unwrap();
     assert_eq!(cause.to_string(), "the approval store is full: it has 2 live approvals");
     assert_eq!(asked(gate.check(&call(&arguments[0]))).id(), first.id());
-    // A refused request makes room; an approval in use does not.
+    // Neither a refusal nor an approval in use makes room.
     gate.refuse(second.id(), "ann").unwrap();
     gate.approve(first.id(), "ann").unwrap();
     let permit = allowed(gate.check(&call(&arguments[0])));
-    asked(gate.check(&call(&arguments[2])));
-    assert_eq!(gate.check(&call(&arguments[1])).code(), Some(Code::StoreUnavailable));
+    assert_eq!(gate.check(&call(&arguments[1])).code(), Some(Code::ApprovalRefused));
+    assert_eq!(gate.check(&call(&arguments[2])).code(), Some(Code::StoreUnavailable));
     permit.release();
     allowed(gate.check(&call(&arguments[0]))).end();
+    // Both are remembered for as long as a signed approval for them can be valid.
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(gate.check(&call(&arguments[1])).code(), Some(Code::StoreUnavailable));
+    // An expired request makes room.
+    let (builder, clock) = self::builder(&json!({ "approval": { "ttl": "10s" } }));
+    let gate = builder.approvals(make(Bounds { capacity: 1, ..Bounds::default() })).build();
+    asked(gate.check(&call(&arguments[0])));
+    assert_eq!(gate.check(&call(&arguments[1])).code(), Some(Code::StoreUnavailable));
     clock.advance(Duration::from_secs(10));
     asked(gate.check(&call(&arguments[1])));
-    assert_eq!(gate.pending().unwrap().len(), 1, "the expired request made room");
-    // A used approval is remembered for as long as a signed approval for it can be valid.
-    assert_eq!(gate.check(&call(&arguments[0])).code(), Some(Code::StoreUnavailable));
+    assert_eq!(gate.pending().unwrap().len(), 1);
 }
 
 pub(crate) fn an_overlong_tool_name_is_not_stored(make: MakeStore<'_>) {
@@ -287,10 +298,10 @@ pub(crate) fn pending_requests_are_bounded_for_each_caller(make: MakeStore<'_>) 
     asked(gate.check(&of("g", 3)));
     gate.refuse(&made[1], "ann").unwrap();
     asked(gate.check(&of("g", 4)));
-    assert_eq!(gate.check(&of("g", 1)).as_str(), "deny");
+    assert_eq!(gate.check(&of("g", 1)).code(), Some(Code::ApprovalRefused));
     clock.advance(Duration::from_secs(5));
-    asked(gate.check(&of("g", 1)));
-    assert_eq!(gate.check(&of("g", 2)).as_str(), "deny", "only one of them has expired");
+    asked(gate.check(&of("g", 2)));
+    assert_eq!(gate.check(&of("g", 0)).code(), Some(Code::StoreUnavailable), "only one of them has expired");
 }
 
 pub(crate) fn details_show_the_bound_arguments(make: MakeStore<'_>) {
@@ -304,15 +315,102 @@ pub(crate) fn details_show_the_bound_arguments(make: MakeStore<'_>) {
         Some(r#"[["args.amount<=",100],["args.to","x"],["args.none"]]"#)
     );
     assert_eq!(some.pending().unwrap()[0].details_bytes(), 53);
-    // Details above the bound are not kept, and none are kept where the bound is 0.
-    let long = json!({ "to": "x".repeat(4096 - 9) });
-    assert_eq!(asked(all.check(&call(&long))).details().map(str::len), Some(4096));
-    let longer = json!({ "to": "x".repeat(4096 - 8) });
-    let request = asked(all.check(&call(&longer)));
-    assert_eq!((request.details(), request.details_bytes()), (None, 4097));
-    let none = builder(&json!({})).0.approvals(make(Bounds { details: 0, ..Bounds::default() })).build();
-    let request = asked(none.check(&call(&arguments)));
-    assert_eq!((request.details(), request.details_bytes()), (None, 35));
+    let long = json!({ "to": "x".repeat(16_384 - 9) });
+    assert_eq!(asked(all.check(&call(&long))).details().map(str::len), Some(16_384));
+}
+
+pub(crate) fn a_request_that_is_not_shown_whole_cannot_be_approved(make: MakeStore<'_>) {
+    let padding = "p".repeat(20_000);
+    let arguments = json!({ "amount": 999_999, "to": "eve\u{200b}\u{202e}", "zpad": padding });
+    let (gate, _) = gate(make, &json!({}));
+    let request = asked(gate.check(&call(&arguments)));
+    assert_eq!((request.details(), request.is_shown(), request.details_bytes()), (None, false, 20_044));
+    // The padding hides no other argument.
+    let lines: Vec<_> = request.shown().lines().map(str::to_owned).collect();
+    assert_eq!(lines[..2], [r#""amount": 999999"#, r#""to": "eve\u{200b}\u{202e}""#]);
+    assert!(lines[2].starts_with(r#""zpad": "ppp"#) && lines[2].ends_with("p [3635 more bytes are not shown]"));
+    let [amount, _, zpad] = request.arguments() else { panic!("{:?}", request.arguments()) };
+    assert_eq!((&*amount.name(), &*amount.value(), amount.hidden_bytes()), ("\"amount\"", "999999", 0));
+    assert_eq!((zpad.value().len(), zpad.hidden_bytes(), request.arguments_left_out()), (16_367, 3_635, 0));
+    let pending = &gate.pending().unwrap()[0];
+    assert_eq!((pending.arguments(), pending.to_json()), (request.arguments(), request.to_json()));
+    assert!(matches!(gate.approve(request.id(), "ann"), Err(DecideError::NotShown)));
+    gate.refuse(request.id(), "ann").unwrap();
+    assert_eq!(gate.check(&call(&arguments)).code(), Some(Code::ApprovalRefused));
+
+    // The host can let people approve it. Then the store may keep the names alone.
+    let builder = builder(&json!({})).0.approvals(make(Bounds { details: 0, ..Bounds::default() }));
+    let gate = builder.approve_unseen().build();
+    let request = asked(gate.check(&call(&arguments)));
+    assert_eq!(request.shown().lines().next(), Some("\"amount\":  [6 more bytes are not shown]"));
+    gate.approve(request.id(), "ann").unwrap();
+    allowed(gate.check(&call(&arguments))).end();
+}
+
+pub(crate) fn the_shown_part_of_a_request_is_bounded(make: MakeStore<'_>) {
+    let (all, _) = gate(make, &json!({}));
+    // Many long values have equal shares, at whole characters.
+    let many: serde_json::Value = (0..20).map(|n| (format!("a{n:02}"), json!("é".repeat(1_000)))).collect();
+    let request = asked(all.check(&call(&many)));
+    let lengths: Vec<_> = request.arguments().iter().map(|argument| argument.value().len()).collect();
+    assert_eq!(lengths, vec![819; 20], "an odd number, because of the quotation mark");
+    // Long names leave out themselves, and short ones stay.
+    let named: serde_json::Value = (0..100)
+        .map(|n| (format!("{n:0100}"), json!("x".repeat(200))))
+        .chain([("to".to_owned(), json!("eve"))])
+        .collect();
+    let request = asked(all.check(&call(&named)));
+    assert_eq!((request.arguments().len(), request.arguments_left_out()), (41, 60));
+    assert!(
+        request.shown().contains("\"to\": \"eve\"\n")
+            && request.shown().ends_with("[60 more arguments are not shown]\n")
+    );
+    assert!(matches!(all.approve(request.id(), "ann"), Err(DecideError::NotShown)));
+    // Of a list of bound paths only these are shown, whatever else the call has.
+    let (some, _) = gate(make, &json!({ "approval": { "bind": ["args.to", "args.n<=", "args.none"] } }));
+    let padded = json!({ "to": "ann", "n": 5, "zpad": "p".repeat(100_000) });
+    let request = asked(some.check(&call(&padded)));
+    assert_eq!(request.details(), Some(r#"[["args.to","ann"],["args.n<=",5],["args.none"]]"#));
+    some.approve(request.id(), "ann").unwrap();
+    let long = json!({ "to": "x".repeat(20_000), "n": 5 });
+    let shown = asked(some.check(&call(&long))).shown();
+    assert!(shown.contains("\"args.n<=\": 5\n") && shown.contains("\"args.none\": \n"), "{shown}");
+}
+
+pub(crate) fn a_refusal_is_in_force_until_its_ttl_ends_or_it_is_lifted(make: MakeStore<'_>) {
+    let (gate, clock) = gate(make, &json!({ "approval": { "ttl": "10s", "approvers": ["ann", "ben"] } }));
+    let arguments = json!({ "amount": 5 });
+    let id = *asked(gate.check(&call(&arguments))).id();
+    assert!(matches!(gate.lift_refusal(&id, "ann"), Err(DecideError::NotRefused)), "it is pending");
+    clock.advance(Duration::from_secs(9));
+    let refused = gate.refuse(&id, "ann").unwrap();
+    assert_eq!(
+        (refused.state(), refused.expires_at()),
+        (ApprovalState::Denied, START.saturating_add(Duration::from_secs(19)))
+    );
+    let denied = |seconds| {
+        clock.set(START.saturating_add(Duration::from_secs(seconds)));
+        let Decision::Deny(denial) = gate.check(&call(&arguments)) else { return None };
+        assert_eq!((denial.code(), denial.rule()), (Code::ApprovalRefused, Some("/tools/pay/action")));
+        denial.refused_request().copied()
+    };
+    assert_eq!((denied(9), denied(18)), (Some(id), Some(id)));
+    assert!(gate.pending().unwrap().is_empty(), "nobody is asked");
+    assert_eq!(denied(19), None);
+    // Another request, refused and lifted. Somebody else than the asker lifts it.
+    let id = *asked(gate.check(&call(&arguments))).id();
+    gate.refuse(&id, "ben").unwrap();
+    for by in ["ben", "BEN", "", "\u{200b}"] {
+        assert!(matches!(gate.lift_refusal(&id, by), Err(DecideError::NotAnApprover)), "{by}");
+    }
+    assert_eq!(denied(19), Some(id));
+    gate.lift_refusal(&id, "the operator").unwrap();
+    assert!(matches!(gate.lift_refusal(&id, "the operator"), Err(DecideError::NotRefused)));
+    assert!(matches!(gate.approve(&id, "ann"), Err(DecideError::NotPending)), "it does not come back");
+    let again = asked(gate.check(&call(&arguments)));
+    assert_ne!(again.id(), &id);
+    gate.approve(again.id(), "ann").unwrap();
+    allowed(gate.check(&call(&arguments))).end();
 }
 
 pub(crate) fn an_approval_given_elsewhere_is_used_once(make: MakeStore<'_>) {
@@ -321,21 +419,21 @@ pub(crate) fn an_approval_given_elsewhere_is_used_once(make: MakeStore<'_>) {
     let gate = builder(&json!({})).0.approvals(Arc::clone(&store)).build();
     let arguments = json!({});
     let id = *asked(gate.check(&call(&arguments))).id();
-    assert!(store.redeem(&id, at(0), at(0)).unwrap().is_none(), "its time has ended");
-    let claim = store.redeem(&id, at(10), at(0)).unwrap().unwrap();
+    assert!(store.redeem(&id, at(0), at(0)).unwrap().claim().is_none(), "its time has ended");
+    let claim = store.redeem(&id, at(10), at(0)).unwrap().claim().unwrap();
     assert!(gate.pending().unwrap().is_empty(), "the request is decided");
-    assert!(store.redeem(&id, at(10), at(1)).unwrap().is_none());
+    assert!(store.redeem(&id, at(10), at(1)).unwrap().claim().is_none());
     assert!(store.claim(&id, at(1)).unwrap().is_none());
     assert!(store.restore(&claim, at(1)).unwrap());
     assert!(!store.restore(&claim, at(1)).unwrap());
-    let second = store.redeem(&id, at(10), at(1)).unwrap().unwrap();
+    let second = store.redeem(&id, at(10), at(1)).unwrap().claim().unwrap();
     assert_ne!(claim, second);
     assert!(!store.restore(&claim, at(1)).unwrap(), "that claim is of an earlier turn");
     // Another number with the same digest is another request, until the store is full.
     let other = |number| ApprovalId::new(id.digest(), number);
     for number in [7, u64::MAX] {
-        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().is_some());
-        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().is_none());
+        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().claim().is_some());
+        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().claim().is_none());
     }
     assert!(matches!(store.redeem(&other(8), at(20), at(3)), Err(ApprovalError::Full { capacity: 3 })));
     // A person has approved the request here too: it still has one use.
@@ -345,14 +443,14 @@ pub(crate) fn an_approval_given_elsewhere_is_used_once(make: MakeStore<'_>) {
     let id = *asked(gate.check(&call(&request))).id();
     gate.approve(&id, "ann").unwrap();
     let permit = allowed(gate.check(&call(&request)));
-    assert!(store.redeem(&id, at(10), at(0)).unwrap().is_none());
+    assert!(store.redeem(&id, at(10), at(0)).unwrap().claim().is_none());
     permit.release();
-    assert!(store.redeem(&id, at(10), at(0)).unwrap().is_some());
+    assert!(store.redeem(&id, at(10), at(0)).unwrap().claim().is_some());
     assert_eq!(gate.check(&call(&request)).as_str(), "approval_required");
     // After the clock stepped back, an approval that was spent and forgotten is not used again.
-    assert!(store.redeem(&first, at(10), at(0)).unwrap().is_some());
-    assert!(store.redeem(&other(9), at(1_000_000), at(999_999)).unwrap().is_some());
-    assert!(store.redeem(&first, at(10), at(0)).unwrap().is_none());
+    assert!(store.redeem(&first, at(10), at(0)).unwrap().claim().is_some());
+    assert!(store.redeem(&other(9), at(1_000_000), at(999_999)).unwrap().claim().is_some());
+    assert!(store.redeem(&first, at(10), at(0)).unwrap().claim().is_none());
 }
 
 pub(crate) fn a_settled_call_does_not_restore_its_approval(make: MakeStore<'_>) {

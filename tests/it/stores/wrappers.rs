@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use toolgate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError, MemoryApprovals,
-    Verdict,
+    Redemption, Verdict,
 };
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{
@@ -97,7 +97,11 @@ impl<S: ApprovalStore> ApprovalStore for Metered<S> {
         self.count().claim(id, now)
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError> {
+        self.count().refusal(ask, now)
+    }
+
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
         self.count().redeem(id, until, now)
     }
 
@@ -129,12 +133,16 @@ impl<S: AsyncApprovalStore> AsyncApprovalStore for Metered<S> {
         self.count().claim(id, now)
     }
 
+    fn refusal<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Option<Approval>, ApprovalError> {
+        self.count().refusal(ask, now)
+    }
+
     fn redeem<'a>(
         &'a self,
         id: &'a ApprovalId,
         until: Timestamp,
         now: Timestamp,
-    ) -> StoreFuture<'a, Option<Claim>, ApprovalError> {
+    ) -> StoreFuture<'a, Redemption, ApprovalError> {
         self.count().redeem(id, until, now)
     }
 

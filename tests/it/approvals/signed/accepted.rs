@@ -193,6 +193,7 @@ pub(crate) fn racing_calls_use_a_signed_approval_once(make: MakeStore<'_>) {
         assert_eq!(passed, 1);
         for request in gates[1].pending().unwrap() {
             gates[1].refuse(request.id(), "ann").unwrap();
+            gates[1].lift_refusal(request.id(), "ann").unwrap();
         }
     }
 }

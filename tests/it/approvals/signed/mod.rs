@@ -11,6 +11,7 @@ use toolgate::approval::{Approval, ApprovalId, Verdict};
 use toolgate::{Decision, Gate, GateBuilder, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 pub(crate) use self::accepted::racing_calls_use_a_signed_approval_once;
+pub(crate) use self::refused::a_refusal_is_final_for_signed_approvals;
 
 /// A Thursday morning.
 const START: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
@@ -58,7 +59,7 @@ fn arguments(n: u64) -> Value {
 }
 
 fn call(arguments: &Value) -> ToolCall<'_> {
-    ToolCall::new("pay", arguments).grant("g").agent("robot").session("s")
+    ToolCall::new("pay", arguments).grant("g").agent("bot").session("s").user("robot")
 }
 
 fn asked(decision: Decision) -> Approval {

@@ -6,7 +6,7 @@ use serde_json::json;
 use toolgate::approval::signed::{SignError, SignedError};
 use toolgate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, Claim, DecideError, MemoryApprovals,
-    Verdict,
+    Redemption, Verdict,
 };
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Code, Decision, Timestamp, ToolCall};
@@ -15,6 +15,7 @@ use super::{
     START, Statement, allowed, arguments, asked, at, builder, call, gate, keys, policy, rules, seal, service, signed,
     why,
 };
+use crate::approvals::{Bounds, MakeStore};
 use crate::polling::ready;
 
 #[test]
@@ -44,7 +45,8 @@ fn an_invalid_statement_creates_a_new_request() {
         (NotAnApprover, Statement { by: by(&["ann", "ann"]), ..base() }),
         (NotAnApprover, Statement { by: by(&["ann", "eve"]), ..base() }),
         (NotAnApprover, Statement { by: by(&["ann", "bob", "eve"]), ..base() }),
-        // Listed, but the agent of the call itself; and an empty name.
+        (NotAnApprover, Statement { by: by(&["ann", "bob", "Ann"]), ..base() }),
+        // Listed, but the user of the call itself; and an empty name.
         (NotAnApprover, Statement { by: by(&["ann", "robot"]), ..base() }),
         (NotAnApprover, Statement { by: by(&["ann", ""]), ..base() }),
     ] {
@@ -278,7 +280,11 @@ impl ApprovalStore for Forgetful {
         self.0.claim(id, now)
     }
 
-    fn redeem(&self, _: &ApprovalId, _: Timestamp, _: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError> {
+        self.0.refusal(ask, now)
+    }
+
+    fn redeem(&self, _: &ApprovalId, _: Timestamp, _: Timestamp) -> Result<Redemption, ApprovalError> {
         Err(ApprovalError::unavailable("down"))
     }
 
@@ -301,10 +307,46 @@ fn a_store_that_cannot_redeem_denies_and_counts_nothing() {
     }
     assert_eq!(gate.usage(call(&ten)).unwrap()[0].used().to_string(), "0");
     // A full store cannot record the use.
-    let full = builder(&rules()).0.approvals(MemoryApprovals::with_capacity(1)).build();
-    let text = signed(&full, 10);
-    let request = full.pending().unwrap()[0].id().to_owned();
-    full.refuse(&request, "ann").unwrap();
+    let (builder, clock) = builder(&rules());
+    let full = builder.approvals(MemoryApprovals::with_capacity(1)).build();
+    let request = asked(full.check(&call(&arguments(10))));
+    clock.set(at(29_999_999));
+    let text = service(&keys().write_request(&request).unwrap(), at(29_999_999));
+    clock.set(at(30_000_000));
     asked(full.check(&call(&arguments(1))));
     assert_eq!(full.check(&call(&ten).signed(&text)).code(), Some(Code::StoreUnavailable));
+}
+
+pub(crate) fn a_refusal_is_final_for_signed_approvals(make: MakeStore<'_>) {
+    let (builder, clock) = builder(&rules());
+    let gate = builder.approvals(make(Bounds::default())).build();
+    let (ten, nine) = (arguments(10), arguments(9));
+    let code = |arguments, text: &str| gate.check(&call(arguments).signed(text)).code();
+    let request = asked(gate.check(&call(&ten)));
+    let written = keys().write_request(&request).unwrap();
+    let text = service(&written, START);
+    gate.refuse(request.id(), "ann").unwrap();
+    // Whether it was signed before or after, and for each number that it covers.
+    clock.set(at(20_000_000));
+    let later = service(&written, at(20_000_000));
+    for text in [&text, &later] {
+        assert_eq!(code(&ten, text), Some(Code::ApprovalRefused));
+        assert_eq!(why(&gate.check(&call(&nine).signed(text))), Some(SignedError::Refused));
+    }
+    // Also after the refusal has ended, while such a text can be valid.
+    clock.set(at(30_000_000));
+    assert_eq!(why(&gate.check(&call(&ten).signed(&later))), Some(SignedError::Refused));
+    assert_eq!(SignedError::Refused.as_str(), "refused");
+    assert_eq!(gate.usage(call(&ten)).unwrap()[0].used().to_string(), "0");
+
+    // A refusal goes before a text that was signed for another request of the same call.
+    let other = asked(gate.check(&call(&ten)));
+    let elsewhere = service(&keys().write_request(&other).unwrap(), at(30_000_000));
+    let ours = asked(gate.check(&call(&nine)));
+    gate.refuse(ours.id(), "bob").unwrap();
+    assert_eq!(code(&nine, &elsewhere), Some(Code::ApprovalRefused));
+    // Lifting lets the call ask again. The text stays refused.
+    gate.lift_refusal(ours.id(), "the operator").unwrap();
+    let refused = service(&keys().write_request(&ours).unwrap(), at(30_000_000));
+    assert_eq!(why(&gate.check(&call(&nine).signed(&refused))), Some(SignedError::Refused));
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use toolgate::approval::{
-    Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, Claim, DecideError, MemoryApprovals, Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, Claim, DecideError, MemoryApprovals, Redemption, Verdict,
 };
 use toolgate::audit::{AuditError, AuditRecord, AuditSink};
 use toolgate::{Code, Decision, Gate, ManualClock, Policy, Timestamp, ToolCall};
@@ -58,7 +58,12 @@ impl ApprovalStore for Failing {
         self.approvals.claim(id, now)
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError> {
+        self.step()?;
+        self.approvals.refusal(ask, now)
+    }
+
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
         self.step()?;
         self.approvals.redeem(id, until, now)
     }

@@ -11,7 +11,8 @@ use tokio::runtime::Runtime;
 use toolgate::approval::redis::{RedisApprovals, RedisApprovalsBuilder};
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys};
 use toolgate::approval::{
-    Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError, Verdict,
+    Approval, ApprovalError, ApprovalId, ApprovalStore, Ask, AsyncApprovalStore, Claim, DecideError, Redemption,
+    Verdict,
 };
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{AsyncGate, AsyncPermit, Clock, Code, Decision, Gate, Policy, SystemClock, Timestamp, ToolCall};
@@ -55,7 +56,11 @@ impl ApprovalStore for Blocking {
         self.runtime.block_on(AsyncApprovalStore::claim(&self.store, id, now))
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Option<Claim>, ApprovalError> {
+    fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError> {
+        self.runtime.block_on(AsyncApprovalStore::refusal(&self.store, ask, now))
+    }
+
+    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
         self.runtime.block_on(AsyncApprovalStore::redeem(&self.store, id, until, now))
     }
 
@@ -280,6 +285,7 @@ fn request_numbers_are_unique() {
             for request in [a, b] {
                 assert!(given.insert(request.id().number()));
                 gates[0].refuse(request.id(), "ann").await.unwrap();
+                gates[0].lift_refusal(request.id(), "ann").await.unwrap();
             }
         }
     });
