@@ -12,7 +12,7 @@ use std::io::{self, BufRead, Write};
 use serde_json::{Value, json};
 use toolgate::approval::Approval;
 use toolgate::mcp::Refusal;
-use toolgate::{Decision, Gate, Policy, ToolCall};
+use toolgate::{Decision, Gate, Policy, ToolCall, visible};
 
 const POLICY: &str = r#"{
     "version": "1",
@@ -71,23 +71,19 @@ fn attempt(gate: &Gate, arguments: &Value, person: &str) -> Result<String, Box<d
 /// Shows a request to the person at the terminal. Only `y` confirms it: not an empty line, and not
 /// the end of the input.
 fn confirm(request: &Approval, person: &str) -> io::Result<bool> {
-    // The values that the approval binds. Longer ones are not kept, and nobody should confirm what
-    // they cannot see.
-    let Some(details) = request.details() else {
-        println!("{} has arguments of {} bytes: too long to show", request.tool(), request.details_bytes());
+    // The values that the approval binds, with invisible characters written out.
+    println!("{} {}", visible(request.tool()), request.shown());
+    println!("{}", visible(request.reason()));
+    if !request.is_shown() {
+        println!(
+            "These are {} bytes of arguments: too long to show, so nobody can approve them.",
+            request.details_bytes()
+        );
         return Ok(false);
-    };
-    println!("{} {}", printable(request.tool()), printable(details));
-    println!("{}", printable(request.reason()));
+    }
     print!("Make this call, {person}? [y/N] ");
     io::stdout().flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(answer.trim() == "y")
-}
-
-/// Escapes all characters that a terminal may not show as they are.
-fn printable(text: &str) -> String {
-    let shown = |c: char| if matches!(c, '"' | '\\' | '\'') { c.to_string() } else { c.escape_debug().to_string() };
-    text.chars().map(shown).collect()
 }

@@ -1,8 +1,4 @@
-//! Replaces signed approvals if the feature `signed` is off. No value of these types exists, so the
-//! gate's code is the same with the feature and without.
-
-use super::{ApprovalError, Ask, AsyncApprovalStore, Claim};
-use crate::time::Timestamp;
+//! Replaces signed approvals if the feature `signed` is off. No value of these types exists.
 
 pub(crate) enum ApprovalKeys {}
 
@@ -13,26 +9,3 @@ pub(crate) enum SignedError {}
 pub(crate) enum NoText {}
 
 pub(crate) type SignedText<'a> = NoText;
-
-impl NoText {
-    pub(crate) fn verify(
-        self,
-        _: Option<&ApprovalKeys>,
-        _: &Ask<'_>,
-        _: Timestamp,
-    ) -> Result<VerifiedApproval, SignedError> {
-        match self {}
-    }
-}
-
-pub(crate) enum VerifiedApproval {}
-
-impl VerifiedApproval {
-    pub(crate) async fn redeem(
-        &self,
-        _: &dyn AsyncApprovalStore,
-        _: Timestamp,
-    ) -> Result<Result<Claim, SignedError>, ApprovalError> {
-        match *self {}
-    }
-}

@@ -17,7 +17,9 @@ use super::evaluation::CallEvaluation;
 use super::in_force::InForce;
 use super::ready::at_once;
 use super::{AsyncGate, Gate};
-use crate::approval::signed::{ApprovalKeys, SignedError, SignedText, VerifiedApproval};
+#[cfg(feature = "signed")]
+use crate::approval::signed::VerifiedApproval;
+use crate::approval::signed::{ApprovalKeys, SignedError, SignedText};
 use crate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, Verdict,
 };
@@ -26,11 +28,11 @@ use crate::decision::permit::{AnyPermit, AsyncPermit, Reservation};
 use crate::decision::{Decision, Denial, Refusal, Refused, default_message, no_approvals_message};
 use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, InProcess, Outcome, ReservationId, StoreError, Tallies};
-use crate::time::Timestamp;
 
 /// An approval that the call can use unless another call uses it first.
 enum Usable {
     Stored(ApprovalId),
+    #[cfg(feature = "signed")]
     Signed(VerifiedApproval),
 }
 
@@ -71,6 +73,7 @@ impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
 struct Stores<'a, C> {
     counters: &'a C,
     approvals: &'a dyn AsyncApprovalStore,
+    #[cfg_attr(not(feature = "signed"), expect(dead_code, reason = "keys verify signed texts alone"))]
     keys: Option<&'a ApprovalKeys>,
     /// People may approve what they are not shown in full.
     unseen: bool,
@@ -112,7 +115,10 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
         let (named, signed) = presented_by(evaluation.call);
         let ask = asking.ask(named).approvable_unseen(unseen);
         let usable = match signed {
-            Some(signed) => self.usable_text(&asking, &ask, signed, now).await,
+            #[cfg(feature = "signed")]
+            Some(signed) => self.usable_text(&asking, &ask, signed).await,
+            #[cfg(not(feature = "signed"))]
+            Some(none) => match none {},
             None => asking.usable(&ask, approvals.request(&ask, now).await).map(Usable::Stored),
         };
         let usable = match usable {
@@ -129,6 +135,7 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
         let mut permit = P::counted(Reservation { backend, id, plan, tallies, claim: None });
         let claimed = match &usable {
             Usable::Stored(id) => approvals.claim(id, now).await.map(|claim| claim.ok_or(None)),
+            #[cfg(feature = "signed")]
             Usable::Signed(verified) => verified.redeem(approvals, now).await.map(|redeemed| redeemed.map_err(Some)),
         };
         let refused = match claimed {
@@ -145,13 +152,9 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
 
     /// Returns the approval in the text that the call presents. A refusal of the call goes before
     /// it.
-    async fn usable_text(
-        &self,
-        asking: &Asking<'_>,
-        ask: &Ask<'_>,
-        text: SignedText<'_>,
-        now: Timestamp,
-    ) -> Result<Usable, Refused> {
+    #[cfg(feature = "signed")]
+    async fn usable_text(&self, asking: &Asking<'_>, ask: &Ask<'_>, text: SignedText<'_>) -> Result<Usable, Refused> {
+        let now = asking.evaluation.now;
         let verified = match text.verify(self.keys, ask, now) {
             Ok(verified) => verified,
             Err(error) => return Err(asking.refuse(self.approvals.request(ask, now).await, Some(error))),
@@ -190,14 +193,14 @@ impl<S> Gate<S> {
         self.answer(id, Verdict::Refuse, by)
     }
 
-    /// Lifts the refusal of a request, so that the same call can ask again. The id is that of the
-    /// request, or [of the denial](crate::Denial::refused_request). `by` is for the audit log.
+    /// Lifts the refusal of a request, so that the same call can ask again, and returns the request,
+    /// which has ended. The id is that of the request, or [of the denial](crate::Denial::refused_request). `by` is for the audit log.
     ///
     /// # Errors
     /// The request is not refused; or `by` is blank or the call's user; or the store of approvals
     /// failed.
-    pub fn lift_refusal(&self, id: &ApprovalId, by: &str) -> Result<(), DecideError> {
-        self.answer(id, Verdict::Lift, by).map(drop)
+    pub fn lift_refusal(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.answer(id, Verdict::Lift, by)
     }
 
     fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {
@@ -239,8 +242,8 @@ impl<S> AsyncGate<S> {
     ///
     /// # Errors
     /// As for `Gate::lift_refusal`.
-    pub async fn lift_refusal(&self, id: &ApprovalId, by: &str) -> Result<(), DecideError> {
-        self.answer(id, Verdict::Lift, by).await.map(drop)
+    pub async fn lift_refusal(&self, id: &ApprovalId, by: &str) -> Result<Approval, DecideError> {
+        self.answer(id, Verdict::Lift, by).await
     }
 
     async fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, DecideError> {

@@ -22,6 +22,7 @@ pub(crate) enum KnownApproval {
     /// A person had refused the call.
     Refused,
     /// The store of approvals failed.
+    #[cfg_attr(not(feature = "replay"), expect(dead_code, reason = "only a log says so"))]
     Unknown,
 }
 

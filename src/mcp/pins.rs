@@ -14,7 +14,7 @@ use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::decision::{Denial, Refusal, default_message};
 use crate::json::canonical;
-use crate::json::hex::{Hex, decode_hex};
+use crate::json::hex::{Hex, parse_digest};
 use crate::policy::{Code, Policy};
 
 /// The definitions of tools as each server first listed them, to notice a tool that becomes another
@@ -320,7 +320,7 @@ impl Serialize for ToolDigest {
 
 impl<'de> Deserialize<'de> for ToolDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = decode_hex(&String::deserialize(deserializer)?).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| de::Error::custom("expected a digest of 64 hexadecimal digits"))
+        let digest = parse_digest(&String::deserialize(deserializer)?);
+        digest.map(Self).ok_or_else(|| de::Error::custom("expected a digest of 64 small hexadecimal digits"))
     }
 }

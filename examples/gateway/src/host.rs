@@ -217,11 +217,12 @@ impl Host {
         self.gate.pending().await.map_err(|error| error.to_string())
     }
 
-    /// Approves or refuses a pending call in the name of `by`.
+    /// Approves or refuses a pending call, or lifts a refusal, in the name of `by`.
     pub async fn answer(&self, id: &ApprovalId, verdict: Verdict, by: &str) -> Result<Approval, String> {
         let answered = match verdict {
             Verdict::Approve => self.gate.approve(id, by).await,
             Verdict::Refuse => self.gate.refuse(id, by).await,
+            Verdict::Lift => self.gate.lift_refusal(id, by).await,
         };
         answered.map_err(|error| error.to_string())
     }

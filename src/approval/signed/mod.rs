@@ -161,7 +161,7 @@ impl ApprovalKey {
     /// Returns `true` if these digits are the MAC of the concatenated parts. The comparison takes
     /// constant time.
     fn has_signed(&self, parts: &[&str], digits: &str) -> bool {
-        let Some(bytes) = lowercase_digits(digits) else { return false };
+        let Some(bytes) = decode_hex(digits) else { return false };
         let mut mac = self.mac.clone();
         parts.iter().for_each(|part| mac.update(part.as_bytes()));
         mac.verify_slice(&bytes).is_ok()
@@ -244,7 +244,7 @@ impl ApprovalKeys {
         let parts = split(text, MAX_SIGNED_BYTES, APPROVAL).ok_or(SignedError::Malformed)?;
         let (digits, mac) = parts.rest.split_once('.').ok_or(SignedError::Malformed)?;
         self.check(&parts, &[parts.head, digits], mac)?;
-        let payload = lowercase_digits(digits).and_then(|bytes| Payload::read(&bytes)).ok_or(SignedError::Malformed)?;
+        let payload = decode_hex(digits).and_then(|bytes| Payload::read(&bytes)).ok_or(SignedError::Malformed)?;
         let Payload { id, issued_at, expires_at, bounds, approved_by } = payload;
         if id.digest() != ask.digest() {
             return Err(SignedError::OtherCall);
@@ -287,11 +287,6 @@ impl ApprovalKeys {
         }
         if all().any(|key| key.has_signed(signed, mac)) { Ok(()) } else { Err(SignedError::Forged) }
     }
-}
-
-/// Decodes lowercase hexadecimal digits.
-fn lowercase_digits(digits: &str) -> Option<Vec<u8>> {
-    decode_hex(digits).filter(|bytes| Hex(bytes).to_string() == digits)
 }
 
 /// The parts of a text: its kind and the key's id, each with the dot after it; the id; the rest.

@@ -322,7 +322,12 @@ fn pins_survive_a_restart() {
     assert_eq!(pins.snapshot(), snapshot);
     assert!(is_denied(&pins, "s", "a") && !is_denied(&pins, "s", "b"));
     let digest = ToolDigest::of(&tool("b", "")).to_string();
-    for broken in [text.replace("\"1\"", "\"2\""), text.replace(&digest, &digest[1..]), text.replace(&digest, "é")] {
+    for broken in [
+        text.replace("\"1\"", "\"2\""),
+        text.replace(&digest, &digest[1..]),
+        text.replace(&digest, "é"),
+        text.replace(&digest, &digest.to_uppercase()),
+    ] {
         assert!(serde_json::from_str::<PinSnapshot>(&broken).is_err(), "{broken}");
     }
 }

@@ -18,11 +18,15 @@ const ALL: &str = "x-toolgate-pending";
 /// The most bytes of a person's name.
 const NAME_BYTES: usize = 200;
 
-/// Writes an approval. `details` are the arguments, or `null` if they are too long to be kept.
+/// Writes an approval. `details` are the arguments, or `null` if they are too long to be kept. Then
+/// `arguments` has the beginning of each, with invisible characters written out.
 fn to_json(approval: &Approval, now: Timestamp) -> Value {
     let caller = [Identity::Server, Identity::Grant, Identity::Session, Identity::Agent, Identity::User]
         .into_iter()
         .filter_map(|identity| Some((identity.as_str().to_owned(), approval.identity(identity)?.into())));
+    let arguments = approval.arguments().iter().map(|argument| {
+        json!({ "name": argument.name(), "value": argument.value(), "hidden_bytes": argument.hidden_bytes() })
+    });
     json!({
         "id": approval.id().to_string(),
         "digest": approval.id().digest().to_string(),
@@ -31,6 +35,10 @@ fn to_json(approval: &Approval, now: Timestamp) -> Value {
         "reason": approval.reason(),
         "details": approval.details(),
         "details_bytes": approval.details_bytes(),
+        "arguments": arguments.collect::<Vec<_>>(),
+        "arguments_left_out": approval.arguments_left_out(),
+        // Only what is shown in full can be approved.
+        "is_shown": approval.is_shown(),
         // The text is an object of all arguments, or a list of those that the policy binds.
         "binds": if approval.details().is_some_and(|details| details.starts_with('[')) { "some" } else { "all" },
         "made_at": approval.made_at(),
@@ -67,7 +75,8 @@ pub(super) async fn answer(
     let verdict = match verdict.as_str() {
         "approve" => Verdict::Approve,
         "refuse" => Verdict::Refuse,
-        _ => return error(StatusCode::NOT_FOUND, "an approval is answered with `approve` or `refuse`"),
+        "lift" => Verdict::Lift,
+        _ => return error(StatusCode::NOT_FOUND, "an approval is answered with `approve`, `refuse` or `lift`"),
     };
     let id: ApprovalId = match id.parse() {
         Ok(id) => id,

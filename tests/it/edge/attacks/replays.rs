@@ -108,6 +108,59 @@ fn a_signed_text_sent_to_all_gateways_is_used_once() {
     }
 }
 
+/// Why: two people answer at once, one at the gate and one at the service. The refusal may be the
+/// reaction to the approval.
+#[test]
+fn a_refused_request_does_not_pass_with_a_signed_text() {
+    let gate = builder().approval_keys(keys("k1", 7)).build();
+    let arguments = json!({ "to": "ann", "n": 5 });
+    let (request, before) = signed(&gate, &keys("k1", 7), &arguments);
+    let id = *gate.pending().unwrap()[0].id();
+    gate.refuse(&id, "bob").unwrap();
+    assert!(gate.approve(&id, "ann").is_err());
+    let mut approval = keys("k1", 7).read_request(&request).unwrap();
+    approval.decide(Verdict::Approve, "ann", NOW).unwrap();
+    let after = keys("k1", 7).sign(&approval, NOW).unwrap();
+    for text in [&before, &after] {
+        assert_eq!(gate.check(&call("pay", &arguments).signed(text)).code(), Some(Code::ApprovalRefused));
+    }
+    // The host lifts the refusal: the call may ask again, and the old texts stay worthless.
+    gate.lift_refusal(&id, "ops").unwrap();
+    for text in [&before, &after] {
+        let Decision::RequireApproval(asked) = gate.check(&call("pay", &arguments).signed(text)) else {
+            panic!("it was refused")
+        };
+        assert_eq!(asked.signed_error().map(|error| error.as_str()), Some("refused"));
+    }
+}
+
+/// Why: the agent chooses how long its arguments are. Padding must not choose what people see, and
+/// what they cannot see must not be approved.
+#[test]
+fn a_padded_request_shows_its_other_arguments_and_waits() {
+    let gate = builder().build();
+    let padded = [
+        json!({ "to": "eve\u{202e}", "n": 999_999, "zpad": "x".repeat(1 << 20) }),
+        json!({ "to": "eve\u{202e}", "n": 999_999, "a": vec!["\u{200b}"; 100_000] }),
+    ];
+    for arguments in &padded {
+        let Decision::RequireApproval(asked) = gate.check(&call("pay", arguments)) else { panic!("nobody approved") };
+        let request = asked.approval().unwrap();
+        let shown = request.shown();
+        assert!(shown.contains("\"n\": 999999\n") && shown.contains(r#""to": "eve\u{202e}""#), "{shown}");
+        assert!(shown.contains(" more bytes are not shown]"), "{shown}");
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{200b}' && c != '\u{202e}'));
+        assert_eq!(gate.approve(request.id(), "ann").unwrap_err().as_str(), "not_shown");
+        assert!(!gate.check(&call("pay", arguments)).is_allowed());
+    }
+    // Thousands of long names leave room for the short ones.
+    let named: Value =
+        (0..5_000).map(|n| (format!("pad {n:060}"), json!(0))).chain([("to".into(), json!("eve"))]).collect();
+    let Decision::RequireApproval(asked) = gate.check(&call("pay", &named)) else { panic!("nobody approved") };
+    let shown = asked.approval().unwrap().shown();
+    assert!(shown.contains("\"to\": \"eve\"\n") && shown.len() < 1 << 16, "{}", shown.len());
+}
+
 /// Why: a tool is approved by its description and called by its name, so a server can change the
 /// description and keep the name. Each list is compared with the first one. CVE-2025-54136 is
 /// similar.

@@ -46,7 +46,7 @@ export function connected() {
 
 export function event(kind, record) {
   if (kind !== "record") return;
-  const isAbout = record.approval !== undefined || record.event === "approve" || record.event === "refuse";
+  const isAbout = record.approval !== undefined || ["approve", "refuse"].includes(record.event);
   if (!isAbout) return;
   clearTimeout(timer);
   timer = setTimeout(refresh, 150);
@@ -140,7 +140,7 @@ function card(request) {
     el(
       "div",
       { class: "actions" },
-      request.details !== null &&
+      request.is_shown &&
         el("button", { class: "primary", onclick: decide("approve"), "aria-describedby": id }, "Approve…"),
       el("button", { class: "danger", onclick: decide("refuse"), "aria-describedby": id }, "Refuse…"),
     ),
@@ -158,15 +158,29 @@ function callerLine(request) {
 }
 
 function argumentsOf(request) {
-  if (request.details === null) {
-    return el(
+  if (request.details !== null) return jsonBox(request.details, "Arguments");
+  const hidden = ({ hidden_bytes: bytes }) =>
+    bytes > 0 && el("span", { class: "muted" }, ` ${bytes} more bytes are not shown`);
+  const left = request.arguments_left_out;
+  return el(
+    "div",
+    {},
+    el(
       "p",
       { class: "note warn" },
       `The arguments (${request.details_bytes} bytes) are too long to be kept, or the store keeps none. `,
       "What cannot be read here cannot be approved here.",
-    );
-  }
-  return jsonBox(request.details, "Arguments");
+    ),
+    el(
+      "dl",
+      { class: "facts" },
+      request.arguments.map((argument) => [
+        el("dt", {}, name(argument.name)),
+        el("dd", {}, prose(argument.value), hidden(argument)),
+      ]),
+    ),
+    left > 0 && el("p", { class: "muted" }, `${left} more arguments are not shown`),
+  );
 }
 
 /** What the digest covers, in full. */
@@ -264,9 +278,22 @@ function ask(request, verdict) {
   dialog.querySelector("h2").focus();
 }
 
+/** A button that takes the refusal back, so that the agent can ask again. */
+function lift(request) {
+  const press = async () => {
+    try {
+      await api.post(`/api/approvals/${request.id}/lift`, { by: person });
+      say("ok", "Lifted the refusal of ", name(request.tool), ". The agent can ask again.");
+    } catch (failure) {
+      say("deny", `The refusal stays. ${failure.message}`);
+    }
+  };
+  return el("button", { onclick: press }, "Let the agent ask again");
+}
+
 function done(request, verdict, answer) {
   const by = [" by ", name(person), "."];
-  if (verdict === "refuse") say("ok", "Refused ", name(request.tool), by);
+  if (verdict === "refuse") say("ok", "Refused ", name(request.tool), by, " ", lift(request));
   else if (answer.state === "approved")
     say("ok", "Approved ", name(request.tool), by, " The agent can repeat its call.");
   else {

@@ -11,6 +11,7 @@ const WORDS = {
   approval_required: ["ask", "approval asked"],
   approve: ["ok", "approved"],
   refuse: ["deny", "refused"],
+  lift: ["ok", "refusal lifted"],
   policy: ["plain", "policy"],
 };
 
@@ -50,7 +51,7 @@ export function event(kind, record) {
     held = [];
     empty.hidden = false;
   }
-  if (kind !== "record" || !["decision", "approve", "refuse", "policy"].includes(record.event)) return;
+  if (kind !== "record" || !["decision", "approve", "refuse", "lift", "policy"].includes(record.event)) return;
   if (isPaused) {
     held.push(record);
     if (held.length > KEPT) held.shift();
@@ -67,8 +68,8 @@ function toggle() {
 
 function matches(row) {
   const kind = row.dataset.kind;
-  if (choice.value === "refused") return !["allow", "policy", "approve"].includes(kind);
-  if (choice.value === "people") return kind === "approve" || kind === "refuse";
+  if (choice.value === "refused") return !["allow", "policy", "approve", "lift"].includes(kind);
+  if (choice.value === "people") return ["approve", "refuse", "lift"].includes(kind);
   return true;
 }
 

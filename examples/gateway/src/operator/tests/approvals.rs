@@ -48,6 +48,12 @@ async fn refuses_with_a_name() {
     browser.click("#nav a[href='#decisions']").await;
     browser.wait_for_text("#view-decisions .log", "refused").await;
     assert!(browser.text("#view-decisions .log").await.contains("by maria"));
+    // The call is refused from then on, until somebody lifts that.
+    assert_eq!(gateway.call(&who("g-42"), "send_mail", &json!({ "to": "all" })).await, "deny");
+    browser.click("#nav a[href='#approvals']").await;
+    browser.press("#view-approvals .note", "Let the agent ask again").await;
+    browser.wait_for_text("#view-approvals .note", "Lifted the refusal of send_mail").await;
+    assert_eq!(gateway.call(&who("g-42"), "send_mail", &json!({ "to": "all" })).await, "approval_required");
     browser.close().await;
 }
 
@@ -75,8 +81,12 @@ async fn asks_as_many_people_as_the_policy_says() {
 #[tokio::test]
 async fn offers_no_approval_of_what_it_cannot_show() {
     let Some((gateway, browser)) = opened().await else { return };
-    gateway.call(&who("g-42"), "send_mail", &json!({ "text": "x".repeat(5000) })).await;
+    let arguments = json!({ "text": "x".repeat(20_000), "to": "eve\u{202e}" });
+    gateway.call(&who("g-42"), "send_mail", &arguments).await;
     browser.wait_for_text("#view-approvals article", "too long to be kept").await;
+    // The long argument is cut, and says so; the others are there.
+    let shown = browser.text("#view-approvals article").await;
+    assert!(shown.contains(r#""eve\u{202e}""#) && shown.contains("more bytes are not shown"), "{shown}");
     assert_eq!(
         browser.run("return document.querySelectorAll('#view-approvals article button.primary').length", vec![]).await,
         0
