@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use crate::amount::Amount;
+use crate::call::ToolCall;
+use crate::call::identity::{Identity, asker};
 use crate::json::hex::{Hex, bytes_of_hex};
 use crate::time::Timestamp;
 
@@ -91,6 +93,35 @@ impl Charge {
     /// Makes a charge of `amount` that is refused if the counter would then hold more than `max`.
     pub fn new(counter: CounterId, subject: Subject, amount: Amount, max: Option<Amount>, meter: Meter) -> Self {
         Self { counter, subject, amount, max, meter }
+    }
+}
+
+/// Who makes a call, for a store that bounds the counters of each: the first present of grant, user,
+/// agent and session. All calls without any of them have one asker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker<'c>(Option<(Identity, &'c str)>);
+
+impl<'c> Asker<'c> {
+    /// The asker with this identity, or the one without any.
+    pub fn new(identity: impl Into<Option<(Identity, &'c str)>>) -> Self {
+        Self(identity.into())
+    }
+
+    /// The asker of a call.
+    #[inline]
+    pub(crate) fn of(call: &ToolCall<'c>) -> Self {
+        Self(asker(|identity| call.identity(identity)))
+    }
+
+    /// A key of at most 128 bytes, which no other asker has.
+    pub fn key(self) -> Subject {
+        let mut key = Subject::default();
+        match self.0 {
+            Some((identity, name)) => key.push_identity(identity, name),
+            None => key.push_global(),
+        }
+        key.bound();
+        key
     }
 }
 

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::{DETAIL_NAMES_BYTES, DETAILS_BYTES};
 use crate::call::ToolCall;
 use crate::call::approval_id::{ApprovalId, CallDigest};
-use crate::call::identity::Identity;
+use crate::call::identity::{Identity, asker};
 use crate::call::path::{Datum, Facts, Found};
 use crate::json::canonical;
 use crate::json::number::Exact;
@@ -79,11 +79,6 @@ impl<'a> Ask<'a> {
     pub fn named(&self) -> Option<&ApprovalId> {
         self.named
     }
-}
-
-pub(super) fn asker<'n>(name: impl Fn(Identity) -> Option<&'n str>) -> Option<(Identity, &'n str)> {
-    let asking = [Identity::Grant, Identity::User, Identity::Agent, Identity::Session];
-    asking.into_iter().find_map(|identity| Some((identity, name(identity)?)))
 }
 
 /// Everything that is bound, for people to read.

@@ -4,9 +4,9 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::DecideError;
-use super::ask::{Ask, Details, Shown, ShownArgument, asker};
+use super::ask::{Ask, Details, Shown, ShownArgument};
 use crate::call::approval_id::ApprovalId;
-use crate::call::identity::Identity;
+use crate::call::identity::{Identity, asker};
 use crate::json::number::Exact;
 use crate::json::visible::{person, visible};
 use crate::time::Timestamp;

@@ -31,6 +31,12 @@ impl Identity {
     }
 }
 
+/// Returns who asks: the first present of grant, user, agent and session.
+pub(crate) fn asker<'n>(name: impl Fn(Identity) -> Option<&'n str>) -> Option<(Identity, &'n str)> {
+    let asking = [Identity::Grant, Identity::User, Identity::Agent, Identity::Session];
+    asking.into_iter().find_map(|identity| Some((identity, name(identity)?)))
+}
+
 /// The value of an identity: a borrowed text, or none.
 ///
 /// Made from `&str`, `&String`, an `Option` of either, or `&Option<String>`. An empty text counts

@@ -9,6 +9,7 @@ use crate::amount::Amount;
 use crate::approval::Approval;
 use crate::approval::signed::SignedError;
 use crate::call::{Round, ToolCall};
+use crate::charge::Asker;
 use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message, scope_missing_message};
 use crate::policy::limit::Limit;
@@ -76,8 +77,11 @@ impl<'p> CallEvaluation<'p> {
         self.evaluation.terms(self.call)
     }
 
-    pub(super) fn request<'c>(&self, id: ReservationId, plan: &'c Plan) -> ReserveRequest<'c> {
-        ReserveRequest::new(id, self.now, &plan.charges)
+    pub(super) fn request<'c>(&self, id: ReservationId, plan: &'c Plan) -> ReserveRequest<'c>
+    where
+        'p: 'c,
+    {
+        ReserveRequest::new(id, self.now, &plan.charges).by(Asker::of(self.call))
     }
 
     /// Returns `true` if the call needs an approval: nothing may be charged before it has one.
@@ -117,7 +121,9 @@ impl<'p> CallEvaluation<'p> {
     /// they count passes uncounted.
     pub(super) fn without_store(&self, limits: &[LimitRef], error: Arc<StoreError>) -> Result<(), Refused> {
         let refuses = |found: &&LimitRef| {
-            let passes = |limit: &Limit| limit.shadow || self.pass_uncounted.contains(&limit.counter);
+            // A caller that has used up its share must not be able to choose to pass uncounted.
+            let has_failed = !matches!(*error, StoreError::ShareFull { .. });
+            let passes = |limit: &Limit| limit.shadow || has_failed && self.pass_uncounted.contains(&limit.counter);
             self.policy.limit(**found).is_some_and(|limit| !passes(limit))
         };
         match limits.iter().find(refuses) {

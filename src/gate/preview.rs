@@ -12,7 +12,7 @@ use super::ready::at_once;
 use super::{AsyncGate, Gate};
 use crate::amount::Amount;
 use crate::call::ToolCall;
-use crate::charge::{Charge, CounterId, Subject};
+use crate::charge::{Asker, Charge, CounterId, Subject};
 use crate::decision::limit_state::LimitState;
 use crate::decision::{Decision, Refused};
 use crate::policy::Plan;
@@ -234,7 +234,11 @@ impl<'p> Preview<'p> {
     }
 
     fn request(&self) -> ReserveRequest<'_> {
-        ReserveRequest::new(ReservationId::next(), self.now, &self.counters)
+        let mut askers = self.calls.iter().map(|call| Asker::of(call.evaluation.call));
+        let first = askers.next();
+        // Calls of several callers are not asked for as one of them.
+        let asker = first.filter(|first| askers.all(|asker| asker == *first));
+        ReserveRequest::new(ReservationId::next(), self.now, &self.counters).by(asker)
     }
 
     /// Returns the first call for which there is no room, that needs an approval, or that the

@@ -47,6 +47,8 @@ pub use request::{ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRe
 /// * **Amounts are exact** and never wrap.
 /// * **A live counter is never evicted** to make room for another. A full store refuses new
 ///   counters.
+/// * **One asker cannot fill it.** A store that many callers share bounds the live counters of each
+///   [asker](ReserveRequest::asker), and refuses only that asker's new counters past it.
 /// * **Once.** The gate gives each reservation an id of its own, and numbers the settlements of
 ///   each; it sends each request once. A store that sends a request again after a lost reply uses
 ///   them to recognise what it has already done.
@@ -152,6 +154,12 @@ pub enum StoreError {
     Full {
         /// The largest number of counters.
         capacity: usize,
+    },
+    /// The asker of the call has as many live counters as one asker can have. Others are served.
+    #[error("this caller has too many counters: one caller can have {share} at once")]
+    ShareFull {
+        /// The largest number of counters of one asker.
+        share: usize,
     },
     /// The clock has stepped back to a window whose counters were reclaimed. What was used then is
     /// no longer known.

@@ -10,7 +10,7 @@ use std::slice;
 use smallvec::SmallVec;
 
 use crate::amount::{Amount, Total};
-use crate::charge::{Charge, Meter};
+use crate::charge::{Asker, Charge, Meter};
 use crate::time::Timestamp;
 
 /// The identity of a reservation, unique among all processes that share a store.
@@ -54,12 +54,22 @@ pub struct ReserveRequest<'c> {
     pub now: Timestamp,
     /// The charges. No two of them have the same counter and subject.
     pub charges: &'c [Charge],
+    /// Who makes the call. A store that bounds the counters of each asker counts new ones by it;
+    /// without one it counts them by nobody. The gate always names one.
+    pub asker: Option<Asker<'c>>,
 }
 
 impl<'c> ReserveRequest<'c> {
     /// Requests `charges` at `now`.
     pub fn new(id: ReservationId, now: Timestamp, charges: &'c [Charge]) -> Self {
-        Self { id, now, charges }
+        Self { id, now, charges, asker: None }
+    }
+
+    /// Names who makes the call.
+    #[inline]
+    #[must_use = "this returns the request with its asker"]
+    pub fn by(self, asker: impl Into<Option<Asker<'c>>>) -> Self {
+        Self { asker: asker.into(), ..self }
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Suite;
 use crate::amount::{Amount, Total};
-use crate::charge::{Charge, CounterId, Meter, Span, Subject};
+use crate::call::identity::Identity;
+use crate::charge::{Asker, Charge, CounterId, Meter, Span, Subject};
 use crate::store::{
     AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, Tallies, Tally,
 };
@@ -55,6 +56,12 @@ impl Held {
     pub(super) fn new(id: ReservationId, charges: Vec<Charge>, tallies: Tallies) -> Self {
         Self { id, charges, tallies, step: 0 }
     }
+}
+
+/// Makes a request in the name of one of two askers, by turns: who asks changes no counter.
+pub(super) fn request_by<'c>(id: ReservationId, now: Timestamp, charges: &'c [Charge]) -> ReserveRequest<'c> {
+    let name = if id.get().is_multiple_of(2) { "one" } else { "another" };
+    ReserveRequest::new(id, now, charges).by(Asker::new((Identity::Grant, name)))
 }
 
 impl<'s> Case<'s> {
@@ -117,7 +124,7 @@ impl<'s> Case<'s> {
     /// Peeks, and checks the answer.
     pub(super) async fn peek(&self, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
         let charges = self.aimed(at, charges);
-        let outcome = self.store.peek(&ReserveRequest::new(self.id(), self.at(at), &charges)).await;
+        let outcome = self.store.peek(&request_by(self.id(), self.at(at), &charges)).await;
         let request = || self.describe("peek", at, &charges);
         let outcome = answered(&request, outcome)?;
         check_answer(&request, self.at(at), &charges, &outcome)?;
@@ -135,7 +142,7 @@ impl<'s> Case<'s> {
     /// Reserves without peeking first.
     pub(super) async fn reserve_as(&self, id: ReservationId, at: i64, charges: &[Charge]) -> Result<Outcome, Mismatch> {
         let charges = self.aimed(at, charges);
-        let outcome = self.store.reserve(&ReserveRequest::new(id, self.at(at), &charges)).await;
+        let outcome = self.store.reserve(&request_by(id, self.at(at), &charges)).await;
         let request = || self.describe("reserve", at, &charges);
         let outcome = answered(&request, outcome)?;
         check_answer(&request, self.at(at), &charges, &outcome)?;

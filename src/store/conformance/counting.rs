@@ -20,6 +20,7 @@ cases! { CASES:
     settle_to_less_frees_the_rest: "estimates would be charged instead of real amounts",
     settling_down_stops_at_zero: "a counter below zero admits more than the maximum",
     ending_one_unit_leaves_the_others: "an end that is reported twice would free the units of other calls",
+    askers_share_the_counters_of_a_subject: "each of several callers could spend a budget that they share",
     grants_a_call_without_charges: "a call without limits must pass",
 }
 
@@ -34,6 +35,21 @@ async fn refuses_above_max(case: &Case<'_>) -> Result<(), Mismatch> {
         // The maximum belongs to the charge, not to the counter.
         case.grant(0, &[charge.up_to(4)]).await?;
         case.refuse(0, &[charge.up_to(2)]).await?;
+    }
+    Ok(())
+}
+
+async fn askers_share_the_counters_of_a_subject(case: &Case<'_>) -> Result<(), Mismatch> {
+    for meter in case.meters() {
+        let charge = case.charge(meter).up_to(4);
+        let mut passed = 0;
+        // The requests are by two askers in turn.
+        for _ in 0..8 {
+            let outcome = case.reserve_as(case.id(), 0, from_ref(&charge)).await?;
+            passed += u64::from(matches!(outcome, Outcome::Granted(_)));
+        }
+        case.holds(0, &charge, passed * 1_000_000).await?;
+        case.holds(0, &charge, 4_000_000).await?;
     }
     Ok(())
 }

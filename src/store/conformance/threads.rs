@@ -5,10 +5,10 @@ use std::sync::Barrier;
 use std::thread;
 
 use super::block_on;
-use super::case::{Case, Mismatch, SECOND, subject, units};
+use super::case::{Case, Mismatch, SECOND, request_by, subject, units};
 use crate::amount::Amount;
 use crate::charge::Charge;
-use crate::store::{ChargeChange, CounterStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError};
+use crate::store::{ChargeChange, CounterStore, Outcome, ReservationId, SettleRequest, StoreError};
 
 /// A case that needs the store itself.
 pub(super) struct Threaded {
@@ -62,7 +62,7 @@ fn reserve(
     id: ReservationId,
     charges: &[Charge],
 ) -> Result<Outcome, StoreError> {
-    store.reserve(&ReserveRequest::new(id, case.at(0), charges))
+    store.reserve(&request_by(id, case.at(0), charges))
 }
 
 /// Makes calls on each thread, and returns how many were granted on each. A call that fails is not

@@ -318,7 +318,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         let mut call = Call::begin(self, request);
         if let Some(slices) = call.slices() {
             let id = ReservationId::next();
-            let slice = ReserveRequest::new(id, request.now, &slices);
+            let slice = ReserveRequest::new(id, request.now, &slices).by(request.asker);
             match self.inner.reserve(&slice).await.and_then(|outcome| complete(outcome, &slices)) {
                 Ok(Outcome::Granted(tallies)) => return Ok(call.sliced(id, &slices, &tallies)),
                 Ok(Outcome::Refused(tallies)) => {
@@ -340,7 +340,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         if charges.is_empty() {
             return Ok(call.passed(&Tallies::new()));
         }
-        let whole = ReserveRequest::new(request.id, request.now, charges);
+        let whole = ReserveRequest::new(request.id, request.now, charges).by(request.asker);
         match complete(self.inner.reserve(&whole).await?, charges)? {
             Outcome::Granted(tallies) => Ok(call.passed(&tallies)),
             Outcome::Refused(tallies) => Ok(call.refused(&tallies)),
@@ -373,7 +373,8 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
                 Err(_) => asked.push(charge.clone()),
             }
         }
-        let outcome = self.inner.peek(&ReserveRequest::new(request.id, request.now, &asked)).await?;
+        let asked_for = ReserveRequest::new(request.id, request.now, &asked).by(request.asker);
+        let outcome = self.inner.peek(&asked_for).await?;
         let outcome = complete(outcome, &asked)?;
         let mut granted = matches!(outcome, Outcome::Granted(_));
         let mut answered = outcome.tallies().iter();

@@ -2,8 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::super::sync::{AtomicUsize, MutexGuard, Ordering};
+use super::super::sync::{MutexGuard, Ordering};
 use super::super::{ReserveRequest, StoreError, Tallies, Tally};
+use super::askers::AskerNumber;
 use super::row::Cell;
 use super::table::{At, Table};
 use super::{MemoryStore, Spot, no_shard, shard_full};
@@ -62,9 +63,15 @@ impl Locked<'_> {
         Ok(look)
     }
 
-    /// Makes the charges of a request, and adds missing counters.
+    /// Makes the charges of a request, and adds missing counters, which are counted already: by
+    /// `asker`.
     #[inline]
-    pub(super) fn write(&mut self, request: &ReserveRequest<'_>, store: &MemoryStore) -> Result<Tallies, StoreError> {
+    pub(super) fn write(
+        &mut self,
+        request: &ReserveRequest<'_>,
+        store: &MemoryStore,
+        asker: AskerNumber,
+    ) -> Result<Tallies, StoreError> {
         let mut tallies = Tallies::new();
         let reclaim = (store.len() > store.keep).then_some(request.now);
         let mut added = false;
@@ -90,8 +97,16 @@ impl Locked<'_> {
                     let tally = cell.charge(charge, request.now)?;
                     // A shard holds two million rows of one kind: more than 10^11 counters in the
                     // store.
-                    let gone = table.add(position.spot.hash, &charge.subject, cell, reclaim);
-                    store.held.fetch_sub(gone.ok_or_else(shard_full)?, Ordering::Relaxed);
+                    let added = table.add(position.spot.hash, &charge.subject, cell, reclaim, asker);
+                    let added = added.ok_or_else(shard_full)?;
+                    store.held.fetch_sub(added.gone, Ordering::Relaxed);
+                    let counted_by = if position.found.is_none() { asker } else { AskerNumber::NOBODY };
+                    if added.gone > 0 || added.asker != counted_by {
+                        let mut askers = store.askers.lock();
+                        askers.add(added.asker, 1);
+                        askers.remove(counted_by, 1);
+                        askers.remove(added.asker, added.gone);
+                    }
                     tally
                 }
             });
@@ -100,9 +115,9 @@ impl Locked<'_> {
     }
 
     /// Reclaims expired counters among the next `rows` rows of each locked shard.
-    pub(super) fn sweep(&mut self, rows: usize, request: &ReserveRequest<'_>, held: &AtomicUsize) {
+    pub(super) fn sweep(&mut self, rows: usize, request: &ReserveRequest<'_>, store: &MemoryStore) {
         for table in &mut self.guards {
-            held.fetch_sub(table.sweep(rows, request.now), Ordering::Relaxed);
+            table.sweep(rows, request.now, |asker, counters| store.forget(asker, counters));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The store of counters in memory.
 
+mod askers;
 mod locked;
 mod row;
 #[cfg(all(test, shuttle))]
@@ -13,7 +14,9 @@ use smallvec::SmallVec;
 
 use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies};
-use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::charge::{Asker, Charge, CounterId, Meter, Subject};
+use crate::time::Timestamp;
+use askers::{AskerNumber, Askers};
 use locked::{Locked, Position};
 use row::Cell;
 use table::{At, Table};
@@ -28,10 +31,12 @@ pub use snapshot::{RestoreError, Snapshot};
 /// number of counters.
 ///
 /// Memory is bounded: at most [`capacity`](Self::with_capacity) counters are live. A store that is
-/// full of live counters refuses new ones; it never evicts. Settlements are recorded even in a full
-/// store. A live counter of a fixed window takes about 85 bytes if it is the only one of its
-/// subject, and about 60 if the subject has three, plus the subject's bytes if they are more than
-/// 30 (`cargo bench --bench memory` measures it). A sliding window takes up to 65 times 16 bytes
+/// full of live counters refuses new ones; it never evicts. One asker (the first of grant, user,
+/// agent and session) can have a sixteenth of them ([`counters_per_asker`](Self::counters_per_asker)):
+/// past it only this asker gets no new ones, [`StoreError::ShareFull`]. A counter belongs to the
+/// asker who began to count its subject. Settlements are recorded even in a full store. A live
+/// counter of a fixed window takes about 85 bytes if it is the only one of its subject, and about 60
+/// if the subject has three, plus the subject's bytes if they are more than 26 (`cargo bench --bench memory` measures it). A sliding window takes up to 65 times 16 bytes
 /// more, a token bucket about 70, and each call in flight 16.
 ///
 /// Above 65,536 counters (or half of the capacity), counters that have expired are reclaimed, a few
@@ -48,6 +53,12 @@ pub struct MemoryStore {
     keep: usize,
     /// The number of counters in all shards, including expired ones that are not yet reclaimed.
     held: AtomicUsize,
+    /// The next shard that a full store sweeps.
+    hand: AtomicUsize,
+    /// The largest number of counters of one asker.
+    share: usize,
+    /// Locked after shards, and by calls that add a counter alone.
+    askers: Mutex<Askers>,
 }
 
 /// A shard on cache lines of its own, so that threads which count different subjects do not share
@@ -71,6 +82,10 @@ const MAX_SHARDS: usize = 65_536;
 const ROWS_PER_SWEEP: usize = 4;
 /// The number of rows that are checked when the store is full.
 const ROWS_PER_FULL_SWEEP: usize = COUNTERS_PER_SHARD;
+/// One asker can have one of this many parts of the counters.
+const SHARES: usize = 16;
+/// The number of shards that are looked at when the store or a share is full.
+const SHARDS_PER_FULL_SWEEP: usize = 1024;
 /// Up to this many counters (about six megabytes), or half of the capacity, expired counters are
 /// kept too, so that a clock that steps back finds what was used in each window.
 const KEPT_COUNTERS: usize = 65_536;
@@ -97,12 +112,27 @@ impl MemoryStore {
             capacity: counters,
             keep: KEPT_COUNTERS.min(counters / 2),
             held: AtomicUsize::new(0),
+            hand: AtomicUsize::new(0),
+            share: (counters / SHARES).max(1),
+            askers: Mutex::new(Askers::default()),
         }
+    }
+
+    /// Sets how many counters one asker can have at once: a sixteenth of the capacity by default. A
+    /// host with a single grant for all its callers needs more.
+    #[must_use = "this returns the store with the new setting"]
+    pub fn counters_per_asker(self, counters: usize) -> Self {
+        Self { share: counters, ..self }
     }
 
     /// Returns the number of counters, including expired ones that are not yet reclaimed.
     pub fn len(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of counters of an asker, expired ones included.
+    pub fn len_of(&self, asker: Asker<'_>) -> usize {
+        self.askers.lock().count(&asker.key())
     }
 
     /// Returns whether there are no counters.
@@ -283,20 +313,61 @@ impl MemoryStore {
     ) -> Result<bool, StoreError> {
         let mut locked = self.lock_all(request.charges)?;
         let mut look = locked.look(request)?;
+        let mut asker = AskerNumber::NOBODY;
         if look.missing > 0 && look.room {
+            let key = request.asker.map(Asker::key);
             if commit && self.len() > self.keep {
-                locked.sweep(ROWS_PER_SWEEP, request, &self.held);
+                locked.sweep(ROWS_PER_SWEEP, request, self);
                 look = locked.look(request)?;
             }
-            if self.len().saturating_add(look.missing) > self.capacity {
-                locked.sweep(ROWS_PER_FULL_SWEEP, request, &self.held);
+            if self.len().saturating_add(look.missing) > self.capacity || !self.has_share(key.as_ref(), look.missing) {
+                locked.sweep(ROWS_PER_FULL_SWEEP, request, self);
+                self.sweep_others(request.now);
                 look = locked.look(request)?;
             }
-            self.claim(look.missing, commit)?;
+            asker = self.claim_share(key.as_ref(), look.missing, commit)?;
+            if let Err(full) = self.claim(look.missing, commit) {
+                self.askers.lock().remove(asker, look.missing);
+                return Err(full);
+            }
         }
         let room = look.room;
-        *tallies = if room && commit { locked.write(request, self)? } else { look.tallies };
+        *tallies = if room && commit { locked.write(request, self, asker)? } else { look.tallies };
         Ok(room)
+    }
+
+    /// Reclaims expired counters of the next shards that nobody uses now. What has expired may be in
+    /// any shard, and in a small store most have few.
+    fn sweep_others(&self, now: Timestamp) {
+        let mut left = ROWS_PER_FULL_SWEEP;
+        for _ in 0..self.shards.len().min(SHARDS_PER_FULL_SWEEP) {
+            let next = self.hand.fetch_add(1, Ordering::Relaxed) & (self.shards.len() - 1);
+            let Some(mut table) = self.shards.get(next).and_then(|shard| shard.0.try_lock()) else { continue };
+            let rows = table.subjects().min(left);
+            table.sweep(rows, now, |asker, counters| self.forget(asker, counters));
+            left -= rows;
+        }
+    }
+
+    /// Counts fewer counters.
+    fn forget(&self, asker: AskerNumber, counters: usize) {
+        self.held.fetch_sub(counters, Ordering::Relaxed);
+        self.askers.lock().remove(asker, counters);
+    }
+
+    fn has_share(&self, asker: Option<&Subject>, missing: usize) -> bool {
+        asker.is_none_or(|asker| self.askers.lock().count(asker).saturating_add(missing) <= self.share)
+    }
+
+    /// Counts `missing` new counters of an asker, if its share has room for them.
+    fn claim_share(&self, asker: Option<&Subject>, missing: usize, commit: bool) -> Result<AskerNumber, StoreError> {
+        let Some(asker) = asker else { return Ok(AskerNumber::NOBODY) };
+        let mut askers = self.askers.lock();
+        match askers.count(asker).saturating_add(missing) <= self.share {
+            true if commit => Ok(askers.begin(asker, missing)),
+            true => Ok(AskerNumber::NOBODY),
+            false => Err(StoreError::ShareFull { share: self.share }),
+        }
     }
 
     /// Counts `missing` new counters, if they fit.
@@ -382,7 +453,8 @@ impl CounterStore for MemoryStore {
                         let is_bucket = matches!(settled.charge.meter, Meter::TokenBucket { .. });
                         let full_by = table.horizon().filter(|_| is_bucket);
                         cell.settle(settled, full_by.map_or(request.now, |instant| instant.max(request.now)))?;
-                        table.add(spot.hash, subject, cell, None).ok_or_else(shard_full)?;
+                        let added = table.add(spot.hash, subject, cell, None, AskerNumber::NOBODY);
+                        self.askers.lock().add(added.ok_or_else(shard_full)?.asker, 1);
                         at = table.find(spot.hash, subject);
                     }
                     None => {}
@@ -394,8 +466,8 @@ impl CounterStore for MemoryStore {
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
         let spot = self.spot(subject);
-        if self.lock(spot.shard)?.remove_counter(spot.hash, subject, counter) {
-            self.held.fetch_sub(1, Ordering::Relaxed);
+        if let Some(asker) = self.lock(spot.shard)?.remove_counter(spot.hash, subject, counter) {
+            self.forget(asker, 1);
         }
         Ok(())
     }

@@ -4,12 +4,35 @@ use smallvec::SmallVec;
 
 use super::super::counter::{Counter, Fixed};
 use super::super::{ChargeChange, StoreError, Tally};
-use crate::charge::{Charge, CounterId, Meter};
+use super::askers::AskerNumber;
+use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::json::inline::InlineBytes;
 use crate::time::Timestamp;
 
-/// The bytes of a subject: half a cache line, and what is longer than 30 bytes on the heap.
-pub(super) type Key = InlineBytes<30>;
+/// The subject of a row, and the asker whose call began the row: half a cache line. A subject of
+/// more than 26 bytes is on the heap.
+pub(super) struct Key(InlineBytes<30>);
+
+impl Key {
+    const ASKER_BYTES: usize = size_of::<u32>();
+
+    pub(super) fn new(subject: &Subject, AskerNumber(asker): AskerNumber) -> Self {
+        let mut bytes = InlineBytes::default();
+        bytes.extend(asker.to_le_bytes(), subject.as_bytes());
+        Self(bytes)
+    }
+
+    /// The bytes of the subject.
+    #[inline]
+    pub(super) fn subject(&self) -> &[u8] {
+        self.0.as_slice().get(Self::ASKER_BYTES..).unwrap_or_default()
+    }
+
+    pub(super) fn asker(&self) -> AskerNumber {
+        let number = self.0.as_slice().first_chunk().map(|number| u32::from_le_bytes(*number));
+        number.map_or(AskerNumber::NOBODY, AskerNumber)
+    }
+}
 
 /// All counters of one subject. `C` is a [`Cell`] for one counter, as for most subjects, or
 /// [`Cells`] for several.

@@ -1,10 +1,13 @@
 //! Snapshots, which keep counters over a restart of the process.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::counter::Counter;
 use super::super::sync::Ordering;
 use super::MemoryStore;
+use super::askers::AskerNumber;
 use super::row::Cell;
 use crate::charge::{CounterId, Subject};
 use crate::time::Timestamp;
@@ -31,6 +34,9 @@ pub struct Snapshot {
     /// Unix epoch.
     horizon: Option<i64>,
     counters: Vec<Kept>,
+    /// The keys of the askers that have counters.
+    #[serde(default)]
+    askers: Vec<Subject>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,9 @@ struct Kept {
     counter: CounterId,
     subject: Subject,
     state: Counter,
+    /// The number of the asker among `askers`, from 1; 0 if nobody is counted.
+    #[serde(default)]
+    asker: u32,
 }
 
 /// A snapshot cannot be restored.
@@ -59,6 +68,9 @@ pub enum RestoreError {
         /// The capacity of the store.
         capacity: usize,
     },
+    /// It has a counter of an asker that it does not have.
+    #[error("the snapshot has a counter of an unknown asker")]
+    UnknownAsker,
     /// It has a counter of one subject twice, so that it is unknown what was used.
     #[error("the snapshot has {counter:?} twice for one subject")]
     Duplicate {
@@ -86,21 +98,33 @@ impl MemoryStore {
     /// meanwhile may be in the snapshot completely, for some of its subjects only, or not at all.
     /// Where that matters, take the snapshot while there are no calls.
     pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot { version: Version::One, horizon: None, counters: Vec::new() };
+        let mut snapshot = Snapshot { version: Version::One, horizon: None, counters: Vec::new(), askers: Vec::new() };
+        let mut numbers: HashMap<Subject, u32> = HashMap::new();
         for shard in &self.shards {
             let table = shard.0.lock();
             snapshot.horizon = snapshot.horizon.max(table.horizon().map(Timestamp::unix_micros));
+            // After the shard: a number of a row in it is not given to another asker meanwhile.
+            let askers = self.askers.lock();
             for (key, cells) in table.rows() {
-                let subject = Subject::of_bytes(key.as_slice());
-                let kept =
-                    |cell: &Cell| Kept { counter: cell.counter, subject: subject.clone(), state: cell.to_counter() };
+                let subject = Subject::of_bytes(key.subject());
+                let asker = askers.key(key.asker()).map_or(0, |asker| {
+                    *numbers.entry(asker.clone()).or_insert_with(|| {
+                        snapshot.askers.push(asker.clone());
+                        u32::try_from(snapshot.askers.len()).unwrap_or(0)
+                    })
+                });
+                let kept = |cell: &Cell| {
+                    let (subject, state) = (subject.clone(), cell.to_counter());
+                    Kept { counter: cell.counter, subject, state, asker }
+                };
                 snapshot.counters.extend(cells.iter().map(kept));
             }
         }
         snapshot
     }
 
-    /// Makes a store of up to `capacity` counters from a snapshot. Units that were in flight stay
+    /// Makes a store of up to `capacity` counters from a snapshot. Askers keep what they have, also
+    /// above their share. Units that were in flight stay
     /// charged until their leases end. O(counters).
     ///
     /// # Errors
@@ -115,7 +139,11 @@ impl MemoryStore {
         for shard in &store.shards {
             shard.0.lock().set_horizon(snapshot.horizon.map(Timestamp::from_unix_micros));
         }
-        for Kept { counter, subject, state } in snapshot.counters {
+        for Kept { counter, subject, state, asker } in snapshot.counters {
+            let asker = match usize::try_from(asker).ok().and_then(|asker| asker.checked_sub(1)) {
+                None => None,
+                Some(index) => Some(snapshot.askers.get(index).ok_or(RestoreError::UnknownAsker)?),
+            };
             let spot = store.spot(&subject);
             let Ok(mut table) = store.lock(spot.shard) else { continue };
             let known = table
@@ -124,8 +152,13 @@ impl MemoryStore {
             if known {
                 return Err(RestoreError::Duplicate { counter });
             }
-            if table.add(spot.hash, &subject, Cell::restored(counter, state), None).is_none() {
-                return Err(full);
+            let mut askers = store.askers.lock();
+            let number = asker.map_or(AskerNumber::NOBODY, |asker| askers.begin(asker, 1));
+            let cell = Cell::restored(counter, state);
+            let Some(added) = table.add(spot.hash, &subject, cell, None, number) else { return Err(full) };
+            if added.asker != number {
+                askers.add(added.asker, 1);
+                askers.remove(number, 1);
             }
             store.held.fetch_add(1, Ordering::Relaxed);
         }

@@ -38,6 +38,9 @@ impl SkewBound {
             [Value::Int(3), Value::Int(most)] => {
                 Err(StoreError::Full { capacity: usize::try_from(most).unwrap_or_default() })
             }
+            [Value::Int(4), Value::Int(share)] => {
+                Err(StoreError::ShareFull { share: usize::try_from(share).unwrap_or_default() })
+            }
             _ => Err(unexpected()),
         }
     }

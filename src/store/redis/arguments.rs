@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::amount::Amount;
-use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::charge::{Asker, Charge, CounterId, Meter, Subject};
 use crate::redis::{LARGEST_EXACT, LATEST_NOW, OutOfRange};
 use crate::store::{ChargeChange, ReservationId, StoreError};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
@@ -22,16 +22,22 @@ fn out_of_range(what: &'static str) -> StoreError {
 pub(super) struct Keys {
     counter: Vec<u8>,
     record: Vec<u8>,
+    asker: Vec<u8>,
 }
 
 impl Keys {
     pub(super) fn new(prefix: &str) -> Self {
         let of = |letter: char| format!("{{{prefix}}}:{letter}:").into_bytes();
-        Self { counter: of('c'), record: of('r') }
+        Self { counter: of('c'), record: of('r'), asker: of('k') }
     }
 
     pub(super) fn counter(&self, counter: CounterId, subject: &Subject) -> Vec<u8> {
         [&*self.counter, counter.as_bytes(), subject.as_bytes()].concat()
+    }
+
+    /// Returns the key for the counters of an asker.
+    pub(super) fn asker(&self, asker: Asker<'_>) -> Vec<u8> {
+        [&*self.asker, asker.key().as_bytes()].concat()
     }
 
     /// Returns the key for the record of a reservation (step 0) or of one of its settlements.

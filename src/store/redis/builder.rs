@@ -27,11 +27,16 @@ const LIMBS: &str = include_str!("limbs.lua");
 pub struct RedisStoreBuilder {
     settings: Settings,
     remember: Duration,
+    counters_per_asker: u32,
 }
+
+/// The default number of counters of one asker: a sixteenth of a million, as in memory.
+const COUNTERS_PER_ASKER: u32 = 62_500;
 
 impl RedisStoreBuilder {
     pub(super) fn new(url: String) -> Self {
-        Self { settings: Settings::new(url), remember: Duration::from_secs(60) }
+        let (settings, remember) = (Settings::new(url), Duration::from_secs(60));
+        Self { settings, remember, counters_per_asker: COUNTERS_PER_ASKER }
     }
 
     /// Sets the prefix of all keys, which is written in braces: `{toolgate}` by default. Stores
@@ -70,6 +75,13 @@ impl RedisStoreBuilder {
         Self { remember, ..self }
     }
 
+    /// Sets how many counters one asker can have at once: 62,500 by default. A host with a single
+    /// grant for all its callers needs more. Past it, only this asker gets no new counters:
+    /// [`StoreError::ShareFull`](crate::store::StoreError::ShareFull).
+    pub fn counters_per_asker(self, counters: u32) -> Self {
+        Self { counters_per_asker: counters, ..self }
+    }
+
     /// Builds the store. It connects when it is first used, so the server need not be up.
     ///
     /// For `rediss://`, if the process has no default provider of cryptography for `rustls`, this
@@ -79,7 +91,7 @@ impl RedisStoreBuilder {
     /// Fails if a setting is not valid: a URL without a scheme such as `localhost:6379`, an empty
     /// prefix, a timeout of zero.
     pub fn build(self) -> Result<RedisStore, BuildError> {
-        let Self { settings, remember } = self;
+        let Self { settings, remember, counters_per_asker } = self;
         if remember < settings.timeouts.deadline * 2 || remember > Duration::from_secs(86_400) {
             return Err(BuildError::Remember);
         }
@@ -95,6 +107,8 @@ impl RedisStoreBuilder {
             skew_micros: micros(max_skew),
             late_micros: micros(max_skew + GRACE),
             remember_millis: micros(remember) / 1_000,
+            // The script takes 0 for no bound.
+            share: i64::from(counters_per_asker.max(1)),
         })
     }
 }

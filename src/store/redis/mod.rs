@@ -90,12 +90,22 @@ pub use builder::RedisStoreBuilder;
 /// on clocks has passed. Each reservation and each settlement takes another 150 bytes for as long
 /// as it is remembered.
 ///
+/// One asker (the first of grant, user, agent and session) can have
+/// a [maximum of counters](RedisStoreBuilder::counters_per_asker) at once; past it, only this asker gets
+/// no new ones: [`StoreError::ShareFull`]. A sorted set for each asker has its counters with their
+/// ends, another 60 to 200 bytes for each. Only a call that adds a counter looks at it, in the same
+/// step. A counter counts until its key is gone: before one is dropped from the set, the script
+/// looks at the key. The set itself is kept until the latest end that it has. So what an asker keeps
+/// alive by calls alone, without new counters, for longer than a whole window is no longer counted:
+/// in each further window such an asker can begin another share.
+///
 /// # Keys
 /// `{prefix}:c:` with the counter's 16 bytes and the bytes of the [`Subject`]; `{prefix}:r:` with a
-/// reservation's 20 bytes. Names that callers chose come after bytes of a fixed length, so
+/// reservation's 20 bytes; `{prefix}:k:` with the asker. Names that callers chose come after bytes of a fixed length, so
 /// different counters have different keys, and no counter has the key of another entry. A server
 /// user for the store needs `~{prefix}:*`, `+eval`, `+evalsha`, `+script|load`, `+mget`, `+exists`,
-/// `+set`, `+del`, `+time`.
+/// `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`, `+zadd`, `+zcard`, `+zrangebyscore`,
+/// `+zrem`, `+zscore`.
 pub struct RedisStore {
     connection: Connection,
     keys: Keys,
@@ -107,6 +117,8 @@ pub struct RedisStore {
     /// How long a counter is kept after its end, in microseconds.
     late_micros: i64,
     remember_millis: i64,
+    /// The largest number of counters of one asker.
+    share: i64,
 }
 
 impl RedisStore {
@@ -131,14 +143,20 @@ impl RedisStore {
     fn reserve_command(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Cmd, StoreError> {
         let now = exact_now(request.now)?;
         let count = request.charges.len();
-        let mut cmd = self.reserve.call(count + usize::from(charging), 1 + count);
+        let asker = request.asker.map(|asker| self.keys.asker(asker));
+        let keys = count + usize::from(charging) + usize::from(asker.is_some());
+        let mut cmd = self.reserve.call(keys, 1 + count);
         for charge in request.charges {
             cmd.arg(self.keys.counter(charge.counter, &charge.subject));
         }
         if charging {
             cmd.arg(self.keys.record(request.id, 0));
         }
-        let head = encode(&[i64::from(charging), now, self.skew_micros, self.late_micros]);
+        let share = if asker.is_some() { self.share } else { 0 };
+        if let Some(asker) = asker {
+            cmd.arg(asker);
+        }
+        let head = encode(&[i64::from(charging), now, self.skew_micros, self.late_micros, share]);
         cmd.arg(&*with_text(head, self.remember_millis));
         for charge in request.charges {
             cmd.arg(&*encode_charge(charge, now, self.late_micros)?);

@@ -2,10 +2,14 @@
 --
 -- KEYS   1 to n: the counters, one for each charge.
 --        n + 1: the record of the reservation; absent for a look.
+--        the last: the counters of the asker, if there is one: a sorted set; a member is the end
+--           of a key, after the prefix and the letter; its score is when the key expires, as far
+--           as the asker's new counters have shown (in milliseconds).
 -- ARGV   Little-endian doubles of eight bytes. All numbers of an argument are one text:
 --        1: 1 to charge, 0 to look; the host's present; the largest skew between the clocks; how
---           long a counter is kept after its end (all in microseconds); then, as text, how long the
---           record is kept (in milliseconds).
+--           long a counter is kept after its end (all in microseconds); the largest number of
+--           counters of the asker, or 0 without one; then, as text, how long the record is kept (in
+--           milliseconds).
 --        1 + i: of charge i, its kind; its amount in units and millionths; its maximum in units and
 --           millionths, or -1 and 0 if it has none; then by kind
 --           0, a fixed window: its start in microseconds, its seconds;
@@ -29,6 +33,7 @@
 --           1, then the milliseconds by which the host's clock is ahead of the server's
 --           2 if a key holds a value that charges cannot produce
 --           3, then the largest number of units in flight if a counter has reached it
+--           4, then the largest number of counters of the asker if it would have more
 --
 -- States begin with a letter. The rest are doubles:
 --         F start seconds used late   the latest charged window; how long it is kept after its end
@@ -38,7 +43,7 @@
 -- Sums are two doubles: units, millionths.
 
 local pack, read, call = struct.pack, struct.unpack, redis.call
-local charging, now, bound, late = read('<dddd', ARGV[1])
+local charging, now, bound, late, share = read('<ddddd', ARGV[1])
 local time = call('TIME')
 local skew = now - (time[1] * 1e6 + time[2])
 if skew > bound or skew < -bound then return {1, floor(skew / 1000)} end
@@ -57,6 +62,29 @@ for i = 1, n do
   end
 end
 if missing and call('EXISTS', unpack(missing)) > 0 then return {2} end
+
+-- The keys of a store differ in what follows the prefix and a letter.
+local own = share > 0 and missing and KEYS[#KEYS]
+local common, fresh
+if own then
+  common = string.match(own, '^{[^}]*}:') .. 'c:'
+  local present = time[1] * 1000 + floor(time[2] / 1000)
+  -- Many more than a call adds, so that the counters that have ended are soon gone.
+  for _, member in ipairs(call('ZRANGEBYSCORE', own, '-inf', present, 'LIMIT', 0, 64)) do
+    -- A later charge may have prolonged it.
+    local ends_at = call('PEXPIRETIME', common .. member)
+    if ends_at > present then
+      call('ZADD', own, ends_at, member)
+      if call('PEXPIRETIME', own) < ends_at then call('PEXPIREAT', own, string.format('%d', ends_at)) end
+    else
+      call('ZREM', own, member)
+    end
+  end
+  fresh = 0
+  for i = 1, #missing do
+    if not call('ZSCORE', own, string.sub(missing[i], #common + 1)) then fresh = fresh + 1 end
+  end
+end
 
 local MAX_UNITS = 65536
 local room = true
@@ -260,6 +288,8 @@ for i = 1, n do
   end
 end
 
+if own and room and fresh > 0 and call('ZCARD', own) + fresh > share then return {4, share} end
+
 if charging ~= 1 or not room then
   local answer = {0}
   for i = 1, n do answer[i + 1] = states[i] or '' end
@@ -268,8 +298,12 @@ end
 
 local answer = n == 1 and answers[1] or table.concat(answers)
 -- Written first: a full server refuses here, before anything is charged.
-if not call('SET', KEYS[n + 1], answer, 'NX', 'PX', string.sub(ARGV[1], 33)) then return {2} end
+if not call('SET', KEYS[n + 1], answer, 'NX', 'PX', string.sub(ARGV[1], 41)) then return {2} end
 for i = 1, n do
+  if own and not states[i] and ends[i] then
+    call('ZADD', own, ends[i], string.sub(KEYS[i], #common + 1))
+    if call('PEXPIRETIME', own) < tonumber(ends[i]) then call('PEXPIREAT', own, ends[i]) end
+  end
   if ends[i] then
     call('SET', KEYS[i], changed[i], 'PXAT', ends[i])
   elseif changed[i] then

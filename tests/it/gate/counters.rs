@@ -120,7 +120,7 @@ fn counters_of_every_kind_are_reclaimed() {
         let [a, b, c, d] = limits;
         let document = json!({ "version": "1", "default": "deny", "tools": { "a": a, "b": b, "c": c, "d": d } });
         let clock = clock();
-        let store = MemoryStore::with_capacity(3);
+        let store = MemoryStore::with_capacity(3).counters_per_asker(3);
         let gate = Gate::builder().policy(policy(&document.to_string())).store(store).clock(clock.clone()).build();
         // The call stays in flight until its lease ends.
         let check = |tool: &str| {
@@ -149,7 +149,8 @@ fn counters_of_every_kind_are_reclaimed() {
 fn a_refused_call_adds_no_counter() {
     let limit = |counter: &str, scope: &str| json!({ "counter": counter, "window": "day", "max": 1, "scope": scope });
     let policy = limited(&json!([limit("a", "grant"), limit("b", "user")]));
-    let gate = Gate::builder().policy(policy).store(MemoryStore::with_capacity(3)).clock(clock()).build();
+    let store = MemoryStore::with_capacity(3).counters_per_asker(3);
+    let gate = Gate::builder().policy(policy).store(store).clock(clock()).build();
     let check =
         |user: u32| gate.check(&ToolCall::new("t", None::<&Value>).grant("g").user(&*format!("u{user}"))).code();
     assert_eq!(check(0), None);

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use toolgate::charge::{Charge, CounterId, Meter, Subject};
+use toolgate::charge::{Asker, Charge, CounterId, Meter, Subject};
 use toolgate::store::conformance::{self, Failures, Suite};
 use toolgate::store::{
     AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest,
@@ -38,6 +38,7 @@ enum Fault {
     MixesTheOrder,
     RefusesWithoutMax,
     AdmitsFreeCallsAlways,
+    CountsEachAskerApart,
 }
 
 struct Faulty {
@@ -57,7 +58,13 @@ impl Faulty {
         self.fault == fault
     }
 
-    fn key(&self, charge: &Charge) -> (CounterId, Subject) {
+    fn key(&self, charge: &Charge, asker: Option<Asker<'_>>) -> (CounterId, Subject) {
+        if let Some(asker) = asker.filter(|_| self.has(Fault::CountsEachAskerApart)) {
+            return (
+                charge.counter,
+                Subject::from_bytes(&[charge.subject.as_bytes(), asker.key().as_bytes()].concat()),
+            );
+        }
         let bytes = charge.subject.as_bytes();
         let end = bytes.iter().position(|byte| *byte == 0 && self.has(Fault::EndsSubjectsAtZeroBytes));
         (charge.counter, Subject::from_bytes(&bytes[..end.unwrap_or(bytes.len())]))
@@ -75,12 +82,12 @@ impl Faulty {
         for (index, charge) in request.charges.iter().enumerate() {
             if let (true, Meter::Fixed(span)) = (self.has(Fault::ReopensPastWindows), charge.meter) {
                 let earlier = |counter: &Counter| counter.expires_at() > span.end;
-                if counters.get(&self.key(charge)).is_some_and(|(_, counter)| earlier(counter)) {
-                    counters.remove(&self.key(charge));
+                if counters.get(&self.key(charge, request.asker)).is_some_and(|(_, counter)| earlier(counter)) {
+                    counters.remove(&self.key(charge, request.asker));
                 }
             }
             let fresh = (0, Counter::new(&charge.meter));
-            let (_, counter) = counters.get(&self.key(charge)).unwrap_or(&fresh);
+            let (_, counter) = counters.get(&self.key(charge, request.asker)).unwrap_or(&fresh);
             let mut tally = counter.tally(charge, self.now(request))?;
             let mut fits = tally.has_room(charge) || (self.has(Fault::LooksAtFourCharges) && index >= 4);
             fits |= self.has(Fault::AdmitsFreeCallsAlways) && charge.amount == Amount::ZERO;
@@ -103,7 +110,8 @@ impl Faulty {
             let added = self.added.fetch_add(1, Ordering::Relaxed);
             let one = Charge::new(charge.counter, charge.subject.clone(), Amount::ONE, charge.max, charge.meter);
             let charge = if self.has(Fault::CountsCallsNotAmounts) { &one } else { charge };
-            let entry = counters.entry(self.key(charge)).or_insert_with(|| (added, Counter::new(&charge.meter)));
+            let entry =
+                counters.entry(self.key(charge, request.asker)).or_insert_with(|| (added, Counter::new(&charge.meter)));
             *tally = entry.1.charge(charge, self.now(request))?;
         }
         while self.has(Fault::EvictsTheOldest) && counters.len() > 500 {
@@ -151,7 +159,7 @@ impl CounterStore for Faulty {
             counters.retain(|_, (_, counter)| counter.expires_at() > request.now);
         }
         for settled in request.charges {
-            let Some((_, counter)) = counters.get_mut(&self.key(settled.charge)) else { continue };
+            let Some((_, counter)) = counters.get_mut(&self.key(settled.charge, None)) else { continue };
             let (mut at, mut to) = (settled.at, settled.to);
             if let (true, Meter::Fixed(_)) = (self.has(Fault::CreditsTheCurrentWindow), settled.charge.meter) {
                 at = Timestamp::from_unix_seconds(counter.expires_at().unix_seconds() - 64);
@@ -194,6 +202,7 @@ fn the_suite_detects_every_fault() {
         (Fault::MixesTheOrder, "tallies_have_the_order_of_charges"),
         (Fault::RefusesWithoutMax, "without_max_counts_and_never_refuses"),
         (Fault::AdmitsFreeCallsAlways, "max_of_zero_refuses_all"),
+        (Fault::CountsEachAskerApart, "askers_share_the_counters_of_a_subject"),
     ] {
         let failures = conformance::check(Faulty::new(fault)).expect_err("a store with a fault passes the suite");
         let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();

@@ -5,11 +5,11 @@ use std::thread;
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
-use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
+use toolgate::charge::{Asker, Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::{
     ChargeChange, Counter, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
 };
-use toolgate::{Amount, Timestamp};
+use toolgate::{Amount, Identity, Timestamp};
 
 fn units(units: u64) -> Amount {
     Amount::from_micros(units * 1_000_000).unwrap()
@@ -164,7 +164,8 @@ proptest! {
     fn len_is_the_number_of_counters(
         calls in vec((0..4u8, btree_set(0..6u8, 1..4), any::<bool>(), 0..90i64, 0..4u8), 1..60),
     ) {
-        let store = MemoryStore::with_capacity(10);
+        let store = MemoryStore::with_capacity(10).counters_per_asker(8);
+        let askers = ["a", "b"].map(|name| Asker::new((Identity::Grant, name)));
         let mut now = 0;
         for (subject, counters, is_reversed, wait, then) in calls {
             now += wait;
@@ -184,7 +185,9 @@ proptest! {
             if is_reversed {
                 charges.reverse();
             }
-            match store.reserve(&ReserveRequest::new(ReservationId::new(0), at(now), &charges)) {
+            // A subject may be counted by either asker, and stays with the one that began it.
+            let asker = askers[usize::from(subject / 2 ^ then % 2) % 2];
+            match store.reserve(&ReserveRequest::new(ReservationId::new(0), at(now), &charges).by(asker)) {
                 Ok(Outcome::Granted(tallies)) if then > 0 => {
                     let settled = charges.iter().zip(&tallies);
                     let settled: Vec<_> =
@@ -193,7 +196,17 @@ proptest! {
                     store.settle(&SettleRequest::new(ReservationId::new(0), 1, later, &settled)).unwrap();
                 }
                 Ok(_) => {}
-                Err(error) => prop_assert!(matches!(error, StoreError::Full { .. }), "{error}"),
+                Err(error) => {
+                    prop_assert!(matches!(error, StoreError::Full { .. } | StoreError::ShareFull { share: 8 }), "{error}");
+                }
+            }
+            let snapshot = serde_json::to_value(store.snapshot()).unwrap();
+            let keys: Vec<_> = snapshot["askers"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()).collect();
+            for asker in askers {
+                let key = serde_json::to_value(asker.key()).unwrap();
+                let number = keys.iter().position(|known| *known == key).map_or(u64::MAX, |index| index as u64 + 1);
+                let own = snapshot["counters"].as_array().unwrap().iter().filter(|kept| kept["asker"] == number).count();
+                prop_assert_eq!(store.len_of(asker), own);
             }
             prop_assert_eq!(store.len(), store.snapshot().len());
         }
@@ -257,4 +270,61 @@ fn a_full_store_settles_every_charge() {
     store.settle(&SettleRequest::new(id, 1, at(1), &settled)).unwrap();
     let used = store.peek(&ReserveRequest::new(id, at(1), &charges)).unwrap();
     assert_eq!(used.tallies().iter().map(|tally| tally.used.micros()).collect::<Vec<_>>(), [3_000_000; 2]);
+}
+
+/// A charge of one unit to the counter of a subject in the window of a minute.
+fn minute(subject: u32, minute: i64) -> [Charge; 1] {
+    let window = Span { start: at(minute * 60), end: at(minute * 60 + 60) };
+    let subject = Subject::from_bytes(&subject.to_le_bytes());
+    [Charge::new(CounterId::named("c"), subject, Amount::ONE, Some(units(9)), Meter::Fixed(window))]
+}
+
+#[test]
+fn one_asker_gets_its_share_and_no_more() {
+    let store = MemoryStore::with_capacity(64);
+    let [eve, ann] = [Some("eve"), Some("ann")].map(|name| Asker::new(name.map(|name| (Identity::Grant, name))));
+    let nobody = Asker::new(None);
+    let ask = |store: &MemoryStore, asker: Asker<'_>, subject, time: i64| {
+        let charges = minute(subject, time / 60);
+        let request = ReserveRequest::new(ReservationId::new(0), at(time), &charges).by(asker);
+        let peeked = store.peek(&request).map(|_| ());
+        let reserved = store.reserve(&request).map(|_| ());
+        assert_eq!(peeked.is_ok(), reserved.is_ok());
+        reserved.map_err(|error| error.to_string())
+    };
+    let full = Err("this caller has too many counters: one caller can have 4 at once".to_owned());
+    assert!((0..4).all(|subject| ask(&store, eve, subject, 0).is_ok()));
+    assert_eq!(ask(&store, eve, 4, 0), full);
+    assert_eq!((store.len(), store.len_of(eve)), (4, 4));
+    // Others are served, known counters too, and whoever has no identity is one asker.
+    assert!((0..4).all(|subject| ask(&store, eve, subject, 1).is_ok()));
+    assert!((10..14).all(|subject| ask(&store, ann, subject, 1).is_ok()));
+    assert!((20..24).all(|subject| ask(&store, nobody, subject, 1).is_ok()));
+    assert_eq!((ask(&store, nobody, 24, 1), ask(&store, ann, 14, 1)), (full.clone(), full.clone()));
+    // A snapshot keeps who has them.
+    let text = serde_json::to_string(&store.snapshot()).unwrap();
+    let restored = MemoryStore::restore(serde_json::from_str(&text).unwrap(), 64).unwrap();
+    assert_eq!((ask(&restored, eve, 4, 1), ask(&restored, eve, 3, 1)), (full.clone(), Ok(())));
+    assert_eq!([eve, ann, nobody].map(|asker| restored.len_of(asker)), [4; 3]);
+    let unknown = text.replace("\"askers\":[", "\"askers\":[],\"gone\":[");
+    assert!(serde_json::from_str::<toolgate::store::Snapshot>(&unknown).is_err());
+    let mut unknown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    unknown["askers"].as_array_mut().unwrap().pop();
+    let unknown = MemoryStore::restore(serde_json::from_value(unknown).unwrap(), 64).unwrap_err();
+    assert_eq!(unknown.to_string(), "the snapshot has a counter of an unknown asker");
+    // Before askers were kept, there were none.
+    let mut former: serde_json::Value = serde_json::from_str(&text).unwrap();
+    former.as_object_mut().unwrap().remove("askers");
+    former["counters"].as_array_mut().unwrap().iter_mut().for_each(|kept| {
+        kept.as_object_mut().unwrap().remove("asker");
+    });
+    let former = MemoryStore::restore(serde_json::from_value(former).unwrap(), 64).unwrap();
+    assert_eq!((former.len(), former.len_of(eve), ask(&former, eve, 4, 1)), (12, 0, Ok(())));
+    // A reset makes room, and so does the end of the windows.
+    store.reset(CounterId::named("c"), &minute(0, 0)[0].subject).unwrap();
+    assert_eq!((ask(&store, eve, 4, 1), ask(&store, eve, 5, 1)), (Ok(()), full.clone()));
+    assert!((30..34).all(|subject| ask(&store, eve, subject, 62).is_ok()));
+    assert_eq!((store.len_of(eve), ask(&store, eve, 34, 62)), (4, full));
+    let wide = MemoryStore::with_capacity(64).counters_per_asker(64);
+    assert!((0..64).all(|subject| ask(&wide, eve, subject, 0).is_ok()));
 }

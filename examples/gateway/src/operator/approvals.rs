@@ -76,7 +76,7 @@ pub(super) async fn answer(
         "approve" => Verdict::Approve,
         "refuse" => Verdict::Refuse,
         "lift" => Verdict::Lift,
-        _ => return error(StatusCode::NOT_FOUND, "an approval is answered with `approve`, `refuse` or `lift`"),
+        _ => return error(StatusCode::NOT_FOUND, "a request is answered with `approve` or `refuse`, a refusal with `lift`"),
     };
     let id: ApprovalId = match id.parse() {
         Ok(id) => id,

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::askers::AskerNumber;
 use super::row::{Cell, Cells, Key, Row};
 use crate::call::subject::hash_code;
 use crate::charge::{Charge, CounterId, Meter, Subject};
@@ -36,6 +37,21 @@ struct Entry(u32);
 pub(super) enum At {
     Single(usize),
     Several(usize),
+}
+
+/// The result of an addition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Added {
+    /// The number of counters of the subject that have been reclaimed.
+    pub(super) gone: usize,
+    /// By whom the counters of the subject are counted.
+    pub(super) asker: AskerNumber,
+}
+
+/// The counters of a row that was removed, and by whom they were counted.
+struct Removed {
+    cells: Cells,
+    asker: AskerNumber,
 }
 
 /// The largest number of rows of one kind that an entry can distinguish.
@@ -84,7 +100,7 @@ pub(super) fn halves(hash: u64) -> (u32, u32) {
 }
 
 fn hash_of(key: &Key) -> u32 {
-    halves(hash_code(key.as_slice())).0
+    halves(hash_code(key.subject())).0
 }
 
 impl Table {
@@ -101,7 +117,7 @@ impl Table {
             }
             if tag(found.0) == tag(hash) {
                 let at = found.at();
-                if self.key(at).is_some_and(|key| key.as_slice() == subject.as_bytes()) {
+                if self.key(at).is_some_and(|key| key.subject() == subject.as_bytes()) {
                     return Some(at);
                 }
             }
@@ -143,26 +159,29 @@ impl Table {
     }
 
     /// Adds a new counter. If `reclaim` is an instant, reclaims the counters of its subject that
-    /// have expired then. Returns the number of these, or `None` if the table can take no more
-    /// rows.
+    /// have expired then. A new row is the asker's; the counters of a row are counted by the asker
+    /// who began it. Returns `None` if the table can take no more rows.
     pub(super) fn add(
         &mut self,
         hash: u32,
         subject: &Subject,
         cell: Cell,
         reclaim: Option<Timestamp>,
-    ) -> Option<usize> {
+        asker: AskerNumber,
+    ) -> Option<Added> {
         let expired = |cells: &[Cell]| reclaim.is_some_and(|now| has_expired(cells, now));
         match self.find(hash, subject) {
             None => {
-                let at = self.push_single(Row { key: subject.as_bytes().into(), cells: cell })?;
+                let at = self.push_single(Row { key: Key::new(subject, asker), cells: cell })?;
                 self.link(hash, at);
-                Some(0)
+                Some(Added { gone: 0, asker })
             }
             Some(At::Several(index)) => {
                 let mut gone = 0;
                 let mut horizon = self.horizon;
+                let mut asker = asker;
                 if let Some(row) = self.several.get_mut(index) {
+                    asker = row.key.asker();
                     row.cells.retain(|cell| {
                         let expired = expired(std::slice::from_ref(cell));
                         if expired {
@@ -174,13 +193,13 @@ impl Table {
                     row.cells.push(cell);
                 }
                 self.horizon = horizon;
-                Some(gone)
+                Some(Added { gone, asker })
             }
             Some(At::Single(index)) => {
                 if self.several.len() >= MAX_ROWS {
                     return None;
                 }
-                let mut cells = self.remove(At::Single(index))?;
+                let Removed { mut cells, asker } = self.remove(At::Single(index))?;
                 let gone = usize::from(expired(&cells));
                 if gone > 0 {
                     self.horizon = self.horizon.max(cells.iter().map(Cell::expires_at).max());
@@ -188,18 +207,19 @@ impl Table {
                 }
                 cells.push(cell);
                 reserve_a_little(&mut self.several);
-                self.several.push(Row { key: subject.as_bytes().into(), cells });
+                self.several.push(Row { key: Key::new(subject, asker), cells });
                 self.link(hash, At::Several(self.several.len() - 1));
-                Some(gone)
+                Some(Added { gone, asker })
             }
         }
     }
 
-    /// Removes a counter, and returns whether it existed.
-    pub(super) fn remove_counter(&mut self, hash: u32, subject: &Subject, counter: CounterId) -> bool {
-        let Some(at) = self.find(hash, subject) else { return false };
+    /// Removes a counter, and returns by whom it was counted, if it existed.
+    pub(super) fn remove_counter(&mut self, hash: u32, subject: &Subject, counter: CounterId) -> Option<AskerNumber> {
+        let at = self.find(hash, subject)?;
+        let asker = self.key(at)?.asker();
         let cells = self.cells(at);
-        let Some(cell) = cells.iter().position(|cell| cell.counter == counter) else { return false };
+        let cell = cells.iter().position(|cell| cell.counter == counter)?;
         if cells.len() == 1 {
             self.remove(at);
         } else if let At::Several(index) = at
@@ -207,13 +227,12 @@ impl Table {
         {
             row.cells.remove(cell);
         }
-        true
+        Some(asker)
     }
 
-    /// Reclaims expired rows among the next `count` of each kind, and returns the number of their
-    /// counters.
-    pub(super) fn sweep(&mut self, count: usize, now: Timestamp) -> usize {
-        let mut reclaimed = 0;
+    /// Reclaims expired rows among the next `count` of each kind. Reports the number of counters of
+    /// each, and by whom they were counted.
+    pub(super) fn sweep(&mut self, count: usize, now: Timestamp, mut gone: impl FnMut(AskerNumber, usize)) {
         for kind in 0..self.hands.len() {
             for _ in 0..count {
                 let rows = if kind == 0 { self.single.len() } else { self.several.len() };
@@ -222,15 +241,19 @@ impl Table {
                 let at = if kind == 0 { At::Single(*hand) } else { At::Several(*hand) };
                 if has_expired(self.cells(at), now) {
                     // The last row takes its place, and is checked next.
-                    let cells = self.remove(at).unwrap_or_default();
+                    let Some(Removed { cells, asker }) = self.remove(at) else { break };
                     self.horizon = self.horizon.max(cells.iter().map(Cell::expires_at).max());
-                    reclaimed += cells.len();
+                    gone(asker, cells.len());
                 } else if let Some(hand) = self.hands.get_mut(kind) {
                     *hand += 1;
                 }
             }
         }
-        reclaimed
+    }
+
+    /// Returns the number of subjects.
+    pub(super) fn subjects(&self) -> usize {
+        self.single.len() + self.several.len()
     }
 
     /// Returns every subject and its counters.
@@ -258,7 +281,7 @@ impl Table {
 
     /// Adds a row to the index, which grows before it is more than three quarters full.
     fn link(&mut self, hash: u32, at: At) {
-        let rows = self.single.len() + self.several.len();
+        let rows = self.subjects();
         if rows * 4 > self.index.len() * 3 {
             let entries = (self.index.len() * 2).max(8);
             self.index = Vec::new();
@@ -289,8 +312,9 @@ impl Table {
     }
 
     /// Removes a row. The last row of its kind takes its position.
-    fn remove(&mut self, at: At) -> Option<Cells> {
-        let hash = hash_of(self.key(at)?);
+    fn remove(&mut self, at: At) -> Option<Removed> {
+        let key = self.key(at)?;
+        let (hash, asker) = (hash_of(key), key.asker());
         let position = self.entry_of(hash, at)?;
         self.unlink(position);
         let (last, cells) = match at {
@@ -306,7 +330,7 @@ impl Table {
             }
         };
         debug_assert!(self.entry_of(hash, last).is_none() || last != at);
-        Some(cells)
+        Some(Removed { cells, asker })
     }
 
     /// Changes the entry of the row `from` to the row `to`.

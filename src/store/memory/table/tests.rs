@@ -20,6 +20,15 @@ fn subject(number: u16) -> Subject {
     Subject::of_bytes(format!("{number}{}", "x".repeat(usize::from(number % 40))).as_bytes())
 }
 
+/// Adds a counter of subject 1 for one asker after another, and returns how many are gone.
+fn add(table: &mut Table, cell: Cell, reclaim: Option<Timestamp>) -> Option<usize> {
+    let (subject, asker) = (subject(1), table.rows().map(|(_, cells)| cells.len()).sum::<usize>());
+    let asker = AskerNumber(u32::try_from(asker).unwrap() + 7);
+    let added = table.add(halves(subject.hash_code()).0, &subject, cell, reclaim, asker)?;
+    assert_eq!(added.asker, AskerNumber(7), "the row stays with the asker that began it");
+    Some(added.gone)
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Add { subject: u16, counter: u8, end: i64 },
@@ -53,18 +62,22 @@ proptest! {
                     known.insert(counter, end);
                     let subject = subject(number);
                     let hash = hash(&subject);
-                    prop_assert_eq!(table.add(hash, &subject, cell(counter, end), None), Some(0));
+                    let added = table.add(hash, &subject, cell(counter, end), None, AskerNumber(number.into()));
+                    // The row stays with the asker that began it.
+                    prop_assert_eq!(added, Some(Added { gone: 0, asker: AskerNumber(number.into()) }));
                 }
                 Act::Remove { subject: number, counter } => {
                     let known = model.get_mut(&number).is_some_and(|known| known.remove(&counter).is_some());
                     model.retain(|_, known| !known.is_empty());
                     let (subject, id) = (subject(number), CounterId::of([&*counter.to_string()]));
                     let hash = hash(&subject);
-                    prop_assert_eq!(table.remove_counter(hash, &subject, id), known);
+                    let asker = known.then_some(AskerNumber(number.into()));
+                    prop_assert_eq!(table.remove_counter(hash, &subject, id), asker);
                 }
                 Act::Sweep { rows, now } => {
                     let before: usize = model.values().map(BTreeMap::len).sum();
-                    let reclaimed = table.sweep(rows, Timestamp::from_unix_seconds(now));
+                    let mut reclaimed = 0;
+                    table.sweep(rows, Timestamp::from_unix_seconds(now), |_, counters| reclaimed += counters);
                     // Only rows whose counters have all expired are removed, after the grace.
                     // Which of them depends on the hand.
                     model.retain(|number, known| {
@@ -99,12 +112,11 @@ proptest! {
 fn reclaims_expired_counters_of_the_same_subject() {
     let mut table = Table::default();
     let subject = subject(1);
-    let hash = halves(subject.hash_code()).0;
     let at = Timestamp::from_unix_seconds;
-    assert_eq!(table.add(hash, &subject, cell(0, 10), Some(at(9))), Some(0));
-    assert_eq!(table.add(hash, &subject, cell(1, 20), Some(at(11))), Some(0), "within the grace");
-    assert_eq!(table.add(hash, &subject, cell(2, 30), Some(at(12))), Some(1));
-    assert_eq!(table.add(hash, &subject, cell(3, 40), Some(at(50))), Some(2));
+    assert_eq!(add(&mut table, cell(0, 10), Some(at(9))), Some(0));
+    assert_eq!(add(&mut table, cell(1, 20), Some(at(11))), Some(0), "within the grace");
+    assert_eq!(add(&mut table, cell(2, 30), Some(at(12))), Some(1));
+    assert_eq!(add(&mut table, cell(3, 40), Some(at(50))), Some(2));
     let charge = |end| {
         let window = Span { start: at(end - 1), end: at(end) };
         let counter = CounterId::of(["a new one"]);
@@ -120,8 +132,8 @@ fn reclaims_the_only_counter_of_the_same_subject() {
     let subject = subject(1);
     let hash = halves(subject.hash_code()).0;
     let at = Timestamp::from_unix_seconds;
-    assert_eq!(table.add(hash, &subject, cell(0, 10), Some(at(9))), Some(0));
-    assert_eq!(table.add(hash, &subject, cell(1, 40), Some(at(12))), Some(1));
+    assert_eq!(add(&mut table, cell(0, 10), Some(at(9))), Some(0));
+    assert_eq!(add(&mut table, cell(1, 40), Some(at(12))), Some(1));
     let cells = table.find(hash, &subject).map(|found| table.cells(found)).unwrap();
     assert_eq!(cells.iter().map(Cell::expires_at).collect::<Vec<_>>(), [at(40)]);
     assert_eq!(table.horizon(), Some(at(10)));

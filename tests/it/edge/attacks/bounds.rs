@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use toolgate::approval::MemoryApprovals;
 use toolgate::mcp::{FromClient, Message, Session};
 use toolgate::store::MemoryStore;
-use toolgate::{Bounds, Code, Gate, ManualClock, Permit, Policy, Timestamp, ToolCall};
+use toolgate::{Bounds, Caller, Code, Decision, Gate, ManualClock, Permit, Policy, Timestamp, ToolCall};
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_768_473_000);
 
@@ -255,6 +255,36 @@ fn endless_keys_fill_a_store_and_evict_nothing() {
     assert!(gate.store().len() <= CAPACITY);
     assert!(cost.bytes_current < 256 << 10, "{cost:?}");
     assert_eq!(check("victim", "x"), Some(Code::Limit), "a live counter stays");
+}
+
+/// Why: a scope with an argument lets one caller begin a counter for each call. Until the windows
+/// end, a store that is full of them serves nobody new, on no tool with a limit.
+#[test]
+fn one_caller_cannot_fill_the_store() {
+    const CAPACITY: usize = 1_600;
+    let limit = |scope: Value| json!({ "limits": [{ "counter": "c", "window": "day", "max": 9, "scope": scope }] });
+    let tools = json!({ "get": limit(json!(["grant", "args.c"])) });
+    let builder = Gate::builder().policy(policy(&tools)).store(MemoryStore::with_capacity(CAPACITY));
+    // Not even where the host chose that calls pass if the store fails.
+    let gate = builder.clock(ManualClock::new(NOW)).pass_uncounted("c").build();
+    let check = |caller: &Caller, key: u32| {
+        let arguments = json!({ "c": key });
+        gate.check(&caller.call("get", &arguments))
+    };
+    let eve = Caller::new().grant("eve").session("s").agent("robot");
+    let passed = (0..5_000).filter(|key| check(&eve, *key).is_allowed()).count();
+    assert_eq!(passed, CAPACITY / 16);
+    let Decision::Deny(denial) = check(&eve, 5_000) else { panic!("it has too many counters") };
+    assert_eq!((denial.code(), denial.rule()), (Code::StoreUnavailable, Some("/tools/get/limits/0")));
+    let cause = denial.store_error().unwrap().to_string();
+    assert_eq!(cause, "this caller has too many counters: one caller can have 100 at once");
+    assert!(gate.would_allow(&[eve.call("get", &json!({ "c": 5_000 }))]).is_err());
+    assert!(check(&eve, 0).is_allowed(), "what is counted already goes on");
+    // Another session or agent of the grant is the same caller. All others are served.
+    assert!(!check(&Caller::new().grant("eve").session("another"), 5_001).is_allowed());
+    for other in [Caller::new().grant("ann"), Caller::new().grant("ann").user("eve"), Caller::new().grant("Eve")] {
+        assert!(check(&other, 1).is_allowed() && check(&other, 2).is_allowed());
+    }
 }
 
 /// Why: an id is kept until the server answers. Ten thousand ids of the length of a message take

@@ -5,10 +5,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use toolgate::approval::redis::RedisApprovals;
-use toolgate::charge::{Charge, Meter, Span};
+use toolgate::charge::{Asker, Charge, Meter, Span, Subject};
 use toolgate::store::redis::{BuildError, RedisStore};
 use toolgate::store::{AsyncCounterStore, ChargeChange, Outcome, ReserveRequest, SettleRequest, StoreError};
-use toolgate::{Amount, Timestamp};
+use toolgate::{Amount, Identity, Timestamp};
 
 use super::server::Server;
 use super::{ANY_CLOCK, Ids, builder, charges, gate, run};
@@ -265,5 +265,55 @@ fn a_forgotten_bucket_owes_a_late_settlement() {
         assert!((used - used / 100..=used).contains(&seen), "{seen}");
         server.assert_every_key_expires();
         server.command::<()>(&[b"FLUSHALL"]);
+    }
+}
+
+#[test]
+fn one_asker_gets_its_share_of_counters() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = builder(&server.url()).counters_per_asker(4).build().unwrap();
+    let [eve, ann] = ["eve", "ann"].map(|name| Asker::new((Identity::Grant, name)));
+    let mut ids = Ids::default();
+    let mut ask = |asker: Asker<'_>, subjects: &[&str], kind: usize| {
+        let make = |subject: &&str| {
+            let mut charge = one_of_each(now())[kind].clone();
+            charge.subject = Subject::from_bytes(subject.as_bytes());
+            charge
+        };
+        let charges: Vec<_> = subjects.iter().map(make).collect();
+        let request = ReserveRequest::new(ids.next(), now(), &charges).by(asker);
+        let (peek, reserve) = run(async {
+            let peek = AsyncCounterStore::peek(&store, &request).await;
+            (peek, AsyncCounterStore::reserve(&store, &request).await)
+        });
+        assert_eq!(peek.is_ok(), reserve.is_ok(), "{peek:?} {reserve:?}");
+        match reserve {
+            Ok(outcome) => matches!(outcome, Outcome::Granted(_)),
+            Err(StoreError::ShareFull { share: 4 }) => false,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    for kind in 0..4 {
+        server.command::<()>(&[b"FLUSHALL"]);
+        assert!(ask(eve, &["a", "b"], kind) && ask(eve, &["c"], kind));
+        assert!(!ask(eve, &["d", "e"], kind), "two more would be five");
+        assert!(ask(eve, &["d"], kind) && !ask(eve, &["e"], kind), "{kind}");
+        // Known counters go on, and others are served, of the same subjects too.
+        assert!(ask(eve, &["a", "d"], kind) && ask(ann, &["a", "e", "f"], kind));
+        assert!(ask(eve, &["e"], kind), "ann began it");
+        server.assert_every_key_expires();
+        // A counter is in the set until its key is gone, whatever its first end was.
+        let own = server.command::<Vec<Vec<u8>>>(&[b"KEYS", b"*:k:*eve"]).remove(0);
+        for member in server.command::<Vec<Vec<u8>>>(&[b"ZRANGE", &own, b"0", b"-1"]) {
+            server.command::<i64>(&[b"ZADD", &own, b"1", &member]);
+        }
+        assert!(!ask(eve, &["g"], kind), "all are live");
+        let counter = server.command::<Vec<Vec<u8>>>(&[b"KEYS", b"*:c:*a"]).remove(0);
+        server.command::<i64>(&[b"DEL", &counter]);
+        for member in server.command::<Vec<Vec<u8>>>(&[b"ZRANGE", &own, b"0", b"-1"]) {
+            server.command::<i64>(&[b"ZADD", &own, b"1", &member]);
+        }
+        assert!(ask(eve, &["g"], kind) && !ask(eve, &["h"], kind), "one has ended: {kind}");
+        server.assert_every_key_expires();
     }
 }
