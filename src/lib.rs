@@ -28,7 +28,7 @@ pub use decision::{
 };
 pub use gate::{AsyncGate, FirstRefusal, Gate, GateBuilder, shadow};
 pub use grants::{Access, AccessTo, AsyncGrants, Grant, GrantError, Grants};
-pub use json::visible::visible;
+pub use json::visible::{visible, visible_json};
 pub use policy::{Bounds, Code, Digest, Effect, Evaluation, Issue, IssueCode, Policy, PolicyError};
 pub use time::{Clock, ManualClock, ParseTimestampError, SystemClock, Timestamp};
 #[cfg(feature = "intercept")]

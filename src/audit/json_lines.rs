@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::chain::{ChainHead, Fault, Line, MAX_LINE_BYTES};
 use super::{AuditError, AuditRecord, AuditSink};
+use crate::json::visible::visible_json;
 
 /// Writes records as JSON Lines, one object on each line, to a file or to any writer.
 ///
@@ -20,6 +21,9 @@ use super::{AuditError, AuditRecord, AuditSink};
 /// `seq` counts the records from 1. `hash` is the SHA-256 of the line up to that member, and `prev`
 /// is the hash of the line before: each line is bound to everything before it, and
 /// [`verify`](super::verify) finds changes. Each record is written with one write.
+///
+/// A log is safe to look at: control characters, bidirectional controls and whatever else people
+/// cannot see are JSON escapes (`\u202e`), which read back as the characters.
 ///
 /// **If a write fails**, also in its middle (a full disk), or the process ends within one, what was
 /// written stays: a log is only ever appended to. The next record begins on its own line and has a
@@ -112,7 +116,7 @@ impl<W: Write + Send> AuditSink for JsonLines<W> {
     fn record(&self, record: &AuditRecord) -> Result<(), AuditError> {
         let record = serde_json::to_string(record).map_err(|error| AuditError::Other(Box::new(error)))?;
         let mut state = self.state.lock();
-        state.write(&record)?;
+        state.write(&visible_json(&record))?;
         state.writer.flush()?;
         self.sync.map_or(Ok(()), |sync| sync(&state.writer))?;
         Ok(())

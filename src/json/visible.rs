@@ -1,6 +1,7 @@
 //! Characters that people cannot see: what they are, and texts with them written out.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
@@ -51,6 +52,34 @@ pub fn visible(text: &str) -> Cow<'_, str> {
         if is_unseen(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
     }
     Cow::Owned(shown)
+}
+
+/// Returns JSON in which every character that people could not see is an escape, `\u202e` for
+/// example. It is the same value, and safe to look at in a terminal or a log.
+///
+/// ```
+/// let text = serde_json::to_string("a\u{202e}b")?;
+/// assert_eq!(toolgate::visible_json(&text), r#""a\u202eb""#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+pub fn visible_json(json: &str) -> Cow<'_, str> {
+    // Blanks and line ends outside of strings are JSON's own; inside, a control is escaped already.
+    let is_unsafe = |c: char| (!c.is_ascii() || c == '\x7f') && is_unseen(c);
+    if !json.contains(is_unsafe) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a text does not fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    Cow::Owned(text)
 }
 
 /// Returns the form of a name by which persons are told apart: without outer blanks and invisible
@@ -118,6 +147,18 @@ mod tests {
         for text in ["", " a ~", "é\u{301}", "ἀ漢字", "\u{5d0}\u{627}", "😀", "\\u{202e}"] {
             assert_eq!(visible(text), text);
         }
+    }
+
+    #[test]
+    fn visible_json_is_the_same_value() {
+        let all: String = (0..=0x3_ffff).chain(0xe_0000..=0x10_ffff).filter_map(char::from_u32).collect();
+        let text = serde_json::to_string(&all).unwrap();
+        let shown = visible_json(&text);
+        assert!(shown.chars().all(|c| !is_unseen(c)));
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), all);
+        let pretty = serde_json::to_string_pretty(&["a", "\u{e0041}\t\u{7f}"]).unwrap();
+        assert_eq!(visible_json(&pretty), "[\n  \"a\",\n  \"\\udb40\\udc41\\t\\u007f\"\n]");
+        assert_eq!(visible_json("[\"é\\u0000\"]\n"), "[\"é\\u0000\"]\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table as Grid};
 use console::Style;
 use serde::Serialize;
+use toolgate::{visible, visible_json};
 
 /// The format of the output.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,14 +49,12 @@ impl Output {
 
     /// Writes indented JSON and a line end.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.to, value)?;
-        self.to.write_all(b"\n")
+        writeln!(self.to, "{}", visible_json(&serde_json::to_string_pretty(value)?))
     }
 
     /// Writes JSON in one line.
     pub(crate) fn json_line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.to, value)?;
-        self.to.write_all(b"\n")
+        writeln!(self.to, "{}", visible_json(&serde_json::to_string(value)?))
     }
 }
 
@@ -149,18 +148,18 @@ pub(crate) fn style(word: &str) -> Style {
     }
 }
 
-/// Escapes each character that controls a terminal or changes the direction of text. Line ends and
-/// tabs remain.
+/// Writes out each character that controls a terminal, changes the direction of text or shows
+/// nothing. Line ends and tabs remain.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let is_unsafe = |c: char| {
-        (c.is_control() && !matches!(c, '\n' | '\t'))
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(is_unsafe) {
+    let is_kept = |c| matches!(c, '\n' | '\t');
+    let parts = text.split_inclusive(is_kept).map(|part| {
+        let end = part.strip_suffix(is_kept).map_or(part.len(), str::len);
+        part.split_at_checked(end).unwrap_or((part, ""))
+    });
+    if parts.clone().all(|(part, _)| matches!(visible(part), Cow::Borrowed(_))) {
         return Cow::Borrowed(text);
     }
-    let escaped = |c: char| if is_unsafe(c) { c.escape_unicode().to_string() } else { c.to_string() };
-    Cow::Owned(text.chars().map(escaped).collect())
+    Cow::Owned(parts.fold(String::new(), |shown, (part, end)| shown + &visible(part) + end))
 }
 
 /// Shortens a text to at most this many characters.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::json::visible::is_unseen;
 use crate::policy::operator::{Aspect, Operator};
 
 /// Writes a comparison in words, such as `args.amount at most 500`.
@@ -40,12 +41,11 @@ pub(crate) fn display_value(value: &Value) -> String {
     short
 }
 
-/// Replaces the characters that could control a terminal with U+FFFD.
+/// Replaces the characters that could control a terminal, or that nobody sees, with U+FFFD.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(printable_char).collect()
 }
 
 fn printable_char(c: char) -> char {
-    let is_unsafe = c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if is_unsafe { char::REPLACEMENT_CHARACTER } else { c }
+    if is_unseen(c) { char::REPLACEMENT_CHARACTER } else { c }
 }

@@ -87,6 +87,26 @@ fn tail_shows_the_last_records() {
 }
 
 #[test]
+fn tail_shows_nothing_that_a_terminal_obeys() {
+    let folder = Folder::new();
+    // As a log that another program has written, with raw characters.
+    let unseen = "a\u{85}\u{9b}2J\u{202e}b\u{2028}\u{200b}\u{e0041}\u{feff}\u{a0}c";
+    let record = json!({
+        "time": "2026-01-15T10:30:00Z", "event": "decision", "decision": "deny", "tool": unseen, "grant": "g\ndeny  fake",
+    });
+    let log = folder.write("raw.jsonl", format!("{record}\n"));
+    let text = toolgate(&["audit", "tail", &log]).out;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let json = toolgate(&["audit", "tail", &log, "--format", "json"]).out;
+    for shown in [&text, &json] {
+        assert!(shown.chars().all(|c| c == '\n' || (c.is_ascii() && !c.is_control())), "{shown:?}");
+    }
+    assert!(text.contains(r"a\u{85}\u{9b}2J\u{202e}b\u{2028}\u{200b}\u{e0041}\u{feff}\u{a0}c"), "{text}");
+    assert!(json.contains(r"a\u0085\u009b2J\u202eb\u2028\u200b\udb40\udc41\ufeff\u00a0c"), "{json}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["tool"], unseen);
+}
+
+#[test]
 fn tail_follows_a_log_that_grows_and_is_replaced() {
     let folder = Folder::new();
     let log = log(&folder, 3);

@@ -9,6 +9,7 @@ use std::thread;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use toolgate::audit::{
     self, AuditError, AuditRecord, AuditSink, ChainHead, Event, Fault, JsonLines, LogError, Records, verify,
     verify_up_to,
@@ -404,4 +405,25 @@ fn racing_threads_write_one_log_without_gaps() {
         let decided = records[..index].iter().any(|before| before.id() == record.id());
         assert!(decided, "an end comes after its decision");
     }
+}
+
+#[test]
+fn a_log_has_no_character_that_nobody_sees() {
+    let unseen =
+        "t\u{85}\u{9b}\u{ad}\u{61c}\u{200b}\u{2028}\u{2029}\u{202e}\u{2066}\u{e0041}\u{7f}\u{a0}\u{e000}\u{378}";
+    let log = JsonLines::new(Vec::new());
+    let kept = record(unseen);
+    log.record(&kept).unwrap();
+    let text = String::from_utf8(log.into_inner()).unwrap();
+    assert!(text.trim_end_matches('\n').chars().all(|c| (' '..='~').contains(&c)), "{text:?}");
+    assert_eq!(fault(verify(text.as_bytes())), None);
+    let read: Vec<_> = Records::new(text.as_bytes()).map(|read| read.unwrap()).collect();
+    assert_eq!(read, [kept]);
+    // A log of an earlier version has them as they are, and is whole too.
+    let record = serde_json::to_string(&record(unseen)).unwrap();
+    assert!(record.contains('\u{202e}'));
+    let begin = format!("{{\"seq\":1,\"prev\":\"{}\",\"record\":{record}", "0".repeat(64));
+    let hash: String = Sha256::digest(&begin).iter().map(|byte| format!("{byte:02x}")).collect();
+    let former = format!("{begin},\"hash\":\"{hash}\"}}\n");
+    assert_eq!(fault(verify(former.as_bytes())), None, "{former}");
 }
