@@ -116,6 +116,8 @@ pub(crate) struct Limit {
     pub(crate) cost: Located<Cost>,
     /// `None` for a `rate_limit` that leaves it out.
     pub(crate) scope: Option<Located<Vec<Located<ScopePart>>>>,
+    /// The length of the window, in seconds; 0 for calls in flight.
+    pub(crate) seconds: u32,
     pub(crate) is_token_bucket: bool,
     pub(crate) is_shadow: bool,
 }

@@ -6,8 +6,9 @@ use crate::call::path::Path;
 use crate::json::{Json, Member, Node, Parser, pointer};
 use crate::policy::approval::Binding;
 use crate::policy::compiled::{Action, DefaultEffect};
-use crate::policy::limit::{Cost, ScopePart};
+use crate::policy::limit::{Cost, ScopePart, WINDOWS, parse_duration};
 use crate::policy::operator::Operator;
+use crate::policy::read::whole_seconds;
 
 impl Document {
     /// Reads a text that compiles. `None` if its lists and objects are nested more than `nesting`
@@ -129,6 +130,7 @@ fn limit(node: &Node<'_>, pointer: String) -> Option<Limit> {
         max: amount(field(node, "max")?)?,
         cost,
         scope: field(node, "scope").map(scope),
+        seconds: field(node, "window").map_or(0, seconds),
         is_token_bucket: field(node, "algorithm").and_then(Node::as_str) == Some("token_bucket"),
         is_shadow: field(node, "shadow").is_some_and(is_true),
     })
@@ -143,9 +145,19 @@ fn rate_limit(node: &Node<'_>, pointer: String, counter: String) -> Option<Limit
         max: amount(field(node, "max")?)?,
         cost: Located { at: node.at, value: Cost::Constant(Amount::ONE) },
         scope: field(node, "scope").map(scope),
+        seconds: field(node, "window").map_or(0, seconds),
         is_token_bucket: false,
         is_shadow: false,
     })
+}
+
+fn seconds(window: &Node<'_>) -> u32 {
+    let text = match &window.json {
+        Json::Number(text) => return whole_seconds(text).unwrap_or(0),
+        _ => window.as_str().unwrap_or_default(),
+    };
+    let named = WINDOWS.iter().find(|(name, _)| *name == text).map(|(_, window)| window.seconds());
+    named.or_else(|| parse_duration(text)).unwrap_or(0)
 }
 
 fn scope(node: &Node<'_>) -> Located<Vec<Located<ScopePart>>> {

@@ -436,7 +436,7 @@ impl<'b> Reader<'b> {
 const TIME_HOLDS: &str = ": 0 to 23, 0 to 59, 1 (Monday) to 7, and a date such as `2026-01-15`, in UTC";
 
 /// Parses a number of seconds from 1 to 400 days. `60.0` is whole.
-fn whole_seconds(text: &str) -> Option<u32> {
+pub(crate) fn whole_seconds(text: &str) -> Option<u32> {
     let number = Exact::of_text(text)?;
     let fits = number.is_whole() && number >= Exact::Integer(1) && number <= Exact::Integer(MAX_DURATION.into());
     let micros = Amount::from_exact(number).ok().filter(|_| fits)?.micros();

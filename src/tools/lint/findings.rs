@@ -96,6 +96,9 @@ codes! {
     /// A limit whose scope has arguments but does not identify the caller: a caller can start a new
     /// count at any time.
     ScopeOfArguments = "scope_of_arguments", Error;
+    /// A limit over a day or more that counts by an argument, without a limit by grant beside it: a
+    /// caller can begin counters until it has its share of the store.
+    ManyCounters = "many_counters", Note;
     /// A regular expression of `require` that is not anchored at both ends: any text may precede or
     /// follow its match.
     RegexUnanchored = "regex_unanchored", Warning;

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use super::Lint;
 use super::findings::{Claim, FindingCode, UnplacedFinding, with_effect};
 use crate::amount::Amount;
+use crate::call::identity::Identity;
 use crate::call::path::{Path, Source};
 use crate::policy::Effect;
-use crate::policy::ast::{Limit, RulesObject};
+use crate::policy::ast::{Limit, Located, RulesObject};
 use crate::policy::limit::ScopePart;
 use crate::tools::explain::{RuleEffect, Witness};
 
@@ -19,9 +20,11 @@ impl Lint<'_> {
         let objects = self.objects();
         // The subject of a counter is looked up by a search through all limits.
         let lookup_steps = self.policy_steps + objects.iter().map(|object| object.limits.len() + 1).sum::<usize>() / 4;
+        let all_tools = objects.iter().find(|object| object.pointer == "/all_tools").copied();
         for object in objects {
             for limit in &object.limits {
                 self.scope_of_arguments(object, limit, lookup_steps);
+                self.many_counters(object, limit, all_tools);
                 by_counter.entry(&limit.counter).or_default().push(limit);
             }
             if object.denies_all().is_none() {
@@ -108,6 +111,39 @@ impl Lint<'_> {
             help: "add a part that the host provides, such as `grant`".to_owned(),
             witness,
         });
+    }
+
+    /// Reports a limit over a day or more that counts each caller by an argument too, if nothing
+    /// bounds the calls of a grant. Each value of the argument is a counter until the window ends.
+    fn many_counters(&mut self, object: &RulesObject, limit: &Limit, all_tools: Option<&RulesObject>) {
+        const DAY: u32 = 86_400;
+        let is_chosen =
+            |part: &Located<ScopePart>| matches!(&part.value, ScopePart::Path(path) if path.is_in_arguments());
+        let is_host = |part: &Located<ScopePart>| match &part.value {
+            ScopePart::Identity(_) => true,
+            ScopePart::Path(path) => matches!(path.source(), Source::Context | Source::Identity(_)),
+            ScopePart::Global => false,
+        };
+        let Some(scope) = limit.scope.as_ref().filter(|_| limit.seconds >= DAY) else { return };
+        // Without an identity the scope itself is the mistake.
+        if !scope.value.iter().any(is_chosen) || !scope.value.iter().any(is_host) {
+            return;
+        }
+        let is_grant = |part: &Located<ScopePart>| matches!(part.value, ScopePart::Identity(Identity::Grant));
+        let is_of_grants = |other: &Limit| {
+            let scope = other.scope.as_ref().map(|scope| scope.value.as_slice());
+            !other.is_shadow && scope.is_some_and(|parts| matches!(parts, [part] if is_grant(part)))
+        };
+        let beside = all_tools.into_iter().flat_map(|all_tools| &all_tools.limits);
+        if object.limits.iter().chain(beside).any(is_of_grants) {
+            return;
+        }
+        self.findings.push(UnplacedFinding::without_claim(
+            FindingCode::ManyCounters,
+            (scope.at, format!("{}/scope", limit.pointer)),
+            "each value of an argument is a counter for a day or longer, and no limit by `grant` bounds their number",
+            "add a limit of the calls of each grant, such as 1000 an hour",
+        ));
     }
 
     /// Looks for two calls that differ only at the paths and have different counts. Returns `None`

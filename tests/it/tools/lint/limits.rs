@@ -52,6 +52,33 @@ fn scopes_of_arguments_alone_are_found() {
 }
 
 #[test]
+fn counters_of_an_argument_over_a_day_are_found() {
+    let by = |window: Value, scope: Value| json!({ "counter": "n", "window": window, "max": 5, "scope": scope });
+    let grant = || json!({ "counter": "calls", "window": "hour", "max": 1000, "scope": "grant" });
+    let shadow = || json!({ "counter": "calls", "window": "hour", "max": 9, "scope": "grant", "shadow": true });
+    let chosen = || json!(["grant", "args.customer"]);
+    for (limits, is_found) in [
+        (json!([by(json!("day"), chosen())]), true),
+        (json!([by(json!("month"), json!(["context.tenant", "args.customer"]))]), true),
+        (json!([by(json!(86_400), chosen())]), true),
+        (json!([by(json!("24h"), chosen()), shadow()]), true),
+        (json!([by(json!("24h"), chosen()), grant()]), false),
+        (json!([grant(), by(json!("24h"), json!(["user", "args.a", "args.b"]))]), false),
+        (json!([by(json!("hour"), chosen())]), false),
+        (json!([by(json!(86_399), chosen())]), false),
+        (json!([by(json!("day"), json!(["grant", "context.customer"]))]), false),
+    ] {
+        let found = findings(&entry(&json!({ "limits": limits })));
+        let places: Vec<_> = found.iter().filter(|one| one.code().as_str() == "many_counters").collect();
+        assert_eq!(places.len(), usize::from(is_found), "{limits}");
+        assert!(places.iter().all(|one| one.pointer() == "/tools/t/limits/0/scope"), "{limits}");
+    }
+    let mut bounded = entry(&json!({ "limits": [by(json!("day"), chosen())] }));
+    bounded["all_tools"] = json!({ "limits": [grant()] });
+    assert!(findings(&bounded).is_empty(), "a limit of all tools bounds them too");
+}
+
+#[test]
 fn limits_that_share_the_counter_of_a_rate_limit_are_checked() {
     let shared = |amount: u32, max: u32| {
         entry(&json!({
