@@ -96,8 +96,8 @@ impl Charge {
     }
 }
 
-/// Who makes a call, for a store that bounds the counters of each: the first present of grant, user,
-/// agent and session. All calls without any of them have one asker.
+/// The maker of a call, for a store that bounds the counters of each: the first present of grant,
+/// user, agent and session. All calls without any of them have one asker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker<'c>(Option<(Identity, &'c str)>);
 

@@ -193,8 +193,9 @@ impl<S> Gate<S> {
         self.answer(id, Verdict::Refuse, by)
     }
 
-    /// Lifts the refusal of a request, so that the same call can ask again, and returns the request,
-    /// which has ended. The id is that of the request, or [of the denial](crate::Denial::refused_request). `by` is for the audit log.
+    /// Lifts the refusal of a request, so that the same call can ask again, and returns the
+    /// request, which has ended. The id is that of the request, or [of the
+    /// denial](crate::Denial::refused_request). `by` is for the audit log.
     ///
     /// # Errors
     /// The request is not refused; or `by` is blank or the call's user; or the store of approvals

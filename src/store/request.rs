@@ -54,7 +54,7 @@ pub struct ReserveRequest<'c> {
     pub now: Timestamp,
     /// The charges. No two of them have the same counter and subject.
     pub charges: &'c [Charge],
-    /// Who makes the call. A store that bounds the counters of each asker counts new ones by it;
+    /// The maker of the call. A store that bounds the counters of each asker counts new ones by it;
     /// without one it counts them by nobody. The gate always names one.
     pub asker: Option<Asker<'c>>,
 }

@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
             for finding in found.findings() {
                 complain(&format!("{file}: {finding}"));
             }
-            out.write_all(toolgate::visible_json(policy).as_bytes())?;
+            out.write_all(toolgate::visible_json(&policy).as_bytes())?;
         }
         Format::Json => {
             // As it is written: the order of its entries is part of it.

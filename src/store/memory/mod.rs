@@ -32,12 +32,13 @@ pub use snapshot::{RestoreError, Snapshot};
 ///
 /// Memory is bounded: at most [`capacity`](Self::with_capacity) counters are live. A store that is
 /// full of live counters refuses new ones; it never evicts. One asker (the first of grant, user,
-/// agent and session) can have a sixteenth of them ([`counters_per_asker`](Self::counters_per_asker)):
-/// past it only this asker gets no new ones, [`StoreError::ShareFull`]. A counter belongs to the
-/// asker who began to count its subject. Settlements are recorded even in a full store. A live
-/// counter of a fixed window takes about 85 bytes if it is the only one of its subject, and about 60
-/// if the subject has three, plus the subject's bytes if they are more than 26 (`cargo bench --bench memory` measures it). A sliding window takes up to 65 times 16 bytes
-/// more, a token bucket about 70, and each call in flight 16.
+/// agent and session) can have a sixteenth of them
+/// ([`counters_per_asker`](Self::counters_per_asker)): past it only this asker gets no new ones,
+/// [`StoreError::ShareFull`]. A counter belongs to the asker who began to count its subject.
+/// Settlements are recorded even in a full store. A live counter of a fixed window takes about 85
+/// bytes if it is the only one of its subject, and about 60 if the subject has three, plus the
+/// subject's bytes if they are more than 26 (`cargo bench --bench memory` measures it). A sliding
+/// window takes up to 65 times 16 bytes more, a token bucket about 70, and each call in flight 16.
 ///
 /// Above 65,536 counters (or half of the capacity), counters that have expired are reclaimed, a few
 /// whenever a new one is added. There is no background thread, and no call does work that grows
@@ -336,8 +337,8 @@ impl MemoryStore {
         Ok(room)
     }
 
-    /// Reclaims expired counters of the next shards that nobody uses now. What has expired may be in
-    /// any shard, and in a small store most have few.
+    /// Reclaims expired counters of the next shards that nobody uses now. What has expired may be
+    /// in any shard, and in a small store most have few.
     fn sweep_others(&self, now: Timestamp) {
         let mut left = ROWS_PER_FULL_SWEEP;
         for _ in 0..self.shards.len().min(SHARDS_PER_FULL_SWEEP) {

@@ -90,22 +90,22 @@ pub use builder::RedisStoreBuilder;
 /// on clocks has passed. Each reservation and each settlement takes another 150 bytes for as long
 /// as it is remembered.
 ///
-/// One asker (the first of grant, user, agent and session) can have
-/// a [maximum of counters](RedisStoreBuilder::counters_per_asker) at once; past it, only this asker gets
-/// no new ones: [`StoreError::ShareFull`]. A sorted set for each asker has its counters with their
-/// ends, another 60 to 200 bytes for each. Only a call that adds a counter looks at it, in the same
-/// step. A counter counts until its key is gone: before one is dropped from the set, the script
-/// looks at the key. The set itself is kept until the latest end that it has. So what an asker keeps
-/// alive by calls alone, without new counters, for longer than a whole window is no longer counted:
-/// in each further window such an asker can begin another share.
+/// One asker (the first of grant, user, agent and session) can have a [maximum of
+/// counters](RedisStoreBuilder::counters_per_asker) at once; past it, only this asker gets no new
+/// ones: [`StoreError::ShareFull`]. A sorted set for each asker has its counters with their ends,
+/// another 60 to 200 bytes for each. Only a call that adds a counter looks at it, in the same step.
+/// A counter counts until its key is gone: before one is dropped from the set, the script looks at
+/// the key. The set itself is kept until the latest end that it has. So what an asker keeps alive
+/// by calls alone, without new counters, for longer than a whole window is no longer counted: in
+/// each further window such an asker can begin another share.
 ///
 /// # Keys
 /// `{prefix}:c:` with the counter's 16 bytes and the bytes of the [`Subject`]; `{prefix}:r:` with a
-/// reservation's 20 bytes; `{prefix}:k:` with the asker. Names that callers chose come after bytes of a fixed length, so
-/// different counters have different keys, and no counter has the key of another entry. A server
-/// user for the store needs `~{prefix}:*`, `+eval`, `+evalsha`, `+script|load`, `+mget`, `+exists`,
-/// `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`, `+zadd`, `+zcard`, `+zrangebyscore`,
-/// `+zrem`, `+zscore`.
+/// reservation's 20 bytes; `{prefix}:k:` with the asker. Names that callers chose come after bytes
+/// of a fixed length, so different counters have different keys, and no counter has the key of
+/// another entry. A server user for the store needs `~{prefix}:*`, `+eval`, `+evalsha`,
+/// `+script|load`, `+mget`, `+exists`, `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`,
+/// `+zadd`, `+zcard`, `+zrangebyscore`, `+zrem`, `+zscore`.
 pub struct RedisStore {
     connection: Connection,
     keys: Keys,

@@ -1,6 +1,6 @@
 //! Approvals against a ledger. Requested, approved, refused, signed, used, restored and expired in
-//! any order, nothing passes twice, nothing passes that people have not approved, and what they
-//! have approved passes.
+//! any order, nothing passes twice, nothing passes that people have not approved or have refused,
+//! and what they have approved passes.
 #![no_main]
 
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use toolgate::approval::signed::{ApprovalKey, ApprovalKeys};
 use toolgate::approval::{Approval, ApprovalId, DecideError, Verdict};
 use toolgate::audit::{AuditError, AuditRecord, AuditSink};
-use toolgate::{Decision, Gate, ManualClock, Permit, Policy, Timestamp, ToolCall};
+use toolgate::{Code, Decision, Gate, ManualClock, Permit, Policy, Timestamp, ToolCall};
 use toolgate_fuzz::tape::Tape;
 
 const START: i64 = 1_768_473_000_000_000;
-const PEOPLE: [&str; 6] = ["ann", "bob", "robot", "g1", "cat", ""];
+const PEOPLE: [&str; 9] = ["ann", "bob", "robot", "g1", "cat", "", " ", "Robot", "ro\u{200b}bot "];
 
 fuzz_target!(|bytes: &[u8]| {
     let mut tape = Tape(bytes);
@@ -88,11 +88,16 @@ impl Call {
     }
 
     fn may_approve(&self, by: &str) -> bool {
-        self.is_listed(by) && by != "robot" && by != self.grant
+        self.is_listed(by) && !self.asked(by)
+    }
+
+    /// The user of every call, in each spelling.
+    fn asked(&self, by: &str) -> bool {
+        ["robot", "Robot", "ro\u{200b}bot "].contains(&by)
     }
 
     fn is_listed(&self, by: &str) -> bool {
-        !by.is_empty() && (self.tool == "send" || ["ann", "bob", "robot"].contains(&by))
+        !by.trim().is_empty() && (self.tool == "send" || ["ann", "bob", "robot"].contains(&by))
     }
 }
 
@@ -101,6 +106,7 @@ enum State {
     Pending,
     Approved,
     InUse,
+    Refused,
     Gone,
 }
 
@@ -112,6 +118,8 @@ struct Entry {
     ends_at: i64,
     /// A signed answer to it is in use, or has been used.
     signed_in_use: bool,
+    /// A person has refused it: no signed answer is ever used.
+    was_refused: bool,
 }
 
 struct Token {
@@ -214,7 +222,8 @@ impl World {
             }
             10 => {
                 if let Some(of) = some(&self.entries, tape) {
-                    self.decide(of, Verdict::Refuse, tape.pick(&PEOPLE));
+                    let verdict = tape.pick(&[Verdict::Refuse, Verdict::Refuse, Verdict::Lift]);
+                    self.decide(of, verdict, tape.pick(&PEOPLE));
                 }
             }
             11 => {
@@ -262,7 +271,7 @@ impl World {
 
     fn check(&mut self, call: &Call, brought: &Brought) {
         let arguments = call.arguments();
-        let tool_call = ToolCall::new(call.tool, &arguments).grant(call.grant).agent("robot");
+        let tool_call = ToolCall::new(call.tool, &arguments).grant(call.grant).user("robot");
         let decision = match brought {
             Brought::Nothing => self.gate.check(&tool_call),
             Brought::Name(of) => self.gate.check(&tool_call.approval(self.entries[*of].approval.id())),
@@ -277,12 +286,19 @@ impl World {
             Brought::Token(of) => {
                 let Token { of, ends_at, .. } = self.tokens[*of];
                 let entry = &self.entries[of];
-                let is_free = !entry.signed_in_use && entry.state != State::InUse;
+                let is_free = !entry.signed_in_use && entry.state != State::InUse && !entry.was_refused;
                 (is_free && self.now < ends_at && entry.call.is_for(call)).then_some(of).into_iter().collect()
             }
             _ => self.entries.iter().enumerate().filter_map(usable).collect(),
         };
+        let refused = self.refused(call);
         match decision {
+            Decision::Deny(denial) => {
+                assert_eq!(denial.code(), Code::ApprovalRefused);
+                let by = *denial.refused_request().expect("a request");
+                assert!(refused.contains(&by), "{call:?} is denied by {by}");
+            }
+            _ if !refused.is_empty() => panic!("{call:?} was refused"),
             Decision::Allow(permit) => {
                 let by = self.last.0.lock().expect("no panic").expect("an approval");
                 let of = usable.iter().find(|of| *self.entries[**of].approval.id() == by);
@@ -303,6 +319,12 @@ impl World {
         }
     }
 
+    /// The refusals that are in force for a call.
+    fn refused(&self, call: &Call) -> Vec<ApprovalId> {
+        let is_its = |entry: &&Entry| entry.state == State::Refused && entry.call.fits(call);
+        self.entries.iter().filter(is_its).map(|entry| *entry.approval.id()).collect()
+    }
+
     /// A call waits for a known request that fits, or for a new one.
     fn asked(&mut self, call: &Call, approval: Approval) {
         match self.entries.iter().find(|entry| entry.approval.id() == approval.id()) {
@@ -317,7 +339,8 @@ impl World {
                 let ends_at = self.now + call.ttl();
                 assert_eq!(approval.expires_at().unix_micros(), ends_at);
                 let (state, by) = (State::Pending, Vec::new());
-                self.entries.push(Entry { approval, call: call.clone(), state, by, ends_at, signed_in_use: false });
+                let (signed_in_use, was_refused, call) = (false, false, call.clone());
+                self.entries.push(Entry { approval, call, state, by, ends_at, signed_in_use, was_refused });
             }
         }
     }
@@ -328,9 +351,14 @@ impl World {
         let answer = match verdict {
             Verdict::Approve => self.gate.approve(&id, by),
             Verdict::Refuse => self.gate.refuse(&id, by),
+            Verdict::Lift => self.gate.lift_refusal(&id, by),
         };
         let approves = matches!(verdict, Verdict::Approve);
         let want = match () {
+            () if verdict == Verdict::Lift && entry.state != State::Refused => Err("NotRefused"),
+            () if verdict == Verdict::Lift && (by.trim().is_empty() || entry.call.asked(by)) => Err("NotAnApprover"),
+            () if verdict == Verdict::Lift => Ok(()),
+            () if !approves && entry.state == State::Pending && entry.call.asked(by) => Ok(()),
             () if entry.state != State::Pending => Err("NotPending"),
             () if !entry.call.is_listed(by) => Err("NotAnApprover"),
             () if approves && !entry.call.may_approve(by) => Err("NotAnApprover"),
@@ -341,15 +369,23 @@ impl World {
             DecideError::NotPending => "NotPending",
             DecideError::NotAnApprover => "NotAnApprover",
             DecideError::AlreadyApproved => "AlreadyApproved",
+            DecideError::NotRefused => "NotRefused",
             other => panic!("{other:?}"),
         });
         assert_eq!(found, want, "{by} of {:?}", entry.call);
         if found.is_err() {
             return;
         }
-        if !approves {
-            entry.state = State::Gone;
-            return;
+        match verdict {
+            Verdict::Approve => {}
+            Verdict::Refuse => {
+                (entry.state, entry.was_refused, entry.ends_at) = (State::Refused, true, self.now + entry.call.ttl());
+                return;
+            }
+            Verdict::Lift => {
+                entry.state = State::Gone;
+                return;
+            }
         }
         entry.by.push(by);
         if entry.by.len() == entry.call.needs() {
@@ -397,12 +433,15 @@ impl World {
             return;
         }
         let arguments = call.arguments();
-        let tool_call = ToolCall::new(call.tool, &arguments).grant(call.grant).agent("robot");
+        let tool_call = ToolCall::new(call.tool, &arguments).grant(call.grant).user("robot");
+        let asked = Call { policy: self.in_force, ..call.clone() };
         match self.gate.check(&tool_call.signed(&altered)) {
+            Decision::Deny(denial) => {
+                assert!(denial.code() == Code::ApprovalRefused && !self.refused(&asked).is_empty());
+            }
             Decision::RequireApproval(request) => {
                 let why = request.signed_error().expect("a reason").as_str();
                 assert!(["malformed", "unknown_key", "forged"].contains(&why), "{why}: {altered}");
-                let asked = Call { policy: self.in_force, ..call };
                 self.asked(&asked, request.approval().expect("a store in memory").clone());
             }
             other => panic!("{altered} for {text}: {other:?}"),

@@ -92,7 +92,8 @@ fn tail_shows_nothing_that_a_terminal_obeys() {
     // As a log that another program has written, with raw characters.
     let unseen = "a\u{85}\u{9b}2J\u{202e}b\u{2028}\u{200b}\u{e0041}\u{feff}\u{a0}c";
     let record = json!({
-        "time": "2026-01-15T10:30:00Z", "event": "decision", "decision": "deny", "tool": unseen, "grant": "g\ndeny  fake",
+        "time": "2026-01-15T10:30:00Z", "event": "decision", "decision": "deny",
+        "tool": unseen, "grant": "g\ndeny  fake",
     });
     let log = folder.write("raw.jsonl", format!("{record}\n"));
     let text = toolgate(&["audit", "tail", &log]).out;

@@ -76,7 +76,10 @@ pub(super) async fn answer(
         "approve" => Verdict::Approve,
         "refuse" => Verdict::Refuse,
         "lift" => Verdict::Lift,
-        _ => return error(StatusCode::NOT_FOUND, "a request is answered with `approve` or `refuse`, a refusal with `lift`"),
+        _ => {
+            let message = "a request is answered with `approve` or `refuse`, a refusal with `lift`";
+            return error(StatusCode::NOT_FOUND, message);
+        }
     };
     let id: ApprovalId = match id.parse() {
         Ok(id) => id,

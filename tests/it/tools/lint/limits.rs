@@ -34,7 +34,8 @@ fn scopes_of_arguments_alone_are_found() {
         (json!({ "rate_limit": { "max": 1, "window": 60 } }), ""),
     ] {
         let found = findings(&entry(&rules));
-        let places: Vec<_> = found.iter().map(|one| (one.code().as_str(), one.pointer())).collect();
+        let places = found.iter().map(|one| (one.code().as_str(), one.pointer()));
+        let places: Vec<_> = places.filter(|(code, _)| *code != "many_counters").collect();
         assert_eq!(places.is_empty(), place.is_empty(), "{rules} {places:?}");
         assert!(places.iter().all(|found| *found == ("scope_of_arguments", place)), "{rules} {places:?}");
     }
