@@ -117,14 +117,10 @@ impl Subject {
 
     /// Adds a number by value: `1` and `1.0` are the same part, and `"1"` is another.
     pub(crate) fn push_number(&mut self, number: Exact) {
-        let integer = match number {
-            Exact::Integer(integer) => i128::from(integer),
-            Exact::Large(integer) => i128::from(integer),
-            #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^100")]
-            Exact::Float(float) if number.is_whole() && float.abs() < 2f64.powi(100) => float as i128,
-            Exact::Float(float) => return self.push(Tag::Float, &float.to_bits().to_le_bytes()),
-        };
-        self.push(Tag::Integer, &integer.to_le_bytes());
+        match number.to_integer() {
+            Ok(integer) => self.push(Tag::Integer, &integer.to_le_bytes()),
+            Err(float) => self.push(Tag::Float, &float.to_bits().to_le_bytes()),
+        }
     }
 
     /// Replaces an encoding of more than [`SUBJECT_BYTES`] by its digest. Called after the last

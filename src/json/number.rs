@@ -57,6 +57,35 @@ impl Exact {
         (Decimal::of_text(text)? == ShortText::of(float).decimal()?).then_some(Self::Float(float))
     }
 
+    /// Returns the value as an integer if it is whole and within ±2^100, and else as the float that
+    /// it is. Equal values have equal results.
+    pub(crate) fn to_integer(self) -> Result<i128, f64> {
+        match self {
+            Self::Integer(integer) => Ok(integer.into()),
+            Self::Large(integer) => Ok(integer.into()),
+            #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^100")]
+            Self::Float(float) if self.is_whole() && float.abs() < 2f64.powi(100) => Ok(float as i128),
+            Self::Float(float) => Err(float),
+        }
+    }
+
+    /// Returns `true` if readers with doubles hold the same value, and write it with these digits:
+    /// each integer within ±(2^53 - 1) is such a number.
+    pub(crate) fn is_double(self) -> bool {
+        let integer = match self {
+            Self::Integer(integer) => i128::from(integer),
+            Self::Large(integer) => i128::from(integer),
+            Self::Float(_) => return true,
+        };
+        if integer.unsigned_abs() < 1 << 53 {
+            return true;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "compared with the integer")]
+        let float = integer as f64;
+        let digits = integer.to_string();
+        self == Self::Float(float) && ShortText::of(float).decimal() == Decimal::of_text(&digits)
+    }
+
     /// Returns `true` if the value is whole (`1.0` is).
     pub(crate) fn is_whole(self) -> bool {
         match self {

@@ -60,6 +60,18 @@ pub enum Message {
     Other(OtherMessage),
 }
 
+/// The integers that a message may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Integers {
+    /// Those within ±(2^53 - 1), and larger ones that a double holds exactly as they are written.
+    /// Servers with doubles, as in JavaScript, round all others.
+    #[default]
+    OfDoubles,
+    /// All of 64 bits, signed or not: for servers that hold each of them exactly.
+    Of64Bits,
+}
+
 /// A `tools/call` request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
@@ -126,13 +138,30 @@ impl Message {
     /// # Errors
     /// Everything that two parsers could read differently: duplicate keys at any depth; a key of
     /// the envelope that differs from a known one in case only (`Method`); `arguments` that are not
-    /// an object; a number that is exact neither as a 64-bit integer nor as a double (`1e400`,
-    /// `18446744073709551616`, `0.30000000000000000001`); a batch, because each of its elements is
-    /// a call of its own; nesting deeper than 64; text after the message. And a message that would
+    /// an object; a number that is not exact (`1e400`, `0.30000000000000000001`), also an integer
+    /// that a double does not hold (`9007199254740993`); a batch, because each of its elements is a
+    /// call of its own; nesting deeper than 64; text after the message. And a message that would
     /// take more than 64 MiB of memory, and more than 16 times its length, because it has many tiny
     /// values.
     pub fn read(text: &str) -> Result<Self, MalformedMessage> {
-        read::message(text)
+        Self::read_with(text, Integers::default())
+    }
+
+    /// Reads one message as [`read`](Self::read) does, with these integers.
+    ///
+    /// ```
+    /// use toolgate::mcp::{Integers, Message};
+    ///
+    /// let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":
+    ///     {"name":"get","arguments":{"id":9007199254740993}}}"#;
+    /// assert!(Message::read(text).is_err());
+    /// assert!(Message::read_with(text, Integers::Of64Bits).is_ok());
+    /// ```
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub fn read_with(text: &str, integers: Integers) -> Result<Self, MalformedMessage> {
+        read::message(text, integers)
     }
 }
 
@@ -351,6 +380,24 @@ mod tests {
             String::new(),
         ] {
             assert!(Message::read(&text).is_err(), "{text}");
+        }
+        for (number, is_double) in [
+            ("9007199254740991", true),
+            ("-9007199254740991", true),
+            ("9007199254740992", true),
+            ("9007199254740994", true),
+            ("10000000000000000", true),
+            ("1e21", true),
+            ("9007199254740993", false),
+            ("-9007199254740993", false),
+            ("12345678901234567000", false),
+            ("9223372036854775807", false),
+            ("9223372036854775808", false),
+            ("18446744073709551615", false),
+        ] {
+            let text = call(&format!(r#"{{"name":"a","arguments":{{"x":[{number}]}}}}"#));
+            assert_eq!(Message::read(&text).is_ok(), is_double, "{number}");
+            assert!(Message::read_with(&text, Integers::Of64Bits).is_ok(), "{number}");
         }
         let text = call(r#"{"name":"a","name":"b"}"#);
         let error = Message::read(&text).unwrap_err();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Number, Value};
 
-use super::{Call, ENVELOPE, MalformedMessage, Message, NESTING, OtherMessage, PARAMS, is_variant};
+use super::{Call, ENVELOPE, Integers, MalformedMessage, Message, NESTING, OtherMessage, PARAMS, is_variant};
 use crate::json::number::Exact;
 use crate::json::value::{Fault, ValueReader};
 
@@ -48,8 +48,8 @@ impl From<Fault> for MalformedMessage {
 }
 
 /// Reads a message.
-pub(super) fn message(text: &str) -> Result<Message, MalformedMessage> {
-    let mut reader = ValueReader::new(text, NESTING, exact_number);
+pub(super) fn message(text: &str, integers: Integers) -> Result<Message, MalformedMessage> {
+    let mut reader = ValueReader::new(text, NESTING, |number| exact_number(number, integers));
     let first = reader.parser.peek();
     let root_at = reader.parser.offset();
     if first != Some(b'{') {
@@ -136,7 +136,12 @@ fn check_params(members: &Map<String, Value>, known: &Known, at: usize) -> Resul
     }
 }
 
-fn exact_number(text: &str) -> Result<Number, &'static str> {
-    let number = Exact::of_text(text).and_then(Exact::to_number);
+fn exact_number(text: &str, integers: Integers) -> Result<Number, &'static str> {
+    let number = Exact::of_text(text);
+    if integers == Integers::OfDoubles && number.is_some_and(|number| !number.is_double()) {
+        return Err("an integer beyond 2^53 - 1, which servers with doubles round: send it as a string, or let the \
+                    gateway allow 64-bit integers");
+    }
+    let number = number.and_then(Exact::to_number);
     number.ok_or("a number that is exact neither as a 64-bit integer nor as a double")
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::rounds::CallRound;
 use super::super::server_state::{Binding, HeldCall};
-use super::super::{Call, MalformedMessage, Message, OtherMessage, Refusal, RefusalFormat, RequestId, headers};
+use super::super::{Call, Integers, MalformedMessage, Message, OtherMessage, Refusal, RefusalFormat, RequestId, headers};
 use super::text::answerable;
 use super::{
     FromClient, HEADER_MISMATCH, INVALID_REQUEST, MAX_ID_BYTES, MAX_PENDING, PARSE_ERROR, PendingRequest, RequestKind,
@@ -30,7 +30,7 @@ impl<P: AnyPermit> Session<P> {
     /// - a `tools/call` without an id, because its end would go unnoticed;
     /// - a request while 10,000 others are pending.
     pub fn from_client(&mut self, message: &[u8]) -> FromClient {
-        match read(message) {
+        match read(message, self.integers) {
             Ok(message) => self.take(message, None),
             Err((error, id, code)) => refuse(error, id, code),
         }
@@ -52,7 +52,7 @@ impl<P: AnyPermit> Session<P> {
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
     ) -> FromClient {
         self.writes_headers = true;
-        let message = match read(message) {
+        let message = match read(message, self.integers) {
             Ok(message) => message,
             Err((error, id, code)) => return refuse(error, id, code),
         };
@@ -268,12 +268,12 @@ impl<P: AnyPermit> Session<P> {
 }
 
 /// Reads a message. The error comes with the id and the code of the answer.
-fn read(message: &[u8]) -> Result<Message, (MalformedMessage, Option<String>, i32)> {
+fn read(message: &[u8], integers: Integers) -> Result<Message, (MalformedMessage, Option<String>, i32)> {
     let text = std::str::from_utf8(message).map_err(|error| {
         let why = "the text is not UTF-8".to_owned();
         (MalformedMessage { at: error.valid_up_to(), why }, Some("null".to_owned()), PARSE_ERROR)
     })?;
-    Message::read(text).map_err(|error| {
+    Message::read_with(text, integers).map_err(|error| {
         let (id, code) = answerable(text);
         (error, id, code)
     })

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::server_state::{Binding, HeldCall, asker};
-use super::{CallOutcome, MalformedMessage, Refusal, RefusalFormat, RequestId, ServerState};
+use super::{CallOutcome, Integers, MalformedMessage, Refusal, RefusalFormat, RequestId, ServerState};
 use crate::approval::Approval;
 use crate::call::Caller;
 use crate::decision::Denial;
@@ -96,6 +96,7 @@ const NOT_ANSWERED: i32 = -32053;
 /// Sessions that share a [`ServerState`] share these calls.
 pub struct Session<P = Permit> {
     form: Option<RefusalFormat>,
+    integers: Integers,
     protocol_version: Option<Box<str>>,
     pending: HashMap<RequestId, PendingRequest<P>>,
     answered: VecDeque<(RequestId, RequestKind)>,
@@ -166,6 +167,7 @@ impl<P: AnyPermit> Session<P> {
     pub fn sharing(state: &ServerState<P>, caller: &Caller) -> Self {
         Self {
             form: None,
+            integers: Integers::default(),
             protocol_version: None,
             pending: HashMap::new(),
             answered: VecDeque::new(),
@@ -183,6 +185,12 @@ impl<P: AnyPermit> Session<P> {
     /// Writes all refusals in this format, whatever the version.
     pub fn with_form(self, form: RefusalFormat) -> Self {
         Self { form: Some(form), ..self }
+    }
+
+    /// Reads messages of the client with these integers.
+    #[must_use = "returns the session with the change"]
+    pub fn with_integers(self, integers: Integers) -> Self {
+        Self { integers, ..self }
     }
 
     /// Sends people to a page of the host's to decide approvals: `page` returns the address for a

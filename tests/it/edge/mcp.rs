@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use toolgate::mcp::{
-    Call, CallOutcome, Message, OnChange, Pin, PinError, PinSnapshot, Refusal, RefusalFormat, ToolDigest, ToolPins,
+    Call, CallOutcome, Integers, Message, OnChange, Pin, PinError, PinSnapshot, Refusal, RefusalFormat, ToolDigest,
+    ToolPins,
 };
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Decision, Denial, Gate, LimitState, ManualClock, Policy, ToolCall};
@@ -45,7 +46,7 @@ fn cases<T: DeserializeOwned>(file: &str) -> Vec<T> {
 fn call(id: Option<&str>, tool: &str) -> Call {
     let id = id.map_or_else(String::new, |id| format!(r#""id": {id} ,"#));
     let text = format!(r#"{{"jsonrpc":"2.0",{id}"method":"tools/call","params":{{"name":"{tool}"}}}}"#);
-    let Ok(Message::Call(call)) = Message::read(&text) else { panic!("{text}") };
+    let Ok(Message::Call(call)) = Message::read_with(&text, Integers::Of64Bits) else { panic!("{text}") };
     call
 }
 
