@@ -267,8 +267,9 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
 /// `[path<=]` for a number from 0 that goes to `bounds`. `shown` gets the same list with that
 /// in it. A value that is not a number has no order, so it is bound exactly.
 ///
-/// Returns `None` if a path steps into a string or another scalar. A server may parse such a
-/// string, so the value at the path is unknown, and all arguments are bound instead.
+/// Returns `None` if a path steps into a string or another scalar, or if another member has a name
+/// that differs in case alone. A server may parse such a string or read that member, so the value at
+/// the path is unknown, and all arguments are bound instead.
 fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>, shown: &mut String) -> Option<String> {
     let facts = Facts::new(call, Timestamp::UNIX_EPOCH);
     let mut text = String::from("[");
@@ -290,7 +291,7 @@ fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>,
                 write_datum(&mut text, datum)?;
             }
             Found::Absent => canonical::write_text(&mut text, &path.to_string()),
-            Found::WrongContainer => return None,
+            Found::Unclear(_) => return None,
         }
         shown.push_str(text.get(start..).unwrap_or_default());
         if let Some(number) = number_shown {

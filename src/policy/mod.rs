@@ -7,6 +7,7 @@ mod approval;
 pub(crate) mod ast;
 mod bounds;
 pub(crate) mod code;
+mod compare;
 mod compile;
 pub(crate) mod compiled;
 pub(crate) mod condition;
@@ -55,7 +56,7 @@ pub(crate) use read::quote;
 pub(crate) use read::suggest;
 
 #[cfg(test)]
-pub(crate) use condition::equal;
+pub(crate) use compare::{Pairs, equal};
 #[cfg(test)]
 pub(crate) use truth::Truth;
 

@@ -29,6 +29,8 @@ pub(crate) enum Takes {
     EndsWith,
     MinLength,
     MaxLength,
+    MinItems,
+    MaxItems,
     Type,
     PathWithin,
     HostIn,
@@ -60,6 +62,8 @@ pub(crate) enum Aspect {
     /// The order of numbers.
     Order,
     Length,
+    /// The number of elements or members.
+    Items,
     /// The characters of a text; or, for `contains`, the elements of a list.
     Content,
 }
@@ -112,7 +116,7 @@ const fn turned(words: (&'static str, &'static str)) -> (&'static str, &'static 
     (words.1, words.0)
 }
 
-pub(crate) static OPERATORS: [Operator; 20] = [
+pub(crate) static OPERATORS: [Operator; 22] = [
     Operator::new("eq", Takes::Equal, Aspect::Equality, EQUAL).from(ANY).opposed("neq"),
     Operator::new("neq", Takes::Equal, Aspect::Equality, turned(EQUAL)).negative().from(ANY).opposed("eq"),
     Operator::new("lt", Takes::Less, Aspect::Order, ("below", "at least")).from(NUMBER).opposed("gte"),
@@ -140,6 +144,18 @@ pub(crate) static OPERATORS: [Operator; 20] = [
         .any_of_texts(),
     Operator::new("min_length", Takes::MinLength, Aspect::Length, ("with a length of at least", "with a length below")),
     Operator::new("max_length", Takes::MaxLength, Aspect::Length, ("with a length of at most", "with a length above")),
+    Operator::new(
+        "min_items",
+        Takes::MinItems,
+        Aspect::Items,
+        ("with at least as many parts as", "with fewer parts than"),
+    ),
+    Operator::new(
+        "max_items",
+        Takes::MaxItems,
+        Aspect::Items,
+        ("with at most as many parts as", "with more parts than"),
+    ),
     Operator::new("type", Takes::Type, Aspect::Type, ("of the type", "not of the type")),
     Operator::new("path_within", Takes::PathWithin, Aspect::Content, ("a path within", "a plain path outside of"))
         .any_of_texts(),

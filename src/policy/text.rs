@@ -94,6 +94,11 @@ impl Directories {
     pub(crate) fn new<'d>(directories: impl IntoIterator<Item = &'d str>) -> Result<Self, usize> {
         let resolve = |(index, directory): (usize, &str)| {
             let mut resolved: Vec<Box<str>> = Vec::new();
+            // A server may read two slashes as the name of another machine. In a policy, more than
+            // one is a mistake.
+            if directory.starts_with("//") {
+                return Err(index);
+            }
             for segment in segments(directory).ok_or(index)? {
                 if segment == ".." {
                     resolved.pop();
@@ -104,6 +109,10 @@ impl Directories {
             Ok(resolved.into())
         };
         directories.into_iter().enumerate().map(resolve).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns whether an absolute path is inside one of the directories; `None` if that is
@@ -132,14 +141,20 @@ impl Directories {
 }
 
 /// The segments of an absolute path without `.` and the empty ones. `None` for a path that a server
-/// might read otherwise: a relative one, or one with a NUL, a backslash, or a percent-encoded
-/// separator, dot or NUL.
+/// might read otherwise: a relative one, one that begins with exactly two slashes, or one with a
+/// NUL, a backslash, a percent-encoded separator, dot or NUL, or a segment of dots and blanks other
+/// than `.` and `..`, which some systems trim.
 fn segments(path: &str) -> Option<impl Iterator<Item = &str> + Clone> {
     let encoded = |escape: &[u8]| match escape {
         [b'%', a, b] => matches!((a, b.to_ascii_lowercase()), (b'2', b'e' | b'f') | (b'5', b'c') | (b'0', b'0')),
         _ => false,
     };
     if !path.starts_with('/') || path.contains(['\0', '\\']) || path.as_bytes().windows(3).any(encoded) {
+        return None;
+    }
+    let is_trimmed =
+        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(|byte| matches!(byte, b'.' | b' '));
+    if (path.starts_with("//") && !path.starts_with("///")) || path.split('/').any(is_trimmed) {
         return None;
     }
     Some(path.split('/').filter(|segment| !segment.is_empty() && *segment != "."))
@@ -165,6 +180,10 @@ impl Hosts {
             }
         }
         Ok(Self { exact: exact.into(), below: below.into() })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.exact.len() + self.below.len()
     }
 
     /// Returns whether the host of an absolute http or https URL is listed; `None` if that is
@@ -233,13 +252,25 @@ fn any_host(url: &str) -> Option<String> {
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return None;
     }
-    let rest = rest.trim_start_matches('/');
-    let authority = rest.split(['/', '?', '#']).next()?;
-    if authority.contains('@') {
+    // With another number of slashes, a server that has a base reads a relative reference.
+    let authority = rest.strip_prefix("//")?.split(['/', '?', '#']).next()?;
+    if authority.is_empty() || authority.contains('@') {
         return None;
     }
     let parsed = Url::parse(url).ok()?;
-    Some(without_last_dot(parsed.host_str()?).to_owned())
+    Some(host_text(&parsed.host()?.to_owned()))
+}
+
+/// The text by which hosts are compared. An IPv4-mapped IPv6 address is its IPv4 address.
+fn host_text(host: &Host) -> String {
+    match host {
+        Host::Domain(domain) => without_last_dot(domain).to_owned(),
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => match address.to_ipv4_mapped() {
+            Some(mapped) => mapped.to_string(),
+            None => host.to_string(),
+        },
+    }
 }
 
 /// A listed host in the form in which hosts of URLs are compared. An address cannot be a `domain`
@@ -253,8 +284,7 @@ fn normal_host(entry: &str, domain: bool) -> Option<String> {
     if domain && !matches!(host, Host::Domain(_)) {
         return None;
     }
-    let host = host.to_string();
-    Some(without_last_dot(&host).to_owned()).filter(|host| !host.is_empty())
+    Some(host_text(&host)).filter(|host| !host.is_empty())
 }
 
 fn without_last_dot(host: &str) -> &str {
@@ -311,7 +341,16 @@ mod tests {
             ("/workspace/a/../../etc", Some(false)),
             ("/workspace/a/../../workspace/b", Some(true)),
             ("/../workspace", Some(true)),
-            ("//workspace//a", Some(true)),
+            ("//workspace//a", None),
+            ("//", None),
+            ("///workspace//a", Some(true)),
+            ("/workspace//a", Some(true)),
+            ("/workspace/.../x", None),
+            ("/workspace/.. /x", None),
+            ("/workspace/ ./x", None),
+            ("/workspace/ ", None),
+            ("/workspace/..a/ b/c.", Some(true)),
+            ("/workspace/..\t/x", Some(true)),
             ("/workspace-secrets", Some(false)),
             ("/tmp/out/y", Some(true)),
             ("/tmp", Some(false)),
@@ -332,11 +371,15 @@ mod tests {
         }
         assert_eq!(Directories::new(["/ok", "no"]).err(), Some(1));
         assert_eq!(Directories::new(["/a%2fb"]).err(), Some(0));
+        for directory in ["//a", "///a", "/a/.../b", "/a /. "] {
+            assert_eq!(Directories::new([directory]).err(), Some(0), "{directory}");
+        }
     }
 
     #[test]
     fn hosts() {
-        let hosts = Hosts::new(["GOOD.io.", "*.ok.io", "Bücher.example", "127.0.0.1", "[::1]"]).unwrap();
+        let hosts =
+            Hosts::new(["GOOD.io.", "*.ok.io", "Bücher.example", "127.0.0.1", "[::1]", "[::ffff:10.0.0.1]"]).unwrap();
         for (url, want) in [
             ("https://good.io", Some(true)),
             ("HTTP://GOOD.IO:8080/a?b#c", Some(true)),
@@ -356,8 +399,16 @@ mod tests {
             ("https://0x7f000001/", Some(true)),
             ("http://2130706433/", Some(true)),
             ("https://[0:0::1]:99/", Some(true)),
-            ("https:good.io", Some(true)),
-            ("https:///good.io", Some(true)),
+            ("https:good.io", None),
+            ("https:/good.io", None),
+            ("https:///good.io", None),
+            ("https:?good.io", None),
+            ("http://[::ffff:127.0.0.1]/", Some(true)),
+            ("http://[::ffff:7f00:1]:80/", Some(true)),
+            ("http://[::ffff:10.0.0.1]/", Some(true)),
+            ("http://10.0.0.1/", Some(true)),
+            ("http://[::127.0.0.1]/", Some(false)),
+            ("http://[64:ff9b::127.0.0.1]/", Some(false)),
             ("https://good.io@evil.io/", None),
             ("https://@evil.io/", None),
             ("https://u:p@good.io/", None),
@@ -419,7 +470,8 @@ mod tests {
                 }
             }
             let inside: Vec<&str> = directory.split('/').filter(|segment| !segment.is_empty()).collect();
-            let want = path.starts_with('/').then(|| resolved.starts_with(&inside));
+            let is_clear = path.starts_with('/') && (!path.starts_with("//") || path.starts_with("///"));
+            let want = is_clear.then(|| resolved.starts_with(&inside));
             prop_assert_eq!(Directories::new([directory]).unwrap().within(&path), want);
         }
     }

@@ -6,8 +6,10 @@ mod edit;
 mod text;
 
 use std::cell::OnceCell;
+use std::ops::Deref;
 use std::sync::LazyLock;
 
+use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 use serde_json::{Map, Value};
 
 use crate::call::ToolCall;
@@ -24,7 +26,7 @@ pub(crate) use text::{CALL_MEMBERS, PathError, ROOTS, TIME_MEMBERS};
 pub(crate) struct Path {
     pub(crate) root: Root,
     pub(crate) steps: Box<[Step]>,
-    /// `[*]` is among the steps.
+    /// `[*]` or `.*` is among the steps.
     has_each: bool,
 }
 
@@ -47,13 +49,23 @@ pub(crate) enum TimePart {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    Name(Box<str>),
+    Name(Name),
     Index(usize),
+    /// `[*]`: every element of an array.
     Each,
+    /// `.*`: the value of every member of an object.
+    EachMember,
+}
+
+impl Step {
+    /// Returns `true` if the step leads to many values.
+    pub(crate) fn is_each(&self) -> bool {
+        matches!(self, Self::Each | Self::EachMember)
+    }
 }
 
 impl Path {
-    /// Returns `true` if the path leads to many values (`[*]`).
+    /// Returns `true` if the path leads to many values (`[*]`, `.*`).
     pub(crate) fn has_each(&self) -> bool {
         self.has_each
     }
@@ -77,12 +89,12 @@ impl Path {
         }
     }
 
-    /// Returns the value at the path, which must not have `[*]`.
+    /// Returns the value at the path, which must not have `[*]` or `.*`.
     pub(crate) fn resolve<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
         let Some(members) = self.members(facts) else { return self.fact(facts) };
-        let mut reached = Reached::Members(members);
+        let (mut reached, by) = (Reached::Members(members), self.root.written_by());
         for step in &self.steps {
-            reached = match step_into(reached, step) {
+            reached = match step_into(reached, step, by) {
                 Ok(value) => Reached::Value(value),
                 Err(stopped) => return stopped.into(),
             };
@@ -91,11 +103,11 @@ impl Path {
     }
 
     /// Calls `visit` for every value at the path, until it returns [`Visit::Stop`]: once for a path
-    /// without `[*]`, and else once for each element. If the array of a `[*]` is absent, calls it
-    /// once, with [`Found::Absent`].
+    /// without `[*]` and `.*`, and else once for each element. If the array of a `[*]` or the
+    /// object of a `.*` is absent, calls it once, with [`Found::Absent`].
     pub(crate) fn each<'a>(&self, facts: &'a Facts<'a>, visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
         match self.members(facts) {
-            Some(members) => walk(Reached::Members(members), &self.steps, visit),
+            Some(members) => walk(Reached::Members(members), &self.steps, self.root.written_by(), visit),
             None => visit(self.fact(facts)),
         }
     }
@@ -135,47 +147,149 @@ enum Reached<'a> {
 #[derive(Clone, Copy)]
 enum Stopped {
     Absent,
-    WrongContainer,
+    Unclear(Unclear),
 }
 
-/// Takes one step other than `[*]`.
-fn step_into<'a>(reached: Reached<'a>, step: &Step) -> Result<&'a Value, Stopped> {
+/// The writer of the names of members below a root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WrittenBy {
+    /// The server may read them without regard to case.
+    Agent,
+    Host,
+}
+
+impl Root {
+    fn written_by(self) -> WrittenBy {
+        match self {
+            Self::Arguments => WrittenBy::Agent,
+            Self::Context | Self::Tool | Self::Identity(_) | Self::Time(_) => WrittenBy::Host,
+        }
+    }
+}
+
+/// Takes one step other than `[*]` and `.*`.
+fn step_into<'a>(reached: Reached<'a>, step: &Step, by: WrittenBy) -> Result<&'a Value, Stopped> {
     let value = match (step, reached) {
-        (Step::Name(name), Reached::Members(members) | Reached::Value(Value::Object(members))) => member(members, name),
+        (Step::Name(name), Reached::Members(members) | Reached::Value(Value::Object(members))) => match by {
+            WrittenBy::Agent => name.only_member(members)?,
+            WrittenBy::Host => name.member(members),
+        },
         (Step::Index(index), Reached::Value(Value::Array(elements))) => elements.get(*index),
         (_, Reached::Value(Value::Null)) => None,
-        _ => return Err(Stopped::WrongContainer),
+        _ => return Err(Stopped::Unclear(Unclear::WrongContainer)),
     };
     value.ok_or(Stopped::Absent)
 }
 
-/// Returns the member of that name. Among a few members, comparing names is faster than hashing
-/// one, as the map does if another crate enables `preserve_order`.
-fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    if members.len() > MAX_SCANNED_MEMBERS {
-        return members.get(name);
-    }
-    for (known, value) in members {
-        if known == name {
-            return Some(value);
-        }
-    }
-    None
+/// The name of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    text: Box<str>,
+    variants: Variants,
 }
 
-/// Up to this many members are compared one by one.
+/// The names that equal a name by Unicode's simple case folding. They are known when the path is
+/// parsed, so that a call needs no tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Variants {
+    /// The name is ASCII without `k` and `s`: only ASCII letters fold to its letters.
+    Ascii,
+    /// For each character of the name, the characters that fold to the same one.
+    Characters(Box<[Box<[char]>]>),
+}
+
+/// Up to this many members are compared one by one. Among a few members, this is faster than
+/// hashing a name, as the map does if another crate enables `preserve_order`.
 const MAX_SCANNED_MEMBERS: usize = 8;
 
-fn walk<'a>(mut reached: Reached<'a>, steps: &[Step], visit: &mut impl FnMut(Found<'a>) -> Visit) -> Visit {
+impl Name {
+    fn member<'a>(&self, members: &'a Map<String, Value>) -> Option<&'a Value> {
+        if members.len() > MAX_SCANNED_MEMBERS {
+            return members.get(&*self.text);
+        }
+        members.iter().find(|(known, _)| **known == *self.text).map(|(_, value)| value)
+    }
+
+    /// Returns the member of that name, unless another one has a name that equals it but for case.
+    fn only_member<'a>(&self, members: &'a Map<String, Value>) -> Result<Option<&'a Value>, Stopped> {
+        let mut found = None;
+        for (known, value) in members {
+            if known.len() == self.text.len() && **known == *self.text {
+                found = Some(value);
+            } else if self.is_variant(known) {
+                return Err(Stopped::Unclear(Unclear::CaseVariant));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns a name that equals this one but for case.
+    #[cfg(feature = "analysis")]
+    pub(crate) fn variant(&self) -> Option<String> {
+        let other = |character: char| case_variants(character).into_iter().find(|other| *other != character);
+        let (at, found) = self.text.char_indices().find_map(|(at, character)| Some((at, other(character)?)))?;
+        let (before, rest) = self.text.split_at_checked(at)?;
+        Some(before.chars().chain([found]).chain(rest.chars().skip(1)).collect())
+    }
+
+    /// Returns `true` if another name equals this one but for case.
+    #[inline]
+    pub(crate) fn is_variant(&self, other: &str) -> bool {
+        match &self.variants {
+            Variants::Ascii => other.len() == self.text.len() && other.eq_ignore_ascii_case(&self.text),
+            Variants::Characters(characters) => {
+                let mut others = other.chars();
+                characters.iter().all(|same| others.next().is_some_and(|other| same.contains(&other)))
+                    && others.next().is_none()
+            }
+        }
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        let is_plain = text.is_ascii() && !text.contains(['k', 'K', 's', 'S']);
+        let variants = match is_plain {
+            true => Variants::Ascii,
+            false => Variants::Characters(text.chars().map(case_variants).collect()),
+        };
+        Self { text: text.into(), variants }
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+/// The characters that equal this one by Unicode's simple case folding, itself included.
+fn case_variants(character: char) -> Box<[char]> {
+    let mut class = ClassUnicode::new([ClassUnicodeRange::new(character, character)]);
+    match class.try_case_fold_simple() {
+        Ok(()) => class.iter().flat_map(|range| range.start()..=range.end()).collect(),
+        // Without the tables there are no such names to find.
+        Err(_) => [character].into(),
+    }
+}
+
+fn walk<'a>(
+    mut reached: Reached<'a>,
+    steps: &[Step],
+    by: WrittenBy,
+    visit: &mut impl FnMut(Found<'a>) -> Visit,
+) -> Visit {
     for (index, step) in steps.iter().enumerate() {
         let rest = steps.get(index + 1..).unwrap_or_default();
-        let mut each = |value: &'a Value| walk(Reached::Value(value), rest, visit) == Visit::Stop;
+        let mut each = |value: &'a Value| walk(Reached::Value(value), rest, by, visit) == Visit::Stop;
         let stopped = match (step, reached) {
             (Step::Each, Reached::Value(Value::Array(elements))) => elements.iter().any(&mut each),
-            (Step::Each, Reached::Members(members) | Reached::Value(Value::Object(members))) => {
+            (Step::EachMember, Reached::Members(members) | Reached::Value(Value::Object(members))) => {
                 members.values().any(&mut each)
             }
-            _ => match step_into(reached, step) {
+            _ => match step_into(reached, step, by) {
                 Ok(value) => {
                     reached = Reached::Value(value);
                     continue;
@@ -205,9 +319,19 @@ pub(crate) enum Found<'a> {
     Value(Datum<'a>),
     /// A member or an index is missing, or the value is `null`.
     Absent,
+    /// A server may find another value there.
+    Unclear(Unclear),
+}
+
+/// The reason why the value at a path is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unclear {
     /// A step into a value that has no such steps. It may contain one for a server that unwraps
     /// JSON text, or lists of one element.
     WrongContainer,
+    /// Another member has a name that equals the one of a step but for case. A server may read
+    /// names without regard to it.
+    CaseVariant,
 }
 
 impl<'a> From<Reached<'a>> for Found<'a> {
@@ -224,7 +348,7 @@ impl From<Stopped> for Found<'_> {
     fn from(stopped: Stopped) -> Self {
         match stopped {
             Stopped::Absent => Self::Absent,
-            Stopped::WrongContainer => Self::WrongContainer,
+            Stopped::Unclear(unclear) => Self::Unclear(unclear),
         }
     }
 }
@@ -327,7 +451,8 @@ mod tests {
             Found::Value(Datum::Number(Exact::Integer(integer))) => integer.to_string(),
             Found::Value(_) => "value".into(),
             Found::Absent => "absent".into(),
-            Found::WrongContainer => "wrong container".into(),
+            Found::Unclear(Unclear::WrongContainer) => "wrong container".into(),
+            Found::Unclear(Unclear::CaseVariant) => "case variant".into(),
         };
         for (text, want) in [
             ("args.a.b[0]", "1"),
@@ -355,6 +480,52 @@ mod tests {
             ("time.date", "\"2026-01-18\""),
         ] {
             assert_eq!(find(text), want, "{text}");
+        }
+    }
+    #[test]
+    fn names_that_differ_in_case_alone_are_unclear() {
+        for (name, member, is_variant) in [
+            ("dryRun", "dryrun", true),
+            ("dryRun", "DRYRUN", true),
+            ("dryRun", "dry_run", false),
+            ("dryRun", "dryRuns", false),
+            ("dryRun", "dryRu", false),
+            ("key", "\u{212a}ey", true),
+            ("names", "name\u{17f}", true),
+            ("size", "s\u{131}ze", false),
+            ("id", "\u{130}d", false),
+            ("straße", "STRAẞE", true),
+            ("straße", "strasse", false),
+            ("größe", "GRÖSSE", false),
+            ("größe", "GRÖßE", true),
+            ("λόγος", "ΛΌΓΟΣ", true),
+            ("λόγος", "λόγοσ", true),
+            ("é", "e\u{301}", false),
+            ("", " ", false),
+        ] {
+            let read = |arguments: &Value, context: &Map<String, Value>, root: &str| {
+                let call = ToolCall::new("t", arguments).context(context);
+                let facts = Facts::new(&call, Timestamp::UNIX_EPOCH);
+                let path = Path::parse(&format!("{root}[{}]", json!(name))).unwrap();
+                match path.resolve(&facts) {
+                    Found::Value(_) => Some(1),
+                    Found::Absent => Some(0),
+                    Found::Unclear(unclear) => {
+                        assert_eq!(unclear, Unclear::CaseVariant);
+                        None
+                    }
+                }
+            };
+            let (alone, both) = (json!({ member: 1 }), json!({ name: 1, member: 1, "z": 1 }));
+            let many: Map<_, _> =
+                (0..30).map(|n| (format!("m{n}"), json!(n))).chain([(member.into(), json!(1))]).collect();
+            let objects = [&alone, &both].map(|value| value.as_object().unwrap());
+            for (members, found) in [(objects[0], 0), (objects[1], 1), (&many, 0)] {
+                let arguments = Value::Object(members.clone());
+                let want = if is_variant { None } else { Some(found) };
+                assert_eq!(read(&arguments, members, "args"), want, "{name} {member}");
+                assert_eq!(read(&arguments, members, "context"), Some(found), "{name} {member}");
+            }
         }
     }
 }

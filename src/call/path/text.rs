@@ -55,7 +55,7 @@ impl Path {
         while !rest.is_empty() {
             steps.push(take_step(&mut rest)?);
         }
-        let has_each = steps.contains(&Step::Each);
+        let has_each = steps.iter().any(Step::is_each);
         Ok(Self { root, steps: steps.into(), has_each })
     }
 }
@@ -83,6 +83,10 @@ fn take_step<'t>(rest: &mut &'t str) -> Result<Step, PathError<'t>> {
         if name.is_empty() {
             return Err(PathError::EmptyName);
         }
+        if name == "*" {
+            *rest = tail;
+            return Ok(Step::EachMember);
+        }
         // A wildcard, a comparison or a quotation here is a mistake, and would silently match
         // nothing.
         if name.contains(|c: char| c.is_whitespace() || c.is_control() || "\"'`*<>=]".contains(c)) {
@@ -100,9 +104,9 @@ fn take_step<'t>(rest: &mut &'t str) -> Result<Step, PathError<'t>> {
         // The name is a JSON string, so it can contain any character.
         let end = closing_quote(inside).ok_or(PathError::Brackets)?;
         let (quoted, tail) = inside.split_at_checked(end).ok_or(PathError::Brackets)?;
-        let name: Box<str> = serde_json::from_str(quoted).map_err(|_| PathError::Brackets)?;
+        let name: String = serde_json::from_str(quoted).map_err(|_| PathError::Brackets)?;
         *rest = tail.strip_prefix(']').ok_or(PathError::Brackets)?;
-        return Ok(Step::Name(name));
+        return Ok(Step::Name(name.as_str().into()));
     }
     let (digits, tail) = inside.split_once(']').ok_or(PathError::Brackets)?;
     let plain = digits.bytes().all(|digit| digit.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
@@ -138,15 +142,16 @@ impl fmt::Display for Path {
         }?;
         self.steps.iter().try_for_each(|step| match step {
             Step::Name(name) => {
-                let plain = format!(".{name}");
+                let plain = format!(".{}", &**name);
                 let mut rest = plain.as_str();
                 match take_step(&mut rest) {
-                    Ok(Step::Name(whole)) if whole == *name => f.write_str(&plain),
+                    Ok(Step::Name(whole)) if *whole == **name => f.write_str(&plain),
                     _ => write!(f, "[{}]", Value::from(&**name)),
                 }
             }
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Each => f.write_str("[*]"),
+            Step::EachMember => f.write_str(".*"),
         })
     }
 }
@@ -170,6 +175,8 @@ mod tests {
             (r#"args[""]"#, r#"args[""]"#),
             ("args.to[*].name", "args.to[*].name"),
             ("context[*]", "context[*]"),
+            ("args.*.x.*", "args.*.x.*"),
+            (r#"args["*"]"#, r#"args["*"]"#),
             ("call.grant", "call.grant"),
             (r#"call["tool"]"#, "call.tool"),
             ("time.date", "time.date"),
@@ -192,8 +199,9 @@ mod tests {
             ".args",
             "args.x.",
             "args.a b",
-            "args.*",
             "args.a*",
+            "args.**",
+            "call.*",
             "args.amount<=",
             "args[",
             "args[]",

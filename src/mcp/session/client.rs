@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::super::rounds::CallRound;
 use super::super::server_state::{Binding, HeldCall};
-use super::super::{Call, Integers, MalformedMessage, Message, OtherMessage, Refusal, RefusalFormat, RequestId, headers};
+use super::super::{
+    Call, Integers, MalformedMessage, Message, OtherMessage, Refusal, RefusalFormat, RequestId, headers,
+};
 use super::text::answerable;
 use super::{
     FromClient, HEADER_MISMATCH, INVALID_REQUEST, MAX_ID_BYTES, MAX_PENDING, PARSE_ERROR, PendingRequest, RequestKind,

@@ -98,7 +98,7 @@ mod tests {
                 Takes::Exists => json!(false),
                 Takes::Regex => json!("^a+$"),
                 Takes::Contains | Takes::StartsWith | Takes::EndsWith => json!("a"),
-                Takes::MinLength | Takes::MaxLength => json!(3),
+                Takes::MinLength | Takes::MaxLength | Takes::MinItems | Takes::MaxItems => json!(3),
                 Takes::Type => json!("string"),
                 Takes::PathWithin => json!(["/srv"]),
                 Takes::HostIn => json!(["example.com"]),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::compare::Values;
 use super::super::condition::{Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
 use super::super::document::{COMPARISON, CONDITION, GROUPS, TYPES};
 use super::super::error::IssueCode;
@@ -231,7 +232,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         Takes::In => {
             let elements = some_list(reader, node, operator, "a list of values")?;
             reader.comparable(node);
-            Check::In(Operand::Fixed(elements.iter().map(Node::to_value).collect::<Option<_>>()?))
+            Check::In(Operand::Fixed(Values::new(elements.iter().map(Node::to_value).collect::<Option<_>>()?)))
         }
         Takes::Exists => match node.json {
             Json::Bool(there) => return Some((Check::Exists, !there)),
@@ -268,6 +269,8 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         }
         Takes::MinLength => Check::MinLength(length(reader, node, name)?),
         Takes::MaxLength => Check::MaxLength(length(reader, node, name)?),
+        Takes::MinItems => Check::MinItems(length(reader, node, name)?),
+        Takes::MaxItems => Check::MaxItems(length(reader, node, name)?),
         Takes::Type => {
             let mut types = Types::default();
             let mut add = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
@@ -292,7 +295,8 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
             Check::Type(types)
         }
         Takes::PathWithin => {
-            let help = "write it from the root, such as `/srv/data`, without backslashes or percent-encoded separators";
+            let help = "write it from the root with one slash, such as `/srv/data`, without backslashes or \
+                 percent-encoded separators";
             let one = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {
                 if Directories::new([text]).is_err() {
                     let message = format!("{} is not an absolute directory", quote(text));
@@ -374,7 +378,7 @@ fn strings<T>(
 
 fn length(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<u64> {
     match node.json {
-        Json::Number(_) => reader.count(node, "a length", 0),
+        Json::Number(_) => reader.count(node, &format!("`{name}`"), 0),
         _ => {
             unfit(reader, node, name, &Want::Number, "a whole number, 0 or above");
             None

@@ -362,7 +362,8 @@ impl<'b> Reader<'b> {
             }
             PathError::Name(name) => (
                 format!("{} is not a bare name", quote(name)),
-                "write `[*]` for every element, and a name with other characters in brackets: `[\"a name\"]`"
+                "write `[*]` for every element, `.*` for every member, and a name with other characters in \
+                 brackets: `[\"a name\"]`"
                     .to_owned(),
             ),
             PathError::Brackets => (
@@ -381,8 +382,8 @@ impl<'b> Reader<'b> {
     pub(crate) fn single_path(&mut self, node: &Node<'_>, what: &str) -> Option<Path> {
         let path = self.path(node, what)?;
         if path.has_each() {
-            let message = format!("{what} must lead to one value, and `[*]` leads to many");
-            self.issue(IssueCode::InvalidPath, node.at, message, "write an index such as `[0]`".to_owned());
+            let message = format!("{what} must lead to one value, and `[*]` and `.*` lead to many");
+            self.issue(IssueCode::InvalidPath, node.at, message, "write an index such as `[0]`, or a name".to_owned());
             return None;
         }
         Some(path)

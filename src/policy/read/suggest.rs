@@ -102,6 +102,8 @@ const FOREIGN: &[(&str, &str)] = &[
     ("max", "max_length"),
     ("len", "max_length"),
     ("length", "max_length"),
+    ("size", "max_items"),
+    ("count", "max_items"),
     ("or", "any"),
     ("any_of", "any"),
     ("one_of", "any"),

@@ -122,7 +122,9 @@ fn value(generator: &mut SchemaGenerator, takes: Takes) -> Schema {
         Takes::Exists => boolean(),
         Takes::Regex => text::regex(),
         Takes::StartsWith | Takes::EndsWith => one_or_more(&string()),
-        Takes::MinLength | Takes::MaxLength => json_schema!({ "type": "integer", "minimum": 0 }),
+        Takes::MinLength | Takes::MaxLength | Takes::MinItems | Takes::MaxItems => {
+            json_schema!({ "type": "integer", "minimum": 0 })
+        }
         Takes::Type => one_or_more(&words(&TYPES)),
         Takes::PathWithin => values(&text::directory()),
         Takes::HostIn => values(&text::host()),

@@ -39,7 +39,7 @@ pub(super) fn directory() -> Schema {
     json_schema!({
         "type": "string",
         "pattern": "^/",
-        "not": { "pattern": r"\u0000|\\|%2[eEfF]|%5[cC]|%00" },
+        "not": { "pattern": r"^//|/(?:\.{3,}|[. ]* [. ]*)(?:/|$)|\u0000|\\|%2[eEfF]|%5[cC]|%00" },
         "examples": ["/srv/data"],
     })
 }
@@ -85,7 +85,7 @@ pub(super) fn path() -> Schema {
         "title": "Path",
         "type": "string",
         "anyOf": [
-            { "pattern": format!("^(?:args|context)(?:{}|\\[\\*\\])*$", single_step()) },
+            { "pattern": format!("^(?:args|context)(?:{}|\\[\\*\\]|\\.\\*)*$", single_step()) },
             { "enum": facts },
             { "pattern": format!("^(?:{}|{})$", spellings("call", &CALL_MEMBERS), spellings("time", &TIME_MEMBERS)) },
         ],
@@ -93,12 +93,12 @@ pub(super) fn path() -> Schema {
     })
 }
 
-/// A path without `[*]` outside quotes.
+/// A path without `[*]` and `.*` outside quotes.
 pub(super) fn single_path(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "title": "Path to one value",
         "allOf": [generator.subschema_for::<Path>()],
-        "pattern": r#"^(?:[^\["]|\[[^*"]|\["(?:[^"\\]|\\.)*")*$"#,
+        "pattern": r#"^(?:[^\["*]|\[[^*"]|\["(?:[^"\\]|\\.)*")*$"#,
         "examples": ["args.amount", "args.items[0].price", "call.user"],
     })
 }
@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn plain_names_are_those_of_paths() {
         let step = matcher(&single_step());
-        for character in '\0'..=char::MAX {
+        // `.*` is a step to many values.
+        for character in ('\0'..=char::MAX).filter(|character| *character != '*') {
             let name = format!(".{character}");
             let is_path = crate::call::path::Path::parse(&format!("args{name}")).is_ok();
             assert_eq!(step.is_match(&name), is_path, "{character:?}");

@@ -4,12 +4,13 @@ use std::cmp::Reverse;
 
 use serde_json::{Map, Value};
 
-use super::slots::{MAX_INDEX, Slot, SlotValue};
+use super::slots::{MAX_INDEX, Slot, SlotValue, variant_of};
 use crate::call::path::{Root, Step};
 use crate::tools::explain::Witness;
 
 /// Returns a call with these values in these slots. An unreachable slot replaces its container, and
-/// all that the container holds, with a text: so these come last, the outermost one at the end.
+/// all that the container holds, with a text: so these come last, the outermost one at the end. At
+/// the top, it adds a member whose name differs in case.
 pub(super) fn call_with<'v>(tool: &str, values: impl Iterator<Item = (&'v Slot, &'v SlotValue)>) -> Witness {
     let mut call = Witness::of_tool(tool);
     let mut unreachable = Vec::new();
@@ -31,7 +32,14 @@ fn fill(call: &mut Witness, slot: &Slot, value: &SlotValue) {
         SlotValue::Instant(now) => return call.set_time(*now),
         SlotValue::Unreachable => match slot.path.steps.split_last() {
             Some((_, steps)) if !steps.is_empty() => (steps, &SlotValue::Value(Value::String("x".to_owned()))),
-            _ => return,
+            _ => {
+                if let (Some(name), Some(Value::Object(members))) =
+                    (variant_of(&slot.path), call.object_mut(slot.path.root))
+                {
+                    members.insert(name, Value::Null);
+                }
+                return;
+            }
         },
         value => (&*slot.path.steps, value),
     };
@@ -81,15 +89,20 @@ fn set(at: &mut Value, steps: &[Step], value: &SlotValue) {
                 }
             }
         }
-        Step::Each => {
+        Step::EachMember => {
             let SlotValue::Elements(values) = value else { return };
+            if !at.is_object() {
+                *at = Value::Object(Map::new());
+            }
             if let Value::Object(members) = at {
                 for (index, value) in values.iter().enumerate() {
                     let member = members.entry(format!("k{index}")).or_insert(Value::Null);
                     set(member, rest, &SlotValue::Value(value.clone()));
                 }
-                return;
             }
+        }
+        Step::Each => {
+            let SlotValue::Elements(values) = value else { return };
             if !at.is_array() {
                 *at = Value::Array(Vec::new());
             }

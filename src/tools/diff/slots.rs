@@ -16,10 +16,11 @@ use crate::tools::explain::SAMPLE_TIME;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum SlotValue {
     Absent,
-    /// The path cannot be resolved, because its container is a text.
+    /// The path cannot be resolved: its container is a text, or the arguments have another member
+    /// whose name differs in case alone.
     Unreachable,
     Value(Value),
-    /// For a path with `[*]`: a value for each element.
+    /// For a path with `[*]` or `.*`: a value for each element.
     Elements(Vec<Value>),
     /// For the time.
     Instant(Timestamp),
@@ -128,7 +129,7 @@ impl Slots {
             }
             choices.extend(values.into_iter().map(SlotValue::Value));
             choices.push(SlotValue::Absent);
-            if path.steps.len() > 1 {
+            if path.steps.len() > 1 || variant_of(path).is_some() {
                 choices.push(SlotValue::Unreachable);
             }
         }
@@ -207,8 +208,17 @@ impl Slots {
     }
 }
 
-/// Returns `true` if any values can be set for these paths at once: no path is inside another, and
-/// none needs an array where another needs an object.
+/// Returns a name that a member of the arguments may have in place of the one that the path names,
+/// if it names one.
+pub(super) fn variant_of(path: &Path) -> Option<String> {
+    match (path.root, &*path.steps) {
+        (Root::Arguments, [Step::Name(name)]) => name.variant(),
+        _ => None,
+    }
+}
+
+/// Returns `true` if any values can be set for these paths at once: no path is inside another, none
+/// needs an array where another needs an object, and no names differ in case alone.
 fn are_independent<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> bool {
     let mut paths: Vec<&Path> = paths.collect();
     paths.retain(|path| matches!(path.root, Root::Arguments | Root::Context));
@@ -218,7 +228,10 @@ fn are_independent<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> bool {
     paths.iter().enumerate().all(|(index, one)| {
         paths.iter().skip(index + 1).filter(|other| other.root == one.root).all(|other| {
             let first_difference = one.steps.iter().zip(&other.steps).find(|(a, b)| a != b);
-            matches!(first_difference, Some((Step::Name(_), Step::Name(_)) | (Step::Index(_), Step::Index(_))))
+            match first_difference {
+                Some((Step::Name(name), Step::Name(other))) => !name.is_variant(other),
+                difference => matches!(difference, Some((Step::Index(_), Step::Index(_)))),
+            }
         })
     })
 }
@@ -229,7 +242,7 @@ pub(super) fn is_enumerable(comparison: &Comparison) -> bool {
     let is_scalar = |value: &Value| !(value.is_array() || value.is_object());
     let Some(value) = &comparison.value else { return false };
     match comparison.aspect() {
-        Aspect::Presence | Aspect::Type | Aspect::Order | Aspect::Length => true,
+        Aspect::Presence | Aspect::Type | Aspect::Order | Aspect::Length | Aspect::Items => true,
         Aspect::Equality if comparison.is(Takes::In) => comparison.values().iter().all(is_scalar),
         Aspect::Equality => is_scalar(value),
         Aspect::Content => false,
@@ -263,7 +276,7 @@ impl Operands {
         let value = comparison.value.as_ref().unwrap_or(&Value::Null);
         match comparison.aspect() {
             Aspect::Presence | Aspect::Type => {}
-            Aspect::Length => match value.as_u64() {
+            Aspect::Length | Aspect::Items => match value.as_u64() {
                 Some(length) if length <= MAX_LENGTH => self.lengths.push(length),
                 _ => self.is_complete = false,
             },

@@ -5,7 +5,7 @@ use super::change::{Change, ChangeSearch};
 use super::sample::to_value;
 use super::{Asked, ConditionOutcome, Explanation, Outcome, RuleOutcome, Seen, Step, StepKind, limits};
 use crate::call::ToolCall;
-use crate::call::path::{Datum, Facts, Found, Path, Source, Visit};
+use crate::call::path::{Datum, Facts, Found, Path, Source, Unclear, Visit};
 use crate::json::pointer;
 use crate::policy::ast::{self, Document, RuleSection};
 use crate::policy::compiled::{Action, DefaultEffect, Rule, RuleRef, Rules, Section};
@@ -310,7 +310,8 @@ impl<'e> Explainer<'e> {
     fn seen(&self, path: &Path, found: Found<'_>) -> Seen {
         let datum = match found {
             Found::Absent => return Seen::Absent,
-            Found::WrongContainer => return Seen::Closed,
+            Found::Unclear(Unclear::WrongContainer) => return Seen::Closed,
+            Found::Unclear(Unclear::CaseVariant) => return Seen::CaseVariant,
             Found::Value(datum) => datum,
         };
         let is_public = !matches!(path.source(), Source::Arguments | Source::Context);

@@ -337,10 +337,10 @@ impl ChangeSearch {
                 edits.push((need.clone(), Edit { path: test.path.clone(), to: Some(value) }));
             }
         }
-        if let Some(list) = test.path.before_each() {
+        if let Some((list, empty)) = test.path.before_each() {
             // An empty list has no element that could violate the comparison.
-            let need = Need::new(&list, Takes::MaxLength, 0.into());
-            edits.push((need, Edit { path: list, to: Some(Value::Array(Vec::new())) }));
+            let need = Need::new(&list, Takes::MaxItems, 0.into());
+            edits.push((need, Edit { path: list, to: Some(empty) }));
         }
         let omitted = Need::new(&test.path, Takes::Exists, false.into());
         edits.push((omitted, Edit { path: test.path.clone(), to: None }));

@@ -366,6 +366,9 @@ pub enum Seen {
     Absent,
     /// A value that the path cannot enter, such as a string where it expects an object.
     Closed,
+    /// Another member of the arguments has a name that equals one of the path but for case. A
+    /// server may read that one.
+    CaseVariant,
     /// A hidden value, with its type and length.
     Masked {
         /// The JSON type.

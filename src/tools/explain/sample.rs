@@ -13,7 +13,7 @@ use crate::policy::text::Affix;
 
 /// The maximum number of samples from a list of values.
 const MAX_LISTED_SAMPLES: usize = 8;
-/// The maximum length of a text or list that is made to have a given length.
+/// The maximum length of a text, list or object that is made to have a given length.
 const MAX_SAMPLE_LENGTH: u64 = 1_024;
 /// The maximum length in bytes of a text that is made to match a regular expression. An expression
 /// that needs a longer text has at least as many states, and each state may read each byte: a
@@ -121,17 +121,27 @@ pub(super) fn samples(
             };
             samples.into_iter().map(Value::from).collect()
         }
-        Check::MinLength(min) if holds => of_length(*min, present),
-        Check::MaxLength(max) if holds => of_length(*max, present),
+        Check::MinLength(bound) | Check::MaxLength(bound) if holds => vec![of_length(*bound, present_text)],
+        Check::MinItems(bound) | Check::MaxItems(bound) if holds => of_items(*bound, present),
         Check::MinLength(min) => {
             let max = min.checked_sub(1)?;
             target = Target { operator: Takes::MaxLength.operator(), not: false, value: Some(json!(max)) };
-            of_length(max, present)
+            vec![of_length(max, present_text)]
         }
         Check::MaxLength(max) => {
             let min = max.checked_add(1)?;
             target = Target { operator: Takes::MinLength.operator(), not: false, value: Some(json!(min)) };
-            of_length(min, present)
+            vec![of_length(min, present_text)]
+        }
+        Check::MinItems(min) => {
+            let max = min.checked_sub(1)?;
+            target = Target { operator: Takes::MaxItems.operator(), not: false, value: Some(json!(max)) };
+            of_items(max, present)
+        }
+        Check::MaxItems(max) => {
+            let min = max.checked_add(1)?;
+            target = Target { operator: Takes::MinItems.operator(), not: false, value: Some(json!(min)) };
+            of_items(min, present)
         }
         Check::Type(types) => of_types(*types),
         Check::PathWithin(_) => texts().into_iter().map(Value::from).chain(["/", "/-"].map(Value::from)).collect(),
@@ -194,17 +204,29 @@ fn above(bound: Exact) -> Vec<Value> {
     }
 }
 
-/// Returns a text and a list of this length. They begin like the present value.
-fn of_length(length: u64, present: Option<&Value>) -> Vec<Value> {
-    let Some(length) = usize::try_from(length.min(MAX_SAMPLE_LENGTH)).ok() else { return Vec::new() };
-    let text = |text: &str| text.chars().chain(std::iter::repeat('x')).take(length).collect::<String>().into();
-    let list = |elements: &[Value]| -> Value {
-        elements.iter().cloned().chain(std::iter::repeat(json!("x"))).take(length).collect()
-    };
+/// Returns a text of this length that begins like the present one.
+fn of_length(length: u64, present: &str) -> Value {
+    let length = usize::try_from(length.min(MAX_SAMPLE_LENGTH)).unwrap_or_default();
+    present.chars().chain(std::iter::repeat('x')).take(length).collect::<String>().into()
+}
+
+/// Returns a list and an object of this many parts, like the present value.
+fn of_items(items: u64, present: Option<&Value>) -> Vec<Value> {
+    let items = usize::try_from(items.min(MAX_SAMPLE_LENGTH)).unwrap_or_default();
+    let elements = present.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let list: Value = elements.iter().cloned().chain(std::iter::repeat(json!("x"))).take(items).collect();
+    let members =
+        present.and_then(Value::as_object).into_iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
+    let mut object: Map<String, Value> = members.take(items).collect();
+    for number in 0.. {
+        if object.len() >= items {
+            break;
+        }
+        object.insert(format!("k{number}"), json!("x"));
+    }
     match present {
-        Some(Value::Array(elements)) => vec![list(elements), text("")],
-        Some(Value::String(present)) => vec![text(present), list(&[])],
-        _ => vec![text(""), list(&[])],
+        Some(Value::Object(_)) => vec![object.into(), list],
+        _ => vec![list, object.into()],
     }
 }
 

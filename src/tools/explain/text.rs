@@ -107,6 +107,7 @@ fn seen(seen: &Seen) -> String {
     match seen {
         Seen::Absent => "nothing".to_owned(),
         Seen::Closed => "a value that the path cannot enter".to_owned(),
+        Seen::CaseVariant => "a member whose name differs in case".to_owned(),
         Seen::Masked { r#type, length: None } => format!("<{type}>"),
         Seen::Masked { r#type: "string", length: Some(length) } => format!("<string of {length} characters>"),
         Seen::Masked { r#type, length: Some(length) } => format!("<{type} of {length}>"),

@@ -55,7 +55,9 @@ pub(super) fn contradict(a: &Comparison, b: &Placed<'_>, section: RuleSection) -
             let bounds = number(value_of_a).zip(number(value_of_b));
             bounds.is_some_and(|(least, most)| least > most || (least == most && is_open))
         }
-        (Takes::MinLength, Takes::MaxLength) => value_of_a.as_u64() > value_of_b.as_u64(),
+        (Takes::MinLength, Takes::MaxLength) | (Takes::MinItems, Takes::MaxItems) => {
+            value_of_a.as_u64() > value_of_b.as_u64()
+        }
         (Takes::StartsWith, Takes::StartsWith) if !a.ignores_case() && !b.ignores_case() => {
             are_disjoint(&a.texts(), &b.texts(), |one, other| one.starts_with(other))
         }

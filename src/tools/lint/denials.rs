@@ -93,12 +93,11 @@ impl Lint<'_> {
     /// Reports a call with an empty list, which has no element that the rule could match, that
     /// evades every rule of the policy.
     fn emptied(&mut self, stopping: &StoppingSection, tools: &[String], comparison: &Placed<'_>, rule: &Policy) {
-        let Some(list) = comparison.path.before_each() else { return };
-        let empty = json!([]);
+        let Some((list, empty)) = comparison.path.before_each() else { return };
         let evading = |tool: &String| self.evading_call(tool, &list, Some(&empty), rule, stopping.is_evaded);
         let Some(call) = tools.iter().find_map(evading) else { return };
         let message = format!("a call in which `{list}` is empty {}", stopping.evaded);
-        let help = format!("require `min_length` 1 for `{list}` if the server treats an empty list as everything");
+        let help = format!("require `min_items` 1 for `{list}` if the server treats an empty list as everything");
         self.slips_through(stopping.left_out, comparison, message, &help, self.policy, call);
     }
 

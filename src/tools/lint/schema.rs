@@ -49,6 +49,8 @@ pub(super) fn declared<'s>(schema: &'s Value, path: &Path) -> Declared<'s> {
                 optional |= !required.is_some_and(|names| names.iter().any(|known| known == &**name));
                 next
             }
+            // A schema describes the members by their names.
+            Step::EachMember => return Declared::Unknown,
             Step::Each | Step::Index(_) => {
                 let Some(items @ Value::Object(_)) = here.get("items") else { return Declared::Unknown };
                 // The array may be too short.
@@ -67,8 +69,8 @@ pub(super) fn declared<'s>(schema: &'s Value, path: &Path) -> Declared<'s> {
 /// the type is unknown.
 fn may_contain(schema: &Map<String, Value>, step: &Step) -> bool {
     let excludes = |name: &Value| match (name.as_str(), step) {
-        (Some("object"), step) => matches!(step, Step::Index(_)),
-        (Some("array"), step) => matches!(step, Step::Name(_)),
+        (Some("object"), step) => matches!(step, Step::Index(_) | Step::Each),
+        (Some("array"), step) => matches!(step, Step::Name(_) | Step::EachMember),
         (name, _) => matches!(name, Some("string" | "number" | "integer" | "boolean" | "null")),
     };
     match schema.get("type") {

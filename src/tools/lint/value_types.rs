@@ -31,7 +31,8 @@ pub(super) fn can_hold_for(comparison: &Comparison, value_type: &str) -> bool {
             comparison.values().iter().any(is_named)
         }
         Aspect::Order => value_type == "number",
-        Aspect::Length => matches!(value_type, "string" | "array" | "object"),
+        Aspect::Length => value_type == "string",
+        Aspect::Items => matches!(value_type, "array" | "object"),
         // `not_in` compares with every element, and a value is comparable only with its own type:
         // with elements of several types, no type is comparable with all of them.
         Aspect::Equality if comparison.is(Takes::In) && comparison.operator.negative => {

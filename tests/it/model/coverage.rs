@@ -83,7 +83,8 @@ fn language() -> Vec<String> {
     let codes = "allow hidden default_deny action_deny require deny_if scope_missing amount_invalid store_unavailable \
                  limit approval malformed_call";
     let operators = "eq neq lt lte gt gte in not_in exists regex not_regex contains not_contains starts_with ends_with \
-                     min_length max_length type path_within host_in any all not value_from absent ignore_case";
+                     min_length max_length min_items max_items type path_within host_in any all not value_from absent \
+                     ignore_case";
     let limits =
         ["fixed \"minute\"", "fixed \"in_flight\"", "sliding 64", "token_bucket \"minute\"", "scope \"grant\""];
     let ends = "release settle end";
@@ -109,7 +110,7 @@ fn random_histories_reach_the_whole_language() {
         let history = generate::history().new_tree(&mut runner).unwrap().current();
         reached.run(&[document.clone(), document], &history);
     }
-    for _ in 0..200 {
+    for _ in 0..900 {
         let documents = generate::counting_documents().new_tree(&mut runner).unwrap().current();
         let history = generate::counted_history().new_tree(&mut runner).unwrap().current();
         reached.run(&documents, &history);

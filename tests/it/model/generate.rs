@@ -142,7 +142,7 @@ fn strip_absent(condition: &mut Value) {
     }
 }
 
-const PATHS: [&str; 21] = [
+const PATHS: [&str; 24] = [
     "args.x",
     "args.y",
     "args.o.x",
@@ -150,7 +150,10 @@ const PATHS: [&str; 21] = [
     "args.l[0]",
     "args.l[*]",
     "args.l[*].x",
-    "args[*]",
+    "args.*",
+    "args.l.*",
+    "args.o.*.x",
+    "args.o[*]",
     "context.x",
     "context.l",
     "call.tool",
@@ -182,7 +185,10 @@ fn comparison() -> impl Strategy<Value = Value> {
     let with = |names: &[&'static str], operand: BoxedStrategy<(&'static str, Value)>, folds: bool| {
         (select(names.to_vec()), operand, if folds { any::<bool>().boxed() } else { Just(false).boxed() }).boxed()
     };
-    let list = || vec(compared(), 1..4).prop_map(|values| json!(values)).boxed();
+    let list = || {
+        let long = vec(scalar(), 17..20);
+        prop_oneof![8 => vec(compared(), 1..4).boxed(), 1 => long.boxed()].prop_map(|values| json!(values)).boxed()
+    };
     let operator = prop_oneof![
         with(&["eq", "neq"], operand(compared().boxed()).boxed(), false),
         with(&["lt", "lte", "gt", "gte"], operand(number().boxed()).boxed(), false),
@@ -201,7 +207,11 @@ fn comparison() -> impl Strategy<Value = Value> {
         with(&["contains", "not_contains"], operand(prop_oneof![text(), scalar()].boxed()).boxed(), false),
         with(&["contains", "not_contains"], operand(text().boxed()).boxed(), true),
         with(&["starts_with", "ends_with"], operand(text_or_list()).boxed(), true),
-        with(&["min_length", "max_length"], fixed((0u64..4).prop_map(|n| json!(n)).boxed()).boxed(), false),
+        with(
+            &["min_length", "max_length", "min_items", "max_items"],
+            fixed((0u64..4).prop_map(|n| json!(n)).boxed()).boxed(),
+            false
+        ),
         with(
             &["type"],
             fixed(
@@ -222,7 +232,12 @@ fn comparison() -> impl Strategy<Value = Value> {
             fixed(select(vec![json!(["/w"]), json!(["/w/a", "/etc"]), json!(["/"])]).boxed()).boxed(),
             false
         ),
-        with(&["host_in"], fixed(select(vec![json!(["a.io"]), json!(["*.a.io", "b.io"])]).boxed()).boxed(), false),
+        with(
+            &["host_in"],
+            fixed(select(vec![json!(["a.io"]), json!(["*.a.io", "b.io"]), json!(["[::ffff:127.0.0.1]"])]).boxed())
+                .boxed(),
+            false
+        ),
     ];
     (path, operator, proptest::bool::weighted(0.2)).prop_map(|(path, (op, (key, value), fold), absent)| {
         let mut condition = json!({ "path": path, "op": op, key: value });
@@ -282,19 +297,31 @@ pub(crate) fn argument() -> impl Strategy<Value = Value> {
         "/w/%2e",
         "w/a",
         "/w\\a",
+        "//w/a",
+        "/w/.. /etc",
+        "/w/...",
+        "https:a.io",
+        "https:///a.io",
+        "http://[::ffff:7f00:1]/",
+        "http://127.0.0.1/",
     ]);
     let leaf = prop_oneof![4 => scalar(), 1 => Just(Value::Null), 1 => urls.prop_map(|url| json!(url))];
     leaf.prop_recursive(3, 10, 3, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(|values| json!(values)),
-            btree_map(select(vec!["x", "y", "o", "l", "a b"]), inner, 0..4).prop_map(|map| json!(map)),
+            btree_map(member_name(), inner, 0..4).prop_map(|map| json!(map)),
         ]
     })
 }
 
+/// Names of members, seldom with two that differ in case.
+fn member_name() -> BoxedStrategy<&'static str> {
+    prop_oneof![30 => select(vec!["x", "y", "o", "l", "a b"]), 1 => select(vec!["X", "L", "A b"])].boxed()
+}
+
 /// The arguments or the context of a call, mostly an object.
 fn members() -> impl Strategy<Value = Value> {
-    btree_map(select(vec!["x", "y", "o", "l", "a b"]), argument(), 0..5).prop_map(|map| json!(map))
+    btree_map(member_name(), argument(), 0..5).prop_map(|map| json!(map))
 }
 
 /// A limit. Limits of one counter agree: the name determines everything except maximum and amount.

@@ -15,12 +15,14 @@ mod replays;
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
+use proptest::prelude::*;
+use proptest::sample::select;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toolgate::mcp::{FromClient, FromServer, Message, Routed, Session, filter_tools_list};
 use toolgate::testing::Suite;
-use toolgate::{Gate, Permit, Policy};
+use toolgate::{Gate, Permit, Policy, Timestamp, ToolCall};
 
 /// The name of every class, which is that of its file.
 const CLASSES: [&str; 25] = [
@@ -359,7 +361,7 @@ fn every_promise_names_its_proof() {
         let proofs: Vec<_> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
         assert!(!proofs.is_empty(), "{row}");
         for proof in proofs {
-            let is_a_test = ["", "    "].iter().any(|indent| tests.contains(&format!("#[test]\n{indent}fn {proof}()")));
+            let is_a_test = ["", "    "].iter().any(|indent| tests.contains(&format!("#[test]\n{indent}fn {proof}(")));
             assert!(CLASSES.contains(&proof) || is_a_test, "`{proof}` is neither a class nor a test");
         }
     }
@@ -379,5 +381,67 @@ fn is_a_source(text: &str) -> bool {
     match text.strip_prefix("CVE-") {
         Some(rest) => rest.split_once('-').is_some_and(|(year, number)| digits(year, 4) && digits(number, 4)),
         None => text.contains('(') && text.ends_with(')'),
+    }
+}
+
+/// Returns a comparison of `args.x` with scalars.
+fn comparison_of_a_scalar() -> impl Strategy<Value = Value> {
+    let text = || select(vec!["", "a", "A", "ab", "b", "1", "true", "/srv", "https://a.io/"]);
+    let scalar = || prop_oneof![4 => text().prop_map(|text| json!(text)), 1 => select(vec![json!(1), json!(true)])];
+    let texts = || prop::collection::vec(text(), 1..4).prop_map(|texts| json!(texts));
+    let of = |names: &[&'static str], value: BoxedStrategy<Value>| (select(names.to_vec()), value).boxed();
+    prop_oneof![
+        of(&["eq", "neq", "contains", "not_contains"], scalar().boxed()),
+        of(&["lt", "lte", "gt", "gte"], (0..3).prop_map(|n| json!(n)).boxed()),
+        of(&["in", "not_in"], prop::collection::vec(scalar(), 1..20).prop_map(|values| json!(values)).boxed()),
+        of(&["exists"], any::<bool>().prop_map(|exists| json!(exists)).boxed()),
+        of(&["regex", "not_regex"], select(vec!["^a", "b$", "", "[0-9]"]).prop_map(|text| json!(text)).boxed()),
+        of(&["starts_with", "ends_with"], prop_oneof![text().prop_map(|text| json!(text)), texts()].boxed()),
+        of(&["min_length", "max_length"], (0..3).prop_map(|n| json!(n)).boxed()),
+        of(&["path_within"], Just(json!(["/srv"])).boxed()),
+        of(&["host_in"], Just(json!(["a.io"])).boxed()),
+    ]
+    .prop_map(|(op, value)| json!({ "path": "args.x", "op": op, "value": value }))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    /// Why: servers unwrap lists of one element, join lists, and read members of objects. `type`,
+    /// `min_items` and `max_items` ask for a list or an object, so they are not here.
+    #[test]
+    fn wrapping_a_text_never_turns_a_stop_into_an_allow(
+        mut condition in comparison_of_a_scalar(),
+        text in select(vec!["", "a", "A", "xab", "b", "1", "true", "/srv/x", "/etc", "https://a.io/", "https://b.io/"]),
+        section in select(vec!["require", "deny_if", "require_approval_if"]),
+        (ignores_case, negates, reads_call) in any::<(bool, bool, bool)>(),
+    ) {
+        let op = condition["op"].as_str().unwrap_or_default().to_owned();
+        if ignores_case && (op.contains("contains") || op.contains("regex") || op.ends_with("_with")) {
+            condition["ignore_case"] = json!(true);
+        }
+        let fixed = ["exists", "regex", "not_regex", "min_length", "max_length", "path_within", "host_in"];
+        let value = condition["value"].clone();
+        if reads_call && !fixed.contains(&&*op) {
+            condition.as_object_mut().unwrap().remove("value");
+            condition["value_from"] = json!("context.y");
+        }
+        let condition = if negates { json!({ "not": condition }) } else { condition };
+        let all_tools = json!({ section: [{ "conditions": [condition] }] });
+        let policy = json!({ "version": "1", "default": "allow", "all_tools": all_tools });
+        let policy = Policy::try_from(&policy).unwrap();
+        let context = json!({ "y": value });
+        let allows = |x: Value| {
+            let arguments = json!({ "x": x });
+            let call = ToolCall::new("t", &arguments).context(context.as_object());
+            policy.evaluate(&call, Timestamp::UNIX_EPOCH).is_allowed()
+        };
+        if !allows(json!(text)) {
+            let wrapped = [json!([text]), json!([[text]]), json!(["", text]), json!({ "a": text }), json!({ text: 1 }),
+                json!([{ "a": text }]), json!([{ text: "" }])];
+            for x in wrapped {
+                prop_assert!(!allows(x.clone()), "{policy:?} {x}");
+            }
+        }
     }
 }

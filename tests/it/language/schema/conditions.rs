@@ -70,7 +70,8 @@ fn operators(documents: &mut Documents) {
         documents.of("an operator", op, json!(compares), bad);
         let op = |op| place(json!({ "path": "args.x", "op": op, "value_from": "args.y" }));
         let good = together(&[&compares, &searches, &texts("in not_in")]);
-        let bad = together(&[&regexes, &texts("exists min_length max_length type path_within host_in")]);
+        let bad =
+            together(&[&regexes, &texts("exists min_length max_length min_items max_items type path_within host_in")]);
         documents.of("an operator with value_from", op, good, bad);
     }
     for ignore_case in [true, false] {
@@ -79,7 +80,7 @@ fn operators(documents: &mut Documents) {
             (&regexes, json!("x"), true),
             (&compares, json!(5), false),
             (&texts("in not_in path_within"), json!(["/a"]), false),
-            (&texts("min_length max_length"), json!(5), false),
+            (&texts("min_length max_length min_items max_items"), json!(5), false),
             (&texts("exists"), json!(true), false),
             (&texts("type"), json!("string"), false),
             (&texts("host_in"), json!(["a"]), false),
@@ -145,17 +146,23 @@ fn values(documents: &mut Documents) {
     let bad = json!([null, 5, [], {}, [5], ["a", null], [["a"]], many("a".into(), 1001)]);
     of(&["starts_with", "ends_with"], good, bad);
     let good = json!([0, -0.0, 1, 1.0, 1e3, 1e300, u64::MAX]);
-    of(&["min_length", "max_length"], good, json!([null, -1, 0.5, -1e300, "3", [3], true]));
+    of(&["min_length", "max_length", "min_items", "max_items"], good, json!([null, -1, 0.5, -1e300, "3", [3], true]));
 
     let types = texts("string number integer boolean array object");
     let good = json!([types, ["string", "string"], many("array".into(), 1000)]);
     of(&["type"], types.into(), json!([null, 5, "null", "int", "String", [], {}, [5], ["string", "float"]]));
     of(&["type"], good, json!([many("array".into(), 1001)]));
 
-    let good = texts("/ /a/b /a/../b//. /%2 /%20 /%2g /%0 /5c /ä* /a:b /~");
-    of(&["path_within"], json!([good, ["/ "], ["/\n"], many("/a".into(), 1000)]), json!([null, "/a", [], {}, [5]]));
-    of(&["path_within"], json!([]), json!([[""], ["/a", " /a"], ["/\u{0}"], ["/\n\\"], many("/a".into(), 1001)]));
-    for bad in texts(r"a ./a a/b ~ ~/a \a /a\b /a/%2e%2e /%2E /%2f /%2Fa /%5c /a%5C /%00 /%%2e file:///a") {
+    let good = texts("/ /a/b /a/../b//. /.a/..b/a. /%2 /%20 /%2g /%0 /5c /ä* /a:b /~");
+    of(&["path_within"], json!([good, ["/ a"], ["/\n"], many("/a".into(), 1000)]), json!([null, "/a", [], {}, [5]]));
+    of(
+        &["path_within"],
+        json!([]),
+        json!([[""], ["/a", " /a"], ["/ "], ["/a/.. /b"], ["/a/ ."], ["/\u{0}"], ["/\n\\"], many("/a".into(), 1001)]),
+    );
+    for bad in texts(
+        r"a ./a a/b ~ ~/a \a /a\b /a/%2e%2e /%2E /%2f /%2Fa /%5c /a%5C /%00 /%%2e file:///a //a ///a // /... /a/..../b",
+    ) {
         of(&["path_within"], json!([]), json!([["/a", bad]]));
     }
 
@@ -177,14 +184,16 @@ fn paths(documents: &mut Documents) {
         time["date"] time["h\u006fur"] time["h\u006Fur"]
         "#,
     );
-    let many = texts(r#"args[*] args.x[*].y context[*][*] args["a"][*] args["\\"][*]"#);
+    let many =
+        texts(r#"args[*] args.x[*].y context[*][*] args["a"][*] args["\\"][*] args.* context.x.*.y args["*"].*"#);
     let none = texts(
         r#"
-        amount $.amount Args.x arg.x .args args. args..x args.x. args.* args.a* args.a<b args.a= args.a"b args.'a'
+        amount $.amount Args.x arg.x .args args. args..x args.x. args.** args.a* args.a<b args.a= args.a"b args.'a'
         args.`a` args.a] args[ args[] args[x] args[-1] args[01] args[+1] args[1 args[1]x args[4294967296]
         args[99999999999] args['x'] args["x] args["x" args["x"]y args["\x"] args["\u12"] args["\ud800"] args["\udc00"]
         args["\ud800\u0041"] args[**] context. call call. call.id call.Tool call.tool.x call.tool[0] call[0] call[*]
         call["id"] call[tool] call["tool"].x call["tool\u0000"] call["\u0054ool"] time time.second time.hour.x time[*]
+        time.* call.*
         env.x
         "#,
     );

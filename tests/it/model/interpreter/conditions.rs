@@ -77,19 +77,65 @@ pub(super) fn leaf(leaf: &Value, negate: bool, require: bool, roots: &Value) -> 
     let ignore_case = leaf["ignore_case"] == true;
 
     let mut values = Vec::new();
+    let mut pairs = 0;
     for reached in reach(roots, &steps(&text(&leaf["path"]))) {
+        pairs += listed(operator, &wanted);
         values.push(match reached {
             Reached::Undecidable => Tri::Undecidable,
             Reached::Absent if leaf["absent"] == "match" => Tri::True,
             Reached::Absent if operator == "exists" => tri((wanted == false) != negative),
             Reached::Absent => tri(negative && !require),
             Reached::Found(found) => {
+                pairs += pairs_inside(operator, &found, &wanted);
                 let value = compare(operator, &found, &wanted, ignore_case);
                 if negative { negated(value) } else { value }
             }
         });
     }
+    if pairs > 1_000_000 {
+        return Tri::Undecidable;
+    }
     if require { all(values) } else { any(values) }
+}
+
+/// Returns the number of values that each value is compared with.
+fn listed(operator: &str, wanted: &Value) -> usize {
+    match operator {
+        "in" | "starts_with" | "ends_with" | "path_within" | "host_in" => one_or_more(wanted).len(),
+        _ => 1,
+    }
+}
+
+/// Returns the number of pairs of values inside `found` that a comparison has.
+fn pairs_inside(operator: &str, found: &Value, wanted: &Value) -> usize {
+    fn inside(found: &Value, wanted: &Value) -> usize {
+        match (found, wanted) {
+            (Value::Array(a), Value::Array(b)) => a.iter().zip(b).map(|(a, b)| 1 + inside(a, b)).sum(),
+            (Value::Object(a), Value::Object(b)) => {
+                a.iter().map(|(name, a)| 1 + b.get(name).map_or(0, |b| inside(a, b))).sum()
+            }
+            _ => 0,
+        }
+    }
+    match (operator, found) {
+        ("in", _) => list(wanted).iter().map(|one| inside(found, one)).sum(),
+        ("contains", Value::Array(items)) if wanted.is_string() => {
+            fn size(value: &Value) -> usize {
+                members(value).iter().map(|(_, member)| 1 + size(member)).sum()
+            }
+            items.iter().map(|item| 1 + size(item)).sum()
+        }
+        ("contains", Value::Array(items)) => items.iter().map(|item| 1 + inside(wanted, item)).sum(),
+        ("eq", _) => inside(found, wanted),
+        _ => 0,
+    }
+}
+
+/// Returns every text inside a value, names of members included.
+fn texts(value: &Value) -> Vec<String> {
+    let names = value.as_object().into_iter().flatten().map(|(name, _)| name.clone());
+    let own = value.as_str().map(str::to_owned);
+    names.chain(own).chain(members(value).iter().flat_map(|(_, member)| texts(member))).collect()
 }
 
 /// Returns whether `value` is valid as the operand of `value_from`.
@@ -113,18 +159,26 @@ pub(super) fn compare(operator: &str, found: &Value, wanted: &Value, ignore_case
         "lt" | "lte" | "gt" | "gte" => compare_numbers(operator, found, wanted),
         "contains" => match (found, wanted) {
             (Value::String(string), Value::String(part)) => tri(text_has(string, "", part, "", ignore_case)),
+            (Value::Array(items), Value::String(part)) => any(items.iter().map(|item| match item {
+                Value::String(string) if text_has(string, r"\A", part, r"\z", ignore_case) => Tri::True,
+                Value::Number(_) | Value::Bool(_) => Tri::Undecidable,
+                other if texts(other).iter().any(|text| text_has(text, "", part, "", ignore_case)) => Tri::Undecidable,
+                _ => Tri::False,
+            })),
             (Value::Array(items), _) => any(items.iter().map(|item| equal(item, wanted, ignore_case))),
             _ => Tri::Undecidable,
         },
         "min_length" | "max_length" => {
-            let length = match found {
-                Value::String(string) => string.chars().count(),
-                Value::Array(items) => items.len(),
-                Value::Object(members) => members.len(),
-                _ => return Tri::Undecidable,
-            };
+            let Value::String(string) = found else { return Tri::Undecidable };
             let operator = if operator == "min_length" { "gte" } else { "lte" };
-            compare_numbers(operator, &Value::from(length), wanted)
+            compare_numbers(operator, &Value::from(string.chars().count()), wanted)
+        }
+        "min_items" | "max_items" => {
+            if !found.is_array() && !found.is_object() {
+                return Tri::Undecidable;
+            }
+            let operator = if operator == "min_items" { "gte" } else { "lte" };
+            compare_numbers(operator, &Value::from(members(found).len()), wanted)
         }
         _ => match found {
             Value::String(string) => compare_string(operator, string, wanted, ignore_case),
@@ -215,7 +269,10 @@ pub(super) fn equal(found: &Value, wanted: &Value, ignore_case: bool) -> Tri {
 pub(super) fn path_within(path: &str, directories: &Value) -> Tri {
     let lower = path.to_ascii_lowercase();
     let tricks = ["\0", "\\", "%2e", "%2f", "%5c", "%00"];
-    if !path.starts_with('/') || tricks.iter().any(|trick| lower.contains(trick)) {
+    let trimmed = |segment: &str| !segment.is_empty() && segment.trim_matches(['.', ' ']).is_empty();
+    let two_slashes = path.starts_with("//") && !path.starts_with("///");
+    let odd_segment = path.split('/').any(|segment| trimmed(segment) && segment != "." && segment != "..");
+    if !path.starts_with('/') || tricks.iter().any(|trick| lower.contains(trick)) || two_slashes || odd_segment {
         return Tri::Undecidable;
     }
     let path = segments(path);
@@ -240,7 +297,8 @@ pub(super) fn host_in(address: &str, hosts: &Value) -> Tri {
     let outer = address.starts_with(blank) || address.ends_with(blank);
     let (_, after_scheme) = address.split_once(':').unwrap_or_default();
     let authority = after_scheme.trim_start_matches('/').split(['/', '?', '#']).next().unwrap_or_default();
-    if outer || address.contains(['\\', '\t', '\r', '\n']) || authority.contains('@') {
+    let slashes = after_scheme.len() - after_scheme.trim_start_matches('/').len();
+    if slashes != 2 || outer || address.contains(['\\', '\t', '\r', '\n']) || authority.contains('@') {
         return Tri::Undecidable;
     }
     let Some(host) = host_of(address) else {
@@ -259,5 +317,10 @@ pub(super) fn host_of(address: &str) -> Option<String> {
         return None;
     }
     let host = url.host_str()?;
+    if let Some(mapped) = host.strip_prefix("[::ffff:").and_then(|rest| rest.strip_suffix(']')) {
+        let number =
+            mapped.split(':').fold(0u32, |sum, part| sum << 16 | u32::from_str_radix(part, 16).expect("digits"));
+        return Some(std::net::Ipv4Addr::from(number).to_string());
+    }
     Some(host.strip_suffix('.').unwrap_or(host).to_string())
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::conditions::text_has;
 use super::text;
 use super::time::{DAY, HOUR, MINUTE, date, weekday};
 
@@ -10,6 +11,7 @@ pub(super) enum Step {
     Name(String),
     Index(String),
     Each,
+    EachMember,
 }
 
 /// A value that a path leads to. With `[*]` there can be several or none.
@@ -50,7 +52,10 @@ pub(super) fn steps(path: &str) -> Vec<Step> {
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('.') {
             let end = after.find(['.', '[']).unwrap_or(after.len());
-            steps.push(Step::Name(after[..end].to_string()));
+            steps.push(match &after[..end] {
+                "*" => Step::EachMember,
+                name => Step::Name(name.to_string()),
+            });
             rest = &after[end..];
         } else if rest.starts_with("[\"") {
             let mut strings = serde_json::Deserializer::from_str(&rest[1..]).into_iter::<String>();
@@ -74,22 +79,35 @@ pub(super) fn members(value: &Value) -> Vec<(String, Value)> {
     }
 }
 
-pub(super) fn reach(value: &Value, steps: &[Step]) -> Vec<Reached> {
+/// Returns what a path leads to. The names of arguments may be read without regard to case.
+pub(super) fn reach(roots: &Value, path: &[Step]) -> Vec<Reached> {
+    let any_case = matches!(path.first(), Some(Step::Name(root)) if root == "args");
+    reach_below(roots, path, any_case, true)
+}
+
+fn reach_below(value: &Value, steps: &[Step], any_case: bool, is_root: bool) -> Vec<Reached> {
     if value.is_null() {
         return vec![Reached::Absent];
     }
     let Some((step, rest)) = steps.split_first() else {
         return vec![Reached::Found(value.clone())];
     };
+    let next = |value: &Value| reach_below(value, rest, any_case, false);
     let member = match (step, value) {
-        (Step::Each, Value::Array(_) | Value::Object(_)) => {
-            return members(value).iter().flat_map(|(_, member)| reach(member, rest)).collect();
+        (Step::Each, Value::Array(_)) | (Step::EachMember, Value::Object(_)) => {
+            return members(value).iter().flat_map(|(_, member)| next(member)).collect();
         }
-        (Step::Name(name), Value::Object(members)) => members.get(name),
+        (Step::Name(name), Value::Object(members)) => {
+            let differs_in_case = |other: &String| other != name && text_has(other, r"\A", name, r"\z", true);
+            if any_case && !is_root && members.keys().any(differs_in_case) {
+                return vec![Reached::Undecidable];
+            }
+            members.get(name)
+        }
         (Step::Index(index), Value::Array(items)) => index.parse::<usize>().ok().and_then(|i| items.get(i)),
         _ => return vec![Reached::Undecidable],
     };
-    reach(member.unwrap_or(&Value::Null), rest)
+    next(member.unwrap_or(&Value::Null))
 }
 
 /// Returns the value at a path without `[*]`.

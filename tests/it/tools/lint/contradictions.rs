@@ -70,13 +70,14 @@ fn text_condition() -> impl Strategy<Value = Value> {
     let operator = prop_oneof![
         (select(vec!["starts_with", "ends_with"]), prop::collection::vec(part(), 1..3).prop_map(Value::from)),
         (select(vec!["contains", "not_contains", "regex", "not_regex"]), part().prop_map(Value::from)),
-        (select(vec!["min_length", "max_length"]), (0u32..3).prop_map(Value::from)),
+        (select(vec!["min_length", "max_length", "min_items", "max_items"]), (0u32..3).prop_map(Value::from)),
         (Just("host_in"), some(vec!["a.io", "*.a.io", "*.b.a.io", "b.a.io", "A.io.", "*.ba.io", "1.2.3.4"])),
-        (Just("path_within"), some(vec!["/", "/a", "/a/b", "/ab", "/b/../a", "//a/."])),
+        (Just("path_within"), some(vec!["/", "/a", "/a/b", "/ab", "/b/../a", "/a//."])),
     ];
     (operator, any::<bool>()).prop_map(|((op, value), folds)| {
         let mut condition = condition(op, &value);
-        let may_fold = !matches!(op, "min_length" | "max_length" | "host_in" | "path_within");
+        let may_fold =
+            !matches!(op, "min_length" | "max_length" | "min_items" | "max_items" | "host_in" | "path_within");
         if folds && may_fold {
             condition["ignore_case"] = json!(true);
         }

@@ -126,7 +126,7 @@ fn an_empty_list_evades_a_denial_of_some_element() {
     let mut own = rules("deny_if", &some);
     let empty = r#""t" {"items":[]} -> allow"#.to_owned();
     assert_eq!(shown(&source(&own)), [("/tools/t/deny_if/0/conditions/0".to_owned(), empty)]);
-    own["require"] = json!([{ "conditions": [{ "path": "args.items", "op": "min_length", "value": 1 }] }]);
+    own["require"] = json!([{ "conditions": [{ "path": "args.items", "op": "min_items", "value": 1 }] }]);
     assert_eq!(shown(&source(&own)), []);
 }
 

@@ -265,7 +265,7 @@ fn contradictory_document() -> impl Strategy<Value = String> {
             (select(vec!["in", "not_in"]), prop::collection::vec(value(), 1..3).prop_map(Value::from)),
             (Just("exists"), any::<bool>().prop_map(Value::from)),
             (select(vec!["regex", "not_regex", "starts_with", "contains"]), Just(json!("a"))),
-            (select(vec!["min_length", "max_length"]), (0u32..3).prop_map(Value::from)),
+            (select(vec!["min_length", "max_length", "min_items", "max_items"]), (0u32..3).prop_map(Value::from)),
             (Just("type"), select(vec![json!("string"), json!(["integer", "array"])])),
         ];
         (path, operator, proptest::bool::weighted(0.2)).prop_map(|(path, (op, value), absent)| {
