@@ -57,6 +57,8 @@ enum Tag {
     Server = 8,
     /// The digest of an encoding that was too long.
     Digest = 9,
+    /// The grant of a caller without a session, in place of the session.
+    SessionGrant = 10,
 }
 
 /// Marks a length of at least 255, which follows in eight bytes.
@@ -94,6 +96,22 @@ impl Subject {
     /// Makes a subject from the bytes of another one.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Self { bytes: bytes.into(), hash: None }
+    }
+
+    /// Adds an identity of a caller. For a caller without a session, its grant stands in, as a part
+    /// of its own kind: it is never the part of a session of that name. Returns `None` if the caller
+    /// lacks the identity.
+    pub(crate) fn push_caller<'i>(
+        &mut self,
+        identity: Identity,
+        name_of: impl Fn(Identity) -> Option<&'i str>,
+    ) -> Option<()> {
+        match (name_of(identity), identity) {
+            (Some(name), _) => self.push_identity(identity, name),
+            (None, Identity::Session) => self.push(Tag::SessionGrant, name_of(Identity::Grant)?.as_bytes()),
+            (None, _) => return None,
+        }
+        Some(())
     }
 
     pub(crate) fn push_identity(&mut self, identity: Identity, name: &str) {
@@ -194,7 +212,7 @@ impl OwnScope {
         for part in self.parts() {
             match part {
                 None => subject.push_global(),
-                Some(part) => subject.push_identity(part, identity(part)?),
+                Some(part) => subject.push_caller(part, &identity)?,
             }
         }
         subject.bound();
@@ -434,5 +452,17 @@ mod tests {
             assert!(subject.hash.is_some() && again.hash.is_none());
         }
         assert!(scope.subject(|part| (part == Identity::User).then_some("u")).is_none(), "no grant");
+    }
+    #[test]
+    fn a_grant_stands_in_for_a_session_as_a_part_of_its_own() {
+        let of = |grant: Option<&'static str>, session: Option<&'static str>| {
+            let scope = OwnScope::of([Some(Identity::Session)].into_iter()).unwrap();
+            scope.subject(|part| if part == Identity::Grant { grant } else { session })
+        };
+        assert_eq!(of(Some("g"), None).unwrap().as_bytes(), b"\x0a\x01g");
+        assert_eq!(of(Some("g"), Some("g")).unwrap().as_bytes(), b"\x05\x01g");
+        assert_eq!(of(None, None), None);
+        let grants = OwnScope::of([Some(Identity::Grant)].into_iter()).unwrap();
+        assert_eq!(grants.subject(|part| (part == Identity::Session).then_some("s")), None);
     }
 }

@@ -162,7 +162,8 @@ impl Refusal {
     }
 
     /// The facts of the decision: `decision`, `code`, `rule`, `message`, the digest of the
-    /// `policy`, and for a rate limit `retry_after` in seconds (`null` if the call can never pass).
+    /// `policy`, for a rate limit `retry_after` in seconds (`null` if the call can never pass), and
+    /// for a missing part of a scope `missing`, its name.
     /// Rate limits and approval requests have the states of the `limits`. Absent facts are left
     /// out.
     pub fn facts(&self) -> &Map<String, Value> {
@@ -238,7 +239,11 @@ impl From<Refused> for Refusal {
 
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
-        Self::new(RefusalKind::Denied, denial.code(), denial.rule(), denial.message(), denial.policy())
+        let refusal = Self::new(RefusalKind::Denied, denial.code(), denial.rule(), denial.message(), denial.policy());
+        match denial.missing() {
+            Some(part) => refusal.with("missing", part.into()),
+            None => refusal,
+        }
     }
 }
 

@@ -255,7 +255,7 @@ fn write_subject(subject: &mut Subject, scope: &Scope, facts: &Facts<'_>) -> Opt
     for part in &scope.parts {
         match part {
             ScopePart::Global => subject.push_global(),
-            ScopePart::Identity(identity) => subject.push_identity(*identity, facts.call.identity(*identity)?),
+            ScopePart::Identity(identity) => subject.push_caller(*identity, |part| facts.call.identity(part))?,
             ScopePart::Path(path) => match path.resolve(facts) {
                 Found::Value(Datum::Text(text)) => subject.push_text(text),
                 Found::Value(Datum::Number(number)) => subject.push_number(number),

@@ -8,6 +8,7 @@ use super::change::Change;
 use super::{Explanation, Outcome, Step, StepKind};
 use crate::amount::{Amount, Total};
 use crate::call::ToolCall;
+use crate::call::identity::Identity;
 use crate::call::path::{Datum, Facts, Found, Path};
 use crate::policy::limit::{Algorithm, Cost, Limit, Scope, ScopePart, Window};
 use crate::policy::operator::Takes;
@@ -213,6 +214,8 @@ fn missing_scope_part(scope: &Scope, call: &ToolCall<'_>, now: Timestamp) -> Opt
     scope.parts.iter().find_map(|part| match part {
         ScopePart::Global => None,
         ScopePart::Identity(identity) if call.identity(*identity).is_some() => None,
+        // The grant stands in for a session.
+        ScopePart::Identity(Identity::Session) if call.identity(Identity::Grant).is_some() => None,
         ScopePart::Identity(identity) => Path::parse(&format!("call.{}", identity.as_str())).ok(),
         ScopePart::Path(path) => match path.resolve(&facts) {
             Found::Value(Datum::Text(_) | Datum::Number(_)) => None,

@@ -99,6 +99,9 @@ codes! {
     /// A limit over a day or more that counts by an argument, without a limit by grant beside it: a
     /// caller can begin counters until it has its share of the store.
     ManyCounters = "many_counters", Note;
+    /// A limit whose scope is the session alone, where no limit by another identity counts the same
+    /// calls: who calls may begin a new session, and with it a new count.
+    ScopeOfSession = "scope_of_session", Note;
     /// A regular expression of `require` that is not anchored at both ends: any text may precede or
     /// follow its match.
     RegexUnanchored = "regex_unanchored", Warning;

@@ -25,6 +25,7 @@ impl Lint<'_> {
             for limit in &object.limits {
                 self.scope_of_arguments(object, limit, lookup_steps);
                 self.many_counters(object, limit, all_tools);
+                self.scope_of_session(object, limit);
                 by_counter.entry(&limit.counter).or_default().push(limit);
             }
             if object.denies_all().is_none() {
@@ -146,6 +147,23 @@ impl Lint<'_> {
         ));
     }
 
+    /// Reports a limit for each session, without a limit by another identity beside it: in its
+    /// object, or in `all_tools`.
+    fn scope_of_session(&mut self, object: &RulesObject, limit: &Limit) {
+        let beside = object.limits.iter().chain(self.document.all_tools.iter().flat_map(|all| &all.limits));
+        let mut beside = beside.filter(|other| !other.is_shadow);
+        if limit.is_shadow || !is_by_session(limit) || beside.any(|other| !is_by_session(other)) {
+            return;
+        }
+        let message = "the limit counts each session alone: a caller that begins a new one begins a new count";
+        let help = "if callers can begin sessions, name another scope, such as `grant`, or add a limit with one";
+        let place = match &limit.scope {
+            Some(scope) => (scope.at, format!("{}/scope", limit.pointer)),
+            None => (limit.at, limit.pointer.clone()),
+        };
+        self.findings.push(UnplacedFinding::without_claim(FindingCode::ScopeOfSession, place, message, help));
+    }
+
     /// Looks for two calls that differ only at the paths and have different counts. Returns `None`
     /// if there are none, and otherwise one of them that is not denied, if one was found.
     fn call_with_new_count(
@@ -205,6 +223,16 @@ impl Lint<'_> {
             }
         }
     }
+}
+
+/// Returns `true` if a new session is a new count: the scope is the session alone.
+fn is_by_session(limit: &Limit) -> bool {
+    let is_session = |part: &ScopePart| *part == ScopePart::Identity(Identity::Session);
+    // The scope of a `rate_limit` is the session by default.
+    limit.scope.as_ref().is_none_or(|scope| {
+        let parts = || scope.value.iter().map(|part| &part.value);
+        parts().any(is_session) && parts().all(|part| is_session(part) || *part == ScopePart::Global)
+    })
 }
 
 /// Returns a name in lower case and without separators, except those between two digits: `1_0` is

@@ -123,11 +123,12 @@ fn a_refusal_names_the_wait_and_the_missing_identity() {
     let document = json!({ "version": "1", "default": "allow", "tools": {
         "session": { "limits": [limit(1, json!(60))] }, "account": { "limits": [argument] } } });
     let gate = Gate::new(Policy::try_from(&document).unwrap());
-    for (tool, part) in [("session", "session"), ("account", "args.account")] {
-        let decision = gate.check(&ToolCall::new(tool, None::<&Value>).grant("g"));
+    for (tool, grant, part) in [("session", None, "session"), ("account", Some("g"), "args.account")] {
+        let decision = gate.check(&ToolCall::new(tool, None::<&Value>).grant(grant));
         let Decision::Deny(denial) = &decision else { panic!("{decision:?}") };
         assert_eq!(denial.missing(), Some(part));
         assert_eq!(denial.message(), format!("This call of `{tool}` has no `{part}`, by which a limit counts."));
+        assert_eq!(Refusal::from(denial).facts()["missing"], part);
     }
 }
 

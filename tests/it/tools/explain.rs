@@ -175,14 +175,14 @@ fn values_are_shown_only_on_request() {
 fn limits_show_the_rest_and_the_wait() {
     let policy = policy(&json!({ "version": "1", "default": "allow", "tools": { "pay": { "limits": [
         { "counter": "spend", "window": "minute", "max": 100, "scope": "grant", "amount_from": "args.amount" },
-        { "counter": "sessions", "window": "minute", "max": 1, "scope": "session" },
+        { "counter": "users", "window": "minute", "max": 1, "scope": "user" },
     ] } } }));
     let clock = ManualClock::new(NOW.saturating_add(std::time::Duration::from_secs(48)));
     let gate = Gate::builder().policy(policy).clock(clock).build();
     let arguments = |amount: u32| json!({ "amount": amount });
     let (first, second, third) = (arguments(70), arguments(50), arguments(500));
     let call = |arguments| ToolCall::new("pay", arguments).grant("g");
-    assert!(gate.check(&call(&first).session("s")).is_allowed());
+    assert!(gate.check(&call(&first).user("u")).is_allowed());
 
     let explanation = gate.explain(&call(&second)).unwrap();
     let found: Vec<_> = explanation
@@ -200,12 +200,12 @@ fn limits_show_the_rest_and_the_wait() {
         found,
         [
             (Some(Code::Limit), Some("30".to_owned()), "args.amount at most 30 or wait 12s".to_owned()),
-            (Some(Code::ScopeMissing), None, "call.session given".to_owned()),
+            (Some(Code::ScopeMissing), None, "call.user given".to_owned()),
         ]
     );
     // The scope is missing before anything is counted.
     assert_eq!(explanation.code(), Some(Code::ScopeMissing));
-    let never = gate.explain(&call(&third).session("s")).unwrap();
+    let never = gate.explain(&call(&third).user("u")).unwrap();
     assert_eq!(
         never.limits()[0].changes().iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["args.amount at most 100"]

@@ -122,6 +122,10 @@ pub(super) fn key(limit: &Limit, roots: &Value) -> Option<String> {
     for part in one_or_more(&limit.members["scope"]).iter().map(text) {
         match part.as_str() {
             "global" => scope.push(part),
+            "session" if roots["call"]["session"].is_null() => {
+                parts.push(format!("for the grant {}", text(roots["call"].get("grant")?)));
+                scope.push(part);
+            }
             "grant" | "session" | "agent" | "user" | "server" => {
                 parts.push(text(roots["call"].get(&part)?));
                 scope.push(part);

@@ -31,7 +31,6 @@ fn scopes_of_arguments_alone_are_found() {
         (rate(&json!(["grant", "args.x"])), ""),
         (limits(&json!(["context.x", "args.x"])), ""),
         (limits(&json!(["global", "call.tool"])), ""),
-        (json!({ "rate_limit": { "max": 1, "window": 60 } }), ""),
     ] {
         let found = findings(&entry(&rules));
         let places = found.iter().map(|one| (one.code().as_str(), one.pointer()));
@@ -80,11 +79,42 @@ fn counters_of_an_argument_over_a_day_are_found() {
 }
 
 #[test]
+fn limits_for_each_session_alone_are_found() {
+    let rate = |scope: Option<Value>| match scope {
+        None => json!({ "rate_limit": { "max": 1, "window": 60 } }),
+        Some(scope) => json!({ "rate_limit": { "max": 1, "window": 60, "scope": scope } }),
+    };
+    let beside = |mut rules: Value, other: Value| {
+        rules["limits"] = json!([other]);
+        rules
+    };
+    let mut shadow = limit("n", &json!("grant"));
+    shadow["shadow"] = json!(true);
+    for (rules, place) in [
+        (rate(None), "/tools/t/rate_limit"),
+        (rate(Some(json!("session"))), "/tools/t/rate_limit/scope"),
+        (json!({ "limits": [limit("n", &json!(["global", "session"]))] }), "/tools/t/limits/0/scope"),
+        (beside(rate(None), shadow), "/tools/t/rate_limit"),
+        (beside(rate(None), limit("n", &json!("grant"))), ""),
+        (rate(Some(json!(["session", "user"]))), ""),
+        (rate(Some(json!("grant"))), ""),
+    ] {
+        let found = findings(&entry(&rules));
+        let places: Vec<_> = found.iter().map(|one| (one.code().as_str(), one.pointer())).collect();
+        let want = if place.is_empty() { vec![] } else { vec![("scope_of_session", place)] };
+        assert_eq!(places, want, "{rules}");
+    }
+    let mut all = entry(&rate(None));
+    all["all_tools"] = json!({ "limits": [limit("n", &json!("grant"))] });
+    assert_eq!(findings(&all), [], "a limit by grant for all tools");
+}
+
+#[test]
 fn limits_that_share_the_counter_of_a_rate_limit_are_checked() {
     let shared = |amount: u32, max: u32| {
         entry(&json!({
-            "limits": [{ "counter": "t_rate", "amount": amount, "max": max, "window": "minute", "scope": "session" }],
-            "rate_limit": { "max": 3, "window": "minute" },
+            "limits": [{ "counter": "t_rate", "amount": amount, "max": max, "window": "minute", "scope": "grant" }],
+            "rate_limit": { "max": 3, "window": "minute", "scope": "grant" },
         }))
     };
     // The limit charges nothing, and the rate limit does.
@@ -112,9 +142,8 @@ fn counters_that_differ_only_in_spelling_are_found() {
         assert_eq!(places, want, "{one} {other}");
     }
     // The counter of a rate limit is compared with others, but not with that of another tool.
-    let session = json!("session");
-    let rate = json!({ "max": 5, "window": 60 });
-    let one = json!({ "limits": [limit("T_rate", &session)], "rate_limit": rate });
+    let rate = json!({ "max": 5, "window": 60, "scope": "grant" });
+    let one = json!({ "limits": [limit("T_rate", &json!("grant"))], "rate_limit": rate });
     let source = format!("{:#}", entry(&one));
     let report = lint::check(&source).unwrap();
     let [found] = report.findings() else { panic!("{report:?}") };
