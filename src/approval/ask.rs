@@ -231,11 +231,14 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
         text.push(',');
     };
     identity(&mut text, Identity::Agent);
+    let mut beside = String::new();
+    write_beside_arguments(&mut beside, call);
     let details = match bound {
         Some(values) => {
             text.push_str("\"bound\":");
             text.push_str(&values);
-            Details::new(&shown)
+            shown.pop();
+            Details::new(&format!("{shown}{beside}]"))
         }
         None => {
             bounds.clear();
@@ -245,15 +248,27 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
                 Some(members) => canonical::write_object(&mut text, members),
                 None => text.push_str("{}"),
             }
-            Details::new(text.get(start..).unwrap_or_default())
+            let arguments = text.get(start..).unwrap_or_default();
+            match beside.is_empty() {
+                true => Details::new(arguments),
+                false => Details::new(&format!("[[\"args\",{arguments}]{beside}]")),
+            }
         }
     };
     text.push(',');
     identity(&mut text, Identity::Grant);
+    if let Some(input) = call.input_members() {
+        text.push_str("\"input\":");
+        canonical::write_object(&mut text, input);
+        text.push(',');
+    }
     text.push_str("\"policy\":");
     canonical::write_text(&mut text, &policy.to_string());
     text.push(',');
     [Identity::Server, Identity::Session].into_iter().for_each(|other| identity(&mut text, other));
+    if call.is_task() {
+        text.push_str("\"task\":true,");
+    }
     text.push_str("\"tool\":");
     canonical::write_text(&mut text, call.tool());
     text.push(',');
@@ -268,8 +283,8 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
 /// in it. A value that is not a number has no order, so it is bound exactly.
 ///
 /// Returns `None` if a path steps into a string or another scalar, or if another member has a name
-/// that differs in case alone. A server may parse such a string or read that member, so the value at
-/// the path is unknown, and all arguments are bound instead.
+/// that differs in case alone. A server may parse such a string or read that member, so the value
+/// at the path is unknown, and all arguments are bound instead.
 fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>, shown: &mut String) -> Option<String> {
     let facts = Facts::new(call, Timestamp::UNIX_EPOCH);
     let mut text = String::from("[");
@@ -304,6 +319,18 @@ fn bound_values(call: &ToolCall<'_>, bind: &[&Binding], bounds: &mut Vec<Exact>,
     shown.push(']');
     text.push(']');
     Some(text)
+}
+
+/// Writes what else reaches the server, as rows of a list of bound values, for people to read.
+fn write_beside_arguments(text: &mut String, call: &ToolCall<'_>) {
+    if let Some(input) = call.input_members() {
+        text.push_str(",[\"input\",");
+        canonical::write_object(text, input);
+        text.push(']');
+    }
+    if call.is_task() {
+        text.push_str(",[\"call.task\",true]");
+    }
 }
 
 fn write_datum(text: &mut String, datum: Datum<'_>) -> Option<()> {
@@ -362,6 +389,30 @@ mod tests {
                 r#""grant":"g","policy":"%","server":null,"session":null,"tool":"pay","user":"u\"v"}"#
             ),
             r#"[["args.to","x"],["args.n<=",100],["args.b.d",2],["args.none"],["args.to","x"]]"#,
+        );
+        let input = json!({ "ok": { "action": "accept", "content": { "yes": true } } });
+        let round = ToolCall::new("pay", &arguments).input(input.as_object()).task(true);
+        assert_hashes(
+            &json!({ "approval": { "bind": ["args.to"] } }),
+            &round,
+            concat!(
+                r#"{"agent":null,"bound":[["args.to","x"]],"grant":null,"#,
+                r#""input":{"ok":{"action":"accept","content":{"yes":true}}},"policy":"%","#,
+                r#""server":null,"session":null,"task":true,"tool":"pay","user":null}"#
+            ),
+            concat!(
+                r#"[["args.to","x"],["input",{"ok":{"action":"accept","content":{"yes":true}}}],"#,
+                r#"["call.task",true]]"#
+            ),
+        );
+        assert_hashes(
+            &json!({}),
+            &ToolCall::new("pay", None::<&Value>).task(true),
+            concat!(
+                r#"{"agent":null,"arguments":{},"grant":null,"policy":"%","#,
+                r#""server":null,"session":null,"task":true,"tool":"pay","user":null}"#
+            ),
+            r#"[["args",{}],["call.task",true]]"#,
         );
         let none = ToolCall::new("pay", None::<&Value>).agent("a").server("s").session("t");
         assert_hashes(

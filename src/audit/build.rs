@@ -92,6 +92,8 @@ impl AuditRecord {
             arguments_digest: None,
             arguments: None,
             context: None,
+            input: None,
+            task: false,
             limits: Vec::new(),
             retry_after_ms: None,
             approval: None,
@@ -127,6 +129,7 @@ impl AuditRecord {
         if call.is_malformed() {
             return record;
         }
+        record.task = call.is_task();
         let nothing = Map::new();
         let arguments = call.argument_members().unwrap_or(&nothing);
         let mut names: Vec<&str> = arguments.keys().map(String::as_str).collect();
@@ -135,11 +138,16 @@ impl AuditRecord {
         record.more_arguments = names.len().saturating_sub(MAX_ARGUMENT_NAMES) as u64;
         let Some(text) = canonical(arguments) else { return record };
         record.arguments_digest = Some(ArgumentsDigest(Sha256::digest(text.as_bytes()).into()));
-        let context = call.context_members();
+        let (context, input) = (call.context_members(), call.input_members());
         let fits = |members| canonical(members).is_some_and(|text| text.len() <= MAX_ARGUMENT_BYTES);
-        if with_arguments && is_whole && text.len() <= MAX_ARGUMENT_BYTES && context.is_none_or(fits) {
+        if with_arguments
+            && is_whole
+            && text.len() <= MAX_ARGUMENT_BYTES
+            && [context, input].into_iter().flatten().all(fits)
+        {
             record.arguments = Some(arguments.clone());
             record.context = context.cloned();
+            record.input = input.cloned();
         }
         record
     }

@@ -205,6 +205,10 @@ pub struct AuditRecord {
     pub(super) arguments: Option<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) context: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) input: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) task: bool,
     #[serde(default, skip_serializing_if = "<[_]>::is_empty", with = "text_format::limits")]
     pub(super) limits: Vec<LimitState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -348,6 +352,17 @@ impl AuditRecord {
         self.context.as_ref()
     }
 
+    /// Returns the agent's answers to what the server has asked for, if the host asks for
+    /// arguments.
+    pub fn input(&self) -> Option<&Map<String, Value>> {
+        self.input.as_ref()
+    }
+
+    /// Returns `true` if the call asks to run as a task.
+    pub fn is_task(&self) -> bool {
+        self.task
+    }
+
     /// Returns the states of the limits after the decision, in document order.
     pub fn limits(&self) -> &[LimitState] {
         &self.limits
@@ -388,7 +403,10 @@ impl AuditRecord {
     /// arguments were not asked for, were too long or could not be read, or a name was cut.
     pub fn call(&self) -> Option<ToolCall<'_>> {
         let arguments = self.arguments.as_ref().filter(|_| self.event == Event::Decision)?;
-        let mut call = ToolCall::new(self.tool().unwrap_or_default(), arguments).context(self.context.as_ref());
+        let mut call = ToolCall::new(self.tool().unwrap_or_default(), arguments)
+            .context(self.context.as_ref())
+            .input(self.input.as_ref())
+            .task(self.task);
         for identity in Identity::ALL {
             let name = self.identity(identity);
             call = match identity {

@@ -179,10 +179,10 @@ mod tests {
 
     #[test]
     fn a_scope_with_an_absent_part_is_not_prepared() {
-        let caller = Caller::new().grant("g").session("").ready_for([scope(Identity::Session)].into_iter());
+        let caller = Caller::new().grant("g").user("").ready_for([scope(Identity::User)].into_iter());
         let call = caller.call("t", None::<&Value>);
-        assert!(call.known_subject(scope(Identity::Session)).is_none());
-        assert!(call.identity(Identity::Session).is_none());
+        assert!(call.known_subject(scope(Identity::User)).is_none());
+        assert!(call.identity(Identity::User).is_none());
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct ToolCall<'a> {
     context: Option<&'a Map<String, Value>>,
     approval: PresentedApproval<'a>,
     round: Round<'a>,
+    is_task: bool,
+    input: Option<&'a Map<String, Value>>,
     /// The subjects of these identities, as far as they were prepared.
     known: &'a [(OwnScope, Subject)],
 }
@@ -122,6 +124,8 @@ impl<'a> ToolCall<'a> {
             context: None,
             approval: PresentedApproval::Any,
             round: Round::First,
+            is_task: false,
+            input: None,
             known: &[],
         }
     }
@@ -161,6 +165,20 @@ impl<'a> ToolCall<'a> {
     #[must_use = "returns the call with the change"]
     pub fn context(self, context: impl Into<Option<&'a Map<String, Value>>>) -> Self {
         Self { context: context.into(), ..self }
+    }
+
+    /// Sets whether the call asks the server to run it as a task. Conditions read it as
+    /// `call.task`.
+    #[must_use = "returns the call with the change"]
+    pub fn task(self, is_task: bool) -> Self {
+        Self { is_task, ..self }
+    }
+
+    /// Sets the agent's answers to what the server has asked for (`inputResponses`). Conditions
+    /// read them as `input`.
+    #[must_use = "returns the call with the change"]
+    pub fn input(self, input: impl Into<Option<&'a Map<String, Value>>>) -> Self {
+        Self { input: input.into(), ..self }
     }
 
     /// Presents an approval: if the call needs one, no other is used. Without this, the gate finds
@@ -226,6 +244,14 @@ impl<'a> ToolCall<'a> {
             Shape::Object(members) => Some(members),
             Shape::Absent | Shape::Malformed => None,
         }
+    }
+
+    pub(crate) fn is_task(&self) -> bool {
+        self.is_task
+    }
+
+    pub(crate) fn input_members(&self) -> Option<&'a Map<String, Value>> {
+        self.input
     }
 
     pub(crate) fn context_members(&self) -> Option<&'a Map<String, Value>> {

@@ -98,8 +98,8 @@ impl Subject {
         Self { bytes: bytes.into(), hash: None }
     }
 
-    /// Adds an identity of a caller. For a caller without a session, its grant stands in, as a part
-    /// of its own kind: it is never the part of a session of that name. Returns `None` if the caller
+    /// Adds an identity of a caller. In place of an absent session it adds the grant, as a part of
+    /// its own kind: it is never the part of a session of that name. Returns `None` if the caller
     /// lacks the identity.
     pub(crate) fn push_caller<'i>(
         &mut self,
@@ -454,7 +454,7 @@ mod tests {
         assert!(scope.subject(|part| (part == Identity::User).then_some("u")).is_none(), "no grant");
     }
     #[test]
-    fn a_grant_stands_in_for_a_session_as_a_part_of_its_own() {
+    fn a_caller_without_a_session_is_counted_by_its_grant() {
         let of = |grant: Option<&'static str>, session: Option<&'static str>| {
             let scope = OwnScope::of([Some(Identity::Session)].into_iter()).unwrap();
             scope.subject(|part| if part == Identity::Grant { grant } else { session })

@@ -171,12 +171,17 @@ impl Call {
     /// A call with `requestState` or `inputResponses` is denied with `unknown_state`, unless a
     /// [`Session`] has found the call that it continues.
     pub fn tool_call(&self) -> ToolCall<'_> {
-        ToolCall::new(self.tool(), self.arguments()).with_round(self.round.of_call())
+        self.beside_arguments(ToolCall::new(self.tool(), self.arguments()))
     }
 
     /// The call of this caller for the gate, as [`tool_call`](Self::tool_call) with its identities.
     pub fn by<'a>(&'a self, caller: &'a Caller) -> ToolCall<'a> {
-        caller.call(self.tool(), self.arguments()).with_round(self.round.of_call())
+        self.beside_arguments(caller.call(self.tool(), self.arguments()))
+    }
+
+    /// Adds what reaches the server beside the arguments.
+    fn beside_arguments<'a>(&'a self, call: ToolCall<'a>) -> ToolCall<'a> {
+        call.with_round(self.round.of_call()).task(self.is_task()).input(self.input_responses())
     }
 
     /// The name of the tool.

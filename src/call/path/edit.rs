@@ -10,7 +10,9 @@ use crate::call::identity::Identity;
 pub(crate) enum Source {
     Arguments,
     Context,
+    Input,
     Tool,
+    Task,
     Identity(Identity),
     Time,
 }
@@ -29,6 +31,8 @@ impl Path {
         match self.root {
             Root::Arguments => Source::Arguments,
             Root::Context => Source::Context,
+            Root::Input => Source::Input,
+            Root::Task => Source::Task,
             Root::Tool => Source::Tool,
             Root::Identity(identity) => Source::Identity(identity),
             Root::Time(_) => Source::Time,

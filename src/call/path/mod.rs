@@ -34,7 +34,10 @@ pub(crate) struct Path {
 pub(crate) enum Root {
     Arguments,
     Context,
+    /// The agent's answers to what the server has asked for.
+    Input,
     Tool,
+    Task,
     Identity(Identity),
     Time(TimePart),
 }
@@ -78,13 +81,19 @@ impl Path {
         self.root == Root::Arguments
     }
 
+    /// Returns `true` if the agent writes the values that the path reads.
+    #[cfg(feature = "analysis")]
+    pub(crate) fn is_of_agent(&self) -> bool {
+        self.root.written_by() == WrittenBy::Agent
+    }
+
     /// The part of the call that the path reads, and that the host or the agent supplies.
     #[cfg(feature = "replay")]
     pub(crate) fn asks_for(&self) -> AsksFor<'_> {
         match (self.root, self.steps.first()) {
             (Root::Arguments, Some(Step::Name(name))) => AsksFor::Argument(name),
             (Root::Arguments, _) => AsksFor::Arguments,
-            (Root::Context, _) => AsksFor::Context,
+            (Root::Context | Root::Input | Root::Task, _) => AsksFor::Unrecorded,
             (Root::Tool | Root::Identity(_) | Root::Time(_), _) => AsksFor::Nothing,
         }
     }
@@ -117,7 +126,10 @@ impl Path {
         let members = match self.root {
             Root::Arguments => facts.call.argument_members(),
             Root::Context => facts.call.context_members(),
-            Root::Tool | Root::Identity(_) | Root::Time(_) => return None,
+            // A call without answers has no such object.
+            Root::Input if self.steps.is_empty() => Some(facts.call.input_members()?),
+            Root::Input => facts.call.input_members(),
+            Root::Tool | Root::Task | Root::Identity(_) | Root::Time(_) => return None,
         };
         Some(members.unwrap_or(&EMPTY))
     }
@@ -125,7 +137,9 @@ impl Path {
     /// The value of a root without members, which no step follows.
     fn fact<'a>(&self, facts: &'a Facts<'a>) -> Found<'a> {
         match self.root {
-            Root::Arguments | Root::Context => Found::Absent,
+            Root::Arguments | Root::Context | Root::Input => Found::Absent,
+            Root::Task if facts.call.is_task() => Found::Value(Datum::True),
+            Root::Task => Found::Absent,
             Root::Tool => Found::Value(Datum::Text(facts.call.tool())),
             Root::Identity(identity) => {
                 facts.call.identity(identity).map_or(Found::Absent, |text| Found::Value(Datum::Text(text)))
@@ -161,8 +175,8 @@ enum WrittenBy {
 impl Root {
     fn written_by(self) -> WrittenBy {
         match self {
-            Self::Arguments => WrittenBy::Agent,
-            Self::Context | Self::Tool | Self::Identity(_) | Self::Time(_) => WrittenBy::Host,
+            Self::Arguments | Self::Input => WrittenBy::Agent,
+            Self::Context | Self::Tool | Self::Task | Self::Identity(_) | Self::Time(_) => WrittenBy::Host,
         }
     }
 }
@@ -307,10 +321,11 @@ fn walk<'a>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AsksFor<'p> {
     Nothing,
-    Argument(&'p str),
+    Argument(&'p Name),
     /// All arguments.
     Arguments,
-    Context,
+    /// The context, or another part that records do not have.
+    Unrecorded,
 }
 
 /// The result of resolving a path.
@@ -443,7 +458,8 @@ mod tests {
         let many: Map<_, _> = (0..20).map(|number| (format!("m{number}"), json!(number))).collect();
         let arguments =
             json!({ "a": { "b": [1, { "c": null }] }, "t": "{\"x\":1}", "a.b": 5, "n": null, "many": many });
-        let call = ToolCall::new("tool", &arguments).user("ann");
+        let input = json!({ "ask": { "content": { "n": 5 } } });
+        let call = ToolCall::new("tool", &arguments).user("ann").task(true).input(input.as_object());
         let now = "2026-01-18T23:05:00Z".parse().unwrap();
         let facts = Facts::new(&call, now);
         let find = |text: &str| match Path::parse(text).unwrap().resolve(&facts) {
@@ -474,6 +490,11 @@ mod tests {
             ("call.user", "\"ann\""),
             ("call.grant", "absent"),
             ("call.tool", "\"tool\""),
+            ("call.task", "value"),
+            ("input", "value"),
+            ("input.ask.content.n", "5"),
+            ("input.Ask.content.n", "case variant"),
+            ("input.none.x", "absent"),
             ("time.hour", "23"),
             ("time.minute", "5"),
             ("time.weekday", "7"),

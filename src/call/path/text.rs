@@ -8,8 +8,8 @@ use super::{Path, Root, Step, TimePart};
 use crate::call::identity::Identity;
 
 /// The words that a path can begin with, and the members of `call` and `time`.
-pub(crate) const ROOTS: [&str; 4] = ["args", "context", "call", "time"];
-pub(crate) const CALL_MEMBERS: [&str; 6] = ["tool", "server", "grant", "session", "agent", "user"];
+pub(crate) const ROOTS: [&str; 5] = ["args", "context", "input", "call", "time"];
+pub(crate) const CALL_MEMBERS: [&str; 7] = ["tool", "task", "server", "grant", "session", "agent", "user"];
 pub(crate) const TIME_MEMBERS: [&str; 4] = ["hour", "minute", "weekday", "date"];
 
 /// The reason why a text is not a path.
@@ -38,10 +38,12 @@ impl Path {
         let root = match root_word {
             "args" => Root::Arguments,
             "context" => Root::Context,
+            "input" => Root::Input,
             "call" => {
                 let member = take_member("call", &CALL_MEMBERS, &mut rest)?;
                 let identity = Identity::ALL.into_iter().find(|identity| identity.as_str() == member);
-                identity.map_or(Root::Tool, Root::Identity)
+                let other = if member == "task" { Root::Task } else { Root::Tool };
+                identity.map_or(other, Root::Identity)
             }
             "time" => Root::Time(match take_member("time", &TIME_MEMBERS, &mut rest)? {
                 "hour" => TimePart::Hour,
@@ -131,6 +133,8 @@ impl fmt::Display for Path {
         match self.root {
             Root::Arguments => f.write_str("args"),
             Root::Context => f.write_str("context"),
+            Root::Input => f.write_str("input"),
+            Root::Task => f.write_str("call.task"),
             Root::Tool => f.write_str("call.tool"),
             Root::Identity(identity) => write!(f, "call.{}", identity.as_str()),
             Root::Time(part) => f.write_str(match part {
@@ -179,6 +183,8 @@ mod tests {
             (r#"args["*"]"#, r#"args["*"]"#),
             ("call.grant", "call.grant"),
             (r#"call["tool"]"#, "call.tool"),
+            (r#"call["task"]"#, "call.task"),
+            ("input.ask.content.n", "input.ask.content.n"),
             ("time.date", "time.date"),
         ] {
             let path = Path::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
@@ -221,6 +227,7 @@ mod tests {
             "call.",
             "call.id",
             "call.tool.x",
+            "call.task.x",
             "call.tool[0]",
             "call[0]",
             "time",

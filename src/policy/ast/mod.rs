@@ -317,6 +317,11 @@ impl Comparison {
         self.path.is_in_arguments() && !self.path.is_root()
     }
 
+    /// Returns `true` if it reads a value that the agent writes, not all of them.
+    pub(crate) fn reads_value_of_agent(&self) -> bool {
+        self.path.is_of_agent() && !self.path.is_root()
+    }
+
     pub(crate) fn is(&self, takes: Takes) -> bool {
         self.operator.takes == takes
     }

@@ -9,6 +9,7 @@ use super::super::error::IssueCode;
 use super::super::pattern::Names;
 use super::partial_limit::{PartialLimit, Parts};
 use crate::amount::Amount;
+use crate::call::path::Root;
 use crate::json::pointer;
 use crate::json::{Json, Node};
 use crate::policy::compiled::{Counter, Entries, Rules};
@@ -337,7 +338,13 @@ fn scope(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Scope> {
             let parts = reader.each(parts, |reader, node| {
                 let text = reader.string(node, "a part of a scope")?;
                 if text.contains(['.', '[']) {
-                    return reader.single_path(node, "a part of a scope").map(ScopePart::Path);
+                    let path = reader.single_path(node, "a part of a scope")?;
+                    if path.root == Root::Task {
+                        let message = "`call.task` cannot be a part of a scope: calls that are not tasks lack it";
+                        let help = "remove it; a condition can read `call.task`".to_owned();
+                        reader.issue(IssueCode::InvalidPath, node.at, message, help);
+                    }
+                    return Some(ScopePart::Path(path));
                 }
                 let part = ScopePart::named(text);
                 if part.is_none() {

@@ -85,7 +85,7 @@ pub(super) fn path() -> Schema {
         "title": "Path",
         "type": "string",
         "anyOf": [
-            { "pattern": format!("^(?:args|context)(?:{}|\\[\\*\\]|\\.\\*)*$", single_step()) },
+            { "pattern": format!("^(?:args|context|input)(?:{}|\\[\\*\\]|\\.\\*)*$", single_step()) },
             { "enum": facts },
             { "pattern": format!("^(?:{}|{})$", spellings("call", &CALL_MEMBERS), spellings("time", &TIME_MEMBERS)) },
         ],
@@ -109,6 +109,7 @@ pub(super) fn scope_path(generator: &mut SchemaGenerator) -> Schema {
         "title": "Path to a part of a scope",
         "allOf": [generator.subschema_for::<SinglePath>()],
         "pattern": r"[.\[]",
+        "not": { "pattern": format!(r#"^call(?:\.task|\["{}"\])$"#, escapable("task")) },
         "examples": ["args.customer_id"],
     })
 }

@@ -47,6 +47,9 @@ fn fill(call: &mut Witness, slot: &Slot, value: &SlotValue) {
         (Root::Identity(identity), SlotValue::Value(Value::String(name))) => {
             call.set_identity(identity, Some(name.clone()))
         }
+        (Root::Task, SlotValue::Value(value)) => {
+            call.edit(&slot.path, Some(value));
+        }
         (root, value) => {
             let Some(object) = call.object_mut(root) else { return };
             set(object, steps, value);

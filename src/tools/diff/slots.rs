@@ -110,6 +110,8 @@ impl Slots {
             let is_name = |value: &Value| value.as_str().is_some_and(|name| !name.is_empty());
             choices.extend(values.into_iter().filter(is_name).map(SlotValue::Value));
             choices.push(SlotValue::Absent);
+        } else if path.root == Root::Task {
+            choices.extend([SlotValue::Value(Value::Bool(true)), SlotValue::Absent]);
         } else if path.has_each() {
             self.is_complete = false;
             choices.extend(values.iter().map(|value| SlotValue::Elements(vec![value.clone()])));
@@ -212,7 +214,7 @@ impl Slots {
 /// if it names one.
 pub(super) fn variant_of(path: &Path) -> Option<String> {
     match (path.root, &*path.steps) {
-        (Root::Arguments, [Step::Name(name)]) => name.variant(),
+        (Root::Arguments | Root::Input, [Step::Name(name)]) => name.variant(),
         _ => None,
     }
 }
@@ -221,7 +223,7 @@ pub(super) fn variant_of(path: &Path) -> Option<String> {
 /// needs an array where another needs an object, and no names differ in case alone.
 fn are_independent<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> bool {
     let mut paths: Vec<&Path> = paths.collect();
-    paths.retain(|path| matches!(path.root, Root::Arguments | Root::Context));
+    paths.retain(|path| matches!(path.root, Root::Arguments | Root::Context | Root::Input));
     if paths.len() > 64 {
         return false;
     }

@@ -314,7 +314,7 @@ impl<'e> Explainer<'e> {
             Found::Unclear(Unclear::CaseVariant) => return Seen::CaseVariant,
             Found::Value(datum) => datum,
         };
-        let is_public = !matches!(path.source(), Source::Arguments | Source::Context);
+        let is_public = !matches!(path.source(), Source::Arguments | Source::Context | Source::Input);
         match to_value(datum) {
             Some(value) if is_public || self.show_values => Seen::Value(value),
             _ => {

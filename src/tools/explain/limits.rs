@@ -214,7 +214,7 @@ fn missing_scope_part(scope: &Scope, call: &ToolCall<'_>, now: Timestamp) -> Opt
     scope.parts.iter().find_map(|part| match part {
         ScopePart::Global => None,
         ScopePart::Identity(identity) if call.identity(*identity).is_some() => None,
-        // The grant stands in for a session.
+        // A caller without a session is counted by its grant.
         ScopePart::Identity(Identity::Session) if call.identity(Identity::Grant).is_some() => None,
         ScopePart::Identity(identity) => Path::parse(&format!("call.{}", identity.as_str())).ok(),
         ScopePart::Path(path) => match path.resolve(&facts) {

@@ -25,6 +25,9 @@ pub struct Witness {
     arguments: Value,
     /// An object.
     context: Value,
+    /// An object; an empty one is none.
+    input: Value,
+    is_task: bool,
     /// In the order of [`Identity::ALL`].
     identities: [Option<String>; 5],
     at: Timestamp,
@@ -37,6 +40,8 @@ impl Witness {
             tool: call.tool().to_owned(),
             arguments: object(call.argument_members()),
             context: object(call.context_members()),
+            input: object(call.input_members()),
+            is_task: call.is_task(),
             identities: Identity::ALL.map(|identity| call.identity(identity).map(str::to_owned)),
             at,
         }
@@ -46,7 +51,15 @@ impl Witness {
     pub(crate) fn of_tool(tool: impl Into<String>) -> Self {
         let object = || Value::Object(Map::new());
         let identities = [const { None }; 5];
-        Self { tool: tool.into(), arguments: object(), context: object(), identities, at: SAMPLE_TIME }
+        Self {
+            tool: tool.into(),
+            arguments: object(),
+            context: object(),
+            input: object(),
+            is_task: false,
+            identities,
+            at: SAMPLE_TIME,
+        }
     }
 
     /// Returns the call.
@@ -59,6 +72,8 @@ impl Witness {
             .user(user)
             .server(server)
             .context(self.context.as_object())
+            .task(self.is_task)
+            .input(self.input_members())
     }
 
     /// Returns the name of the tool.
@@ -90,7 +105,8 @@ impl Witness {
         match root {
             Root::Arguments => Some(&self.arguments),
             Root::Context => Some(&self.context),
-            Root::Identity(_) | Root::Tool | Root::Time(_) => None,
+            Root::Input => Some(&self.input),
+            Root::Identity(_) | Root::Task | Root::Tool | Root::Time(_) => None,
         }
     }
 
@@ -98,7 +114,8 @@ impl Witness {
         match root {
             Root::Arguments => Some(&mut self.arguments),
             Root::Context => Some(&mut self.context),
-            Root::Identity(_) | Root::Tool | Root::Time(_) => None,
+            Root::Input => Some(&mut self.input),
+            Root::Identity(_) | Root::Task | Root::Tool | Root::Time(_) => None,
         }
     }
 
@@ -117,12 +134,20 @@ impl Witness {
             }
             return is_name;
         }
+        if path.root == Root::Task {
+            self.is_task = to == Some(&Value::Bool(true));
+            return self.is_task || to.is_none();
+        }
         // The root itself must remain an object.
         self.object_mut(path.root).is_some_and(|root| path.edit(root, to) && root.is_object())
     }
 
     fn context_members(&self) -> Option<&Map<String, Value>> {
         self.context.as_object().filter(|members| !members.is_empty())
+    }
+
+    fn input_members(&self) -> Option<&Map<String, Value>> {
+        self.input.as_object().filter(|members| !members.is_empty())
     }
 
     /// Returns the identities that the call has, with their names in the language.
@@ -140,6 +165,12 @@ impl Serialize for Witness {
         if let Some(context) = self.context_members() {
             members.serialize_entry("context", context)?;
         }
+        if let Some(input) = self.input_members() {
+            members.serialize_entry("input", input)?;
+        }
+        if self.is_task {
+            members.serialize_entry("task", &true)?;
+        }
         self.identities().try_for_each(|(word, name)| members.serialize_entry(word, name))?;
         members.serialize_entry("at", &self.at)?;
         members.end()
@@ -152,6 +183,12 @@ impl fmt::Display for Witness {
         write!(f, "{} {}", Value::from(&*self.tool), self.arguments)?;
         if self.context_members().is_some() {
             write!(f, " context {}", self.context)?;
+        }
+        if self.input_members().is_some() {
+            write!(f, " input {}", self.input)?;
+        }
+        if self.is_task {
+            f.write_str(" task")?;
         }
         self.identities().try_for_each(|(word, name)| write!(f, " {word} {}", Value::from(name)))?;
         if self.at == SAMPLE_TIME { Ok(()) } else { write!(f, " at {}", self.at) }

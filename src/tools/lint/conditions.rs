@@ -151,7 +151,8 @@ fn is_unsatisfiable(comparison: &Placed<'_>, section: RuleSection, tool: Option<
         Source::Identity(_) | Source::Time | Source::Tool => {
             return !comparison.holds_if_absent(section) && !can_hold_for(comparison, "string");
         }
-        Source::Arguments | Source::Context => return false,
+        Source::Task => return !comparison.holds_if_absent(section) && !can_hold_for(comparison, "boolean"),
+        Source::Arguments | Source::Context | Source::Input => return false,
     }
     let rule = Rule::of(vec![Condition::Comparison((**comparison).clone())]);
     let Some(policy) = single_rule_policy(RuleSection::Require, &rule) else { return false };

@@ -58,7 +58,7 @@ impl Lint<'_> {
     ) {
         let Some(rule) = self.single_rule_policy(stopping.section, rule) else { return };
         let mut tools: Option<Vec<String>> = None;
-        let reads_value = |comparison: &&Placed<'_>| comparison.reads_argument() && !comparison.is(Takes::Exists);
+        let reads_value = |comparison: &&Placed<'_>| comparison.reads_value_of_agent() && !comparison.is(Takes::Exists);
         for comparison in comparisons.iter().filter(reads_value) {
             let tools = tools.get_or_insert_with(|| self.reaching_tools(object));
             if !comparison.is_negative() && !comparison.absent_matches {

@@ -17,7 +17,7 @@ impl Lint<'_> {
     /// Reports the unanchored expressions of a rule of `require`.
     pub(super) fn unanchored(&mut self, rule: &Rule, comparisons: &[Placed<'_>]) {
         let matches_text = |comparison: &Placed<'_>| comparison.is(Takes::Regex) && !comparison.is_negative();
-        let is_checked = |comparison: &&Placed<'_>| matches_text(comparison) && comparison.reads_argument();
+        let is_checked = |comparison: &&Placed<'_>| matches_text(comparison) && comparison.reads_value_of_agent();
         let mut checked = comparisons.iter().filter(is_checked).peekable();
         if checked.peek().is_none() {
             return;

@@ -89,9 +89,9 @@ impl Lint<'_> {
             ScopePart::Identity(_) | ScopePart::Global => None,
         };
         let paths: Vec<Path> = scope.value.iter().filter_map(|part| path(&part.value)).collect();
-        let arguments: Vec<&Path> = paths.iter().filter(|path| path.is_in_arguments()).collect();
+        let arguments: Vec<&Path> = paths.iter().filter(|path| path.is_of_agent()).collect();
         // The tool and the time do not identify a caller.
-        let is_impersonal = |path: &Path| matches!(path.source(), Source::Arguments | Source::Tool | Source::Time);
+        let is_impersonal = |path: &Path| path.is_of_agent() || matches!(path.source(), Source::Tool | Source::Time);
         if arguments.is_empty() || has_identity || !paths.iter().all(is_impersonal) || !self.spend(lookup_steps) {
             return;
         }

@@ -46,9 +46,13 @@ impl Unknowns<'_> {
     fn knows(&self, path: &Path) -> bool {
         match path.asks_for() {
             AsksFor::Nothing => true,
-            AsksFor::Argument(name) => !self.has_more && !self.names.contains(&name),
+            // Another name that differs in case alone makes it undecidable.
+            AsksFor::Argument(name) => {
+                let is_name = |known: &&str| **known == **name || name.is_variant(known);
+                !self.has_more && !self.names.iter().any(is_name)
+            }
             AsksFor::Arguments => !self.has_more && self.names.is_empty(),
-            AsksFor::Context => false,
+            AsksFor::Unrecorded => false,
         }
     }
 

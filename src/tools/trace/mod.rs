@@ -7,7 +7,7 @@
 //!
 //! | step | effect |
 //! |---|---|
-//! | `{"call": {"tool", "arguments"?, "server"?, "grant"?, "session"?, "agent"?, "user"?, "context"?}, "approval"?: "<id>"}` | decides the call; with `approval`, under the approval that the named call asked for, and no other |
+//! | `{"call": {"tool", "arguments"?, "server"?, "grant"?, "session"?, "agent"?, "user"?, "context"?, "task"?: true, "input"?: {..}}, "approval"?: "<id>"}` | decides the call; with `approval`, under the approval that the named call asked for, and no other |
 //! | `{"message": "<text>"}`, or a line that holds `"jsonrpc"` | reads it [strictly](crate::mcp::Message) and decides it |
 //! | `{"caller": {"grant"?, "session"?, "agent"?, "user"?, "server"?, "context"?}}` | sets the caller of the calls that follow |
 //! | `{"release": "<id>"}`, `{"settle": "<id>", "amount": n}`, `{"end": "<id>"}` | releases, settles or ends an allowed call |

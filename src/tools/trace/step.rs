@@ -56,6 +56,11 @@ pub(super) struct Call {
     pub(super) agent: Option<String>,
     pub(super) user: Option<String>,
     pub(super) context: Option<Map<String, Value>>,
+    /// The call asks to run as a task.
+    #[serde(default)]
+    pub(super) task: bool,
+    /// What the agent answers to the server.
+    pub(super) input: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -108,7 +113,8 @@ impl At {
 impl Call {
     /// Returns the call made by this caller. Members of the call replace those of the caller.
     pub(super) fn by<'a>(&'a self, caller: &'a Caller) -> ToolCall<'a> {
-        let mut call = caller.make(ToolCall::new(&self.tool, self.arguments.as_ref()));
+        let call = ToolCall::new(&self.tool, self.arguments.as_ref()).task(self.task).input(self.input.as_ref());
+        let mut call = caller.make(call);
         for (own, set) in [
             (&self.server, ToolCall::server as fn(_, _) -> _),
             (&self.grant, ToolCall::grant),

@@ -142,7 +142,7 @@ fn strip_absent(condition: &mut Value) {
     }
 }
 
-const PATHS: [&str; 24] = [
+const PATHS: [&str; 28] = [
     "args.x",
     "args.y",
     "args.o.x",
@@ -156,6 +156,10 @@ const PATHS: [&str; 24] = [
     "args.o[*]",
     "context.x",
     "context.l",
+    "input",
+    "input.x",
+    "input.o.*",
+    "call.task",
     "call.tool",
     "call.grant",
     "call.user",
@@ -444,8 +448,9 @@ pub(crate) fn call() -> impl Strategy<Value = Value> {
     let arguments = prop_oneof![8 => members(), 1 => Just(Value::Null), 1 => argument()];
     let tool = select(vec!["a", "b", "ab", "ba", "aab", "c", "zz", "a/~b", "ü.ab"]);
     let identities = [(); 5].map(|()| identity());
-    (tool, arguments, proptest::option::of(members()), identities).prop_map(
-        |(tool, arguments, context, [grant, user, session, agent, server])| {
+    let beside = (proptest::option::weighted(0.2, members()), proptest::bool::weighted(0.1));
+    (tool, arguments, proptest::option::of(members()), identities, beside).prop_map(
+        |(tool, arguments, context, [grant, user, session, agent, server], (input, task))| {
             let mut call = json!({ "tool": tool, "arguments": arguments });
             let identities =
                 [("grant", grant), ("user", user), ("session", session), ("agent", agent), ("server", server)];
@@ -456,6 +461,12 @@ pub(crate) fn call() -> impl Strategy<Value = Value> {
             }
             if let Some(context) = context {
                 call["context"] = context;
+            }
+            if let Some(input) = input {
+                call["input"] = input;
+            }
+            if task {
+                call["task"] = json!(true);
             }
             call
         },

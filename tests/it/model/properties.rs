@@ -26,6 +26,8 @@ pub(crate) fn tool_call(call: &Value) -> ToolCall<'_> {
         .user(text("user"))
         .server(text("server"))
         .context(call.get("context").and_then(Value::as_object))
+        .input(call.get("input").and_then(Value::as_object))
+        .task(call.get("task") == Some(&Value::Bool(true)))
 }
 
 proptest! {

@@ -179,7 +179,8 @@ fn paths(documents: &mut Documents) {
         r#"
         args args.x args.x.y args.x[0][10].y args[4294967295] args.max-size args.größe args.$x args.a\b args.😀 args.call
         args[""] args["a.b"].c args["[*]"] args["\"[*]"] args["\\"][0] args["\u00e4\ud83d\uDE00\n\/"]
-        args["\ud7ff\ue000"] context context.role context["x-role"] call.tool call.server call.grant call.session
+        args["\ud7ff\ue000"] context context.role context["x-role"] input
+        input.ask.content["a.b"] call.tool call.task call.server call.grant call.session
         call.agent call.user call["tool"] call["\u0075s\u0065r"] time.hour time.minute time.weekday time.date
         time["date"] time["h\u006fur"] time["h\u006Fur"]
         "#,
@@ -211,13 +212,14 @@ fn paths(documents: &mut Documents) {
     documents.of("amount_from", |path| limit(json!({ "amount_from": path })), json!(single), not_single.clone());
 
     let texts_of = |paths: &[Value]| paths.iter().filter_map(Value::as_str).map(String::from).collect::<Vec<_>>();
-    let (words, parts): (Vec<_>, Vec<_>) = texts_of(&single).into_iter().partition(|path| !path.contains(['.', '[']));
+    let is_no_part = |path: &String| !path.contains(['.', '[']) || path == "call.task";
+    let (words, parts): (Vec<_>, Vec<_>) = texts_of(&single).into_iter().partition(is_no_part);
     let part = |path| limit(json!({ "scope": ["grant", path] }));
     documents.of(
         "a part of a scope",
         part,
         json!(parts),
-        json!([&words[..], &["tool".into(), "Grant".into()]].concat()),
+        json!([&words[..], &["tool".into(), "Grant".into(), r#"call["t\u0061sk"]"#.into()]].concat()),
     );
     documents.of("a part of a scope", part, json!([]), not_single.clone());
 

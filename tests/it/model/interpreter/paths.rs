@@ -21,7 +21,7 @@ pub(super) enum Reached {
     Undecidable,
 }
 
-/// Returns the four roots as members of one object.
+/// Returns the five roots as members of one object.
 pub(super) fn roots(call: &Value, arguments: Value, now: i64) -> Value {
     let mut who = serde_json::json!({ "tool": call["tool"] });
     for identity in ["server", "grant", "session", "agent", "user"] {
@@ -29,11 +29,15 @@ pub(super) fn roots(call: &Value, arguments: Value, now: i64) -> Value {
             who[identity] = call[identity].clone();
         }
     }
+    if call["task"] == true {
+        who["task"] = Value::Bool(true);
+    }
     let days = now.div_euclid(DAY);
     let (year, month, day) = date(days);
     serde_json::json!({
         "args": arguments,
         "context": if call["context"].is_null() { serde_json::json!({}) } else { call["context"].clone() },
+        "input": call["input"],
         "call": who,
         "time": {
             "hour": now.rem_euclid(DAY) / HOUR,
@@ -81,7 +85,7 @@ pub(super) fn members(value: &Value) -> Vec<(String, Value)> {
 
 /// Returns what a path leads to. The names of arguments may be read without regard to case.
 pub(super) fn reach(roots: &Value, path: &[Step]) -> Vec<Reached> {
-    let any_case = matches!(path.first(), Some(Step::Name(root)) if root == "args");
+    let any_case = matches!(path.first(), Some(Step::Name(root)) if root == "args" || root == "input");
     reach_below(roots, path, any_case, true)
 }
 
