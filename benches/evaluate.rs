@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
+use serde_json::{Value, json};
 use toolgate::{Policy, Timestamp, ToolCall};
 
 use crate::floor::{Conditions, Names};
@@ -50,6 +51,32 @@ pub(crate) fn conditions(c: &mut Criterion) {
         });
         group.finish();
     }
+}
+
+/// Compares the elements of a list with the values of another. The target: at most twice the time
+/// to parse the message.
+pub(crate) fn long_lists(c: &mut Criterion) {
+    let listed: Vec<u32> = (10..1_010).collect();
+    let condition = json!({ "path": "args.ids[*]", "op": "in", "value": listed });
+    let all_tools = json!({ "deny_if": [{ "conditions": [condition] }] });
+    let policy = json!({ "version": "1", "default": "allow", "all_tools": all_tools });
+    let policy = Policy::try_from(&policy).unwrap();
+    let mut group = c.benchmark_group("evaluate long lists");
+    // Past 1,000 elements, there are too many pairs to decide.
+    for elements in [1_000, 500_000] {
+        let text = json!({ "ids": vec![1; elements] }).to_string();
+        let arguments: Value = serde_json::from_str(&text).unwrap();
+        group.bench_function(BenchmarkId::new("floor: parse the message", elements), |b| {
+            b.iter(|| serde_json::from_str::<Value>(black_box(&text)).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("toolgate", elements), |b| {
+            b.iter(|| {
+                let call = ToolCall::new("t", &arguments);
+                assert_eq!(policy.evaluate(black_box(&call), NOW).is_allowed(), elements == 1_000);
+            });
+        });
+    }
+    group.finish();
 }
 
 /// Evaluates policies of different sizes. The target: a larger policy costs only cache misses.

@@ -35,6 +35,7 @@ criterion_group!(
     benches,
     evaluate::names_alone,
     evaluate::conditions,
+    evaluate::long_lists,
     evaluate::many_entries,
     store::reserve,
     store::reserve_and_settle,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::approval::signed::SignedError;
 use crate::approval::{Approval, ApprovalId};
-use crate::policy::{Code, Digest};
+use crate::policy::{Code, DecidingCondition, Digest};
 use crate::store::StoreError;
 
 pub use limit_state::LimitState;
@@ -280,11 +280,13 @@ pub struct Denial {
     pub(crate) missing: Option<Box<str>>,
     /// The request that a person has refused. Boxed to keep decisions small.
     pub(crate) refused: Option<Box<ApprovalId>>,
+    /// Boxed to keep decisions small.
+    pub(crate) deciding: Option<Box<DecidingCondition>>,
 }
 
 impl From<Refusal> for Denial {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, cause: None, missing: None, refused: None }
+        Self { refusal, cause: None, missing: None, refused: None, deciding: None }
     }
 }
 
@@ -296,6 +298,19 @@ impl Denial {
     /// server failed, or that it was the store of approvals.
     pub fn store_error(&self) -> Option<&StoreError> {
         self.cause.as_deref()
+    }
+
+    /// Returns the JSON Pointer of the condition that decided, if the code is [`Code::Require`] or
+    /// [`Code::DenyIf`]: of the conditions of the rule, the first that is false in `require`, and
+    /// else the first that is undecidable, or else the first. `None` for a rule without conditions.
+    pub fn condition(&self) -> Option<&str> {
+        self.deciding.as_ref().map(|deciding| &*deciding.pointer)
+    }
+
+    /// Returns the reason why [that condition](Self::condition) is undecidable, such as `a string,
+    /// not a number`. It never has a value of the call. `None` if the condition is decidable.
+    pub fn undecidable(&self) -> Option<&str> {
+        self.deciding.as_ref()?.undecidable.as_deref()
     }
 
     /// Returns the part of a limit's scope that the call lacks, such as `session` or

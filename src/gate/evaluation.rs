@@ -56,7 +56,7 @@ impl<'p> CallEvaluation<'p> {
     #[inline(always)]
     pub(super) fn cost(&self, plan: &mut Plan) -> Result<(), Refused> {
         if let Effect::Deny(code) = self.evaluation.effect() {
-            return Err(Refused::Deny(self.rule_refusal(code).into()));
+            return Err(Refused::Deny(self.denied_by_rule(code)));
         }
         // All rounds of a call are one charge.
         if self.call.is_further_round() {
@@ -177,6 +177,12 @@ impl<'p> CallEvaluation<'p> {
     ) -> Refused {
         let refusal = self.rule_refusal(Code::Approval);
         Refused::RequireApproval(ApprovalRequest { refusal, limits, approval, signed_error })
+    }
+
+    #[cold]
+    fn denied_by_rule(&self, code: Code) -> Denial {
+        let deciding = self.evaluation.deciding(self.call, self.now).map(Box::new);
+        Denial { deciding, ..Denial::from(self.rule_refusal(code)) }
     }
 
     /// Returns the refusal by the rule that decided.

@@ -163,7 +163,8 @@ impl Refusal {
 
     /// The facts of the decision: `decision`, `code`, `rule`, `message`, the digest of the
     /// `policy`, for a rate limit `retry_after` in seconds (`null` if the call can never pass), and
-    /// for a missing part of a scope `missing`, its name.
+    /// for a missing part of a scope `missing`, its name. A rule of `require` or `deny_if` has the
+    /// pointer of the `condition` that decided, and why it is `undecidable`, if it is.
     /// Rate limits and approval requests have the states of the `limits`. Absent facts are left
     /// out.
     pub fn facts(&self) -> &Map<String, Value> {
@@ -240,10 +241,10 @@ impl From<Refused> for Refusal {
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
         let refusal = Self::new(RefusalKind::Denied, denial.code(), denial.rule(), denial.message(), denial.policy());
-        match denial.missing() {
-            Some(part) => refusal.with("missing", part.into()),
-            None => refusal,
-        }
+        let facts =
+            [("missing", denial.missing()), ("condition", denial.condition()), ("undecidable", denial.undecidable())];
+        let there = facts.into_iter().filter_map(|(key, fact)| Some((key, fact?)));
+        there.fold(refusal, |refusal, (key, fact)| refusal.with(key, fact.into()))
     }
 }
 

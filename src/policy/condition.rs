@@ -1,5 +1,6 @@
 //! Conditions, and how they compare values.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde_json::Value;
@@ -8,7 +9,7 @@ use super::compare::{Pairs, Set, Values, equal, lists_text, one_of};
 use super::expression::Expression;
 use super::text::{Affix, Directories, Hosts, Needle};
 use super::truth::Truth;
-use crate::call::path::{Datum, Facts, Found, Path, Visit};
+use crate::call::path::{Datum, Facts, Found, Path, Unclear, Visit};
 use crate::json::number::Exact;
 
 /// The section that a condition belongs to. It decides whether an absent value matches, and whether
@@ -36,6 +37,17 @@ impl Condition {
             Self::Test(test) => test.truth(facts, stance),
             Self::All(conditions) => Truth::all(conditions.iter().map(|condition| condition.truth(facts, stance))),
             Self::Any(conditions) => Truth::any(conditions.iter().map(|condition| condition.truth(facts, stance))),
+        }
+    }
+
+    /// Returns the reason why the first undecidable test in it is undecidable, if it is.
+    pub(crate) fn reason(&self, facts: &Facts<'_>, stance: Stance) -> Option<Cow<'static, str>> {
+        match self {
+            _ if self.truth(facts, stance) != Truth::Undecidable => None,
+            Self::Test(test) => test.reason(facts, stance),
+            Self::All(conditions) | Self::Any(conditions) => {
+                conditions.iter().find_map(|condition| condition.reason(facts, stance))
+            }
         }
     }
 
@@ -156,6 +168,39 @@ impl Test {
             self.truth_of(self.path.resolve(facts), &operand, stance, &mut pairs)
         };
         if pairs.are_too_many() { Truth::Undecidable } else { truth }
+    }
+
+    /// Returns the reason why the test is undecidable for a call; `None` if it is not. It compares
+    /// at most as many pairs as the test itself.
+    pub(crate) fn reason(&self, facts: &Facts<'_>, stance: Stance) -> Option<Cow<'static, str>> {
+        if self.truth(facts, stance) != Truth::Undecidable {
+            return None;
+        }
+        let operand = match self.check.other().map(|path| self.check.usable(path.resolve(facts), self.path.has_each()))
+        {
+            None => Other::default(),
+            Some(Ok(other)) => other,
+            Some(Err(Unusable)) => return Some("no usable value to compare with".into()),
+        };
+        let (mut pairs, mut reason) = (Pairs::new(), None);
+        let listed = self.check.listed(&operand);
+        let _ = self.path.each(facts, &mut |found| {
+            if !pairs.take(listed) {
+                return Visit::Stop;
+            }
+            match found {
+                Found::Unclear(Unclear::CaseVariant) => reason = Some("two members that differ in case".into()),
+                Found::Unclear(Unclear::WrongContainer) => {
+                    reason = Some("a value without the parts that the path names".into());
+                }
+                Found::Value(datum) if self.check.truth(datum, &operand, &mut pairs) == Truth::Undecidable => {
+                    reason = Some(self.check.reason(datum, &operand));
+                }
+                Found::Value(_) | Found::Absent => {}
+            }
+            if reason.is_some() { Visit::Stop } else { Visit::Next }
+        });
+        reason.filter(|_| !pairs.are_too_many()).or(Some("more pairs of values than are compared".into()))
     }
 
     fn truth_of_each(&self, facts: &Facts<'_>, operand: &Other<'_>, stance: Stance, pairs: &mut Pairs) -> Truth {
@@ -334,6 +379,36 @@ impl Check {
                     (IgnoreCase::No, _) => Truth::Undecidable,
                 }
             }
+        }
+    }
+}
+
+impl Check {
+    /// The reason why a value cannot be compared. It names types, and never the value.
+    fn reason(&self, datum: Datum<'_>, other: &Other<'_>) -> Cow<'static, str> {
+        let not = |types: &str| Cow::Owned(format!("{}, not {types}", datum.kind()));
+        let one = match self {
+            Self::Equal(Operand::Fixed(value)) => Some(Datum::from(value)),
+            Self::Equal(Operand::From(_)) => other.datum,
+            _ => None,
+        };
+        match (self, datum) {
+            (_, Datum::UnclearNumber) => "a number that readers hold differently".into(),
+            (Self::PathWithin(_), Datum::Text(path)) if !path.starts_with('/') => "not an absolute path".into(),
+            (Self::PathWithin(_), Datum::Text(_)) => "a path that systems read differently".into(),
+            (Self::HostIn(_), Datum::Text(_)) => "not a URL with one certain host".into(),
+            (Self::Contains(..), Datum::Array(_)) => "a list with parts that a server may read as one text".into(),
+            (Self::Contains(..), _) => not("a string or a list"),
+            (Self::Order(..), _) => not("a number"),
+            (Self::MinItems(_) | Self::MaxItems(_), _) => not("a list or an object"),
+            (Self::Regex(_) | Self::Affix(..) | Self::MinLength(_) | Self::MaxLength(_), _)
+            | (Self::PathWithin(_) | Self::HostIn(_), _) => not("a string"),
+            (Self::Equal(_), _) => match one {
+                Some(value) if value.kind() != datum.kind() => not(value.kind()),
+                _ => "parts of other types than those compared with".into(),
+            },
+            (Self::In(_), _) => not("of the type of each listed value"),
+            (Self::Exists | Self::Type(_), _) => not("comparable"),
         }
     }
 }

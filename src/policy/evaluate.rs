@@ -14,6 +14,7 @@ use super::plan::{Plan, Uncountable};
 use super::truth::Truth;
 use crate::call::path::Facts;
 use crate::call::{Round, ToolCall};
+use crate::json::pointer;
 use crate::time::Timestamp;
 
 /// The effect of a policy's rules on a call. A [`Gate`](crate::Gate) and its store decide whether
@@ -37,6 +38,15 @@ pub struct Evaluation<'p> {
     effect: Effect,
     rule: Option<RuleRef>,
     matching: Matching,
+}
+
+/// The condition because of which a rule denies a call.
+#[derive(Clone, Debug)]
+pub(crate) struct DecidingCondition {
+    /// Its JSON Pointer.
+    pub(crate) pointer: Box<str>,
+    /// The reason why it is undecidable, if it is.
+    pub(crate) undecidable: Option<Cow<'static, str>>,
 }
 
 impl Policy {
@@ -201,6 +211,27 @@ impl<'p> Evaluation<'p> {
     /// The message that the policy's author wrote for calls that this rule stops.
     pub fn message(&self) -> Option<&'p str> {
         self.policy.compiled().message(self.rule?)
+    }
+
+    /// Returns the condition that decided, if a rule of `require` or `deny_if` denies the call.
+    /// Evaluates that rule again, so that calls which no rule denies pay nothing for it.
+    #[cold]
+    pub(crate) fn deciding(&self, call: &ToolCall<'_>, now: Timestamp) -> Option<DecidingCondition> {
+        let rule_ref = self.rule?;
+        let rules = self.policy.compiled().rules(rule_ref.entry)?;
+        let (rule, stance) = match rule_ref.section {
+            Section::Require(index) => (rules.require.get(index as usize)?, Stance::Require),
+            Section::DenyIf(index) => (rules.deny_if.get(index as usize)?, Stance::Match),
+            _ => return None,
+        };
+        let facts = Facts::new(call, now);
+        let truths: Vec<Truth> = rule.conditions.iter().map(|condition| condition.truth(&facts, stance)).collect();
+        let first = |truth| truths.iter().position(|known| *known == truth);
+        let index = first(Truth::False).or_else(|| first(Truth::Undecidable)).or_else(|| first(Truth::True))?;
+        let mut pointer = format!("{}/conditions", self.policy.compiled().pointer(rule_ref));
+        pointer::push_index(&mut pointer, index);
+        let undecidable = rule.conditions.get(index).and_then(|condition| condition.reason(&facts, stance));
+        Some(DecidingCondition { pointer: pointer.into(), undecidable })
     }
 
     /// Calls `visit` with `approval` of each rules object that matches the call, in document order.

@@ -38,6 +38,7 @@ pub use bounds::Bounds;
 pub use code::Code;
 pub use digest::Digest;
 pub use error::{Issue, IssueCode, PolicyError};
+pub(crate) use evaluate::DecidingCondition;
 pub use evaluate::{Effect, Evaluation};
 
 #[cfg(feature = "analysis")]

@@ -391,6 +391,20 @@ pub(crate) enum Datum<'a> {
     Object(&'a Map<String, Value>),
 }
 
+impl Datum<'_> {
+    /// The name of the value's type, with its article.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::False | Self::True => "a boolean",
+            Self::Number(_) | Self::UnclearNumber => "a number",
+            Self::Text(_) => "a string",
+            Self::Array(_) => "a list",
+            Self::Object(_) => "an object",
+        }
+    }
+}
+
 /// The value of absent arguments, and of an absent context.
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 

@@ -59,7 +59,7 @@ pub(super) struct Call {
     /// The call asks to run as a task.
     #[serde(default)]
     pub(super) task: bool,
-    /// What the agent answers to the server.
+    /// The agent's answers to the server.
     pub(super) input: Option<Map<String, Value>>,
 }
 

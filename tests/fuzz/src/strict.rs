@@ -106,6 +106,14 @@ pub fn is_exact(text: &str) -> bool {
     Decimal::of(text) == Decimal::of(ryu_js::Buffer::new().format_finite(float))
 }
 
+/// Returns true if a number is not an integer of 64 bits that a double would round, or write with
+/// other digits.
+pub fn is_double(text: &str) -> bool {
+    let Ok(integer) = text.parse::<i128>() else { return true };
+    let float = integer as f64;
+    float as i128 == integer && Decimal::of(text) == Decimal::of(ryu_js::Buffer::new().format_finite(float))
+}
+
 /// A decimal number, digit by digit: a sign, digits that neither begin nor end with a zero, and the
 /// power of ten of the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,7 +30,7 @@ const HOST: [&str; 32] = [
     "127.1",
     "0x7f",
     "256",
-    "[::1]",
+    "[::ffff:7f00:1]",
     "[",
     "]",
     "ａ",
@@ -68,7 +68,7 @@ const URL: [&str; 32] = [
     "A.IO.",
     "evil.io",
     "127.0.0.1",
-    "[::1]",
+    "[::ffff:7f00:1]",
     "xn--bcher-kva.example",
     "bücher",
     "%2e",
@@ -119,12 +119,30 @@ fn host_of(url: &str) -> Option<String> {
         return None;
     }
     let parsed = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()))?;
-    let authority = url.split_once(':')?.1.trim_start_matches('/').split(['/', '?', '#']).next()?;
+    let rest = url.split_once(':')?.1;
+    let bare = rest.trim_start_matches('/');
+    // With another number of slashes, it is relative to a server that has a base.
+    if rest.len() - bare.len() != 2 {
+        return None;
+    }
+    let authority = bare.split(['/', '?', '#']).next()?;
     if authority.contains('@') || !parsed.username().is_empty() || parsed.password().is_some() {
         return None;
     }
-    let host = parsed.host_str()?;
-    Some(host.strip_suffix('.').unwrap_or(host).to_owned())
+    Some(compared(&parsed.host()?.to_owned()))
+}
+
+/// The text of a host without a trailing dot; that of the IPv4 address that an IPv6 address maps.
+fn compared(host: &Host) -> String {
+    match host {
+        Host::Ipv6(address) if address.to_ipv4_mapped().is_some() => {
+            address.to_ipv4_mapped().expect("a mapped address").to_string()
+        }
+        host => {
+            let text = host.to_string();
+            text.strip_suffix('.').unwrap_or(&text).to_owned()
+        }
+    }
 }
 
 /// Returns a listed host as it is compared, and true if only its subdomains are meant. Returns
@@ -137,7 +155,7 @@ fn normal(entry: &str) -> Option<(bool, String)> {
     if entry.starts_with('.') || name.chars().any(is_odd) {
         return None;
     }
-    let host = Host::parse(name).ok().filter(|host| !below || matches!(host, Host::Domain(_)))?.to_string();
-    let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
+    let host = Host::parse(name).ok().filter(|host| !below || matches!(host, Host::Domain(_)))?;
+    let host = compared(&host);
     (!host.is_empty()).then_some((below, host))
 }

@@ -70,7 +70,8 @@ fn content(message: &Message) -> (Option<Value>, String) {
 /// 8 of the language.
 fn judged(message: &Node) -> Option<bool> {
     let Node::Object(members) = message else { return None };
-    let certain = message.is_certain() && !is_varied(members, &["jsonrpc", "id", "method", "params"]);
+    let doubles = message.all(&|node| !matches!(node, Node::Number(text) if !strict::is_double(text)));
+    let certain = doubles && message.is_certain() && !is_varied(members, &["jsonrpc", "id", "method", "params"]);
     let id = message.get("id").is_none_or(|id| matches!(id, Node::Text(_) | Node::Number(_) | Node::Null));
     let version = message.get("jsonrpc") == Some(&Node::Text("2.0".to_owned()));
     let method = match message.get("method") {

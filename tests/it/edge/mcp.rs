@@ -351,3 +351,68 @@ fn a_digest_covers_the_content_of_a_definition() {
     // Digests are stable across builds, since pins are stored.
     assert_eq!(digest("{}").to_string(), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
 }
+
+/// The facts of a denial name the condition that decided, and why it is undecidable: no values.
+#[test]
+fn facts_name_the_deciding_condition_and_its_reason() {
+    let rule =
+        |condition: Value| json!([{ "conditions": [{ "path": "args.ok", "op": "exists", "value": true }, condition] }]);
+    let test = |op: &str, value: Value| json!({ "path": "args.x", "op": op, "value": value });
+    for (condition, x, undecidable) in [
+        (test("lte", json!(5)), json!("secret"), Some("a string, not a number")),
+        (test("lte", json!(5)), json!(6), None),
+        (test("eq", json!("a")), json!(["secret"]), Some("a list, not a string")),
+        (test("in", json!(["a", "b"])), json!(1), Some("a number, not of the type of each listed value")),
+        (test("regex", json!("^a")), json!({ "secret": 1 }), Some("an object, not a string")),
+        (test("max_items", json!(5)), json!("secret"), Some("a string, not a list or an object")),
+        (test("path_within", json!(["/srv"])), json!("secret"), Some("not an absolute path")),
+        (test("path_within", json!(["/srv"])), json!("/srv/.../secret"), Some("a path that systems read differently")),
+        (test("host_in", json!(["a.io"])), json!("https:secret"), Some("not a URL with one certain host")),
+        (
+            test("not_contains", json!("cr")),
+            json!(["secret"]),
+            Some("a list with parts that a server may read as one text"),
+        ),
+        (
+            json!({ "path": "args.x.y", "op": "eq", "value": 1 }),
+            json!("secret"),
+            Some("a value without the parts that the path names"),
+        ),
+        (
+            json!({ "path": "args.x.y", "op": "eq", "value": 1 }),
+            json!({ "y": 1, "Y": 2 }),
+            Some("two members that differ in case"),
+        ),
+        (
+            json!({ "path": "args.x", "op": "lt", "value_from": "args.none" }),
+            json!(1),
+            Some("no usable value to compare with"),
+        ),
+        (
+            json!({ "any": [test("eq", json!(false)), test("lte", json!(5))] }),
+            json!("secret"),
+            Some("a string, not a boolean"),
+        ),
+        (
+            json!({ "path": "args.x[*]", "op": "eq", "value": 1 }),
+            json!(vec![1; 1_000_001]),
+            Some("more pairs of values than are compared"),
+        ),
+    ] {
+        let document =
+            json!({ "version": "1", "default": "allow", "all_tools": { "require": rule(condition.clone()) } });
+        let gate = Gate::new(Policy::try_from(&document).unwrap());
+        let arguments = json!({ "x": x, "ok": 1 });
+        let decision = gate.check(&ToolCall::new("t", &arguments));
+        let Decision::Deny(denial) = &decision else { panic!("{condition} {decision:?}") };
+        assert_eq!(denial.condition(), Some("/all_tools/require/0/conditions/1"), "{condition}");
+        assert_eq!(denial.undecidable(), undecidable, "{condition}");
+        let refusal = Refusal::from(denial);
+        assert_eq!(refusal.facts().get("undecidable").and_then(Value::as_str), undecidable);
+        assert!(!refusal.to_result(RefusalFormat::Structured).to_string().contains("secret"), "{condition}");
+    }
+    let denied = json!({ "version": "1", "default": "allow", "all_tools": { "deny_if": [{ "conditions": [] }] } });
+    let decision = Gate::new(Policy::try_from(&denied).unwrap()).check(&ToolCall::new("t", None::<&Value>));
+    let Decision::Deny(denial) = &decision else { panic!("{decision:?}") };
+    assert_eq!((denial.condition(), denial.undecidable()), (None, None));
+}

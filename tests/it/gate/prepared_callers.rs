@@ -43,7 +43,10 @@ fn agrees_with_plain_calls(documents: &[Document; 2], history: &[Event]) -> Resu
         prepared.now += pause;
         prepared.clock.set(Timestamp::from_unix_micros(prepared.now));
         let caller = first_gate.caller(caller(call));
-        let made = caller.call(call["tool"].as_str().unwrap(), call.get("arguments"));
+        let made = caller
+            .call(call["tool"].as_str().unwrap(), call.get("arguments"))
+            .input(call.get("input").and_then(Value::as_object))
+            .task(call.get("task") == Some(&Value::Bool(true)));
         let other = prepared.gate.check(&made);
         prepared.calls.push(CallState::Refused);
         prop_assert_eq!(shown(&decision), shown(&other), "{}", call);
