@@ -92,6 +92,8 @@ export const OPERATORS = [
   ["not_regex", "does not match the expression", "text"],
   ["min_length", "has at least the length", "any"],
   ["max_length", "has at most the length", "any"],
+  ["min_items", "has at least as many parts as", "any"],
+  ["max_items", "has at most as many parts as", "any"],
   ["type", "has the type", "any"],
   ["path_within", "is a path within", "list"],
   ["host_in", "is a URL with the host", "list"],

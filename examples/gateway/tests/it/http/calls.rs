@@ -155,7 +155,7 @@ fn an_allow_all_policy_changes_no_http_message() {
                 client.ask(9, "tools/call", &progress),
                 client.post(concat!(
                     r#"{"jsonrpc":"2.0","id":"text","method":"tools/call","#,
-                    r#""params":{"name":"add","arguments":{"a":1,"b":18446744073709551615}}}"#
+                    r#""params":{"name":"add","arguments":{"a":1,"b":9007199254740991}}}"#
                 )),
                 client.post(r#"{"jsonrpc":"2.0","id":77,"result":{"roots":[]}}"#),
                 client.send("DELETE"),
