@@ -52,6 +52,14 @@ impl Condition {
     }
 
     /// Inverts the condition: `all` and `any` change places, and each test is negated.
+    /// Returns `true` if it reads what the client sends in a further round of a call.
+    pub(crate) fn reads_input(&self) -> bool {
+        match self {
+            Self::Test(test) => test.paths().any(Path::is_in_input),
+            Self::All(conditions) | Self::Any(conditions) => conditions.iter().any(Self::reads_input),
+        }
+    }
+
     pub(crate) fn not(self) -> Self {
         let each = |conditions: Box<[Self]>| conditions.into_iter().map(Self::not).collect();
         match self {

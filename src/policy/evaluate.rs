@@ -245,7 +245,9 @@ impl<'p> Evaluation<'p> {
     /// Returns `true` if a rule asks for an approval because of the input in this round.
     pub(crate) fn asks_about_input(&self, call: &ToolCall<'_>, now: Timestamp) -> bool {
         let facts = Facts::new(call, now);
-        let asks = |rule: &Rule| rule.truth(&facts, Stance::Match) != Truth::False;
+        let asks = |rule: &Rule| {
+            rule.conditions.iter().any(Condition::reads_input) && rule.truth(&facts, Stance::Match) != Truth::False
+        };
         let found = self
             .policy
             .compiled()

@@ -77,6 +77,11 @@ impl Path {
         matches!(self.root, Root::Time(_))
     }
 
+    /// Returns `true` if it reads the input of a further round.
+    pub(crate) fn is_in_input(&self) -> bool {
+        matches!(self.root, Root::Input)
+    }
+
     pub(crate) fn is_in_arguments(&self) -> bool {
         self.root == Root::Arguments
     }

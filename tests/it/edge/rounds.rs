@@ -13,6 +13,11 @@ const POLICY: &str = r#"{
         "pay": { "limits": [{ "counter": "p", "window": "day", "max": 100, "scope": "grant",
                               "amount_from": "args.amount" }] },
         "ask": { "action": "require_approval" },
+        "large": { "require_approval_if": [{ "conditions": [{ "path": "args.amount", "op": "gt", "value": 50 }] }] },
+        "sure": { "require_approval_if": [
+            { "conditions": [{ "path": "args.amount", "op": "gt", "value": 50 }] },
+            { "conditions": [{ "path": "input.sure.content.yes", "op": "eq", "value": true }] }] },
+        "never": { "deny_if": [{ "conditions": [{ "path": "input.*.content.yes", "op": "eq", "value": true }] }] },
         "run": { "limits": [{ "counter": "r", "window": "in_flight", "max": 1, "scope": "grant" }] }
     }
 }"#;
@@ -88,6 +93,12 @@ impl Gateway {
         }
     }
 
+    fn approve_the_only_one(&self) {
+        let pending = self.gate.pending().unwrap();
+        assert_eq!(pending.len(), 1);
+        self.gate.approve(pending[0].id(), "ann").unwrap();
+    }
+
     fn code(&mut self, params: &Value) -> Option<String> {
         match self.call(params, &done()) {
             Answer::Answered(..) => None,
@@ -138,15 +149,43 @@ fn rounds_are_charged_once() {
 
 #[test]
 fn one_approval_serves_all_rounds() {
+    for tool in ["ask", "large"] {
+        let mut gateway = Gateway::new();
+        let Answer::Refused(_) = gateway.call(&first(tool), &done()) else { panic!("asks a person") };
+        gateway.approve_the_only_one();
+        let state = gateway.asked(&first(tool));
+        let state = gateway.asked(&further(tool, &state));
+        assert!(matches!(gateway.call(&further(tool, &state), &done()), Answer::Answered(..)));
+        assert!(gateway.gate.pending().unwrap().is_empty());
+        assert!(matches!(gateway.call(&first(tool), &done()), Answer::Refused(_)), "it served one call");
+    }
+}
+
+#[test]
+fn a_rule_about_the_input_asks_for_that_input() {
     let mut gateway = Gateway::new();
-    let Answer::Refused(_) = gateway.call(&first("ask"), &done()) else { panic!("asks a person") };
-    let id = *gateway.gate.pending().unwrap()[0].id();
-    gateway.gate.approve(&id, "ann").unwrap();
-    let state = gateway.asked(&first("ask"));
-    let state = gateway.asked(&further("ask", &state));
-    assert!(matches!(gateway.call(&further("ask", &state), &done()), Answer::Answered(..)));
-    assert!(gateway.gate.pending().unwrap().is_empty());
-    assert!(matches!(gateway.call(&first("ask"), &done()), Answer::Refused(_)), "it served one call");
+    let Answer::Refused(_) = gateway.call(&first("sure"), &done()) else { panic!("asks a person") };
+    gateway.approve_the_only_one();
+    let state = gateway.asked(&first("sure"));
+    assert_eq!(gateway.code(&further("sure", &state)).as_deref(), Some("approval"));
+    let shown = gateway.gate.pending().unwrap()[0].clone();
+    assert!(shown.details().unwrap().contains(r#""input""#), "{shown:?}");
+    gateway.approve_the_only_one();
+    // Another answer of the user is another call to approve, or one that no rule asks about.
+    let mut other = further("sure", &state);
+    other["inputResponses"]["sure"]["content"]["payee"] = json!("another");
+    assert_eq!(gateway.code(&other).as_deref(), Some("approval"));
+    assert_eq!(gateway.code(&further("sure", &state)), None);
+}
+
+#[test]
+fn rules_judge_the_input() {
+    let mut gateway = Gateway::new();
+    let state = gateway.asked(&first("never"));
+    assert_eq!(gateway.code(&further("never", &state)).as_deref(), Some("deny_if"));
+    let mut changed = further("never", &state);
+    changed["inputResponses"]["sure"]["content"]["yes"] = json!(false);
+    assert_eq!(gateway.code(&changed), None);
 }
 
 #[test]
