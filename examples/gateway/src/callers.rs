@@ -23,6 +23,8 @@ pub(crate) struct Holder {
     pub(crate) expires_at: Option<Timestamp>,
     /// One for each request under way, of all holders of the grant.
     pub(crate) slots: Arc<Semaphore>,
+    /// A turn for each long message of theirs that is judged at once.
+    pub(crate) turns: Arc<Semaphore>,
 }
 
 impl Holder {
@@ -86,7 +88,8 @@ impl Callers {
         }
         let kept = |holder: &mut Arc<Holder>| {
             if let Some(before) = former.by_grant.get(holder.grant()) {
-                *holder = Arc::new(Holder { slots: Arc::clone(&before.slots), ..(**holder).clone() });
+                let (slots, turns) = (Arc::clone(&before.slots), Arc::clone(&before.turns));
+                *holder = Arc::new(Holder { slots, turns, ..(**holder).clone() });
             }
         };
         self.by_grant.values_mut().for_each(kept);

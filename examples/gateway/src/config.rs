@@ -74,6 +74,10 @@ pub(crate) struct Server {
     pub(crate) path: Option<String>,
     /// A file with the bearer token that the gateway presents to the server.
     pub(crate) token_file: Option<PathBuf>,
+    /// The names of headers of clients that the server gets, besides `Accept`, `Last-Event-ID`,
+    /// `MCP-Protocol-Version`, `User-Agent` and the trace context.
+    #[serde(default)]
+    pub(crate) forward_headers: Vec<String>,
 }
 
 /// The right to call tools.
@@ -180,6 +184,9 @@ pub(crate) struct Operator {
     /// is made at the start and logged.
     #[serde(default)]
     pub(crate) token_sha256: Vec<String>,
+    /// The host names at which a proxy in front serves the page, such as `gate.example.com`.
+    #[serde(default)]
+    pub(crate) allow_hosts: Vec<String>,
 }
 
 /// Bounds.
@@ -192,21 +199,30 @@ pub(crate) struct Limits {
     pub(crate) max_message_bytes: std::num::NonZeroU32,
     /// How long an unused session is kept.
     pub(crate) session_idle_seconds: u32,
-    /// The number of sessions that one grant may have.
+    /// The number of sessions that one grant may have. The one that is idle for longest makes room
+    /// for a new one.
     pub(crate) sessions_per_grant: std::num::NonZeroU32,
+    /// The number of sessions that one grant may begin in a minute.
+    pub(crate) new_sessions_per_minute: std::num::NonZeroU32,
     /// The number of requests that one grant may have under way: a flood takes no room from others.
     pub(crate) requests_per_grant: std::num::NonZeroU16,
+    /// The number of connections that one address may have open, with a token or without: an IPv4
+    /// address, or a /64 network of IPv6. Raise it if a proxy in front makes all connections.
+    pub(crate) connections_per_peer: std::num::NonZeroU16,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let (bytes, sessions, requests) = (16 << 20, 1000, 256);
+        let at_most = |number: u32| std::num::NonZeroU32::MIN.saturating_add(number - 1);
+        let at_once = |number: u16| std::num::NonZeroU16::MIN.saturating_add(number - 1);
         Self {
             timeout_seconds: 300,
-            max_message_bytes: std::num::NonZeroU32::MIN.saturating_add(bytes - 1),
+            max_message_bytes: at_most(16 << 20),
             session_idle_seconds: 1800,
-            sessions_per_grant: std::num::NonZeroU32::MIN.saturating_add(sessions - 1),
-            requests_per_grant: std::num::NonZeroU16::MIN.saturating_add(requests - 1),
+            sessions_per_grant: at_most(1000),
+            new_sessions_per_minute: at_most(600),
+            requests_per_grant: at_once(256),
+            connections_per_peer: at_once(1024),
         }
     }
 }
@@ -331,6 +347,7 @@ impl Config {
             revoked: grant.revoked,
             expires_at: expires_at.map_err(|error| format!("expires_at: {error}"))?,
             slots: Arc::new(Semaphore::new(self.limits.requests_per_grant.get().into())),
+            turns: Arc::new(Semaphore::new(1)),
         })
     }
 }

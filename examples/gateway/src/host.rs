@@ -12,6 +12,7 @@ use toolgate::mcp::{self, Call, CallOutcome, FinishedCall, OnChange, RequestId};
 use toolgate::store::redis::RedisStore;
 use toolgate::store::{AsyncCounterStore, InProcess, MemoryStore};
 use toolgate::{AsyncGate, AsyncGrants, AsyncPermit, Decision, Denial, Gate, Grants, LimitState, Policy};
+use tracing::Span;
 
 use crate::config::{self, OnChangedTool};
 use crate::journal::Journal;
@@ -97,19 +98,11 @@ impl Host {
 
     /// Returns a span for a request, with the names of OpenTelemetry's conventions for MCP. It ends
     /// with the request.
-    pub(crate) fn span(
-        &self,
-        method: &str,
-        tool: Option<&str>,
-        who: &Who,
-        id: Option<&RequestId>,
-        transport: &str,
-    ) -> tracing::Span {
-        let name = tool.map_or_else(|| method.to_owned(), |tool| format!("{method} {tool}"));
+    pub(crate) fn span(&self, method: &str, tool: Option<&str>, who: &Who, id: Option<&RequestId>) -> Span {
         tracing::info_span!(
             target: "mcp",
             "mcp",
-            otel.name = name,
+            otel.name = tool.map_or_else(|| method.to_owned(), |tool| format!("{method} {tool}")),
             otel.kind = "server",
             mcp.method.name = method,
             gen_ai.tool.name = tool,
@@ -117,27 +110,24 @@ impl Host {
             jsonrpc.request.id = id.map(tracing::field::display),
             mcp.session.id = who.session,
             server.address = who.server,
-            network.transport = transport,
+            network.transport = if self.grants.is_some() { "tcp" } else { "pipe" },
             toolgate.decision = tracing::field::Empty,
             error.type = tracing::field::Empty,
         )
     }
 
     /// Decides a call of this caller.
-    pub async fn decide(&self, who: &Who, call: &Call) -> Decision<AsyncPermit> {
+    pub async fn decide(&self, who: &Who, call: &Call, span: &Span) -> Decision<AsyncPermit> {
         let call = who.names(call.tool_call());
-        if let Some(denial) = self.pins.as_ref().and_then(|pins| pins.denial(&call)) {
-            self.gate.record_denial(call, &denial);
-            let decision = Decision::Deny(denial);
-            self.metrics.count(&decision, call.tool());
-            return decision;
-        }
-        let decision = match &self.grants {
-            None => self.gate.check(&call).await,
-            Some(grants) => grants.check(&call).await,
+        let decision = match (self.pins.as_ref().and_then(|pins| pins.denial(&call)), &self.grants) {
+            (Some(denial), _) => {
+                self.gate.record_denial(call, &denial);
+                Decision::Deny(denial)
+            }
+            (None, None) => self.gate.check(&call).await,
+            (None, Some(grants)) => grants.check(&call).await,
         };
         self.metrics.count(&decision, call.tool());
-        let span = tracing::Span::current();
         span.record("toolgate.decision", decision.as_str());
         decision.code().map(|code| span.record("error.type", code.as_str()));
         decision
@@ -152,9 +142,9 @@ impl Host {
     }
 
     /// Releases or ends the permit of a call that has ended.
-    pub async fn conclude(&self, ended: FinishedCall<AsyncPermit>) {
+    pub async fn conclude(&self, ended: FinishedCall<AsyncPermit>, span: &Span) {
         if ended.ending == CallOutcome::ToolFailed {
-            tracing::Span::current().record("error.type", "tool_error");
+            span.record("error.type", "tool_error");
         }
         if let Err(error) = ended.conclude().await {
             tracing::warn!("{error}: the call stays counted");

@@ -7,6 +7,7 @@ mod files;
 mod host;
 mod http;
 mod journal;
+mod link;
 mod metrics;
 mod operator;
 mod pins;

@@ -1,8 +1,9 @@
 //! Listening: TCP with or without TLS, and Unix sockets.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -36,9 +37,11 @@ use crate::operator::{self, OperatorState};
 /// The number of connections that are served at once; others wait to be accepted.
 const CONNECTIONS: usize = 4096;
 /// How long a client may take for the head of a request or for a TLS handshake.
-const HEAD: Duration = Duration::from_secs(60);
+const HEAD: Duration = Duration::from_secs(10);
 /// The longest head of a request.
 const HEAD_BYTES: usize = 64 << 10;
+/// The number of connections to the operator's address from one client.
+const OPERATORS: u16 = 256;
 
 /// The TLS in force. It can be replaced while connections are made.
 pub(crate) type TlsInForce = Arc<ArcSwapOption<rustls::ServerConfig>>;
@@ -59,9 +62,33 @@ pub(crate) fn tls_config(tls: &Tls, reader: &mut Reader) -> Result<Arc<rustls::S
     Ok(Arc::new(config))
 }
 
-/// Serves until `stop`. What it returns waits for the requests under way.
-pub(crate) async fn serve(
-    mut listener: impl Listener,
+/// The address of a client, as far as connections are counted by it.
+pub(crate) trait Peer {
+    /// Returns the network whose connections are counted; `None` if they are not.
+    fn network(&self) -> Option<IpAddr>;
+}
+
+impl Peer for SocketAddr {
+    fn network(&self) -> Option<IpAddr> {
+        Some(match self.ip().to_canonical() {
+            // Whoever has one address of IPv6 has a whole network of them.
+            IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
+            ip => ip,
+        })
+    }
+}
+
+impl Peer for tokio::net::unix::SocketAddr {
+    fn network(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// Serves until `stop`, at most `per_peer` connections of one client. What it returns waits for the
+/// requests under way.
+pub(crate) async fn serve<L: Listener<Addr: Peer>>(
+    mut listener: L,
+    per_peer: u16,
     tls: TlsInForce,
     app: Router,
     stop: impl Future<Output = ()>,
@@ -69,14 +96,23 @@ pub(crate) async fn serve(
     let (places, graceful) = (Arc::new(Semaphore::new(CONNECTIONS)), GracefulShutdown::new());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
+    // Each open connection holds the value of its peer.
+    let mut peers: HashMap<IpAddr, Arc<()>> = HashMap::new();
     let accepting = async {
         // Never closed.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let (client, _) = listener.accept().await;
+            let (client, address) = listener.accept().await;
+            if peers.len() > CONNECTIONS {
+                peers.retain(|_, open| Arc::strong_count(open) > 1);
+            }
+            let peer = address.network().map(|network| Arc::clone(peers.entry(network).or_default()));
+            if peer.as_ref().is_some_and(|peer| Arc::strong_count(peer) > usize::from(per_peer) + 1) {
+                continue;
+            }
             let (http, service, watcher) = (http.clone(), TowerToHyperService::new(app.clone()), graceful.watcher());
             let tls = tls.load_full();
             tokio::spawn(async move {
-                let _place = place;
+                let _held = (place, peer);
                 // A client that breaks off is its own affair.
                 match tls {
                     None => drop(watcher.watch(http.serve_connection(TokioIo::new(client), service)).await),
@@ -183,11 +219,11 @@ impl Address {
     async fn serve(self, app: Router, stop: impl Future<Output = ()>) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => {
-                serve(TcpListener::from_std(listener)?, TlsInForce::default(), app, stop).await;
+                serve(TcpListener::from_std(listener)?, OPERATORS, TlsInForce::default(), app, stop).await;
             }
             Self::Unix(socket) => {
                 let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
-                serve(listener, TlsInForce::default(), app, stop).await;
+                serve(listener, OPERATORS, TlsInForce::default(), app, stop).await;
             }
         }
         Ok(())

@@ -5,53 +5,90 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// They belong to one connection, in both directions.
-const OF_CONNECTION: &str = "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer \
-    transfer-encoding upgrade";
+/// The headers of a client that every server gets.
+const PASSED: [HeaderName; 6] = [
+    header::ACCEPT,
+    header::USER_AGENT,
+    VERSION,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
 
-/// The client's, which the server does not get: those meant for the gateway, those that the gateway
-/// writes anew, and those by which a client could say something about its own origin.
-const OF_CLIENT: &str = "accept-encoding authorization content-encoding content-length content-type cookie expect \
-    forwarded host mcp-session-id origin x-forwarded-for x-forwarded-host x-forwarded-proto \
-    x-real-ip";
+/// Returns the names of the headers of a client that a server gets: those that every server gets,
+/// and those that its operator has named. Some can never pass: those that the gateway writes, those
+/// that belong to one connection, and names that servers may read as others.
+pub(super) fn passed(named: &[String]) -> Result<Vec<HeaderName>, String> {
+    let read = |name: &String| {
+        let is_own = |name: &HeaderName| {
+            let name = name.as_str();
+            name.contains('_') || name.starts_with("mcp-") || is_of_connection(name) || is_of_gateway(name)
+        };
+        let read = name.parse().ok().filter(|name| !is_own(name));
+        read.ok_or_else(|| format!("`forward_headers`: a client's `{name}` cannot pass"))
+    };
+    PASSED.into_iter().map(Ok).chain(named.iter().map(read)).collect()
+}
 
-/// The server's, which the client does not get: the server asks the gateway for credentials, not
-/// the client, and does not choose which web pages may read the answers of the gateway.
-const OF_SERVER: &str = "access-control-allow-credentials access-control-allow-headers access-control-allow-methods \
-    access-control-allow-origin access-control-expose-headers content-length mcp-session-id \
-    set-cookie www-authenticate";
-
-/// Returns the headers of a client that the server gets, with the id of the session.
-pub(super) fn to_server(client: &HeaderMap, session: Option<&HeaderValue>) -> HeaderMap {
-    let mut headers = passed(client, OF_CLIENT);
-    headers.append(header::VIA, HeaderValue::from_static("1.1 toolgate"));
+/// Returns the headers that the server gets: those of the client that may pass, and the id of the
+/// session. The client's own `Mcp-*` headers are no part of what was judged, and end here.
+pub(super) fn to_server(client: &HeaderMap, passed: &[HeaderName], session: Option<&HeaderValue>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    let of_connection = of_connection(client);
+    for name in passed.iter().filter(|name| !is_named(&of_connection, name)) {
+        for value in client.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(header::VIA, HeaderValue::from_static("1.1 toolgate"));
     // What is compressed cannot be judged.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     session.map(|session| headers.insert(SESSION, session.clone()));
     headers
 }
 
-/// Returns the headers of a server that the client gets, with the id of the session.
+/// Returns the headers of a server that the client gets, with the id of the session. The server
+/// asks the gateway for credentials, not the client, and does not choose which web pages may read
+/// the answers of the gateway.
 pub(super) fn to_client(server: &HeaderMap, session: Option<&HeaderValue>) -> HeaderMap {
-    let mut headers = passed(server, OF_SERVER);
+    let of_connection = of_connection(server);
+    let ends_here = |name: &HeaderName| {
+        let of_server =
+            matches!(name.as_str(), "content-length" | "mcp-session-id" | "set-cookie" | "www-authenticate");
+        of_server
+            || name.as_str().starts_with("access-control-")
+            || is_of_connection(name.as_str())
+            || is_named(&of_connection, name)
+    };
+    let mut headers = HeaderMap::with_capacity(16);
+    for (name, value) in server.iter().filter(|(name, _)| !ends_here(name)) {
+        headers.append(name, value.clone());
+    }
     session.map(|session| headers.insert(SESSION, session.clone()));
     // Nothing on the way keeps what is for one client.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers
 }
 
-fn passed(headers: &HeaderMap, stopped: &str) -> HeaderMap {
-    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named: Vec<&str> = connection.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let passes = |name: &str| {
-        let is_named = || named.iter().any(|named| named.eq_ignore_ascii_case(name));
-        OF_CONNECTION.split(' ').chain(stopped.split(' ')).all(|stopped| stopped != name) && !is_named()
-    };
-    let mut passed = HeaderMap::with_capacity(headers.len() + 4);
-    for (name, value) in headers.iter().filter(|(name, _)| passes(name.as_str())) {
-        passed.append(name.clone(), value.clone());
-    }
-    passed
+fn is_of_connection(name: &str) -> bool {
+    name.starts_with("proxy-")
+        || matches!(name, "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade")
+}
+
+/// Returns whether the gateway writes the header anew, or is the one to whom a client speaks by it.
+fn is_of_gateway(name: &str) -> bool {
+    let of_body = matches!(name, "accept-encoding" | "content-encoding" | "content-length" | "content-type");
+    of_body || matches!(name, "authorization" | "expect" | "host" | "origin" | "via")
+}
+
+/// Returns the values of `Connection`, which name more headers of one connection.
+fn of_connection(headers: &HeaderMap) -> Vec<&str> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).collect()
+}
+
+fn is_named(of_connection: &[&str], name: &HeaderName) -> bool {
+    of_connection.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()))
 }
 
 /// Returns the value of a header, or an error if it appears twice: two readers could take different

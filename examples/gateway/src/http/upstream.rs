@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{AUTHORIZATION, HeaderValue};
-use axum::http::{HeaderMap, Method, Request, Response, Uri};
+use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use toolgate::mcp::CallOutcome;
 
+use super::headers;
 use crate::config::Server;
 
 /// How long a connection may take to be made.
@@ -27,18 +31,57 @@ pub(super) struct Upstream {
     pub(super) name: String,
     /// The path at which clients reach it.
     pub(super) path: String,
+    /// The headers of a client that it gets.
+    pub(super) passed: Vec<HeaderName>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: Uri,
     authorization: Option<HeaderValue>,
 }
 
-/// Why a request got no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
-    /// No connection could be made: the server has seen nothing of it.
-    Unreached,
-    /// It may have arrived.
-    Broken,
+/// Why a request got no answer that the client can have.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// The outcome of the request, if it is a call.
+    pub(super) outcome: CallOutcome,
+    pub(super) status: StatusCode,
+    pub(super) why: String,
+}
+
+impl Lost {
+    /// The request may have had an effect.
+    pub(super) fn unclear(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { outcome: CallOutcome::Unclear(None), status, why: why.into() }
+    }
+
+    /// The server has not seen the request, or has done nothing.
+    pub(super) fn not_run(status: StatusCode, why: &str) -> Self {
+        Self { outcome: CallOutcome::NotRun, status, why: why.into() }
+    }
+}
+
+/// How long a request waits for the server: until its time is over, or its session has ended.
+#[derive(Clone)]
+pub(super) struct Patience {
+    pub(super) until: Option<Instant>,
+    pub(super) closed: CancellationToken,
+}
+
+impl Patience {
+    /// Waits for work, or returns why it was waited for no longer.
+    pub(super) async fn wait_for<T>(&self, work: impl Future<Output = T>) -> Result<T, &'static str> {
+        let late = async {
+            match self.until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = late => Err("the server has not answered in time"),
+            () = self.closed.cancelled() => Err("the session has ended"),
+        }
+    }
 }
 
 impl Upstream {
@@ -55,6 +98,7 @@ impl Upstream {
         if !path.starts_with('/') || path.contains(['{', '}', '*', '?']) {
             return Err(of("`path` begins with `/` and has no pattern and no query"));
         }
+        let passed = headers::passed(&server.forward_headers).map_err(|why| of(&why))?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
@@ -68,7 +112,7 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(tls.https_or_http().enable_http1().wrap_connector(connector));
         let authorization = server.token_file.as_deref().map(authorization).transpose()?;
-        Ok(Self { name: name.to_owned(), path, client, url, authorization })
+        Ok(Self { name: name.to_owned(), path, passed, client, url, authorization })
     }
 
     /// Sends a request, and waits for the head of its answer.
@@ -77,20 +121,25 @@ impl Upstream {
         method: Method,
         mut headers: HeaderMap,
         body: impl Into<Bytes>,
+        patience: &Patience,
     ) -> Result<Response<Body>, Lost> {
         self.authorization.clone().map(|authorization| headers.insert(AUTHORIZATION, authorization));
         let mut request = Request::new(Full::new(body.into()));
         *request.method_mut() = method;
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = headers;
-        let answer = self.client.request(request).await;
-        answer
-            .map(|answer| answer.map(Body::new))
-            .map_err(|error| if error.is_connect() { Lost::Unreached } else { Lost::Broken })
+        match patience.wait_for(self.client.request(request)).await {
+            Ok(Ok(answer)) => Ok(answer.map(Body::new)),
+            Ok(Err(error)) if error.is_connect() => {
+                Err(Lost::not_run(StatusCode::BAD_GATEWAY, "the server cannot be reached"))
+            }
+            Ok(Err(_)) => Err(Lost::unclear(StatusCode::BAD_GATEWAY, "the connection to the server was lost")),
+            Err(why) => Err(Lost::unclear(StatusCode::GATEWAY_TIMEOUT, why)),
+        }
     }
 }
 
-/// Returns the header that presents the token in a file.
+/// Reads the token that the gateway presents to a server.
 fn authorization(file: &Path) -> Result<HeaderValue, String> {
     let said = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let token = std::fs::read_to_string(file).map_err(|error| said(&error))?;

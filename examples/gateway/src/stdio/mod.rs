@@ -11,24 +11,25 @@ use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
-use toolgate::mcp::{CallOutcome, RefusalFormat, RequestId, Session};
+use tokio_util::task::AbortOnDropHandle;
+use toolgate::mcp::{RefusalFormat, Session};
 
 use self::lines::Lines;
-use self::relay::{Outbox, Relay, ToServer};
+use self::relay::Relay;
 use crate::cli::StdioOptions;
 use crate::config::{Audit, Pins, Store};
 use crate::files::{Reader, Watched};
 use crate::host::{Host, Parts};
+use crate::link::Link;
 use crate::serve::Address;
 use crate::who::Who;
 
@@ -37,7 +38,7 @@ const LAST_CALLS: Duration = Duration::from_secs(10);
 /// How long the server may take to end after that, and after it has been asked to.
 const GRACE: Duration = Duration::from_secs(2);
 const LAST_GRACE: Duration = Duration::from_secs(1);
-/// How often late requests are looked for.
+/// How often it is checked whether the last calls have ended.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Why the gateway ends.
@@ -119,7 +120,8 @@ async fn serve(
     let session = if settings.errors { Session::new().with_form(RefusalFormat::Error) } else { Session::new() };
     let timeout_seconds = (settings.timeout > 0).then(|| Duration::from_secs(settings.timeout.into()));
     let limits = (timeout_seconds, usize::try_from(settings.max_message.get()).unwrap_or(usize::MAX));
-    let (end, status) = relay(child, |outboxes| Relay::new(host, who, session, limits, outboxes), limits.1).await;
+    let link = Link::new(host, who, session, Arc::new(Semaphore::new(1)));
+    let (end, status) = relay(child, link, limits).await;
     stop.cancel();
     if let Some(operating) = operating {
         let _ = timeout(LAST_GRACE, operating).await;
@@ -139,44 +141,35 @@ async fn serve(
 
 /// Passes messages on until the end, and ends the server.
 async fn relay(
-    mut server: Server,
-    relay: impl FnOnce((Outbox<String>, Outbox<ToServer>)) -> Relay,
-    bound: usize,
+    (mut server, stdin, stdout): (Server, ChildStdin, ChildStdout),
+    link: Link,
+    limits: (Option<Duration>, usize),
 ) -> (End, io::Result<std::process::ExitStatus>) {
-    let ((to_client, for_client), (to_server, for_server)) = (Outbox::new(), Outbox::new());
-    let mut relay = relay((to_client, to_server));
-    let (lost, mut failures) = mpsc::unbounded_channel();
-    let mut from_client = FramedRead::new(tokio::io::stdin(), Lines::new(bound));
-    let mut from_server = server.child.stdout.take().map(|stdout| FramedRead::new(stdout, Lines::new(bound)));
-    let mut client = tokio::spawn(write_client(for_client));
-    tokio::spawn(write_server(server.child.stdin.take(), for_server, lost));
+    // Few: each message may be as long as the bound.
+    let ((to_client, for_client), (to_server, for_server)) = (mpsc::channel(4), mpsc::channel(4));
+    let relay = Relay::new(link, limits, to_client, to_server.downgrade());
+    let of_server = FramedRead::new(stdout, Lines::new(limits.1));
+    let of_client = FramedRead::new(tokio::io::stdin(), Lines::new(limits.1));
+    let mut writing = tokio::spawn(write_client(for_client));
+    let mut served = spawn(Arc::clone(&relay).pass_from_server(of_server));
+    let mut client = spawn(Arc::clone(&relay).pass_from_client(of_client, to_server));
+    let others = [spawn(Arc::clone(&relay).write_server(stdin, for_server)), spawn(Arc::clone(&relay).give_up_late())];
     let mut signals = Signals::new();
-    let mut tick = tokio::time::interval(TICK);
-    let mut end = None;
+    let (mut end, mut server_speaks) = (None, true);
     let (mut until, mut last) = (Instant::now(), Instant::now());
     loop {
-        let has_room = !relay.to_client.is_full();
-        let server_has_room = relay.to_server.as_ref().is_some_and(|server| !server.is_full());
         tokio::select! {
-            line = from_client.next(), if end.is_none() && has_room && server_has_room => match line {
-                Some(Ok(line)) => relay.take_from_client(line).await,
-                Some(Err(_)) | None => end = Some(End::Client),
-            },
-            line = next(&mut from_server), if has_room && from_server.is_some() => match line {
-                Some(Ok(line)) => relay.take_from_server(line).await,
-                Some(Err(_)) | None => {
-                    from_server = None;
-                    // After the client, a server may close its end and still have work to do.
-                    if end.is_none() {
-                        end = Some(End::Server);
-                        break;
-                    }
-                }
-            },
-            () = relay.to_client.make_room(), if !has_room => {}
-            () = make_room(&mut relay.to_server), if !server_has_room && relay.to_server.is_some() => {}
             _ = &mut client, if end.is_none() => end = Some(End::Client),
-            Some((id, outcome)) = failures.recv() => relay.fail(&id, outcome).await,
+            _ = &mut writing, if end.is_none() => end = Some(End::Client),
+            _ = &mut served, if server_speaks => {
+                server_speaks = false;
+                // After the client, a server may close its end and still have work to do.
+                if end.is_some() {
+                    continue;
+                }
+                end = Some(End::Server);
+                break;
+            }
             _ = &mut server.ended => {
                 end.get_or_insert(End::Server);
                 break;
@@ -185,50 +178,41 @@ async fn relay(
                 end.get_or_insert(End::Signal(signal));
                 break;
             }
-            now = tick.tick() => {
-                relay.give_up_late().await;
+            () = sleep(TICK), if end.is_some() => {
+                let now = Instant::now();
                 // Calls under way are worth waiting for, as long as somebody reads their answers.
-                if end.is_some() && relay.is_at_work() && now < last && !has_no_reader(&io::stdout()) {
+                if now < last && relay.link.is_at_work().await && !has_no_reader(&io::stdout()) {
                     until = now + GRACE;
                 }
-                if end.is_some() && now >= until {
+                if now >= until {
                     break;
                 }
+                continue;
             }
         }
-        if end.is_some() && relay.to_server.take().is_some() {
-            // The server's standard input closes when everything has been written.
-            (until, last) = (Instant::now() + GRACE, Instant::now() + LAST_CALLS);
-        }
+        // The server's standard input closes when everything has been written.
+        client.abort();
+        (until, last) = (Instant::now() + GRACE, Instant::now() + LAST_CALLS);
     }
     let end = end.unwrap_or(End::Server);
     let status = server.end(LAST_GRACE).await;
     // What the server has written before its end is still in the pipe. A client that does not read
     // must not keep the gateway.
-    let deadline = Instant::now() + LAST_GRACE;
-    while let Ok(Some(Ok(line))) = timeout_at(deadline, next(&mut from_server)).await {
-        relay.take_from_server(line).await;
-        if timeout_at(deadline, relay.to_client.make_room()).await.is_err() {
-            break;
-        }
+    if server_speaks {
+        let _ = timeout(LAST_GRACE, served).await;
     }
-    relay.give_up_all(if let End::Signal(_) = end { "the gateway is ending" } else { "the server has ended" }).await;
-    let _ = timeout(LAST_GRACE, relay.to_client.make_room()).await;
-    drop(relay);
-    if !client.is_finished() {
-        let _ = timeout(LAST_GRACE, client).await;
+    let why = if let End::Signal(_) = end { "the gateway is ending" } else { "the server has ended" };
+    let _ = timeout(LAST_GRACE, relay.give_up_all(why)).await;
+    drop((client, others, relay));
+    if !writing.is_finished() {
+        let _ = timeout(LAST_GRACE, writing).await;
     }
     (end, status)
 }
 
-async fn next<S: StreamExt + Unpin>(stream: &mut Option<S>) -> Option<S::Item> {
-    stream.as_mut()?.next().await
-}
-
-async fn make_room<T>(outbox: &mut Option<Outbox<T>>) {
-    if let Some(outbox) = outbox {
-        outbox.make_room().await;
-    }
+/// Runs a task that ends with its handle.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }
 
 /// Writes messages until there are no more, or nobody reads them.
@@ -242,41 +226,6 @@ async fn write_client(mut messages: mpsc::Receiver<String>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Writes messages until there are no more. Reports each request that could not be sent.
-async fn write_server(
-    mut server: Option<impl AsyncWrite + Unpin>,
-    mut messages: mpsc::Receiver<ToServer>,
-    lost: mpsc::UnboundedSender<(RequestId, CallOutcome)>,
-) {
-    while let Some((mut message, id)) = messages.recv().await {
-        message.push('\n');
-        let sent = match &mut server {
-            Some(server) => send(server, message.as_bytes()).await,
-            None => Err(CallOutcome::NotRun),
-        };
-        if let Err(outcome) = sent {
-            server = None;
-            id.map(|id| lost.send((id, outcome)));
-        }
-    }
-}
-
-/// Writes the whole message. A server that has read nothing of it has done nothing; if it has read
-/// a part, nobody knows.
-async fn send(server: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> Result<(), CallOutcome> {
-    let (mut outcome, mut rest) = (CallOutcome::NotRun, message);
-    while !rest.is_empty() {
-        match server.write(rest).await {
-            Ok(0) | Err(_) => return Err(outcome),
-            Ok(written) => {
-                rest = rest.get(written..).unwrap_or_default();
-                outcome = CallOutcome::Unclear(None);
-            }
-        }
-    }
-    server.flush().await.map_err(|_| outcome)
 }
 
 /// The signals that end the gateway.
@@ -305,13 +254,15 @@ struct Server {
 }
 
 impl Server {
-    /// Starts it, with our standard error.
-    fn start(command: &[OsString]) -> Result<Self, String> {
+    /// Starts it, with our standard error. Returns the pipes to it and from it too.
+    fn start(command: &[OsString]) -> Result<(Self, ChildStdin, ChildStdout), String> {
         let (program, arguments) = command.split_first().ok_or("no server: COMMAND ARGS... come after `--`")?;
         let said = |error: &dyn std::fmt::Display| format!("cannot start {}: {error}", program.display());
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let child = command.spawn().map_err(|error| said(&error))?;
+        let mut child = command.spawn().map_err(|error| said(&error))?;
+        let pipes = (child.stdin.take(), child.stdout.take());
+        let (Some(stdin), Some(stdout)) = pipes else { return Err(said(&"it has no pipes")) };
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).ok_or_else(|| said(&"it has ended"))?;
         let (sender, ended) = oneshot::channel();
         std::thread::spawn(move || {
@@ -319,7 +270,7 @@ impl Server {
             while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(group), options) {}
             sender.send(())
         });
-        Ok(Self { child, group, ended })
+        Ok((Self { child, group, ended }, stdin, stdout))
     }
 
     /// Asks it to end, and ends it if it does not within `grace`. What it has started and left

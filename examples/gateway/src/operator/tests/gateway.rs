@@ -84,7 +84,7 @@ impl Gateway {
         let params = json!({ "name": tool, "arguments": arguments });
         let text = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
         let toolgate::mcp::Message::Call(call) = toolgate::mcp::Message::read(&text).unwrap() else { panic!("a call") };
-        let decision = self.host.decide(who, &call).await;
+        let decision = self.host.decide(who, &call, &tracing::Span::none()).await;
         let word = decision.as_str();
         if let toolgate::Decision::Allow(permit) = decision {
             permit.end().await.unwrap();

@@ -1,6 +1,6 @@
 //! Faulty and malicious clients: each is refused, and no undecided call reaches the server.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use serde_json::{Value, json};
 
@@ -66,14 +66,99 @@ fn a_session_belongs_to_one_grant() {
 }
 
 #[test]
-fn sessions_are_bounded_in_number_and_idle_time() {
-    let settings = "limits = { sessions_per_grant = 2, session_idle_seconds = 1 }";
-    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], settings);
-    let (first, _second) = (house.session_client(), house.session_client());
-    assert_eq!(house.client("g").ask(1, "initialize", &json!({})).status, 503);
+fn the_oldest_idle_session_makes_room() {
+    let settings = "limits.sessions_per_grant = 2";
+    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &[], settings);
+    let (first, second) = (house.session_client(), house.session_client());
+    // A stream uses the first, so the second is idle for longest, however often it is used.
+    let listening = first.open("GET", b"");
+    let third = house.session_client();
+    assert_eq!((first.post(PING).status, second.post(PING).status, third.post(PING).status), (200, 404, 200));
+    let also_listening = third.open("GET", b"");
+    let refused = house.client("g").ask(1, "initialize", &json!({}));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "all sessions are in use");
     assert_eq!(house.client("h").begin().post(PING).status, 200, "another grant has its own bound");
-    eventually(|| house.client("g").ask(1, "initialize", &json!({})).status == 200, || "no session expires".into());
-    assert_eq!(first.post(PING).status, 404, "the session was idle for too long");
+    drop((listening, also_listening));
+    eventually(|| house.client("g").ask(1, "initialize", &json!({})).status == 200, || "no session is idle".into());
+    for id in 1..20 {
+        assert_eq!(
+            house.session_client().call_text(id, "echo", &json!({ "text": "x" })),
+            "x",
+            "a session for each call"
+        );
+    }
+}
+
+#[test]
+fn idle_sessions_end() {
+    let house = TestGateway::new(&allow(), "limits.session_idle_seconds = 1");
+    let client = house.session_client();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(client.post(PING).status, 404);
+}
+
+#[test]
+fn new_sessions_are_bounded_in_time() {
+    let settings = "limits.new_sessions_per_minute = 3";
+    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], settings);
+    let kept = house.session_client();
+    for _ in 0..2 {
+        assert_eq!(house.session_client().send("DELETE").status, 204);
+    }
+    let refused = house.client("g").ask(7, "initialize", &json!({}));
+    assert_eq!((refused.status, refused.header("retry-after"), &refused.last()["id"]), (429, Some("60"), &json!(7)));
+    assert!(refused.text().contains("was not made: the grant begins too many sessions"), "{}", refused.text());
+    assert_eq!(kept.post(PING).status, 200, "sessions that exist continue");
+    assert_eq!(house.client("h").begin().post(PING).status, 200, "another grant has its own bound");
+}
+
+/// Connections that never send a whole head, as many as they like.
+#[test]
+fn half_open_connections_of_one_peer_are_bounded() {
+    let house = TestGateway::new(&allow(), "limits.connections_per_peer = 3");
+    let client = house.session_client();
+    let half_open = || {
+        let mut connection = client.connect();
+        connection.write_all(b"GET /mcp HTTP/1.1\r\nX: ").unwrap();
+        connection
+    };
+    let is_closed = |mut connection: &std::net::TcpStream| !matches!(connection.read(&mut [0]), Ok(1..));
+    let began = std::time::Instant::now();
+    let open: Vec<_> = (0..3).map(|_| half_open()).collect();
+    assert!(is_closed(&half_open()) && is_closed(&half_open()), "there is no room for more");
+    assert!(began.elapsed().as_secs() < 8, "they are closed at once");
+    assert!(open.iter().all(is_closed), "a head that does not come is not waited for");
+    assert!((9..30).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(client.post(PING).status, 200);
+}
+
+/// Long messages of one grant, which take a processor for a while, are judged one after another.
+/// Meanwhile others are served.
+#[test]
+fn long_messages_do_not_keep_others_waiting() {
+    let house = TestGateway::with(&allow(), &[grant("g"), grant("h")], &["--json"], "");
+    let (other, mut list) = (house.client("h").begin(), "1,".repeat(2_000_000));
+    list.push('1');
+    let long: Vec<_> = (0..4)
+        .map(|id| {
+            let params = format!(r#"{{"name":"no_such_tool","arguments":{{"list":[{list}]}}}}"#);
+            let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#);
+            let client = house.session_client();
+            let mut connection = client.connect();
+            connection.write_all(&client.head("POST", message.len())).unwrap();
+            connection.write_all(message.as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    let sent = std::time::Instant::now();
+    for id in 0..10 {
+        assert_eq!(other.call_text(id, "echo", &json!({ "text": "x" })), "x");
+    }
+    let served = sent.elapsed();
+    for connection in long {
+        assert_eq!(read_answer(connection).status, 200);
+    }
+    assert!(served < sent.elapsed() / 3, "{served:?} of {:?}", sent.elapsed());
 }
 
 #[test]
@@ -251,6 +336,9 @@ fn an_invalid_configuration_is_reported() {
         (("[grants.g]", "limits.max_message_bytes = 0\n[grants.g]"), "expected a nonzero u32"),
         (("[grants.g]", "operator.listen = 1\n[grants.g]"), "duplicate key"),
         (("unix:$FOLDER", "there:$FOLDER"), "neither an address such as"),
+        (("url =", "forward_headers = [\"X_User\"], url ="), "`forward_headers`: a client's `X_User` cannot pass"),
+        (("url =", "forward_headers = [\"Mcp-Name\"], url ="), "a client's `Mcp-Name` cannot pass"),
+        (("url =", "forward_headers = [\"Authorization\"], url ="), "a client's `Authorization` cannot pass"),
         (("[grants.g]", "tls = { certificate = \"c\", key = \"k\" }\n[grants.g]"), "c: No such file"),
         (("[grants.g]", "store.redis = \"nowhere\"\n[grants.g]"), "redis"),
     ] {
@@ -267,36 +355,48 @@ fn an_invalid_configuration_is_reported() {
 }
 
 #[test]
-fn headers_of_a_client_are_not_forwarded() {
+fn only_listed_headers_are_forwarded() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = Folder::new();
     folder.write("policy.json", &allow());
     std::fs::write(folder.file("token"), "of-the-gateway\n").unwrap();
-    let settings = r#"servers.upstream.token_file = "token""#;
-    let config = config(listener.local_addr().unwrap(), settings, &[grant("g")]);
-    folder.configure(
-        &config.replace("servers.upstream = { url = ", "servers.upstream.url = ").replace("/mcp\" }", "/mcp\""),
-    );
+    let settings = "servers.upstream = { token_file = \"token\", forward_headers = [\"X-Tenant\"], ";
+    let config = config(listener.local_addr().unwrap(), "", &[grant("g")]);
+    folder.configure(&config.replace("servers.upstream = { ", settings));
     let gateway = super::programs::Running::start(TestGateway::command(&folder));
     let mut client = Client::new(gateway.address, "g");
-    client.more = [
+    let passing = ["User-Agent: a test", "Last-Event-ID: 7", "Traceparent: 00-1-2-03", "X-Tenant: acme"];
+    let ending = [
         "Cookie: c=1",
-        "X-Forwarded-For: 1.2.3.4",
+        "Origin: http://localhost",
         "Connection: x-own",
         "X-Own: 1",
+        "Proxy: http://evil.example",
         "Trace: 5",
-        "Origin: http://localhost",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+        "Forwarded: for=1.2.3.4",
+        "X-Forwarded-For: 1.2.3.4",
+        "X-Forwarded-User: admin",
+        "X-Remote-User: admin",
+        "X-Original-URL: /admin",
+        "X-HTTP-Method-Override: DELETE",
+        "X_Tenant: other",
+        "X_Forwarded_For: 1.2.3.4",
+        "Mcp_Session_Id: other",
+        "Mcp-Method: resources/read",
+        "Mcp-Name: delete_file",
+        "Mcp-Param-Region: eu",
+    ];
+    client.more = passing.iter().chain(&ending).map(|line| (*line).to_owned()).collect();
     let asking = std::thread::spawn(move || client.post(PING));
     let (mut server, _) = listener.accept().unwrap();
     let seen = super::client::read_request(&server);
     let has = |line: &str| seen.iter().any(|seen| seen.eq_ignore_ascii_case(line));
-    assert!(has("authorization: Bearer of-the-gateway") && has("trace: 5") && has("via: 1.1 toolgate"), "{seen:?}");
+    assert!(passing.iter().all(|line| has(line)), "{seen:?}");
+    assert!(has("authorization: Bearer of-the-gateway") && has("via: 1.1 toolgate"), "{seen:?}");
     assert!(has("accept-encoding: identity") && has("mcp-protocol-version: 2025-06-18"), "{seen:?}");
-    for kept in ["cookie", "x-forwarded-for", "x-own", "connection", "origin"] {
-        assert!(!seen.iter().any(|line| line.to_lowercase().starts_with(&format!("{kept}:"))), "{seen:?}");
+    for line in ending {
+        let name = line.split_once(':').unwrap().0.to_lowercase();
+        assert!(!seen.iter().any(|seen| seen.to_lowercase().starts_with(&format!("{name}:"))), "{name}: {seen:?}");
     }
     let body = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nSet-Cookie: c=2\r\nX-Server: yes\r\n";

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, read_request};
 use super::programs::{Folder, Running, TestGateway, config, grant};
+use crate::operator;
 
 fn policy() -> Value {
     let limits = json!([
@@ -64,6 +65,48 @@ fn a_session_that_the_server_forgot_ends() {
     assert_eq!((answer.status, answer.last()["id"].clone()), (404, json!(1)));
     assert_eq!(client.call(2, "echo", &json!({})).status, 404);
     assert_eq!(house.session_client().call_text(3, "echo", &json!({ "text": "again" })), "again");
+}
+
+/// Errors of JSON-RPC with a status of HTTP.
+#[test]
+fn an_error_with_a_status_passes_as_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = Folder::new();
+    folder.write("policy.json", &policy());
+    folder.configure(&config(listener.local_addr().unwrap(), "", &[grant("g")]));
+    let gateway = Running::start(TestGateway::command(&folder));
+    let client = Client::new(gateway.address, "g");
+    let error = |id: &str, code: i32, why: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{why}"}}}}"#)
+    };
+    let result = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#.to_owned();
+    let made = |status: &str| format!("the server answered with status {status}");
+    // Each with the status and the text for the client, and with the calls that are charged after it.
+    let cases = [
+        ("400 Bad Request", error("1", -32600, "read it again"), 400, "read it again".into(), 0),
+        ("404 Not Found", error("1", -32601, "no such method"), 404, "no such method".into(), 0),
+        ("403 Forbidden", error("1", -32000, "not yours"), 403, "not yours".into(), 1),
+        ("400 Bad Request", error("2", -32600, "another's"), 200, made("400"), 2),
+        ("400 Bad Request", error("null", -32600, "nobody's"), 200, made("400"), 3),
+        ("400 Bad Request", result, 200, made("400"), 4),
+        ("400 Bad Request", error("1", -32600, &"x".repeat(70_000)), 200, made("400"), 5),
+        ("401 Unauthorized", error("1", -32600, "who are you"), 200, made("401"), 6),
+        ("500 Internal Server Error", error("1", -32600, "oh"), 200, made("500"), 7),
+    ];
+    for (status, body, expected, text, charged) in cases {
+        let asking = client.clone();
+        let asking = std::thread::spawn(move || asking.call(1, "echo", &json!({})));
+        let (mut server, _) = listener.accept().unwrap();
+        read_request(&server);
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+        let _ = write!(server, "{head}\r\nConnection: close\r\n\r\n{body}");
+        let answer = asking.join().unwrap();
+        assert_eq!(answer.status, expected, "{status}: {body:.100}");
+        assert!(answer.text().contains(&text) && answer.last()["id"] == 1, "{status}: {}", answer.text());
+        let usage = operator::usage(&folder.file("operator"), "?server=upstream&grant=g");
+        let expected = [("made", format!("{charged} of 99 used")), ("running", "0 of 1 used".into())];
+        assert_eq!(usage, expected.map(|(counter, used)| (counter.to_owned(), used)), "{status}: {body:.100}");
+    }
 }
 
 /// HTTP answers to the same call that no client may receive.

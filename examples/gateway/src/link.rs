@@ -1,0 +1,158 @@
+//! One MCP connection behind the gate: the way of a message of either side. Both transports use it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::block_in_place;
+use toolgate::AsyncPermit;
+use toolgate::mcp::{CallOutcome, FailedRequest, FromClient, FromServer, RequestId, Routed, Session};
+use tracing::Span;
+
+use crate::host::Host;
+use crate::who::Who;
+
+/// A longer message is judged off the threads that serve all clients.
+const LONG: usize = 64 << 10;
+
+/// One connection, with the requests that are under way.
+pub(crate) struct Link {
+    pub(crate) host: Arc<Host>,
+    /// The caller, as far as it is known when the connection begins.
+    pub(crate) who: Who,
+    /// A long message holds it for a while, so waiting for it must not hold a thread.
+    session: Mutex<Session<AsyncPermit>>,
+    /// A turn for each long message that is judged at once.
+    turns: Arc<Semaphore>,
+}
+
+/// The way of a message of the client.
+pub(crate) enum Next {
+    /// The server gets it. Without a method, it is an answer of the client.
+    Forward { message: String, id: Option<RequestId>, method: Cow<'static, str>, span: Span },
+    /// The server does not get it. The client gets the answer, if there is one.
+    Answer(Option<String>),
+}
+
+impl Link {
+    pub(crate) fn new(host: Arc<Host>, who: Who, session: Session<AsyncPermit>, turns: Arc<Semaphore>) -> Self {
+        Self { host, who, session: Mutex::new(session), turns }
+    }
+
+    /// Takes a message of the client, and decides it if it is a call of `who`.
+    pub(crate) async fn from_client(&self, who: &Who, message: &[u8]) -> Next {
+        self.apart(message.len(), self.judge(who, message)).await
+    }
+
+    async fn judge(&self, who: &Who, message: &[u8]) -> Next {
+        let taken = self.session.lock().await.from_client(message);
+        match taken {
+            FromClient::Forward { message, id, .. } => {
+                let method = method_of(&message);
+                let span = self.host.span(&method, None, who, id.as_ref());
+                Next::Forward { message, id, method: method.into(), span }
+            }
+            FromClient::Answer { answer, denial, .. } => {
+                self.host.record_denial(who, &denial);
+                tracing::info!("refused a message of grant {:?}: {}", who.grant, denial.message());
+                Next::Answer(answer)
+            }
+            FromClient::Decide(call) => {
+                let id = call.id().and_then(RequestId::of);
+                let span = self.host.span("tools/call", Some(call.tool()), who, id.as_ref());
+                let decision = self.host.decide(who, &call, &span).await;
+                match self.session.lock().await.decided(call, decision) {
+                    Routed::Forward { message, id, .. } => {
+                        Next::Forward { message, id: Some(id), method: "tools/call".into(), span }
+                    }
+                    Routed::Answer { answer } => Next::Answer(Some(answer)),
+                }
+            }
+        }
+    }
+
+    /// Takes a message of the server. Returns the message for the client, if it gets one, and the
+    /// request that it answers. The call that it ends has been concluded by then: the client's next
+    /// one may need what it held.
+    pub(crate) async fn from_server<'m>(
+        &self,
+        message: &'m [u8],
+        span: &Span,
+    ) -> (Option<Cow<'m, str>>, Option<RequestId>) {
+        self.apart(message.len(), self.pass(message, span)).await
+    }
+
+    async fn pass<'m>(&self, message: &'m [u8], span: &Span) -> (Option<Cow<'m, str>>, Option<RequestId>) {
+        let filter = |result: &mut Value| self.host.filter_tools_list(&self.who, result);
+        let taken = self.session.lock().await.from_server(message, filter);
+        match taken {
+            FromServer::Forward { message, answers, ended, .. } => {
+                if let Some(ended) = ended {
+                    self.host.conclude(ended, span).await;
+                }
+                (Some(message), answers)
+            }
+            FromServer::Drop { why } => {
+                tracing::warn!("dropped a message of the server: {why}");
+                (None, None)
+            }
+        }
+    }
+
+    /// Ends a request that gets no answer any more. Returns the error for the client if it waits.
+    pub(crate) async fn fail(&self, id: &RequestId, outcome: CallOutcome, why: &str) -> Option<String> {
+        let failed = self.session.lock().await.fail(id, outcome, why);
+        self.conclude(failed?).await
+    }
+
+    /// Ends a request that has taken too long. A late answer is dropped.
+    pub(crate) async fn give_up(&self, id: &RequestId, why: &str) -> Option<String> {
+        let failed = self.session.lock().await.give_up(id, why);
+        self.conclude(failed?).await
+    }
+
+    /// Ends all requests that are under way. Returns the errors for the client.
+    pub(crate) async fn fail_all(&self, why: &str) -> Vec<String> {
+        let failed = self.session.lock().await.fail_all(CallOutcome::Unclear(None), why);
+        let mut errors = Vec::new();
+        for failed in failed {
+            errors.extend(self.conclude(failed).await);
+        }
+        errors
+    }
+
+    async fn conclude(&self, failed: FailedRequest<AsyncPermit>) -> Option<String> {
+        if let Some(ended) = failed.ended {
+            self.host.conclude(ended, &Span::none()).await;
+        }
+        failed.answer
+    }
+
+    /// Returns whether requests wait for an answer.
+    pub(crate) async fn is_at_work(&self) -> bool {
+        self.session.lock().await.under_way() > 0
+    }
+
+    /// Does work on a message. A long one must not keep the messages of other callers waiting: it
+    /// waits for its turn, and other threads take over whatever else this one has to do.
+    async fn apart<T>(&self, bytes: usize, work: impl Future<Output = T>) -> T {
+        if bytes <= LONG {
+            return work.await;
+        }
+        let _turn = self.turns.acquire().await;
+        block_in_place(|| Handle::current().block_on(work))
+    }
+}
+
+/// Returns the method of a message that the library has written, or an empty text.
+fn method_of(message: &str) -> String {
+    #[derive(Deserialize)]
+    struct Envelope {
+        method: Option<String>,
+    }
+    let envelope: Option<Envelope> = serde_json::from_str(message).ok();
+    envelope.and_then(|envelope| envelope.method).unwrap_or_default()
+}
