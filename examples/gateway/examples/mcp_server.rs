@@ -120,8 +120,9 @@ impl Server {
                 lock(&self.running).insert(id.to_string(), Arc::clone(&cancelled));
                 thread::spawn(move || {
                     let outcome = server.call(&params, &cancelled);
-                    lock(&server.running).remove(&id.to_string());
+                    // First: the server ends once nothing runs any more.
                     answer(&id, outcome);
+                    lock(&server.running).remove(&id.to_string());
                 });
             }
             (Some(method), Some(id)) => {
