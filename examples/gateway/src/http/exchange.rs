@@ -37,21 +37,26 @@ const ERROR_BYTES: usize = 64 << 10;
 /// The answer for a session that does not exist.
 const NO_SESSION: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
 
-/// A request that has been let in, on behalf of a holder.
+/// A caller that has been let in. The slot is held until the server has answered, whether the client
+/// still waits for it or not.
+pub(super) struct Admitted {
+    holder: Arc<Holder>,
+    slot: OwnedSemaphorePermit,
+}
+
+/// A request of a caller that has been let in, in its session.
 pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
     server: Arc<Server>,
     holder: Arc<Holder>,
     pub(super) conversation: Arc<Conversation>,
     pub(super) patience: Patience,
-    /// Held until the server has answered, whether the client still waits for it or not.
     _slot: OwnedSemaphorePermit,
 }
 
-impl Exchange {
-    /// Finds out who asks, whether there is room, and in which session. Nothing of the body has
-    /// been read by then.
-    pub(super) fn admit(gateway: &Arc<Gateway>, server: &Arc<Server>, request: &Request) -> Result<Self, Response> {
+impl Admitted {
+    /// Finds out who asks, and whether there is room.
+    pub(super) fn admit(gateway: &Gateway, request: &Request) -> Result<Self, Response> {
         let (head, callers) = (request.headers(), gateway.callers.load());
         if !head.get_all(ORIGIN).iter().all(|origin| lets_in(origin, &callers.allow_origins)) {
             return Err(refuse(StatusCode::FORBIDDEN, "pages of this origin may not ask"));
@@ -71,14 +76,25 @@ impl Exchange {
         let token = token.ok_or_else(|| unauthorized(r#"Bearer realm="toolgate""#))?;
         let holder =
             callers.of_token(token).ok_or_else(|| unauthorized(r#"Bearer realm="toolgate", error="invalid_token""#))?;
-        let single = |name| headers::single(head, name);
-        let (Ok(session), Ok(version)) = (single(&SESSION), single(&VERSION)) else {
+        if headers::single(head, &SESSION).is_err() || headers::single(head, &VERSION).is_err() {
             return Err(refuse(StatusCode::BAD_REQUEST, "a header appears twice"));
-        };
-        let busy = |why| with(refuse(StatusCode::SERVICE_UNAVAILABLE, why), RETRY_AFTER, "1");
+        }
         let slot = Arc::clone(&holder.slots).try_acquire_owned();
         let slot = slot.map_err(|_| busy("too many requests are under way"))?;
-        let conversation = match session {
+        Ok(Self { holder, slot })
+    }
+}
+
+impl Exchange {
+    /// Finds the session that the request names, or makes one for this request alone. Nothing of
+    /// the body has been read by then.
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        server: Arc<Server>,
+        Admitted { holder, slot }: Admitted,
+        request: &Request,
+    ) -> Result<Self, Response> {
+        let conversation = match request.headers().get(SESSION) {
             Some(id) => server.sessions.find(id, &holder.who).ok_or_else(|| json(StatusCode::NOT_FOUND, NO_SESSION))?,
             None if request.method() == Method::POST && !server.sessions.has_room(holder.grant()) => {
                 return Err(busy("all sessions of the grant are in use"));
@@ -86,7 +102,7 @@ impl Exchange {
             None => {
                 // A server without sessions is asked without one, each time with a version.
                 let of_header = |version: &HeaderValue| version.to_str().ok().map(RefusalFormat::of_version);
-                let format = gateway.format.or_else(|| version.and_then(of_header));
+                let format = gateway.format.or_else(|| request.headers().get(VERSION).and_then(of_header));
                 let session = format.into_iter().fold(Session::new(), Session::with_form);
                 let who = Who { server: Some(server.upstream.name.clone()), context: None, ..holder.who.clone() };
                 let (host, turns) = (Arc::clone(&gateway.host), Arc::clone(&holder.turns));
@@ -94,7 +110,6 @@ impl Exchange {
             }
         };
         let patience = Patience { until: gateway.until(), closed: conversation.closed.clone() };
-        let (gateway, server) = (Arc::clone(gateway), Arc::clone(server));
         Ok(Self { gateway, server, holder, conversation, patience, _slot: slot })
     }
 
@@ -157,14 +172,18 @@ impl Exchange {
     }
 
     async fn forward(self, message: String, id: Option<RequestId>, head: &HeaderMap, span: Span) -> Response {
-        let upstream = &self.server.upstream;
-        let mut headers = headers::to_server(head, &upstream.passed, self.conversation.id());
+        let mut headers = headers::to_server(head, &self.server.upstream.passed, self.conversation.id());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match upstream.send(Method::POST, headers, message, &self.patience).await {
+        match self.send(Method::POST, headers, message).await {
             Ok(response) if response.status().is_success() => self.answered(response, id, span).await,
             Ok(response) => self.turned_down(response, id, &span).await,
             Err(lost) => self.fail(id.as_ref(), lost).await,
         }
+    }
+
+    async fn send(&self, method: Method, headers: HeaderMap, message: String) -> Result<Response, Lost> {
+        let answer = self.patience.wait_for(self.server.upstream.send(method, headers, message)).await;
+        answer.unwrap_or_else(|why| Err(Lost::unclear(StatusCode::GATEWAY_TIMEOUT, why)))
     }
 
     /// Passes on what the server has answered.
@@ -283,7 +302,9 @@ impl Exchange {
             // The server need not keep it either. If it does not learn this, the session times out.
             let (server, patience) = (Arc::clone(&self.server), self.patience.clone());
             let headers = headers::to_server(&HeaderMap::new(), &[], Some(ended));
-            tokio::spawn(async move { server.upstream.send(Method::DELETE, headers, "", &patience).await.is_ok() });
+            tokio::spawn(
+                async move { patience.wait_for(server.upstream.send(Method::DELETE, headers, "")).await.is_ok() },
+            );
         }
         kept.map(drop)
     }
@@ -313,9 +334,8 @@ impl Exchange {
 
     /// Passes on a request without a message. If the server refuses it, that is the error.
     async fn ask(&self, method: Method, head: &HeaderMap) -> Result<Response, Response> {
-        let upstream = &self.server.upstream;
-        let headers = headers::to_server(head, &upstream.passed, self.conversation.id());
-        let response = upstream.send(method, headers, "", &self.patience).await;
+        let headers = headers::to_server(head, &self.server.upstream.passed, self.conversation.id());
+        let response = self.send(method, headers, String::new()).await;
         let response = response.map_err(|lost| refuse(lost.status, &lost.why))?;
         let status = response.status();
         if status.is_success() {
@@ -410,6 +430,10 @@ fn json(status: StatusCode, text: impl Into<Body>) -> Response {
 /// An answer of HTTP, with a line for people.
 pub(super) fn refuse(status: StatusCode, why: &str) -> Response {
     (status, format!("{why}\n")).into_response()
+}
+
+fn busy(why: &str) -> Response {
+    with(refuse(StatusCode::SERVICE_UNAVAILABLE, why), RETRY_AFTER, "1")
 }
 
 fn with(mut response: Response, name: HeaderName, value: &'static str) -> Response {

@@ -28,10 +28,10 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use toolgate::mcp::RefusalFormat;
 
-use self::exchange::{Exchange, refuse};
+use self::exchange::{Admitted, Exchange, refuse};
 use self::headers::SESSION;
 use self::sessions::{Conversation, Sessions};
-use self::upstream::{Patience, Upstream, whole};
+use self::upstream::{Upstream, whole};
 use crate::callers::Callers;
 use crate::config::{Config, Limits, Reading};
 use crate::files::{Reader, Watched};
@@ -72,23 +72,26 @@ impl Gateway {
     }
 
     async fn serve(self: Arc<Self>, server: Arc<Server>, request: Request) -> Response {
-        let answered = match Exchange::admit(&self, &server, &request) {
-            Ok(exchange) if self.ungated => self.pass(&server, request, &exchange.patience).await,
-            Ok(exchange) => exchange.answer(request).await,
+        let answered = match Admitted::admit(&self, &request) {
+            Ok(_admitted) if self.ungated => self.pass(&server, request).await,
+            Ok(admitted) => match Exchange::new(self, server, admitted, &request) {
+                Ok(exchange) => exchange.answer(request).await,
+                Err(refusal) => Err(refusal),
+            },
             Err(refusal) => Err(refusal),
         };
         answered.unwrap_or_else(|refusal| refusal)
     }
 
     /// Passes a request on as it is, unread, to measure the cost of the gate.
-    async fn pass(&self, server: &Server, request: Request, patience: &Patience) -> Result<Response, Response> {
+    async fn pass(&self, server: &Server, request: Request) -> Result<Response, Response> {
         let (head, mut body) = request.into_parts();
         let unreadable = |_| refuse(StatusCode::BAD_REQUEST, "the message could not be read");
         let message = whole(&mut body, self.max_message()).await.map_err(unreadable)?;
         let session = head.headers.get(SESSION);
         let mut headers = headers::to_server(&head.headers, &server.upstream.passed, session);
         head.headers.get(CONTENT_TYPE).map(|kind| headers.insert(CONTENT_TYPE, kind.clone()));
-        let answer = server.upstream.send(head.method, headers, message, patience).await;
+        let answer = server.upstream.send(head.method, headers, message).await;
         let (answer, body) = answer.map_err(|lost| refuse(lost.status, &lost.why))?.into_parts();
         Ok((answer.status, headers::to_client(&answer.headers, session), body).into_response())
     }

@@ -121,21 +121,19 @@ impl Upstream {
         method: Method,
         mut headers: HeaderMap,
         body: impl Into<Bytes>,
-        patience: &Patience,
     ) -> Result<Response<Body>, Lost> {
         self.authorization.clone().map(|authorization| headers.insert(AUTHORIZATION, authorization));
         let mut request = Request::new(Full::new(body.into()));
         *request.method_mut() = method;
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = headers;
-        match patience.wait_for(self.client.request(request)).await {
-            Ok(Ok(answer)) => Ok(answer.map(Body::new)),
-            Ok(Err(error)) if error.is_connect() => {
-                Err(Lost::not_run(StatusCode::BAD_GATEWAY, "the server cannot be reached"))
+        self.client.request(request).await.map(|answer| answer.map(Body::new)).map_err(|error| {
+            if error.is_connect() {
+                Lost::not_run(StatusCode::BAD_GATEWAY, "the server cannot be reached")
+            } else {
+                Lost::unclear(StatusCode::BAD_GATEWAY, "the connection to the server was lost")
             }
-            Ok(Err(_)) => Err(Lost::unclear(StatusCode::BAD_GATEWAY, "the connection to the server was lost")),
-            Err(why) => Err(Lost::unclear(StatusCode::GATEWAY_TIMEOUT, why)),
-        }
+        })
     }
 }
 
