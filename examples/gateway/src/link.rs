@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -29,12 +30,22 @@ pub(crate) struct Link {
     turns: Arc<Semaphore>,
 }
 
+/// A message of the server for the client, and the request that it answers.
+pub(crate) type Passed<'m> = (Option<Cow<'m, str>>, Option<RequestId>);
+
 /// The way of a message of the client.
 pub(crate) enum Next {
-    /// The server gets it. Without a method, it is an answer of the client.
-    Forward { message: String, id: Option<RequestId>, method: Cow<'static, str>, span: Span },
+    /// The server gets it, over HTTP with these headers. Without a method, it is an answer of the
+    /// client.
+    Forward {
+        message: String,
+        id: Option<RequestId>,
+        method: Cow<'static, str>,
+        headers: Vec<(Box<str>, String)>,
+        span: Span,
+    },
     /// The server does not get it. The client gets the answer, if there is one.
-    Answer(Option<String>),
+    Answer { answer: Option<String>, http_status: u16 },
 }
 
 impl Link {
@@ -42,33 +53,39 @@ impl Link {
         Self { host, who, session: Mutex::new(session), turns }
     }
 
-    /// Takes a message of the client, and decides it if it is a call of `who`.
-    pub(crate) async fn from_client(&self, who: &Who, message: &[u8]) -> Next {
-        self.apart(message.len(), self.judge(who, message)).await
+    /// Takes a message of the client, which over HTTP comes with headers, and decides it if it is a
+    /// call of `who`.
+    pub(crate) async fn from_client(&self, who: &Who, message: &[u8], head: Option<&HeaderMap>) -> Next {
+        self.apart(message.len(), self.judge(who, message, head)).await
     }
 
-    async fn judge(&self, who: &Who, message: &[u8]) -> Next {
-        let taken = self.session.lock().await.from_client(message);
+    async fn judge(&self, who: &Who, message: &[u8], head: Option<&HeaderMap>) -> Next {
+        let mut session = self.session.lock().await;
+        let taken = match head {
+            None => session.from_client(message),
+            Some(head) => session.from_http_client(message, mcp_headers(head)),
+        };
+        drop(session);
         match taken {
-            FromClient::Forward { message, id, .. } => {
+            FromClient::Forward { message, id, headers } => {
                 let method = method_of(&message);
                 let span = self.host.span(&method, None, who, id.as_ref());
-                Next::Forward { message, id, method: method.into(), span }
+                Next::Forward { message, id, method: method.into(), headers, span }
             }
-            FromClient::Answer { answer, denial, .. } => {
+            FromClient::Answer { answer, denial, http_status } => {
                 self.host.record_denial(who, &denial);
                 tracing::info!("refused a message of grant {:?}: {}", who.grant, denial.message());
-                Next::Answer(answer)
+                Next::Answer { answer, http_status }
             }
             FromClient::Decide(call) => {
                 let id = call.id().and_then(RequestId::of);
                 let span = self.host.span("tools/call", Some(call.tool()), who, id.as_ref());
                 let decision = self.host.decide(who, &call, &span).await;
                 match self.session.lock().await.decided(call, decision) {
-                    Routed::Forward { message, id, .. } => {
-                        Next::Forward { message, id: Some(id), method: "tools/call".into(), span }
+                    Routed::Forward { message, id, headers } => {
+                        Next::Forward { message, id: Some(id), method: "tools/call".into(), headers, span }
                     }
-                    Routed::Answer { answer } => Next::Answer(Some(answer)),
+                    Routed::Answer { answer } => Next::Answer { answer: Some(answer), http_status: 200 },
                 }
             }
         }
@@ -77,17 +94,22 @@ impl Link {
     /// Takes a message of the server. Returns the message for the client, if it gets one, and the
     /// request that it answers. The call that it ends has been concluded by then: the client's next
     /// one may need what it held.
-    pub(crate) async fn from_server<'m>(
-        &self,
-        message: &'m [u8],
-        span: &Span,
-    ) -> (Option<Cow<'m, str>>, Option<RequestId>) {
-        self.apart(message.len(), self.pass(message, span)).await
+    pub(crate) async fn from_server<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
+        self.apart(message.len(), async {
+            let filter = |result: &mut Value| self.host.filter_tools_list(&self.who, result);
+            let taken = self.session.lock().await.from_server(message, filter);
+            self.passed(taken, span).await
+        })
+        .await
     }
 
-    async fn pass<'m>(&self, message: &'m [u8], span: &Span) -> (Option<Cow<'m, str>>, Option<RequestId>) {
-        let filter = |result: &mut Value| self.host.filter_tools_list(&self.who, result);
-        let taken = self.session.lock().await.from_server(message, filter);
+    /// Does the same with the body of a response of HTTP with a status from 400 to 499.
+    pub(crate) async fn from_server_with_client_error<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
+        let taken = self.session.lock().await.from_server_with_client_error(message);
+        self.passed(taken, span).await
+    }
+
+    async fn passed<'m>(&self, taken: FromServer<'m, AsyncPermit>, span: &Span) -> Passed<'m> {
         match taken {
             FromServer::Forward { message, answers, ended, .. } => {
                 if let Some(ended) = ended {
@@ -145,6 +167,12 @@ impl Link {
         let _turn = self.turns.acquire().await;
         block_in_place(|| Handle::current().block_on(work))
     }
+}
+
+/// Returns the headers that repeat parts of a message.
+fn mcp_headers(head: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    let headers = head.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    headers.filter(|(name, _)| name.starts_with("mcp-"))
 }
 
 /// Returns the method of a message that the library has written, or an empty text.

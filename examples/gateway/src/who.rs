@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use toolgate::ToolCall;
+use toolgate::{Caller, ToolCall};
 
 /// The identities that the gateway gives to every call of a connection. They come from whoever
 /// starts the gateway, or from what a client has proved; never from a message.
@@ -33,6 +33,12 @@ impl Who {
             .agent(self.agent.as_deref())
             .user(self.user.as_deref())
             .context(self.context.as_ref())
+    }
+
+    /// Returns the caller by the identities that do not change from call to call.
+    pub fn caller(&self) -> Caller {
+        let Self { server, grant, agent, user, .. } = self;
+        Caller::new().server(server.as_deref()).grant(grant.as_deref()).agent(agent.as_deref()).user(user.as_deref())
     }
 
     /// Returns a call without a tool, for questions about the caller alone.

@@ -24,7 +24,7 @@ use super::stream::Stream;
 use super::upstream::{Lost, Patience, Unread, whole};
 use super::{Gateway, Server};
 use crate::callers::Holder;
-use crate::link::{Link, Next};
+use crate::link::{Link, Next, Passed};
 use crate::who::Who;
 
 /// How long a client may take to send a message.
@@ -103,8 +103,9 @@ impl Exchange {
                 // A server without sessions is asked without one, each time with a version.
                 let of_header = |version: &HeaderValue| version.to_str().ok().map(RefusalFormat::of_version);
                 let format = gateway.format.or_else(|| request.headers().get(VERSION).and_then(of_header));
-                let session = format.into_iter().fold(Session::new(), Session::with_form);
                 let who = Who { server: Some(server.upstream.name.clone()), context: None, ..holder.who.clone() };
+                let session = Session::sharing(&server.state, &who.caller());
+                let session = format.into_iter().fold(session, Session::with_form);
                 let (host, turns) = (Arc::clone(&gateway.host), Arc::clone(&holder.turns));
                 Conversation::new(Link::new(host, who, session, turns))
             }
@@ -147,8 +148,8 @@ impl Exchange {
     /// Decides what the server gets, or answers if it gets nothing.
     async fn judge(self, message: &[u8], head: &HeaderMap) -> Response {
         let who = self.conversation.who(self.holder.who.context.as_ref());
-        match self.conversation.link.from_client(&who, message).await {
-            Next::Forward { message, id, method, span } => {
+        match self.conversation.link.from_client(&who, message, Some(head)).await {
+            Next::Forward { message, id, method, headers, span } => {
                 if !self.holder.is_good() && !is_harmless(&method) {
                     let why = "its grant has been revoked or has expired";
                     return self.fail(id.as_ref(), Lost::not_run(StatusCode::FORBIDDEN, why)).await;
@@ -157,13 +158,14 @@ impl Exchange {
                     let why = "the grant begins too many sessions in a minute";
                     return self.fail(id.as_ref(), Lost::not_run(StatusCode::TOO_MANY_REQUESTS, why)).await;
                 }
-                self.forward(message, id, head, span).await
+                let (upstream, session) = (&self.server.upstream, self.conversation.id());
+                let headers = headers::to_server(head, &upstream.passed, session, headers::written(headers));
+                self.forward(message, id, headers, span).await
             }
-            Next::Answer(None) => refuse(StatusCode::BAD_REQUEST, "this message cannot be taken"),
-            Next::Answer(Some(text)) if text.starts_with(r#"{"jsonrpc":"2.0","id":null,"#) => {
-                json(StatusCode::BAD_REQUEST, text)
+            Next::Answer { answer: None, .. } => refuse(StatusCode::BAD_REQUEST, "this message cannot be taken"),
+            Next::Answer { answer: Some(answer), http_status } => {
+                json(StatusCode::from_u16(http_status).unwrap_or(StatusCode::BAD_REQUEST), answer)
             }
-            Next::Answer(Some(text)) => json(StatusCode::OK, text),
         }
     }
 
@@ -171,8 +173,7 @@ impl Exchange {
         self.server.sessions.may_begin(self.holder.grant())
     }
 
-    async fn forward(self, message: String, id: Option<RequestId>, head: &HeaderMap, span: Span) -> Response {
-        let mut headers = headers::to_server(head, &self.server.upstream.passed, self.conversation.id());
+    async fn forward(self, message: String, id: Option<RequestId>, mut headers: HeaderMap, span: Span) -> Response {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self.send(Method::POST, headers, message).await {
             Ok(response) if response.status().is_success() => self.answered(response, id, span).await,
@@ -214,7 +215,7 @@ impl Exchange {
             }
             Some("application/json") => {
                 match self.patience.wait_for(whole(&mut body, self.gateway.max_message())).await {
-                    Ok(Ok(bytes)) => match self.passed(&bytes, &id, &span).await {
+                    Ok(Ok(bytes)) => match body_of(self.from_server(&bytes, &span).await, &bytes, &id) {
                         Some(message) => return (head.status, passed, message).into_response(),
                         None => "the server's answer is none to this request",
                     },
@@ -239,9 +240,9 @@ impl Exchange {
         let mut message = None;
         if let (true, Some(id)) = (passes, &id) {
             let bytes = self.patience.wait_for(whole(&mut body, ERROR_BYTES)).await;
-            let bytes = bytes.ok().and_then(Result::ok).filter(|bytes| is_error(bytes));
-            if let Some(bytes) = bytes {
-                message = self.passed(&bytes, id, span).await;
+            if let Some(bytes) = bytes.ok().and_then(Result::ok) {
+                let passed = self.conversation.link.from_server_with_client_error(&bytes, span).await;
+                message = body_of(passed, &bytes, id);
             }
         }
         let answer = match message {
@@ -269,23 +270,10 @@ impl Exchange {
 
     /// Takes a message of the server. Returns the message for the client, if it gets one, and the
     /// request that it answers.
-    pub(super) async fn from_server<'m>(
-        &self,
-        message: &'m [u8],
-        span: &Span,
-    ) -> (Option<Cow<'m, str>>, Option<RequestId>) {
+    pub(super) async fn from_server<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
         let (message, answers) = self.conversation.link.from_server(message, span).await;
         answers.iter().for_each(|id| self.conversation.unpark(id));
         (message, answers)
-    }
-
-    /// Returns the answer of the server to a request as the client gets it.
-    async fn passed(&self, bytes: &Bytes, id: &RequestId, span: &Span) -> Option<Body> {
-        match self.from_server(bytes, span).await {
-            (Some(Cow::Borrowed(_)), Some(answers)) if answers == *id => Some(bytes.clone().into()),
-            (Some(Cow::Owned(message)), Some(answers)) if answers == *id => Some(message.into()),
-            _ => None,
-        }
     }
 
     /// Keeps the session that the server has begun with this answer, if it has.
@@ -301,7 +289,7 @@ impl Exchange {
         if let Some(ended) = ended {
             // The server need not keep it either. If it does not learn this, the session times out.
             let (server, patience) = (Arc::clone(&self.server), self.patience.clone());
-            let headers = headers::to_server(&HeaderMap::new(), &[], Some(ended));
+            let headers = headers::to_server(&HeaderMap::new(), &[], Some(ended), None);
             tokio::spawn(
                 async move { patience.wait_for(server.upstream.send(Method::DELETE, headers, "")).await.is_ok() },
             );
@@ -334,7 +322,8 @@ impl Exchange {
 
     /// Passes on a request without a message. If the server refuses it, that is the error.
     async fn ask(&self, method: Method, head: &HeaderMap) -> Result<Response, Response> {
-        let headers = headers::to_server(head, &self.server.upstream.passed, self.conversation.id());
+        let (upstream, session) = (&self.server.upstream, self.conversation.id());
+        let headers = headers::to_server(head, &upstream.passed, session, headers::version(head));
         let response = self.send(method, headers, String::new()).await;
         let response = response.map_err(|lost| refuse(lost.status, &lost.why))?;
         let status = response.status();
@@ -377,10 +366,12 @@ fn response_ends_session(status: StatusCode, conversation: &Conversation) -> boo
     status == StatusCode::NOT_FOUND && conversation.id().is_some()
 }
 
-/// Returns whether a message is an error of JSON-RPC.
-fn is_error(message: &[u8]) -> bool {
-    let message: Option<serde_json::Value> = serde_json::from_slice(message).ok();
-    message.is_some_and(|message| message.get("error").is_some() && message.get("result").is_none())
+/// Returns the server's answer to a request as the client gets it.
+fn body_of((message, answers): Passed<'_>, bytes: &Bytes, id: &RequestId) -> Option<Body> {
+    match message.filter(|_| answers.as_ref() == Some(id))? {
+        Cow::Borrowed(_) => Some(bytes.clone().into()),
+        Cow::Owned(message) => Some(message.into()),
+    }
 }
 
 /// Returns whether a caller without a valid grant may send it: what a client needs to learn that a

@@ -6,10 +6,9 @@ pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id")
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// The headers of a client that every server gets.
-const PASSED: [HeaderName; 6] = [
+const PASSED: [HeaderName; 5] = [
     header::ACCEPT,
     header::USER_AGENT,
-    VERSION,
     HeaderName::from_static("last-event-id"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -30,10 +29,16 @@ pub(super) fn passed(named: &[String]) -> Result<Vec<HeaderName>, String> {
     PASSED.into_iter().map(Ok).chain(named.iter().map(read)).collect()
 }
 
-/// Returns the headers that the server gets: those of the client that may pass, and the id of the
-/// session. The client's own `Mcp-*` headers are no part of what was judged, and end here.
-pub(super) fn to_server(client: &HeaderMap, passed: &[HeaderName], session: Option<&HeaderValue>) -> HeaderMap {
+/// Returns the headers that the server gets: those of the client that may pass, the id of the
+/// session, and those that repeat what was judged. The client's own `Mcp-*` headers end here.
+pub(super) fn to_server(
+    client: &HeaderMap,
+    passed: &[HeaderName],
+    session: Option<&HeaderValue>,
+    judged: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
+    headers.extend(judged);
     let of_connection = of_connection(client);
     for name in passed.iter().filter(|name| !is_named(&of_connection, name)) {
         for value in client.get_all(name) {
@@ -68,6 +73,16 @@ pub(super) fn to_client(server: &HeaderMap, session: Option<&HeaderValue>) -> He
     // Nothing on the way keeps what is for one client.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers
+}
+
+/// Returns the header with the version of the protocol, for a request without a message.
+pub(super) fn version(client: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
+    client.get(VERSION).map(|version| (VERSION, version.clone()))
+}
+
+/// Returns the headers that the library has written from a message. They are valid ones.
+pub(super) fn written(headers: Vec<(Box<str>, String)>) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    headers.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.try_into().ok()?)))
 }
 
 fn is_of_connection(name: &str) -> bool {

@@ -26,7 +26,8 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use toolgate::mcp::RefusalFormat;
+use toolgate::AsyncPermit;
+use toolgate::mcp::{RefusalFormat, ServerState};
 
 use self::exchange::{Admitted, Exchange, refuse};
 use self::headers::SESSION;
@@ -47,6 +48,8 @@ const GRACE: Duration = Duration::from_secs(10);
 struct Server {
     upstream: Upstream,
     sessions: Sessions,
+    /// The calls that go on from one request to another, and the tools that have been listed.
+    state: ServerState<AsyncPermit>,
 }
 
 /// Everything that requests share.
@@ -89,7 +92,8 @@ impl Gateway {
         let unreadable = |_| refuse(StatusCode::BAD_REQUEST, "the message could not be read");
         let message = whole(&mut body, self.max_message()).await.map_err(unreadable)?;
         let session = head.headers.get(SESSION);
-        let mut headers = headers::to_server(&head.headers, &server.upstream.passed, session);
+        let mut headers =
+            headers::to_server(&head.headers, &server.upstream.passed, session, headers::version(&head.headers));
         head.headers.get(CONTENT_TYPE).map(|kind| headers.insert(CONTENT_TYPE, kind.clone()));
         let answer = server.upstream.send(head.method, headers, message).await;
         let (answer, body) = answer.map_err(|lost| refuse(lost.status, &lost.why))?.into_parts();
@@ -164,7 +168,8 @@ pub(crate) fn run(config: &Path, operator: Option<String>, ungated: bool) -> Res
         let host = Arc::new(Host::build(parts)?);
         let limits = started_with.limits.clone();
         let servers = started_with.servers.iter().map(|(name, server)| {
-            Ok(Arc::new(Server { upstream: Upstream::new(name, server)?, sessions: Sessions::new(&limits) }))
+            let (upstream, sessions) = (Upstream::new(name, server)?, Sessions::new(&limits));
+            Ok(Arc::new(Server { upstream, sessions, state: ServerState::new() }))
         });
         let gateway = Arc::new(Gateway {
             host,

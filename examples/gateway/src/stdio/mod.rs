@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use toolgate::mcp::{RefusalFormat, Session};
+use toolgate::mcp::{RefusalFormat, ServerState, Session};
 
 use self::lines::Lines;
 use self::relay::Relay;
@@ -117,7 +117,8 @@ async fn serve(
     let stop = CancellationToken::new();
     let tokens = &settings.operator_token_sha256;
     let operating = operator.map(|address| address.operate(&host, tokens, files, stop.clone())).transpose()?;
-    let session = if settings.errors { Session::new().with_form(RefusalFormat::Error) } else { Session::new() };
+    let session = Session::sharing(&ServerState::new(), &who.caller());
+    let session = if settings.errors { session.with_form(RefusalFormat::Error) } else { session };
     let timeout_seconds = (settings.timeout > 0).then(|| Duration::from_secs(settings.timeout.into()));
     let limits = (timeout_seconds, usize::try_from(settings.max_message.get()).unwrap_or(usize::MAX));
     let link = Link::new(host, who, session, Arc::new(Semaphore::new(1)));

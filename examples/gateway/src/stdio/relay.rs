@@ -78,8 +78,8 @@ impl Relay {
                     continue;
                 }
             };
-            match self.link.from_client(&self.link.who, message.trim_ascii()).await {
-                Next::Forward { message, id, method, span } => {
+            match self.link.from_client(&self.link.who, message.trim_ascii(), None).await {
+                Next::Forward { message, id, method, span, .. } => {
                     if let Some(id) = &id {
                         let timeout = self.timeout.filter(|_| method != LISTEN);
                         let until = timeout.map(|timeout| Instant::now() + timeout);
@@ -89,7 +89,7 @@ impl Relay {
                     // Whoever writes them takes all.
                     let _ = to_server.send((message, id)).await;
                 }
-                Next::Answer(answer) => self.tell(answer).await,
+                Next::Answer { answer, .. } => self.tell(answer).await,
             }
         }
     }

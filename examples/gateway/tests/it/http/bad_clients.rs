@@ -355,6 +355,22 @@ fn an_invalid_configuration_is_reported() {
 }
 
 #[test]
+fn headers_that_contradict_the_message_are_refused() {
+    let house = TestGateway::new(&allow(), "");
+    let mut client = house.session_client();
+    for (name, value) in
+        [("Mcp-Method", "resources/read"), ("Mcp-Name", "delete_file"), ("MCP-Protocol-Version", "2025-11-25")]
+    {
+        client.more = vec![format!("{name}: {value}")];
+        let refused = client.call(1, "echo", &json!({ "text": "x" }));
+        let code = refused.body.is_empty() || name.starts_with("MCP") || refused.last()["error"]["code"] == -32020;
+        assert!(refused.status == 400 && code, "{name}: {}", String::from_utf8_lossy(&refused.body));
+    }
+    client.more = vec!["Mcp-Method: tools/call".into(), "Mcp-Name: echo".into()];
+    assert_eq!(client.call_text(1, "echo", &json!({ "text": "x" })), "x");
+}
+
+#[test]
 fn only_listed_headers_are_forwarded() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = Folder::new();
@@ -382,9 +398,8 @@ fn only_listed_headers_are_forwarded() {
         "X_Tenant: other",
         "X_Forwarded_For: 1.2.3.4",
         "Mcp_Session_Id: other",
-        "Mcp-Method: resources/read",
-        "Mcp-Name: delete_file",
-        "Mcp-Param-Region: eu",
+        "Mcp-Method: ping",
+        "Mcp-Other: 1",
     ];
     client.more = passing.iter().chain(&ending).map(|line| (*line).to_owned()).collect();
     let asking = std::thread::spawn(move || client.post(PING));
