@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, OnChangedTool};
+use crate::config::{Config, OnChangedTool, Operator};
 use crate::{callers, http, stdio};
 
 /// A gateway in front of MCP servers that enforces toolgate policies.
@@ -76,10 +76,13 @@ pub(crate) struct StdioOptions {
     pub(crate) context: Vec<(String, serde_json::Value)>,
     /// The address for people who approve calls and look: 127.0.0.1:PORT, or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) operator: Option<String>,
+    operator: Option<String>,
     /// The digest of a token that may use a TCP address; without it, a token is made and logged
     #[arg(long, value_name = "DIGEST")]
-    pub(crate) operator_token_sha256: Vec<String>,
+    operator_token_sha256: Vec<String>,
+    /// A host name at which a proxy in front serves the page
+    #[arg(long, value_name = "NAME")]
+    operator_host: Vec<String>,
     /// The log of all decisions and of what people answer, in JSON Lines
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
@@ -104,6 +107,14 @@ pub(crate) struct StdioOptions {
     /// The command of the server
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl StdioOptions {
+    /// Returns the settings of the operator's address.
+    pub(crate) fn operator(&self) -> Option<Operator> {
+        let (token_sha256, allow_hosts) = (self.operator_token_sha256.clone(), self.operator_host.clone());
+        self.operator.clone().map(|listen| Operator { listen, token_sha256, allow_hosts })
+    }
 }
 
 /// Reads `NAME=VALUE`.

@@ -175,7 +175,7 @@ pub(crate) enum OnChangedTool {
 }
 
 /// The address for the people who run the gateway.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Operator {
     /// An address such as `127.0.0.1:9901`, or `unix:PATH` for a socket.

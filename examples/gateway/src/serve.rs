@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::callers::parse_digest;
-use crate::config::Tls;
+use crate::config::{Operator, Tls};
 use crate::files::{Reader, Watched};
 use crate::host::Host;
 use crate::operator::{self, OperatorState};
@@ -207,11 +207,12 @@ impl Address {
     pub(crate) fn operate(
         self,
         host: &Arc<Host>,
-        tokens: &[String],
+        config: &Operator,
         files: Arc<Watched>,
         stop: CancellationToken,
     ) -> Result<JoinHandle<io::Result<()>>, String> {
-        let state = OperatorState::new(Arc::clone(host), self.tokens(tokens)?, move || files.reload());
+        let (tokens, hosts) = (self.tokens(&config.token_sha256)?, config.allow_hosts.clone());
+        let state = OperatorState::new(Arc::clone(host), tokens, hosts, move || files.reload());
         let app = operator::router(state);
         Ok(tokio::spawn(async move { self.serve(app, stop.cancelled_owned()).await }))
     }

@@ -34,7 +34,7 @@ use self::headers::SESSION;
 use self::sessions::{Conversation, Sessions};
 use self::upstream::{Upstream, whole};
 use crate::callers::Callers;
-use crate::config::{Config, Limits, Reading};
+use crate::config::{Config, Limits, Operator, Reading};
 use crate::files::{Reader, Watched};
 use crate::host::{Host, Parts};
 use crate::serve::{self, Address, TlsInForce};
@@ -91,13 +91,13 @@ impl Gateway {
         let (head, mut body) = request.into_parts();
         let unreadable = |_| refuse(StatusCode::BAD_REQUEST, "the message could not be read");
         let message = whole(&mut body, self.max_message()).await.map_err(unreadable)?;
-        let session = head.headers.get(SESSION);
-        let mut headers =
-            headers::to_server(&head.headers, &server.upstream.passed, session, headers::version(&head.headers));
+        let (session, version) = (head.headers.get(SESSION), headers::version(&head.headers));
+        let mut headers = headers::to_server(&head.headers, &server.upstream.passed, session, version);
         head.headers.get(CONTENT_TYPE).map(|kind| headers.insert(CONTENT_TYPE, kind.clone()));
         let answer = server.upstream.send(head.method, headers, message).await;
         let (answer, body) = answer.map_err(|lost| refuse(lost.status, &lost.why))?.into_parts();
-        Ok((answer.status, headers::to_client(&answer.headers, session), body).into_response())
+        let headers = headers::to_client(&answer.headers, answer.headers.get(SESSION));
+        Ok((answer.status, headers, body).into_response())
     }
 
     /// Puts what was read in force. Returns a line about it.
@@ -153,8 +153,12 @@ pub(crate) fn run(config: &Path, operator: Option<String>, ungated: bool) -> Res
         return Err("--ungated is for measuring, and listens on a loopback address alone".into());
     }
     // Before there are other threads: the mode of a socket is that of the process for a moment.
-    let operator = operator.or(started_with.operator.as_ref().map(|operator| operator.listen.clone()));
-    let address = operator.map(|operator| Address::open(&operator)).transpose()?;
+    let configured = started_with.operator.clone();
+    let operator = match operator {
+        Some(listen) => Some(Operator { listen, ..configured.unwrap_or_default() }),
+        None => configured,
+    };
+    let operator = operator.map(|operator| Address::open(&operator.listen).map(|at| (at, operator))).transpose()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
     let done = runtime.block_on(async {
@@ -163,7 +167,7 @@ pub(crate) fn run(config: &Path, operator: Option<String>, ungated: bool) -> Res
             store: &started_with.store,
             audit: &started_with.audit,
             pins: &started_with.pins,
-            has_operator: address.is_some(),
+            has_operator: operator.is_some(),
         };
         let host = Arc::new(Host::build(parts)?);
         let limits = started_with.limits.clone();
@@ -180,16 +184,20 @@ pub(crate) fn run(config: &Path, operator: Option<String>, ungated: bool) -> Res
             limits,
             ungated,
         });
-        serve(gateway, config, started_with, address).await
+        serve(gateway, config, started_with, operator).await
     });
     // What still runs has had its time.
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(gateway: Arc<Gateway>, path: &Path, config: Config, operator: Option<Address>) -> Result<(), String> {
+async fn serve(
+    gateway: Arc<Gateway>,
+    path: &Path,
+    config: Config,
+    operator: Option<(Address, Operator)>,
+) -> Result<(), String> {
     let listen = config.listen;
-    let tokens = config.operator.as_ref().map_or(Vec::new(), |operator| operator.token_sha256.clone());
     let (of_load, path, started_with) = (Arc::clone(&gateway), path.to_owned(), config.clone());
     let files = Watched::new("the former grants and policies stay in force", move |reader| {
         let read = Reading::read(&path, reader)?;
@@ -212,7 +220,8 @@ async fn serve(gateway: Arc<Gateway>, path: &Path, config: Config, operator: Opt
     // Answers are small, and waiting for more to send would only take time.
     let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
     let stop = CancellationToken::new();
-    let operating = operator.map(|address| address.operate(&gateway.host, &tokens, files, stop.clone())).transpose()?;
+    let operating = operator.map(|(address, config)| address.operate(&gateway.host, &config, files, stop.clone()));
+    let operating = operating.transpose()?;
     if gateway.ungated {
         tracing::warn!("--ungated: NOTHING IS JUDGED. Every call of every client passes. For measuring alone.");
     }

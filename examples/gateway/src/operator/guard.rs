@@ -43,15 +43,15 @@ pub(super) async fn token(State(state): State<OperatorState>, request: Request, 
 /// Refuses requests for another host name, and those of pages of another origin.
 ///
 /// A name that an attacker's DNS server points to this address makes the attacker's page one of the
-/// same origin. An IP address and `localhost` cannot be pointed elsewhere.
-pub(super) async fn same_site(request: Request, next: Next) -> Response {
-    match refusal(request.headers(), request.uri().authority()) {
+/// same origin. An IP address and `localhost` cannot be pointed elsewhere; other names are configured.
+pub(super) async fn same_site(State(state): State<OperatorState>, request: Request, next: Next) -> Response {
+    match refusal(request.headers(), request.uri().authority(), &state.0.hosts) {
         Some(why) => error(StatusCode::FORBIDDEN, why),
         None => next.run(request).await,
     }
 }
 
-fn refusal(headers: &HeaderMap, target: Option<&Authority>) -> Option<&'static str> {
+fn refusal(headers: &HeaderMap, target: Option<&Authority>, hosts: &[String]) -> Option<&'static str> {
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("invalid"));
     let host = match (target, text(header::HOST)) {
         (Some(target), None) => target.clone(),
@@ -62,8 +62,10 @@ fn refusal(headers: &HeaderMap, target: Option<&Authority>) -> Option<&'static s
         (Some(target), Some(host)) if target.as_str() == host => target.clone(),
         _ => return Some("the request names no host, or two"),
     };
-    if !is_fixed(host.host()) {
-        return Some("open the page at its IP address or at `localhost`: other names could lead elsewhere");
+    if !is_fixed(host.host()) && !hosts.iter().any(|name| name.eq_ignore_ascii_case(host.host())) {
+        return Some(
+            "open the page at its IP address, at `localhost` or at a name of `allow_hosts`: others could lead elsewhere",
+        );
     }
     // `null` comes from a sandboxed frame or a file.
     let origins = ["http://", "https://"].map(|scheme| format!("{scheme}{host}"));
@@ -112,13 +114,26 @@ mod tests {
 
     fn refused(pairs: &[(&str, &str)]) -> bool {
         let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        refusal(&pairs.collect(), None).is_some()
+        refusal(&pairs.collect(), None, &["gate.example.com".to_owned()]).is_some()
     }
 
     #[test]
     fn accepts_addresses_and_localhost_as_hosts() {
         for host in ["127.0.0.1:9000", "localhost:9000", "LOCALHOST", "[::1]:9000", "10.0.0.7"] {
             assert!(!refused(&[("host", host)]), "{host}");
+        }
+    }
+
+    #[test]
+    fn accepts_a_configured_host_and_its_pages() {
+        for host in ["gate.example.com", "GATE.example.com:8443"] {
+            assert!(!refused(&[("host", host)]), "{host}");
+        }
+        let host = ("host", "gate.example.com");
+        assert!(!refused(&[host, ("origin", "https://gate.example.com"), ("sec-fetch-site", "same-origin")]));
+        assert!(refused(&[host, ("origin", "https://other.example.com")]));
+        for host in ["x.gate.example.com", "gate.example.com.evil.example", "example.com"] {
+            assert!(refused(&[("host", host)]), "{host}");
         }
     }
 

@@ -36,6 +36,8 @@ struct Inner {
     host: Arc<Host>,
     /// The SHA-256 digests of the tokens that may use the address. `None` on a Unix socket.
     tokens: Option<Vec<[u8; 32]>>,
+    /// The host names of the page, besides those that cannot lead elsewhere.
+    hosts: Vec<String>,
     reload: Box<dyn Fn() -> Result<String, String> + Send + Sync>,
     /// Bounds how many policies are checked or tried at once.
     workers: Arc<Semaphore>,
@@ -48,10 +50,11 @@ impl OperatorState {
     pub fn new(
         host: Arc<Host>,
         tokens: Option<Vec<[u8; 32]>>,
+        hosts: Vec<String>,
         reload: impl Fn() -> Result<String, String> + Send + Sync + 'static,
     ) -> Self {
         let (workers, followers) = (Arc::new(Semaphore::new(2)), Arc::new(Semaphore::new(activity::FOLLOWERS)));
-        Self(Arc::new(Inner { host, tokens, reload: Box::new(reload), workers, followers }))
+        Self(Arc::new(Inner { host, tokens, hosts, reload: Box::new(reload), workers, followers }))
     }
 
     /// The gateway: pending approvals, usage, callers and records of its journal, policies, tools.
@@ -96,10 +99,10 @@ pub fn router(state: OperatorState) -> Router {
         .route("/api/workbench/check", post(workbench::check))
         .route("/api/workbench/explain", post(workbench::explain))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn(guard::same_site))
+        .layer(middleware::from_fn_with_state(state.clone(), guard::same_site))
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(state.clone(), guard::token));
-    let page = page::router().layer(middleware::from_fn(guard::same_site));
+    let page = page::router().layer(middleware::from_fn_with_state(state.clone(), guard::same_site));
     api.merge(page).layer(middleware::map_response(guard::headers)).with_state(state)
 }
 

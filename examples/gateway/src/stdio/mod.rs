@@ -26,7 +26,7 @@ use toolgate::mcp::{RefusalFormat, ServerState, Session};
 use self::lines::Lines;
 use self::relay::Relay;
 use crate::cli::StdioOptions;
-use crate::config::{Audit, Pins, Store};
+use crate::config::{Audit, Operator, Pins, Store};
 use crate::files::{Reader, Watched};
 use crate::host::{Host, Parts};
 use crate::link::Link;
@@ -67,7 +67,8 @@ pub(crate) fn run(settings: StdioOptions) -> Result<ExitCode, String> {
     };
     Reader::default().read_policy(&settings.policy)?;
     // Before there are other threads: the mode of a socket is that of the process for a moment.
-    let address = settings.operator.as_deref().map(Address::open).transpose()?;
+    let operator = settings.operator().map(|operator| Address::open(&operator.listen).map(|at| (at, operator)));
+    let operator = operator.transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let code = runtime.block_on(async {
@@ -76,11 +77,11 @@ pub(crate) fn run(settings: StdioOptions) -> Result<ExitCode, String> {
             store: &Store::default(),
             audit: &Audit { file: settings.audit.clone(), required: settings.require_audit },
             pins: &Pins { on_changed_tool: settings.on_changed_tool, file: settings.pins.clone() },
-            has_operator: address.is_some(),
+            has_operator: operator.is_some(),
         };
         let host = Arc::new(Host::build(parts)?);
         host.set_policy_names(vec![server.clone()]);
-        serve(settings, who, server, host, address).await
+        serve(settings, who, server, host, operator).await
     });
     // A read of standard input cannot be stopped.
     runtime.shutdown_background();
@@ -98,7 +99,7 @@ async fn serve(
     who: Who,
     server: String,
     host: Arc<Host>,
-    operator: Option<Address>,
+    operator: Option<(Address, Operator)>,
 ) -> Result<ExitCode, String> {
     let (in_force, path) = (Arc::clone(&host), settings.policy);
     let files = Watched::new("the former policy stays in force", move |reader| {
@@ -115,8 +116,8 @@ async fn serve(
     let child = Server::start(&settings.command)?;
     files.watch()?;
     let stop = CancellationToken::new();
-    let tokens = &settings.operator_token_sha256;
-    let operating = operator.map(|address| address.operate(&host, tokens, files, stop.clone())).transpose()?;
+    let operating = operator.map(|(address, config)| address.operate(&host, &config, files, stop.clone()));
+    let operating = operating.transpose()?;
     let session = Session::sharing(&ServerState::new(), &who.caller());
     let session = if settings.errors { session.with_form(RefusalFormat::Error) } else { session };
     let timeout_seconds = (settings.timeout > 0).then(|| Duration::from_secs(settings.timeout.into()));

@@ -67,7 +67,7 @@ impl Gateway {
         let host = Host::new(gate, Some(grants), None, journal, Metrics::new());
         host.set_policy_names(vec!["support".to_owned()]);
         let host = Arc::new(host);
-        let state = OperatorState::new(Arc::clone(&host), tokens, || Ok("nothing to read".to_owned()));
+        let state = OperatorState::new(Arc::clone(&host), tokens, Vec::new(), || Ok("nothing to read".to_owned()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move { axum::serve(listener, router(state)).await });
