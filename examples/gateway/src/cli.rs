@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
 
 use crate::config::{Config, OnChangedTool, Operator};
-use crate::{callers, http, stdio};
+use crate::{http, stdio};
 
 /// A gateway in front of MCP servers that enforces toolgate policies.
 #[derive(Parser)]
@@ -126,8 +128,8 @@ fn context(text: &str) -> Result<(String, serde_json::Value), String> {
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let _flushed_at_the_end = log(cli.log_json);
     let done = match cli.command {
-        Command::Stdio(options) => stdio::run(*options),
-        Command::Http { config, operator, ungated } => http::run(&config, operator, ungated),
+        Command::Stdio(options) => in_runtime(stdio::run(*options)),
+        Command::Http { config, operator, ungated } => in_runtime(http::run(&config, operator, ungated)),
         Command::Digest => digest(),
         Command::Schema => {
             println!("{:#}", schemars::schema_for!(Config).as_value());
@@ -138,6 +140,14 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         error.lines().for_each(|line| tracing::error!("{line}"));
         ExitCode::from(2)
     })
+}
+
+fn in_runtime(work: impl Future<Output = Result<ExitCode, String>>) -> Result<ExitCode, String> {
+    let runtime = Runtime::new().map_err(|error| error.to_string())?;
+    let done = runtime.block_on(work);
+    // A read of standard input cannot be stopped, and what else still runs has had its time.
+    runtime.shutdown_background();
+    done
 }
 
 /// Writes the log to standard error, by a thread of its own: neither a reader that has gone nor one
@@ -165,6 +175,6 @@ fn digest() -> Result<ExitCode, String> {
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
         return Err("a token is visible ASCII, on one line".into());
     }
-    println!("{}", callers::digest_of(token));
+    println!("{:x}", Sha256::digest(token));
     Ok(ExitCode::SUCCESS)
 }

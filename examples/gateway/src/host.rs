@@ -40,19 +40,15 @@ pub struct Host {
     names: Mutex<Vec<String>>,
 }
 
-/// The settings of a host.
-pub(crate) struct Parts<'p> {
-    pub(crate) with_grants: bool,
-    pub(crate) store: &'p config::Store,
-    pub(crate) audit: &'p config::Audit,
-    pub(crate) pins: &'p config::Pins,
-    pub(crate) has_operator: bool,
-}
-
 impl Host {
-    /// Makes a host without policies. Call it in a runtime.
-    pub(crate) fn build(parts: Parts<'_>) -> Result<Self, String> {
-        let Parts { with_grants, store, audit, pins, has_operator } = parts;
+    /// Makes a host without policies, with grants or for one caller. Call it in a runtime.
+    pub(crate) fn build(
+        with_grants: bool,
+        store: &config::Store,
+        audit: &config::Audit,
+        pins: &config::Pins,
+        has_operator: bool,
+    ) -> Result<Arc<Self>, String> {
         let metrics = Metrics::new();
         let url = match &store.redis_url_file {
             None => store.redis.clone(),
@@ -83,7 +79,7 @@ impl Host {
             Pins::open(on_change, pins.file.clone())
         });
         let grants = with_grants.then(|| Grants::over(&gate));
-        Ok(Self::new(gate, grants, pins.transpose()?, journal, metrics))
+        Ok(Arc::new(Self::new(gate, grants, pins.transpose()?, journal, metrics)))
     }
 
     pub(crate) fn new(

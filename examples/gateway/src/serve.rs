@@ -1,10 +1,10 @@
 //! Listening: TCP with or without TLS, and Unix sockets.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,19 +13,22 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::serve::Listener;
+use futures_util::stream::{Stream, StreamExt, pending, select_all};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixSocket};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::SignalStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::callers::parse_digest;
@@ -40,8 +43,9 @@ const CONNECTIONS: usize = 4096;
 const HEAD: Duration = Duration::from_secs(10);
 /// The longest head of a request.
 const HEAD_BYTES: usize = 64 << 10;
-/// The number of connections to the operator's address from one client.
+/// The number of connections to the operator's address from one client, and the number that wait.
 const OPERATORS: u16 = 256;
+const BACKLOG: u32 = 128;
 
 /// The TLS in force. It can be replaced while connections are made.
 pub(crate) type TlsInForce = Arc<ArcSwapOption<rustls::ServerConfig>>;
@@ -134,13 +138,12 @@ pub(crate) async fn serve<L: Listener<Addr: Peer>>(
 
 /// The operator's address.
 pub(crate) enum Address {
-    Tcp(std::net::TcpListener),
-    Unix(Socket),
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
 }
 
-/// A Unix socket that nobody else can have meanwhile. Dropping it removes it.
-pub(crate) struct Socket {
-    listener: std::os::unix::net::UnixListener,
+/// The file of a Unix socket that nobody else can have meanwhile. Dropping it removes it.
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// Locked as long as the gateway lives, whichever way it ends. The file stays: if it were
     /// removed, two gateways could hold two locks of one name.
@@ -149,15 +152,13 @@ pub(crate) struct Socket {
 
 impl Address {
     /// Opens `ADDRESS:PORT`, or `unix:PATH` with mode 0600, in place of a socket that a gateway has
-    /// left behind. Call it before there are other threads: files made meanwhile get its mode.
-    pub(crate) fn open(text: &str) -> Result<Self, String> {
+    /// left behind.
+    pub(crate) async fn open(text: &str) -> Result<Self, String> {
         let said = |error: &dyn std::fmt::Display| format!("operator {text}: {error}");
         let Some(path) = text.strip_prefix("unix:") else {
             let address: SocketAddr =
                 text.parse().map_err(|_| said(&"neither an address such as 127.0.0.1:9901 nor unix:PATH"))?;
-            let listener = std::net::TcpListener::bind(address).map_err(|error| said(&error))?;
-            listener.set_nonblocking(true).map_err(|error| said(&error))?;
-            return Ok(Self::Tcp(listener));
+            return TcpListener::bind(address).await.map(Self::Tcp).map_err(|error| said(&error));
         };
         let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(format!("{path}.lock"));
         let lock = lock.map_err(|error| said(&error))?;
@@ -175,12 +176,15 @@ impl Address {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(said(&error)),
         }
-        let former = rustix::process::umask(Mode::from_raw_mode(0o177));
-        let listener = std::os::unix::net::UnixListener::bind(path);
-        rustix::process::umask(former);
-        let listener = listener.map_err(|error| said(&error))?;
-        listener.set_nonblocking(true).map_err(|error| said(&error))?;
-        Ok(Self::Unix(Socket { listener, path: path.into(), _lock: lock }))
+        let listen = || {
+            let socket = UnixSocket::new_stream()?;
+            socket.bind(path)?;
+            // Nobody can connect before it listens.
+            fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            socket.listen(BACKLOG)
+        };
+        let listener = listen().map_err(|error| said(&error))?;
+        Ok(Self::Unix(listener, SocketFile { path: path.into(), _lock: lock }))
     }
 
     /// Returns the digests of the tokens that may use the address: `None` for a socket, which its
@@ -195,7 +199,7 @@ impl Address {
             let mut bytes = [0; 24];
             let random = rustls::crypto::ring::default_provider().secure_random;
             random.fill(&mut bytes).map_err(|_| "the system has no random numbers")?;
-            token = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            token = hex::encode(bytes);
             digests.push(Sha256::digest(&token).into());
             token.insert_str(0, "#token=");
         }
@@ -210,29 +214,31 @@ impl Address {
         config: &Operator,
         files: Arc<Watched>,
         stop: CancellationToken,
-    ) -> Result<JoinHandle<io::Result<()>>, String> {
+    ) -> Result<JoinHandle<()>, String> {
         let (tokens, hosts) = (self.tokens(&config.token_sha256)?, config.allow_hosts.clone());
         let state = OperatorState::new(Arc::clone(host), tokens, hosts, move || files.reload());
-        let app = operator::router(state);
-        Ok(tokio::spawn(async move { self.serve(app, stop.cancelled_owned()).await }))
-    }
-
-    async fn serve(self, app: Router, stop: impl Future<Output = ()>) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => {
-                serve(TcpListener::from_std(listener)?, OPERATORS, TlsInForce::default(), app, stop).await;
+        let (app, tls, stop) = (operator::router(state), TlsInForce::default(), stop.cancelled_owned());
+        Ok(tokio::spawn(async move {
+            match self {
+                Self::Tcp(listener) => drop(serve(listener, OPERATORS, tls, app, stop).await),
+                Self::Unix(listener, _file) => drop(serve(listener, OPERATORS, tls, app, stop).await),
             }
-            Self::Unix(socket) => {
-                let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
-                serve(listener, OPERATORS, TlsInForce::default(), app, stop).await;
-            }
-        }
-        Ok(())
+        }))
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Returns the signals that end the gateway, by number.
+pub(crate) fn signals() -> impl Stream<Item = u8> + Unpin {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let numbers = kinds.into_iter().filter_map(|kind| {
+        let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+        Some(SignalStream::new(signal(kind).ok()?).map(move |()| number))
+    });
+    select_all(numbers).chain(pending())
 }

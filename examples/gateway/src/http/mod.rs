@@ -23,6 +23,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::serve::ListenerExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ use self::upstream::{Upstream, whole};
 use crate::callers::Callers;
 use crate::config::{Config, Limits, Operator, Reading};
 use crate::files::{Reader, Watched};
-use crate::host::{Host, Parts};
+use crate::host::Host;
 use crate::serve::{self, Address, TlsInForce};
 
 /// How often sessions are looked at.
@@ -147,61 +148,37 @@ impl Gateway {
 }
 
 /// Runs the gateway until a signal stops it.
-pub(crate) fn run(config: &Path, operator: Option<String>, ungated: bool) -> Result<ExitCode, String> {
-    let Reading { config: started_with, .. } = Reading::read(config, &mut Reader::default())?;
-    if ungated && !started_with.listen.ip().is_loopback() {
+pub(crate) async fn run(path: &Path, operator: Option<String>, ungated: bool) -> Result<ExitCode, String> {
+    let Reading { config, .. } = Reading::read(path, &mut Reader::default())?;
+    if ungated && !config.listen.ip().is_loopback() {
         return Err("--ungated is for measuring, and listens on a loopback address alone".into());
     }
-    // Before there are other threads: the mode of a socket is that of the process for a moment.
-    let configured = started_with.operator.clone();
     let operator = match operator {
-        Some(listen) => Some(Operator { listen, ..configured.unwrap_or_default() }),
-        None => configured,
+        Some(listen) => Some(Operator { listen, ..config.operator.clone().unwrap_or_default() }),
+        None => config.operator.clone(),
     };
-    let operator = operator.map(|operator| Address::open(&operator.listen).map(|at| (at, operator))).transpose()?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
-    let done = runtime.block_on(async {
-        let parts = Parts {
-            with_grants: true,
-            store: &started_with.store,
-            audit: &started_with.audit,
-            pins: &started_with.pins,
-            has_operator: operator.is_some(),
-        };
-        let host = Arc::new(Host::build(parts)?);
-        let limits = started_with.limits.clone();
-        let servers = started_with.servers.iter().map(|(name, server)| {
-            let (upstream, sessions) = (Upstream::new(name, server)?, Sessions::new(&limits));
-            Ok(Arc::new(Server { upstream, sessions, state: ServerState::new() }))
-        });
-        let gateway = Arc::new(Gateway {
-            host,
-            servers: servers.collect::<Result<_, String>>()?,
-            callers: ArcSwap::default(),
-            tls: TlsInForce::default(),
-            format: started_with.refusals_as_errors.then_some(RefusalFormat::Error),
-            limits,
-            ungated,
-        });
-        serve(gateway, config, started_with, operator).await
+    let page = match &operator {
+        Some(operator) => Some(Address::open(&operator.listen).await?),
+        None => None,
+    };
+    let (limits, listen) = (config.limits.clone(), config.listen);
+    let servers = config.servers.iter().map(|(name, server)| {
+        let (upstream, sessions) = (Upstream::new(name, server)?, Sessions::new(&limits));
+        Ok(Arc::new(Server { upstream, sessions, state: ServerState::new() }))
     });
-    // What still runs has had its time.
-    runtime.shutdown_background();
-    done.map(|()| ExitCode::SUCCESS)
-}
-
-async fn serve(
-    gateway: Arc<Gateway>,
-    path: &Path,
-    config: Config,
-    operator: Option<(Address, Operator)>,
-) -> Result<(), String> {
-    let listen = config.listen;
-    let (of_load, path, started_with) = (Arc::clone(&gateway), path.to_owned(), config.clone());
+    let gateway = Arc::new(Gateway {
+        host: Host::build(true, &config.store, &config.audit, &config.pins, operator.is_some())?,
+        servers: servers.collect::<Result<_, String>>()?,
+        callers: ArcSwap::default(),
+        tls: TlsInForce::default(),
+        format: config.refusals_as_errors.then_some(RefusalFormat::Error),
+        limits,
+        ungated,
+    });
+    let (of_load, path) = (Arc::clone(&gateway), path.to_owned());
     let files = Watched::new("the former grants and policies stay in force", move |reader| {
         let read = Reading::read(&path, reader)?;
-        let (gateway, started_with) = (Arc::clone(&of_load), started_with.clone());
+        let (gateway, started_with) = (Arc::clone(&of_load), config.clone());
         Ok(Box::new(move || gateway.put_in_force(read, &started_with)))
     });
     files.start()?;
@@ -220,7 +197,8 @@ async fn serve(
     // Answers are small, and waiting for more to send would only take time.
     let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
     let stop = CancellationToken::new();
-    let operating = operator.map(|(address, config)| address.operate(&gateway.host, &config, files, stop.clone()));
+    let operating = page.zip(operator.as_ref());
+    let operating = operating.map(|(page, config)| page.operate(&gateway.host, config, files, stop.clone()));
     let operating = operating.transpose()?;
     if gateway.ungated {
         tracing::warn!("--ungated: NOTHING IS JUDGED. Every call of every client passes. For measuring alone.");
@@ -235,7 +213,8 @@ async fn serve(
     }
     tokio::spawn(Arc::clone(&gateway).look_after());
     let per_peer = gateway.limits.connections_per_peer.get();
-    let graceful = serve::serve(listener, per_peer, Arc::clone(&gateway.tls), app, stopped()).await;
+    let stopped = serve::signals().into_future().map(|_| ());
+    let graceful = serve::serve(listener, per_peer, Arc::clone(&gateway.tls), app, stopped).await;
     // Streams that only listen would continue for ever.
     gateway.for_each_session(|session| session.end_listeners.notify_waiters());
     let mut ended = pin!(graceful.shutdown());
@@ -248,17 +227,5 @@ async fn serve(
         let _ = operating.await;
     }
     tracing::info!("stopped");
-    Ok(())
-}
-
-/// Waits for a signal to stop.
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        },
-        _ => std::future::pending().await,
-    }
+    Ok(ExitCode::SUCCESS)
 }

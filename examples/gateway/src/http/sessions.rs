@@ -196,7 +196,7 @@ impl Sessions {
             let oldest = kept.oldest_idle(grant).and_then(|oldest| oldest.id().cloned());
             former = kept.remove(oldest.ok_or(Unusable::TooMany)?.as_bytes());
         }
-        let name = Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex::encode(Sha256::digest(bytes).get(..16).unwrap_or_default());
         // Only its first answer gives a conversation an id.
         let _ = conversation.id.set((id.clone(), name));
         kept.of_grant(grant).ids.insert(bytes.into());

@@ -11,11 +11,11 @@ use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::FramedRead;
@@ -26,11 +26,11 @@ use toolgate::mcp::{RefusalFormat, ServerState, Session};
 use self::lines::Lines;
 use self::relay::Relay;
 use crate::cli::StdioOptions;
-use crate::config::{Audit, Operator, Pins, Store};
+use crate::config::{Audit, Pins, Store};
 use crate::files::{Reader, Watched};
-use crate::host::{Host, Parts};
+use crate::host::Host;
 use crate::link::Link;
-use crate::serve::Address;
+use crate::serve::{self, Address};
 use crate::who::Who;
 
 /// How long calls under way may take once the client has closed its end.
@@ -52,7 +52,7 @@ enum End {
 }
 
 /// Runs the gateway until either end has gone, or a signal comes.
-pub(crate) fn run(settings: StdioOptions) -> Result<ExitCode, String> {
+pub(crate) async fn run(settings: StdioOptions) -> Result<ExitCode, String> {
     let program = settings.command.first().ok_or("no server: COMMAND ARGS... come after `--`")?;
     let file_name = Path::new(program).file_name().map(|name| name.to_string_lossy().into_owned());
     let server = settings.server.clone().or(file_name).unwrap_or("server".into());
@@ -66,41 +66,15 @@ pub(crate) fn run(settings: StdioOptions) -> Result<ExitCode, String> {
         context: (!settings.context.is_empty()).then(|| settings.context.iter().cloned().collect()),
     };
     Reader::default().read_policy(&settings.policy)?;
-    // Before there are other threads: the mode of a socket is that of the process for a moment.
-    let operator = settings.operator().map(|operator| Address::open(&operator.listen).map(|at| (at, operator)));
-    let operator = operator.transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let code = runtime.block_on(async {
-        let parts = Parts {
-            with_grants: false,
-            store: &Store::default(),
-            audit: &Audit { file: settings.audit.clone(), required: settings.require_audit },
-            pins: &Pins { on_changed_tool: settings.on_changed_tool, file: settings.pins.clone() },
-            has_operator: operator.is_some(),
-        };
-        let host = Arc::new(Host::build(parts)?);
-        host.set_policy_names(vec![server.clone()]);
-        serve(settings, who, server, host, operator).await
-    });
-    // A read of standard input cannot be stopped.
-    runtime.shutdown_background();
-    code
-}
-
-/// Returns a name that no other connection has.
-fn session_name() -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    format!("stdio-{}-{:x}", std::process::id(), now.as_nanos())
-}
-
-async fn serve(
-    settings: StdioOptions,
-    who: Who,
-    server: String,
-    host: Arc<Host>,
-    operator: Option<(Address, Operator)>,
-) -> Result<ExitCode, String> {
+    let operator = settings.operator();
+    let page = match &operator {
+        Some(operator) => Some(Address::open(&operator.listen).await?),
+        None => None,
+    };
+    let audit = Audit { file: settings.audit, required: settings.require_audit };
+    let pins = Pins { on_changed_tool: settings.on_changed_tool, file: settings.pins };
+    let host = Host::build(false, &Store::default(), &audit, &pins, operator.is_some())?;
+    host.set_policy_names(vec![server.clone()]);
     let (in_force, path) = (Arc::clone(&host), settings.policy);
     let files = Watched::new("the former policy stays in force", move |reader| {
         let policy = reader.read_policy(&path)?.with_namespace(&server);
@@ -116,7 +90,8 @@ async fn serve(
     let child = Server::start(&settings.command)?;
     files.watch()?;
     let stop = CancellationToken::new();
-    let operating = operator.map(|(address, config)| address.operate(&host, &config, files, stop.clone()));
+    let operating = page.zip(operator.as_ref());
+    let operating = operating.map(|(page, config)| page.operate(&host, config, files, stop.clone()));
     let operating = operating.transpose()?;
     let session = Session::sharing(&ServerState::new(), &who.caller());
     let session = if settings.errors { session.with_form(RefusalFormat::Error) } else { session };
@@ -141,6 +116,12 @@ async fn serve(
     })
 }
 
+/// Returns a name that no other connection has.
+fn session_name() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("stdio-{}-{:x}", std::process::id(), now.as_nanos())
+}
+
 /// Passes messages on until the end, and ends the server.
 async fn relay(
     (mut server, stdin, stdout): (Server, ChildStdin, ChildStdout),
@@ -156,7 +137,7 @@ async fn relay(
     let mut served = spawn(Arc::clone(&relay).pass_from_server(of_server));
     let mut client = spawn(Arc::clone(&relay).pass_from_client(of_client, to_server));
     let others = [spawn(Arc::clone(&relay).write_server(stdin, for_server)), spawn(Arc::clone(&relay).give_up_late())];
-    let mut signals = Signals::new();
+    let mut signals = serve::signals();
     let (mut end, mut server_speaks) = (None, true);
     let (mut until, mut last) = (Instant::now(), Instant::now());
     loop {
@@ -176,7 +157,7 @@ async fn relay(
                 end.get_or_insert(End::Server);
                 break;
             }
-            signal = signals.next() => {
+            Some(signal) = signals.next() => {
                 end.get_or_insert(End::Signal(signal));
                 break;
             }
@@ -213,7 +194,7 @@ async fn relay(
 }
 
 /// Runs a task that ends with its handle.
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
@@ -228,23 +209,6 @@ async fn write_client(mut messages: mpsc::Receiver<String>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The signals that end the gateway.
-struct Signals(Vec<(u8, tokio::signal::unix::Signal)>);
-
-impl Signals {
-    fn new() -> Self {
-        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-        let number = |kind: SignalKind| u8::try_from(kind.as_raw_value()).unwrap_or_default();
-        Self(kinds.into_iter().filter_map(|kind| Some((number(kind), signal(kind).ok()?))).collect())
-    }
-
-    async fn next(&mut self) -> u8 {
-        let waiting =
-            self.0.iter_mut().map(|(number, signal)| Box::pin(async { signal.recv().await.map(|()| *number) }));
-        futures_util::future::select_all(waiting).await.0.unwrap_or_default()
-    }
 }
 
 /// The server: a child process in a process group of its own, so that what it starts ends with it.

@@ -59,13 +59,13 @@ impl Relay {
         Arc::new(Self { link, due: Mutex::default(), timeout, max_message, to_client, to_server })
     }
 
-    /// Passes on the messages of the client until it closes its end. Then no more come for the
-    /// server.
+    /// Passes on the messages of the client until it closes its end. Returns the way to the server,
+    /// whose standard input closes with it.
     pub(super) async fn pass_from_client(
         self: Arc<Self>,
         mut lines: FramedRead<impl AsyncRead + Unpin, Lines>,
         to_server: Sender<ToServer>,
-    ) {
+    ) -> Sender<ToServer> {
         while let Some(Ok(line)) = lines.next().await {
             let message = match line {
                 Line::Whole(message) => message,
@@ -92,6 +92,7 @@ impl Relay {
                 Next::Answer { answer, .. } => self.tell(answer).await,
             }
         }
+        to_server
     }
 
     /// Passes on the messages of the server until it closes its end.
