@@ -55,7 +55,7 @@ impl Link {
 
     /// Takes a message of the client, which over HTTP comes with headers, and decides it if it is a
     /// call of `who`.
-    pub(crate) async fn from_client(&self, who: &Who, message: &[u8], head: Option<&HeaderMap>) -> Next {
+    pub(crate) async fn take_from_client(&self, who: &Who, message: &[u8], head: Option<&HeaderMap>) -> Next {
         self.apart(message.len(), self.judge(who, message, head)).await
     }
 
@@ -94,7 +94,7 @@ impl Link {
     /// Takes a message of the server. Returns the message for the client, if it gets one, and the
     /// request that it answers. The call that it ends has been concluded by then: the client's next
     /// one may need what it held.
-    pub(crate) async fn from_server<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
+    pub(crate) async fn take_from_server<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
         self.apart(message.len(), async {
             let filter = |result: &mut Value| self.host.filter_tools_list(&self.who, result);
             let taken = self.session.lock().await.from_server(message, filter);
@@ -104,7 +104,7 @@ impl Link {
     }
 
     /// Does the same with the body of a response of HTTP with a status from 400 to 499.
-    pub(crate) async fn from_server_with_client_error<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
+    pub(crate) async fn take_client_error<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
         let taken = self.session.lock().await.from_server_with_client_error(message);
         self.passed(taken, span).await
     }

@@ -37,8 +37,8 @@ const ERROR_BYTES: usize = 64 << 10;
 /// The answer for a session that does not exist.
 const NO_SESSION: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}"#;
 
-/// A caller that has been let in. The slot is held until the server has answered, whether the client
-/// still waits for it or not.
+/// A caller that has been let in. The slot is held until the server has answered, whether the
+/// client still waits for it or not.
 pub(super) struct Admitted {
     holder: Arc<Holder>,
     slot: OwnedSemaphorePermit,
@@ -148,7 +148,7 @@ impl Exchange {
     /// Decides what the server gets, or answers if it gets nothing.
     async fn judge(self, message: &[u8], head: &HeaderMap) -> Response {
         let who = self.conversation.who(self.holder.who.context.as_ref());
-        match self.conversation.link.from_client(&who, message, Some(head)).await {
+        match self.conversation.link.take_from_client(&who, message, Some(head)).await {
             Next::Forward { message, id, method, headers, span } => {
                 if !self.holder.is_good() && !is_harmless(&method) {
                     let why = "its grant has been revoked or has expired";
@@ -215,7 +215,7 @@ impl Exchange {
             }
             Some("application/json") => {
                 match self.patience.wait_for(whole(&mut body, self.gateway.max_message())).await {
-                    Ok(Ok(bytes)) => match body_of(self.from_server(&bytes, &span).await, &bytes, &id) {
+                    Ok(Ok(bytes)) => match body_of(self.take_from_server(&bytes, &span).await, &bytes, &id) {
                         Some(message) => return (head.status, passed, message).into_response(),
                         None => "the server's answer is none to this request",
                     },
@@ -241,7 +241,7 @@ impl Exchange {
         if let (true, Some(id)) = (passes, &id) {
             let bytes = self.patience.wait_for(whole(&mut body, ERROR_BYTES)).await;
             if let Some(bytes) = bytes.ok().and_then(Result::ok) {
-                let passed = self.conversation.link.from_server_with_client_error(&bytes, span).await;
+                let passed = self.conversation.link.take_client_error(&bytes, span).await;
                 message = body_of(passed, &bytes, id);
             }
         }
@@ -270,8 +270,8 @@ impl Exchange {
 
     /// Takes a message of the server. Returns the message for the client, if it gets one, and the
     /// request that it answers.
-    pub(super) async fn from_server<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
-        let (message, answers) = self.conversation.link.from_server(message, span).await;
+    pub(super) async fn take_from_server<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
+        let (message, answers) = self.conversation.link.take_from_server(message, span).await;
         answers.iter().for_each(|id| self.conversation.unpark(id));
         (message, answers)
     }

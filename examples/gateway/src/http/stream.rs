@@ -85,7 +85,7 @@ impl Stream {
                 resumable |= event.has_id;
                 match event.data.as_deref() {
                     Some(data) if !data.is_empty() => {
-                        let (message, answers) = self.exchange.from_server(data, &self.span).await;
+                        let (message, answers) = self.exchange.take_from_server(data, &self.span).await;
                         answered |= answers.is_some() && answers == self.request;
                         event.write(&mut out, message.as_deref().map(str::as_bytes));
                     }

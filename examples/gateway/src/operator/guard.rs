@@ -43,7 +43,8 @@ pub(super) async fn token(State(state): State<OperatorState>, request: Request, 
 /// Refuses requests for another host name, and those of pages of another origin.
 ///
 /// A name that an attacker's DNS server points to this address makes the attacker's page one of the
-/// same origin. An IP address and `localhost` cannot be pointed elsewhere; other names are configured.
+/// same origin. An IP address and `localhost` cannot be pointed elsewhere, and other names are
+/// configured.
 pub(super) async fn same_site(State(state): State<OperatorState>, request: Request, next: Next) -> Response {
     match refusal(request.headers(), request.uri().authority(), &state.0.hosts) {
         Some(why) => error(StatusCode::FORBIDDEN, why),
@@ -64,7 +65,7 @@ fn refusal(headers: &HeaderMap, target: Option<&Authority>, hosts: &[String]) ->
     };
     if !is_fixed(host.host()) && !hosts.iter().any(|name| name.eq_ignore_ascii_case(host.host())) {
         return Some(
-            "open the page at its IP address, at `localhost` or at a name of `allow_hosts`: others could lead elsewhere",
+            "open the page at its IP address, `localhost`, or a host of `allow_hosts`: others could lead elsewhere",
         );
     }
     // `null` comes from a sandboxed frame or a file.

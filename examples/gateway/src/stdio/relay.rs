@@ -78,7 +78,7 @@ impl Relay {
                     continue;
                 }
             };
-            match self.link.from_client(&self.link.who, message.trim_ascii(), None).await {
+            match self.link.take_from_client(&self.link.who, message.trim_ascii(), None).await {
                 Next::Forward { message, id, method, span, .. } => {
                     if let Some(id) = &id {
                         let timeout = self.timeout.filter(|_| method != LISTEN);
@@ -108,7 +108,7 @@ impl Relay {
                     BytesMut::from(error_answer(&id, INTERNAL_ERROR, &why).as_str())
                 }
             };
-            let (message, answers) = self.link.from_server(message.trim_ascii(), &Span::none()).await;
+            let (message, answers) = self.link.take_from_server(message.trim_ascii(), &Span::none()).await;
             answers.and_then(|id| self.due.lock().remove(&id));
             self.tell(message.map(Cow::into_owned)).await;
         }

@@ -81,7 +81,7 @@ fn an_error_with_a_status_passes_as_it_is() {
     };
     let result = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#.to_owned();
     let made = |status: &str| format!("the server answered with status {status}");
-    // Each with the status and the text for the client, and with the calls that are charged after it.
+    // Each with the status and the text for the client, and the calls that are charged after it.
     let cases = [
         ("400 Bad Request", error("1", -32600, "read it again"), 400, "read it again".into(), 0),
         ("404 Not Found", error("1", -32601, "no such method"), 404, "no such method".into(), 0),
