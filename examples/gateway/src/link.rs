@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
@@ -67,8 +66,8 @@ impl Link {
         };
         drop(session);
         match taken {
-            FromClient::Forward { message, id, headers } => {
-                let method = method_of(&message);
+            FromClient::Forward { message, id, method, headers, .. } => {
+                let method = method.unwrap_or_default().into_string();
                 let span = self.host.span(&method, None, who, id.as_ref());
                 Next::Forward { message, id, method: method.into(), headers, span }
             }
@@ -173,14 +172,4 @@ impl Link {
 fn mcp_headers(head: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
     let headers = head.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     headers.filter(|(name, _)| name.starts_with("mcp-"))
-}
-
-/// Returns the method of a message that the library has written, or an empty text.
-fn method_of(message: &str) -> String {
-    #[derive(Deserialize)]
-    struct Envelope {
-        method: Option<String>,
-    }
-    let envelope: Option<Envelope> = serde_json::from_str(message).ok();
-    envelope.and_then(|envelope| envelope.method).unwrap_or_default()
 }
