@@ -1,6 +1,7 @@
 //! One MCP connection behind the gate: the way of a message of either side. Both transports use it.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
@@ -160,6 +161,8 @@ impl Link {
     /// Does work on a message. A long one must not keep the messages of other callers waiting: it
     /// waits for its turn, and other threads take over whatever else this one has to do.
     async fn apart<T>(&self, bytes: usize, work: impl Future<Output = T>) -> T {
+        // In one place: the future of a request is copied when it is made.
+        let work = pin!(work);
         if bytes <= LONG {
             return work.await;
         }
