@@ -60,7 +60,7 @@ fn an_approval_allows_one_call() {
     let (id, caller) = (pending[0]["id"].as_str().unwrap(), &pending[0]["caller"]);
     assert_eq!((&caller["grant"], &caller["user"]), (&json!("g"), &json!("mary")));
     let approve = |by| operator::answer(&house.socket(), id, "approve", by);
-    assert!(approve("ann").is_err(), "the agent of a call may not approve it");
+    assert!(approve("Mary").is_err(), "the person that a call is made for may not approve it");
     assert_eq!(approve("joan").unwrap(), "approved");
     assert_eq!(client.call_text(2, "notify", &json!({ "text": "else" })), "[APPROVAL REQUIRED] Ask somebody.");
     assert_eq!(client.call_text(3, "notify", &arguments), "notified");
