@@ -156,7 +156,6 @@ pub(crate) struct Types {
 
 impl Test {
     /// The paths that it reads.
-    #[cfg(feature = "replay")]
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.path).chain(self.check.other())
     }
