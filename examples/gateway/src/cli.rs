@@ -85,6 +85,12 @@ pub(crate) struct StdioOptions {
     /// A host name at which a proxy in front serves the page
     #[arg(long, value_name = "NAME")]
     operator_host: Vec<String>,
+    /// A page on which a person decides a request, with `{id}` in its address
+    #[arg(long, value_name = "URL", value_parser = page)]
+    pub(crate) approval_page: Option<String>,
+    /// Lets people approve requests that are too long to be shown whole
+    #[arg(long)]
+    pub(crate) approve_unseen: bool,
     /// The log of all decisions and of what people answer, in JSON Lines
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
@@ -100,6 +106,15 @@ pub(crate) struct StdioOptions {
     /// How long a request may take; 0 is without end
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) timeout: u32,
+    /// How long a request may take as long as it reports progress; 0 takes no account of progress
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) longest_timeout: u32,
+    /// How long the client may keep a list of tools, if the server allows it
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) list_ttl: u32,
+    /// Lets integers of 64 bits pass, for a server that reads them exactly
+    #[arg(long)]
+    pub(crate) integers_of_64_bits: bool,
     /// The most bytes that a message may have
     #[arg(long, value_name = "BYTES", default_value = "16777216")]
     pub(crate) max_message: std::num::NonZeroU32,
@@ -117,6 +132,11 @@ impl StdioOptions {
         let (token_sha256, allow_hosts) = (self.operator_token_sha256.clone(), self.operator_host.clone());
         self.operator.clone().map(|listen| Operator { listen, token_sha256, allow_hosts })
     }
+}
+
+/// Reads the address of a page.
+fn page(text: &str) -> Result<String, &'static str> {
+    crate::link::check_page(text).map(|()| text.to_owned())
 }
 
 /// Reads `NAME=VALUE`.

@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) audit: Audit,
     #[serde(default)]
     pub(crate) pins: Pins,
+    #[serde(default)]
+    pub(crate) approvals: Approvals,
     pub(crate) operator: Option<Operator>,
     #[serde(default)]
     pub(crate) limits: Limits,
@@ -78,6 +80,10 @@ pub(crate) struct Server {
     /// `MCP-Protocol-Version`, `User-Agent` and the trace context.
     #[serde(default)]
     pub(crate) forward_headers: Vec<String>,
+    /// Set if the server reads 64-bit integers exactly. Those beyond ±(2^53 - 1), which servers with
+    /// doubles round, are refused otherwise.
+    #[serde(default)]
+    pub(crate) integers_of_64_bits: bool,
 }
 
 /// The right to call tools.
@@ -164,6 +170,17 @@ pub(crate) struct Pins {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// The requests that people decide.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Approvals {
+    /// The address of a page on which a person decides a request, with `{id}` in it, such as
+    /// `https://gate.example.com/#{id}`. Clients that can open pages send their user there.
+    pub(crate) page: Option<String>,
+    /// Lets people approve requests that are too long to be shown whole.
+    pub(crate) unseen: bool,
+}
+
 /// The effect on a tool whose definition has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -195,6 +212,12 @@ pub(crate) struct Operator {
 pub(crate) struct Limits {
     /// How long a request may take; 0 is without end.
     pub(crate) timeout_seconds: u32,
+    /// How long a request may take as long as it reports progress, which begins its time again. 0
+    /// takes no account of progress.
+    pub(crate) longest_timeout_seconds: u32,
+    /// How long clients may keep a list of tools, if the server allows it: a change of the policy
+    /// may not reach them in that time.
+    pub(crate) list_ttl_seconds: u32,
     /// The most bytes that a message may have, in both directions.
     pub(crate) max_message_bytes: std::num::NonZeroU32,
     /// How long an unused session is kept.
@@ -217,6 +240,8 @@ impl Default for Limits {
         let at_once = |number: u16| std::num::NonZeroU16::MIN.saturating_add(number - 1);
         Self {
             timeout_seconds: 300,
+            longest_timeout_seconds: 0,
+            list_ttl_seconds: 0,
             max_message_bytes: at_most(16 << 20),
             session_idle_seconds: 1800,
             sessions_per_grant: at_most(1000),
@@ -231,6 +256,11 @@ impl Limits {
     /// How long a request may take; `None` is without end.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         (self.timeout_seconds > 0).then(|| Duration::from_secs(self.timeout_seconds.into()))
+    }
+
+    /// How long a request may take if it reports progress.
+    pub(crate) fn longest_timeout(&self) -> Duration {
+        Duration::from_secs(self.longest_timeout_seconds.into())
     }
 }
 
@@ -250,6 +280,9 @@ impl Reading {
         config.resolve(path.parent().unwrap_or(Path::new("")));
         if config.audit.required && config.audit.file.is_none() {
             return Err(said(&"audit.required needs audit.file"));
+        }
+        if let Some(page) = &config.approvals.page {
+            crate::link::check_page(page).map_err(|why| said(&format_args!("approvals.page: {why}")))?;
         }
         let mut policies = Vec::new();
         for (name, file) in &config.policies {
@@ -309,6 +342,7 @@ impl Config {
             ("`store`", self.store != started_with.store),
             ("`audit`", self.audit != started_with.audit),
             ("`pins`", self.pins != started_with.pins),
+            ("`approvals`", self.approvals != started_with.approvals),
             ("`operator`", self.operator != started_with.operator),
             ("`limits`", self.limits != started_with.limits),
         ];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::watch;
 use toolgate::approval::redis::RedisApprovals;
 use toolgate::approval::{Approval, ApprovalId, Verdict};
 use toolgate::mcp::{self, Call, CallOutcome, FinishedCall, OnChange, RequestId};
@@ -38,6 +39,8 @@ pub struct Host {
     tools: Mutex<BTreeMap<String, Vec<Value>>>,
     /// The names of the policies in force.
     names: Mutex<Vec<String>>,
+    /// Changes when a policy is put in force or a grant gets another one.
+    pub(crate) changed: watch::Sender<()>,
 }
 
 impl Host {
@@ -47,6 +50,7 @@ impl Host {
         store: &config::Store,
         audit: &config::Audit,
         pins: &config::Pins,
+        approvals: &config::Approvals,
         has_operator: bool,
     ) -> Result<Arc<Self>, String> {
         let metrics = Metrics::new();
@@ -72,6 +76,7 @@ impl Host {
                 tracing::error!("{error}{cause}: the {}{tool} is not in it", record.event().as_str());
             });
         }
+        let builder = if approvals.unseen { builder.approve_unseen() } else { builder };
         let gate = if audit.required { builder.require_audit() } else { builder }.build();
         let on_change = pins.on_changed_tool.or(pins.file.is_some().then_some(OnChangedTool::Deny));
         let pins = on_change.map(|on_change| {
@@ -89,7 +94,8 @@ impl Host {
         journal: Arc<Journal>,
         metrics: Metrics,
     ) -> Self {
-        Self { gate, grants, pins, journal, metrics, tools: Mutex::default(), names: Mutex::default() }
+        let changed = watch::Sender::new(());
+        Self { gate, grants, pins, journal, metrics, tools: Mutex::default(), names: Mutex::default(), changed }
     }
 
     /// Returns a span for a request, with the names of OpenTelemetry's conventions for MCP. It ends
@@ -162,19 +168,25 @@ impl Host {
                 }
             }
         }
-        let policy = match &self.grants {
-            None => self.gate.policy(),
-            Some(grants) => grants.gate(who.without_tool()).ok().and_then(|gate| gate.policy()),
-        };
+        let policy = self.policy_of(who);
         match &self.pins {
             None => mcp::filter_tools_list(policy.as_ref(), result),
             Some(pins) => pins.filter_tools_list(server, policy.as_ref(), result),
         }
     }
 
-    /// Sets the names of the policies in force, for [`Self::policies`].
+    /// Returns the policy of a caller.
+    pub fn policy_of(&self, who: &Who) -> Option<Policy> {
+        match &self.grants {
+            None => self.gate.policy(),
+            Some(grants) => grants.gate(who.without_tool()).ok().and_then(|gate| gate.policy()),
+        }
+    }
+
+    /// Notes that policies were put in force, with their names for [`Self::policies`].
     pub fn set_policy_names(&self, names: Vec<String>) {
         *self.names.lock() = names;
+        self.changed.send_replace(());
     }
 
     /// Returns the policies in force with their names.

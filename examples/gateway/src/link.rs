@@ -3,19 +3,29 @@
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::block_in_place;
-use toolgate::AsyncPermit;
-use toolgate::mcp::{CallOutcome, FailedRequest, FromClient, FromServer, RequestId, Routed, Session};
+use toolgate::mcp::{
+    CallOutcome, FailedRequest, FromClient, FromServer, Integers, RefusalFormat, RequestId, Routed, ServerState,
+    Session,
+};
+use toolgate::{AsyncPermit, Policy};
 use tracing::Span;
 
 use crate::host::Host;
 use crate::who::Who;
 
+/// A request that is answered when the client has heard enough, from 2026-07-28 on. (A message that
+/// only pretends to be one waits for longer, and holds nothing.)
+pub(crate) const LISTEN: &str = "subscriptions/listen";
+/// How long a server may take to answer a call that the client has cancelled. By the protocol it
+/// does not answer it, and the call must not stay counted.
+pub(crate) const GRACE_OF_CANCELLED: Duration = Duration::from_secs(10);
 /// A longer message is judged off the threads that serve all clients.
 const LONG: usize = 64 << 10;
 
@@ -30,8 +40,54 @@ pub(crate) struct Link {
     turns: Arc<Semaphore>,
 }
 
-/// A message of the server for the client, and the request that it answers.
-pub(crate) type Passed<'m> = (Option<Cow<'m, str>>, Option<RequestId>);
+/// How sessions speak with clients.
+pub(crate) struct Speech {
+    pub(crate) format: Option<RefusalFormat>,
+    /// The address of a page on which a person decides a request.
+    pub(crate) page: Option<String>,
+    pub(crate) list_ttl: Duration,
+}
+
+impl Speech {
+    /// Begins a session of a caller with a server.
+    pub(crate) fn session(
+        &self,
+        state: &ServerState<AsyncPermit>,
+        who: &Who,
+        has_64_bits: bool,
+    ) -> Session<AsyncPermit> {
+        let session = Session::sharing(state, &who.caller()).announcing_changes().with_max_list_ttl(self.list_ttl);
+        let session = if has_64_bits { session.with_integers(Integers::Of64Bits) } else { session };
+        let session = self.format.into_iter().fold(session, Session::with_form);
+        self.page.clone().into_iter().fold(session, |session, page| {
+            session.with_approval_page(move |approval| Some(page.replace(ID, &approval.id().to_string())))
+        })
+    }
+}
+
+/// The part of a page's address that becomes the id of the request.
+const ID: &str = "{id}";
+
+/// Checks the address of a page.
+pub(crate) fn check_page(page: &str) -> Result<(), &'static str> {
+    let is_url = page.starts_with("https://") || page.starts_with("http://");
+    if is_url && page.contains(ID) && page.parse::<Uri>().is_ok() {
+        Ok(())
+    } else {
+        Err("expected an address with `{id}` in it, such as https://gate.example.com/#{id}")
+    }
+}
+
+/// The way of a message of the server.
+#[derive(Default)]
+pub(crate) struct Passed<'m> {
+    /// The message for the client, if it gets one.
+    pub(crate) message: Option<Cow<'m, str>>,
+    /// The request that it answers.
+    pub(crate) answers: Option<RequestId>,
+    /// The request whose progress it reports.
+    pub(crate) progress: Option<RequestId>,
+}
 
 /// The way of a message of the client.
 pub(crate) enum Next {
@@ -41,6 +97,8 @@ pub(crate) enum Next {
         message: String,
         id: Option<RequestId>,
         method: Cow<'static, str>,
+        /// The request that it cancels.
+        cancels: Option<RequestId>,
         headers: Vec<(Box<str>, String)>,
         span: Span,
     },
@@ -67,10 +125,10 @@ impl Link {
         };
         drop(session);
         match taken {
-            FromClient::Forward { message, id, method, headers, .. } => {
+            FromClient::Forward { message, id, method, cancels, headers } => {
                 let method = method.unwrap_or_default().into_string();
                 let span = self.host.span(&method, None, who, id.as_ref());
-                Next::Forward { message, id, method: method.into(), headers, span }
+                Next::Forward { message, id, method: method.into(), cancels, headers, span }
             }
             FromClient::Answer { answer, denial, http_status } => {
                 self.host.record_denial(who, &denial);
@@ -83,7 +141,8 @@ impl Link {
                 let decision = self.host.decide(who, &call, &span).await;
                 match self.session.lock().await.decided(call, decision) {
                     Routed::Forward { message, id, headers } => {
-                        Next::Forward { message, id: Some(id), method: "tools/call".into(), headers, span }
+                        let (id, method) = (Some(id), "tools/call".into());
+                        Next::Forward { message, id, method, cancels: None, headers, span }
                     }
                     Routed::Answer { answer } => Next::Answer { answer: Some(answer), http_status: 200 },
                 }
@@ -111,15 +170,15 @@ impl Link {
 
     async fn passed<'m>(&self, taken: FromServer<'m, AsyncPermit>, span: &Span) -> Passed<'m> {
         match taken {
-            FromServer::Forward { message, answers, ended, .. } => {
+            FromServer::Forward { message, answers, progress, ended } => {
                 if let Some(ended) = ended {
                     self.host.conclude(ended, span).await;
                 }
-                (Some(message), answers)
+                Passed { message: Some(message), answers, progress }
             }
             FromServer::Drop { why } => {
                 tracing::warn!("dropped a message of the server: {why}");
-                (None, None)
+                Passed::default()
             }
         }
     }
@@ -134,6 +193,26 @@ impl Link {
     pub(crate) async fn give_up(&self, id: &RequestId, why: &str) -> Option<String> {
         let failed = self.session.lock().await.give_up(id, why);
         self.conclude(failed?).await
+    }
+
+    /// Ends a request that the client has cancelled, if it still waits for the server.
+    pub(crate) async fn give_up_cancelled(&self, id: &RequestId) {
+        let failed = self.session.lock().await.give_up_cancelled(id);
+        if let Some(failed) = failed {
+            self.conclude(failed).await;
+        }
+    }
+
+    /// Returns the notifications for a client whose list of tools has changed, each with the request
+    /// on whose stream it belongs. `listed` is the policy by which the client has listed them.
+    pub(crate) async fn list_changed(&self, listed: &mut Option<Policy>) -> Vec<(Option<RequestId>, String)> {
+        let policy = self.host.policy_of(&self.who);
+        let former = std::mem::replace(listed, policy);
+        let session = self.session.lock().await;
+        match session.state().lists_differ(former.as_ref(), listed.as_ref()) {
+            true => session.list_changed(),
+            false => Vec::new(),
+        }
     }
 
     /// Ends all requests that are under way. Returns the errors for the client.

@@ -233,6 +233,11 @@ impl<P: AnyPermit> Session<P> {
         messages
     }
 
+    /// The state that it shares.
+    pub fn state(&self) -> &ServerState<P> {
+        &self.state
+    }
+
     /// The protocol's version, once the server has answered `initialize`.
     pub fn protocol_version(&self) -> Option<&str> {
         self.protocol_version.as_deref()
@@ -280,6 +285,13 @@ impl<P: AnyPermit> Session<P> {
         let request = self.pending.get_mut(id).filter(|request| request.kind != RequestKind::GivenUp)?;
         let given_up = std::mem::replace(request, PendingRequest::new(RequestKind::GivenUp));
         Some(self.failed(given_up, id, CallOutcome::Unclear(None), why))
+    }
+
+    /// Gives up a request that the client has cancelled, as [`give_up`](Self::give_up) does. Returns
+    /// `None` if the server has answered it, also if the client has used its id again since.
+    pub fn give_up_cancelled(&mut self, id: &RequestId) -> Option<FailedRequest<P>> {
+        self.pending.get(id).filter(|request| request.is_cancelled)?;
+        self.give_up(id, "it was cancelled")
     }
 
     /// Ends all pending requests: the server is gone.

@@ -182,10 +182,12 @@ fn a_cancelled_call_is_reported_to_the_host() {
     assert_eq!(cancelled(&mut session, json!("1")), None);
     assert_eq!(cancelled(&mut session, json!(1)), Some(id.clone()));
     assert!(!gateway.calls(&mut session, 2), "the server may still be at work");
-    let failed = session.give_up(&id, "it was cancelled").unwrap();
+    let failed = session.give_up_cancelled(&id).unwrap();
     assert_eq!(failed.answer, None, "the client does not wait any more");
     failed.ended.unwrap().conclude().unwrap();
     assert!(gateway.calls(&mut session, 3));
+    let id = RequestId::of(&json!(3)).unwrap();
+    assert!(session.give_up_cancelled(&id).is_none(), "nobody has cancelled it");
     assert_eq!(cancelled(&mut session, json!(1)), None);
 }
 

@@ -24,7 +24,7 @@ use super::stream::Stream;
 use super::upstream::{Lost, Patience, Unread, whole};
 use super::{Gateway, Server};
 use crate::callers::Holder;
-use crate::link::{Link, Next, Passed};
+use crate::link::{GRACE_OF_CANCELLED, LISTEN, Link, Next, Passed};
 use crate::who::Who;
 
 /// How long a client may take to send a message.
@@ -102,9 +102,10 @@ impl Exchange {
             None => {
                 // A server without sessions is asked without one, each time with a version.
                 let of_header = |version: &HeaderValue| version.to_str().ok().map(RefusalFormat::of_version);
-                let format = gateway.format.or_else(|| request.headers().get(VERSION).and_then(of_header));
+                let format = request.headers().get(VERSION).and_then(of_header);
+                let format = format.filter(|_| gateway.speech.format.is_none());
                 let who = Who { server: Some(server.upstream.name.clone()), context: None, ..holder.who.clone() };
-                let session = Session::sharing(&server.state, &who.caller());
+                let session = gateway.speech.session(&server.state, &who, server.upstream.integers_of_64_bits);
                 let session = format.into_iter().fold(session, Session::with_form);
                 let (host, turns) = (Arc::clone(&gateway.host), Arc::clone(&holder.turns));
                 Conversation::new(Link::new(host, who, session, turns))
@@ -146,10 +147,13 @@ impl Exchange {
     }
 
     /// Decides what the server gets, or answers if it gets nothing.
-    async fn judge(self, message: &[u8], head: &HeaderMap) -> Response {
+    async fn judge(mut self, message: &[u8], head: &HeaderMap) -> Response {
         let who = self.conversation.who(self.holder.who.context.as_ref());
         match self.conversation.link.take_from_client(&who, message, Some(head)).await {
-            Next::Forward { message, id, method, headers, span } => {
+            Next::Forward { message, id, method, cancels, headers, span } => {
+                if let Some(cancelled) = cancels {
+                    self.give_up_later(cancelled);
+                }
                 if !self.holder.is_good() && !is_harmless(&method) {
                     let why = "its grant has been revoked or has expired";
                     return self.fail(id.as_ref(), Lost::not_run(StatusCode::FORBIDDEN, why)).await;
@@ -157,6 +161,9 @@ impl Exchange {
                 if method == "initialize" && self.conversation.id().is_none() && !self.may_begin() {
                     let why = "the grant begins too many sessions in a minute";
                     return self.fail(id.as_ref(), Lost::not_run(StatusCode::TOO_MANY_REQUESTS, why)).await;
+                }
+                if method == LISTEN {
+                    self.patience.until = self.until_expiry();
                 }
                 let (upstream, session) = (&self.server.upstream, self.conversation.id());
                 let headers = headers::to_server(head, &upstream.passed, session, headers::written(headers));
@@ -167,6 +174,15 @@ impl Exchange {
                 json(StatusCode::from_u16(http_status).unwrap_or(StatusCode::BAD_REQUEST), answer)
             }
         }
+    }
+
+    /// Gives a cancelled request up, unless the server answers it soon.
+    fn give_up_later(&self, id: RequestId) {
+        let conversation = Arc::clone(&self.conversation);
+        tokio::spawn(async move {
+            tokio::time::sleep(GRACE_OF_CANCELLED).await;
+            conversation.link.give_up_cancelled(&id).await;
+        });
     }
 
     fn may_begin(&self) -> bool {
@@ -271,9 +287,9 @@ impl Exchange {
     /// Takes a message of the server. Returns the message for the client, if it gets one, and the
     /// request that it answers.
     pub(super) async fn take_from_server<'m>(&self, message: &'m [u8], span: &Span) -> Passed<'m> {
-        let (message, answers) = self.conversation.link.take_from_server(message, span).await;
-        answers.iter().for_each(|id| self.conversation.unpark(id));
-        (message, answers)
+        let passed = self.conversation.link.take_from_server(message, span).await;
+        passed.answers.iter().for_each(|id| self.conversation.unpark(id));
+        passed
     }
 
     /// Keeps the session that the server has begun with this answer, if it has.
@@ -307,16 +323,21 @@ impl Exchange {
             return Err(refuse(StatusCode::BAD_GATEWAY, "the server's answer is not a stream"));
         }
         let headers = headers::to_client(&head.headers, self.conversation.id());
-        // A client may listen as long as its grant or its token is good.
-        let left = self.holder.expires_at.map(|end| end.saturating_since(SystemClock.now()));
-        self.patience.until = left.and_then(|left| Instant::now().checked_add(left));
+        self.patience.until = self.until_expiry();
         let passing = Stream { exchange: self, request: None, span: Span::none() };
         Ok((headers, passing.pass(body)).into_response())
     }
 
+    /// A client may listen as long as its grant or its token is good.
+    fn until_expiry(&self) -> Option<Instant> {
+        let left = self.holder.expires_at.map(|end| end.saturating_since(SystemClock.now()));
+        left.and_then(|left| Instant::now().checked_add(left))
+    }
+
     async fn delete(self, head: &HeaderMap) -> Result<Response, Response> {
         let response = self.ask(Method::DELETE, head).await?;
-        self.server.sessions.close(&self.conversation);
+        // The server may still work on its calls: they end when it has answered.
+        self.server.sessions.forget(&self.conversation);
         Ok(response.status().into_response())
     }
 
@@ -367,8 +388,8 @@ fn response_ends_session(status: StatusCode, conversation: &Conversation) -> boo
 }
 
 /// Returns the server's answer to a request as the client gets it.
-fn body_of((message, answers): Passed<'_>, bytes: &Bytes, id: &RequestId) -> Option<Body> {
-    match message.filter(|_| answers.as_ref() == Some(id))? {
+fn body_of(passed: Passed<'_>, bytes: &Bytes, id: &RequestId) -> Option<Body> {
+    match passed.message.filter(|_| passed.answers.as_ref() == Some(id))? {
         Cow::Borrowed(_) => Some(bytes.clone().into()),
         Cow::Owned(message) => Some(message.into()),
     }

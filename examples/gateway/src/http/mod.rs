@@ -38,6 +38,7 @@ use crate::callers::Callers;
 use crate::config::{Config, Limits, Operator, Reading};
 use crate::files::{Reader, Watched};
 use crate::host::Host;
+use crate::link::Speech;
 use crate::serve::{self, Address, TlsInForce};
 
 /// How often sessions are looked at.
@@ -60,7 +61,7 @@ struct Gateway {
     callers: ArcSwap<Callers>,
     tls: TlsInForce,
     limits: Limits,
-    format: Option<RefusalFormat>,
+    speech: Speech,
     /// Nothing is judged: for measuring alone.
     ungated: bool,
 }
@@ -167,11 +168,15 @@ pub(crate) async fn run(path: &Path, operator: Option<String>, ungated: bool) ->
         Ok(Arc::new(Server { upstream, sessions, state: ServerState::new() }))
     });
     let gateway = Arc::new(Gateway {
-        host: Host::build(true, &config.store, &config.audit, &config.pins, operator.is_some())?,
+        host: Host::build(true, &config.store, &config.audit, &config.pins, &config.approvals, operator.is_some())?,
         servers: servers.collect::<Result<_, String>>()?,
         callers: ArcSwap::default(),
         tls: TlsInForce::default(),
-        format: config.refusals_as_errors.then_some(RefusalFormat::Error),
+        speech: Speech {
+            format: config.refusals_as_errors.then_some(RefusalFormat::Error),
+            page: config.approvals.page.clone(),
+            list_ttl: Duration::from_secs(limits.list_ttl_seconds.into()),
+        },
         limits,
         ungated,
     });

@@ -125,10 +125,16 @@ impl Kept {
         self.of_grant.entry(grant.to_owned()).or_insert_with(new)
     }
 
+    /// Forgets a session, and ends what waits in it.
     fn remove(&mut self, id: &[u8]) -> Option<Arc<Conversation>> {
+        let conversation = self.forget(id)?;
+        conversation.close();
+        Some(conversation)
+    }
+
+    fn forget(&mut self, id: &[u8]) -> Option<Arc<Conversation>> {
         let conversation = self.by_id.remove(id)?;
         self.of_grant(conversation.grant()).ids.remove(id);
-        conversation.close();
         Some(conversation)
     }
 
@@ -202,6 +208,15 @@ impl Sessions {
         kept.of_grant(grant).ids.insert(bytes.into());
         kept.by_id.insert(bytes.into(), Arc::clone(conversation));
         Ok(former)
+    }
+
+    /// Forgets a conversation that the client has ended. Its streams that only listen end, and its
+    /// requests under way go on.
+    pub(super) fn forget(&self, conversation: &Conversation) {
+        if let Some(id) = conversation.id() {
+            self.kept.lock().forget(id.as_bytes());
+        }
+        conversation.end_listeners.notify_waiters();
     }
 
     /// Forgets a conversation, and ends what waits in it.

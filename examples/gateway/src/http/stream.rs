@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use toolgate::mcp::RequestId;
 use tracing::Span;
 
@@ -68,10 +68,28 @@ impl Stream {
 
     async fn read(&self, body: Body, client: &mut Option<mpsc::Sender<Bytes>>) -> End {
         let mut body = body.into_data_stream();
+        let (link, limits) = (&self.exchange.conversation.link, &self.exchange.gateway.limits);
+        let mut patience = self.exchange.patience.clone();
+        let latest = Instant::now() + limits.longest_timeout();
+        let mut listed = link.host.policy_of(&link.who);
+        let mut changed = link.host.changed.subscribe();
         let mut events = Events::new(self.exchange.gateway.max_message());
         let (mut complete, mut resumable, mut answered) = (Vec::new(), false, false);
         loop {
-            let chunk = match self.exchange.patience.wait_for(body.next()).await {
+            let next = tokio::select! {
+                next = patience.wait_for(body.next()) => next,
+                Ok(()) = changed.changed() => {
+                    let mut out = Vec::new();
+                    for (_, message) in link.list_changed(&mut listed).await.iter().filter(|(id, _)| *id == self.request) {
+                        Event::message().write(&mut out, Some(message.as_bytes()));
+                    }
+                    if let (Some(to), false) = (&client, out.is_empty()) {
+                        let _ = patience.wait_for(to.send(out.into())).await;
+                    }
+                    continue;
+                }
+            };
+            let chunk = match next {
                 Ok(Some(Ok(chunk))) => chunk,
                 _ if answered => return End::Answered,
                 Ok(Some(Err(_))) => return End::Failed("the connection to the server was lost"),
@@ -85,15 +103,19 @@ impl Stream {
                 resumable |= event.has_id;
                 match event.data.as_deref() {
                     Some(data) if !data.is_empty() => {
-                        let (message, answers) = self.exchange.take_from_server(data, &self.span).await;
-                        answered |= answers.is_some() && answers == self.request;
-                        event.write(&mut out, message.as_deref().map(str::as_bytes));
+                        let passed = self.exchange.take_from_server(data, &self.span).await;
+                        answered |= passed.answers.is_some() && passed.answers == self.request;
+                        if let (Some(until), true) = (&mut patience.until, passed.progress.is_some()) {
+                            let longer = limits.timeout().map(|timeout| Instant::now() + timeout);
+                            *until = (*until).max(longer.unwrap_or(latest).min(latest));
+                        }
+                        event.write(&mut out, passed.message.as_deref().map(str::as_bytes));
                     }
                     data => event.write(&mut out, data),
                 }
             }
             if let (Some(to), false) = (&client, out.is_empty()) {
-                match self.exchange.patience.wait_for(to.send(out.into())).await {
+                match patience.wait_for(to.send(out.into())).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => *client = None,
                     Err(_) if answered => return End::Answered,

@@ -33,6 +33,7 @@ pub(super) struct Upstream {
     pub(super) path: String,
     /// The headers of a client that it gets.
     pub(super) passed: Vec<HeaderName>,
+    pub(super) integers_of_64_bits: bool,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: Uri,
     authorization: Option<HeaderValue>,
@@ -112,7 +113,8 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(tls.https_or_http().enable_http1().wrap_connector(connector));
         let authorization = server.token_file.as_deref().map(authorization).transpose()?;
-        Ok(Self { name: name.to_owned(), path, passed, client, url, authorization })
+        let (name, integers_of_64_bits) = (name.to_owned(), server.integers_of_64_bits);
+        Ok(Self { name, path, passed, integers_of_64_bits, client, url, authorization })
     }
 
     /// Sends a request, and waits for the head of its answer.

@@ -21,15 +21,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use toolgate::mcp::{RefusalFormat, ServerState, Session};
+use toolgate::mcp::{RefusalFormat, ServerState};
 
 use self::lines::Lines;
-use self::relay::Relay;
+use self::relay::{Limits, Relay};
 use crate::cli::StdioOptions;
-use crate::config::{Audit, Pins, Store};
+use crate::config::{Approvals, Audit, Pins, Store};
 use crate::files::{Reader, Watched};
 use crate::host::Host;
-use crate::link::Link;
+use crate::link::{Link, Speech};
 use crate::serve::{self, Address};
 use crate::who::Who;
 
@@ -73,7 +73,8 @@ pub(crate) async fn run(settings: StdioOptions) -> Result<ExitCode, String> {
     };
     let audit = Audit { file: settings.audit, required: settings.require_audit };
     let pins = Pins { on_changed_tool: settings.on_changed_tool, file: settings.pins };
-    let host = Host::build(false, &Store::default(), &audit, &pins, operator.is_some())?;
+    let approvals = Approvals { page: settings.approval_page, unseen: settings.approve_unseen };
+    let host = Host::build(false, &Store::default(), &audit, &pins, &approvals, operator.is_some())?;
     host.set_policy_names(vec![server.clone()]);
     let (in_force, path) = (Arc::clone(&host), settings.policy);
     let files = Watched::new("the former policy stays in force", move |reader| {
@@ -83,6 +84,7 @@ pub(crate) async fn run(settings: StdioOptions) -> Result<ExitCode, String> {
             let news =
                 format!("{}: in force, {} entries, digest {}", path.display(), policy.entries(), policy.digest());
             host.gate.replace_policy(policy);
+            host.changed.send_replace(());
             news
         }))
     });
@@ -93,10 +95,17 @@ pub(crate) async fn run(settings: StdioOptions) -> Result<ExitCode, String> {
     let operating = page.zip(operator.as_ref());
     let operating = operating.map(|(page, config)| page.operate(&host, config, files, stop.clone()));
     let operating = operating.transpose()?;
-    let session = Session::sharing(&ServerState::new(), &who.caller());
-    let session = if settings.errors { session.with_form(RefusalFormat::Error) } else { session };
-    let timeout_seconds = (settings.timeout > 0).then(|| Duration::from_secs(settings.timeout.into()));
-    let limits = (timeout_seconds, usize::try_from(settings.max_message.get()).unwrap_or(usize::MAX));
+    let speech = Speech {
+        format: settings.errors.then_some(RefusalFormat::Error),
+        page: approvals.page,
+        list_ttl: Duration::from_secs(settings.list_ttl.into()),
+    };
+    let session = speech.session(&ServerState::new(), &who, settings.integers_of_64_bits);
+    let limits = Limits {
+        timeout: (settings.timeout > 0).then(|| Duration::from_secs(settings.timeout.into())),
+        longest_timeout: Duration::from_secs(settings.longest_timeout.into()),
+        max_message: usize::try_from(settings.max_message.get()).unwrap_or(usize::MAX),
+    };
     let link = Link::new(host, who, session, Arc::new(Semaphore::new(1)));
     let (end, status) = relay(child, link, limits).await;
     stop.cancel();
@@ -126,17 +135,22 @@ fn session_name() -> String {
 async fn relay(
     (mut server, stdin, stdout): (Server, ChildStdin, ChildStdout),
     link: Link,
-    limits: (Option<Duration>, usize),
+    limits: Limits,
 ) -> (End, io::Result<std::process::ExitStatus>) {
     // Few: each message may be as long as the bound.
     let ((to_client, for_client), (to_server, for_server)) = (mpsc::channel(4), mpsc::channel(4));
+    let max_message = limits.max_message;
     let relay = Relay::new(link, limits, to_client, to_server.downgrade());
-    let of_server = FramedRead::new(stdout, Lines::new(limits.1));
-    let of_client = FramedRead::new(tokio::io::stdin(), Lines::new(limits.1));
+    let of_server = FramedRead::new(stdout, Lines::new(max_message));
+    let of_client = FramedRead::new(tokio::io::stdin(), Lines::new(max_message));
     let mut writing = tokio::spawn(write_client(for_client));
     let mut served = spawn(Arc::clone(&relay).pass_from_server(of_server));
     let mut client = spawn(Arc::clone(&relay).pass_from_client(of_client, to_server));
-    let others = [spawn(Arc::clone(&relay).write_server(stdin, for_server)), spawn(Arc::clone(&relay).give_up_late())];
+    let others = [
+        spawn(Arc::clone(&relay).write_server(stdin, for_server)),
+        spawn(Arc::clone(&relay).give_up_late()),
+        spawn(Arc::clone(&relay).report_changes()),
+    ];
     let mut signals = serve::signals();
     let (mut end, mut server_speaks) = (None, true);
     let (mut until, mut last) = (Instant::now(), Instant::now());
