@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use toolgate::mcp::{Integers, Message};
 use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{Access, Gate, Grants};
 
@@ -83,7 +84,8 @@ impl Gateway {
     pub(super) async fn call(&self, who: &Who, tool: &str, arguments: &Value) -> &'static str {
         let params = json!({ "name": tool, "arguments": arguments });
         let text = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
-        let toolgate::mcp::Message::Call(call) = toolgate::mcp::Message::read(&text).unwrap() else { panic!("a call") };
+        let read = Message::read_with(&text, Integers::Of64Bits);
+        let Ok(Message::Call(call)) = read else { panic!("{read:?}") };
         let decision = self.host.decide(who, &call, &tracing::Span::none()).await;
         let word = decision.as_str();
         if let toolgate::Decision::Allow(permit) = decision {

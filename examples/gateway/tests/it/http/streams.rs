@@ -53,6 +53,50 @@ fn notifications_reach_a_listening_client() {
 }
 
 #[test]
+fn a_changed_list_is_reported_on_the_stream_that_listens() {
+    let house = house();
+    let client = house.session_client();
+    assert!(client.tools(1).contains(&"add".to_owned()));
+    let mut listening = client.open("GET", b"");
+    assert_eq!(listening.piece().unwrap(), b": here\n\n");
+    // The first policy lists what the former one does.
+    house.folder.write("policy.json", &json!({ "version": "1", "default": "allow" }));
+    house.reload().unwrap();
+    house.folder.write("policy.json", &json!({ "version": "1", "default": "allow", "hide": ["add"] }));
+    house.reload().unwrap();
+    let event = String::from_utf8(listening.piece().unwrap()).unwrap();
+    assert!(event.contains(r#""method":"notifications/tools/list_changed""#), "{event}");
+    assert!(!client.tools(2).contains(&"add".to_owned()));
+}
+
+#[test]
+fn progress_extends_the_time_of_a_request_up_to_a_maximum() {
+    let settings = "limits.timeout_seconds = 1\nlimits.longest_timeout_seconds = 4";
+    let house = TestGateway::with(&policy(), &[grant("g")], &[], settings);
+    let client = house.session_client();
+    assert!(sleep(&client, 1, 2500).whole().text().contains("slept"), "it reports progress every 250 ms");
+    let late = sleep(&client, 2, 9000).whole().text();
+    assert!(late.contains("has not answered in time"), "{late}");
+    // Without a token there is no progress.
+    assert!(client.call_text(3, "sleep", &json!({ "ms": 2500 })).contains("has not answered in time"));
+}
+
+#[test]
+fn a_session_that_is_deleted_frees_no_call() {
+    let house = house();
+    let client = house.session_client();
+    let mut answer = sleep(&client, 1, 2000);
+    assert!(answer.piece().is_some());
+    house.wait_for_usage("sleepers", "1 of 1 used");
+    assert_eq!(client.send("DELETE").status, 204);
+    let again = house.session_client();
+    let refused = again.call_text(1, "sleep", &json!({ "ms": 1 }));
+    assert!(refused.starts_with("[RATE LIMITED]"), "{refused}");
+    assert!(answer.whole().text().contains("slept"), "the client gets the answer, if it waits");
+    assert_eq!(again.call_text(2, "sleep", &json!({ "ms": 1 })), "slept");
+}
+
+#[test]
 fn a_cancelled_call_ends_when_the_server_ends_its_stream() {
     let house = house();
     let client = house.session_client();

@@ -233,6 +233,33 @@ fn a_changed_policy_file_takes_effect_unless_invalid() {
 }
 
 #[test]
+fn a_changed_policy_reports_a_changed_list() {
+    let mut gateway = Gateway::start(ALLOW_ALL);
+    let announced = gateway.client.initialize();
+    assert_eq!(announced["result"]["capabilities"]["tools"]["listChanged"], true, "{announced}");
+    assert!(gateway.client.tools().contains(&"add".to_owned()));
+    gateway.put_policy(r#"{ "version": "1", "default": "allow", "hide": ["add"] }"#);
+    gateway.client.expect(|message| message["method"] == "notifications/tools/list_changed");
+    assert!(!gateway.client.tools().contains(&"add".to_owned()));
+}
+
+#[test]
+fn a_cancelled_call_is_given_up_soon() {
+    let limit = r#"{ "counter": "c", "window": "in_flight", "max": 1, "scope": "global" }"#;
+    let policy =
+        format!(r#"{{ "version": "1", "default": "allow", "tools": {{ "never": {{ "limits": [{limit}] }} }} }}"#);
+    let mut gateway = Gateway::start(&policy);
+    gateway.client.initialize();
+    let id = gateway.client.ask_call("never", &json!({}));
+    gateway.client.notify("notifications/cancelled", &json!({ "requestId": id }));
+    assert!(gateway.client.call("never", &json!({})).starts_with("limit: "), "the server may still be at work");
+    std::thread::sleep(std::time::Duration::from_secs(11));
+    let id = gateway.client.ask_call("never", &json!({}));
+    let refused = gateway.client.within(std::time::Duration::from_millis(300), |message| message["id"] == id);
+    assert_eq!(refused, None, "its place is free again");
+}
+
+#[test]
 fn a_changed_tool_is_denied_or_reported() {
     let mut gateway = Gateway::with(ALLOW_ALL, &["--on-changed-tool", "deny"], &["--change-tools"]);
     let client = &mut gateway.client;
@@ -354,7 +381,7 @@ fn refusals_can_be_errors() {
 /// gateway.
 #[test]
 fn an_allow_all_policy_changes_no_message() {
-    let mut gateway = Gateway::start(ALLOW_ALL);
+    let mut gateway = Gateway::with(ALLOW_ALL, &["--integers-of-64-bits"], &[]);
     let mut server = Running::start(&mut std::process::Command::new(program("mcp_server")));
     let (with, without) = (record(&mut gateway.client), record(&mut server));
     assert_eq!(with.len(), without.len());
