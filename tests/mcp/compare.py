@@ -2,6 +2,7 @@
 
 Each message of one must be a message of the other, equal member for member, with the same text of
 each number. The order is not compared, because servers answer concurrent requests in any order.
+Whether changes of the list of tools are announced is not compared: a gateway announces its own.
 """
 
 import json
@@ -13,6 +14,10 @@ def messages(file):
     """Returns every line as canonical text, with the text of each number."""
     with open(file, encoding="utf-8") as lines:
         read = [json.loads(line, parse_int=spelt, parse_float=spelt) for line in lines]
+    for message in read:
+        result = message.get("result")
+        capabilities = result.get("capabilities") if isinstance(result, dict) else None
+        (capabilities or {}).get("tools", {}).pop("listChanged", None)
     return Counter(json.dumps(message, sort_keys=True) for message in read), len(read)
 
 
