@@ -215,7 +215,7 @@ impl Refusal {
 
 impl Call {
     /// The answer that refuses this call, with the call's id exactly as it was written. `None` for
-    /// a notification, which has no answer. The code `unknown_state` is an error in every form, with
+    /// a notification, which has no answer. The code `unknown_state` is in every form an error with
     /// the code -32602: it is for the client, and no model can change the call.
     pub fn answer(&self, refusal: &Refusal, form: RefusalFormat) -> Option<String> {
         self.id_text().map(|id| refusal.answer(id, form))

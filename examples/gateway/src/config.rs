@@ -80,8 +80,8 @@ pub(crate) struct Server {
     /// `MCP-Protocol-Version`, `User-Agent` and the trace context.
     #[serde(default)]
     pub(crate) forward_headers: Vec<String>,
-    /// Set if the server reads 64-bit integers exactly. Those beyond ±(2^53 - 1), which servers with
-    /// doubles round, are refused otherwise.
+    /// Set if the server reads 64-bit integers exactly. Otherwise those beyond ±(2^53 - 1), which
+    /// servers with doubles round, are refused.
     #[serde(default)]
     pub(crate) integers_of_64_bits: bool,
 }

@@ -203,8 +203,9 @@ impl Link {
         }
     }
 
-    /// Returns the notifications for a client whose list of tools has changed, each with the request
-    /// on whose stream it belongs. `listed` is the policy by which the client has listed them.
+    /// Returns the notifications for a client whose list of tools has changed, each with the
+    /// request on whose stream it belongs. `listed` is the policy by which the client has listed
+    /// them.
     pub(crate) async fn list_changed(&self, listed: &mut Option<Policy>) -> Vec<(Option<RequestId>, String)> {
         let policy = self.host.policy_of(&self.who);
         let former = std::mem::replace(listed, policy);

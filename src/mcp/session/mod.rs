@@ -287,8 +287,9 @@ impl<P: AnyPermit> Session<P> {
         Some(self.failed(given_up, id, CallOutcome::Unclear(None), why))
     }
 
-    /// Gives up a request that the client has cancelled, as [`give_up`](Self::give_up) does. Returns
-    /// `None` if the server has answered it, also if the client has used its id again since.
+    /// Gives up a request that the client has cancelled, as [`give_up`](Self::give_up) does.
+    /// Returns `None` if the server has answered it, also if the client has used its id again
+    /// since.
     pub fn give_up_cancelled(&mut self, id: &RequestId) -> Option<FailedRequest<P>> {
         self.pending.get(id).filter(|request| request.is_cancelled)?;
         self.give_up(id, "it was cancelled")

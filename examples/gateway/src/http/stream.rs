@@ -80,7 +80,8 @@ impl Stream {
                 next = patience.wait_for(body.next()) => next,
                 Ok(()) = changed.changed() => {
                     let mut out = Vec::new();
-                    for (_, message) in link.list_changed(&mut listed).await.iter().filter(|(id, _)| *id == self.request) {
+                    let messages = link.list_changed(&mut listed).await;
+                    for (_, message) in messages.iter().filter(|(id, _)| *id == self.request) {
                         Event::message().write(&mut out, Some(message.as_bytes()));
                     }
                     if let (Some(to), false) = (&client, out.is_empty()) {
