@@ -161,18 +161,20 @@ impl Test {
     }
 
     pub(crate) fn truth(&self, facts: &Facts<'_>, stance: Stance) -> Truth {
-        let operand = match self.check.other() {
-            None => Other::default(),
-            Some(path) => match self.check.usable(path.resolve(facts), self.path.has_each()) {
-                Ok(other) => other,
-                Err(Unusable) => return Truth::Undecidable,
-            },
-        };
+        let Some(path) = self.check.other() else { return self.truth_beside(facts, &NO_OTHER, stance) };
+        match self.check.usable(path.resolve(facts), self.path.has_each()) {
+            Ok(other) => self.truth_beside(facts, &other, stance),
+            Err(Unusable) => Truth::Undecidable,
+        }
+    }
+
+    #[inline]
+    fn truth_beside(&self, facts: &Facts<'_>, other: &Other<'_>, stance: Stance) -> Truth {
         let mut pairs = Pairs::new();
         let truth = if self.path.has_each() {
-            self.truth_of_each(facts, &operand, stance, &mut pairs)
+            self.truth_of_each(facts, other, stance, &mut pairs)
         } else {
-            self.truth_of(self.path.resolve(facts), &operand, stance, &mut pairs)
+            self.truth_of(self.path.resolve(facts), other, stance, &mut pairs)
         };
         if pairs.are_too_many() { Truth::Undecidable } else { truth }
     }
@@ -260,6 +262,9 @@ struct Other<'a> {
     /// A list, as a set: made once, for all values that are looked for in it.
     set: Option<Set>,
 }
+
+/// The other side of an operator that reads none.
+static NO_OTHER: Other<'static> = Other { datum: None, folded: Vec::new(), set: None };
 
 /// A list from the call that is compared with has at most this many values. The agent may control
 /// both sides: one list for each element of another must not take quadratic time.

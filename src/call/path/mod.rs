@@ -233,6 +233,10 @@ impl Name {
     fn only_member<'a>(&self, members: &'a Map<String, Value>) -> Result<Option<&'a Value>, Stopped> {
         let mut found = None;
         for (known, value) in members {
+            // Most names begin with another letter, whatever its case.
+            if !self.begins_like(known) {
+                continue;
+            }
             if known.len() == self.text.len() && **known == *self.text {
                 found = Some(value);
             } else if self.is_variant(known) {
@@ -240,6 +244,16 @@ impl Name {
             }
         }
         Ok(found)
+    }
+
+    /// Returns `false` if a name begins with another ASCII character, also but for case.
+    #[inline]
+    fn begins_like(&self, other: &str) -> bool {
+        const CASE: u8 = 0x20;
+        match (self.text.as_bytes().first(), other.as_bytes().first()) {
+            (Some(own), Some(first)) => (own ^ first) & !CASE == 0 || !own.is_ascii() || !first.is_ascii(),
+            _ => true,
+        }
     }
 
     /// Returns a name that equals this one but for case.
