@@ -129,14 +129,7 @@ impl<'t> Parser<'t> {
         let first = self.peek();
         let at = self.at;
         let json = match first {
-            Some(b'{') => {
-                self.enter_object()?;
-                let mut members = Vec::new();
-                while let Some((at, key)) = self.next_key()? {
-                    members.push(Member { at, key, value: self.node()? });
-                }
-                Json::Object(members)
-            }
+            Some(b'{') => Json::Object(self.members(Self::node)?),
             Some(b'[') => Json::Array(self.array()?),
             Some(b'"') => Json::String(self.string()?),
             Some(b'-' | b'0'..=b'9') => Json::Number(self.number()?),
@@ -148,12 +141,41 @@ impl<'t> Parser<'t> {
         Ok(Node { at, json })
     }
 
+    /// Parses the next value, with the members of objects down to this many levels. What is deeper
+    /// or in a list is checked, and left out.
+    pub(crate) fn outline(&mut self, levels: usize) -> Parsed<Node<'t>> {
+        let first = self.peek();
+        let at = self.at;
+        let json = match (first, levels.checked_sub(1)) {
+            (Some(b'{'), Some(below)) => Json::Object(self.members(|parser| parser.outline(below))?),
+            (Some(b'{'), None) => {
+                self.skip()?;
+                Json::Object(Vec::new())
+            }
+            (Some(b'['), _) => {
+                self.skip()?;
+                Json::Array(Vec::new())
+            }
+            _ => return self.node(),
+        };
+        Ok(Node { at, json })
+    }
+
     /// Checks that only blanks follow.
     pub(crate) fn finish(&mut self) -> Parsed<()> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.unexpected(SyntaxErrorKind::TrailingText)),
         }
+    }
+
+    fn members(&mut self, value: impl Fn(&mut Self) -> Parsed<Node<'t>>) -> Parsed<Vec<Member<'t>>> {
+        let mut members = Vec::new();
+        self.enter_object()?;
+        while let Some((at, key)) = self.next_key()? {
+            members.push(Member { at, key, value: value(self)? });
+        }
+        Ok(members)
     }
 
     fn array(&mut self) -> Parsed<Vec<Node<'t>>> {
@@ -211,6 +233,10 @@ impl<'t> Parser<'t> {
                     there = self.next_element()?;
                 }
             }
+            Some(b'"') => {
+                self.at += 1;
+                while self.string_part()?.1.is_some() {}
+            }
             _ => drop(self.node()?),
         }
         Ok(())
@@ -235,10 +261,11 @@ impl<'t> Parser<'t> {
 
     /// Skips blanks, and returns the next byte.
     pub(crate) fn peek(&mut self) -> Option<u8> {
-        let rest = self.rest();
-        let blanks = rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).unwrap_or(rest.len());
-        self.at += blanks;
-        self.rest().first().copied()
+        let bytes = self.text.as_bytes();
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied()
     }
 
     fn rest(&self) -> &'t [u8] {
@@ -310,33 +337,60 @@ impl<'t> Parser<'t> {
 
     fn string(&mut self) -> Parsed<Cow<'t, str>> {
         self.at += 1;
+        let (mut part, mut escaped) = self.string_part()?;
+        let mut text = String::new();
+        while let Some(character) = escaped {
+            text.push_str(part);
+            text.push(character);
+            (part, escaped) = self.string_part()?;
+        }
+        if text.is_empty() {
+            return Ok(Cow::Borrowed(part));
+        }
+        text.push_str(part);
+        Ok(Cow::Owned(text))
+    }
+
+    /// Reads on in a string, and returns the text up to the next escape and that escape's
+    /// character, or the text up to the string's end.
+    fn string_part(&mut self) -> Parsed<(&'t str, Option<char>)> {
         let from = self.at;
-        let mut owned: Option<String> = None;
-        loop {
-            let run_from = self.at;
-            let rest = self.rest();
-            self.at += rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
-            if let Some(owned) = &mut owned {
-                owned.push_str(self.slice(run_from));
+        self.at += plain_length(self.rest());
+        let part = self.slice(from);
+        match self.rest().first() {
+            Some(b'"') => {
+                self.at += 1;
+                Ok((part, None))
             }
-            match self.rest().first() {
-                Some(b'"') => {
-                    let text = owned.map_or_else(|| Cow::Borrowed(self.slice(from)), Cow::Owned);
-                    self.at += 1;
-                    return Ok(text);
-                }
-                Some(b'\\') => {
-                    let text = owned.get_or_insert_with(|| self.slice(from).to_owned());
-                    let (character, length) =
-                        unescape(self.rest()).map_err(|what| SyntaxError { at: self.at, what })?;
-                    text.push(character);
-                    self.at += length;
-                }
-                Some(_) => return Err(SyntaxError { at: self.at, what: SyntaxErrorKind::ControlCharacter }),
-                None => return Err(SyntaxError { at: self.at, what: SyntaxErrorKind::Ended }),
+            Some(b'\\') => {
+                let (character, length) = unescape(self.rest()).map_err(|what| SyntaxError { at: self.at, what })?;
+                self.at += length;
+                Ok((part, Some(character)))
             }
+            Some(_) => Err(SyntaxError { at: self.at, what: SyntaxErrorKind::ControlCharacter }),
+            None => Err(SyntaxError { at: self.at, what: SyntaxErrorKind::Ended }),
         }
     }
+}
+
+/// Returns the number of bytes before the first one that ends a string, begins an escape, or is a
+/// control character.
+fn plain_length(text: &[u8]) -> usize {
+    // Eight bytes at once. Subtracting sets the high bit of each byte that is below the subtrahend,
+    // and of no byte before the first such one, as a carry moves to later bytes only.
+    const ONES: u64 = u64::MAX / 0xff;
+    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word & (ONES * 0x80);
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let found = below(word, 0x20) | is(b'"') | is(b'\\');
+        if found != 0 {
+            return 8 * index + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    text.len() - rest.len() + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
 /// Returns the character of an escape, and the length of the escape in bytes.

@@ -105,12 +105,12 @@ impl CallOutcome {
 
     /// Reads the outcome of the call with this id.
     pub(super) fn of_answer(id: &RequestId, answer: &str) -> Self {
-        Self::read(id, answer).unwrap_or(Self::Unclear(None))
+        outline(answer).and_then(|root| Self::read(id, &root)).unwrap_or(Self::Unclear(None))
     }
 
-    fn read(id: &RequestId, answer: &str) -> Option<Self> {
-        let root = Parser::document(answer, NESTING).ok()?;
-        let members = object(&root)?;
+    /// Reads the outcome from the [outline](outline()) of the answer. `None` if it is unclear.
+    pub(super) fn read(id: &RequestId, root: &Node<'_>) -> Option<Self> {
+        let members = object(root)?;
         let answers = field(members, "jsonrpc").and_then(Node::as_str) == Some("2.0")
             && field(members, "method").is_none()
             && field(members, "id").and_then(Node::to_value).as_ref().and_then(RequestId::of).as_ref() == Some(id);
@@ -142,6 +142,14 @@ impl CallOutcome {
             _ => None,
         }
     }
+}
+
+/// Reads an answer down to the members of its result or error.
+pub(super) fn outline(answer: &str) -> Option<Node<'_>> {
+    let mut parser = Parser::new(answer, NESTING);
+    let root = parser.outline(2).ok()?;
+    parser.finish().ok()?;
+    Some(root)
 }
 
 impl Permit {

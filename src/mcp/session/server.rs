@@ -14,6 +14,7 @@ use super::{
     Session,
 };
 use crate::decision::permit::AnyPermit;
+use crate::json::Node;
 use crate::json::object::Object;
 
 #[expect(private_bounds, reason = "for the two kinds of permits")]
@@ -40,7 +41,7 @@ impl<P: AnyPermit> Session<P> {
     /// as when a stream is resumed, is forwarded again and ends nothing.
     pub fn from_server<'m>(&mut self, message: &'m [u8], filter: impl FnOnce(&mut Value)) -> FromServer<'m, P> {
         let Ok(text) = std::str::from_utf8(message) else { return FromServer::Drop { why: "not UTF-8" } };
-        let Ok(Object(envelope)) = serde_json::from_str::<Object<Envelope<'_>>>(text) else {
+        let Some(envelope) = Envelope::read(text) else {
             return FromServer::Drop { why: "not a JSON-RPC message" };
         };
         // An answer to `tools/list` becomes an error for the client below.
@@ -91,7 +92,7 @@ impl<P: AnyPermit> Session<P> {
         };
         self.forget_progress(&request, &id);
         let (message, ended) = match request.kind {
-            RequestKind::Call => match self.call_answered(request, &id, text) {
+            RequestKind::Call => match self.call_answered(request, &id, text, envelope.outline.as_ref()) {
                 Some(answered) => answered,
                 None => return FromServer::Drop { why: "a request for input that was sent again" },
             },
@@ -115,8 +116,7 @@ impl<P: AnyPermit> Session<P> {
     /// status, the error -32602 (invalid params) also reports that the tool was not run.
     pub fn from_server_with_client_error<'m>(&mut self, message: &'m [u8]) -> FromServer<'m, P> {
         let envelope = std::str::from_utf8(message).ok();
-        let envelope = envelope.and_then(|text| serde_json::from_str::<Object<Envelope<'_>>>(text).ok());
-        if !envelope.is_some_and(|Object(envelope)| envelope.error && !envelope.result) {
+        if !envelope.and_then(Envelope::read).is_some_and(|envelope| envelope.error && !envelope.result) {
             return FromServer::Drop { why: "not an error of JSON-RPC" };
         }
         match self.from_server(message, |_| {}) {
@@ -135,8 +135,10 @@ impl<P: AnyPermit> Session<P> {
         mut request: PendingRequest<P>,
         id: &RequestId,
         text: &'m str,
+        outline: Option<&Node<'_>>,
     ) -> Option<(Cow<'m, str>, Option<FinishedCall<P>>)> {
-        let ending = request.ending(CallOutcome::of_answer(id, text));
+        let outcome = outline.and_then(|root| CallOutcome::read(id, root));
+        let ending = request.ending(outcome.unwrap_or(CallOutcome::Unclear(None)));
         let permit = request.permit.take().map(|permit| *permit);
         let finished = |permit: P, ending| Some(FinishedCall { permit, ending });
         if ending != CallOutcome::Interim {
@@ -332,7 +334,9 @@ impl<P: AnyPermit> Session<P> {
 
 /// Returns the message without raw line breaks, which JSON has between tokens only.
 fn in_one_line(text: &str) -> Cow<'_, str> {
-    if text.contains('\n') || text.contains('\r') { text.replace(['\n', '\r'], " ").into() } else { text.into() }
+    // Without an early end, the compiler looks at many bytes at once.
+    let breaks = text.bytes().fold(0, |any, byte| any | u8::from(byte == b'\n') | u8::from(byte == b'\r'));
+    if breaks > 0 { text.replace(['\n', '\r'], " ").into() } else { text.into() }
 }
 
 fn listed(result: &Value) -> &[Value] {

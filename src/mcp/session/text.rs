@@ -7,9 +7,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Value, json};
 
+use super::super::outcome::outline;
 use super::super::{NESTING, RequestId, field, is_variant, no_variants, read_in_one_way};
 use super::{INVALID_REQUEST, PARSE_ERROR};
-use crate::json::{Json, Parser, SyntaxError};
+use crate::json::object::Object;
+use crate::json::{Json, Member, Node, Parser, SyntaxError};
 
 /// The maximum nesting of a list of tools. It can have schemas, which are deeper than calls.
 const LIST_NESTING: usize = 128;
@@ -24,6 +26,41 @@ pub(super) struct Envelope<'a> {
     /// `true` if a client that ignores case would take another key for one of these, and so could
     /// read another message.
     pub(super) has_variant: bool,
+    /// The [outline](outline()) of the message; `None` if it is nested too deeply for one, or has a
+    /// surrogate without its pair.
+    pub(super) outline: Option<Node<'a>>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads the envelope of a message.
+    pub(super) fn read(text: &'a str) -> Option<Self> {
+        let strict = outline(text).and_then(Self::of_outline);
+        strict.or_else(|| serde_json::from_str::<Object<Self>>(text).ok().map(|Object(envelope)| envelope))
+    }
+
+    fn of_outline(root: Node<'a>) -> Option<Self> {
+        let Json::Object(members) = &root.json else { return None };
+        let mut envelope = Self::default();
+        for Member { key, value, .. } in members {
+            let is_twice = match (&**key, &value.json) {
+                ("id", Json::Number(text)) => envelope.id.replace(serde_json::from_str(text).ok()?).is_some(),
+                ("id", _) => envelope.id.replace(value.to_value()?).is_some(),
+                ("method", Json::String(text)) => envelope.method.replace(text.clone()).is_some(),
+                ("method", _) => return None,
+                ("result", _) => std::mem::replace(&mut envelope.result, true),
+                ("error", _) => std::mem::replace(&mut envelope.error, true),
+                (other, _) => {
+                    envelope.has_variant |= is_variant(other, &["id", "method", "result", "error"]);
+                    false
+                }
+            };
+            if is_twice {
+                return None;
+            }
+        }
+        envelope.outline = Some(root);
+        Some(envelope)
+    }
 }
 
 /// A text, borrowed where it has no escapes.
