@@ -235,7 +235,11 @@ impl<'t> Parser<'t> {
             }
             Some(b'"') => {
                 self.at += 1;
-                while self.string_part()?.1.is_some() {}
+                self.plain();
+                while !self.closes() {
+                    self.escape()?;
+                    self.plain();
+                }
             }
             _ => drop(self.node()?),
         }
@@ -335,40 +339,47 @@ impl<'t> Parser<'t> {
         self.slice(from)
     }
 
-    fn string(&mut self) -> Parsed<Cow<'t, str>> {
+    /// Parses a string, at its first quote.
+    pub(crate) fn string(&mut self) -> Parsed<Cow<'t, str>> {
         self.at += 1;
-        let (mut part, mut escaped) = self.string_part()?;
-        let mut text = String::new();
-        while let Some(character) = escaped {
-            text.push_str(part);
-            text.push(character);
-            (part, escaped) = self.string_part()?;
+        let plain = self.plain();
+        if self.closes() {
+            return Ok(Cow::Borrowed(plain));
         }
-        if text.is_empty() {
-            return Ok(Cow::Borrowed(part));
+        let mut text = plain.to_owned();
+        loop {
+            text.push(self.escape()?);
+            text.push_str(self.plain());
+            if self.closes() {
+                return Ok(Cow::Owned(text));
+            }
         }
-        text.push_str(part);
-        Ok(Cow::Owned(text))
     }
 
-    /// Reads on in a string, and returns the text up to the next escape and that escape's
-    /// character, or the text up to the string's end.
-    fn string_part(&mut self) -> Parsed<(&'t str, Option<char>)> {
+    /// Reads the text of a string up to its end, or to its next escape.
+    fn plain(&mut self) -> &'t str {
         let from = self.at;
         self.at += plain_length(self.rest());
-        let part = self.slice(from);
-        match self.rest().first() {
-            Some(b'"') => {
-                self.at += 1;
-                Ok((part, None))
-            }
-            Some(b'\\') => {
-                let (character, length) = unescape(self.rest()).map_err(|what| SyntaxError { at: self.at, what })?;
+        self.slice(from)
+    }
+
+    /// Leaves a string if it ends here.
+    fn closes(&mut self) -> bool {
+        let ends = self.rest().first() == Some(&b'"');
+        self.at += usize::from(ends);
+        ends
+    }
+
+    fn escape(&mut self) -> Parsed<char> {
+        let error = |what| SyntaxError { at: self.at, what };
+        match self.rest() {
+            [b'\\', ..] => {
+                let (character, length) = unescape(self.rest()).map_err(error)?;
                 self.at += length;
-                Ok((part, Some(character)))
+                Ok(character)
             }
-            Some(_) => Err(SyntaxError { at: self.at, what: SyntaxErrorKind::ControlCharacter }),
-            None => Err(SyntaxError { at: self.at, what: SyntaxErrorKind::Ended }),
+            [] => Err(error(SyntaxErrorKind::Ended)),
+            _ => Err(error(SyntaxErrorKind::ControlCharacter)),
         }
     }
 }

@@ -9,8 +9,8 @@ use super::parse::{Parser, SyntaxError};
 const FREE: usize = 64 << 20;
 /// The bytes that a value may take for each byte of its text, beyond those.
 const BYTES_PER_BYTE: usize = 16;
-/// The bytes that an element of a list takes, while the list grows.
-const ELEMENT: usize = 2 * size_of::<Value>();
+/// The bytes that an element of a list takes while the list is copied to one of twice its size.
+const ELEMENT: usize = 3 * size_of::<Value>();
 /// The bytes that a list takes for its first element.
 const LIST: usize = 4 * size_of::<Value>() + 16;
 /// The bytes that a member takes in a tree that is half full.
@@ -34,6 +34,11 @@ impl From<SyntaxError> for Fault {
 impl Fault {
     pub(crate) fn new(at: usize, why: &str) -> Self {
         Self { at, why: why.to_owned() }
+    }
+
+    /// The fault of the second of two equal keys.
+    pub(crate) fn twice(at: usize) -> Self {
+        Self::new(at, "a key appears twice in one object")
     }
 }
 
@@ -73,6 +78,7 @@ impl<'t, N: Fn(&str) -> Result<Number, &'static str>> ValueReader<'t, N> {
                 }
                 Ok(Value::Array(elements))
             }
+            Some(b'"') => Ok(Value::String(self.parser.string()?.into_owned())),
             _ => self.scalar(),
         }
     }
@@ -83,7 +89,7 @@ impl<'t, N: Fn(&str) -> Result<Number, &'static str>> ValueReader<'t, N> {
         let value = self.value()?;
         match object.insert(key, value) {
             None => Ok(()),
-            Some(_) => Err(Fault::new(at, "a key appears twice in one object")),
+            Some(_) => Err(Fault::twice(at)),
         }
     }
 
@@ -92,8 +98,8 @@ impl<'t, N: Fn(&str) -> Result<Number, &'static str>> ValueReader<'t, N> {
         Ok(match node.json {
             Json::Bool(flag) => Value::Bool(flag),
             Json::Number(text) => Value::Number((self.number)(text).map_err(|why| Fault::new(node.at, why))?),
-            Json::String(text) => Value::String(text.into_owned()),
-            Json::Null | Json::Array(_) | Json::Object(_) => Value::Null,
+            // Read above, except null.
+            Json::Null | Json::String(_) | Json::Array(_) | Json::Object(_) => Value::Null,
         })
     }
 

@@ -1,5 +1,7 @@
 //! The headers of HTTP requests, which repeat parts of the message: checked, and written anew.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
@@ -74,32 +76,29 @@ pub(super) fn check<'h>(
     message: &Message,
     headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
     tool: Option<&Tool>,
-) -> Result<Option<String>, HeaderMismatch> {
+) -> Result<Option<Cow<'h, str>>, HeaderMismatch> {
     let repeated = Repeated::of(message);
     let (mut version, mut method, mut name) = (None, None, None);
-    let mut parameters: Vec<(String, String)> = Vec::new();
+    let mut parameters: Vec<(String, Cow<'h, str>)> = Vec::new();
     for (header, value) in headers {
-        let header = header.to_ascii_lowercase();
-        let known = match header.as_str() {
-            VERSION => &mut version,
-            METHOD => &mut method,
-            NAME => &mut name,
-            other => {
-                if let Some(parameter) = other.strip_prefix(PARAMETER) {
-                    let value = decoded(value).ok_or_else(|| mismatch(other, "is not readable"))?;
-                    if parameters.iter().any(|(known, _)| known == parameter) {
-                        return Err(mismatch(other, "appears twice"));
-                    }
-                    parameters.push((parameter.to_owned(), value));
-                }
-                continue;
+        let known = [(VERSION, &mut version), (METHOD, &mut method), (NAME, &mut name)];
+        if let Some((header, known)) = known.into_iter().find(|(known, _)| header.eq_ignore_ascii_case(known)) {
+            // The values of the other two are plain.
+            let value = if header == NAME { decoded(value) } else { plain(value).map(Cow::Borrowed) };
+            let value = value.ok_or_else(|| mismatch(header, "is not readable"))?;
+            if known.replace(value).is_some() {
+                return Err(mismatch(header, "appears twice"));
             }
-        };
-        // The values of these two are plain.
-        let value = if header == NAME { decoded(value) } else { plain(value).map(str::to_owned) };
-        let value = value.ok_or_else(|| mismatch(&header, "is not readable"))?;
-        if known.replace(value).is_some() {
-            return Err(mismatch(&header, "appears twice"));
+        } else if let Some((start, parameter)) = header.split_at_checked(PARAMETER.len())
+            && start.eq_ignore_ascii_case(PARAMETER)
+        {
+            let parameter = parameter.to_ascii_lowercase();
+            let fault = |why| mismatch(&format!("{PARAMETER}{parameter}"), why);
+            let value = decoded(value).ok_or_else(|| fault("is not readable"))?;
+            if parameters.iter().any(|(known, _)| *known == parameter) {
+                return Err(fault("appears twice"));
+            }
+            parameters.push((parameter, value));
         }
     }
     let known_version = repeated.version.or(version.as_deref());
@@ -201,11 +200,11 @@ fn plain(value: &[u8]) -> Option<&str> {
 }
 
 /// Returns the value of a header that may be encoded.
-fn decoded(value: &[u8]) -> Option<String> {
+fn decoded(value: &[u8]) -> Option<Cow<'_, str>> {
     let text = plain(value)?;
     match text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
-        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok(),
-        None => Some(text.to_owned()),
+        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
+        None => Some(Cow::Borrowed(text)),
     }
 }
 
@@ -312,7 +311,7 @@ mod tests {
             let tools = tools();
             let headers = of_call(call, None, tools.get("sql"));
             let given = headers.iter().map(|(name, value)| (&**name, value.as_bytes()));
-            assert_eq!(check(&text, given, tools.get("sql")), Ok(Some("2026-07-28".to_owned())), "{headers:?}");
+            assert_eq!(check(&text, given, tools.get("sql")), Ok(Some("2026-07-28".into())), "{headers:?}");
             assert_eq!(headers.len(), 5);
         }
         let read = message("resources/read", &modern(json!({ "uri": "file:///a" })));

@@ -18,6 +18,7 @@ mod server_state;
 mod session;
 mod tools;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::call::{Caller, ToolCall};
@@ -75,14 +76,28 @@ pub enum Integers {
 /// A `tools/call` request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    message: Value,
-    /// The id as it was written; `None` for a notification.
-    id: Option<Box<str>>,
+    /// The request's id; `None` for a notification.
+    id: Option<Value>,
+    /// The id as it was written.
+    id_text: Option<Box<str>>,
+    params: Params,
+    /// The members of the message that are not known.
+    others: Map<String, Value>,
     round: CallRound,
     /// If it needs an approval, the user may be sent to a page.
     wants_page: bool,
     /// The protocol's version that the client has named in a header.
     http_version: Option<Box<str>>,
+}
+
+/// The `params` of a call.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Params {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Map<String, Value>>,
+    name: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// A message that calls no tool.
@@ -186,36 +201,48 @@ impl Call {
 
     /// The name of the tool.
     pub fn tool(&self) -> &str {
-        self.params().and_then(|params| params.get("name")).and_then(Value::as_str).unwrap_or_default()
+        &self.params.name
     }
 
     /// The protocol's version, if the call names it itself in `_meta`. Clients do so from version
     /// 2026-07-28, which negotiates no version in `initialize`.
     pub fn protocol_version(&self) -> Option<&str> {
-        self.params()?.get("_meta")?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
+        self.meta()?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
     }
 
     /// The arguments; `None` if the message has none.
     pub fn arguments(&self) -> Option<&Map<String, Value>> {
-        self.params()?.get("arguments")?.as_object()
+        self.params.arguments.as_ref()
     }
 
     /// The request's id; `None` for a notification.
     pub fn id(&self) -> Option<&Value> {
-        self.message.get("id")
+        self.id.as_ref()
     }
 
     /// The message to forward.
     pub fn to_json(&self) -> String {
-        written_out(&self.message)
+        #[derive(Serialize)]
+        struct Written<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            id: Option<&'a Value>,
+            jsonrpc: &'static str,
+            method: &'static str,
+            params: &'a Params,
+            #[serde(flatten)]
+            others: &'a Map<String, Value>,
+        }
+
+        let Self { id, params, others, .. } = self;
+        written_out(&Written { id: id.as_ref(), jsonrpc: "2.0", method: "tools/call", params, others })
     }
 
     fn id_text(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.id_text.as_deref()
     }
 
-    fn params(&self) -> Option<&Value> {
-        self.message.get("params")
+    fn meta(&self) -> Option<&Value> {
+        self.params.others.get("_meta")
     }
 }
 
@@ -257,9 +284,12 @@ pub fn filter_tools_list(policy: Option<&Policy>, result: &mut Value) {
     }
 }
 
-/// A value as JSON. Takes half the time of its `Display`.
-fn written_out(value: &Value) -> String {
-    serde_json::to_string(value).unwrap_or_else(|_| value.to_string())
+/// A message as JSON. Takes half the time of the `Display` of a value.
+fn written_out(message: &impl Serialize) -> String {
+    // Room for a usual message. What consists of JSON values always serialises.
+    let mut text = Vec::with_capacity(512);
+    let written = serde_json::to_writer(&mut text, message).is_ok();
+    String::from_utf8(text).ok().filter(|_| written).unwrap_or_default()
 }
 
 fn malformed(node: &Node<'_>, why: &str) -> MalformedMessage {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Call, VERSION_WITH_ROUNDS};
+use super::{Call, Params, VERSION_WITH_ROUNDS};
 use crate::call::Round;
 
 /// The round of a call.
@@ -28,26 +28,30 @@ impl CallRound {
 }
 
 impl Call {
-    pub(super) fn new(message: Value, id: Option<Box<str>>) -> Self {
-        let params = message.get("params");
-        let has = |key| params.is_some_and(|params| params.get(key).is_some());
+    pub(super) fn new(
+        id: Option<Value>,
+        id_text: Option<Box<str>>,
+        params: Params,
+        others: Map<String, Value>,
+    ) -> Self {
+        let has = |key| params.others.contains_key(key);
         let round = if has("inputResponses") || has("requestState") { CallRound::Unknown } else { CallRound::First };
-        Self { message, id, round, wants_page: true, http_version: None }
+        Self { id, id_text, params, others, round, wants_page: true, http_version: None }
     }
 
     /// The client's answers to what the server has asked for; `None` if there are none.
     pub fn input_responses(&self) -> Option<&Map<String, Value>> {
-        self.params()?.get("inputResponses")?.as_object()
+        self.params.others.get("inputResponses")?.as_object()
     }
 
     /// The state that the client sends back. A client gets it with a request for input.
     pub fn request_state(&self) -> Option<&str> {
-        self.params()?.get("requestState")?.as_str()
+        self.params.others.get("requestState")?.as_str()
     }
 
     /// Returns `true` if the call asks to run as a task.
     pub fn is_task(&self) -> bool {
-        self.params().is_some_and(|params| params.get("task").is_some())
+        self.params.others.contains_key("task")
     }
 
     /// Returns `true` if the call says that its protocol has calls of several rounds.
@@ -62,26 +66,22 @@ impl Call {
     /// Makes it a further round of an allowed call, with the state that the server gave.
     pub(super) fn continue_with(&mut self, server_state: Option<&str>, approved_under: Option<[u8; 32]>) {
         self.round = CallRound::Further { approved_under };
-        if let Some(params) = self.message.get_mut("params").and_then(Value::as_object_mut) {
-            match server_state {
-                Some(state) => params.insert("requestState".to_owned(), state.into()),
-                None => params.remove("requestState"),
-            };
-        }
+        match server_state {
+            Some(state) => self.params.others.insert("requestState".to_owned(), state.into()),
+            None => self.params.others.remove("requestState"),
+        };
     }
 
     /// Removes the state and the client's answers, and makes it a call like one without them.
     pub(super) fn begin_again(&mut self) {
         self.round = CallRound::First;
-        if let Some(params) = self.message.get_mut("params").and_then(Value::as_object_mut) {
-            params.remove("requestState");
-            params.remove("inputResponses");
-        }
+        self.params.others.remove("requestState");
+        self.params.others.remove("inputResponses");
     }
 
     /// Returns `true` if the client can show its user a page to open.
     pub(super) fn accepts_pages(&self) -> bool {
-        let capabilities = || self.params()?.get("_meta")?.get("io.modelcontextprotocol/clientCapabilities");
+        let capabilities = || self.meta()?.get("io.modelcontextprotocol/clientCapabilities");
         self.has_rounds()
             && capabilities().is_some_and(|all| all.pointer("/elicitation/url").is_some_and(Value::is_object))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::quality::RandomState;
 use serde_json::Value;
 
 /// The number of tools that are remembered.
@@ -14,7 +15,7 @@ const MAX_STEPS: usize = 16;
 
 /// The tools that a server has listed.
 #[derive(Debug, Default)]
-pub(super) struct Tools(HashMap<Box<str>, Tool>);
+pub(super) struct Tools(HashMap<Box<str>, Tool, RandomState>);
 
 /// A tool that a server has listed.
 #[derive(Debug, Default)]

@@ -124,14 +124,14 @@ impl<P: AnyPermit> Session<P> {
         let mut request = PendingRequest { task, ..PendingRequest::new(kind) };
         let forwarded = match message {
             Message::Call(mut call) => {
-                request.progress = id.as_ref().and_then(|id| self.note_progress(call.params(), id));
+                request.progress = id.as_ref().and_then(|id| self.note_progress(call.meta(), id));
                 request.held = self.resume(&mut call);
                 call.http_version = version;
                 FromClient::Decide(call)
             }
             Message::Other(other) => {
-                let params = other.as_value().get("params");
-                request.progress = id.as_ref().and_then(|id| self.note_progress(params, id));
+                let meta = other.as_value().get("params").and_then(|params| params.get("_meta"));
+                request.progress = id.as_ref().and_then(|id| self.note_progress(meta, id));
                 self.forward(&other, version.as_deref(), id.clone())
             }
         };
@@ -259,8 +259,8 @@ impl<P: AnyPermit> Session<P> {
     }
 
     /// Notes the token under which the server reports the progress of a request.
-    fn note_progress(&mut self, params: Option<&Value>, id: &RequestId) -> Option<RequestId> {
-        let token = RequestId::of(params?.get("_meta")?.get("progressToken")?)?;
+    fn note_progress(&mut self, meta: Option<&Value>, id: &RequestId) -> Option<RequestId> {
+        let token = RequestId::of(meta?.get("progressToken")?)?;
         if token.text().is_some_and(|text| text.len() > MAX_ID_BYTES) {
             return None;
         }

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use serde_json::Value;
 
 use super::server_state::{Binding, HeldCall, asker};
@@ -98,10 +99,10 @@ pub struct Session<P = Permit> {
     form: Option<RefusalFormat>,
     integers: Integers,
     protocol_version: Option<Box<str>>,
-    pending: HashMap<RequestId, PendingRequest<P>>,
+    pending: HashMap<RequestId, PendingRequest<P>, RandomState>,
     answered: VecDeque<(RequestId, RequestKind)>,
     /// The pending request of each progress token.
-    progress: HashMap<RequestId, RequestId>,
+    progress: HashMap<RequestId, RequestId, RandomState>,
     /// The progress tokens of tasks.
     task_tokens: VecDeque<RequestId>,
     state: ServerState<P>,
@@ -169,9 +170,9 @@ impl<P: AnyPermit> Session<P> {
             form: None,
             integers: Integers::default(),
             protocol_version: None,
-            pending: HashMap::new(),
+            pending: HashMap::default(),
             answered: VecDeque::new(),
-            progress: HashMap::new(),
+            progress: HashMap::default(),
             task_tokens: VecDeque::new(),
             state: state.clone(),
             asker: asker(caller),
