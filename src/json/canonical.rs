@@ -7,6 +7,7 @@
 use serde_json::{Map, Number, Value};
 
 use crate::json::number::{Exact, ShortText};
+use crate::json::plain_length;
 
 /// Writes a value.
 pub(crate) fn write(to: &mut String, value: &Value) {
@@ -52,18 +53,23 @@ pub(crate) fn write_object(to: &mut String, members: &Map<String, Value>) {
 /// Writes a string with the fewest and shortest escapes.
 pub(crate) fn write_text(to: &mut String, text: &str) {
     to.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => to.push_str("\\\""),
-            '\\' => to.push_str("\\\\"),
-            '\u{8}' => to.push_str("\\b"),
-            '\t' => to.push_str("\\t"),
-            '\n' => to.push_str("\\n"),
-            '\u{c}' => to.push_str("\\f"),
-            '\r' => to.push_str("\\r"),
-            control if control < ' ' => to.push_str(&format!("\\u{:04x}", u32::from(control))),
-            other => to.push(other),
+    let mut rest = text;
+    loop {
+        let (plain, special) = rest.split_at_checked(plain_length(rest.as_bytes())).unwrap_or((rest, ""));
+        to.push_str(plain);
+        let mut characters = special.chars();
+        match characters.next() {
+            None => break,
+            Some('"') => to.push_str("\\\""),
+            Some('\\') => to.push_str("\\\\"),
+            Some('\u{8}') => to.push_str("\\b"),
+            Some('\t') => to.push_str("\\t"),
+            Some('\n') => to.push_str("\\n"),
+            Some('\u{c}') => to.push_str("\\f"),
+            Some('\r') => to.push_str("\\r"),
+            Some(control) => to.push_str(&format!("\\u{:04x}", u32::from(control))),
         }
+        rest = characters.as_str();
     }
     to.push('"');
 }

@@ -13,4 +13,4 @@ pub(crate) mod value;
 pub(crate) mod visible;
 
 pub(crate) use node::{Json, Member, Node, each_duplicate};
-pub(crate) use parse::{Parser, SyntaxError, SyntaxErrorKind};
+pub(crate) use parse::{Parser, SyntaxError, SyntaxErrorKind, plain_length};

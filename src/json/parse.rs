@@ -386,7 +386,7 @@ impl<'t> Parser<'t> {
 
 /// Returns the number of bytes before the first one that ends a string, begins an escape, or is a
 /// control character.
-fn plain_length(text: &[u8]) -> usize {
+pub(crate) fn plain_length(text: &[u8]) -> usize {
     // Eight bytes at once. Subtracting sets the high bit of each byte that is below the subtrahend,
     // and of no byte before the first such one, as a carry moves to later bytes only.
     const ONES: u64 = u64::MAX / 0xff;

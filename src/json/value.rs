@@ -1,7 +1,10 @@
-//! Values of messages: read strictly, in bounded memory.
+//! Values of messages: read strictly, in bounded memory, and written.
+
+use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
+use super::canonical::write_text;
 use super::node::Json;
 use super::parse::{Parser, SyntaxError};
 
@@ -114,5 +117,44 @@ impl<'t, N: Fn(&str) -> Result<Number, &'static str>> ValueReader<'t, N> {
                 Err(Fault::new(self.parser.offset(), why))
             }
         }
+    }
+}
+
+/// Writes a value as `serde_json` does, in less time.
+pub(crate) fn write(to: &mut String, value: &Value) {
+    match value {
+        Value::Null => to.push_str("null"),
+        Value::Bool(true) => to.push_str("true"),
+        Value::Bool(false) => to.push_str("false"),
+        // Writing to a string does not fail.
+        Value::Number(number) => drop(write!(to, "{number}")),
+        Value::String(text) => write_text(to, text),
+        Value::Array(elements) => {
+            to.push('[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    to.push(',');
+                }
+                write(to, element);
+            }
+            to.push(']');
+        }
+        Value::Object(members) => {
+            to.push('{');
+            write_members(to, members);
+            to.push('}');
+        }
+    }
+}
+
+/// Writes members of an object, after those that are written already.
+pub(crate) fn write_members(to: &mut String, members: &Map<String, Value>) {
+    for (key, value) in members {
+        if !to.ends_with('{') {
+            to.push(',');
+        }
+        write_text(to, key);
+        to.push(':');
+        write(to, value);
     }
 }

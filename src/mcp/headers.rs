@@ -196,7 +196,7 @@ fn text_of(value: &Value) -> Option<String> {
 /// Returns the value of a header that must be plain ASCII.
 fn plain(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
-    text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')).then(|| text.trim_matches([' ', '\t']))
+    text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')).then(|| text.trim_ascii())
 }
 
 /// Returns the value of a header that may be encoded.
