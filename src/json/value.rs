@@ -158,3 +158,23 @@ pub(crate) fn write_members(to: &mut String, members: &Map<String, Value>) {
         write(to, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_serde_json_writes_them() {
+        let controls: String = (0..0x80u8).map(char::from).collect();
+        let value = json!({
+            "": [null, true, false, [], {}, [[]], [{}]], "a\"{": { "b\\": "}" },
+            "more than eight bytes": "ä😀\u{7f}",
+            "controls": controls, "n": [0, -1, u64::MAX, i64::MIN, 100.0, 1e300, -0.0, 5e-324, 0.1],
+        });
+        let mut text = String::new();
+        write(&mut text, &value);
+        assert_eq!(text, serde_json::to_string(&value).unwrap());
+    }
+}

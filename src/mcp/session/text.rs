@@ -230,3 +230,51 @@ pub(super) fn read_list(text: &str) -> Option<Value> {
     }
     root.to_value()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_is_the_same_with_and_without_an_outline() {
+        let deep = format!(r#"{{"id":1,"result":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+        for (text, has_outline) in [
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#, true),
+            (r#"{"id":"\u0061","error":{"code":1}}"#, true),
+            (r#"{"id":-0,"result":1}"#, true),
+            (r#"{"id":1.0,"result":{},"Result":{}}"#, true),
+            (r#"{"id":null,"error":{"a":1,"a":2}}"#, true),
+            (r#" {"\u006dethod" : "m\n", "x": 1e999, "x": 2} "#, true),
+            (r#"{"id":1,"result":"\ud800"}"#, false),
+            (&deep, false),
+            (r#"{"id":[1],"method":"m"}"#, true),
+        ] {
+            let read = Envelope::read(text).unwrap();
+            let Object(lenient) = serde_json::from_str::<Object<Envelope<'_>>>(text).unwrap();
+            let parts = |envelope: &Envelope<'_>| {
+                let id = envelope.id.as_ref().and_then(RequestId::of);
+                (
+                    id,
+                    envelope.method.as_deref().map(str::to_owned),
+                    envelope.result,
+                    envelope.error,
+                    envelope.has_variant,
+                )
+            };
+            assert_eq!(parts(&read), parts(&lenient), "{text}");
+            assert_eq!(read.outline.is_some(), has_outline, "{text}");
+        }
+        for text in [
+            "[]",
+            "1",
+            "",
+            r#"{"id":1,"id":1}"#,
+            r#"{"method":1}"#,
+            r#"{"id":1e999}"#,
+            r#"{"result":1,"result":1}"#,
+            "{}{}",
+        ] {
+            assert!(Envelope::read(text).is_none(), "{text}");
+        }
+    }
+}
