@@ -40,9 +40,8 @@ fn resolved(path: &str) -> Option<Vec<String>> {
     let odd = ["\0", "\\", "%2e", "%2f", "%5c", "%00"].iter().any(|odd| lower.contains(odd));
     // Two slashes name another machine on some systems, and some trim dots and blanks.
     let machine = path.starts_with("//") && !path.starts_with("///");
-    let trimmed = path.split('/').any(|part| {
-        !["", ".", ".."].contains(&part) && part.chars().all(|c| c == '.' || c == ' ')
-    });
+    let trimmed =
+        path.split('/').any(|part| !["", ".", ".."].contains(&part) && part.chars().all(|c| c == '.' || c == ' '));
     (path.starts_with('/') && !odd && !machine && !trimmed).then(|| walked(path))
 }
 
