@@ -80,7 +80,10 @@ fn a_long_message_takes_at_most_16_times_its_length() {
             refused = matches!(Session::<Permit>::new().from_client(text.as_bytes()), FromClient::Answer { .. })
         });
         assert!(cost.bytes_max <= 16 * text.len() as u64, "{part}: {cost:?}");
-        assert_eq!(refused, part.len() < 7 || part.contains('{') || part.contains("[["), "{part}");
+        // With `preserve_order`, which another crate of the build may switch on, values are larger.
+        if size_of::<Value>() == 32 {
+            assert_eq!(refused, part.len() < 7 || part.contains('{') || part.contains("[["), "{part}");
+        }
     }
     let members: String = (0..length / 12).map(|number| format!("\"{number:06x}\":0,")).collect();
     let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{{members}"":0}}}}"#);
