@@ -17,7 +17,13 @@ const ELEMENT: usize = 3 * size_of::<Value>();
 /// The bytes that a list takes for its first element.
 const LIST: usize = 4 * size_of::<Value>() + 16;
 /// The bytes that a member takes in a tree that is half full.
-const MEMBER: usize = 2 * (size_of::<String>() + size_of::<Value>());
+///
+/// With `preserve_order` of `serde_json`, which another crate of the build may switch on, it is an
+/// entry of a table that is copied as it grows.
+const MEMBER: usize = {
+    let entry = size_of::<String>() + size_of::<Value>();
+    if size_of::<Value>() > 32 { 3 * (entry + size_of::<u64>()) + 16 } else { 2 * entry }
+};
 /// The bytes that an object takes for its first member: a node of the tree, for 11 members.
 const OBJECT: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 16;
 
