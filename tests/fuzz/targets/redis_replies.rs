@@ -162,7 +162,7 @@ fn made(tape: &mut Tape<'_>, charges: &[Charge]) -> Value {
 
 /// The reply of `reserve.lua` with the values of counters, or with a reason for none.
 fn looked(tape: &mut Tape<'_>, charges: &[Charge]) -> Value {
-    let code = tape.pick(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 4, -1]);
+    let code = tape.pick(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, -1]);
     let mut parts = vec![Value::Int(code)];
     if code != 0 {
         parts.extend((0..tape.below(3)).map(|_| Value::Int(tape.word() as i64)));
@@ -211,6 +211,7 @@ fn is_named(answer: &Value, error: &StoreError) {
     match error {
         StoreError::ClockSkew { .. } => assert_eq!(code, Some(&Value::Int(1))),
         StoreError::Full { .. } => assert_eq!(code, Some(&Value::Int(3))),
+        StoreError::ShareFull { .. } => assert_eq!(code, Some(&Value::Int(4))),
         StoreError::Corrupt | StoreError::Unavailable { .. } => {}
         other => panic!("{other:?} is not an answer of a server"),
     }
