@@ -258,8 +258,10 @@ impl ScriptCalls {
             .iter()
             .map(|charge| [b"{bare}:c:", &charge.counter.as_bytes()[..], charge.subject.as_bytes()].concat())
             .collect();
-        let (mut reserve, mut settle) =
-            (vec![text(&[1.0, now, 1e3 * day, 1e3 * day], 60_000)], vec![text(&[now, 1e3 * day, 1e3 * day], 60_000)]);
+        let (mut reserve, mut settle) = (
+            vec![text(&[1.0, now, 1e3 * day, 1e3 * day, 0.0], 60_000)],
+            vec![text(&[now, 1e3 * day, 1e3 * day], 60_000)],
+        );
         for charge in charges {
             let toolgate::charge::Meter::Fixed(window) = charge.meter else { panic!("a fixed window") };
             let (start, seconds) =
