@@ -24,6 +24,11 @@ pub(crate) fn write(to: &mut String, value: &Value) {
 
 /// Writes an array.
 pub(crate) fn write_array(to: &mut String, elements: &[Value]) {
+    write_elements(to, elements, write);
+}
+
+/// Writes an array, each element by `write`.
+pub(crate) fn write_elements(to: &mut String, elements: &[Value], write: impl Fn(&mut String, &Value)) {
     to.push('[');
     for (index, element) in elements.iter().enumerate() {
         if index > 0 {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
-use super::canonical::write_text;
+use super::canonical::{write_elements, write_text};
 use super::node::Json;
 use super::parse::{Parser, SyntaxError};
 
@@ -135,16 +135,7 @@ pub(crate) fn write(to: &mut String, value: &Value) {
         // Writing to a string does not fail.
         Value::Number(number) => drop(write!(to, "{number}")),
         Value::String(text) => write_text(to, text),
-        Value::Array(elements) => {
-            to.push('[');
-            for (index, element) in elements.iter().enumerate() {
-                if index > 0 {
-                    to.push(',');
-                }
-                write(to, element);
-            }
-            to.push(']');
-        }
+        Value::Array(elements) => write_elements(to, elements, write),
         Value::Object(members) => {
             to.push('{');
             write_members(to, members);

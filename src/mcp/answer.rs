@@ -2,13 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Call;
+use super::{Call, INVALID_PARAMS};
 use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Decision, Denial, RateLimited, Refused};
 use crate::policy::{Code, Digest};
-
-/// The error of JSON-RPC for invalid parameters.
-const INVALID_PARAMS: i32 = -32602;
 
 /// A refusal of a call, to be written as an MCP message.
 ///

@@ -7,11 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::tools::{HeaderArgument, Tool};
-use super::{Call, Message, OtherMessage};
+use super::{Call, FIRST_MODERN, Message, OtherMessage, version_in};
 use crate::json::number::Exact;
 
-/// The first version of the protocol that requires the headers.
-const FIRST_WITH_HEADERS: &str = "2026-07-28";
 const VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
@@ -60,7 +58,7 @@ impl<'m> Repeated<'m> {
             _ => None,
         };
         let meta = message.get("params").and_then(|params| params.get("_meta"));
-        let version = meta.and_then(|meta| meta.get("io.modelcontextprotocol/protocolVersion")).and_then(Value::as_str);
+        let version = meta.and_then(version_in);
         let is_request = method.is_some() && message.get("id").is_some();
         Self { version, method, name, arguments: None, is_request, is_call: false }
     }
@@ -102,7 +100,7 @@ pub(super) fn check<'h>(
         }
     }
     let known_version = repeated.version.or(version.as_deref());
-    let requires = known_version.is_some_and(|version| version >= FIRST_WITH_HEADERS) && repeated.is_request;
+    let requires = known_version.is_some_and(|version| version >= FIRST_MODERN) && repeated.is_request;
     let compare = |header: &str, given: Option<&str>, own: Option<&str>, is_required: bool| match (given, own) {
         (Some(given), Some(own)) if given == own => Ok(()),
         (Some(_), _) => Err(mismatch(header, "differs from the message")),
@@ -142,7 +140,7 @@ pub(super) fn check<'h>(
 pub(super) fn of_call(call: &Call, version: Option<&str>, tool: Option<&Tool>) -> Vec<(Box<str>, String)> {
     let repeated = Repeated::of_call(call);
     let mut headers = written(&repeated, version);
-    if repeated.version.is_some_and(|version| version >= FIRST_WITH_HEADERS) {
+    if repeated.version.is_some_and(|version| version >= FIRST_MODERN) {
         for argument in tool.into_iter().flat_map(|tool| &tool.headers) {
             if let Some(text) = argument.value(repeated.arguments).and_then(text_of) {
                 headers.push((format!("{PARAMETER}{}", argument.name).into(), encoded(&text)));
@@ -160,7 +158,7 @@ pub(super) fn of_other(other: &OtherMessage, version: Option<&str>) -> Vec<(Box<
 fn written(repeated: &Repeated<'_>, version: Option<&str>) -> Vec<(Box<str>, String)> {
     let version = repeated.version.or(version);
     // Older servers read the version alone.
-    let is_modern = version.is_some_and(|version| version >= FIRST_WITH_HEADERS);
+    let is_modern = version.is_some_and(|version| version >= FIRST_MODERN);
     let all = [(VERSION, version), (METHOD, repeated.method), (NAME, repeated.name)];
     let sent = all.into_iter().take(if is_modern { all.len() } else { 1 });
     sent.filter_map(|(header, value)| Some((header.into(), encoded(value?)))).collect()

@@ -128,8 +128,11 @@ impl From<MalformedMessage> for Denial {
     }
 }
 
-/// The first version of the protocol in which a call can take several rounds.
-const VERSION_WITH_ROUNDS: &str = "2026-07-28";
+/// The error of JSON-RPC for invalid parameters.
+const INVALID_PARAMS: i32 = -32602;
+/// The first version of the protocol in which a call can take several rounds, and headers of HTTP
+/// repeat parts of a message.
+const FIRST_MODERN: &str = "2026-07-28";
 /// The maximum nesting of arrays and objects.
 const NESTING: usize = 64;
 /// The keys that have a meaning in JSON-RPC and MCP.
@@ -206,7 +209,7 @@ impl Call {
     /// The protocol's version, if the call names it itself in `_meta`. Clients do so from version
     /// 2026-07-28, which negotiates no version in `initialize`.
     pub fn protocol_version(&self) -> Option<&str> {
-        self.meta()?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
+        version_in(self.meta()?)
     }
 
     /// The arguments; `None` if the message has none.
@@ -295,6 +298,11 @@ pub fn filter_tools_list(policy: Option<&Policy>, result: &mut Value) {
 /// A text with room for a usual message.
 fn message_text() -> String {
     String::with_capacity(512)
+}
+
+/// The protocol's version that `_meta` names.
+fn version_in(meta: &Value) -> Option<&str> {
+    meta.get("io.modelcontextprotocol/protocolVersion")?.as_str()
 }
 
 fn malformed(node: &Node<'_>, why: &str) -> MalformedMessage {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Call, RequestId, field};
+use super::{Call, INVALID_PARAMS, RequestId, field};
 use crate::decision::permit::AnyPermit;
 use crate::decision::{AsyncPermit, Permit};
 use crate::json::{Json, Member, Node, Parser, each_duplicate};
@@ -48,8 +48,6 @@ pub enum CallOutcome {
 /// a header that contradicts the message, a capability that the client lacks, and a version of the
 /// protocol that the server does not have.
 const NOT_RUN: [i64; 6] = [-32700, -32600, -32601, -32020, -32021, -32022];
-/// The error for invalid parameters.
-const INVALID_PARAMS: i64 = -32602;
 /// The maximum nesting of an answer. Results are the tool's own data, and can be deeper than calls.
 const NESTING: usize = 128;
 
@@ -100,7 +98,7 @@ impl CallOutcome {
     /// The outcome if the answer came with a status of HTTP from 400 to 499: then a server that
     /// reports invalid parameters has not run the tool.
     pub(super) fn with_client_error(self) -> Self {
-        if self == Self::Unclear(Some(INVALID_PARAMS)) { Self::NotRun } else { self }
+        if self == Self::Unclear(Some(INVALID_PARAMS.into())) { Self::NotRun } else { self }
     }
 
     /// Reads the outcome of the call with this id.

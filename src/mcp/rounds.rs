@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Call, Params, VERSION_WITH_ROUNDS};
+use super::{Call, FIRST_MODERN, Params};
 use crate::call::Round;
 
 /// The round of a call.
@@ -56,7 +56,7 @@ impl Call {
 
     /// Returns `true` if the call says that its protocol has calls of several rounds.
     pub(super) fn has_rounds(&self) -> bool {
-        self.protocol_version().is_some_and(|version| version >= VERSION_WITH_ROUNDS)
+        self.protocol_version().is_some_and(|version| version >= FIRST_MODERN)
     }
 
     pub(super) fn carries_state(&self) -> bool {

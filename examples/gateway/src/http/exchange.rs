@@ -51,6 +51,8 @@ pub(super) struct Exchange {
     holder: Arc<Holder>,
     pub(super) conversation: Arc<Conversation>,
     pub(super) patience: Patience,
+    /// Its stream reports changes of the list of tools.
+    pub(super) listens: bool,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -112,7 +114,7 @@ impl Exchange {
             }
         };
         let patience = Patience { until: gateway.until(), closed: conversation.closed.clone() };
-        Ok(Self { gateway, server, holder, conversation, patience, _slot: slot })
+        Ok(Self { gateway, server, holder, conversation, patience, listens: false, _slot: slot })
     }
 
     /// Answers the request.
@@ -163,7 +165,7 @@ impl Exchange {
                     return self.fail(id.as_ref(), Lost::not_run(StatusCode::TOO_MANY_REQUESTS, why)).await;
                 }
                 if method == LISTEN {
-                    self.patience.until = self.until_expiry();
+                    self.listen_until_expiry();
                 }
                 let (upstream, session) = (&self.server.upstream, self.conversation.id());
                 let headers = headers::to_server(head, &upstream.passed, session, headers::written(headers));
@@ -323,15 +325,16 @@ impl Exchange {
             return Err(refuse(StatusCode::BAD_GATEWAY, "the server's answer is not a stream"));
         }
         let headers = headers::to_client(&head.headers, self.conversation.id());
-        self.patience.until = self.until_expiry();
+        self.listen_until_expiry();
         let passing = Stream { exchange: self, request: None, span: Span::none() };
         Ok((headers, passing.pass(body)).into_response())
     }
 
     /// A client may listen as long as its grant or its token is good.
-    fn until_expiry(&self) -> Option<Instant> {
+    fn listen_until_expiry(&mut self) {
         let left = self.holder.expires_at.map(|end| end.saturating_since(SystemClock.now()));
-        left.and_then(|left| Instant::now().checked_add(left))
+        self.patience.until = left.and_then(|left| Instant::now().checked_add(left));
+        self.listens = true;
     }
 
     async fn delete(self, head: &HeaderMap) -> Result<Response, Response> {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
+use toolgate::Policy;
 use toolgate::mcp::RequestId;
 use tracing::Span;
 
@@ -71,16 +72,16 @@ impl Stream {
         let (link, limits) = (&self.exchange.conversation.link, &self.exchange.gateway.limits);
         let mut patience = self.exchange.patience.clone();
         let latest = Instant::now() + limits.longest_timeout();
-        let mut listed = link.host.policy_of(&link.who);
-        let mut changed = link.host.changed.subscribe();
+        let mut changes =
+            self.exchange.listens.then(|| (link.host.policy_of(&link.who), link.host.changed.subscribe()));
         let mut events = Events::new(self.exchange.gateway.max_message());
         let (mut complete, mut resumable, mut answered) = (Vec::new(), false, false);
         loop {
             let next = tokio::select! {
                 next = patience.wait_for(body.next()) => next,
-                Ok(()) = changed.changed() => {
+                listed = changed(&mut changes) => {
                     let mut out = Vec::new();
-                    let messages = link.list_changed(&mut listed).await;
+                    let messages = link.list_changed(listed).await;
                     for (_, message) in messages.iter().filter(|(id, _)| *id == self.request) {
                         Event::message().write(&mut out, Some(message.as_bytes()));
                     }
@@ -106,7 +107,9 @@ impl Stream {
                     Some(data) if !data.is_empty() => {
                         let passed = self.exchange.take_from_server(data, &self.span).await;
                         answered |= passed.answers.is_some() && passed.answers == self.request;
-                        if let (Some(until), true) = (&mut patience.until, passed.progress.is_some()) {
+                        if let (Some(until), true) =
+                            (&mut patience.until, passed.progress.is_some() && passed.progress == self.request)
+                        {
                             let longer = limits.timeout().map(|timeout| Instant::now() + timeout);
                             *until = (*until).max(longer.unwrap_or(latest).min(latest));
                         }
@@ -158,4 +161,15 @@ impl Stream {
             let _ = timeout(LAST_MESSAGE, client.send(out.into())).await;
         }
     }
+}
+
+/// Waits for a change of the policy, for a client that listens. Returns the policy by which it has
+/// listed its tools.
+async fn changed(changes: &mut Option<(Option<Policy>, watch::Receiver<()>)>) -> &mut Option<Policy> {
+    if let Some((listed, changed)) = changes
+        && changed.changed().await.is_ok()
+    {
+        return listed;
+    }
+    std::future::pending().await
 }
