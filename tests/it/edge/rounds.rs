@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolgate::mcp::{CallOutcome, FromClient, FromServer, Routed, ServerState, Session};
-use toolgate::{Caller, Gate, ManualClock, Permit, Policy, Timestamp};
+use toolgate::{Caller, Gate, ManualClock, Permit, Policy};
 
 const POLICY: &str = r#"{
     "version": "1", "default": "allow",
@@ -46,10 +46,8 @@ impl Gateway {
     }
 
     fn of(policy: &str) -> Self {
-        let clock = ManualClock::new(Timestamp::from_unix_seconds(1_800_000_000));
-        let gate = Gate::builder().policy(policy.parse::<Policy>().unwrap()).clock(clock.clone()).build();
-        let state = ServerState::with_clock(clock.clone());
-        Self { gate, state, clock, caller: Caller::new().grant("g"), next_id: 0 }
+        let (gate, state, clock, caller) = super::parts(policy);
+        Self { gate, state, clock, caller, next_id: 0 }
     }
 
     /// Makes a call that the server answers with this result.

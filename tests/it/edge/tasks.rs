@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolgate::mcp::{FromClient, FromServer, RequestId, Routed, ServerState, Session, filter_tools_list};
-use toolgate::{Caller, Gate, ManualClock, Policy, Timestamp};
+use toolgate::{Caller, Gate, ManualClock, Policy};
 
 const POLICY: &str = r#"{
     "version": "1", "default": "deny",
@@ -21,9 +21,8 @@ struct Gateway {
 
 impl Gateway {
     fn new() -> Self {
-        let clock = ManualClock::new(Timestamp::from_unix_seconds(1_800_000_000));
-        let gate = Gate::builder().policy(POLICY.parse::<Policy>().unwrap()).clock(clock.clone()).build();
-        Self { gate, state: ServerState::with_clock(clock.clone()), clock, caller: Caller::new().grant("g") }
+        let (gate, state, clock, caller) = super::parts(POLICY);
+        Self { gate, state, clock, caller }
     }
 
     fn session(&self) -> Session {
