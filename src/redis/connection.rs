@@ -54,8 +54,6 @@ pub(crate) enum Retry<'s> {
     Script(&'s Script),
     /// A command that only reads, or that has the same effect when it is sent twice.
     Idempotent,
-    /// A command that is sent once.
-    Never,
 }
 
 /// A script, called by its digest; the text is sent only to a server that does not know the digest.
@@ -139,7 +137,7 @@ impl Connection {
                     if error.is_timeout() {
                         self.disconnect(number);
                     }
-                    if std::mem::replace(&mut lost, true) || matches!(retry, Retry::Never) {
+                    if std::mem::replace(&mut lost, true) {
                         return Err(error);
                     }
                 }

@@ -6,6 +6,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod counter;
+mod generations;
 mod in_process;
 #[cfg(feature = "leased")]
 mod leased;
@@ -24,11 +25,14 @@ use crate::charge::{CounterId, Subject};
 use crate::time::Timestamp;
 
 pub use counter::Counter;
+pub use generations::Generations;
 pub use in_process::InProcess;
 #[cfg(feature = "leased")]
 pub use leased::LeasedStore;
 pub use memory::{MemoryStore, RestoreError, Snapshot};
-pub use request::{ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, Tallies, Tally};
+pub use request::{
+    ChargeChange, ChargedAt, Generation, Outcome, ReservationId, ReserveRequest, SettleRequest, Tallies, Tally,
+};
 
 /// A store of counters in the process.
 ///
@@ -44,6 +48,9 @@ pub use request::{ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRe
 /// * **Time.** `now` may be earlier than in a previous request. A window that has passed is never
 ///   opened again: a charge for a window earlier than the latest in which this counter was charged
 ///   goes to that latest one.
+/// * **Generations.** A counter that was reset, or that the store has lost and begins again, is a
+///   new [generation](Generation) of it. A charge of an earlier one never changes: what it gave
+///   back would be room that others have charged since.
 /// * **Amounts are exact** and never wrap.
 /// * **A live counter is never evicted** to make room for another. A full store refuses new
 ///   counters.
@@ -79,11 +86,12 @@ pub trait CounterStore: Send + Sync {
     fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError>;
 
     /// Changes charges in the windows in which they were made: to less, to zero (a release, or the
-    /// end of a call in flight), or to more, which is recorded even above the maximum.
+    /// end of a call in flight), or to more, which is recorded even above the maximum; or prolongs
+    /// the lease of a unit in flight.
     ///
-    /// Windows that have ended do not change. A token bucket has no window, so what a call took
-    /// beyond its charge is missing from now on, even if the bucket was full again and has been
-    /// forgotten.
+    /// Windows that have ended do not change, nor do counters of another generation. A token bucket
+    /// has no window, so what a call took beyond its charge is missing from now on, even if the
+    /// bucket was full again and has been forgotten.
     ///
     /// # Errors
     /// Fails if the outcome is unknown. As far as the store knows, nothing was changed.

@@ -44,6 +44,37 @@ impl ReservationId {
     }
 }
 
+/// The generation of a counter: another one after the host has reset the counter, or the store has
+/// lost it and begun it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// Makes a generation from a number.
+    pub const fn new(generation: u64) -> Self {
+        Self(generation)
+    }
+
+    /// Makes a generation that no other store has.
+    pub(crate) fn random() -> Self {
+        Self(RandomState::new().build_hasher().finish())
+    }
+
+    /// Makes the generation of a counter that a reservation begins.
+    #[cfg(feature = "redis")]
+    pub(crate) fn by(id: ReservationId) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves are added")]
+        let [origin, number] = [(id.get() >> 64) as u64, id.get() as u64];
+        // One half is random for each thread, the other counts.
+        Self(origin.wrapping_add(number))
+    }
+
+    /// Returns the number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// A request to charge a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -102,15 +133,47 @@ pub struct ChargeChange<'c> {
     /// The charge as it was made, with the amount of the latest settlement if there was one.
     pub charge: &'c Charge,
     /// Where it was made: the [`Tally::charged_at`] that the store returned for it, unchanged.
-    pub at: Timestamp,
+    pub at: ChargedAt,
     /// The amount that it changes to.
     pub to: Amount,
+    /// If it is a unit in flight whose lease changes: the new end of its lease.
+    pub lease_end: Option<Timestamp>,
+}
+
+/// Where a charge was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "stores make it of both")]
+pub struct ChargedAt {
+    /// The start of a fixed window, the instant of the charge in a sliding window or a token
+    /// bucket, the end of a lease.
+    pub instant: Timestamp,
+    /// The generation of the counter.
+    pub generation: Generation,
+}
+
+impl ChargedAt {
+    /// A charge in the first generation, for a store that has none.
+    #[inline]
+    pub(crate) const fn new(instant: Timestamp) -> Self {
+        Self { instant, generation: Generation::new(0) }
+    }
 }
 
 impl<'c> ChargeChange<'c> {
     /// Changes the charge that was made at `at` to an amount of `to`.
-    pub fn new(charge: &'c Charge, at: Timestamp, to: Amount) -> Self {
-        Self { charge, at, to }
+    pub fn new(charge: &'c Charge, at: ChargedAt, to: Amount) -> Self {
+        Self { charge, at, to, lease_end: None }
+    }
+
+    /// Changes the end of the lease of a unit in flight, whose amount stays.
+    pub fn prolonged(charge: &'c Charge, at: ChargedAt, lease_end: Timestamp) -> Self {
+        Self { charge, at, to: charge.amount, lease_end: Some(lease_end) }
+    }
+
+    /// Returns whether a unit in flight begins, which was charged as zero.
+    pub(super) fn is_new_unit(&self) -> bool {
+        let is_in_flight = matches!(self.charge.meter, Meter::InFlight { .. });
+        is_in_flight && self.charge.amount == Amount::ZERO && self.to > Amount::ZERO
     }
 
     /// Returns whether settling must create the [counter](super::Counter::new) if it is missing;
@@ -119,7 +182,7 @@ impl<'c> ChargeChange<'c> {
     /// bucket, which may have been forgotten since it was full again.
     pub fn begins(&self, now: Timestamp) -> bool {
         match self.charge.meter {
-            Meter::InFlight { .. } => self.charge.amount == Amount::ZERO && self.to > Amount::ZERO && self.at > now,
+            Meter::InFlight { .. } => self.is_new_unit() && self.at.instant > now,
             Meter::TokenBucket { .. } => self.to > self.charge.amount,
             Meter::Fixed(_) | Meter::Sliding { .. } => false,
         }
@@ -159,12 +222,18 @@ pub struct Tally {
     /// meanwhile and no call in flight ends; `None` if it can never have room. Without meaning if
     /// the charge has room.
     pub retry_at: Option<Timestamp>,
-    /// If the charge was made: where, for [`ChargeChange::at`]. The start of a fixed window, the
-    /// instant of the charge in a sliding window or a token bucket, the end of a lease.
-    pub charged_at: Timestamp,
+    /// If the charge was made: where, for [`ChargeChange::at`].
+    pub charged_at: ChargedAt,
 }
 
 impl Tally {
+    /// Returns the tally with the generation of its counter.
+    #[inline]
+    pub(super) fn of(mut self, generation: Generation) -> Self {
+        self.charged_at.generation = generation;
+        self
+    }
+
     /// Returns whether the counter has room for the charge.
     #[inline]
     pub fn has_room(&self, charge: &Charge) -> bool {

@@ -253,14 +253,16 @@ impl ScriptCalls {
         let ReserveRequest { now, charges, .. } = *request;
         let numbers = |numbers: &[f64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
         let text = |doubles: &[f64], millis: u64| [numbers(doubles), millis.to_string().into_bytes()].concat();
+        let generation = [1; 8];
+        let head = |doubles: &[f64]| [&*numbers(doubles), &generation, b"60000"].concat();
         let (now, day) = (now.unix_micros() as f64, 86_400e6);
         let keys: Vec<_> = charges
             .iter()
             .map(|charge| [b"{bare}:c:", &charge.counter.as_bytes()[..], charge.subject.as_bytes()].concat())
             .collect();
         let (mut reserve, mut settle) = (
-            vec![text(&[1.0, now, 1e3 * day, 1e3 * day, 0.0], 60_000)],
-            vec![text(&[now, 1e3 * day, 1e3 * day], 60_000)],
+            vec![head(&[1.0, now, 1e3 * day, 1e3 * day, 0.0])],
+            vec![head(&[now, 1e3 * day, 1e3 * day])],
         );
         for charge in charges {
             let toolgate::charge::Meter::Fixed(window) = charge.meter else { panic!("a fixed window") };
@@ -269,7 +271,7 @@ impl ScriptCalls {
             let max = charge.max.unwrap().micros() as f64 / 1e6;
             let expires = ((start + 1e3 * day) / 1e3 + seconds * 1e3) as u64;
             reserve.push(text(&[0.0, 1.0, 0.0, max, 0.0, start, seconds, 0.0, 0.0], expires));
-            settle.push(numbers(&[0.0, start, seconds, 0.0, 1.0, 0.0, 0.0, 0.0]));
+            settle.push([&*numbers(&[0.0, start, seconds, 0.0, 1.0, 0.0, 0.0, 0.0]), &generation].concat());
         }
         let call = |hash: &String, step: u32, arguments| {
             let (hash, keys) = (hash.clone(), keys.clone());

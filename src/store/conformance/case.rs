@@ -9,7 +9,8 @@ use crate::amount::{Amount, Total};
 use crate::call::identity::Identity;
 use crate::charge::{Asker, Charge, CounterId, Meter, Span, Subject};
 use crate::store::{
-    AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, Tallies, Tally,
+    AsyncCounterStore, ChargeChange, ChargedAt, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    Tallies, Tally,
 };
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
@@ -226,6 +227,30 @@ impl<'s> Case<'s> {
         answered(&|| format!("{} to {to:?}", self.describe("settle", at, &held.charges)), answer)
     }
 
+    /// Changes the ends of the leases of all units in flight of a reservation, as far as they have
+    /// not ended.
+    pub(super) async fn prolong(&self, at: i64, held: &mut Held, lease_end: i64) -> Result<(), Mismatch> {
+        held.step = held.step.saturating_add(1);
+        let (now, lease_end) = (self.at(at), self.at(lease_end));
+        let made = held.charges.iter().zip(&held.tallies);
+        let runs = |charge: &Charge, tally: &Tally| {
+            matches!(charge.meter, Meter::InFlight { .. })
+                && tally.charged_at.instant > now
+                && tally.charged_at.instant < lease_end
+        };
+        let running = made.filter(|(charge, tally)| runs(charge, tally));
+        let prolonged: Vec<_> =
+            running.map(|(charge, tally)| ChargeChange::prolonged(charge, tally.charged_at, lease_end)).collect();
+        let answer = self.store.settle(&SettleRequest::new(held.id, held.step, now, &prolonged)).await;
+        answered(&|| format!("{} to end at {lease_end}", self.describe("prolong", at, &held.charges)), answer)?;
+        for (charge, tally) in held.charges.iter().zip(&mut held.tallies) {
+            if runs(charge, tally) {
+                tally.charged_at.instant = lease_end;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn reset(&self, charge: &Charge) -> Result<(), Mismatch> {
         let answer = self.store.reset(charge.counter, &charge.subject).await;
         answered(&|| format!("reset counter {:?} of {:?}", charge.counter, charge.subject), answer)
@@ -306,8 +331,9 @@ pub(super) fn shown(outcome: &Outcome) -> String {
     let mut text = kind.to_owned();
     for tally in outcome.tallies() {
         let retry = tally.retry_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-        let Tally { used, resets_at, charged_at, .. } = tally;
-        text.push_str(&format!("; used {used}, resets at {resets_at}, retry at {retry}, charged at {charged_at}"));
+        let Tally { used, resets_at, charged_at: ChargedAt { instant, generation }, .. } = tally;
+        text.push_str(&format!("; used {used}, resets at {resets_at}, retry at {retry}, charged at {instant}"));
+        text.push_str(&format!(" in generation {}", generation.get()));
     }
     text
 }

@@ -100,7 +100,8 @@ impl<'c, 's> History<'c, 's> {
         match self.draw.below(100) {
             0..=54 => self.reserve().await,
             55..=69 => self.peek().await,
-            70..=97 => self.settle().await,
+            70..=92 => self.settle().await,
+            93..=97 => self.prolong().await,
             _ => self.reset().await,
         }
     }
@@ -195,6 +196,21 @@ impl<'c, 's> History<'c, 's> {
         self.same("settle and peek", &charges, &first, &second)
     }
 
+    async fn prolong(&mut self) -> Result<(), Mismatch> {
+        let now = self.now;
+        let lease_end = now + self.draw.micros(2 * WINDOW);
+        let latest = self.granted.len().saturating_sub(12);
+        let index = latest + usize::try_from(self.draw.below(12)).unwrap_or(0);
+        let [one, other] = self.cases;
+        let Some(granted) = self.granted.get_mut(index) else { return Ok(()) };
+        let [first, second] = &mut granted.held;
+        one.prolong(now, first, lease_end).await?;
+        other.prolong(now, second, lease_end).await?;
+        let charges: Vec<Charge> = first.charges.iter().map(|charge| charge.of(Amount::ZERO)).collect();
+        let (first, second) = (one.peek(now, &charges).await?, other.peek(now, &charges).await?);
+        self.same("prolong and peek", &charges, &first, &second)
+    }
+
     async fn reset(&mut self) -> Result<(), Mismatch> {
         if let Some(charge) = self.draw.one_of(&self.charges) {
             for case in self.cases {
@@ -227,6 +243,6 @@ fn alike(a: &Tally, b: &Tally, charge: &Charge, made: bool) -> bool {
     let fixed = matches!(charge.meter, Meter::Fixed(_));
     let resets = a.resets_at == b.resets_at || (!fixed && a.used.micros() == 0);
     let retry = a.retry_at == b.retry_at || made || a.has_room(charge);
-    let charged = a.charged_at == b.charged_at || !made;
+    let charged = a.charged_at.instant == b.charged_at.instant || !made;
     a.used == b.used && resets && retry && charged
 }

@@ -22,6 +22,7 @@ cases! { CASES:
     a_bucket_holds_no_more_than_its_burst: "after an idle time or a release, a burst above the maximum would pass",
     late_settlements_drain_a_bucket: "the excess of a call that ends after the bucket is full would be free",
     a_lease_ends_on_time: "a crashed caller would hold its unit for ever, or lose it too early",
+    a_prolonged_lease_ends_at_its_new_end: "a long call would lose its unit, or a crashed one would keep it",
     late_ends_free_no_other_unit: "a call that outlives its lease would free the unit of another call",
     a_clock_a_day_back_opens_no_window: "setting the clock back would restore the budget",
 }
@@ -277,6 +278,31 @@ async fn a_lease_ends_on_time(case: &Case<'_>) -> Result<(), Mismatch> {
         case.grant(second * SECOND, from_ref(&small)).await?;
     }
     waits_exactly(case, 3 * SECOND, &small.of(two)).await
+}
+
+async fn a_prolonged_lease_ends_at_its_new_end(case: &Case<'_>) -> Result<(), Mismatch> {
+    let [.., in_flight] = case.meters();
+    let charge = case.charge(in_flight).up_to(3);
+    let mut long = case.grant(0, from_ref(&charge)).await?;
+    let mut other = case.grant(0, from_ref(&charge)).await?;
+    case.prolong(WINDOW - 1, &mut long, 2 * WINDOW).await?;
+    case.holds(WINDOW - 1, &charge, 2_000_000).await?;
+    case.holds(WINDOW, &charge, 1_000_000).await?;
+    waits_exactly(case, WINDOW, &charge.of(units(3))).await?;
+    // Its lease has ended, and so it stays.
+    case.prolong(WINDOW, &mut other, 3 * WINDOW).await?;
+    case.holds(WINDOW, &charge, 1_000_000).await?;
+    case.prolong(WINDOW + 1, &mut long, 3 * WINDOW).await?;
+    case.holds(3 * WINDOW - 1, &charge, 1_000_000).await?;
+    case.settle(3 * WINDOW - 1, &mut long, &[Amount::ZERO]).await?;
+    case.holds(3 * WINDOW - 1, &charge, 0).await?;
+    // Not after a reset.
+    let mut before = case.grant(3 * WINDOW, from_ref(&charge)).await?;
+    case.reset(&charge).await?;
+    case.grant(3 * WINDOW, &[charge.of(units(2))]).await?;
+    case.prolong(3 * WINDOW + 1, &mut before, 5 * WINDOW).await?;
+    case.holds(3 * WINDOW + 1, &charge, 2_000_000).await?;
+    case.holds(4 * WINDOW, &charge, 0).await
 }
 
 async fn late_ends_free_no_other_unit(case: &Case<'_>) -> Result<(), Mismatch> {

@@ -17,6 +17,7 @@ cases! { CASES:
     counters_are_distinct: "charges of a minute's limit would use up a day's budget",
     reset_forgets_one_counter_of_one_subject: "resetting one counter would restore the budget of others",
     settling_what_was_reset_makes_no_room: "an amount that is given back twice raises the limit",
+    charges_before_a_reset_change_nothing_after_it: "what others charged since would be given back",
     a_flood_of_subjects_evicts_nobody: "a caller could evict counters by inventing names",
     expired_counters_change_no_answer: "reclaiming expired counters must not remove live ones or restore spent budgets",
     concurrent_calls_are_admitted_exactly_max_times: "with a separate check and update, two calls take the same room",
@@ -170,6 +171,26 @@ async fn settling_what_was_reset_makes_no_room(case: &Case<'_>) -> Result<(), Mi
         case.holds(0, &charge, 0).await?;
         case.grant(0, &[charge.of(units(2))]).await?;
         case.refuse(0, from_ref(&charge)).await?;
+    }
+    Ok(())
+}
+
+async fn charges_before_a_reset_change_nothing_after_it(case: &Case<'_>) -> Result<(), Mismatch> {
+    for meter in case.meters() {
+        for to in [Amount::ZERO, units(1), units(5)] {
+            let charge = case.charge(meter).up_to(3);
+            let mut before = case.grant(0, &[charge.of(units(2))]).await?;
+            case.reset(&charge).await?;
+            let mut after = case.grant(0, &[charge.of(units(3))]).await?;
+            case.settle(0, &mut before, &[to]).await?;
+            case.holds(0, &charge, 3_000_000).await?;
+            case.refuse(0, from_ref(&charge)).await?;
+            // Charges since are given back as ever.
+            case.settle(0, &mut after, &[units(1)]).await?;
+            case.holds(0, &charge, 1_000_000).await?;
+            case.settle(0, &mut before, &[Amount::ZERO]).await?;
+            case.holds(0, &charge, 1_000_000).await?;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Tally;
+use super::super::{ChargedAt, Tally};
 use super::serde_formats::millionths;
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, Span};
@@ -52,7 +52,8 @@ impl Fixed {
     pub(in crate::store) fn tally(self, asked: Span) -> Tally {
         let found = self.at(asked);
         let window = found.window();
-        Tally { used: found.used, resets_at: window.end, retry_at: Some(window.end), charged_at: window.start }
+        let charged_at = ChargedAt::new(window.start);
+        Tally { used: found.used, resets_at: window.end, retry_at: Some(window.end), charged_at }
     }
 
     /// Returns its tally for one charge. `retry_at` is `None` if no window has room for the charge.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Tally;
+use super::super::{ChargedAt, Tally};
 use super::serde_formats::{micros, millionths};
 use crate::amount::{Amount, Total};
 use crate::time::Timestamp;
@@ -69,7 +69,8 @@ impl InFlight {
 
     pub(super) fn tally(&self, now: Timestamp) -> Tally {
         let (_, used) = self.live(now);
-        Tally { used, resets_at: self.last().map_or(now, |last| last.max(now)), retry_at: None, charged_at: now }
+        let resets_at = self.last().map_or(now, |last| last.max(now));
+        Tally { used, resets_at, retry_at: None, charged_at: ChargedAt::new(now) }
     }
 
     /// Returns when it holds no more than `room`, if the end of no call is reported.
@@ -89,17 +90,35 @@ impl InFlight {
         self.held = used;
         let until = now.saturating_add(std::time::Duration::from_secs(lease.into()));
         if amount > Amount::ZERO {
-            match self.units.binary_search_by_key(&until, |unit| unit.until) {
-                Ok(index) => {
-                    if let Some(unit) = self.units.get_mut(index) {
-                        unit.amount = unit.amount.plus(amount);
-                    }
-                }
-                Err(index) => self.units.insert(index, Unit { until, amount: Total::ZERO.plus(amount) }),
-            }
+            self.add(until, amount.micros());
             self.held = self.held.plus(amount);
         }
-        Tally { charged_at: until, ..self.tally(now) }
+        Tally { charged_at: ChargedAt::new(until), ..self.tally(now) }
+    }
+
+    fn add(&mut self, until: Timestamp, micros: u64) {
+        match self.units.binary_search_by_key(&until, |unit| unit.until) {
+            Ok(index) => {
+                if let Some(unit) = self.units.get_mut(index) {
+                    unit.amount = unit.amount.plus_micros(micros);
+                }
+            }
+            Err(index) => self.units.insert(index, Unit { until, amount: Total::from_micros(micros) }),
+        }
+    }
+
+    /// Moves the end of a lease that has not ended.
+    pub(super) fn prolong(&mut self, at: Timestamp, amount: Amount, until: Timestamp, now: Timestamp) {
+        let Ok(index) = self.units.binary_search_by_key(&at, |unit| unit.until) else { return };
+        let Some(unit) = self.units.get_mut(index).filter(|_| at > now && until > at) else { return };
+        let moved = amount.micros().min(unit.amount.micros());
+        unit.amount = Total::from_micros(unit.amount.micros() - moved);
+        if unit.amount == Total::ZERO {
+            self.units.remove(index);
+        }
+        if moved > 0 {
+            self.add(until, moved);
+        }
     }
 
     pub(super) fn settle(&mut self, at: Timestamp, from: Amount, to: Amount, now: Timestamp) {

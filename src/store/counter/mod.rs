@@ -8,8 +8,8 @@ mod token_bucket;
 
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, Tally};
-use crate::amount::{Amount, Total};
+use super::{ChargeChange, ChargedAt, StoreError, Tally};
+use crate::amount::Total;
 use crate::charge::{Charge, Meter};
 use crate::time::Timestamp;
 use in_flight::InFlight;
@@ -107,18 +107,24 @@ impl Counter {
         }
     }
 
-    /// Changes the amount of the charge that was made at `at` ([`Tally::charged_at`]) to `to`; zero
-    /// releases it. A window that has ended does not change.
+    /// Changes a charge; zero releases it. A window that has ended does not change.
+    ///
+    /// A counter does not know its generation: the store checks it first, for example by its
+    /// [`Generations`](super::Generations).
     ///
     /// # Errors
     /// Fails as [`tally`](Self::tally) does.
-    pub fn settle(&mut self, charge: &Charge, at: Timestamp, to: Amount, now: Timestamp) -> Result<(), StoreError> {
+    pub fn settle(&mut self, change: &ChargeChange<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let ChargeChange { charge, at: ChargedAt { instant: at, .. }, to, lease_end } = *change;
         let from = charge.amount;
         match (&mut self.0, charge.meter) {
             (State::Fixed(fixed), Meter::Fixed(_)) => fixed.settle(at, from, to),
             (State::Sliding(sliding), Meter::Sliding { .. }) => sliding.settle(at, from, to),
             (State::TokenBucket(bucket), Meter::TokenBucket { refill, .. }) => bucket.settle(now, refill, from, to),
-            (State::InFlight(units), Meter::InFlight { .. }) => units.settle(at, from, to, now),
+            (State::InFlight(units), Meter::InFlight { .. }) => match lease_end {
+                Some(until) => units.prolong(at, from, until, now),
+                None => units.settle(at, from, to, now),
+            },
             _ => return Err(StoreError::Corrupt),
         }
         Ok(())
@@ -146,7 +152,7 @@ impl Tally {
         match *meter {
             // A charge without room in an empty window never has room.
             Meter::Fixed(window) => Self { retry_at: None, ..Fixed::new(window).tally(window) },
-            _ => Self { used: Total::ZERO, resets_at: now, retry_at: None, charged_at: now },
+            _ => Self { used: Total::ZERO, resets_at: now, retry_at: None, charged_at: ChargedAt::new(now) },
         }
     }
 }
@@ -172,7 +178,7 @@ impl Counter {
 
     /// `level` is the missing amount at `at`: `seconds` times a million of its parts are a
     /// millionth.
-    pub(super) fn of_bucket(seconds: u32, refill: Amount, level: u128, at: i64) -> Option<Self> {
+    pub(super) fn of_bucket(seconds: u32, refill: crate::amount::Amount, level: u128, at: i64) -> Option<Self> {
         Self::try_from(State::TokenBucket(TokenBucket::of_parts(seconds, refill, level, at))).ok()
     }
 
@@ -197,6 +203,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amount::Amount;
     use crate::charge::{CounterId, Span, Subject};
     use serde_json::{Value, json};
 
@@ -290,7 +297,7 @@ mod tests {
                 let (mut counter, charge) = (Counter::new(&meter), charge(asked, 1));
                 let answers = [
                     counter.tally(&charge, now).is_ok(),
-                    counter.settle(&charge, now, Amount::ZERO, now).is_ok(),
+                    counter.settle(&ChargeChange::new(&charge, ChargedAt::new(now), Amount::ZERO), now).is_ok(),
                     counter.charge(&charge, now).is_ok(),
                 ];
                 assert_eq!(answers, [index == other; 3], "{meter:?} {asked:?}");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Tally;
+use super::super::{ChargedAt, Tally};
 use super::serde_formats::millionths;
 use crate::amount::{Amount, Total};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
@@ -82,7 +82,7 @@ impl Sliding {
         // A slot of zero has nothing that could leave.
         let newest = self.live(present).find(|slot| slot.used > Total::ZERO);
         let resets_at = newest.map_or(now, |newest| self.leaves(newest));
-        Tally { used, resets_at, retry_at: None, charged_at: present }
+        Tally { used, resets_at, retry_at: None, charged_at: ChargedAt::new(present) }
     }
 
     /// Returns when it holds no more than `room`.

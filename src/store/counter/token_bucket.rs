@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Tally;
+use super::super::{ChargedAt, Tally};
 use super::serde_formats::digits;
 use crate::amount::{Amount, Total};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
@@ -65,7 +65,8 @@ impl TokenBucket {
         let used = Total::from_micros(u64::try_from(level.div_ceil(self.parts_per_micro())).unwrap_or(u64::MAX));
         // A full bucket is full now, even if the clock has stepped back.
         let resets_at = if level == 0 { now } else { drained_at(level, present, refill) };
-        Tally { used, resets_at, retry_at: None, charged_at: Timestamp::from_unix_micros(present) }
+        let charged_at = ChargedAt::new(Timestamp::from_unix_micros(present));
+        Tally { used, resets_at, retry_at: None, charged_at }
     }
 
     /// Returns when no more than `room` is missing, or `None` if that is never.

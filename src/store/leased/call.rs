@@ -2,12 +2,11 @@
 
 use smallvec::SmallVec;
 
-use super::super::{Outcome, ReservationId, ReserveRequest, StoreError, Tallies, Tally};
+use super::super::{ChargedAt, Outcome, ReservationId, ReserveRequest, StoreError, Tallies, Tally};
 use super::lease::{Lease, can_be_leased, mark_served};
 use super::{Epoch, LeasedStore, Returns};
 use crate::amount::Amount;
 use crate::charge::{Charge, Charges, Meter, Span};
-use crate::time::Timestamp;
 
 /// A call that slices do not serve completely. If it is dropped before it is granted, it puts back
 /// what it took from slices.
@@ -34,7 +33,7 @@ struct Unserved {
     left: u64,
     /// The charge may fit while that is in the counter.
     may_fit: bool,
-    generation: u64,
+    revision: u64,
 }
 
 impl<'r, S> Call<'r, S> {
@@ -54,7 +53,7 @@ impl<'r, S> Call<'r, S> {
             let slice = if leasable { lease.begin_request(charge, asked, request.now, &store.terms) } else { None };
             let left = if asked.start <= lease.window_start() { lease.left() } else { 0 };
             let may_fit = leasable && lease.may_fit(charge);
-            Part::Unserved(Unserved { slice, left, may_fit, generation: lease.generation() })
+            Part::Unserved(Unserved { slice, left, may_fit, revision: lease.revision() })
         };
         let parts = request.charges.iter().enumerate().map(|(index, charge)| take(index, charge)).collect();
         Self { store, request, epoch, parts, granted: false }
@@ -102,7 +101,7 @@ impl<'r, S> Call<'r, S> {
             let (slice, tally) = granted.next()?;
             let left = slice.amount.micros().saturating_sub(charge.amount.micros());
             let held = self.store.hold(self.epoch, charge, tally, self.request.now, |lease| {
-                let latest = lease.note(tally, unserved.generation);
+                let latest = lease.note(tally, unserved.revision);
                 latest.then(|| {
                     lease.add(id, slice.amount, left);
                     lease.tally()
@@ -123,7 +122,7 @@ impl<'r, S> Call<'r, S> {
         let unserved = |charge: &Charge, unserved: &Unserved| {
             let tally = made.next()?;
             let note = |lease: &mut Lease| {
-                if lease.note(tally, unserved.generation) { lease.left() } else { 0 }
+                if lease.note(tally, unserved.revision) { lease.left() } else { 0 }
             };
             let (table, now) = (&self.store.table, self.request.now);
             let left = match charge.meter {
@@ -159,8 +158,8 @@ impl<'r, S> Call<'r, S> {
         let unserved = |charge: &Charge, unserved: &Unserved| {
             let tally = answered.next()?;
             let note = |lease: &mut Lease| {
-                lease.note_refused(tally, unserved.generation);
-                if lease.window_start() == tally.charged_at { lease.left() } else { 0 }
+                lease.note_refused(tally, unserved.revision);
+                if lease.is_of(tally.charged_at) { lease.left() } else { 0 }
             };
             let left = match charge.meter {
                 Meter::Fixed(_) => self.store.table.with(charge.counter, &charge.subject, note),
@@ -216,7 +215,7 @@ impl<S> Drop for Call<'_, S> {
 pub(super) struct Served<'c> {
     pub(super) charge: &'c Charge,
     /// The instant that [`mark_served`] returned.
-    pub(super) at: Timestamp,
+    pub(super) at: ChargedAt,
     pub(super) amount: Amount,
 }
 
@@ -228,7 +227,7 @@ pub(super) fn less(tally: &Tally, micros: u64) -> Tally {
 
 /// Returns the window in which the inner store made a charge.
 pub(super) fn window_of(tally: &Tally) -> Span {
-    Span { start: tally.charged_at, end: tally.resets_at }
+    Span { start: tally.charged_at.instant, end: tally.resets_at }
 }
 
 /// Returns an answer if it has a tally for each charge; others cannot be trusted.

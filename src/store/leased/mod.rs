@@ -14,8 +14,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{
-    AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, StoreFuture,
-    Tallies, Tally,
+    AsyncCounterStore, ChargeChange, ChargedAt, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    StoreFuture, Tallies, Tally,
 };
 use crate::amount::Total;
 use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
@@ -65,8 +65,8 @@ const INLINE_CHARGES: usize = 4;
 /// * A call that settles at more than its estimate takes the difference from the slice, or records
 ///   it at the inner store.
 /// * [`reset`](AsyncCounterStore::reset) forgets this node's slices of the counter. Other nodes
-///   serve theirs until their next request; where that matters, let them [return their
-///   slices](Self::give_back) first.
+///   serve theirs until their next request, whose answer shows that the counter has begun anew;
+///   where that matters, let them [return their slices](Self::give_back) first.
 ///
 /// Only charges of fixed windows are served from slices. A call with another charge (sliding
 /// window, token bucket, in flight) sends one request for everything that slices do not serve.
@@ -101,6 +101,13 @@ pub struct LeasedStore<S> {
 /// The number of resets when a request was sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Epoch(u64);
+
+/// The rest of a slice, and where it was charged.
+#[derive(Clone, Copy, Default)]
+struct Left {
+    amount: u64,
+    at: Option<ChargedAt>,
+}
 
 type Returns = SmallVec<[Returned; 2]>;
 
@@ -351,16 +358,16 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
     /// room.
     async fn look(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
         let mut asked = Charges::new();
-        // For each charge its tally if a slice covers it; otherwise what is left, and its window.
-        let found: SmallVec<[Result<Tally, (u64, Timestamp)>; 4]> = {
+        // For each charge its tally if a slice covers it; otherwise what is left.
+        let found: SmallVec<[Result<Tally, Left>; 4]> = {
             let mut locked = self.table.lock(request.charges.iter());
             let mut look = |index, charge: &Charge| {
-                let Meter::Fixed(window) = charge.meter else { return Err((0, Timestamp::MIN)) };
-                let Some(lease) = locked.find(index, charge) else { return Err((0, Timestamp::MIN)) };
+                let Meter::Fixed(window) = charge.meter else { return Err(Left::default()) };
+                let Some(lease) = locked.find(index, charge) else { return Err(Left::default()) };
                 if lease.covers(charge, window) {
                     return Ok(lease.tally());
                 }
-                Err((lease.left(), lease.window_start()))
+                Err(Left { amount: lease.left(), at: Some(lease.charged_at()) })
             };
             request.charges.iter().enumerate().map(|(index, charge)| look(index, charge)).collect()
         };
@@ -369,7 +376,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
                 Ok(_) => {}
                 // Without a maximum: whether there is room is decided below, after subtracting what
                 // is left.
-                Err((left, _)) if *left > 0 => asked.push(Charge { max: None, ..charge.clone() }),
+                Err(left) if left.amount > 0 => asked.push(Charge { max: None, ..charge.clone() }),
                 Err(_) => asked.push(charge.clone()),
             }
         }
@@ -382,9 +389,9 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         for (charge, found) in request.charges.iter().zip(found) {
             let tally = match (found, charge.meter) {
                 (Ok(tally), _) => tally,
-                (Err((left, window)), Meter::Fixed(_)) if left > 0 => {
+                (Err(left), Meter::Fixed(_)) if left.amount > 0 => {
                     let Some(tally) = answered.next() else { return Err(StoreError::incomplete()) };
-                    let tally = if window == tally.charged_at { less(tally, left) } else { *tally };
+                    let tally = if left.at == Some(tally.charged_at) { less(tally, left.amount) } else { *tally };
                     granted &= tally.has_room(charge);
                     // No window ever has room for some charges.
                     let ever = charge.max.is_none_or(|max| Total::ZERO.has_room(charge.amount, max));

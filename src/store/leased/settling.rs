@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use smallvec::SmallVec;
 
 use super::super::{
-    AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    AsyncCounterStore, ChargeChange, ChargedAt, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
 };
 use super::call::{Served, complete};
 use super::lease::{Lease, mark_served, served_window};
@@ -23,7 +23,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
         let mut taken = Taken { store: self, epoch, served: SmallVec::new() };
         let mut rest: SmallVec<[ChargeChange<'_>; 4]> = SmallVec::new();
         let mut more = Charges::new();
-        let mut given: SmallVec<[(&ChargeChange<'_>, Timestamp); 4]> = SmallVec::new();
+        let mut given: SmallVec<[(&ChargeChange<'_>, ChargedAt); 4]> = SmallVec::new();
         for settled in request.charges {
             let Some(window) = served_window(settled.charge, settled.at) else {
                 rest.push(*settled);
@@ -78,7 +78,7 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
             self.hold(epoch, charge, tally, now, |lease| {
                 // If it went to a later window, nothing had to be recorded there, so it is a slice
                 // like any other.
-                let later = !matches!(charge.meter, Meter::Fixed(window) if window.start == tally.charged_at);
+                let later = !matches!(charge.meter, Meter::Fixed(window) if window.start == tally.charged_at.instant);
                 if lease.note(tally, u64::MAX) {
                     lease.add(id, charge.amount, if later { charge.amount.micros() } else { 0 });
                 }
@@ -89,13 +89,15 @@ impl<S: AsyncCounterStore> LeasedStore<S> {
 
     /// Returns where a charge that a slice served is settled. If it needs more, takes it from the
     /// slice if that covers it.
-    fn destination(&self, settled: &ChargeChange<'_>, window: Timestamp, now: Timestamp) -> Destination {
+    fn destination(&self, settled: &ChargeChange<'_>, window: ChargedAt, now: Timestamp) -> Destination {
         let (from, to) = (settled.charge.amount, settled.to);
         let destination = self.table.with(settled.charge.counter, &settled.charge.subject, |lease| {
             let more = difference(from, to);
-            match lease.window_start().cmp(&window) {
+            match lease.window_start().cmp(&window.instant) {
                 Ordering::Less => Destination::Unknown,
                 Ordering::Greater => Destination::Ended,
+                // The inner store knows which generation is the present one.
+                Ordering::Equal if !lease.is_of(window) => Destination::Unknown,
                 Ordering::Equal if to <= from => Destination::Less,
                 Ordering::Equal if lease.left() >= more.micros() => {
                     lease.serve(more, now);

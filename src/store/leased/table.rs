@@ -258,7 +258,7 @@ impl Locked<'_> {
 mod tests {
     use super::*;
     use crate::amount::Total;
-    use crate::store::{ReservationId, Tally};
+    use crate::store::{ChargedAt, ReservationId, Tally};
 
     const TERMS: Terms = Terms { share: 16, calls: 1_024, idle: Duration::from_secs(5) };
 
@@ -285,7 +285,9 @@ mod tests {
         for subject in subjects {
             let added = table.with_new(&charge(CounterId::of(["c"]), subject), Span { start, end }, start, |lease| {
                 let used = Total::from_micros(left);
-                assert!(lease.note(&Tally { used, resets_at: end, retry_at: None, charged_at: start }, 0));
+                assert!(
+                    lease.note(&Tally { used, resets_at: end, retry_at: None, charged_at: ChargedAt::new(start) }, 0)
+                );
                 lease.add(ReservationId::new(1), Amount::from_micros(left).unwrap(), left);
             });
             assert!(added.is_some());
@@ -377,7 +379,10 @@ mod tests {
         let other = charge(counters[1], &subjects[1]);
         let hash = |charge: &Charge| row_hash(charge.subject.hash_code(), charge.counter);
         assert_eq!(hash(&one), hash(&other));
-        assert_eq!(table.with_new(&one, span, second(0), |lease| lease.credit(second(0), Amount::ONE)), Some(()));
+        assert_eq!(
+            table.with_new(&one, span, second(0), |lease| lease.credit(ChargedAt::new(second(0)), Amount::ONE)),
+            Some(())
+        );
         assert!(table.with(other.counter, &other.subject, |_| ()).is_none());
         assert!(table.with(one.counter, &other.subject, |_| ()).is_none());
         assert!(table.lock_one(&other.subject).is_some_and(|locked| locked.find(&other).is_none()));

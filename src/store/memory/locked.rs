@@ -58,7 +58,7 @@ impl Locked<'_> {
                 }
             };
             look.room &= tally.has_room(charge);
-            look.tallies.push(tally);
+            look.tallies.push(tally.of(table.generations.of(charge.counter, &charge.subject)));
         }
         Ok(look)
     }
@@ -85,8 +85,9 @@ impl Locked<'_> {
                     Some((at, cell))
                 }),
             };
+            let generation = table.generations.of(charge.counter, &charge.subject);
             let cell = found.and_then(|(at, cell)| table.cells_mut(at).get_mut(cell));
-            tallies.push(match cell {
+            let tally = match cell {
                 Some(cell) => cell.charge(charge, request.now)?,
                 None => {
                     added = true;
@@ -109,7 +110,8 @@ impl Locked<'_> {
                     }
                     tally
                 }
-            });
+            };
+            tallies.push(tally.of(generation));
         }
         Ok(tallies)
     }

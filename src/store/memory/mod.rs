@@ -13,7 +13,7 @@ use std::fmt;
 use smallvec::SmallVec;
 
 use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
-use super::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies};
+use super::{CounterStore, Generation, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies};
 use crate::charge::{Asker, Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 use askers::{AskerNumber, Askers};
@@ -108,8 +108,9 @@ impl MemoryStore {
     /// for each; a counter takes its memory when it is added.
     pub fn with_capacity(counters: usize) -> Self {
         let shards = counters.div_ceil(COUNTERS_PER_SHARD).clamp(MIN_SHARDS, MAX_SHARDS).next_power_of_two();
+        let first = Generation::random();
         Self {
-            shards: (0..shards).map(|_| Shard(Mutex::new(Table::default()))).collect(),
+            shards: (0..shards).map(|_| Shard(Mutex::new(Table::new(first)))).collect(),
             capacity: counters,
             keep: KEPT_COUNTERS.min(counters / 2),
             held: AtomicUsize::new(0),
@@ -167,6 +168,7 @@ impl MemoryStore {
     fn run_one(&self, request: &ReserveRequest<'_>, charge: &Charge, commit: bool) -> Result<Outcome, StoreError> {
         let spot = self.spot(&charge.subject);
         let mut table = self.lock(spot.shard)?;
+        let generation = table.generations.of(charge.counter, &charge.subject);
         let cells = table.find(spot.hash, &charge.subject).map_or(&mut [][..], |at| table.cells_mut(at));
         let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) else {
             drop(table);
@@ -174,11 +176,11 @@ impl MemoryStore {
         };
         let tally = cell.tally(charge, request.now)?;
         Ok(if !tally.has_room(charge) {
-            Outcome::Refused(Tallies::one(tally))
+            Outcome::Refused(Tallies::one(tally.of(generation)))
         } else if commit {
-            Outcome::Granted(Tallies::one(cell.charge(charge, request.now)?))
+            Outcome::Granted(Tallies::one(cell.charge(charge, request.now)?.of(generation)))
         } else {
-            Outcome::Granted(Tallies::one(tally))
+            Outcome::Granted(Tallies::one(tally.of(generation)))
         })
     }
 
@@ -227,18 +229,18 @@ impl MemoryStore {
         let spot = self.spot(&first.subject);
         let mut table = self.lock(spot.shard)?;
         let Some(at) = table.find(spot.hash, &first.subject) else { return Ok(None) };
-        let cells = table.cells_mut(at);
+        let (cells, generations) = table.cells_and_generations(at);
         let mut room = true;
         for charge in request.charges {
             let Some(cell) = cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
             let tally = cell.tally(charge, request.now)?;
             room &= tally.has_room(charge);
-            tallies.push(tally);
+            tallies.push(tally.of(generations.of(charge.counter, &charge.subject)));
         }
         if room && commit {
             for (charge, tally) in request.charges.iter().zip(tallies) {
                 if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) {
-                    *tally = cell.charge(charge, request.now)?;
+                    *tally = cell.charge(charge, request.now)?.of(tally.charged_at.generation);
                 }
             }
         }
@@ -290,14 +292,14 @@ impl MemoryStore {
             *found = (at, index);
             let tally = cell.tally(charge, request.now)?;
             room &= tally.has_room(charge);
-            tallies.push(tally);
+            tallies.push(tally.of(table.generations.of(charge.counter, &charge.subject)));
         }
         if room && commit {
             let places = guards.iter().zip(&found);
             for ((charge, tally), (guard, (at, index))) in request.charges.iter().zip(tallies).zip(places) {
                 let table = tables.get_mut(*guard).and_then(Option::as_mut);
                 if let Some(cell) = table.and_then(|table| table.cells_mut(*at).get_mut(*index)) {
-                    *tally = cell.charge(charge, request.now)?;
+                    *tally = cell.charge(charge, request.now)?.of(tally.charged_at.generation);
                 }
             }
         }
@@ -442,6 +444,9 @@ impl CounterStore for MemoryStore {
             let mut table = self.lock(spot.shard)?;
             let mut at = table.find(spot.hash, subject);
             for settled in own {
+                if !table.generations.may_change(settled) {
+                    continue;
+                }
                 let cells = at.map_or(&mut [][..], |at| table.cells_mut(at));
                 match cells.iter_mut().find(|cell| cell.counter == settled.charge.counter) {
                     Some(cell) => cell.settle(settled, request.now)?,
@@ -467,7 +472,9 @@ impl CounterStore for MemoryStore {
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
         let spot = self.spot(subject);
-        if let Some(asker) = self.lock(spot.shard)?.remove_counter(spot.hash, subject, counter) {
+        let mut table = self.lock(spot.shard)?;
+        table.generations.reset(counter, subject);
+        if let Some(asker) = table.remove_counter(spot.hash, subject, counter) {
             self.forget(asker, 1);
         }
         Ok(())

@@ -101,13 +101,12 @@ impl Cell {
 
     #[inline]
     pub(super) fn settle(&mut self, settled: &ChargeChange<'_>, now: Timestamp) -> Result<(), StoreError> {
-        let ChargeChange { charge, at, to } = *settled;
-        match (&mut self.state, charge.meter) {
+        match (&mut self.state, settled.charge.meter) {
             (State::Fixed(fixed), Meter::Fixed(_)) => {
-                fixed.settle(at, charge.amount, to);
+                fixed.settle(settled.at.instant, settled.charge.amount, settled.to);
                 Ok(())
             }
-            (State::Other(counter), _) => counter.settle(charge, at, to, now),
+            (State::Other(counter), _) => counter.settle(settled, now),
             (State::Fixed(_), _) => Err(StoreError::Corrupt),
         }
     }

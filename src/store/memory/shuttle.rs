@@ -134,9 +134,13 @@ fn sweeps_while_others_reserve() {
             .map(|_| {
                 let (store, live) = (Arc::clone(&store), live.clone());
                 thread::spawn(move || {
-                    let granted = matches!(reserve(&store, 2, &[live.clone()], 541), Ok(true));
-                    if granted {
-                        let settled = [ChargeChange::new(&live, instant(540), Amount::ZERO)];
+                    let charges = [live.clone()];
+                    let request = ReserveRequest::new(ReservationId::new(2), instant(541), &charges);
+                    let made = store.reserve(&request);
+                    let granted = matches!(made, Ok(Outcome::Granted(_)));
+                    if let Ok(Outcome::Granted(tallies)) = made {
+                        let at = tallies.first().unwrap().charged_at;
+                        let settled = [ChargeChange::new(&live, at, Amount::ZERO)];
                         let request = SettleRequest::new(ReservationId::new(2), 1, instant(542), &settled);
                         store.settle(&request).unwrap();
                     }

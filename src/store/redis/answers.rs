@@ -5,7 +5,7 @@ use redis::Value;
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, Meter};
 use crate::redis::{Cause, LARGEST_EXACT, UnexpectedAnswer};
-use crate::store::{Counter, Outcome, StoreError, Tallies, Tally};
+use crate::store::{ChargedAt, Counter, Generation, Outcome, StoreError, Tallies, Tally};
 use crate::time::Timestamp;
 
 const MILLION: u64 = 1_000_000;
@@ -60,11 +60,11 @@ impl SkewBound {
         let mut tallies = Tallies::new();
         for (charge, state) in charges.iter().zip(states) {
             let Value::BulkString(state) = state else { return Err(unexpected()) };
-            let counter = match state.is_empty() {
-                true => Counter::new(&charge.meter),
+            let (counter, generation) = match state.is_empty() {
+                true => (Counter::new(&charge.meter), Generation::new(0)),
                 false => decode_counter(&state, charge).ok_or(StoreError::Corrupt)?,
             };
-            let tally = counter.tally(charge, now)?;
+            let tally = counter.tally(charge, now)?.of(generation);
             room &= tally.has_room(charge);
             tallies.push(tally);
         }
@@ -81,7 +81,7 @@ impl SkewBound {
                 Outcome::Granted(_) => Err(StoreError::Corrupt),
             };
         };
-        let (parts, []) = sums.as_chunks::<{ 1 + 5 * 8 }>() else { return Err(unexpected()) };
+        let (parts, []) = sums.as_chunks::<{ 1 + 8 + 5 * 8 }>() else { return Err(unexpected()) };
         if parts.len() != charges.len() {
             return Err(unexpected());
         }
@@ -93,7 +93,7 @@ impl SkewBound {
 /// Reads the state of a counter after a charge. Returns `None` for one that this charge cannot
 /// produce.
 fn tally_after(charge: &Charge, part: &[u8], now: Timestamp) -> Option<Tally> {
-    let (letter, part) = part.split_first()?;
+    let (letter, generation, part) = head(part)?;
     let mut numbers = Doubles(part);
     let (at, other, sum) = (numbers.whole()?, numbers.whole()?, numbers.total()?);
     let not_before = at >= now.unix_micros();
@@ -106,7 +106,7 @@ fn tally_after(charge: &Charge, part: &[u8], now: Timestamp) -> Option<Tally> {
             // `other` is when the newest slot above zero was charged last, or -1 if there is none.
             let length = std::time::Duration::from_secs(seconds.max(1).into());
             let resets_at = if other < 0 { now } else { Timestamp::from_unix_micros(other).saturating_add(length) };
-            Tally { used: sum, resets_at, retry_at: None, charged_at: instant }
+            Tally { used: sum, resets_at, retry_at: None, charged_at: ChargedAt { instant, generation } }
         }
         (b'B', Meter::TokenBucket { refill, seconds }) if not_before => {
             let level = level(sum, other, seconds.max(1))?;
@@ -118,7 +118,8 @@ fn tally_after(charge: &Charge, part: &[u8], now: Timestamp) -> Option<Tally> {
                 return None;
             }
             // If nothing is in flight, `at` is -1.
-            Tally { used: sum, resets_at: instant.max(now), retry_at: None, charged_at: until }
+            let charged_at = ChargedAt { instant: until, generation };
+            Tally { used: sum, resets_at: instant.max(now), retry_at: None, charged_at }
         }
         _ => return None,
     };
@@ -127,7 +128,7 @@ fn tally_after(charge: &Charge, part: &[u8], now: Timestamp) -> Option<Tally> {
     if !matches!(charge.meter, Meter::Fixed(_)) {
         tally.retry_at = None;
     }
-    (holds && fits).then_some(tally)
+    (holds && fits).then(|| tally.of(generation))
 }
 
 fn level(sum: Total, parts: i64, seconds: u32) -> Option<u128> {
@@ -136,10 +137,17 @@ fn level(sum: Total, parts: i64, seconds: u32) -> Option<u128> {
     Some(u128::from(sum.micros()) * whole + parts)
 }
 
+/// Reads the letter and the generation with which every state begins.
+fn head(state: &[u8]) -> Option<(&u8, Generation, &[u8])> {
+    let (letter, rest) = state.split_first()?;
+    let (generation, rest) = rest.split_first_chunk()?;
+    Some((letter, Generation::new(u64::from_le_bytes(*generation)), rest))
+}
+
 /// Reads a state. Returns `None` for one that charges cannot produce, or of another kind than the
 /// charge.
-fn decode_counter(state: &[u8], charge: &Charge) -> Option<Counter> {
-    let (letter, rest) = state.split_first()?;
+fn decode_counter(state: &[u8], charge: &Charge) -> Option<(Counter, Generation)> {
+    let (letter, generation, rest) = head(state)?;
     let mut numbers = Doubles(rest);
     let counter = match (letter, charge.meter) {
         (b'F', Meter::Fixed(_)) => {
@@ -157,7 +165,7 @@ fn decode_counter(state: &[u8], charge: &Charge) -> Option<Counter> {
         (b'I', Meter::InFlight { .. }) => Counter::of_in_flight(numbers.total()?, numbers.timed()?.into_iter()),
         _ => None,
     };
-    counter.filter(|_| numbers.0.is_empty())
+    counter.filter(|_| numbers.0.is_empty()).map(|counter| (counter, generation))
 }
 
 /// A reader of little-endian doubles.
@@ -207,7 +215,7 @@ mod tests {
     /// Reads an answer to one charge: its letter, an instant, another number, units and millionths.
     fn answered(charge: &Charge, letter: u8, numbers: [i64; 4]) -> Option<Tally> {
         let [at, other, units, millionths] = numbers;
-        let mut answer = vec![letter];
+        let mut answer = vec![letter, 1, 0, 0, 0, 0, 0, 0, 0];
         answer.extend(encode(&[at, other, units, millionths, 0]));
         match SkewBound(0).reserved(Value::BulkString(answer), std::slice::from_ref(charge), NOW) {
             Ok(outcome) => Some(outcome.tallies()[0]),
@@ -265,7 +273,8 @@ mod tests {
             let tally = answered(&charge(meter, 5, None), letter, numbers).unwrap();
             let is_fixed = matches!(meter, Meter::Fixed(_));
             assert_eq!((tally.used.micros(), tally.retry_at.is_some()), (5, is_fixed), "{meter:?}");
-            assert_eq!((tally.resets_at, tally.charged_at), (instant(resets), instant(charged)), "{meter:?}");
+            let charged_at = ChargedAt { instant: instant(charged), generation: Generation::new(1) };
+            assert_eq!((tally.resets_at, tally.charged_at), (instant(resets), charged_at), "{meter:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::amount::Amount;
 use crate::charge::{Asker, Charge, CounterId, Meter, Subject};
 use crate::redis::{LARGEST_EXACT, LATEST_NOW, OutOfRange};
-use crate::store::{ChargeChange, ReservationId, StoreError};
+use crate::store::{ChargeChange, Generation, ReservationId, StoreError};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
 
 /// Up to this many seconds, every intermediate result of `limbs.lua` is exact: some 405 days. A
@@ -56,6 +56,12 @@ pub(super) fn encode(numbers: &[i64]) -> Argument {
     for number in numbers {
         argument.extend_from_slice(&(*number as f64).to_le_bytes());
     }
+    argument
+}
+
+/// Appends a generation.
+pub(super) fn with_generation(mut argument: Argument, generation: Generation) -> Argument {
+    argument.extend_from_slice(&generation.get().to_le_bytes());
     argument
 }
 
@@ -135,17 +141,21 @@ pub(super) fn encode_charge(charge: &Charge, now: i64, late: i64) -> Result<Argu
 pub(super) fn encode_change(change: &ChargeChange<'_>) -> Result<Argument, StoreError> {
     let MeterNumbers { kind, seconds, rate: [whole, parts], .. } = MeterNumbers::of(&change.charge.meter)?;
     let (from, to) = (change.charge.amount, change.to);
-    let [units, millionths] = limbs(from.micros().abs_diff(to.micros()));
-    let at = change.at.unix_micros();
-    if !(-LARGEST_EXACT..=LARGEST_EXACT).contains(&at) {
+    let difference = from.micros().abs_diff(to.micros());
+    let at = change.at.instant.unix_micros();
+    let lease_end = change.lease_end.map(Timestamp::unix_micros);
+    if [at, lease_end.unwrap_or(at)].iter().any(|at| !(-LARGEST_EXACT..=LARGEST_EXACT).contains(at)) {
         return Err(out_of_range("no charge was made at this instant"));
     }
-    let becomes = match from {
-        _ if to < from => 0,
-        Amount::ZERO if to > from => 2,
-        _ => 1,
+    let (becomes, amount, whole, parts) = match (lease_end, from) {
+        (Some(lease_end), _) => (3, from.micros(), lease_end, 0),
+        _ if to < from => (0, difference, whole, parts),
+        (_, Amount::ZERO) if to > from => (2, difference, whole, parts),
+        _ => (1, difference, whole, parts),
     };
-    Ok(encode(&[kind, at, i64::from(seconds), becomes, units, millionths, whole, parts]))
+    let [units, millionths] = limbs(amount);
+    let numbers = encode(&[kind, at, i64::from(seconds), becomes, units, millionths, whole, parts]);
+    Ok(with_generation(numbers, change.at.generation))
 }
 
 #[cfg(test)]
@@ -153,6 +163,7 @@ pub(super) mod tests {
     use super::super::answers::Doubles;
     use super::*;
     use crate::charge::Span;
+    use crate::store::ChargedAt;
 
     pub(in crate::store::redis) fn span(start: i64, seconds: i64) -> Span {
         let instant = Timestamp::from_unix_micros;
@@ -218,9 +229,11 @@ pub(super) mod tests {
         let written = |from, to, at| {
             let charge = charge(meter, from, None);
             let to = Amount::from_micros(to).unwrap();
-            encode_change(&ChargeChange::new(&charge, Timestamp::from_unix_micros(at), to))
-                .ok()
-                .map(|written| read(&written, 8).0)
+            let at = ChargedAt { instant: Timestamp::from_unix_micros(at), generation: Generation::new(7) };
+            let written = encode_change(&ChargeChange::new(&charge, at, to)).ok()?;
+            let (numbers, generation) = written.split_at(64);
+            assert_eq!(generation, [7, 0, 0, 0, 0, 0, 0, 0]);
+            Some(read(numbers, 8).0)
         };
         for (from, to, becomes, [units, millionths]) in [
             (2_000_005, 0, 0, [2, 5]),

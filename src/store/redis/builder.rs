@@ -103,6 +103,7 @@ impl RedisStoreBuilder {
             prefix: settings.prefix,
             reserve: script(include_str!("reserve.lua")),
             settle: script(include_str!("settle.lua")),
+            reset: Script::new(include_str!("reset.lua").to_owned()),
             bound: SkewBound(max_skew.as_millis().try_into().unwrap_or(u64::MAX)),
             skew_micros: micros(max_skew),
             late_micros: micros(max_skew + GRACE),

@@ -7,6 +7,10 @@
 local floor = math.floor
 local END_H, END_L = 18446744073709, 551615
 
+-- How long a token bucket is kept after it is full again, in microseconds: an hour. A call that
+-- began before may still be settled at more, which is then missing from it.
+local BUCKET_KEPT = 3.6e9
+
 -- Makes the functions. It takes time, so a call that counts only in fixed windows does not.
 local function limbs()
   -- Adds two sums, and saturates.

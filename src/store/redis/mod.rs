@@ -6,15 +6,16 @@ mod builder;
 
 use std::fmt;
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 
 use crate::charge::{CounterId, Subject};
 use crate::redis::{Connection, Retry, Script};
 use crate::store::{
-    AsyncCounterStore, ChargeChange, Outcome, ReserveRequest, SettleRequest, StoreError, StoreFuture, Tallies,
+    AsyncCounterStore, ChargeChange, Generation, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    StoreFuture, Tallies,
 };
-use answers::{SkewBound, unavailable, unexpected};
-use arguments::{Keys, encode, encode_change, encode_charge, exact_now, with_text};
+use answers::{SkewBound, unavailable};
+use arguments::{Keys, encode, encode_change, encode_charge, exact_now, with_generation, with_text};
 
 pub use crate::redis::BuildError;
 pub use builder::RedisStoreBuilder;
@@ -44,6 +45,10 @@ pub use builder::RedisStoreBuilder;
 /// Anything uncertain is [`StoreError::Unavailable`], and the gate denies the call. No request
 /// takes longer than the [deadline](RedisStoreBuilder::deadline). After several failures in a row
 /// no request is sent [for a time](RedisStoreBuilder::circuit_breaker).
+///
+/// A counter that the server has lost begins again as another [generation](crate::store::Generation):
+/// releases and settlements of charges from before give it no room. Charges that are missing from a
+/// counter that is still there (as after a failover) cannot be told from those that it has.
 ///
 /// If the answer to a request is lost, the store sends the request once more, and it counts once:
 /// the server remembers requests for [a minute](RedisStoreBuilder::remember), under the id of the
@@ -88,7 +93,8 @@ pub use builder::RedisStoreBuilder;
 /// [`StoreError::Full`]. Each charge rewrites the counter, so limits of calls in flight should be
 /// in the thousands at most. Every key expires by itself, when its counter is empty and the bound
 /// on clocks has passed. Each reservation and each settlement takes another 150 bytes for as long
-/// as it is remembered.
+/// as it is remembered. A token bucket is kept for an hour after it is full again, so that a call
+/// which took that long can still be settled at more.
 ///
 /// One asker (the first of grant, user, agent and session) can have a [maximum of
 /// counters](RedisStoreBuilder::counters_per_asker) at once; past it, only this asker gets no new
@@ -112,6 +118,7 @@ pub struct RedisStore {
     prefix: String,
     reserve: Script,
     settle: Script,
+    reset: Script,
     bound: SkewBound,
     skew_micros: i64,
     /// How long a counter is kept after its end, in microseconds.
@@ -157,7 +164,7 @@ impl RedisStore {
             cmd.arg(asker);
         }
         let head = encode(&[i64::from(charging), now, self.skew_micros, self.late_micros, share]);
-        cmd.arg(&*with_text(head, self.remember_millis));
+        cmd.arg(&*with_text(with_generation(head, Generation::by(request.id)), self.remember_millis));
         for charge in request.charges {
             cmd.arg(&*encode_charge(charge, now, self.late_micros)?);
         }
@@ -182,7 +189,7 @@ impl RedisStore {
         }
         cmd.arg(self.keys.record(request.id, request.step.max(1)));
         let head = encode(&[now, self.skew_micros, self.late_micros]);
-        cmd.arg(&*with_text(head, self.remember_millis));
+        cmd.arg(&*with_text(with_generation(head, Generation::by(request.id)), self.remember_millis));
         for change in request.charges {
             cmd.arg(&*encode_change(change)?);
         }
@@ -190,12 +197,12 @@ impl RedisStore {
     }
 
     async fn forget(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        let mut cmd = Cmd::new();
-        cmd.arg("DEL").arg(self.keys.counter(counter, subject));
-        match self.connection.send(Retry::Never, &cmd).await.map_err(unavailable)? {
-            Value::Int(_) => Ok(()),
-            _ => Err(unexpected()),
-        }
+        let id = ReservationId::next();
+        let mut cmd = self.reset.call(2, 2);
+        cmd.arg(self.keys.counter(counter, subject)).arg(self.keys.record(id, 0));
+        cmd.arg(&*with_generation(Vec::new(), Generation::by(id))).arg(self.remember_millis);
+        let answer = self.connection.send(Retry::Script(&self.reset), &cmd).await.map_err(unavailable)?;
+        self.bound.settled(answer)
     }
 }
 
@@ -227,7 +234,9 @@ impl fmt::Debug for RedisStore {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    use super::{Outcome, SkewBound, StoreError, Value};
+    use redis::Value;
+
+    use super::{Outcome, SkewBound, StoreError};
     use crate::charge::Charge;
     use crate::time::Timestamp;
 

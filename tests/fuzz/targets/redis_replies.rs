@@ -14,7 +14,7 @@ use toolgate_fuzz::tape::Tape;
 
 const NOW: i64 = 1_768_473_000_000_000;
 /// The length of a reply for each charged counter: a letter and five doubles.
-const PART: usize = 41;
+const PART: usize = 49;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut tape = Tape(bytes);
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
                     "{charge:?} {tally:?}"
                 );
                 if !matches!(charge.meter, Meter::TokenBucket { .. }) {
-                    assert_eq!(u128::from(used), sum(&part[17..33]).expect("a sum"), "{charge:?} {tally:?}");
+                    assert_eq!(u128::from(used), sum(&part[25..41]).expect("a sum"), "{charge:?} {tally:?}");
                 }
             }
         }
@@ -142,6 +142,8 @@ fn double(tape: &mut Tape<'_>) -> f64 {
 
 fn doubles(tape: &mut Tape<'_>, letter: u8, count: usize) -> Vec<u8> {
     let mut bytes = vec![letter];
+    // The generation.
+    bytes.extend(tape.word().to_le_bytes());
     for _ in 0..count {
         bytes.extend(double(tape).to_le_bytes());
     }

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use toolgate::charge::{Charge, CounterId, Meter, Span, Subject};
-use toolgate::store::{Counter, MemoryStore, Tally, conformance};
+use toolgate::store::{ChargeChange, ChargedAt, Counter, MemoryStore, Tally, conformance};
 use toolgate::{Amount, Timestamp};
 
 use crate::counting::naive_store::NaiveStore;
@@ -62,7 +62,7 @@ fn placed(meter: Meter, now: Timestamp) -> Meter {
 #[derive(Clone, Copy)]
 struct Admitted {
     now: i64,
-    place: Timestamp,
+    place: ChargedAt,
     amount: u64,
 }
 
@@ -111,7 +111,7 @@ impl Run {
         admitted.amount = to;
         let (now, place) = (at(self.now), admitted.place);
         let charge = self.charge(amount, now);
-        self.counter.settle(&charge, place, Amount::from_micros(to).unwrap(), now).unwrap();
+        self.counter.settle(&ChargeChange::new(&charge, place, Amount::from_micros(to).unwrap()), now).unwrap();
     }
 }
 
@@ -124,9 +124,9 @@ proptest! {
         let mut run = Run::new(Meter::Sliding { seconds }, max);
         for call in &calls {
             if run.call(call) {
-                let end = run.admitted.last().unwrap().place.unix_micros();
+                let end = run.admitted.last().unwrap().place.instant.unix_micros();
                 let begin = end - i64::from(seconds) * SECOND;
-                let within = run.admitted.iter().filter(|other| other.place.unix_micros() > begin);
+                let within = run.admitted.iter().filter(|other| other.place.instant.unix_micros() > begin);
                 let sum: u64 = within.map(|other| other.amount).sum();
                 prop_assert!(sum <= max, "{sum} in the {seconds} s up to {end}");
             }
@@ -141,10 +141,10 @@ proptest! {
         let mut run = Run::new(Meter::Sliding { seconds }, max);
         for call in &calls {
             if !run.call(call) {
-                let latest = run.admitted.iter().map(|other| other.place).max();
+                let latest = run.admitted.iter().map(|other| other.place.instant).max();
                 let present = latest.map_or(at(run.now), |latest| latest.max(at(run.now))).unix_micros();
                 let begin = present - i64::from(seconds) * (SECOND + SECOND / 64);
-                let within = run.admitted.iter().filter(|other| other.place.unix_micros() > begin);
+                let within = run.admitted.iter().filter(|other| other.place.instant.unix_micros() > begin);
                 let sum: u64 = within.map(|other| other.amount).sum();
                 prop_assert!(sum + call.amount > max, "{sum} and {} fit", call.amount);
             }
@@ -166,11 +166,11 @@ proptest! {
             if !run.call(call) {
                 continue;
             }
-            let end = run.admitted.last().unwrap().place.unix_micros();
+            let end = run.admitted.last().unwrap().place.instant.unix_micros();
             let mut sum = 0;
             for other in run.admitted.iter().rev() {
                 sum += other.amount;
-                let refilled = u128::from(refill) * u128::from(end.abs_diff(other.place.unix_micros()));
+                let refilled = u128::from(refill) * u128::from(end.abs_diff(other.place.instant.unix_micros()));
                 let shares = u128::from(seconds) * 1_000_000;
                 prop_assert!(u128::from(sum) * shares <= u128::from(burst) * shares + refilled);
             }

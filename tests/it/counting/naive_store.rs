@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use toolgate::charge::{Charge, CounterId, Meter, Subject};
-use toolgate::store::{CounterStore, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, Tally};
+use toolgate::store::{
+    ChargedAt, CounterStore, Generation, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, Tally,
+};
 use toolgate::{Timestamp, Total};
 
 /// Sums saturate here. A sum that has reached this value keeps it.
@@ -23,23 +25,30 @@ type Log = BTreeMap<(CounterId, Subject), Vec<Event>>;
 #[derive(Clone)]
 enum Event {
     Charged { now: i64, meter: Meter, amount: u128 },
-    Settled { now: i64, meter: Meter, at: i64, from: u128, to: u128 },
+    Settled { now: i64, meter: Meter, at: i64, from: u128, to: u128, generation: u64 },
+    Prolonged { now: i64, at: i64, amount: u128, lease_end: i64, generation: u64 },
     Reset,
 }
 
-/// The log of one counter since its last reset.
-struct History(Vec<Event>);
+/// The log of one counter since its last reset, and the number of resets: the generation.
+struct History(Vec<Event>, u64);
 
 impl History {
     fn of(log: &Log, counter: CounterId, subject: &Subject) -> Self {
         let mut events = Vec::new();
+        let mut resets = 0;
         for event in log.get(&(counter, subject.clone())).into_iter().flatten() {
             match event {
-                Event::Reset => events.clear(),
+                Event::Reset => {
+                    events.clear();
+                    resets += 1;
+                }
                 // The first unit in flight, of a call whose charge was 0.
-                event @ Event::Settled { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now } if at > now => {
+                event @ Event::Settled { meter: Meter::InFlight { .. }, from: 0, to: 1.., at, now, .. } if at > now => {
                     events.push(event.clone());
                 }
+                // The charge was made before the reset.
+                Event::Settled { generation, .. } | Event::Prolonged { generation, .. } if *generation != resets => {}
                 // An amount beyond the charge is taken from a bucket even if its charge is not in
                 // the log.
                 event @ Event::Settled { meter: Meter::TokenBucket { .. }, from, to, .. } if to > from => {
@@ -50,7 +59,7 @@ impl History {
                 event => events.push(event.clone()),
             }
         }
-        Self(events)
+        Self(events, resets)
     }
 
     /// Returns the used amount at an instant, in millionths.
@@ -107,7 +116,8 @@ impl History {
             other => panic!("{other:?} is a meter that this store does not know"),
         };
         tally.resets_at = Timestamp::from_unix_micros(resets_at);
-        tally.charged_at = Timestamp::from_unix_micros(charged_at);
+        tally.charged_at =
+            ChargedAt { instant: Timestamp::from_unix_micros(charged_at), generation: Generation::new(self.1) };
         tally.retry_at = self.retry_at(charge, now, resets_at).map(Timestamp::from_unix_micros);
         tally
     }
@@ -176,7 +186,7 @@ impl History {
                         slot.used = replaced(slot.used, from, to);
                     }
                 }
-                Event::Reset => {}
+                Event::Prolonged { .. } | Event::Reset => {}
             }
         }
         slots
@@ -194,7 +204,7 @@ impl History {
             let (now, less, more) = match *event {
                 Event::Charged { now, amount, .. } => (now, 0, amount),
                 Event::Settled { now, from, to, .. } => (now, from.saturating_sub(to), to.saturating_sub(from)),
-                Event::Reset => continue,
+                Event::Prolonged { .. } | Event::Reset => continue,
             };
             let later = present.max(now);
             missing = flow(missing, present, later).saturating_sub(less * shares) + more * shares;
@@ -224,6 +234,13 @@ impl History {
                     if let Some(unit) = units.get_mut(&at) {
                         *unit = replaced(*unit, from, to);
                     }
+                }
+                Event::Prolonged { now, at, amount, lease_end, .. } if at > now && lease_end > at => {
+                    let unit = units.entry(at).or_default();
+                    let moved = amount.min(*unit);
+                    *unit -= moved;
+                    let unit = units.entry(lease_end).or_default();
+                    *unit = FULL.min(*unit + moved);
                 }
                 _ => {}
             }
@@ -302,13 +319,23 @@ impl CounterStore for NaiveStore {
     fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
         let mut log = self.0.lock().unwrap();
         for settled in request.charges {
-            let event = Event::Settled {
-                now: request.now.unix_micros(),
+            let (now, at) = (request.now.unix_micros(), settled.at.instant.unix_micros());
+            let (amount, generation) = (settled.charge.amount.micros().into(), settled.at.generation.get());
+            let settlement = Event::Settled {
+                now,
                 meter: settled.charge.meter,
-                at: settled.at.unix_micros(),
-                from: settled.charge.amount.micros().into(),
+                at,
+                from: amount,
                 to: settled.to.micros().into(),
+                generation,
             };
+            let event = settled.lease_end.map_or(settlement, |lease_end| Event::Prolonged {
+                now,
+                at,
+                amount,
+                lease_end: lease_end.unix_micros(),
+                generation,
+            });
             log.entry((settled.charge.counter, settled.charge.subject.clone())).or_default().push(event);
         }
         Ok(())

@@ -190,12 +190,13 @@ fn a_counter_of_another_algorithm_is_corrupt() {
     for (kept, other) in [(meters[0], meters[1]), (meters[1], meters[0])] {
         let store = MemoryStore::new();
         let made = [charge(kept)];
-        store.reserve(&ReserveRequest::new(ReservationId::new(1), now, &made)).unwrap();
+        let granted = store.reserve(&ReserveRequest::new(ReservationId::new(1), now, &made)).unwrap();
+        let at = granted.tallies()[0].charged_at;
         let asked = [charge(other)];
         let request = ReserveRequest::new(ReservationId::new(2), now, &asked);
         assert!(matches!(store.peek(&request), Err(StoreError::Corrupt)));
         assert!(matches!(store.reserve(&request), Err(StoreError::Corrupt)));
-        let settled = [ChargeChange::new(&asked[0], now, toolgate::Amount::ZERO)];
+        let settled = [ChargeChange::new(&asked[0], at, toolgate::Amount::ZERO)];
         let settle = SettleRequest::new(ReservationId::new(2), 1, now, &settled);
         assert!(matches!(store.settle(&settle), Err(StoreError::Corrupt)));
     }

@@ -9,8 +9,8 @@ use std::task::Poll;
 use toolgate::charge::{Asker, Charge, CounterId, Meter, Subject};
 use toolgate::store::conformance::{self, Failures, Suite};
 use toolgate::store::{
-    AsyncCounterStore, Counter, CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest,
-    StoreError, StoreFuture, Tallies,
+    AsyncCounterStore, Counter, CounterStore, Generations, InProcess, MemoryStore, Outcome, ReserveRequest,
+    SettleRequest, StoreError, StoreFuture, Tallies,
 };
 use toolgate::{Amount, Timestamp};
 
@@ -39,19 +39,28 @@ enum Fault {
     RefusesWithoutMax,
     AdmitsFreeCallsAlways,
     CountsEachAskerApart,
+    SettlesAnyGeneration,
+    EndsLeasesThatWereProlonged,
 }
 
 struct Faulty {
     fault: Fault,
     /// The counters, each with a number in the order in which they were added.
     counters: Mutex<BTreeMap<(CounterId, Subject), (usize, Counter)>>,
+    generations: Mutex<Generations>,
     added: AtomicUsize,
     turn: Mutex<()>,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
-        Self { fault, counters: Mutex::default(), added: AtomicUsize::new(0), turn: Mutex::default() }
+        Self {
+            fault,
+            counters: Mutex::default(),
+            generations: Mutex::default(),
+            added: AtomicUsize::new(0),
+            turn: Mutex::default(),
+        }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -113,6 +122,7 @@ impl Faulty {
             let entry =
                 counters.entry(self.key(charge, request.asker)).or_insert_with(|| (added, Counter::new(&charge.meter)));
             *tally = entry.1.charge(charge, self.now(request))?;
+            tally.charged_at.generation = self.generations.lock().unwrap().of(charge.counter, &charge.subject);
         }
         while self.has(Fault::EvictsTheOldest) && counters.len() > 500 {
             let oldest = counters.iter().min_by_key(|(_, (added, _))| *added).unwrap().0.clone();
@@ -159,21 +169,29 @@ impl CounterStore for Faulty {
             counters.retain(|_, (_, counter)| counter.expires_at() > request.now);
         }
         for settled in request.charges {
+            let any = self.has(Fault::SettlesAnyGeneration);
+            if !any && !self.generations.lock().unwrap().may_change(settled) {
+                continue;
+            }
             let Some((_, counter)) = counters.get_mut(&self.key(settled.charge, None)) else { continue };
-            let (mut at, mut to) = (settled.at, settled.to);
+            let mut changed = *settled;
             if let (true, Meter::Fixed(_)) = (self.has(Fault::CreditsTheCurrentWindow), settled.charge.meter) {
-                at = Timestamp::from_unix_seconds(counter.expires_at().unix_seconds() - 64);
+                changed.at.instant = Timestamp::from_unix_seconds(counter.expires_at().unix_seconds() - 64);
             }
             if self.has(Fault::DropsTheAmountAboveTheEstimate) {
-                to = to.min(settled.charge.amount);
+                changed.to = changed.to.min(settled.charge.amount);
             }
-            counter.settle(settled.charge, at, to, request.now)?;
+            if self.has(Fault::EndsLeasesThatWereProlonged) && changed.lease_end.take().is_some() {
+                changed.to = Amount::ZERO;
+            }
+            counter.settle(&changed, request.now)?;
         }
         Ok(())
     }
 
     fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
         let whole = self.has(Fault::ResetsTheWholeSubject);
+        self.generations.lock().unwrap().reset(counter, subject);
         self.counters.lock().unwrap().retain(|(id, of), _| of != subject || (*id != counter && !whole));
         Ok(())
     }
@@ -203,6 +221,8 @@ fn the_suite_detects_every_fault() {
         (Fault::RefusesWithoutMax, "without_max_counts_and_never_refuses"),
         (Fault::AdmitsFreeCallsAlways, "max_of_zero_refuses_all"),
         (Fault::CountsEachAskerApart, "askers_share_the_counters_of_a_subject"),
+        (Fault::SettlesAnyGeneration, "charges_before_a_reset_change_nothing_after_it"),
+        (Fault::EndsLeasesThatWereProlonged, "a_prolonged_lease_ends_at_its_new_end"),
     ] {
         let failures = conformance::check(Faulty::new(fault)).expect_err("a store with a fault passes the suite");
         let found: Vec<_> = failures.failed().iter().map(conformance::Failure::case).collect();
@@ -229,9 +249,14 @@ fn a_failure_shows_request_expectation_and_answer() {
 /// A random history detects faults as well.
 #[test]
 fn random_histories_detect_faults() {
-    for fault in
-        [Fault::CountsCallsNotAmounts, Fault::CreditsTheCurrentWindow, Fault::WaitsTooLong, Fault::MixesTheOrder]
-    {
+    for fault in [
+        Fault::CountsCallsNotAmounts,
+        Fault::CreditsTheCurrentWindow,
+        Fault::WaitsTooLong,
+        Fault::MixesTheOrder,
+        Fault::SettlesAnyGeneration,
+        Fault::EndsLeasesThatWereProlonged,
+    ] {
         let found =
             (0..20).find_map(|seed| conformance::compare(MemoryStore::new(), Faulty::new(fault), seed, 400).err());
         let failure = found.unwrap_or_else(|| panic!("{fault:?} is not found"));

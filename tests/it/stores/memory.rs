@@ -7,7 +7,8 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use toolgate::charge::{Asker, Charge, CounterId, Meter, Span, Subject};
 use toolgate::store::{
-    ChargeChange, Counter, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
+    ChargeChange, ChargedAt, Counter, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest,
+    StoreError,
 };
 use toolgate::{Amount, Identity, Timestamp};
 
@@ -87,7 +88,7 @@ fn a_repeated_end_frees_no_units_of_other_calls() {
     let together = counter.charge(&of(5), at(1)).unwrap().charged_at;
     counter.charge(&of(1), at(1)).unwrap();
     for _ in 0..2 {
-        counter.settle(&of(5), together, Amount::ZERO, at(2)).unwrap();
+        counter.settle(&ChargeChange::new(&of(5), together, Amount::ZERO), at(2)).unwrap();
     }
     assert_eq!(counter.tally(&of(1), at(2)).unwrap().used.micros(), units(10).micros());
 }
@@ -99,7 +100,7 @@ fn a_saturated_counter_parses_back() {
     let largest = charge(meter, Amount::MAX, None);
     let mut counter = Counter::new(&meter);
     let places: Vec<_> = (0..3).map(|second| counter.charge(&largest, at(second)).unwrap().charged_at).collect();
-    counter.settle(&largest, places[0], Amount::ZERO, at(3)).unwrap();
+    counter.settle(&ChargeChange::new(&largest, places[0], Amount::ZERO), at(3)).unwrap();
     let text = serde_json::to_string(&counter).unwrap();
     assert_eq!(serde_json::from_str::<Counter>(&text).unwrap(), counter);
     assert_eq!(counter.tally(&largest, at(3)).unwrap().used.micros(), 2 * Amount::MAX.micros());
@@ -216,26 +217,27 @@ proptest! {
 }
 
 /// A bucket that refills one unit a second, and that the store has forgotten after a charge of one.
-fn forgotten_bucket() -> (MemoryStore, Charge) {
+fn forgotten_bucket() -> (MemoryStore, Charge, ChargedAt) {
     let bucket = charge(Meter::TokenBucket { refill: units(60), seconds: 60 }, Amount::ONE, Some(units(100)));
     let of = |name: &str| {
         let meter = Meter::Fixed(Span { start: at(0), end: at(86_400) });
         Charge::new(CounterId::named(name), Subject::default(), Amount::ONE, None, meter)
     };
     let store = MemoryStore::with_capacity(4);
-    for (second, charge) in [(0, bucket.clone()), (1, of("d1")), (1, of("d2")), (100, of("d3"))] {
-        store.reserve(&ReserveRequest::new(ReservationId::new(0), at(second), &[charge])).unwrap();
-    }
+    let made = [(0, bucket.clone()), (1, of("d1")), (1, of("d2")), (100, of("d3"))].map(|(second, charge)| {
+        let made = store.reserve(&ReserveRequest::new(ReservationId::new(0), at(second), &[charge])).unwrap();
+        made.tallies()[0].charged_at
+    });
     assert_eq!(store.len(), 3, "the bucket is full again, so it is dropped");
-    (store, bucket)
+    (store, bucket, made[0])
 }
 
 #[test]
 fn a_forgotten_bucket_owes_a_late_settlement() {
     // Also if the clock has stepped back to a time before the bucket was dropped.
     for (second, used) in [(100, 49), (0, 49), (140, 9)] {
-        let (store, bucket) = forgotten_bucket();
-        let settled = [ChargeChange::new(&bucket, at(0), units(50))];
+        let (store, bucket, made) = forgotten_bucket();
+        let settled = [ChargeChange::new(&bucket, made, units(50))];
         let now = at(if second == 140 { 100 } else { second });
         store.settle(&SettleRequest::new(ReservationId::new(0), 1, now, &settled)).unwrap();
         let looked = [charge(bucket.meter, Amount::ZERO, None)];
@@ -244,8 +246,8 @@ fn a_forgotten_bucket_owes_a_late_settlement() {
         assert_eq!((store.len(), store.snapshot().len()), (4, 4));
     }
     // A late release has no effect, since the bucket is full.
-    let (store, bucket) = forgotten_bucket();
-    let settled = [ChargeChange::new(&bucket, at(0), Amount::ZERO)];
+    let (store, bucket, made) = forgotten_bucket();
+    let settled = [ChargeChange::new(&bucket, made, Amount::ZERO)];
     store.settle(&SettleRequest::new(ReservationId::new(0), 1, at(100), &settled)).unwrap();
     assert_eq!(store.len(), 3);
 }
@@ -329,4 +331,19 @@ fn one_asker_gets_its_share_and_no_more() {
     assert_eq!((store.len_of(eve), ask(&store, eve, 34, 62)), (4, full));
     let wide = MemoryStore::with_capacity(64).counters_per_asker(64);
     assert!((0..64).all(|subject| ask(&wide, eve, subject, 0).is_ok()));
+}
+
+#[test]
+fn charges_before_a_snapshot_change_nothing_after_it() {
+    let store = MemoryStore::with_capacity(8);
+    let charges = minute(1, 0);
+    let made = store.reserve(&ReserveRequest::new(ReservationId::new(1), at(0), &charges)).unwrap();
+    let restored = MemoryStore::restore(store.snapshot(), 8).unwrap();
+    let settled = [ChargeChange::new(&charges[0], made.tallies()[0].charged_at, Amount::ZERO)];
+    let settle = SettleRequest::new(ReservationId::new(1), 1, at(1), &settled);
+    for (store, used) in [(&restored, 1_000_000), (&store, 0)] {
+        store.settle(&settle).unwrap();
+        let seen = store.peek(&ReserveRequest::new(ReservationId::new(2), at(1), &charges)).unwrap();
+        assert_eq!(seen.tallies()[0].used.micros(), used);
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::super::{ChargeChange, ReservationId, Tally};
+use super::super::{ChargeChange, ChargedAt, Generation, ReservationId, Tally};
 use crate::amount::{Amount, Total};
 use crate::charge::{Charge, Meter, Span};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
@@ -47,7 +47,9 @@ pub(super) struct Lease {
     requested_at: Timestamp,
     served_at: Timestamp,
     /// The number of answers of the inner store, and of changes to it, that are part of this state.
-    generation: u64,
+    revision: u64,
+    /// The generation of the inner store's counter, in its latest answer.
+    generation: Generation,
     /// A call of this node is requesting a slice, so others request no more than they need.
     requesting: bool,
 }
@@ -64,7 +66,7 @@ struct Slice {
 pub(super) struct Returned {
     pub(super) id: ReservationId,
     pub(super) charge: Charge,
-    at: Timestamp,
+    at: ChargedAt,
     to: Amount,
 }
 
@@ -79,14 +81,16 @@ impl Returned {
 ///
 /// A settlement carries only this instant, so the instant has to tell whether a slice served the
 /// charge. Windows begin at full seconds, so no store returns it for a charge that it made itself.
-pub(super) fn mark_served(window_start: Timestamp) -> Timestamp {
-    Timestamp::from_unix_micros(window_start.unix_micros().saturating_add(1))
+pub(super) fn mark_served(window: ChargedAt) -> ChargedAt {
+    let instant = Timestamp::from_unix_micros(window.instant.unix_micros().saturating_add(1));
+    ChargedAt { instant, ..window }
 }
 
 /// Returns the start of the window of a charge, if a slice served it.
-pub(super) fn served_window(charge: &Charge, at: Timestamp) -> Option<Timestamp> {
-    let served = matches!(charge.meter, Meter::Fixed(_)) && at.unix_micros().rem_euclid(MICROS_PER_SECOND) == 1;
-    served.then(|| Timestamp::from_unix_micros(at.unix_micros().saturating_sub(1)))
+pub(super) fn served_window(charge: &Charge, at: ChargedAt) -> Option<ChargedAt> {
+    let micros = at.instant.unix_micros();
+    let served = matches!(charge.meter, Meter::Fixed(_)) && micros.rem_euclid(MICROS_PER_SECOND) == 1;
+    served.then(|| ChargedAt { instant: Timestamp::from_unix_micros(micros.saturating_sub(1)), ..at })
 }
 
 /// Returns whether a window can be leased: it begins at a full second, as all aligned windows do.
@@ -106,7 +110,8 @@ impl Lease {
             target: 0,
             requested_at: now,
             served_at: now,
-            generation: 0,
+            revision: 0,
+            generation: Generation::new(0),
             requesting: false,
         }
     }
@@ -124,8 +129,18 @@ impl Lease {
         self.left
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Returns where the inner store has made its charges.
+    pub(super) fn charged_at(&self) -> ChargedAt {
+        ChargedAt { instant: self.window.start, generation: self.generation }
+    }
+
+    /// Returns whether a charge was made in the latest window, and of the same generation.
+    pub(super) fn is_of(&self, at: ChargedAt) -> bool {
+        at == self.charged_at()
     }
 
     /// Returns whether a charge for the window `asked` can be served. The latest window serves
@@ -147,7 +162,7 @@ impl Lease {
             used: Total::from_micros(self.known.saturating_sub(self.left)),
             resets_at: self.window.end,
             retry_at: Some(self.window.end),
-            charged_at: mark_served(self.window.start),
+            charged_at: mark_served(self.charged_at()),
         }
     }
 
@@ -159,9 +174,10 @@ impl Lease {
         self.tally()
     }
 
-    /// Takes back an amount that was served in a window, if that is still the latest.
-    pub(super) fn credit(&mut self, window_start: Timestamp, amount: Amount) {
-        if window_start == self.window.start {
+    /// Takes back an amount that was served in a window, if that is still the latest, of the same
+    /// generation.
+    pub(super) fn credit(&mut self, window: ChargedAt, amount: Amount) {
+        if self.is_of(window) {
             self.left = self.left.saturating_add(amount.micros()).min(self.known);
         }
     }
@@ -215,37 +231,37 @@ impl Lease {
     }
 
     /// Notes an answer of the inner store, and returns whether it is about the latest window.
-    /// `generation` is the value of [`Self::generation`] when the request was sent: an answer that
+    /// `revision` is the value of [`Self::revision`] when the request was sent: an answer that
     /// another has overtaken never lowers the known total.
-    pub(super) fn note(&mut self, tally: &Tally, generation: u64) -> bool {
+    pub(super) fn note(&mut self, tally: &Tally, revision: u64) -> bool {
         let used = tally.used.micros();
-        if tally.charged_at < self.window.start {
+        let ChargedAt { instant, generation } = tally.charged_at;
+        if instant < self.window.start {
             return false;
         }
-        if tally.charged_at > self.window.start {
-            // What is left of the earlier window is lost with it.
-            self.window = Span { start: tally.charged_at, end: tally.resets_at };
+        let overtaken = revision != self.revision;
+        let is_anew = generation != self.generation;
+        if instant > self.window.start || is_anew {
+            // What is left of the earlier window, or of a counter that began anew since, is lost
+            // with it.
+            self.window = Span { start: instant, end: tally.resets_at };
+            self.generation = generation;
             self.left = 0;
             self.slices.clear();
             (self.known, self.ceiling) = (used, used);
-        } else if generation == self.generation {
-            if used < self.left {
-                // Another node has reset the counter, so what was reserved is no longer counted.
-                self.left = 0;
-                self.slices.clear();
-            }
-            (self.known, self.ceiling) = (used, used);
-        } else {
+        } else if overtaken {
             (self.known, self.ceiling) = (self.known.max(used), self.ceiling.max(used));
+        } else {
+            (self.known, self.ceiling) = (used, used);
         }
-        self.generation += 1;
+        self.revision += 1;
         true
     }
 
     /// Notes the tally of a refusal, which begins no window.
-    pub(super) fn note_refused(&mut self, tally: &Tally, generation: u64) {
-        if tally.charged_at == self.window.start {
-            self.note(tally, generation);
+    pub(super) fn note_refused(&mut self, tally: &Tally, revision: u64) {
+        if tally.charged_at.instant == self.window.start {
+            self.note(tally, revision);
         }
     }
 
@@ -260,14 +276,14 @@ impl Lease {
     }
 
     /// Notes that the inner store has changed a charge of this node that no slice served.
-    pub(super) fn changed(&mut self, window_start: Timestamp, from: Amount, to: Amount) {
-        if window_start == self.window.start {
+    pub(super) fn changed(&mut self, at: ChargedAt, from: Amount, to: Amount) {
+        if self.is_of(at) {
             self.known = Total::from_micros(self.known).replace(from, to).micros().max(self.left);
             // If less is used, other nodes may have taken it since the last answer, so the ceiling
             // does not fall.
             self.ceiling = self.ceiling.max(self.known);
             // An answer that is on its way may not include the change.
-            self.generation += 1;
+            self.revision += 1;
         }
     }
 
@@ -283,9 +299,9 @@ impl Lease {
 
     /// Returns whether an amount that comes back in a window needs no request: it is kept here, or
     /// the window has ended.
-    pub(super) fn keeps(&self, window_start: Timestamp, amount: Amount) -> bool {
+    pub(super) fn keeps(&self, window: ChargedAt, amount: Amount) -> bool {
         let kept = self.left.saturating_add(amount.micros()) <= self.target.saturating_mul(2);
-        self.window.start > window_start || (self.window.start == window_start && kept)
+        self.window.start > window.instant || (self.is_of(window) && kept)
     }
 
     /// Returns how much more than two slices is left, which released calls can cause.
@@ -297,13 +313,14 @@ impl Lease {
     /// subject.
     pub(super) fn take(&mut self, most: u64, charge: &Charge) -> SmallVec<[Returned; 2]> {
         let mut returned = SmallVec::new();
+        let at = self.charged_at();
         let mut rest = most.min(self.left);
         for slice in self.slices.iter_mut().rev() {
             let part = rest.min(slice.amount.micros());
             let Some(to) = Amount::from_micros(slice.amount.micros() - part).filter(|_| part > 0) else { continue };
             let meter = Meter::Fixed(self.window);
             let charge = Charge { amount: slice.amount, meter, ..charge.clone() };
-            returned.push(Returned { id: slice.id, charge, at: self.window.start, to });
+            returned.push(Returned { id: slice.id, charge, at, to });
             slice.amount = to;
             rest -= part;
             self.left -= part;

@@ -22,9 +22,14 @@ fn charge(micros: u64, max: impl Into<Option<u64>>) -> Charge {
     Charge { counter, subject, amount: amount(micros), max: max.into().map(amount), meter }
 }
 
+/// Returns where the inner store charges, in a generation of its counter.
+fn charged_at(instant: Timestamp, generation: u64) -> ChargedAt {
+    ChargedAt { instant, generation: Generation::new(generation) }
+}
+
 fn tally(minute: i64, used: u64) -> Tally {
     let Span { start, end } = window(minute);
-    Tally { used: Total::from_micros(used), resets_at: end, retry_at: None, charged_at: start }
+    Tally { used: Total::from_micros(used), resets_at: end, retry_at: None, charged_at: charged_at(start, 1) }
 }
 
 /// Makes a lease in the first minute with a known total, of which `left` is left of one slice.
@@ -109,22 +114,31 @@ fn covers_only_charges_with_a_maximum_above_the_ceiling() {
 #[test]
 fn notes_the_latest_answer_of_the_store() {
     let mut lease = lease(100, 30);
-    assert_eq!((lease.generation(), lease.known, lease.left()), (1, 100, 30));
+    assert_eq!((lease.revision(), lease.known, lease.left()), (1, 100, 30));
     // An answer that another has overtaken lowers nothing.
     assert!(lease.note(&tally(0, 80), 0));
-    assert_eq!((lease.generation(), lease.known, lease.ceiling), (2, 100, 100));
+    assert_eq!((lease.revision(), lease.known, lease.ceiling), (2, 100, 100));
     assert!(lease.note(&tally(0, 120), 0));
-    assert_eq!((lease.generation(), lease.known, lease.ceiling), (3, 120, 120));
+    assert_eq!((lease.revision(), lease.known, lease.ceiling), (3, 120, 120));
     assert!(lease.note(&tally(0, 90), 3));
-    assert_eq!((lease.generation(), lease.known, lease.ceiling, lease.left()), (4, 90, 90, 30));
-    // The store may hold exactly what is left; if it holds less, the counter was reset.
+    assert_eq!((lease.revision(), lease.known, lease.ceiling, lease.left()), (4, 90, 90, 30));
+    // The store may hold exactly what is left. If its counter has begun anew, what was reserved is
+    // no longer counted.
     assert!(lease.note(&tally(0, 30), 4));
     assert_eq!((lease.known, lease.left(), lease.slices.len()), (30, 30, 1));
-    assert!(lease.note(&tally(0, 29), 5));
+    let anew = |used| Tally { charged_at: charged_at(window(0).start, 2), ..tally(0, used) };
+    assert!(lease.note(&anew(29), 5));
     assert_eq!((lease.known, lease.left(), lease.slices.len()), (29, 0, 0));
+    lease.credit(charged_at(window(0).start, 1), amount(9));
+    assert_eq!(lease.left(), 0, "a charge of the earlier generation gives nothing back");
+    lease.credit(charged_at(window(0).start, 2), amount(9));
+    assert_eq!(lease.left(), 9);
+    assert!(lease.note(&tally(0, 29), 0), "an answer from before, which comes late");
+    assert_eq!(lease.left(), 0);
+    assert!(lease.note(&anew(29), 7));
     // An earlier window changes nothing; a later one begins with nothing left.
-    assert!(!lease.note(&tally(-1, 7), 6));
-    assert_eq!((lease.generation(), lease.known, lease.window()), (6, 29, window(0)));
+    assert!(!lease.note(&tally(-1, 7), 8));
+    assert_eq!((lease.revision(), lease.known, lease.window()), (8, 29, window(0)));
     let mut lease = self::lease(100, 30);
     assert!(lease.note(&tally(1, 7), 1));
     assert_eq!((lease.known, lease.left(), lease.window()), (7, 0, window(1)));
@@ -135,23 +149,23 @@ fn notes_a_refusal_only_in_the_same_window() {
     let mut lease = lease(100, 30);
     for minute in [-1, 1] {
         lease.note_refused(&tally(minute, 7), 1);
-        assert_eq!((lease.generation(), lease.known, lease.window()), (1, 100, window(0)));
+        assert_eq!((lease.revision(), lease.known, lease.window()), (1, 100, window(0)));
     }
     lease.note_refused(&tally(0, 70), 1);
-    assert_eq!((lease.generation(), lease.known, lease.window()), (2, 70, window(0)));
+    assert_eq!((lease.revision(), lease.known, lease.window()), (2, 70, window(0)));
 }
 
 #[test]
 fn notes_the_changes_of_settlements() {
     let mut lease = lease(100, 30);
-    lease.changed(window(0).start, amount(10), amount(4));
-    assert_eq!((lease.known, lease.ceiling, lease.left(), lease.generation()), (94, 100, 30, 2));
-    lease.changed(window(0).start, amount(10), amount(25));
-    assert_eq!((lease.known, lease.ceiling, lease.generation()), (109, 109, 3));
-    lease.changed(window(0).start, amount(100), amount(0));
+    lease.changed(charged_at(window(0).start, 1), amount(10), amount(4));
+    assert_eq!((lease.known, lease.ceiling, lease.left(), lease.revision()), (94, 100, 30, 2));
+    lease.changed(charged_at(window(0).start, 1), amount(10), amount(25));
+    assert_eq!((lease.known, lease.ceiling, lease.revision()), (109, 109, 3));
+    lease.changed(charged_at(window(0).start, 1), amount(100), amount(0));
     assert_eq!((lease.known, lease.ceiling), (30, 109), "what is left is reserved there");
-    lease.changed(window(1).start, amount(0), amount(9));
-    assert_eq!((lease.known, lease.generation()), (30, 4));
+    lease.changed(charged_at(window(1).start, 1), amount(0), amount(9));
+    assert_eq!((lease.known, lease.revision()), (30, 4));
 }
 
 #[test]
@@ -159,7 +173,7 @@ fn keeps_up_to_two_slices_of_what_comes_back() {
     let mut lease = lease(100, 30);
     lease.target = 20;
     for (minute, amount, kept) in [(0, 10, true), (0, 11, false), (-1, 99, true), (1, 1, false)] {
-        assert_eq!(lease.keeps(window(minute).start, self::amount(amount)), kept, "{minute} {amount}");
+        assert_eq!(lease.keeps(charged_at(window(minute).start, 1), self::amount(amount)), kept, "{minute} {amount}");
     }
     assert_eq!(lease.excess(), 0);
     lease.target = 12;
@@ -176,7 +190,7 @@ fn returns_the_newest_slices_first() {
     let found: Vec<_> = returned.iter().map(|it| (it.id.get(), it.charge.amount.micros(), it.to.micros())).collect();
     assert_eq!(found, [(2, 20, 0), (1, 10, 5)]);
     for returned in &returned {
-        assert_eq!((returned.charge.meter, returned.at), (Meter::Fixed(window(0)), window(0).start));
+        assert_eq!((returned.charge.meter, returned.at), (Meter::Fixed(window(0)), charged_at(window(0).start, 1)));
     }
     assert_eq!((lease.left(), lease.known, lease.ceiling, lease.slices.len()), (5, 75, 75, 1));
     assert_eq!(lease.take(99, &name).len(), 1);

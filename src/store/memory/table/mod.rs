@@ -10,13 +10,13 @@
 
 use std::time::Duration;
 
+use super::super::{Generation, Generations};
 use super::askers::AskerNumber;
 use super::row::{Cell, Cells, Key, Row};
 use crate::call::subject::hash_code;
 use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::time::Timestamp;
 
-#[derive(Default)]
 pub(super) struct Table {
     /// Empty, or a power of two of entries.
     index: Vec<Entry>,
@@ -26,6 +26,7 @@ pub(super) struct Table {
     hands: [usize; 2],
     /// The latest end of a counter that was reclaimed. Charges up to this instant may be unknown.
     horizon: Option<Timestamp>,
+    pub(super) generations: Generations,
 }
 
 /// An entry of the index: zero if it is free, otherwise the row and ten bits of its hash.
@@ -104,6 +105,18 @@ fn hash_of(key: &Key) -> u32 {
 }
 
 impl Table {
+    /// Makes a table of no rows.
+    pub(super) fn new(first: Generation) -> Self {
+        Self {
+            index: Vec::new(),
+            single: Vec::new(),
+            several: Vec::new(),
+            hands: [0; 2],
+            horizon: None,
+            generations: Generations::beginning_with(first),
+        }
+    }
+
     /// Looks up the row of a subject.
     #[inline]
     pub(super) fn find(&self, hash: u32, subject: &Subject) -> Option<At> {
@@ -141,12 +154,21 @@ impl Table {
         }
     }
 
+    /// Returns the counters of a row, and the generations of all.
+    #[inline]
+    pub(super) fn cells_and_generations(&mut self, at: At) -> (&mut [Cell], &Generations) {
+        let cells = match at {
+            At::Single(index) => {
+                self.single.get_mut(index).map_or(&mut [][..], |row| std::slice::from_mut(&mut row.cells))
+            }
+            At::Several(index) => self.several.get_mut(index).map_or(&mut [][..], |row| &mut row.cells),
+        };
+        (cells, &self.generations)
+    }
+
     #[inline]
     pub(super) fn cells_mut(&mut self, at: At) -> &mut [Cell] {
-        match at {
-            At::Single(index) => self.single.get_mut(index).map_or(&mut [], |row| std::slice::from_mut(&mut row.cells)),
-            At::Several(index) => self.several.get_mut(index).map_or(&mut [], |row| &mut row.cells),
-        }
+        self.cells_and_generations(at).0
     }
 
     /// Returns the instant up to which history is lost, if a missing counter may have been

@@ -49,7 +49,7 @@ proptest! {
     /// A map of maps is the model. (Nothing expires at the instant of an addition.)
     #[test]
     fn a_table_agrees_with_a_map(acts in acts()) {
-        let mut table = Table::default();
+        let mut table = Table::new(Generation::new(0));
         let mut model: BTreeMap<u16, BTreeMap<u8, i64>> = BTreeMap::new();
         let hash = |subject: &Subject| halves(subject.hash_code()).0;
         for act in acts {
@@ -110,7 +110,7 @@ proptest! {
 
 #[test]
 fn reclaims_expired_counters_of_the_same_subject() {
-    let mut table = Table::default();
+    let mut table = Table::new(Generation::new(0));
     let subject = subject(1);
     let at = Timestamp::from_unix_seconds;
     assert_eq!(add(&mut table, cell(0, 10), Some(at(9))), Some(0));
@@ -128,7 +128,7 @@ fn reclaims_expired_counters_of_the_same_subject() {
 
 #[test]
 fn reclaims_the_only_counter_of_the_same_subject() {
-    let mut table = Table::default();
+    let mut table = Table::new(Generation::new(0));
     let subject = subject(1);
     let hash = halves(subject.hash_code()).0;
     let at = Timestamp::from_unix_seconds;
@@ -141,7 +141,7 @@ fn reclaims_the_only_counter_of_the_same_subject() {
 
 #[test]
 fn reports_the_horizon_of_relevant_charges() {
-    let mut table = Table::default();
+    let mut table = Table::new(Generation::new(0));
     let at = Timestamp::from_unix_seconds;
     let horizon = |table: &Table, meter, now| {
         let (counter, subject) = (CounterId::of(["c"]), subject(1));

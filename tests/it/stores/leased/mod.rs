@@ -184,5 +184,5 @@ fn settle<S: AsyncCounterStore>(
 
 /// Returns the start of the window that was charged.
 fn window(tally: &Tally) -> i64 {
-    tally.charged_at.unix_micros().div_euclid(SECOND) * SECOND
+    tally.charged_at.instant.unix_micros().div_euclid(SECOND) * SECOND
 }

@@ -335,7 +335,7 @@ fn a_cost_above_the_estimate_is_recorded() {
     let request = ReserveRequest::new(next_id(), at(0), &charges);
     let tallies = loop {
         let Ok(Outcome::Granted(tallies)) = ready(node.reserve(&request)) else { panic!("there is room") };
-        if tallies[0].charged_at.unix_micros() == 1 {
+        if tallies[0].charged_at.instant.unix_micros() == 1 {
             break tallies;
         }
     };
@@ -486,4 +486,25 @@ fn a_call_served_by_slices_allocates_nothing() {
     let request = ReserveRequest::new(next_id(), at(0), &charges);
     let info = allocation_counter::measure(|| assert!(node.try_reserve(&request).is_some()));
     assert_eq!(info.count_total, 0);
+}
+
+/// The remote counter was reset by another node: this node serves what is left of its slice, and
+/// learns of it by its next request.
+#[test]
+fn a_slice_ends_with_the_generation_of_its_counter() {
+    let templates = templates("s");
+    let remote = Arc::new(Remote::default());
+    let node = node(&remote);
+    let one = [charge(&templates[0], 1, Some(1_000), 0)];
+    let before = served(&node, &one);
+    ready(AsyncCounterStore::reset(&remote, one[0].counter, &one[0].subject)).unwrap();
+    let others = [charge(&templates[0], 900, Some(1_000), 0)];
+    assert!(granted(&remote, 0, &others));
+    let request = || ReserveRequest::new(next_id(), at(0), &one);
+    let left = (0..).take_while(|_| node.try_reserve(&request()).is_some()).count();
+    let admitted = (0..2_000).filter(|_| granted(&node, 0, &one)).count();
+    assert_eq!((left < 300, admitted), (true, 100), "{left} were left");
+    assert_eq!(remote.tally(&one[0], 0).used.micros(), 1_000_000_000);
+    assert!(matches!(settle(&node, 0, &one, &before, 0), Some(Ok(()))));
+    assert!(!granted(&node, 0, &one), "a charge from before the reset gives nothing back");
 }

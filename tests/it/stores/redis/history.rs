@@ -3,8 +3,8 @@
 
 use toolgate::charge::{Charge, Meter, Span};
 use toolgate::store::{
-    AsyncCounterStore, ChargeChange, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest, SettleRequest,
-    Tallies, Tally,
+    AsyncCounterStore, ChargeChange, ChargedAt, CounterStore, MemoryStore, Outcome, ReservationId, ReserveRequest,
+    SettleRequest, Tallies, Tally,
 };
 use toolgate::{Amount, Timestamp, Total};
 
@@ -87,7 +87,7 @@ impl Kind {
 struct Made {
     id: ReservationId,
     step: u32,
-    charges: Vec<(Charge, Timestamp)>,
+    charges: Vec<(Charge, [ChargedAt; 2])>,
 }
 
 fn compare_histories(seed: u64, steps: usize, size: u32) {
@@ -126,10 +126,13 @@ fn compare_histories(seed: u64, steps: usize, size: u32) {
                     .iter()
                     .map(|_| if random.below(3) == 0 { Amount::ZERO } else { random.amount(size) })
                     .collect();
-                let settled: Vec<_> =
-                    changes.iter().zip(&amounts).map(|((c, at), to)| ChargeChange::new(c, *at, *to)).collect();
-                let request = SettleRequest::new(from.id, from.step, present, &settled);
-                memory.settle(&request).unwrap();
+                let settled = |store: usize| -> Vec<_> {
+                    let changes = changes.iter().zip(&amounts);
+                    changes.map(|((charge, at), to)| ChargeChange::new(charge, at[store], *to)).collect()
+                };
+                let [in_memory, in_redis] = [0, 1].map(settled);
+                memory.settle(&SettleRequest::new(from.id, from.step, present, &in_memory)).unwrap();
+                let request = SettleRequest::new(from.id, from.step, present, &in_redis);
                 AsyncCounterStore::settle(&redis, &request).await.unwrap();
                 if random.below(4) == 0 {
                     // Repeated, as after a lost reply.
@@ -178,16 +181,18 @@ fn compare_histories(seed: u64, steps: usize, size: u32) {
             let reserved = memory.reserve(&request).unwrap();
             assert_eq!(comparable(&outcome, &asked), comparable(&reserved, &asked), "{}", context("reserve"));
             if let Outcome::Granted(tallies) = &reserved {
-                let charged = |tallies: &Tallies| tallies.iter().map(|tally| tally.charged_at).collect::<Vec<_>>();
+                let charged =
+                    |tallies: &Tallies| tallies.iter().map(|tally| tally.charged_at.instant).collect::<Vec<_>>();
                 assert_eq!(charged(outcome.tallies()), charged(tallies), "{}", context("reserve"));
             }
-            if let Outcome::Granted(tallies) = &outcome {
+            if let (Outcome::Granted(tallies), Outcome::Granted(own)) = (&outcome, &reserved) {
                 granted += 1;
                 if random.below(4) == 0 {
                     let again = AsyncCounterStore::reserve(&redis, &request).await.unwrap();
                     assert_eq!(again, outcome, "{}", context("reserve again"));
                 }
-                let charges = asked.iter().cloned().zip(tallies.iter().map(|tally| tally.charged_at)).collect();
+                let at = own.iter().zip(tallies).map(|(memory, redis)| [memory.charged_at, redis.charged_at]);
+                let charges = asked.iter().cloned().zip(at).collect();
                 made.push(Made { id: request.id, step: 0, charges });
                 if made.len() > 50 {
                     made.remove(0);
