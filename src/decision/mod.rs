@@ -101,8 +101,8 @@ impl<P> Decision<P> {
     }
 
     /// Returns the shortest wait, in whole milliseconds, after which the call could pass all limits
-    /// if nothing else were counted in the meantime. `None` if it can never pass, or was not
-    /// stopped by a limit.
+    /// if nothing else were counted in the meantime. `None` if it can never pass, only waits for
+    /// calls in flight, or was not stopped by a limit.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimit(limited) => limited.retry_after,
@@ -331,6 +331,7 @@ impl Denial {
 pub struct RateLimited {
     pub(crate) refusal: Refusal,
     pub(crate) retry_after: Option<Duration>,
+    pub(crate) waits_for_calls: bool,
     pub(crate) limits: Vec<LimitState>,
 }
 
@@ -339,9 +340,16 @@ impl RateLimited {
 
     /// Returns the shortest wait, in whole milliseconds (rounded up), after which the same call
     /// could pass all limits if nothing else were counted in the meantime. `None` if it can never
-    /// pass because its amount is above the `max` of a limit.
+    /// pass because its amount is above the `max` of a limit, or if it only [waits for
+    /// calls](Self::waits_for_calls) in flight.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Returns whether calls in flight have to end before the call can pass, which may be soon: at
+    /// the latest their leases end.
+    pub fn waits_for_calls(&self) -> bool {
+        self.waits_for_calls
     }
 
     /// Returns [`retry_after`](Self::retry_after) in whole seconds, rounded up: for the header

@@ -9,7 +9,7 @@ use crate::amount::Amount;
 use crate::approval::Approval;
 use crate::approval::signed::SignedError;
 use crate::call::{Round, ToolCall};
-use crate::charge::Asker;
+use crate::charge::{Asker, Meter};
 use crate::decision::limit_state::LimitState;
 use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message, scope_missing_message};
 use crate::policy::limit::Limit;
@@ -136,10 +136,11 @@ impl<'p> CallEvaluation<'p> {
     }
 
     /// Refuses the call in the name of the first limit without room. The wait is the longest among
-    /// all limits without room.
+    /// all limits without room. When a call in flight ends is not known, so it is no part of it.
     pub(super) fn rate_limit(&self, plan: &Plan, tallies: &Tallies) -> Refused {
         let mut first = None;
         let mut wait = Some(0);
+        let mut waits_for_calls = false;
         for found in &plan.limits {
             let (Some(limit), Some(charge), Some(tally)) =
                 (self.policy.limit(*found), plan.charges.get(found.charge()), tallies.get(found.charge()))
@@ -152,6 +153,10 @@ impl<'p> CallEvaluation<'p> {
             }
             first = first.or(Some(*found));
             let ever = room > Amount::ZERO && charge.amount <= room;
+            if ever && matches!(charge.meter, Meter::InFlight { .. }) {
+                waits_for_calls = true;
+                continue;
+            }
             let until = tally.retry_at.filter(|_| ever).map(|at| wait_millis(self.now, at));
             wait = wait.zip(until).map(|(longest, until)| longest.max(until));
         }
@@ -159,7 +164,8 @@ impl<'p> CallEvaluation<'p> {
         let Some(named) = first.or_else(|| plan.limits.first().copied()) else { return deny_without_policy(self.call) };
         Refused::RateLimit(RateLimited {
             refusal: self.limit_refusal(named, Code::Limit),
-            retry_after: wait.filter(|_| first.is_some()).map(Duration::from_millis),
+            retry_after: wait.filter(|wait| *wait > 0).map(Duration::from_millis),
+            waits_for_calls: waits_for_calls && wait.is_some(),
             limits: self.states(plan, tallies),
         })
     }

@@ -35,8 +35,8 @@ pub struct Refusal {
     kind: RefusalKind,
     code: Code,
     message: Box<str>,
-    /// For a rate limit: the wait in seconds, or `None` if the call can never pass.
-    wait: Option<Option<u64>>,
+    /// For a rate limit: how long the call must wait.
+    wait: Option<Wait>,
     facts: Map<String, Value>,
 }
 
@@ -109,6 +109,14 @@ impl RefusalKind {
     }
 }
 
+/// How long a call must wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Secs(u64),
+    ForCalls,
+    Never,
+}
+
 impl Refusal {
     /// The refusal of a decision; `None` if the call is allowed.
     pub fn of<P>(decision: &Decision<P>) -> Option<Self> {
@@ -145,8 +153,9 @@ impl Refusal {
         let mut text = format!("[{}] {}", self.kind.label(), self.message);
         match self.wait {
             None => {}
-            Some(None) => text.push_str(" This call can never pass."),
-            Some(Some(secs)) => {
+            Some(Wait::Never) => text.push_str(" This call can never pass."),
+            Some(Wait::ForCalls) => text.push_str(" Try again when another call has ended."),
+            Some(Wait::Secs(secs)) => {
                 let (number, unit) = match secs {
                     0..=120 => (secs, "s"),
                     121..=7200 => (secs.div_ceil(60), "min"),
@@ -159,8 +168,8 @@ impl Refusal {
     }
 
     /// The facts of the decision: `decision`, `code`, `rule`, `message`, the digest of the
-    /// `policy`, for a rate limit `retry_after` in seconds (`null` if the call can never pass), and
-    /// for a missing part of a scope `missing`, its name. A rule of `require` or `deny_if` has the
+    /// `policy`, for a rate limit `retry_after` in seconds (`null` if the call can
+    /// never pass, or waits for calls in flight), and for a missing part of a scope `missing`, its name. A rule of `require` or `deny_if` has the
     /// pointer of the `condition` that decided, and why it is `undecidable`, if it is.
     /// Rate limits and approval requests have the states of the `limits`. Absent facts are left
     /// out.
@@ -255,7 +264,12 @@ impl From<&RateLimited> for Refusal {
         let refusal = Self::new(kind, limited.code(), limited.rule(), limited.message(), limited.policy())
             .with("retry_after", seconds.unwrap_or_default())
             .with("limits", states(limited.limits()));
-        Self { wait: Some(limited.retry_after_secs()), ..refusal }
+        let wait = match limited.retry_after_secs() {
+            Some(secs) => Wait::Secs(secs),
+            None if limited.waits_for_calls() => Wait::ForCalls,
+            None => Wait::Never,
+        };
+        Self { wait: Some(wait), ..refusal }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::CounterState;
 use crate::amount::Amount;
 use crate::call::ToolCall;
+use crate::charge::Meter;
 use crate::decision::limit_state::LimitState;
 use crate::gate::ready::at_once;
 use crate::gate::{AsyncGate, Gate};
@@ -57,7 +58,9 @@ async fn explain<S, A: ?Sized>(
             let state = LimitState::of(limit, tally);
             let room = limit.room();
             let can_ever_fit = room > Amount::ZERO && charge.amount <= room;
-            let wait = tally.retry_at.filter(|_| can_ever_fit).map(|at| Duration::from_millis(wait_millis(now, at)));
+            // When a call in flight ends is not known.
+            let is_timed = can_ever_fit && !matches!(charge.meter, Meter::InFlight { .. });
+            let wait = tally.retry_at.filter(|_| is_timed).map(|at| Duration::from_millis(wait_millis(now, at)));
             let state = CounterState { used: state.used, remaining: state.remaining, resets_at: state.resets_at };
             Some((state, tally.used.has_room(charge.amount, room), wait))
         });

@@ -134,7 +134,7 @@ proptest! {
     }
 
     /// If nothing else is counted, a rate-limited call is refused until its retry time, and not
-    /// then. A call without a retry time is always refused.
+    /// then. A call without a retry time is always refused, unless it waits for calls in flight.
     #[test]
     fn a_retry_time_is_exact(
         documents in generate::counting_documents(),
@@ -152,6 +152,11 @@ proptest! {
             world.gate.would_allow(&[tool_call]).is_err_and(|found| found.decision().code() == Some(Code::Limit))
         };
         match limited.retry_after() {
+            wait if limited.waits_for_calls() => {
+                prop_assert!(wait.is_none_or(|wait| refused_at(wait - Duration::from_millis(1))));
+                // Their leases end at the latest.
+                prop_assert!(!refused_at(Duration::from_secs(400 * 86_400)));
+            }
             Some(wait) => {
                 prop_assert!(wait > Duration::ZERO && wait.subsec_micros() % 1000 == 0);
                 prop_assert!(refused_at(wait - Duration::from_millis(1)), "a millisecond before {:?}: {:?}", wait,

@@ -236,8 +236,10 @@ impl Model {
         let mut refused = answer("rate_limited", Some("limit"), Some(first.pointer), message);
         if refusing.iter().all(|one| one.limit.room() > 0 && one.amount <= one.limit.room()) {
             let until = |one: &&Counting| self.holds(one, now).falls_to(one.limit.room() - one.amount);
-            let longest = refusing.iter().map(until).max().expect("a limit that refuses") - now;
-            refused.retry_after_ms = Some(longest.unsigned_abs().div_ceil(1000));
+            // When a call in flight ends is not known.
+            let timed = refusing.iter().filter(|one| !matches!(one.limit.how, Algorithm::InFlight(_)));
+            let longest = timed.map(until).max();
+            refused.retry_after_ms = longest.map(|at| (at - now).unsigned_abs().div_ceil(1000));
         }
         refused.limits = self.states(counting, now);
         Some(refused)
