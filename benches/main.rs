@@ -9,6 +9,7 @@
     reason = "a benchmark that cannot start should stop"
 )]
 
+mod audit;
 mod compile;
 mod counters;
 mod decide;
@@ -45,5 +46,6 @@ criterion_group!(
     decide::two_threads,
     compile::one_policy,
     compile::many_entries,
+    audit::verify_a_log,
 );
 criterion_main!(benches);

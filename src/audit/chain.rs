@@ -1,12 +1,12 @@
 //! The lines of a log: each is bound to all lines before it.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest as _, Sha256};
 
-use super::record::AuditRecord;
 use crate::json::hex::{Hex, parse_digest};
 use crate::json::object::Object;
 
@@ -16,6 +16,7 @@ pub(super) const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// The text before and after the hash at the end of each line.
 const HASH: &str = ",\"hash\":\"";
 const END: &str = "\"}";
+const END_BYTES: usize = HASH.len() + 64 + END.len();
 
 /// The head of a log: its number of records, and a hash over all of them.
 ///
@@ -52,7 +53,9 @@ impl ChainHead {
     /// between them were records.
     pub(super) fn check_next(&self, line: &Line, lost: u64) -> Result<(), Fault> {
         let (expected, found) = (self.next_number(), line.head.records);
-        if found < expected || found > expected.saturating_add(lost) {
+        if *self == Self::EMPTY && lost == 0 && found > expected {
+            Err(Fault::Continues { after: found - 1 })
+        } else if found < expected || found > expected.saturating_add(lost) {
             Err(Fault::Sequence { expected, found })
         } else if found == expected && line.prev != self.hash {
             Err(Fault::Chain)
@@ -103,40 +106,52 @@ impl FromStr for ChainHead {
     }
 }
 
-/// One line, as it is written. Unknown and repeated members are refused.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    seq: u64,
-    prev: String,
-    torn: Option<String>,
-    record: Object<AuditRecord>,
-    hash: String,
-}
-
 /// A line whose own hash is right.
 pub(super) struct Line {
     pub(super) head: ChainHead,
     pub(super) prev: [u8; 32],
     pub(super) torn: Option<[u8; 32]>,
-    pub(super) record: AuditRecord,
+    /// The part of the line that is the record.
+    record: Range<usize>,
 }
 
 impl Line {
-    /// Reads a line without its line end.
+    /// Reads a line without its line end, in the form that [`ChainHead::next_line`] writes and no
+    /// other. It does not read the record: [`verify`](super::verify) needs its hash alone.
     pub(super) fn read(text: &[u8]) -> Result<Self, Fault> {
-        let text = std::str::from_utf8(text).map_err(|_| Fault::Unreadable)?;
-        let written: Written = serde_json::from_str(text).map_err(|_| Fault::Unreadable)?;
-        let hash = parse_digest(&written.hash).ok_or(Fault::Unreadable)?;
-        let end = format!("{HASH}{}{END}", written.hash);
-        let hashed = text.strip_suffix(&end).ok_or(Fault::Unreadable)?;
-        if Sha256::digest(hashed.as_bytes())[..] != hash {
-            return Err(Fault::Changed);
+        let line = Self::split(text).ok_or(Fault::Unreadable)?;
+        if Sha256::digest(text.get(..line.record.end).unwrap_or_default())[..] == line.head.hash {
+            return Ok(line);
         }
-        let torn = written.torn.map(|torn| parse_digest(&torn).ok_or(Fault::Unreadable)).transpose()?;
-        let prev = parse_digest(&written.prev).ok_or(Fault::Unreadable)?;
-        Ok(Self { head: ChainHead { records: written.seq, hash }, prev, torn, record: written.record.0 })
+        // A write that was cut off can end in the middle of a record with what ends a line.
+        let is_whole = serde_json::from_slice::<IgnoredAny>(text).is_ok();
+        Err(if is_whole { Fault::Changed } else { Fault::Unreadable })
     }
+
+    fn split(text: &[u8]) -> Option<Self> {
+        let (hashed, end) = text.split_last_chunk::<END_BYTES>()?;
+        let hash = parse_digest(end.strip_prefix(HASH.as_bytes())?.strip_suffix(END.as_bytes())?)?;
+        let rest = hashed.strip_prefix(b"{\"seq\":")?;
+        let (seq, rest) = rest.split_at_checked(rest.iter().position(|byte| !byte.is_ascii_digit())?)?;
+        let records = str::from_utf8(seq).ok().filter(|seq| !seq.starts_with('0'))?.parse().ok()?;
+        let (prev, rest) = member(rest, b",\"prev\":\"")?;
+        let (torn, rest) = member(rest, b",\"torn\":\"").map_or((None, rest), |(torn, rest)| (Some(torn), rest));
+        let record = rest.strip_prefix(b",\"record\":")?;
+        let record = hashed.len() - record.len()..hashed.len();
+        Some(Self { head: ChainHead { records, hash }, prev, torn, record })
+    }
+
+    /// Reads the record of the line, whose text this is.
+    pub(super) fn record<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, Fault> {
+        let record = text.get(self.record.clone()).ok_or(Fault::Unreadable)?;
+        serde_json::from_slice(record).map(|Object(record)| record).map_err(|_| Fault::Unreadable)
+    }
+}
+
+/// Reads a member that is a digest. Returns it and what follows.
+fn member<'t>(text: &'t [u8], name: &[u8]) -> Option<([u8; 32], &'t [u8])> {
+    let (digits, rest) = text.strip_prefix(name)?.split_at_checked(64)?;
+    Some((parse_digest(digits)?, rest.strip_prefix(b"\"")?))
 }
 
 /// The fault of a line of a log.
@@ -158,6 +173,18 @@ pub enum Fault {
         expected: u64,
         /// The number of the line.
         found: u64,
+    },
+    /// The first record of a log that is read from its beginning is not number 1. The log continues
+    /// another, as one that was rotated does: read it after the other, or after the
+    /// [head](super::verify_after) of the other that was kept. If it continues none, its beginning
+    /// is missing.
+    #[error(
+        "this log continues after record {after}: verify it together with the log before it, or after the head of \
+         that log; if there is none, the first {after} records are missing"
+    )]
+    Continues {
+        /// The number of records before it.
+        after: u64,
     },
     /// It does not have the hash of the line before it: one of the two was replaced.
     #[error("it does not continue the record before it: one of the two was replaced")]

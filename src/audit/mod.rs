@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | `decision` | `DEBUG` for allow, `WARN` if a store or the audit failed or a tool has changed, else `INFO` | `id`, `decision`, `code`, `rule`, `policy`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `arguments_digest`, `retry_after_ms`, `approval`, `failure` |
 //! | `release`, `settle`, `end` | `DEBUG`, `WARN` if it failed | `id`, `policy`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `approval`, `amount`, `failure` |
-//! | `approve`, `refuse` | `INFO`, `WARN` if it failed | `approval`, `by`, `approved`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `failure` |
+//! | `approve`, `refuse`, `lift` | `INFO`, `WARN` if it failed | `approval`, `by`, `approved`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `failure` |
 //! | `policy` | `INFO` | `policy`, `namespace` |
 //! | `audit_failure` | `ERROR` | `event`, `id`, `failure` |
 
@@ -24,6 +24,7 @@ mod json_lines;
 mod reader;
 mod record;
 mod recorder;
+mod rotating;
 mod text_format;
 #[cfg(feature = "replay")]
 mod tolerant;
@@ -36,8 +37,9 @@ use std::sync::Arc;
 
 pub use chain::{ChainHead, Fault, ParseHeadError};
 pub use json_lines::JsonLines;
-pub use reader::{LogError, Records, Verified, verify, verify_up_to};
+pub use reader::{LogError, Records, Verified, verify, verify_after, verify_between, verify_up_to};
 pub use record::{ArgumentsDigest, AuditRecord, DecisionId, Event, Outcome};
+pub use rotating::RotatingLog;
 
 #[cfg(feature = "replay")]
 pub(crate) use build::is_kept_as;
@@ -81,6 +83,35 @@ pub enum AuditError {
     /// The file does not end as an audit log does.
     #[error("the file does not end as an audit log does: verify it, and begin another")]
     NotALog,
+    /// The file has another writer, whose records this one would not continue.
+    #[error("another writer has the audit log open: give each process a file of its own")]
+    InUse,
+    /// The length of the file is not as this writer left it: somebody cut it, as `copytruncate` of
+    /// logrotate does, or another program wrote to it. This record is not written. The next one
+    /// continues the log after the same head, at the end that the file has then.
+    #[error(
+        "the audit log has {found} bytes in place of {expected}: another program has changed it; keep logrotate away \
+         and use `RotatingLog`"
+    )]
+    FileChanged {
+        /// The length of the file as it was left.
+        expected: u64,
+        /// The length that it has.
+        found: u64,
+    },
+    /// The file has been deleted: what is written to it would be lost. All records are refused
+    /// until the log is opened again.
+    #[error("the file of the audit log has been deleted")]
+    FileDeleted,
+    /// The last file of a log in several files has no record yet, and the file before it is
+    /// missing.
+    #[error(
+        "the last file of the audit log begins with record {first}, and the file before it is missing: put it back"
+    )]
+    NoHead {
+        /// The number of the first record of the file.
+        first: u64,
+    },
     /// Another error of the sink.
     #[error("the record cannot be kept")]
     Other(#[source] Box<dyn Error + Send + Sync>),

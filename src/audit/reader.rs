@@ -14,6 +14,8 @@ pub(super) const MAX_REMAINS: usize = 1024;
 /// Reads the lines of a log. It holds one line at a time.
 pub(super) struct LineReader<R> {
     reader: R,
+    /// The last line.
+    bytes: Vec<u8>,
     /// The number of the last line, from 1.
     pub(super) number: u64,
     pub(super) remains: Remains,
@@ -51,7 +53,8 @@ impl Remains {
 
 /// The next line of a log.
 pub(super) enum Next {
-    Record(Box<Line>),
+    /// A line whose hash is right. [`LineReader::record`] reads its record.
+    Record(Line),
     /// It is not a record, and is added to the remains.
     Remains,
     /// It is too long. The rest of it was not read.
@@ -62,15 +65,16 @@ pub(super) enum Next {
 
 impl<R: BufRead> LineReader<R> {
     pub(super) fn new(reader: R) -> Self {
-        Self { reader, number: 0, remains: Remains::default(), is_in_line: false }
+        Self { reader, bytes: Vec::new(), number: 0, remains: Remains::default(), is_in_line: false }
     }
 
     pub(super) fn next(&mut self) -> io::Result<Next> {
         if std::mem::take(&mut self.is_in_line) {
             self.reader.skip_until(b'\n')?;
         }
-        let mut bytes = Vec::new();
-        self.reader.by_ref().take(MAX_LINE_BYTES as u64 + 2).read_until(b'\n', &mut bytes)?;
+        let bytes = &mut self.bytes;
+        bytes.clear();
+        self.reader.by_ref().take(MAX_LINE_BYTES as u64 + 2).read_until(b'\n', bytes)?;
         self.number += 1;
         let is_whole = bytes.pop_if(|last| *last == b'\n').is_some();
         if bytes.len() > MAX_LINE_BYTES {
@@ -80,14 +84,19 @@ impl<R: BufRead> LineReader<R> {
         if !is_whole && bytes.is_empty() {
             return Ok(Next::End);
         }
-        match Line::read(&bytes) {
-            Ok(line) => Ok(Next::Record(Box::new(line))),
+        match Line::read(bytes) {
+            Ok(line) => Ok(Next::Record(line)),
             Err(fault) => {
-                self.remains.add(self.number, &bytes, fault);
+                self.remains.add(self.number, bytes, fault);
                 self.remains.is_unfinished = !is_whole;
                 Ok(Next::Remains)
             }
         }
+    }
+
+    /// Reads the record of the last line.
+    pub(super) fn record(&self, line: &Line) -> Result<AuditRecord, Fault> {
+        line.record(&self.bytes)
     }
 }
 
@@ -157,10 +166,11 @@ impl<R: BufRead> Records<R> {
         Err(LogError::Broken { line: self.lines.number, fault })
     }
 
-    fn read(&mut self) -> Result<Option<AuditRecord>, LogError> {
+    /// Verifies the next line, without its record.
+    fn verify_next(&mut self) -> Result<Option<Line>, LogError> {
         loop {
             match self.lines.next()? {
-                Next::Record(line) => return self.check(*line).map(Some),
+                Next::Record(line) => return self.check(line).map(Some),
                 Next::Remains => {}
                 Next::TooLong => return self.broken(Fault::TooLong),
                 Next::End => {
@@ -178,21 +188,28 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    fn check(&mut self, line: Line) -> Result<AuditRecord, LogError> {
-        let remains = std::mem::take(&mut self.lines.remains);
-        match (line.torn, remains.faults.first()) {
-            (Some(torn), _) if remains.are(torn) => self.torn += remains.count,
-            (Some(_), _) => return self.broken(Fault::Torn),
-            (None, Some((line, fault))) => return Err(LogError::Broken { line: *line, fault: *fault }),
-            (None, None) => {}
+    fn check(&mut self, line: Line) -> Result<Line, LogError> {
+        if line.torn.is_some() || self.lines.remains.count > 0 {
+            let remains = std::mem::take(&mut self.lines.remains);
+            match (line.torn, remains.faults.first()) {
+                (Some(torn), _) if remains.are(torn) => self.torn += remains.count,
+                (Some(_), _) => return self.broken(Fault::Torn),
+                (None, Some((line, fault))) => return Err(LogError::Broken { line: *line, fault: *fault }),
+                (None, None) => {}
+            }
         }
         match self.head.check_next(&line, 0) {
             Ok(()) => {
                 self.head = line.head;
-                Ok(line.record)
+                Ok(line)
             }
             Err(fault) => self.broken(fault),
         }
+    }
+
+    fn read(&mut self) -> Result<Option<AuditRecord>, LogError> {
+        let Some(line) = self.verify_next()? else { return Ok(None) };
+        self.lines.record(&line).map(Some).or_else(|fault| self.broken(fault))
     }
 }
 
@@ -242,10 +259,23 @@ impl<R> fmt::Debug for Records<R> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// It reads the hash of each record and not what the record says, in little more than the time of
+/// reading and hashing. [`Records`] reads the records too.
+///
 /// # Errors
-/// The first fault of the log.
+/// The first fault of the log; [`Fault::Continues`] if it continues another.
 pub fn verify(reader: impl BufRead) -> Result<Verified, LogError> {
-    verify_all(reader, None)
+    verify_between(reader, &ChainHead::EMPTY, &ChainHead::EMPTY)
+}
+
+/// Verifies a log that continues after the head of another, as [`verify`] does: a log that was
+/// rotated, after the file before it. Files that are joined in their order are one log.
+///
+/// # Errors
+/// The first fault of the log: [`Fault::Sequence`] or [`Fault::Chain`] in its first line if it does
+/// not continue after this head.
+pub fn verify_after(reader: impl BufRead, after: &ChainHead) -> Result<Verified, LogError> {
+    verify_between(reader, after, &ChainHead::EMPTY)
 }
 
 /// Verifies a log as [`verify`] does, and that it has all records up to a head that was noted
@@ -255,27 +285,28 @@ pub fn verify(reader: impl BufRead) -> Result<Verified, LogError> {
 /// The first fault of the log; [`Fault::Cut`] or [`Fault::OtherHead`] if the log does not match the
 /// head.
 pub fn verify_up_to(reader: impl BufRead, head: &ChainHead) -> Result<Verified, LogError> {
-    verify_all(reader, Some(head))
+    verify_between(reader, &ChainHead::EMPTY, head)
 }
 
-fn verify_all(reader: impl BufRead, expected: Option<&ChainHead>) -> Result<Verified, LogError> {
-    let mut records = Records::new(reader);
+/// Verifies a log that continues after one head, up to another: [`verify_after`] and
+/// [`verify_up_to`] at once.
+///
+/// # Errors
+/// As for both. A head `up_to` that lies before `after` is [`Fault::OtherHead`].
+pub fn verify_between(reader: impl BufRead, after: &ChainHead, up_to: &ChainHead) -> Result<Verified, LogError> {
+    let mut records = Records::after(reader, *after);
+    let is_before = up_to.records < after.records && *up_to != ChainHead::EMPTY;
     loop {
-        if let Some(expected) = expected.filter(|expected| expected.records == records.head.records)
-            && *expected != records.head
-        {
+        if is_before || (up_to.records == records.head.records && *up_to != records.head) {
             return records.broken(Fault::OtherHead);
         }
-        match records.next() {
-            Some(record) => drop(record?),
-            None => break,
+        if records.verify_next()?.is_none() {
+            break;
         }
     }
     let Records { head, torn, .. } = records;
-    match expected {
-        Some(expected) if expected.records > head.records => {
-            records.broken(Fault::Cut { expected: expected.records, found: head.records })
-        }
-        _ => Ok(Verified { head, torn }),
+    if up_to.records > head.records {
+        return records.broken(Fault::Cut { expected: up_to.records, found: head.records });
     }
+    Ok(Verified { head, torn })
 }

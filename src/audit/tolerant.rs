@@ -31,9 +31,9 @@ pub(crate) struct TolerantReader<R> {
 }
 
 impl<R: BufRead> TolerantReader<R> {
-    pub(crate) fn new(reader: R) -> Self {
+    pub(crate) fn after(reader: R, head: ChainHead) -> Self {
         let lines = LineReader::new(reader);
-        Self { lines, head: ChainHead::EMPTY, lost: 0, entries: Vec::new(), has_ended: false }
+        Self { lines, head, lost: 0, entries: Vec::new(), has_ended: false }
     }
 
     /// Returns the next entry, or `None` at the end.
@@ -55,7 +55,7 @@ impl<R: BufRead> TolerantReader<R> {
 
     fn read(&mut self) -> io::Result<()> {
         match self.lines.next()? {
-            Next::Record(line) => self.check(*line),
+            Next::Record(line) => self.check(&line),
             Next::Remains if self.lines.remains.faults.len() < MAX_REMAINS => {}
             Next::Remains => self.report_remains(),
             Next::TooLong => {
@@ -82,7 +82,7 @@ impl<R: BufRead> TolerantReader<R> {
         self.entries.extend(faults.into_iter().map(|(line, fault)| Entry::Fault(line, fault)));
     }
 
-    fn check(&mut self, line: Line) {
+    fn check(&mut self, line: &Line) {
         let number = self.lines.number;
         if line.torn.is_some_and(|torn| self.lines.remains.are(torn)) {
             self.lines.remains = Remains::default();
@@ -92,12 +92,15 @@ impl<R: BufRead> TolerantReader<R> {
                 self.entries.push(Entry::Fault(number, Fault::Torn));
             }
         }
-        if let Err(fault) = self.head.check_next(&line, mem::take(&mut self.lost)) {
+        if let Err(fault) = self.head.check_next(line, mem::take(&mut self.lost)) {
             self.entries.push(Entry::Fault(number, fault));
         }
         if line.head.records >= self.head.next_number() {
             self.head = line.head;
-            self.entries.push(Entry::Record(number, Box::new(line.record)));
+            self.entries.push(match self.lines.record(line) {
+                Ok(record) => Entry::Record(number, Box::new(record)),
+                Err(fault) => Entry::Fault(number, fault),
+            });
         }
     }
 }

@@ -35,9 +35,21 @@ pub(crate) fn bytes_of_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     bytes.ok_or_else(|| de::Error::custom("not pairs of hexadecimal digits"))
 }
 
-/// Parses the 32 bytes of a digest.
-pub(crate) fn parse_digest(text: &str) -> Option<[u8; 32]> {
-    decode_hex(text)?.try_into().ok()
+/// Parses the 32 bytes of a digest, in the form that [`Hex`] writes. Logs are full of digests.
+pub(crate) fn parse_digest(text: impl AsRef<[u8]>) -> Option<[u8; 32]> {
+    let text: &[u8; 64] = text.as_ref().try_into().ok()?;
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => 0x80,
+    };
+    let (mut digest, mut all) = ([0; 32], 0);
+    for (byte, pair) in digest.iter_mut().zip(text.as_chunks::<2>().0) {
+        let [high, low] = pair.map(value);
+        all |= high | low;
+        *byte = high << 4 | low & 15;
+    }
+    (all < 0x80).then_some(digest)
 }
 
 #[cfg(test)]
@@ -54,6 +66,12 @@ mod tests {
         assert_eq!(decode_hex(""), Some(Vec::new()));
         for wrong in ["0", "0g", "é0", "+1", " 0", "0F", "aB"] {
             assert_eq!(decode_hex(wrong), None, "{wrong}");
+        }
+        let digest: Vec<u8> = (100..132).collect();
+        let text = Hex(&digest).to_string();
+        assert_eq!(parse_digest(&text).as_ref().map(|digest| &digest[..]), Some(&digest[..]));
+        for wrong in [&text[1..], &format!("{text}0"), &text.replace('6', "g"), &text.to_uppercase()] {
+            assert_eq!(parse_digest(wrong), None, "{wrong}");
         }
     }
 }

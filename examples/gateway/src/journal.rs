@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, flock};
 use tokio::sync::broadcast;
 use toolgate::Identity;
 use toolgate::audit::{AuditError, AuditRecord, AuditSink, Event, JsonLines};
@@ -20,18 +19,12 @@ const CALLERS: usize = 200;
 
 /// Where records of decisions go.
 pub struct Journal {
-    log: Option<Log>,
+    log: Option<JsonLines<File>>,
     /// Set if somebody may ask for recent records.
     keeps: bool,
     recent: Mutex<VecDeque<Arc<AuditRecord>>>,
     callers: Mutex<VecDeque<Who>>,
     live: broadcast::Sender<Arc<AuditRecord>>,
-}
-
-/// An audit log, and the lock that keeps other gateways from writing to it: its lines are a chain.
-struct Log {
-    lines: JsonLines<File>,
-    _lock: File,
 }
 
 impl Journal {
@@ -40,8 +33,11 @@ impl Journal {
     /// # Errors
     /// The log cannot be opened, is not an audit log, or another process writes to it.
     pub fn open(log: Option<&Path>, keeps: bool) -> Result<Arc<Self>, String> {
-        let said = |path: &Path, error| format!("audit log {}: {error}", path.display());
-        let log = log.map(|path| Log::open(path).map_err(|error| said(path, error))).transpose()?;
+        let said = |path: &Path, error| match error {
+            AuditError::InUse => format!("audit log {}: another gateway writes it", path.display()),
+            error => format!("audit log {}: {error}", path.display()),
+        };
+        let log = log.map(|path| JsonLines::append(path).map_err(|error| said(path, error))).transpose()?;
         let live = broadcast::Sender::new(RECENT);
         Ok(Arc::new(Self { log, keeps, recent: Mutex::default(), callers: Mutex::default(), live }))
     }
@@ -99,21 +95,6 @@ impl AuditSink for Journal {
         if self.keeps {
             self.keep(record);
         }
-        self.log.as_ref().map_or(Ok(()), |log| log.lines.record(record))
-    }
-}
-
-impl Log {
-    fn open(path: &Path) -> Result<Self, String> {
-        let lock = File::options().create(true).append(true).open(path).map_err(|error| error.to_string())?;
-        // A device has no chain that could break, and others may have it locked.
-        if lock.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-                rustix::io::Errno::WOULDBLOCK => "another gateway writes it".to_owned(),
-                error => error.to_string(),
-            })?;
-        }
-        let lines = JsonLines::append(path).map_err(|error| error.to_string())?;
-        Ok(Self { lines, _lock: lock })
+        self.log.as_ref().map_or(Ok(()), |log| log.record(record))
     }
 }

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 /// policies reports its size.
 const POLICY_BYTES: u64 = (8 << 20) + 1;
 /// The size of a buffer for streams.
-const BUFFER: usize = 1 << 18;
+pub(crate) const BUFFER: usize = 1 << 18;
 /// The most bytes of another document.
 const DOCUMENT_BYTES: u64 = 64 << 20;
 
@@ -55,16 +55,21 @@ fn open(file: &Path) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
     Ok((Box::new(opened), metadata.is_file().then_some(metadata.len())))
 }
 
+/// Opens a file whose errors name it. The second value is its length, if it has one.
+pub(crate) fn named(file: &Path) -> Result<(Named, Option<u64>), Failure> {
+    let (reader, length) = open(file)?;
+    Ok((Named { reader, name: name(file) }, length))
+}
+
 /// A stream of a file, whose errors name the file.
 pub(crate) fn stream(file: &Path) -> Result<BufReader<Named>, Failure> {
-    let (reader, _) = open(file)?;
-    Ok(BufReader::with_capacity(BUFFER, Named { reader, name: name(file) }))
+    Ok(BufReader::with_capacity(BUFFER, named(file)?.0))
 }
 
 /// A stream with a progress bar if reading takes long, for commands that print at the end.
 pub(crate) fn watched_stream(file: &Path) -> Result<BufReader<Progress<Named>>, Failure> {
-    let (reader, length) = open(file)?;
-    Ok(BufReader::with_capacity(BUFFER, Progress::new(Named { reader, name: name(file) }, length)))
+    let (reader, length) = named(file)?;
+    Ok(BufReader::with_capacity(BUFFER, Progress::new(reader, length)))
 }
 
 /// A reader whose errors name the file.

@@ -28,6 +28,10 @@ impl<R> Progress<R> {
         }
         Self { reader, bar, begun: Instant::now() }
     }
+
+    pub(crate) fn reader(&self) -> &R {
+        &self.reader
+    }
 }
 
 impl<R: Read> Read for Progress<R> {

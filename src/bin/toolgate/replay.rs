@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use toolgate::audit::ChainHead;
 use toolgate::replay::{Replay, Report};
 
 use crate::output::{Format, Output, complain};
@@ -30,6 +31,9 @@ pub(crate) struct Options {
     /// Decide only the calls of a log that this policy has decided
     #[arg(long, value_name = "POLICY")]
     only: Option<PathBuf>,
+    /// The head of the log that this one continues, as a log that was rotated does
+    #[arg(long, value_name = "HEAD")]
+    after: Option<ChainHead>,
     /// A counter by which the gate lets calls pass uncounted if its store fails
     #[arg(long, value_name = "COUNTER")]
     pass_uncounted: Vec<String>,
@@ -55,7 +59,8 @@ Exit codes:
   2  a file cannot be read, a policy is not valid, or an argument is not valid
 
 Example:
-  toolgate replay audit.jsonl new-policy.json";
+  toolgate replay audit.jsonl new-policy.json
+  cat audit-*.jsonl | toolgate replay - new-policy.json";
 
 pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failure> {
     let mut replay = Replay::new(input::policy(&options.policy)?);
@@ -67,6 +72,9 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
     }
     if let Some(answers) = &options.answers {
         replay = replay.answers(input::stream(answers)?);
+    }
+    if let Some(head) = options.after {
+        replay = replay.after(head);
     }
     replay = options.pass_uncounted.iter().fold(replay, |replay, counter| replay.pass_uncounted(counter));
     if options.stop {

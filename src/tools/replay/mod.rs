@@ -47,7 +47,7 @@ use std::fmt;
 use std::io::{self, BufRead};
 use std::ops::ControlFlow;
 
-use crate::audit::{AuditRecord, Entry, TolerantReader};
+use crate::audit::{AuditRecord, ChainHead, Entry, TolerantReader};
 use crate::gate::shadow::DifferenceKind;
 use crate::json::object::Object;
 use crate::policy::{Digest, Policy};
@@ -100,6 +100,7 @@ pub struct Replay {
     pass_uncounted: Vec<Box<str>>,
     stops_at_finding: bool,
     baseline: Baseline,
+    after: ChainHead,
 }
 
 /// The baseline that a trace is compared with.
@@ -267,7 +268,20 @@ enum Comparison {
 impl Replay {
     /// Creates a replay under this policy.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, only: None, pass_uncounted: Vec::new(), stops_at_finding: false, baseline: Baseline::None }
+        Self {
+            policy,
+            only: None,
+            pass_uncounted: Vec::new(),
+            stops_at_finding: false,
+            baseline: Baseline::None,
+            after: ChainHead::EMPTY,
+        }
+    }
+
+    /// Reads a log that continues after the head of another, as a log that was rotated does.
+    /// Without this, its first line is a finding. Calls counted before it are not in it.
+    pub fn after(self, head: ChainHead) -> Self {
+        Self { after: head, ..self }
     }
 
     /// Restricts the replay of a log to the calls that this policy decided: those of one server,
@@ -343,7 +357,7 @@ impl Replay {
             }
             Format::Log => {
                 let mut replay = LogReplay::new(self.policy, &self.pass_uncounted);
-                let mut reader = TolerantReader::new(history);
+                let mut reader = TolerantReader::after(history, self.after);
                 while let Some(entry) = reader.next()? {
                     let flow = match entry {
                         Entry::Record(line, record) => reporter.record(&mut replay, line, &record),

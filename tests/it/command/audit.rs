@@ -64,6 +64,42 @@ fn a_damaged_log_is_a_finding() {
 }
 
 #[test]
+fn the_files_of_a_rotated_log_are_verified_as_one() {
+    let folder = Folder::new();
+    let whole = std::fs::read_to_string(log(&folder, 5)).unwrap();
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    let one = folder.write("one.jsonl", lines[..3].concat());
+    let two = folder.write("two.jsonl", lines[3..7].concat());
+    let three = folder.write("three.jsonl", lines[7..].concat());
+    let head = toolgate(&["audit", "head", &one, &two, &three]);
+    let ran = toolgate(&["audit", "verify", &one, &two, &three, "--up-to", head.out.trim()]);
+    assert_eq!((ran.code, ran.out), (0, format!("ok 3 files: 9 records, head {}", head.out)));
+    let after = toolgate(&["audit", "head", &one]).out;
+    let ran = toolgate(&["audit", "verify", "--after", after.trim(), &two, &three]);
+    assert_eq!((ran.code, ran.out), (0, format!("ok 2 files: 6 records after record 3, head {}", head.out)));
+    assert_eq!(toolgate(&["audit", "head", "--after", after.trim(), &two, &three]).out, head.out);
+
+    // A fault is named with its file and the line there.
+    let first = |files: &[&str]| {
+        let ran = toolgate(&[&["audit", "verify"], files].concat());
+        assert_eq!(ran.code, 1, "{ran:?}");
+        ran.out
+    };
+    let out = first(&[&two]);
+    assert!(out.starts_with(&format!("failed {two}: line 1: this log continues after record 3: ")), "{out}");
+    let out = first(&[&one, &three]);
+    assert!(out.starts_with(&format!("failed {three}: line 1: record 8 found where record 4 ")), "{out}");
+    let changed = folder.write("changed.jsonl", lines[3..7].concat().replace("\"number\":3", "\"number\":4"));
+    let out = first(&[&one, &changed, &three]);
+    assert!(out.starts_with(&format!("failed {changed}: line 4: the record has been changed")), "{out}");
+    let cut = folder.write("cut.jsonl", lines[3..7].concat().trim_end());
+    assert_eq!(toolgate(&["audit", "verify", &one, &cut, &three]).code, 0, "a record is whole without its line end");
+    let cut = folder.write("cut.jsonl", &lines[3..7].concat()[..900]);
+    let out = first(&[&one, &cut, &three]);
+    assert!(out.starts_with(&format!("failed {cut}: line ")) && out.contains("not a line of an audit log"), "{out}");
+}
+
+#[test]
 fn tail_shows_the_last_records() {
     let folder = Folder::new();
     let log = log(&folder, 30);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use toolgate::audit::{
     self, AuditError, AuditRecord, AuditSink, ChainHead, Event, Fault, JsonLines, LogError, Records, verify,
-    verify_up_to,
+    verify_after, verify_between, verify_up_to,
 };
 use toolgate::{Access, Code, Gate, Grants, Policy, ToolCall};
 
@@ -101,7 +101,18 @@ fn a_log_continues_in_another_file() {
     let mut records = Records::after(&bytes[..], head);
     assert_eq!(records.by_ref().map(|record| record.unwrap().tool() == Some("b")).collect::<Vec<_>>(), [true, true]);
     assert_eq!(records.head().records(), 5);
-    assert_eq!(fault(verify(&bytes[..])), Some((1, Fault::Sequence { expected: 1, found: 4 })));
+    assert_eq!(fault(verify(&bytes[..])), Some((1, Fault::Continues { after: 3 })));
+    assert_eq!(verify_after(&bytes[..], &head).unwrap().head(), records.head());
+    let joined = [one.into_inner(), bytes.clone()].concat();
+    assert_eq!(verify_between(&joined[..], &ChainHead::EMPTY, &records.head()).unwrap().head(), records.head());
+    let between = |after: &ChainHead, up_to: &ChainHead| fault(verify_between(&bytes[..], after, up_to));
+    assert_eq!(between(&head, &records.head()), None);
+    assert_eq!(between(&records.head(), &head), Some((0, Fault::OtherHead)), "a head before the log");
+    assert_eq!(between(&ChainHead::EMPTY, &head), Some((1, Fault::Continues { after: 3 })));
+    let other: ChainHead = format!("3-{}", "ab".repeat(32)).parse().unwrap();
+    assert_eq!(between(&other, &other), Some((1, Fault::Chain)));
+    let later: ChainHead = format!("4-{}", "ab".repeat(32)).parse().unwrap();
+    assert_eq!(between(&later, &later), Some((1, Fault::Sequence { expected: 5, found: 4 })));
     // A log that is in the file already is continued there.
     assert_eq!(JsonLines::append(&two.0).unwrap().head(), records.head());
 }
@@ -117,7 +128,7 @@ fn removed_moved_inserted_and_duplicated_lines_are_found() {
     };
     let sequence = |line, expected, found| Some((line, Fault::Sequence { expected, found }));
     assert_eq!(broken(|lines| drop(lines.remove(2))), sequence(3, 3, 4));
-    assert_eq!(broken(|lines| drop(lines.remove(0))), sequence(1, 1, 2));
+    assert_eq!(broken(|lines| drop(lines.remove(0))), Some((1, Fault::Continues { after: 1 })));
     assert_eq!(broken(|lines| lines.swap(2, 3)), sequence(3, 3, 4));
     assert_eq!(broken(|lines| lines.insert(3, lines[2].clone())), sequence(4, 4, 3));
     assert_eq!(broken(|lines| lines.push(lines[5].clone())), sequence(7, 7, 6));

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod audit;
+mod audit_files;
 mod audit_log;
 mod concurrency;
 mod counters;

@@ -1,15 +1,19 @@
 //! `toolgate audit`: reads and verifies audit logs.
 
+mod joined;
 mod tail;
 
+use std::io::BufReader;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
-use toolgate::audit::{self, ChainHead, LogError};
+use toolgate::audit::{self, ChainHead, Fault, LogError, Verified};
 
 use crate::output::{Format, Output};
+use crate::progress::Progress;
 use crate::{Failure, Verdict, input};
+use joined::Joined;
 
 /// Verify and read audit logs
 #[derive(clap::Args)]
@@ -40,11 +44,19 @@ enum Command {
 /// The chain has no key: it cannot detect that the end of the log is missing, or that somebody
 /// rewrote the log from some record on. Keep a head elsewhere (`toolgate audit head`), and verify
 /// the log up to it.
+///
+/// Several files are verified as one log: name the files of a log that was rotated in their order,
+/// which is that of their names. If the first files are archived, verify the rest after the head of
+/// the last of them.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, after_help = VERIFY_HELP)]
 struct Verify {
-    /// The log
-    log: PathBuf,
+    /// The log, or its files in their order
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<PathBuf>,
+    /// The head of the log that this one continues
+    #[arg(long, value_name = "HEAD")]
+    after: Option<ChainHead>,
     /// A head that was kept elsewhere: the log must have all records up to it
     #[arg(long, value_name = "HEAD")]
     up_to: Option<ChainHead>,
@@ -60,16 +72,21 @@ Exit codes:
   2  the file cannot be read, or an argument is not valid
 
 Example:
-  toolgate audit verify audit.jsonl --up-to \"$(cat audit.head)\"";
+  toolgate audit verify audit.jsonl --up-to \"$(cat audit.head)\"
+  toolgate audit verify audit-*.jsonl";
 
 /// Print the head of a log: its number of records, and a hash over all of them
 ///
-/// The log is verified as it is read.
+/// The log is verified as it is read. Several files are one log, in their order.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, after_help = HEAD_HELP)]
 struct Head {
-    /// The log
-    log: PathBuf,
+    /// The log, or its files in their order
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<PathBuf>,
+    /// The head of the log that this one continues
+    #[arg(long, value_name = "HEAD")]
+    after: Option<ChainHead>,
 }
 
 const HEAD_HELP: &str = "\
@@ -89,51 +106,68 @@ pub(crate) fn run(options: &Options, out: &mut Output) -> Result<Verdict, Failur
     }
 }
 
+/// The result for all files: what was verified, or the first fault, its file and its line there.
+type Outcome = Result<Verified, (PathBuf, u64, Fault)>;
+
+fn verify_all(logs: &[PathBuf], after: Option<ChainHead>, up_to: Option<ChainHead>) -> Result<Outcome, Failure> {
+    let (joined, length) = Joined::open(logs)?;
+    let mut log = BufReader::with_capacity(input::BUFFER, Progress::new(joined, length));
+    let (after, up_to) = (after.unwrap_or(ChainHead::EMPTY), up_to.unwrap_or(ChainHead::EMPTY));
+    match audit::verify_between(&mut log, &after, &up_to) {
+        Ok(verified) => Ok(Ok(verified)),
+        Err(LogError::Broken { line, fault }) => {
+            let (file, line) = log.get_ref().reader().place(line);
+            Ok(Err((file, line, fault)))
+        }
+        Err(LogError::Io(error)) => Err(input::failed(error)),
+        Err(other) => Err(Failure::Input(other.to_string())),
+    }
+}
+
 fn verify(options: &Verify, out: &mut Output) -> Result<Verdict, Failure> {
-    let log = input::watched_stream(&options.log)?;
-    let verified = match &options.up_to {
-        None => audit::verify(log),
-        Some(head) => audit::verify_up_to(log, head),
-    };
-    let name = input::name(&options.log);
-    let fault = match verified {
+    match verify_all(&options.logs, options.after, options.up_to)? {
         Ok(verified) => {
             let (head, torn) = (verified.head(), verified.torn());
+            let name = match &*options.logs {
+                [log] => input::name(log),
+                logs => format!("{} files", logs.len()),
+            };
+            let before = options.after.map_or(0, |after| after.records());
+            let records = head.records() - before;
             match options.format {
                 Format::Json => {
-                    let head_text = head.to_string();
-                    out.json(&json!({ "log": name, "records": head.records(), "head": head_text, "torn": torn }))?;
+                    let head = head.to_string();
+                    out.json(&json!({ "log": name, "records": records, "head": head, "torn": torn }))?;
                 }
                 Format::Text => {
-                    out.painted_line("", "ok", &format!(" {name}: {} records, head {head}", head.records()))?;
+                    let before = if before > 0 { format!(" after record {before}") } else { String::new() };
+                    out.painted_line("", "ok", &format!(" {name}: {records} records{before}, head {head}"))?;
                     if torn > 0 {
                         out.line(format_args!("{torn} lines are remains of failed writes"))?;
                     }
                 }
             }
-            return Ok(Verdict::Fine);
+            Ok(Verdict::Fine)
         }
-        Err(LogError::Io(error)) => return Err(input::failed(error)),
-        Err(fault) => fault,
-    };
-    match (options.format, &fault) {
-        (Format::Json, LogError::Broken { line, fault }) => {
-            out.json(&json!({ "log": name, "line": line, "fault": fault.to_string() }))?;
+        Err((file, line, fault)) => {
+            let name = input::name(&file);
+            match options.format {
+                Format::Json => out.json(&json!({ "log": name, "line": line, "fault": fault.to_string() }))?,
+                Format::Text => out.painted_line("", "failed", &format!(" {name}: line {line}: {fault}"))?,
+            }
+            Ok(Verdict::Findings)
         }
-        _ => out.painted_line("", "failed", &format!(" {name}: {fault}"))?,
     }
-    Ok(Verdict::Findings)
 }
 
 fn head(options: &Head, out: &mut Output) -> Result<Verdict, Failure> {
-    match audit::verify(input::watched_stream(&options.log)?) {
+    match verify_all(&options.logs, options.after, None)? {
         Ok(verified) => {
             out.line(verified.head())?;
             Ok(Verdict::Fine)
         }
-        Err(LogError::Io(error)) => Err(input::failed(error)),
-        Err(fault) => {
-            crate::output::complain(&format!("{}: {fault}", input::name(&options.log)));
+        Err((file, line, fault)) => {
+            crate::output::complain(&format!("{}: line {line}: {fault}", input::name(&file)));
             Ok(Verdict::Findings)
         }
     }
