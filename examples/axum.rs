@@ -110,7 +110,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let token = std::env::var("TOKEN").map_err(|_| "TOKEN is the bearer token of the only client")?;
     let grants = Grants::over(&Gate::builder().store_async(InProcess(MemoryStore::new())).build());
     grants.put_policy("agents", &std::fs::read_to_string(policy).map_err(|error| format!("{policy}: {error}"))?)?;
-    grants.give("g-42", Access::to("agents").on_any_server())?;
+    grants.give("g-42", Access::to("agents").on_any_server(), "ops")?;
     let tokens = HashMap::from([(Sha256::digest(token).into(), "g-42".to_owned())]);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
     let client = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();

@@ -41,6 +41,10 @@ fn short(text: &str) -> Box<str> {
     bounded(text).0
 }
 
+fn named(name: &str) -> Option<Box<str>> {
+    Some(name).filter(|name| !name.is_empty()).map(short)
+}
+
 /// Returns `true` if a record of `text` has `kept`.
 #[cfg(feature = "replay")]
 pub(crate) fn is_kept_as(kept: Option<&str>, text: Option<&str>) -> bool {
@@ -96,6 +100,8 @@ impl AuditRecord {
             task: false,
             limits: Vec::new(),
             retry_after_ms: None,
+            counter: None,
+            expires_at: None,
             approval: None,
             by: None,
             approved: None,
@@ -245,6 +251,35 @@ impl AuditRecord {
             Err(error) => record.failure = Some(error.as_str().into()),
         }
         record
+    }
+
+    /// Creates the record of the reset of a counter under `policy`.
+    pub(crate) fn of_reset(
+        counter: &str,
+        call: &ToolCall<'_>,
+        by: &str,
+        now: Timestamp,
+        with_arguments: bool,
+        policy: Option<&Policy>,
+    ) -> Self {
+        Self {
+            event: Event::Reset,
+            id: None,
+            counter: Some(short(counter)),
+            by: named(by),
+            policy: policy.map(Policy::digest),
+            ..Self::of_call(call, DecisionId(0), now, with_arguments)
+        }
+    }
+
+    /// Creates the record of a change of a grant, on a server or on all.
+    pub(crate) fn of_grant(event: Event, grant: &str, server: Option<&str>, by: &str, now: Timestamp) -> Self {
+        Self { grant: named(grant), server: server.map(short), by: named(by), ..Self::empty(event, now) }
+    }
+
+    /// Adds the policy of the access that a grant is given or has lost.
+    pub(crate) fn with_access(self, policy: &str, expires_at: Option<Timestamp>) -> Self {
+        Self { namespace: Some(short(policy)), expires_at, ..self }
     }
 
     /// Creates the record of a policy that was put in force, or without one, of the removal of

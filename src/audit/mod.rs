@@ -1,9 +1,11 @@
-//! The audit log: what a gate decided, how the calls ended, and how people answered.
+//! The audit log: what a gate decided, how the calls ended, and what people did.
 //!
 //! A gate passes its [sink](crate::GateBuilder::audit) an [`AuditRecord`] of each decision; of each
 //! release, settlement and end of an allowed call; of each person's answer to a request for
-//! approval; and of each policy that is put in force or removed. [`JsonLines`] is a sink that
-//! writes a log in which later changes can be detected: [`verify`] finds them.
+//! approval; of each policy that is put in force or removed; of each counter that somebody
+//! [resets](crate::Gate::reset_counter); and of each grant that is given, revoked or forgotten.
+//! [`JsonLines`] is a sink that writes a log in which later changes can be detected: [`verify`]
+//! finds them. [`RotatingLog`] writes the same log in several files.
 //!
 //! With the feature `tracing`, the same records are events of that crate, with the target
 //! `toolgate`, with or without a sink. The event's message is the name of the event. Its fields are
@@ -16,6 +18,8 @@
 //! | `release`, `settle`, `end` | `DEBUG`, `WARN` if it failed | `id`, `policy`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `approval`, `amount`, `failure` |
 //! | `approve`, `refuse`, `lift` | `INFO`, `WARN` if it failed | `approval`, `by`, `approved`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `failure` |
 //! | `policy` | `INFO` | `policy`, `namespace` |
+//! | `reset` | `INFO`, `WARN` if it failed | `counter`, `by`, `policy`, `tool`, `server`, `grant`, `session`, `agent`, `user`, `arguments_digest`, `failure` |
+//! | `give`, `revoke`, `forget` | `INFO`, `WARN` if it failed | `grant`, `server`, `namespace`, `expires_at`, `by`, `failure` |
 //! | `audit_failure` | `ERROR` | `event`, `id`, `failure` |
 
 mod build;
@@ -43,7 +47,7 @@ pub use rotating::RotatingLog;
 
 #[cfg(feature = "replay")]
 pub(crate) use build::is_kept_as;
-pub(crate) use recorder::{Recorder, is_traced};
+pub(crate) use recorder::{Recorder, Unrecorded, is_traced};
 #[cfg(feature = "replay")]
 pub(crate) use tolerant::{Entry, TolerantReader};
 

@@ -37,6 +37,15 @@ pub enum Event {
     Lift,
     /// A policy was put in force or removed.
     Policy,
+    /// Somebody resets what a caller has used of a counter. Recorded before it happens; once more,
+    /// with its failure, if the store fails.
+    Reset,
+    /// A grant is given access.
+    Give,
+    /// A grant was revoked.
+    Revoke,
+    /// A grant was forgotten, or lost access to a policy because it was not listed any more.
+    Forget,
 }
 
 /// The kind of a [`Decision`](crate::Decision).
@@ -83,6 +92,10 @@ as_text! {
         Refuse: "refuse",
         Lift: "lift",
         Policy: "policy",
+        Reset: "reset",
+        Give: "give",
+        Revoke: "revoke",
+        Forget: "forget",
     }
     Outcome {
         Allow: "allow",
@@ -213,6 +226,10 @@ pub struct AuditRecord {
     pub(super) limits: Vec<LimitState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) retry_after_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) counter: Option<Box<str>>,
+    #[serde(default, with = "text_format::option", skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<Timestamp>,
     #[serde(default, with = "text_format::option", skip_serializing_if = "Option::is_none")]
     pub(super) approval: Option<ApprovalId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -266,7 +283,7 @@ impl AuditRecord {
     }
 
     /// Returns the id of the decision. The release, settlement and end of its call have the same
-    /// id. `None` for answers of people and for policies.
+    /// id. `None` for what people do, and for policies.
     pub fn id(&self) -> Option<DecisionId> {
         self.id
     }
@@ -298,7 +315,7 @@ impl AuditRecord {
     }
 
     /// Returns the [namespace](crate::Policy::namespace) of the policy that was put in force or
-    /// removed: its name in [`Grants`](crate::Grants).
+    /// removed, or that a grant is given or has lost: its name in [`Grants`](crate::Grants).
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
@@ -378,7 +395,18 @@ impl AuditRecord {
         self.approval
     }
 
-    /// Returns the name of the person who decided the approval or tried to.
+    /// Returns the counter that is reset.
+    pub fn counter(&self) -> Option<&str> {
+        self.counter.as_deref()
+    }
+
+    /// Returns the end of the access that a grant is given.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
+    /// Returns the name of the person who decided the approval or tried to, who resets the counter,
+    /// or who gives or takes the access.
     pub fn by(&self) -> Option<&str> {
         self.by.as_deref()
     }
@@ -393,16 +421,16 @@ impl AuditRecord {
         self.amount
     }
 
-    /// Returns the error: of the store for a denial, or of a release, a settlement, an end, or an
-    /// answer to a request.
+    /// Returns the error: of the store for a denial or a reset, or of a release, a settlement, an
+    /// end, an answer to a request, or access that was not given.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
-    /// Returns the call, to decide it again. `None` if the record does not have all of it:
+    /// Returns the call, to decide it again, or the caller of a reset. `None` if the record does not have all of it:
     /// arguments were not asked for, were too long or could not be read, or a name was cut.
     pub fn call(&self) -> Option<ToolCall<'_>> {
-        let arguments = self.arguments.as_ref().filter(|_| self.event == Event::Decision)?;
+        let arguments = self.arguments.as_ref().filter(|_| matches!(self.event, Event::Decision | Event::Reset))?;
         let mut call = ToolCall::new(self.tool().unwrap_or_default(), arguments)
             .context(self.context.as_ref())
             .input(self.input.as_ref())
@@ -427,8 +455,8 @@ mod tests {
 
     #[test]
     fn serde_and_display_write_the_same_words() {
-        use Event::{Approve, Decision, End, Lift, Policy, Refuse, Release, Settle};
-        for event in [Decision, Release, Settle, End, Approve, Refuse, Lift, Policy] {
+        use Event::{Approve, Decision, End, Forget, Give, Lift, Policy, Refuse, Release, Reset, Revoke, Settle};
+        for event in [Decision, Release, Settle, End, Approve, Refuse, Lift, Policy, Reset, Give, Revoke, Forget] {
             assert_eq!(serde_json::to_value(event).unwrap(), event.as_str());
         }
         for outcome in [Outcome::Allow, Outcome::Deny, Outcome::RateLimited, Outcome::ApprovalRequired] {

@@ -15,6 +15,8 @@ pub(crate) struct Recorder {
 }
 
 /// A required record was not kept.
+#[derive(Debug, thiserror::Error)]
+#[error("it could not be recorded, and the gate requires records")]
 pub(crate) struct Unrecorded;
 
 impl Recorder {

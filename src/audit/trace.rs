@@ -24,7 +24,14 @@ fn level(record: &AuditRecord) -> Level {
         },
         _ if record.failure.is_some() => Level::WARN,
         Event::Release | Event::Settle | Event::End => Level::DEBUG,
-        Event::Approve | Event::Refuse | Event::Lift | Event::Policy => Level::INFO,
+        Event::Approve
+        | Event::Refuse
+        | Event::Lift
+        | Event::Policy
+        | Event::Reset
+        | Event::Give
+        | Event::Revoke
+        | Event::Forget => Level::INFO,
     }
 }
 
@@ -52,14 +59,15 @@ pub(super) fn emit(record: &AuditRecord) {
     macro_rules! shown {
         ($($name:ident),*) => { $(let $name = text(record.$name.as_ref().map(|value| value as _));)* };
     }
-    shown!(id, decision, code, policy, approval, amount, arguments_digest);
+    shown!(id, decision, code, policy, approval, amount, arguments_digest, expires_at);
     let (id, decision, code) = (id.as_deref(), decision.as_deref(), code.as_deref());
     let (policy, approval, amount) = (policy.as_deref(), approval.as_deref(), amount.as_deref());
-    let arguments_digest = arguments_digest.as_deref();
-    let AuditRecord { rule, tool, server, grant, session, agent, user, namespace, by, failure, .. } = record;
+    let (arguments_digest, expires_at) = (arguments_digest.as_deref(), expires_at.as_deref());
+    let AuditRecord { rule, tool, server, grant, session, agent, user, namespace, counter, by, failure, .. } = record;
     let (rule, tool, server, grant) = (rule.as_deref(), tool.as_deref(), server.as_deref(), grant.as_deref());
     let (session, agent, user) = (session.as_deref(), agent.as_deref(), user.as_deref());
-    let (namespace, by, failure) = (namespace.as_deref(), by.as_deref(), failure.as_deref());
+    let (namespace, counter, by, failure) =
+        (namespace.as_deref(), counter.as_deref(), by.as_deref(), failure.as_deref());
     let (retry_after_ms, approved) = (record.retry_after_ms, record.approved);
     match event {
         Event::Decision => at_level! {
@@ -73,6 +81,12 @@ pub(super) fn emit(record: &AuditRecord) {
             approval, by, approved, tool, server, grant, session, agent, user, failure,
         },
         Event::Policy => at_level! { policy, namespace, },
+        Event::Reset => at_level! {
+            counter, by, policy, tool, server, grant, session, agent, user, arguments_digest, failure,
+        },
+        Event::Give | Event::Revoke | Event::Forget => at_level! {
+            grant, server, namespace, expires_at, by, failure,
+        },
     }
 }
 

@@ -144,10 +144,19 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Returns `false` if the policy has no such counter, or the caller lacks a part of its scope.
     /// Pass a call in place of the caller for a counter that counts by its arguments.
     ///
+    /// `by` is who resets it, for the [audit log](crate::audit): the reset gives the caller a second
+    /// budget.
+    ///
     /// # Errors
-    /// The store cannot be reached.
-    pub fn reset_counter<'c>(&self, counter: &str, caller: impl Into<ToolCall<'c>>) -> Result<bool, StoreError> {
-        at_once(self.reset_in(&InProcess(&self.0.parts.store), counter, &caller.into()))
+    /// The store cannot be reached; or the reset cannot be recorded, and the host
+    /// [requires](GateBuilder::require_audit) records: then nothing is reset.
+    pub fn reset_counter<'c>(
+        &self,
+        counter: &str,
+        caller: impl Into<ToolCall<'c>>,
+        by: &str,
+    ) -> Result<bool, StoreError> {
+        at_once(self.reset_in(&InProcess(&self.0.parts.store), counter, &caller.into(), by))
             .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
 }
@@ -206,9 +215,14 @@ impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     /// Forgets what a caller has used of a counter, as [`Gate::reset_counter`] does.
     ///
     /// # Errors
-    /// The store cannot be reached.
-    pub async fn reset_counter<'c>(&self, counter: &str, caller: impl Into<ToolCall<'c>>) -> Result<bool, StoreError> {
-        self.reset_in(&self.0.parts.store, counter, &caller.into()).await
+    /// As for `Gate::reset_counter`.
+    pub async fn reset_counter<'c>(
+        &self,
+        counter: &str,
+        caller: impl Into<ToolCall<'c>>,
+        by: &str,
+    ) -> Result<bool, StoreError> {
+        self.reset_in(&self.0.parts.store, counter, &caller.into(), by).await
     }
 }
 
@@ -288,10 +302,16 @@ impl<S, A: ?Sized> Gate<S, A> {
         store: &impl AsyncCounterStore,
         counter: &str,
         caller: &ToolCall<'_>,
+        by: &str,
     ) -> Result<bool, StoreError> {
         let Some((counters, subject)) = self.counted_as(counter, caller) else { return Ok(false) };
-        for counter in counters {
-            store.reset(counter, &subject).await?;
+        // Recorded first: a second budget that nobody sees cannot be taken back.
+        self.note_reset(counter, caller, by, None).map_err(StoreError::unavailable)?;
+        for each in counters {
+            if let Err(error) = store.reset(each, &subject).await {
+                let _ = self.note_reset(counter, caller, by, Some(&error));
+                return Err(error);
+            }
         }
         Ok(true)
     }

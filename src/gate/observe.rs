@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::in_force::{InForce, Parts};
 use super::{AsyncGate, Gate};
 use crate::approval::{Approval, ApprovalId, ApprovalStore, AsyncApprovalStore, DecideError, Verdict};
-use crate::audit::{AuditRecord, DecisionId, Event, is_traced};
+use crate::audit::{AuditRecord, DecisionId, Event, Unrecorded, is_traced};
 use crate::call::ToolCall;
 use crate::decision::permit::{AnyPermit, AsyncPermit, Completion, PermitObserver, PermitObservers};
 use crate::decision::{Decision, Denial, Refusal, default_message};
@@ -140,6 +140,34 @@ impl<S, A: ?Sized> Gate<S, A> {
             // The call is denied in any case.
             let _ = recorder.record(&record);
         }
+    }
+
+    /// Records that a counter is reset, or that this failed.
+    pub(super) fn note_reset(
+        &self,
+        counter: &str,
+        caller: &ToolCall<'_>,
+        by: &str,
+        failure: Option<&(dyn Error + 'static)>,
+    ) -> Result<(), Unrecorded> {
+        let recorder = &self.0.parts.recorder;
+        if !recorder.is_on() {
+            return Ok(());
+        }
+        let (now, policy) = (self.now(), self.policy());
+        let record = AuditRecord::of_reset(counter, caller, by, now, recorder.with_arguments, policy.as_ref());
+        recorder.record(&record.with_failure(failure))
+    }
+
+    /// Returns `true` if records are kept, or reported as events.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.0.parts.recorder.is_on()
+    }
+
+    /// Records a change of a grant, if anything is recorded.
+    pub(crate) fn note_grant(&self, record: impl FnOnce(Timestamp) -> AuditRecord) -> Result<(), Unrecorded> {
+        let recorder = &self.0.parts.recorder;
+        if recorder.is_on() { recorder.record(&record(self.now())) } else { Ok(()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The registry of grants: which policy decides the calls of a grant on a server.
 
 mod grant;
+mod record;
 mod table;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::approval::{Approval, ApprovalError, ApprovalId, ApprovalStore, AsyncApprovalStore, DecideError};
+use crate::audit::Event;
 use crate::call::ToolCall;
 use crate::call::identity::Identity;
 use crate::decision::permit::AsyncPermit;
@@ -38,13 +40,13 @@ pub use grant::{Access, AccessTo, Grant};
 ///
 /// let grants = Grants::new();
 /// grants.put_policy("reader", r#"{ "version": "1", "default": "deny", "tools": { "get_*": {} } }"#)?;
-/// grants.give("g-42", Access::to("reader").on("github"))?;
+/// grants.give("g-42", Access::to("reader").on("github"), "ann")?;
 ///
 /// let arguments = json!({});
 /// let call = ToolCall::new("get_issue", &arguments).server("github").grant("g-42");
 /// assert!(grants.check(&call).is_allowed());
 /// assert_eq!(grants.check(&call.server("mail")).rule(), Some("(no policy)"));
-/// grants.revoke("g-42");
+/// grants.revoke("g-42", "ann");
 /// assert_eq!(grants.check(&call).rule(), Some("(grant revoked)"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -98,6 +100,10 @@ pub enum GrantError {
     /// The name of the grant or of the server is empty, so no call can name it.
     #[error("the name of a grant or a server must not be empty")]
     Unnamed,
+    /// The access cannot be [recorded](crate::audit), and the host
+    /// [requires](crate::GateBuilder::require_audit) records.
+    #[error("the access could not be recorded, and the gate requires records")]
+    Unrecorded,
 }
 
 impl Grants {
@@ -181,16 +187,29 @@ impl<S, A: ?Sized> Grants<S, A> {
     /// Gives a grant access. It replaces the access that the grant had on the same
     /// server.
     ///
-    /// The policy may be added later; until then calls are denied with `no_policy`.
+    /// The policy may be added later; until then calls are denied with `no_policy`. `by` is who
+    /// gives it, for the [audit log](crate::audit).
     ///
     /// # Errors
     /// [`GrantError::Revoked`] if the grant has been revoked, [`GrantError::Unnamed`] if the grant
-    /// or the server is `""`.
-    pub fn give(&self, id: &str, access: Access) -> Result<(), GrantError> {
-        let Access { server, policy, expires_at } = access;
-        if id.is_empty() || server.as_deref() == Some("") {
+    /// or the server is `""`, [`GrantError::Unrecorded`] if a required record cannot be kept.
+    pub fn give(&self, id: &str, access: Access, by: &str) -> Result<(), GrantError> {
+        if id.is_empty() || access.server.as_deref() == Some("") {
             return Err(GrantError::Unnamed);
         }
+        // Recorded first, and not under the lock: a handler of failures may change grants.
+        if self.0.records.load().get(id).is_none_or(|record| !record.revoked) {
+            self.0.note(Event::Give, id, Some(&access), by, None)?;
+        }
+        let given = self.put(id, access.clone());
+        if let Err(error) = &given {
+            let _ = self.0.note(Event::Give, id, Some(&access), by, Some(error));
+        }
+        given
+    }
+
+    fn put(&self, id: &str, access: Access) -> Result<(), GrantError> {
+        let Access { server, policy, expires_at } = access;
         let mut policies = self.0.policies.lock();
         let records = self.0.records.load();
         let former = records.get(id);
@@ -213,9 +232,16 @@ impl<S, A: ?Sized> Grants<S, A> {
     /// that was [revoked](Self::revoke) stays revoked, listed or not. A grant may be listed several
     /// times, with access on different servers; on the same server the last one counts.
     ///
+    /// Each difference from the former grants is recorded, by `by`, and nothing if there is none.
+    ///
     /// # Errors
-    /// [`GrantError::Unnamed`] if a grant or a server is `""`. Nothing has changed then.
-    pub fn replace_all<'g>(&self, grants: impl IntoIterator<Item = (&'g str, Access)>) -> Result<(), GrantError> {
+    /// [`GrantError::Unnamed`] if a grant or a server is `""`, [`GrantError::Unrecorded`] if a
+    /// required record cannot be kept. Nothing has changed then.
+    pub fn replace_all<'g>(
+        &self,
+        grants: impl IntoIterator<Item = (&'g str, Access)>,
+        by: &str,
+    ) -> Result<(), GrantError> {
         let mut access: HashMap<&str, Vec<Access>> = HashMap::new();
         for (id, given) in grants {
             if id.is_empty() || given.server.as_deref() == Some("") {
@@ -225,6 +251,7 @@ impl<S, A: ?Sized> Grants<S, A> {
             all.retain(|other| other.server != given.server);
             all.push(given);
         }
+        self.0.note_changes(&access, by)?;
         let mut policies = self.0.policies.lock();
         let former = self.0.records.load();
         let mut records = Table::new();
@@ -250,25 +277,42 @@ impl<S, A: ?Sized> Grants<S, A> {
     /// `grant_revoked`. Returns `true` if the grant was known and not yet revoked.
     ///
     /// An unknown grant is revoked too, so that a message that arrives late cannot grant it.
-    /// Permits that were issued before remain.
-    pub fn revoke(&self, id: &str) -> bool {
+    /// Permits that were issued before remain. `by` is who revokes it, for the
+    /// [audit log](crate::audit); the grant is revoked even if this cannot be recorded.
+    pub fn revoke(&self, id: &str, by: &str) -> bool {
+        let Some(was_known) = self.mark_revoked(id) else { return false };
+        let _ = self.0.note(Event::Revoke, id, None, by, None);
+        was_known
+    }
+
+    /// Returns whether the grant was known, or `None` if it was revoked before.
+    fn mark_revoked(&self, id: &str) -> Option<bool> {
         let _updating = self.0.policies.lock();
         let records = self.0.records.load();
         let former = records.get(id);
         if former.is_some_and(|record| record.revoked) {
-            return false;
+            return None;
         }
         let access = former.map_or_else(Vec::new, |record| record.access.clone());
         self.0.records.store(Arc::new(records.with(Record { id: id.into(), revoked: true, access })));
-        former.is_some()
+        Some(former.is_some())
     }
 
     /// Forgets a grant, also that it was revoked: its calls are denied with `no_policy`, and its
     /// name can be used again. Returns `true` if the grant was known.
     ///
     /// Until then, revoked and expired grants are kept, to distinguish them from unknown ones. The
-    /// usage of the grant stays counted.
-    pub fn forget(&self, id: &str) -> bool {
+    /// usage of the grant stays counted. `by` is who wants it forgotten, for the
+    /// [audit log](crate::audit).
+    pub fn forget(&self, id: &str, by: &str) -> bool {
+        let is_known = self.remove(id);
+        if is_known {
+            let _ = self.0.note(Event::Forget, id, None, by, None);
+        }
+        is_known
+    }
+
+    fn remove(&self, id: &str) -> bool {
         let _updating = self.0.policies.lock();
         let records = self.0.records.load();
         let known = records.get(id).is_some();

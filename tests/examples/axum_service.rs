@@ -23,7 +23,7 @@ use crate::server::{POLICY, Server};
 fn service(address: std::net::SocketAddr) -> (Router, AsyncGrants<InProcess<MemoryStore>>) {
     let grants = Grants::over(&Gate::builder().store_async(InProcess(MemoryStore::new())).build());
     grants.put_policy("agents", POLICY).unwrap();
-    grants.give("g-42", Access::to("agents").on_any_server()).unwrap();
+    grants.give("g-42", Access::to("agents").on_any_server(), "ops").unwrap();
     let tokens = HashMap::from([(Sha256::digest("secret").into(), "g-42".to_owned())]);
     let server = format!("http://{address}/mcp").parse().unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
@@ -76,7 +76,7 @@ async fn a_request_needs_a_token_with_a_grant() {
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(response.headers()["www-authenticate"], "Bearer");
     }
-    grants.revoke("g-42");
+    grants.revoke("g-42", "ops");
     for request in [calling("echo"), message("tools/list", &json!({}))] {
         assert_eq!(send(&service, request).await.0.status(), StatusCode::FORBIDDEN);
     }

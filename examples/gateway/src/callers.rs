@@ -64,7 +64,7 @@ impl Callers {
         }
         let is_revoked = |grant: &String| self.by_grant.get(grant).is_some_and(|holder| holder.revoked);
         for (grant, _) in former.by_grant.iter().filter(|(grant, before)| before.revoked && !is_revoked(grant)) {
-            grants.forget(grant);
+            grants.forget(grant, "the configuration");
         }
         let of_holder = |holder: &Holder| -> Vec<Access> {
             let access = |(server, policy): (&Option<String>, &String)| match server {
@@ -77,9 +77,10 @@ impl Callers {
         // No name is empty.
         let _ = grants.replace_all(
             given.flat_map(|(grant, holder)| of_holder(holder).into_iter().map(|access| (grant.as_str(), access))),
+            "the configuration",
         );
         for (grant, _) in self.by_grant.iter().filter(|(_, holder)| holder.revoked) {
-            grants.revoke(grant);
+            grants.revoke(grant, "the configuration");
         }
         for policy in former.by_grant.values().flat_map(|holder| holder.policies.values()) {
             if !names.contains(policy) {

@@ -64,9 +64,23 @@ impl LogReplay {
                 }
             }
             (Event::End, Some(id)) => drop(self.in_flight.remove(&id)),
+            (Event::Reset, _) => self.reset(record),
             _ => {}
         }
         Comparison::Step
+    }
+
+    /// Resets a counter again. If the record does not say for whom, or the reset has failed, the
+    /// counter is uncertain from now on.
+    fn reset(&mut self, record: &AuditRecord) {
+        let Some(counter) = record.counter() else { return };
+        let nothing = Map::new();
+        let call = record.call().unwrap_or_else(|| without_arguments(record, &nothing));
+        let is_known = record.failure().is_none() && !has_truncated_name(record);
+        let is_reset = is_known && self.gate.reset_counter(counter, call, "").unwrap_or(false);
+        if !is_reset && !self.uncertain.contains(counter) {
+            self.uncertain.insert(counter.into());
+        }
     }
 
     fn decide(&mut self, line: u64, record: &AuditRecord) -> Comparison {

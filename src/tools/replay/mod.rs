@@ -26,7 +26,9 @@
 //! decided at once, a log has the order in which they were recorded, which may differ from the
 //! order in which they were counted. A counter whose limits let calls
 //! [pass uncounted](crate::GateBuilder::pass_uncounted) must be [named](Replay::pass_uncounted).
-//! Resets by the host, and calls counted before the log begins, are not in a log.
+//! Counters that somebody has reset are reset again; grants that were given or revoked change
+//! nothing here, because the decisions that they make are kept. Calls counted before the log begins
+//! are not in a log, nor is what a store has lost.
 //!
 //! # Traces
 //! A trace has no decisions: it is compared with stored [answers](Replay::answers) or with
@@ -391,6 +393,7 @@ impl<H: FnMut(&Event) -> ControlFlow<()>> Reporter<H> {
     fn record(&mut self, replay: &mut LogReplay, line: u64, record: &AuditRecord) -> ControlFlow<()> {
         let comparison = match self.only {
             Some(only) if record.decision().is_some() && record.policy() != Some(only) => Comparison::OtherPolicy,
+            Some(only) if record.counter().is_some() && record.policy() != Some(only) => Comparison::Step,
             _ => replay.record(line, record),
         };
         self.report(comparison)

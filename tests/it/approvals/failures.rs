@@ -170,14 +170,14 @@ async fn an_approved_call_that_is_overtaken_keeps_its_approval() {
     let gate = builder(&json!({ "limits": limits })).0.store(Overtaken::default()).build();
     gate.approve(asked(gate.check(&call)).id(), "ann").unwrap();
     assert_eq!(gate.check(&call).as_str(), "rate_limited");
-    assert!(gate.reset_counter("n", call).unwrap());
+    assert!(gate.reset_counter("n", call, "ops").unwrap());
     assert!(gate.check(&call).is_allowed());
 
     let gate = builder(&json!({ "limits": limits })).0.store_async(InProcess(Overtaken::default())).build();
     let Decision::RequireApproval(request) = gate.check(&call).await else { panic!("the call needs approval") };
     gate.approve(request.approval().unwrap().id(), "ann").await.unwrap();
     assert_eq!(gate.check(&call).await.as_str(), "rate_limited");
-    assert!(gate.reset_counter("n", &call).await.unwrap());
+    assert!(gate.reset_counter("n", &call, "ops").await.unwrap());
     assert!(gate.check(&call).await.is_allowed());
 }
 

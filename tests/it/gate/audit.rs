@@ -185,14 +185,18 @@ fn denials_by_grants_and_by_hosts_are_recorded() {
     let document = r#"{ "version": "1", "default": "deny", "tools": { "t": {} } }"#;
     grants.put_policy("reader", document).unwrap();
     grants
-        .give("g", Access::to("reader").on_any_server().until(START.saturating_add(std::time::Duration::from_secs(60))))
+        .give(
+            "g",
+            Access::to("reader").on_any_server().until(START.saturating_add(std::time::Duration::from_secs(60))),
+            "ops",
+        )
         .unwrap();
     let none = json!({});
     assert!(grants.check(&ToolCall::new("t", &none).grant("g")).is_allowed());
     assert!(!grants.check(&ToolCall::new("t", &none).grant("nobody")).is_allowed());
     clock.advance(std::time::Duration::from_secs(60));
     assert!(!grants.check(&ToolCall::new("t", &none).grant("g")).is_allowed());
-    grants.revoke("g");
+    grants.revoke("g", "ops");
     assert!(!grants.check(&ToolCall::new("t", &none).grant("g")).is_allowed());
     grants.remove_policy("reader");
     let records = kept.take();
@@ -200,16 +204,18 @@ fn denials_by_grants_and_by_hosts_are_recorded() {
         records.iter().map(line).collect::<Vec<_>>(),
         [
             "policy",
+            "give ops",
             "decision allow t",
             "end t",
             "decision deny no_policy (no policy) t",
             "decision deny grant_expired (grant expired) t",
+            "revoke ops",
             "decision deny grant_revoked (grant revoked) t",
             "policy",
         ]
     );
-    assert!([0, 6].iter().all(|index| records[*index].namespace() == Some("reader")));
-    assert_eq!(records[4].time(), clock.now());
+    assert!([0, 1, 8].iter().all(|index| records[*index].namespace() == Some("reader")));
+    assert_eq!((records[1].expires_at(), records[5].time()), (Some(clock.now()), clock.now()));
 
     let pins = ToolPins::new(10);
     for description in ["one", "two"] {
@@ -468,12 +474,12 @@ fn the_callback_for_lost_records_can_revoke_grants() {
     let gate = Gate::builder().audit(kept.clone()).on_audit_error(move |_, _| {
         let grants = late.get().unwrap();
         grants.remove_policy("p");
-        grants.revoke("g");
+        grants.revoke("g", "ops");
         grants.stop_shadow("p");
     });
     let grants = grants.get_or_init(|| Grants::over(&gate.build()));
     grants.replace_policy("p", policy());
-    grants.give("g", Access::to("p").on_any_server()).unwrap();
+    grants.give("g", Access::to("p").on_any_server(), "ops").unwrap();
     let none = json!({});
     let call = ToolCall::new("free", &none).grant("g");
     assert!(grants.check(&call).is_allowed());

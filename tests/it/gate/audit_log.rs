@@ -392,7 +392,7 @@ fn racing_threads_write_one_log_without_gaps() {
     let grants = Grants::over(&Gate::builder().audit(Arc::clone(&log)).build());
     for name in ["one", "two"] {
         grants.replace_policy(name, policy());
-        grants.give(name, Access::to(name).on_any_server()).unwrap();
+        grants.give(name, Access::to(name).on_any_server(), "ops").unwrap();
     }
     thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -410,8 +410,8 @@ fn racing_threads_write_one_log_without_gaps() {
     let bytes = file.read();
     assert_eq!(verify(&bytes[..]).unwrap().head(), log.head());
     let records: Vec<_> = Records::new(&bytes[..]).map(Result::unwrap).collect();
-    // Two policies, all decisions, and an end for every third call.
-    assert_eq!(records.len(), 2 + THREADS * CALLS + THREADS * CALLS.div_ceil(3));
+    // Two policies, two grants, all decisions, and an end for every third call.
+    assert_eq!(records.len(), 4 + THREADS * CALLS + THREADS * CALLS.div_ceil(3));
     for (index, record) in records.iter().enumerate().filter(|(_, record)| record.event() == Event::End) {
         let decided = records[..index].iter().any(|before| before.id() == record.id());
         assert!(decided, "an end comes after its decision");

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use toolgate::audit::{AuditRecord, Event};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{
     ChargeChange, CounterStore, MemoryStore, ReservationId, ReserveRequest, SettleRequest, StoreError,
 };
-use toolgate::{Code, Gate, ToolCall};
+use toolgate::trace::FaultStore;
+use toolgate::{Caller, Code, Gate, Identity, Policy, ToolCall};
 
 use super::concurrency::{call, clock, limited, policy};
+use crate::model::recording_sink::RecordingSink;
 
 #[test]
 fn only_policies_of_one_namespace_share_counters() {
@@ -230,8 +233,46 @@ fn a_host_can_reset_a_counter() {
     assert!(gate.check(&call()).is_allowed());
     clock.set(now);
     assert!(!gate.check(&call()).is_allowed(), "the call was charged to the window that the clock ran ahead to");
-    assert!(gate.reset_counter("c", call()).unwrap());
+    assert!(gate.reset_counter("c", call(), "ops").unwrap());
     assert!(gate.check(&call()).is_allowed());
-    assert!(!gate.reset_counter("no such", call()).unwrap());
-    assert!(!gate.reset_counter("c", ToolCall::new("t", None::<&Value>)).unwrap(), "the call names no grant");
+    assert!(!gate.reset_counter("no such", call(), "ops").unwrap());
+    assert!(!gate.reset_counter("c", ToolCall::new("t", None::<&Value>), "ops").unwrap(), "the call names no grant");
+}
+
+#[test]
+fn a_reset_is_recorded_before_it_happens() {
+    let kept = RecordingSink::default();
+    let store = Arc::new(FaultStore::default());
+    let limit = json!({ "counter": "c", "max": 1, "window": "day", "scope": "grant" });
+    let document = json!({ "version": "1", "default": "deny", "tools": { "t": { "limits": [limit] } } });
+    let policy = Policy::try_from(&document).unwrap();
+    let builder = Gate::builder().audit(kept.clone()).require_audit().store(Arc::clone(&store));
+    let gate = builder.policy(policy.clone()).build();
+    let call = ToolCall::new("t", None::<&Value>).grant("g").user("ben");
+    assert!(gate.check(&call).is_allowed() && !gate.check(&call).is_allowed());
+    kept.take();
+    assert!(!gate.reset_counter("no such", call, "ann").unwrap());
+    assert!(kept.take().is_empty(), "nothing was reset");
+
+    kept.set_down(true);
+    let refused = gate.reset_counter("c", call, "ann").unwrap_err();
+    assert!(format!("{refused:?}").contains("Unrecorded"), "{refused:?}");
+    kept.set_down(false);
+    assert!(!gate.check(&call).is_allowed(), "nothing was reset");
+    kept.take();
+
+    store.set_down(true);
+    assert!(gate.reset_counter("c", call, "ann").is_err());
+    store.set_down(false);
+    assert!(gate.reset_counter("c", &Caller::new().grant("g"), "ann").unwrap());
+    assert!(gate.check(&call).is_allowed());
+    let records = kept.take();
+    for record in &records[..3] {
+        assert_eq!((record.event(), record.counter(), record.by()), (Event::Reset, Some("c"), Some("ann")));
+        assert_eq!((record.identity(Identity::Grant), record.policy()), (Some("g"), Some(policy.digest())));
+        let text = serde_json::to_string(record).unwrap();
+        assert_eq!(&serde_json::from_str::<AuditRecord>(&text).unwrap(), record, "{text}");
+    }
+    let failures: Vec<_> = records.iter().map(|record| record.failure().is_some()).collect();
+    assert_eq!(failures[..3], [false, true, false]);
 }

@@ -174,7 +174,7 @@ fn settlement_and_end_have_different_step_numbers() {
         let policy = limited(&flight_and_spend());
         let gate = Gate::builder().policy(policy).store(Arc::clone(&store)).clock(clock()).build();
         let held = permit(gate.check(&call));
-        gate.reset_counter("flight", call).unwrap();
+        gate.reset_counter("flight", call, "ops").unwrap();
         what(held);
         let asked = std::mem::take(&mut *store.asked.lock());
         assert!(asked.iter().all(|(id, ..)| *id == asked[0].0), "all steps are of one reservation");
@@ -254,7 +254,7 @@ fn an_async_permit_releases_settles_and_ends() {
         way(held);
         assert_eq!(used(&ready(gate.usage(&call)).unwrap()), [0, spent], "way {number}");
         assert!(ready(gate.would_allow(&[call])).is_ok());
-        assert!(ready(gate.reset_counter("spend", &call)).unwrap());
+        assert!(ready(gate.reset_counter("spend", &call, "ops")).unwrap());
         assert_eq!(used(&ready(gate.usage(&call)).unwrap()), [0, 0]);
     }
 }
@@ -288,7 +288,7 @@ fn an_async_gate_decides_calls_without_limits() {
     assert_eq!(ready(gate.check(&call())).code(), Some(Code::NoPolicy));
     assert!(ready(gate.explain(&call())).unwrap().to_string().contains("no_policy"));
     assert!(ready(gate.usage(&call())).unwrap().is_empty());
-    assert!(!ready(gate.reset_counter("spend", &call())).unwrap());
+    assert!(!ready(gate.reset_counter("spend", &call(), "ops")).unwrap());
 }
 
 /// Only limits of the named counters let calls pass while the store fails.

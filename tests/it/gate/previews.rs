@@ -171,6 +171,6 @@ fn token_buckets_of_one_counter_are_charged_together() {
     clock.advance(Duration::from_secs(10));
     assert_eq!(left(), [amount("1.333333"), amount("6")]);
     drop((gate.check(&two), gate.check(&six)));
-    assert!(gate.reset_counter("b", six).unwrap());
+    assert!(gate.reset_counter("b", six, "ops").unwrap());
     assert_eq!(left(), [amount("2"), amount("6")]);
 }

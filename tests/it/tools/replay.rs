@@ -398,3 +398,61 @@ fn traces_are_compared_with_another_policy() {
     let lines: BTreeSet<_> = short.findings().iter().map(|it| it.line).collect();
     assert_eq!(lines.len() as u64, short.found());
 }
+
+/// Returns the records of a caller that uses up a budget, is given it again, and uses it.
+fn records_with_a_reset(policy: &Policy, caller: &ToolCall<'_>, with_arguments: bool) -> Vec<AuditRecord> {
+    let kept = RecordingSink::default();
+    let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+    let builder = Gate::builder().policy(policy.clone()).clock(clock).audit(kept.clone());
+    let gate = if with_arguments { builder.audit_arguments().build() } else { builder.build() };
+    let arguments = json!({ "to": "x" });
+    let call = ToolCall::new("pay", &arguments).grant("g");
+    for allowed in [true, false] {
+        assert_eq!(gate.check(&call).is_allowed(), allowed);
+    }
+    assert!(gate.reset_counter("spend", *caller, "ann").unwrap());
+    assert!(gate.check(&call).is_allowed());
+    kept.take()
+}
+
+#[test]
+fn a_reset_is_replayed() {
+    let by = |scope: Value| {
+        policy(&json!({ "pay": { "limits": [{ "counter": "spend", "window": "day", "max": 1, "scope": scope }] } }))
+    };
+    let arguments = json!({ "to": "x" });
+    let (of_grant, of_argument) = (by(json!("grant")), by(json!(["grant", "args.to"])));
+    let caller = ToolCall::new("", None::<&Value>).grant("g");
+    let call = ToolCall::new("pay", &arguments).grant("g");
+    for (policy, caller, with_arguments) in
+        [(&of_grant, caller, false), (&of_grant, call, true), (&of_argument, call, true)]
+    {
+        let records = records_with_a_reset(policy, &caller, with_arguments);
+        let (_, report) = run(Replay::new(policy.clone()), &log(&records));
+        assert_eq!((report.unchanged(), report.is_same()), (3, true), "{report}");
+        let (_, report) = run(Replay::new(policy.clone()).only(policy), &log(&records));
+        assert!(report.is_same(), "{report}");
+        // Without the reset, the last call is refused.
+        let without: Vec<_> = records.into_iter().filter(|record| record.counter().is_none()).collect();
+        let (_, report) = run(Replay::new(policy.clone()), &log(&without));
+        assert_eq!(report.changed(), 1, "{report}");
+    }
+    // Under a policy that counts by what the record lacks, the counter is uncertain.
+    let records = records_with_a_reset(&of_grant, &caller, true);
+    let (_, report) = run(Replay::new(of_argument), &log(&records));
+    assert_eq!((report.unchanged() + report.details(), report.indeterminate()), (2, 1), "{report}");
+}
+
+#[test]
+fn a_rotated_log_is_replayed_after_a_head() {
+    let records = sample_records(true);
+    let whole = log(&records);
+    let at = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let head = toolgate::audit::verify(&whole[..at]).unwrap().head();
+    let (_, report) = run(Replay::new(sample_policy()).after(head), &whole[at..]);
+    assert!(report.is_same(), "{report}");
+    let (_, report) = run(Replay::new(sample_policy()), &whole[at..]);
+    let found = findings(&report);
+    assert!(found.len() == 1 && found[0].starts_with("line 1: this log continues after record 1"), "{found:?}");
+    assert_eq!(report.changed(), 0, "{report}");
+}

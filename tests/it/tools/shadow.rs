@@ -287,7 +287,7 @@ fn grants_have_shadows_for_each_policy() {
     assert!(!grants.start_shadow("reader", Shadow::new(policy(&json!({})))), "the policy does not exist");
     for name in ["reader", "writer"] {
         grants.replace_policy(name, policy(&json!({ "t": {} })));
-        grants.give(name, Access::to(name).on_any_server()).unwrap();
+        grants.give(name, Access::to(name).on_any_server(), "ops").unwrap();
     }
     assert!(grants.start_shadow("reader", Shadow::new(policy(&json!({})))));
     let none = json!({});

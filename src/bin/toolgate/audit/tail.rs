@@ -183,6 +183,11 @@ impl Shower<'_> {
                 parts.push(record.policy().map_or("removed".to_owned(), |digest| digest.to_string()));
                 parts.extend(record.namespace().filter(|name| !name.is_empty()).map(|name| format!("for {name}")));
             }
+            Event::Reset => parts.extend(record.counter().map(|counter| format!("counter {counter}"))),
+            Event::Give | Event::Forget => {
+                parts.extend(record.namespace().map(|policy| format!("policy {policy}")));
+                parts.extend(record.expires_at().map(|end| format!("until {end}")));
+            }
             _ => {}
         }
         parts.extend(record.by().map(|by| format!("by {by}")));

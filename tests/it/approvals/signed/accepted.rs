@@ -157,7 +157,7 @@ fn grants_accept_signed_approvals() {
     let (gate, _) = gate(&rules());
     let grants = Grants::over(&gate);
     grants.put_policy("p", policy(&rules()).to_json()).unwrap();
-    grants.give("g", Access::to("p").on_any_server()).unwrap();
+    grants.give("g", Access::to("p").on_any_server(), "ops").unwrap();
     let ten = arguments(10);
     let request = asked(grants.check(&call(&ten)));
     assert_eq!(grants.pending().unwrap().len(), 1);

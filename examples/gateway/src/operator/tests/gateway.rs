@@ -63,7 +63,7 @@ impl Gateway {
         let grants = Grants::over(&gate);
         grants.put_policy("support", POLICY).unwrap();
         for grant in ["g-42", "g-43", "\u{202e}drow-ssap"] {
-            grants.give(grant, Access::to("support").on_any_server()).unwrap();
+            grants.give(grant, Access::to("support").on_any_server(), "ops").unwrap();
         }
         let host = Host::new(gate, Some(grants), None, journal, Metrics::new());
         host.set_policy_names(vec!["support".to_owned()]);
