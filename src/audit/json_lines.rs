@@ -36,14 +36,18 @@ use crate::time::Timestamp;
 ///
 /// **A log has one writer.** Gates share it as an [`Arc`](std::sync::Arc), and each process has its
 /// own file: [`append`](Self::append) refuses a file that another writer has open. For a file that
-/// is rotated, use [`RotatingLog`](super::RotatingLog). The threads that decide write the records one after the other, under a lock. If a decision
-/// must not wait for a disk, use a sink that passes records to another thread.
+/// is rotated, use [`RotatingLog`](super::RotatingLog).
+///
+/// The threads that decide write the records one after the other, under a lock. If a decision must
+/// not wait for a disk, use a sink that passes records to another thread.
 pub struct JsonLines<W> {
     state: Mutex<State<W>>,
     sync: Option<fn(&W) -> io::Result<()>>,
-    /// Returns the length of the file, if others could change it.
-    length: Option<fn(&W) -> Result<u64, AuditError>>,
+    /// Returns the length of the file, if it has one that others could change.
+    length: Option<LengthOf<W>>,
 }
+
+type LengthOf<W> = fn(&W) -> Result<u64, AuditError>;
 
 struct State<W> {
     writer: W,
@@ -93,7 +97,7 @@ impl JsonLines<File> {
             Tail::Torn { head, rest, in_line } => (head, in_line, Some(Sha256::new_with_prefix(rest))),
         };
         let metadata = file.metadata()?;
-        let length = metadata.is_file().then_some(length_of as fn(&File) -> _);
+        let length = metadata.is_file().then_some(length_of as LengthOf<File>);
         let state = State { writer: file, head, in_line, remains, length: metadata.len(), latest };
         Ok(Self { state: Mutex::new(state), sync: None, length })
     }
@@ -196,33 +200,26 @@ impl<W: Write> State<W> {
 
 /// Opens a file for its only writer.
 pub(super) fn open_alone(path: &Path) -> Result<File, AuditError> {
+    const ERROR_SHARING_VIOLATION: i32 = 32;
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // FILE_SHARE_READ and FILE_SHARE_DELETE: nobody else may write. A lock would keep readers out.
     #[cfg(windows)]
-    {
-        // A lock would keep readers out. Without FILE_SHARE_WRITE a second writer is refused.
-        const FILE_SHARE_READ_DELETE: u32 = 1 | 4;
-        const ERROR_SHARING_VIOLATION: i32 = 32;
-        std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, FILE_SHARE_READ_DELETE);
-        return options.open(path).map_err(|error| match error.raw_os_error() {
-            Some(ERROR_SHARING_VIOLATION) => AuditError::InUse,
-            _ => error.into(),
-        });
+    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 4);
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(ERROR_SHARING_VIOLATION) if cfg!(windows) => AuditError::InUse,
+        _ => error.into(),
+    })?;
+    // A device or a pipe has no end that two writers could both continue.
+    if cfg!(not(windows)) && file.metadata()?.is_file() {
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => AuditError::InUse,
+            TryLockError::Error(error) => error.into(),
+        })?;
     }
-    #[cfg(not(windows))]
-    {
-        let file = options.open(path)?;
-        // A device or a pipe has no end that two writers could both continue.
-        if file.metadata()?.is_file() {
-            file.try_lock().map_err(|error| match error {
-                TryLockError::WouldBlock => AuditError::InUse,
-                TryLockError::Error(error) => error.into(),
-            })?;
-        }
-        Ok(file)
-    }
+    Ok(file)
 }
 
 /// Returns the length of a file that still has a name.
@@ -284,8 +281,8 @@ enum Tail {
 }
 
 impl Tail {
-    /// Reads as much of the end as needed, at most the length of two lines, and the time of the last
-    /// record. A log without records begins after `first`.
+    /// Reads as much of the end as needed, at most the length of two lines. Returns the time of the
+    /// last record too. A log without records begins after `first`.
     fn read(file: &mut File, first: ChainHead) -> Result<(Self, Option<Timestamp>), AuditError> {
         let mut end = file.seek(SeekFrom::End(0))?;
         if end == 0 {

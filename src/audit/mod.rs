@@ -94,8 +94,8 @@ pub enum AuditError {
     /// logrotate does, or another program wrote to it. This record is not written. The next one
     /// continues the log after the same head, at the end that the file has then.
     #[error(
-        "the audit log has {found} bytes in place of {expected}: another program has changed it; keep logrotate away \
-         and use `RotatingLog`"
+        "the audit log has {found} bytes in place of {expected}: another program has cut it or written to it; for a \
+         log in several files, use `RotatingLog`"
     )]
     FileChanged {
         /// The length of the file as it was left.

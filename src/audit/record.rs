@@ -427,8 +427,9 @@ impl AuditRecord {
         self.failure.as_deref()
     }
 
-    /// Returns the call, to decide it again, or the caller of a reset. `None` if the record does not have all of it:
-    /// arguments were not asked for, were too long or could not be read, or a name was cut.
+    /// Returns the call, to decide it again, or the caller of a reset. `None` if the record lacks a
+    /// part of it: arguments were not asked for, were too long or could not be read, or a name was
+    /// cut.
     pub fn call(&self) -> Option<ToolCall<'_>> {
         let arguments = self.arguments.as_ref().filter(|_| matches!(self.event, Event::Decision | Event::Reset))?;
         let mut call = ToolCall::new(self.tool().unwrap_or_default(), arguments)

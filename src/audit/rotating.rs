@@ -26,11 +26,10 @@ const DIGITS: usize = 12;
 /// audit-000000048213.jsonl
 /// ```
 ///
-/// The files in their order, joined, are a log for [`verify`](super::verify). Files at its beginning
-/// can be archived: keep the head of the last of them, and use
-/// [`verify_after`](super::verify_after). A file that is not the last is never written again, and no
-/// file is ever overwritten. The last one must stay where it is, and so must the one before it as
-/// long as the last one is empty.
+/// The files in their order, joined, are a log for [`verify`](super::verify). The first can be
+/// archived: keep the head of the last of them, and use [`verify_after`](super::verify_after). A
+/// file that is not the last is never written again, and no file is ever overwritten. The last one
+/// must stay where it is, and so must the one before it as long as the last one is empty.
 ///
 /// A new file begins between two records, so a process that ends at any moment loses none. At the
 /// next start the log continues in the last file; if that is still empty, after the head of the

@@ -144,7 +144,7 @@ impl<S: CounterStore + 'static> Gate<S> {
     /// Returns `false` if the policy has no such counter, or the caller lacks a part of its scope.
     /// Pass a call in place of the caller for a counter that counts by its arguments.
     ///
-    /// `by` is who resets it, for the [audit log](crate::audit): the reset gives the caller a second
+    /// `by` is who resets it, for the [audit log](crate::audit): a reset gives the caller a second
     /// budget.
     ///
     /// # Errors

@@ -70,7 +70,8 @@ mod tests {
         let digest: Vec<u8> = (100..132).collect();
         let text = Hex(&digest).to_string();
         assert_eq!(parse_digest(&text).as_ref().map(|digest| &digest[..]), Some(&digest[..]));
-        for wrong in [&text[1..], &format!("{text}0"), &text.replace('6', "g"), &text.to_uppercase()] {
+        for wrong in [text.trim_start_matches('6'), &format!("{text}0"), &text.replace('6', "g"), &text.to_uppercase()]
+        {
             assert_eq!(parse_digest(wrong), None, "{wrong}");
         }
     }
