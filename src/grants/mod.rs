@@ -232,11 +232,11 @@ impl<S, A: ?Sized> Grants<S, A> {
     /// that was [revoked](Self::revoke) stays revoked, listed or not. A grant may be listed several
     /// times, with access on different servers; on the same server the last one counts.
     ///
-    /// Each difference from the former grants is recorded, by `by`, and nothing if there is none.
+    /// Each difference from the former grants is recorded, by `by`. It holds even if this fails,
+    /// because it also takes access away.
     ///
     /// # Errors
-    /// [`GrantError::Unnamed`] if a grant or a server is `""`, [`GrantError::Unrecorded`] if a
-    /// required record cannot be kept. Nothing has changed then.
+    /// [`GrantError::Unnamed`] if a grant or a server is `""`. Nothing has changed then.
     pub fn replace_all<'g>(
         &self,
         grants: impl IntoIterator<Item = (&'g str, Access)>,
@@ -251,9 +251,9 @@ impl<S, A: ?Sized> Grants<S, A> {
             all.retain(|other| other.server != given.server);
             all.push(given);
         }
-        self.0.note_changes(&access, by)?;
         let mut policies = self.0.policies.lock();
         let former = self.0.records.load();
+        let changes = self.0.changes(&former, &access);
         let mut records = Table::new();
         for (id, all) in access {
             if former.get(id).is_none_or(|record| !record.revoked) {
@@ -270,6 +270,10 @@ impl<S, A: ?Sized> Grants<S, A> {
             }
         });
         self.0.records.store(Arc::new(records));
+        drop(policies);
+        for (event, id, access) in changes {
+            let _ = self.0.note(event, &id, access.as_ref(), by, None);
+        }
         Ok(())
     }
 

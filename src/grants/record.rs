@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::{Access, Grant, GrantError, Inner};
+use super::table::Table;
+use super::{Access, Grant, GrantError, Inner, Record};
 use crate::audit::{AuditRecord, Event};
+
+/// A change of a grant: of this access, or of all.
+type Change = (Event, Box<str>, Option<Access>);
 
 impl<S, A: ?Sized> Inner<S, A> {
     /// Records a change of a grant: of this access, or of all.
@@ -28,32 +32,28 @@ impl<S, A: ?Sized> Inner<S, A> {
         noted.map_err(|_| GrantError::Unrecorded)
     }
 
-    /// Records what [`replace_all`](super::Grants::replace_all) changes.
-    pub(super) fn note_changes(&self, grants: &HashMap<&str, Vec<Access>>, by: &str) -> Result<(), GrantError> {
+    /// Returns what [`replace_all`](super::Grants::replace_all) changes, if anything is recorded.
+    pub(super) fn changes(&self, records: &Table<Record<S, A>>, grants: &HashMap<&str, Vec<Access>>) -> Vec<Change> {
+        let mut changes = Vec::new();
         if !self.default_gate.is_recorded() {
-            return Ok(());
+            return changes;
         }
-        let records = self.records.load();
-        let former = |id: &str| records.get(id).map(|record| Grant::of(record));
         for (&id, all) in grants {
-            let former = former(id);
+            let former = records.get(id).map(|record| Grant::of(record));
             if former.as_ref().is_some_and(Grant::is_revoked) {
                 continue;
             }
             let former = former.as_ref().map_or(&[][..], Grant::access);
-            for access in all.iter().filter(|access| !former.contains(access)) {
-                self.note(Event::Give, id, Some(access), by, None)?;
-            }
-            for lost in former.iter().filter(|lost| all.iter().all(|access| access.server != lost.server)) {
-                self.note(Event::Forget, id, Some(lost), by, None)?;
-            }
+            let given = all.iter().filter(|access| !former.contains(access));
+            changes.extend(given.map(|access| (Event::Give, id.into(), Some(access.clone()))));
+            let lost = former.iter().filter(|lost| all.iter().all(|access| access.server != lost.server));
+            changes.extend(lost.map(|access| (Event::Forget, id.into(), Some(access.clone()))));
         }
-        let mut forgotten = Vec::new();
         records.for_each(|record| {
             if !record.revoked && !grants.contains_key(&*record.id) {
-                forgotten.push(record.id.clone());
+                changes.push((Event::Forget, record.id.clone(), None));
             }
         });
-        forgotten.iter().try_for_each(|id| self.note(Event::Forget, id, None, by, None))
+        changes
     }
 }

@@ -156,6 +156,11 @@ pub(crate) struct Store {
 pub(crate) struct Audit {
     /// The log of all decisions and of what people answer, in JSON Lines.
     pub(crate) file: Option<PathBuf>,
+    /// Begins a new file each day of UTC. Files then have numbers: `audit-000000000001.jsonl` for
+    /// `audit.jsonl`.
+    pub(crate) daily: bool,
+    /// Begins a new file once one has this length. Files then have numbers.
+    pub(crate) max_bytes: Option<u64>,
     /// Denies what cannot be recorded.
     pub(crate) required: bool,
 }

@@ -66,7 +66,7 @@ impl Host {
             let approvals = RedisApprovals::builder(url.trim()).build().map_err(|error| error.to_string())?;
             builder = builder.approvals(approvals);
         }
-        let journal = Journal::open(audit.file.as_deref(), has_operator)?;
+        let journal = Journal::open(audit, has_operator)?;
         if journal.is_needed() {
             let failures = metrics.audit_failures.clone();
             builder = builder.audit(Arc::clone(&journal)).on_audit_error(move |record, error| {

@@ -1,15 +1,15 @@
 //! The record of what the gate decides: the audit log, and the last decisions for the operator.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use toolgate::Identity;
-use toolgate::audit::{AuditError, AuditRecord, AuditSink, Event, JsonLines};
+use toolgate::audit::{AuditError, AuditRecord, AuditSink, Event, JsonLines, RotatingLog};
 
+use crate::config::Audit;
 use crate::who::Who;
 
 /// The number of records that are kept for someone who opens the operator page.
@@ -19,7 +19,7 @@ const CALLERS: usize = 200;
 
 /// Where records of decisions go.
 pub struct Journal {
-    log: Option<JsonLines<File>>,
+    log: Option<Box<dyn AuditSink>>,
     /// Set if somebody may ask for recent records.
     keeps: bool,
     recent: Mutex<VecDeque<Arc<AuditRecord>>>,
@@ -32,12 +32,14 @@ impl Journal {
     ///
     /// # Errors
     /// The log cannot be opened, is not an audit log, or another process writes to it.
-    pub fn open(log: Option<&Path>, keeps: bool) -> Result<Arc<Self>, String> {
-        let said = |path: &Path, error| match error {
-            AuditError::InUse => format!("audit log {}: another gateway writes it", path.display()),
-            error => format!("audit log {}: {error}", path.display()),
+    pub(crate) fn open(audit: &Audit, keeps: bool) -> Result<Arc<Self>, String> {
+        let log = match &audit.file {
+            None => None,
+            Some(path) => Some(open(path, audit).map_err(|error| match error {
+                AuditError::InUse => format!("audit log {}: another gateway writes it", path.display()),
+                error => format!("audit log {}: {error}", path.display()),
+            })?),
         };
-        let log = log.map(|path| JsonLines::append(path).map_err(|error| said(path, error))).transpose()?;
         let live = broadcast::Sender::new(RECENT);
         Ok(Arc::new(Self { log, keeps, recent: Mutex::default(), callers: Mutex::default(), live }))
     }
@@ -97,4 +99,18 @@ impl AuditSink for Journal {
         }
         self.log.as_ref().map_or(Ok(()), |log| log.record(record))
     }
+}
+
+fn open(path: &Path, audit: &Audit) -> Result<Box<dyn AuditSink>, AuditError> {
+    if !audit.daily && audit.max_bytes.is_none() {
+        return Ok(Box::new(JsonLines::append(path)?));
+    }
+    let mut log = RotatingLog::open(path)?;
+    if audit.daily {
+        log = log.daily();
+    }
+    if let Some(bytes) = audit.max_bytes {
+        log = log.max_bytes(bytes);
+    }
+    Ok(Box::new(log))
 }

@@ -71,7 +71,7 @@ pub(crate) async fn run(settings: StdioOptions) -> Result<ExitCode, String> {
         Some(operator) => Some(Address::open(&operator.listen).await?),
         None => None,
     };
-    let audit = Audit { file: settings.audit, required: settings.require_audit };
+    let audit = Audit { file: settings.audit, required: settings.require_audit, ..Audit::default() };
     let pins = Pins { on_changed_tool: settings.on_changed_tool, file: settings.pins };
     let approvals = Approvals { page: settings.approval_page, unseen: settings.approve_unseen };
     let host = Host::build(false, &Store::default(), &audit, &pins, &approvals, operator.is_some())?;

@@ -57,7 +57,7 @@ impl Gateway {
 
     /// Without tokens, as on a Unix socket to which a port is forwarded.
     pub(super) async fn start_with(tokens: Option<Vec<[u8; 32]>>) -> Self {
-        let journal = Journal::open(None, true).unwrap();
+        let journal = Journal::open(&crate::config::Audit::default(), true).unwrap();
         let store = Arc::new(InProcess(MemoryStore::new())) as crate::host::Store;
         let gate = Gate::builder().store_async(store).audit(Arc::clone(&journal)).build();
         let grants = Grants::over(&gate);

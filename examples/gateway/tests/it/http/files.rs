@@ -97,6 +97,26 @@ fn an_operator_socket_belongs_to_one_gateway() {
 }
 
 #[test]
+fn the_audit_log_rotates_into_one_chain() {
+    let folder = std::env::temp_dir().join(format!("toolgate-rotated-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    let log = folder.join("audit.jsonl");
+    let settings = format!("audit = {{ file = {log:?}, daily = true, max_bytes = 1, required = true }}");
+    let mut house = TestGateway::new(&allow(), &settings);
+    let client = house.session_client();
+    client.call_text(1, "echo", &json!({ "text": "x" }));
+    assert_eq!(house.gateway.stop(), Some(0));
+    let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+    files.sort();
+    assert!(files.len() >= 4 && files[0].ends_with("audit-000000000001.jsonl"), "{files:?}");
+    let joined: Vec<u8> = files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect();
+    assert_eq!(toolgate::audit::verify(&joined[..]).unwrap().head().records(), files.len() as u64);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn unrecorded_calls_are_denied_where_audit_is_required() {
     let log = std::env::temp_dir().join(format!("toolgate-http-{}.jsonl", std::process::id()));
     let _ = std::fs::remove_file(&log);
