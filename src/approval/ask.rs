@@ -238,6 +238,7 @@ fn digest(call: &ToolCall<'_>, policy: Digest, bind: Option<&[&Binding]>) -> (Ca
             text.push_str("\"bound\":");
             text.push_str(&values);
             shown.pop();
+            let beside = if shown.len() > 1 { &*beside } else { beside.trim_start_matches(',') };
             Details::new(&format!("{shown}{beside}]"))
         }
         None => {
@@ -404,6 +405,25 @@ mod tests {
                 r#"[["args.to","x"],["input",{"ok":{"action":"accept","content":{"yes":true}}}],"#,
                 r#"["call.task",true]]"#
             ),
+        );
+        assert_hashes(
+            &json!({ "approval": { "bind": [] } }),
+            &call,
+            concat!(
+                r#"{"agent":null,"bound":[],"grant":"g","policy":"%","#,
+                r#""server":null,"session":null,"tool":"pay","user":"u\"v"}"#
+            ),
+            "[]",
+        );
+        assert_hashes(
+            &json!({ "approval": { "bind": [] } }),
+            &round,
+            concat!(
+                r#"{"agent":null,"bound":[],"grant":null,"#,
+                r#""input":{"ok":{"action":"accept","content":{"yes":true}}},"policy":"%","#,
+                r#""server":null,"session":null,"task":true,"tool":"pay","user":null}"#
+            ),
+            r#"[["input",{"ok":{"action":"accept","content":{"yes":true}}}],["call.task",true]]"#,
         );
         assert_hashes(
             &json!({}),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::record::{Approval, ApprovalState, Claim, Redemption, Verdict};
+use super::uses::Uses;
 use super::{ApprovalId, Ask, DecideError};
 use crate::call::identity::Identity;
 use crate::time::Timestamp;
@@ -17,14 +18,13 @@ pub(super) struct ApprovalGroup {
 
 /// A signed approval that was used here. An approval that was given and used here becomes one when
 /// it expires, because the same request may also have been signed elsewhere; so does a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RedeemedSignature {
     pub(super) number: u64,
     /// The latest end of a text that was signed for the request.
     pub(super) until: Timestamp,
-    pub(super) turn: u32,
-    /// `false` after a restore.
-    pub(super) in_use: bool,
+    /// Those of the request, however it was approved.
+    pub(super) uses: Uses,
     /// A person has refused the request: no text for it is ever used.
     pub(super) refused: bool,
 }
@@ -40,17 +40,12 @@ pub(super) struct IndexEntry {
 
 impl RedeemedSignature {
     /// Returns what remains of an approval that has ended in this state: texts that were signed for
-    /// it stay invalid if it was used or refused.
+    /// it serve only the calls that it has left, and none if it was refused.
     fn of(approval: &Approval, was: ApprovalState) -> Option<Self> {
         let refused = was == ApprovalState::Denied;
         let (number, until) = (approval.id().number(), approval.signed_until());
-        (refused || was == ApprovalState::Consumed).then_some(Self {
-            number,
-            until,
-            turn: approval.turn,
-            in_use: true,
-            refused,
-        })
+        let was_used = !approval.uses.held.is_empty();
+        (refused || was_used).then(|| Self { number, until, uses: approval.uses.clone(), refused })
     }
 }
 
@@ -155,9 +150,9 @@ impl ApprovalGroup {
         self.at(id, |approval| approval.claim(now)).flatten()
     }
 
-    /// See [`ApprovalStore::redeem`](super::ApprovalStore::redeem). A request can be used once,
-    /// whichever way it was approved.
-    pub(super) fn redeem(&mut self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Redemption {
+    /// See [`ApprovalStore::redeem`](super::ApprovalStore::redeem). A request has `allowed` uses in
+    /// all, whichever way it was approved.
+    pub(super) fn redeem(&mut self, id: &ApprovalId, allowed: u32, until: Timestamp, now: Timestamp) -> Redemption {
         let kept = self.approvals.iter().position(|approval| approval.id() == id);
         match kept.and_then(|kept| self.approvals.get(kept)).map(Approval::state) {
             Some(ApprovalState::Denied) => return Redemption::Refused,
@@ -167,23 +162,21 @@ impl ApprovalGroup {
         if now >= until {
             return Redemption::Spent;
         }
-        let turn = match self.redeemed.iter_mut().find(|used| used.number == id.number()) {
-            Some(used) if used.refused => return Redemption::Refused,
-            Some(used) if used.in_use => return Redemption::Spent,
-            Some(used) => {
-                (used.in_use, used.turn) = (true, used.turn.saturating_add(1));
-                used.until = used.until.max(until);
-                used.turn
-            }
+        let index = match self.redeemed.iter().position(|used| used.number == id.number()) {
+            Some(index) => index,
             None => {
-                let (number, turn) = (id.number(), 1);
-                self.redeemed.push(RedeemedSignature { number, until, turn, in_use: true, refused: false });
-                turn
+                let kept = kept.map(|kept| self.approvals.remove(kept));
+                let uses = kept.map_or_else(|| Uses::new(allowed), |kept| kept.uses);
+                self.redeemed.push(RedeemedSignature { number: id.number(), until, uses, refused: false });
+                self.redeemed.len() - 1
             }
         };
-        if let Some(kept) = kept {
-            self.approvals.remove(kept);
+        let Some(used) = self.redeemed.get_mut(index) else { return Redemption::Spent };
+        if used.refused {
+            return Redemption::Refused;
         }
+        let Some(turn) = used.uses.take() else { return Redemption::Spent };
+        used.until = used.until.max(until);
         Redemption::Claimed(Claim { approval: *id, turn, signed: true })
     }
 
@@ -192,16 +185,10 @@ impl ApprovalGroup {
         if !claim.signed {
             return self.at(claim.approval(), |approval| approval.restore(claim, now)).unwrap_or(false);
         }
-        let is_its =
-            |used: &&mut RedeemedSignature| used.number == claim.approval().number() && used.turn == claim.turn;
-        let in_use = |used: &&mut RedeemedSignature| used.in_use && !used.refused && now < used.until;
-        match self.redeemed.iter_mut().find(is_its).filter(in_use) {
-            Some(used) => {
-                used.in_use = false;
-                true
-            }
-            None => false,
-        }
+        let is_its = |used: &&mut RedeemedSignature| {
+            used.number == claim.approval().number() && !used.refused && now < used.until
+        };
+        self.redeemed.iter_mut().find(is_its).is_some_and(|used| used.uses.give_back(claim.turn))
     }
 
     /// The pending requests.

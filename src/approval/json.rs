@@ -8,11 +8,13 @@ use super::ask::{Details, Shown, ShownArgument};
 #[cfg(feature = "redis")]
 use super::group::{ApprovalGroup, RedeemedSignature};
 use super::record::{Approval, ApprovalState};
+use super::uses::Uses;
 use super::{ApprovalId, CallDigest};
 use crate::call::identity::Identity;
 use crate::json::canonical;
 use crate::json::number::Exact;
 use crate::json::object::Object;
+use crate::policy::MAX_USES;
 use crate::time::Timestamp;
 
 /// The version of the format. No other version is read.
@@ -54,6 +56,41 @@ struct StoredApproval {
     made_at: i64,
     expires_at: i64,
     turn: u32,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    uses: u32,
+    /// The turns that hold a use, if there are several uses. The state says it of a single one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    held: Vec<u32>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+/// The claims to write, and the uses that they are read as.
+impl Uses {
+    fn written(&self) -> Vec<u32> {
+        if self.allowed == 1 { Vec::new() } else { self.held.clone() }
+    }
+
+    /// Returns `None` for uses that no claims can lead to.
+    fn read(allowed: u32, turn: u32, held: Vec<u32>, is_spent: bool) -> Option<Self> {
+        let held = match allowed {
+            1 if !held.is_empty() => return None,
+            1 if is_spent => vec![turn],
+            _ => held,
+        };
+        let ascends = held.is_sorted_by(|one, next| one < next) && held.last().is_none_or(|last| *last <= turn);
+        let uses = Self { allowed, turn, held };
+        let is_spent_so = allowed == 1 || is_spent == (uses.left() == 0);
+        let fits = (1..=MAX_USES).contains(&allowed) && uses.held.len() <= allowed as usize;
+        (ascends && fits && is_spent_so).then_some(uses)
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -90,6 +127,10 @@ struct StoredSignature {
     in_use: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     refused: bool,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    uses: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    held: Vec<u32>,
 }
 
 /// One approval outside of a group, with its whole id.
@@ -144,9 +185,11 @@ impl ApprovalGroup {
             Object(StoredSignature {
                 number: used.number,
                 until: used.until.unix_micros(),
-                turn: used.turn,
-                in_use: used.in_use,
+                turn: used.uses.turn,
+                in_use: used.uses.left() == 0,
                 refused: used.refused,
+                uses: used.uses.allowed,
+                held: used.uses.written(),
             })
         };
         let written = StoredGroup {
@@ -167,14 +210,16 @@ impl ApprovalGroup {
         let Object(written): Object<StoredGroup> = serde_json::from_str(text).ok()?;
         let approvals: Vec<_> =
             written.approvals.into_iter().map(|Object(row)| row.approval(digest)).collect::<Option<_>>()?;
-        let signature = |Object(row): Object<StoredSignature>| RedeemedSignature {
-            number: row.number,
-            until: Timestamp::from_unix_micros(row.until),
-            turn: row.turn,
-            in_use: row.in_use,
-            refused: row.refused,
+        let signature = |Object(row): Object<StoredSignature>| {
+            Some(RedeemedSignature {
+                number: row.number,
+                until: Timestamp::from_unix_micros(row.until),
+                uses: Uses::read(row.uses, row.turn, row.held, row.in_use)?,
+                refused: row.refused,
+            })
         };
-        let group = Self { approvals, redeemed: written.spent.into_iter().map(signature).collect() };
+        let redeemed: Option<_> = written.spent.into_iter().map(signature).collect();
+        let group = Self { approvals, redeemed: redeemed? };
         let lives = |approval: &Approval| approval.state != ApprovalState::Expired;
         let ascends = group.approvals.iter().all(lives) && group.approvals.is_sorted_by(|a, b| a.id() < b.id());
         (written.version == VERSION && ascends && !group.is_empty()).then_some(group)
@@ -221,7 +266,9 @@ impl StoredApproval {
             approved_by: approval.approved_by.clone(),
             made_at: approval.made_at.unix_micros(),
             expires_at: approval.expires_at.unix_micros(),
-            turn: approval.turn,
+            turn: approval.uses.turn,
+            uses: approval.uses.allowed,
+            held: approval.uses.written(),
         }
     }
 
@@ -243,10 +290,17 @@ impl StoredApproval {
             Identity::Server => server.clone(),
         });
         let has_all = self.approved_by.len() >= self.min_approvers as usize;
+        // An expired one may have been used up, or not.
+        let is_spent = match state {
+            ApprovalState::Expired => self.held.len() >= self.uses as usize,
+            state => state == ApprovalState::Consumed,
+        };
+        let uses = Uses::read(self.uses, self.turn, self.held, is_spent)?;
         let is_consistent = match state {
-            ApprovalState::Pending => !has_all,
+            ApprovalState::Pending => !has_all && uses.held.is_empty(),
             ApprovalState::Approved | ApprovalState::Consumed => has_all,
-            ApprovalState::Denied | ApprovalState::Expired => true,
+            ApprovalState::Denied => uses.held.is_empty(),
+            ApprovalState::Expired => true,
         };
         if !is_consistent || self.min_approvers == 0 {
             return None;
@@ -276,7 +330,7 @@ impl StoredApproval {
             approved_by: self.approved_by,
             made_at: Timestamp::from_unix_micros(self.made_at),
             expires_at: Timestamp::from_unix_micros(self.expires_at),
-            turn: self.turn,
+            uses,
         })
     }
 }

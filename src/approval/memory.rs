@@ -200,7 +200,13 @@ impl ApprovalStore for MemoryApprovals {
         Ok(self.table.lock().at(&ask.digest(), now, |group| group.refusal(ask).cloned()))
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
+    fn redeem(
+        &self,
+        id: &ApprovalId,
+        uses: u32,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Redemption, ApprovalError> {
         let mut table = self.table.lock();
         table.reclaim(now);
         let is_known = table.at(&id.digest(), now, |group| group.has(id.number()));
@@ -211,7 +217,7 @@ impl ApprovalStore for MemoryApprovals {
         if !is_known && table.by_end.len() >= self.capacity {
             return Err(ApprovalError::Full { capacity: self.capacity });
         }
-        Ok(table.at(&id.digest(), now, |group| group.redeem(id, until, now)))
+        Ok(table.at(&id.digest(), now, |group| group.redeem(id, uses, until, now)))
     }
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {

@@ -1,9 +1,10 @@
 //! Approvals: permissions by people for calls that need one.
 //!
 //! A call that needs an approval requests one. The [`Approval`] is *pending* until people *approve*
-//! or *refuse* it. An approved one is *claimed* by the call, once, before its `ttl` ends, and
-//! *restored* if the call was certainly not made. A refusal is an answer too: until its `ttl` ends,
-//! the same call is denied and asks nobody, unless the refusal is *lifted*.
+//! or *refuse* it. An approved one is *claimed* by the call before its `ttl` ends, once or as often
+//! as the policy's `uses` says, and *restored* if the call was certainly not made. A refusal is an
+//! answer too: until its `ttl` ends, the same call is denied and asks nobody, unless the refusal is
+//! *lifted*.
 //!
 //! An [`ApprovalStore`] keeps approvals: [`MemoryApprovals`] in the process, an
 //! [`AsyncApprovalStore`] across a network, for many processes. The gate calls the store. A host
@@ -24,6 +25,7 @@ pub mod signed;
 #[path = "unsigned.rs"]
 pub(crate) mod signed;
 mod store;
+mod uses;
 
 use std::error::Error;
 

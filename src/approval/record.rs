@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::DecideError;
 use super::ask::{Ask, Details, Shown, ShownArgument};
+use super::uses::Uses;
 use crate::call::approval_id::ApprovalId;
 use crate::call::identity::{Identity, asker};
 use crate::json::number::Exact;
@@ -17,13 +18,13 @@ use crate::time::Timestamp;
 pub enum ApprovalState {
     /// It waits for people to decide.
     Pending,
-    /// It can be used, once.
+    /// It can be used.
     Approved,
     /// A person has refused it. Until its time ends, the same call is denied.
     Denied,
     /// Its time has ended, whatever its state was, or its refusal has been lifted.
     Expired,
-    /// A call has used it.
+    /// Calls have used it up.
     Consumed,
 }
 
@@ -52,9 +53,9 @@ pub struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "only one of them lets a call pass: no arm may be forgotten")]
 pub enum Redemption {
-    /// It is in use by this call.
+    /// A use of it is held by this call.
     Claimed(Claim),
-    /// Its time has ended, or the request has been used before: by a signed text or in the store.
+    /// Its time has ended, or the request has been used up before: by signed texts or in the store.
     Spent,
     /// A person has refused the request.
     Refused,
@@ -77,7 +78,7 @@ impl Claim {
     }
 }
 
-/// A person's permission for one call, or the request for it.
+/// A person's permission for a call, or the request for it.
 #[derive(Clone)]
 pub struct Approval {
     pub(super) id: ApprovalId,
@@ -96,8 +97,7 @@ pub struct Approval {
     pub(super) approved_by: Vec<Box<str>>,
     pub(super) made_at: Timestamp,
     pub(super) expires_at: Timestamp,
-    /// The number of claims so far. A claim of an earlier turn restores nothing.
-    pub(super) turn: u32,
+    pub(super) uses: Uses,
 }
 
 impl Approval {
@@ -119,7 +119,7 @@ impl Approval {
             approved_by: Vec::new(),
             made_at: now,
             expires_at: now.saturating_add(ask.terms.ttl),
-            turn: 0,
+            uses: Uses::new(ask.terms.uses),
         }
     }
 
@@ -151,8 +151,9 @@ impl Approval {
 
     /// The values that the approval is bound to: the canonical JSON of all arguments. If the policy
     /// lists what is bound, it is a list of `[path, value]`, `[path]` for an absent value, and
-    /// `["args.amount<=", 100]` for an upper bound. `None` if they are longer than 16 KiB, or than
-    /// the store keeps; then [`arguments`](Self::arguments) has the beginning of each.
+    /// `["args.amount<=", 100]` for an upper bound; an empty list is for any arguments. `None` if
+    /// they are longer than 16 KiB, or than the store keeps; then [`arguments`](Self::arguments)
+    /// has the beginning of each.
     ///
     /// These are values from the call: whoever can read the store can read them, and they may have
     /// characters that nobody sees. Show people [`shown`](Self::shown).
@@ -179,6 +180,8 @@ impl Approval {
     /// [written out](crate::visible), and a text says how much of it is left out.
     pub fn shown(&self) -> String {
         let (arguments, left_out) = match &self.details.shown {
+            // People must see that the approval is for more than this call.
+            Shown::Whole(text) if **text == *"[]" => return "any arguments".to_owned(),
             Shown::Whole(text) => return visible(text).into_owned(),
             Shown::Cut { arguments, left_out } => (arguments, *left_out),
         };
@@ -228,6 +231,17 @@ impl Approval {
     /// The number of different people who must approve it.
     pub fn min_approvers(&self) -> u32 {
         self.min_approvers
+    }
+
+    /// The number of calls that it serves until it expires: show people this too. One, unless the
+    /// policy sets `uses`.
+    pub fn uses(&self) -> u32 {
+        self.uses.allowed
+    }
+
+    /// The number of calls that it still serves, once it is approved.
+    pub fn uses_left(&self) -> u32 {
+        self.uses.left()
     }
 
     /// The people who have approved it so far.
@@ -341,19 +355,22 @@ impl Approval {
 
     /// Claims it for one call, if it is approved.
     pub fn claim(&mut self, now: Timestamp) -> Option<Claim> {
-        (self.look(now) == ApprovalState::Approved).then(|| {
+        if self.look(now) != ApprovalState::Approved {
+            return None;
+        }
+        let turn = self.uses.take()?;
+        if self.uses.left() == 0 {
             self.state = ApprovalState::Consumed;
-            // Saturation needs four billion failed calls within one `ttl`.
-            self.turn = self.turn.saturating_add(1);
-            Claim { approval: self.id, turn: self.turn, signed: false }
-        })
+        }
+        Some(Claim { approval: self.id, turn, signed: false })
     }
 
-    /// Makes it usable again, if it is in use by this claim and has not expired. Its end does not
+    /// Gives back the use that this claim holds, if the approval has not expired. Its end does not
     /// change. Returns `true` if it was restored.
     pub fn restore(&mut self, claim: &Claim, now: Timestamp) -> bool {
-        let is_its = claim.approval == self.id && claim.turn == self.turn && !claim.signed;
-        let restored = self.look(now) == ApprovalState::Consumed && is_its;
+        let is_its = claim.approval == self.id && !claim.signed;
+        let lives = matches!(self.look(now), ApprovalState::Approved | ApprovalState::Consumed);
+        let restored = lives && is_its && self.uses.give_back(claim.turn);
         if restored {
             self.state = ApprovalState::Approved;
         }

@@ -13,7 +13,8 @@ use crate::time::Timestamp;
 /// * **Atomic.** Each method is one atomic step.
 /// * **No clock.** The caller passes `now`. It can be earlier than an instant that the store has
 ///   seen.
-/// * **Once.** Of all claims of one approval, one succeeds; after a restore, one more.
+/// * **Uses.** Of all claims of one approval, as many succeed as it has [uses](Approval::uses),
+///   which is one by default; after a restore, one more.
 /// * **A refusal is final** until it is lifted or has expired. A text that was signed for a refused
 ///   request is never used.
 /// * **Only a pending approval can be decided, only an approved one claimed**, both before
@@ -63,16 +64,18 @@ pub trait ApprovalStore: Send + Sync {
     /// The store failed. The call must not be made.
     fn refusal(&self, ask: &Ask<'_>, now: Timestamp) -> Result<Option<Approval>, ApprovalError>;
 
-    /// Claims, once, an approval that was [signed](super::signed) elsewhere for this request.
-    /// It is spent if the request has been used before, by any signed text or in this store, and
-    /// refused if a person has refused the request here. Another text that was signed for the same
-    /// request can be valid until `until`. If the store has the request itself, this uses it up.
+    /// Claims one of the `uses` of an approval that was [signed](super::signed) elsewhere for this
+    /// request. It is spent if the request has been used so often before, by any signed texts and
+    /// in this store together, and refused if a person has refused the request here. Another text
+    /// that was signed for the same request can be valid until `until`. If the store has the
+    /// request itself, only signed texts can use what is left of it.
     ///
     /// # Errors
     /// The store failed, or is full. The call must not be made.
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError>;
+    fn redeem(&self, id: &ApprovalId, uses: u32, until: Timestamp, now: Timestamp)
+    -> Result<Redemption, ApprovalError>;
 
-    /// Makes a claimed or redeemed approval usable again, because the call was certainly not made.
+    /// Gives back the use that a claim holds, because the call was certainly not made.
     /// Returns `false` if it has expired, or was restored before.
     ///
     /// # Errors
@@ -123,13 +126,14 @@ pub trait AsyncApprovalStore: Send + Sync {
     /// As for [`ApprovalStore::refusal`].
     fn refusal<'a>(&'a self, ask: &'a Ask<'a>, now: Timestamp) -> StoreFuture<'a, Option<Approval>, ApprovalError>;
 
-    /// Claims, once, an approval that was signed elsewhere.
+    /// Claims a use of an approval that was signed elsewhere.
     ///
     /// # Errors
     /// As for [`ApprovalStore::redeem`].
     fn redeem<'a>(
         &'a self,
         id: &'a ApprovalId,
+        uses: u32,
         until: Timestamp,
         now: Timestamp,
     ) -> StoreFuture<'a, Redemption, ApprovalError>;
@@ -173,10 +177,11 @@ impl<S: ApprovalStore> AsyncApprovalStore for InProcess<S> {
     fn redeem<'a>(
         &'a self,
         id: &'a ApprovalId,
+        uses: u32,
         until: Timestamp,
         now: Timestamp,
     ) -> StoreFuture<'a, Redemption, ApprovalError> {
-        Box::pin(ready(self.0.redeem(id, until, now)))
+        Box::pin(ready(self.0.redeem(id, uses, until, now)))
     }
 
     fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {
@@ -218,10 +223,11 @@ macro_rules! forward {
             fn redeem(
                 &self,
                 id: &ApprovalId,
+                uses: u32,
                 until: Timestamp,
                 now: Timestamp,
             ) -> Result<Redemption, ApprovalError> {
-                (**self).redeem(id, until, now)
+                (**self).redeem(id, uses, until, now)
             }
 
             fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
@@ -267,10 +273,11 @@ macro_rules! forward {
             fn redeem<'a>(
                 &'a self,
                 id: &'a ApprovalId,
+                uses: u32,
                 until: Timestamp,
                 now: Timestamp,
             ) -> StoreFuture<'a, Redemption, ApprovalError> {
-                (**self).redeem(id, until, now)
+                (**self).redeem(id, uses, until, now)
             }
 
             fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {

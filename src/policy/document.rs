@@ -193,7 +193,12 @@ pub(crate) static APPROVAL_TERMS: Shape = Shape {
             "bind",
             Optional,
             "Paths to the arguments that the approval is bound to. By default, all arguments are. A path that ends in \
-             `<=` binds an upper bound.",
+             `<=` binds an upper bound. An empty list approves any arguments.",
+        ),
+        key(
+            "uses",
+            Optional,
+            "The number of calls that one approval serves before its `ttl` ends: 1 to 1000. Defaults to 1.",
         ),
     ],
 };

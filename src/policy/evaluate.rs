@@ -258,13 +258,15 @@ impl<'p> Evaluation<'p> {
     /// The terms of an approval of the call.
     pub(crate) fn terms(&self, call: &ToolCall<'_>) -> Terms<'p> {
         let mut ttl: Option<Duration> = None;
-        let mut terms = Terms { ttl: DEFAULT_TTL, approvers: Vec::new(), min_approvers: 1, bind: None };
-        let mut binds_all = false;
+        let mut terms = Terms { ttl: DEFAULT_TTL, approvers: Vec::new(), min_approvers: 1, bind: None, uses: 1 };
+        let (mut binds_all, mut uses) = (false, None::<u32>);
         self.each_approving(call, |approving| {
             let own = approving.ttl.map_or(DEFAULT_TTL, |seconds| Duration::from_secs(seconds.into()));
             ttl = Some(ttl.map_or(own, |known| known.min(own)));
             terms.approvers.extend(approving.approvers.as_deref());
             terms.min_approvers = terms.min_approvers.max(approving.min_approvers.unwrap_or(1));
+            let own_uses = approving.uses.unwrap_or(1);
+            uses = Some(uses.map_or(own_uses, |known| known.min(own_uses)));
             match &approving.bind {
                 Some(bind) => terms.bind.get_or_insert_default().extend(bind),
                 None => binds_all = true,
@@ -272,6 +274,7 @@ impl<'p> Evaluation<'p> {
         });
         terms.ttl = ttl.unwrap_or(DEFAULT_TTL);
         terms.bind = terms.bind.filter(|_| !binds_all);
+        terms.uses = uses.unwrap_or(1);
         terms
     }
 

@@ -43,7 +43,7 @@ pub use evaluate::{Effect, Evaluation};
 
 #[cfg(feature = "analysis")]
 pub(crate) use approval::Approving;
-pub(crate) use approval::{Binding, Terms};
+pub(crate) use approval::{Binding, MAX_USES, Terms};
 #[cfg(feature = "intercept")]
 pub(crate) use error::Issues;
 #[cfg(feature = "analysis")]

@@ -338,10 +338,11 @@ impl AsyncApprovalStore for RedisApprovals {
     fn redeem<'a>(
         &'a self,
         id: &'a ApprovalId,
+        uses: u32,
         until: Timestamp,
         now: Timestamp,
     ) -> StoreFuture<'a, Redemption, ApprovalError> {
-        Box::pin(self.change(id.digest(), now, move |group, _| group.redeem(id, until, now)))
+        Box::pin(self.change(id.digest(), now, move |group, _| group.redeem(id, uses, until, now)))
     }
 
     fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {

@@ -46,7 +46,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A request can be used once, however often it is signed, and also if it is approved at the gate.
+//! A request can be used once, or as often as the policy's `uses` says, however often it is signed,
+//! and also if it is approved at the gate.
 //! If it is refused at the gate, no text for it is accepted, whenever it was signed. Gates with
 //! separate approval stores each allow one use, so let them share a store.
 //!
@@ -56,7 +57,7 @@
 //! `_`, which need no escapes in a URL, a header or JSON. Each approval has exactly one form. The
 //! digits encode the call's digest, the request's number, when it was signed and until when it is
 //! valid, the upper bounds, and the approvers. The text is not encrypted and has no secret in it,
-//! but whoever has it can make that one call as that caller, once.
+//! but whoever has it can make that call as that caller, as often as the policy allows.
 //!
 //! A request is `request1.`, the key's id, `.`, the 64 digits of an HMAC-SHA-256 over the rest,
 //! `.`, and a JSON object. It is signed too, so that people cannot be shown another call than the
@@ -137,8 +138,8 @@ impl ApprovalKey {
         &self.id
     }
 
-    /// Signs an approval that people have [given](Approval::decide). A gate accepts the text once,
-    /// until the approval expires.
+    /// Signs an approval that people have [given](Approval::decide). A gate accepts the text for as
+    /// many calls as the approval has [uses](Approval::uses), until the approval expires.
     ///
     /// # Errors
     /// The approval is not approved, has expired, or its text would be longer than 4 KiB.
@@ -277,7 +278,7 @@ impl ApprovalKeys {
         // such a text can be valid. The request was made before this text expires, however far the
         // service's clock is behind, and people decide within its `ttl`.
         let until = approval.expires_at().saturating_add(approval.ttl * 2).saturating_add(self.max_skew);
-        Ok(VerifiedApproval { id, until })
+        Ok(VerifiedApproval { id, uses: approval.uses(), until })
     }
 
     fn check(&self, parts: &Parts<'_>, signed: &[&str], mac: &str) -> Result<(), SignedError> {
@@ -356,7 +357,7 @@ pub enum SignedError {
     /// The policy requires more approvers.
     #[error("approved by fewer people than the policy requires")]
     TooFewApprovers,
-    /// It has been used.
+    /// It has been used up.
     #[error("already used")]
     Spent,
     /// A person has refused the request at the gate.

@@ -20,21 +20,23 @@ impl SignedText<'_> {
     }
 }
 
-/// A signed approval that is valid unless it was used before.
+/// A signed approval that is valid unless it was used up before.
 pub(crate) struct VerifiedApproval {
     pub(super) id: ApprovalId,
+    pub(super) uses: u32,
     /// The end of the last text that may have been signed for the request.
     pub(super) until: Timestamp,
 }
 
 impl VerifiedApproval {
-    /// Uses the approval, once. Returns why it cannot be used if it was used or refused before.
+    /// Takes a use of the approval. Returns why it cannot be used if it was used up or refused
+    /// before.
     pub(crate) async fn redeem(
         &self,
         store: &dyn AsyncApprovalStore,
         now: Timestamp,
     ) -> Result<Result<Claim, SignedError>, ApprovalError> {
-        Ok(match store.redeem(&self.id, self.until, now).await? {
+        Ok(match store.redeem(&self.id, self.uses, self.until, now).await? {
             Redemption::Claimed(claim) => Ok(claim),
             Redemption::Spent => Err(SignedError::Spent),
             Redemption::Refused => Err(SignedError::Refused),

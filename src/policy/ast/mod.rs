@@ -127,6 +127,8 @@ pub(crate) struct Approval {
     pub(crate) approvers: Option<Vec<String>>,
     pub(crate) min_approvers: Option<Located<u64>>,
     pub(crate) bind: Vec<Located<Binding>>,
+    /// The offset of a `bind` that is empty.
+    pub(crate) empty_bind: Option<usize>,
 }
 
 impl Policy {

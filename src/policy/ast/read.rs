@@ -184,6 +184,7 @@ fn approval(node: &Node<'_>) -> Approval {
         approvers: field(node, "approvers").map(texts),
         min_approvers: field(node, "min_approvers").map(count),
         bind: field(node, "bind").map_or(&[][..], elements).iter().filter_map(binding).collect(),
+        empty_bind: field(node, "bind").filter(|bind| elements(bind).is_empty()).map(|bind| bind.at),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compiles `approval`.
 
-use super::super::approval::{Approving, Binding};
+use super::super::approval::{Approving, Binding, MAX_USES};
 use super::super::document::APPROVAL_TERMS;
 use super::super::error::IssueCode;
 use crate::json::Node;
@@ -24,16 +24,19 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Box<Appro
     });
     let bind = reader.field(fields, "bind", |reader, node| {
         let paths = reader.list(node, "`bind`")?;
-        if paths.is_empty() {
-            reader.empty_list(
-                node.at,
-                "an approval bound to nothing would allow any arguments",
-                "omit `bind` to bind all arguments",
-            );
-        }
         Some(reader.each(paths, binding).into())
     });
-    Some(Box::new(Approving { ttl, approvers, min_approvers, bind }))
+    let uses = reader.field(fields, "uses", |reader, node| {
+        let count = reader.count(node, "`uses`", 1)?;
+        let uses = u32::try_from(count).ok().filter(|uses| (1..=MAX_USES).contains(uses));
+        if uses.is_none() {
+            let message = format!("`uses` cannot be {count}");
+            let help = format!("write 1 to {MAX_USES}, the number of calls that one approval serves");
+            reader.issue(IssueCode::InvalidValue, node.at, message, help);
+        }
+        uses
+    });
+    Some(Box::new(Approving { ttl, approvers, min_approvers, bind, uses }))
 }
 
 fn binding(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Binding> {

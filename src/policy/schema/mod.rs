@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::approval::MAX_USES;
 use super::document::{
     ACTIONS, ALL_TOOLS, APPROVAL_RULE, APPROVAL_TERMS, DEFAULTS, DOCUMENT, ENTRY, Need, RULE, Shape,
 };
@@ -168,7 +169,8 @@ fn approval(generator: &mut SchemaGenerator) -> Schema {
         "ttl" => Some(generator.subschema_for::<Duration>()),
         "approvers" => Some(list(&string())),
         "min_approvers" => Some(json_schema!({ "type": "integer", "minimum": 1 })),
-        "bind" => Some(some(&generator.subschema_for::<BoundPath>())),
+        "bind" => Some(list(&generator.subschema_for::<BoundPath>())),
+        "uses" => Some(json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_USES })),
         _ => None,
     })
 }

@@ -151,6 +151,9 @@ pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, direction:
     if new.min_approvers < old.min_approvers {
         change("min_approvers", old.min_approvers.to_string(), new.min_approvers.to_string());
     }
+    if new.uses > old.uses {
+        change("uses", old.uses.to_string(), new.uses.to_string());
+    }
     let (before, after) = (approvers(&old), approvers(&new));
     let has_more_approvers = match (&before, &after) {
         (None, _) => false,
@@ -184,7 +187,11 @@ pub(super) fn looser_approval(old: &Policy, new: &Policy, tool: &str, direction:
 
 fn describe_binding(bind: Option<&[&Binding]>) -> String {
     let one = |binding: &&Binding| format!("{}{}", binding.path, if binding.at_most { "<=" } else { "" });
-    bind.map_or_else(|| "all arguments".to_owned(), |all| all.iter().map(one).collect::<Vec<_>>().join(" and "))
+    match bind {
+        None => "all arguments".to_owned(),
+        Some([]) => "no argument".to_owned(),
+        Some(all) => all.iter().map(one).collect::<Vec<_>>().join(" and "),
+    }
 }
 
 /// Returns the names that are in every list of approvers. `None` means anyone.

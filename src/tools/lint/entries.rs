@@ -139,6 +139,11 @@ impl Lint<'_> {
                 report(FindingCode::TooFewApprovers, "min_approvers", least.at, message, help);
             }
         }
+        if let Some(at) = approval.empty_bind {
+            let message = "an approval covers any arguments, not only those that people were shown".to_owned();
+            let help = "name the arguments that must stay the same, or leave `bind` out to bind all of them";
+            report(FindingCode::BoundToNothing, "bind", at, message, help);
+        }
         for (index, binding) in approval.bind.iter().enumerate() {
             if binding.value.at_most && binding.value.path.is_root() {
                 let message = "`args<=` bounds all arguments, which are not a number".to_owned();

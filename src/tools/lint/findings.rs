@@ -126,6 +126,8 @@ codes! {
     Unlimited = "unlimited", Warning;
     /// `bind` has an upper bound for all arguments, which are not a number.
     BoundOfArguments = "bound_of_arguments", Error;
+    /// `bind` is empty: one approval lets the call pass with any arguments.
+    BoundToNothing = "bound_to_nothing", Warning;
     /// `min_approvers` exceeds the number of approvers: the approval can never be given.
     TooFewApprovers = "too_few_approvers", Error;
     /// An entry, or a name in `hide`, that matches no tool in the catalogue.

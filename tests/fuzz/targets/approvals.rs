@@ -87,6 +87,10 @@ impl Call {
         if self.tool == "pay" { 2 } else { 1 }
     }
 
+    fn uses(&self) -> usize {
+        if self.tool == "pay" { 1 } else { 3 }
+    }
+
     fn may_approve(&self, by: &str) -> bool {
         self.is_listed(by) && !self.asked(by)
     }
@@ -105,7 +109,8 @@ impl Call {
 enum State {
     Pending,
     Approved,
-    InUse,
+    /// Used up here.
+    Spent,
     Refused,
     Gone,
 }
@@ -116,8 +121,8 @@ struct Entry {
     state: State,
     by: Vec<&'static str>,
     ends_at: i64,
-    /// A signed answer to it is in use, or has been used.
-    signed_in_use: bool,
+    /// The uses that calls hold, or have spent.
+    held: usize,
     /// A person has refused it: no signed answer is ever used.
     was_refused: bool,
 }
@@ -157,7 +162,7 @@ impl World {
         let policies = ["one", "two"].map(|description| {
             let tools = json!({
                 "pay": { "action": "require_approval", "approval": pay },
-                "send": { "action": "require_approval", "approval": { "ttl": "10s" } },
+                "send": { "action": "require_approval", "approval": { "ttl": "10s", "uses": 3 } },
             });
             let document = json!({ "version": "1", "description": description, "default": "deny", "tools": tools });
             Policy::try_from(&document).expect("a policy")
@@ -188,7 +193,6 @@ impl World {
         self.steps += 1;
         for entry in &mut self.entries {
             if self.now >= entry.ends_at {
-                entry.signed_in_use |= entry.state == State::InUse;
                 entry.state = State::Gone;
             }
         }
@@ -286,7 +290,7 @@ impl World {
             Brought::Token(of) => {
                 let Token { of, ends_at, .. } = self.tokens[*of];
                 let entry = &self.entries[of];
-                let is_free = !entry.signed_in_use && entry.state != State::InUse && !entry.was_refused;
+                let is_free = entry.held < entry.call.uses() && !entry.was_refused;
                 (is_free && self.now < ends_at && entry.call.is_for(call)).then_some(of).into_iter().collect()
             }
             _ => self.entries.iter().enumerate().filter_map(usable).collect(),
@@ -305,8 +309,12 @@ impl World {
                 let of = *of.unwrap_or_else(|| panic!("{call:?} passes by {by}, which is not its own"));
                 let is_signed = matches!(brought, Brought::Token(_));
                 let entry = &mut self.entries[of];
-                entry.signed_in_use |= is_signed;
-                entry.state = if is_signed { State::Gone } else { State::InUse };
+                entry.held += 1;
+                entry.state = match is_signed {
+                    true => State::Gone,
+                    false if entry.held == entry.call.uses() => State::Spent,
+                    false => State::Approved,
+                };
                 self.permits.push((permit, of, is_signed));
             }
             Decision::RequireApproval(request) => {
@@ -339,8 +347,8 @@ impl World {
                 let ends_at = self.now + call.ttl();
                 assert_eq!(approval.expires_at().unix_micros(), ends_at);
                 let (state, by) = (State::Pending, Vec::new());
-                let (signed_in_use, was_refused, call) = (false, false, call.clone());
-                self.entries.push(Entry { approval, call, state, by, ends_at, signed_in_use, was_refused });
+                let (held, was_refused, call) = (0, false, call.clone());
+                self.entries.push(Entry { approval, call, state, by, ends_at, held, was_refused });
             }
         }
     }
@@ -398,8 +406,11 @@ impl World {
         permit.release();
         let entry = &mut self.entries[of];
         match is_signed {
-            true => entry.signed_in_use = false,
-            false if entry.state == State::InUse => entry.state = State::Approved,
+            true => entry.held -= 1,
+            false if matches!(entry.state, State::Approved | State::Spent) => {
+                entry.held -= 1;
+                entry.state = State::Approved;
+            }
             false => {}
         }
     }

@@ -48,8 +48,14 @@ impl ApprovalStore for Failing {
         self.approvals.refusal(ask, now)
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
-        self.approvals.redeem(id, until, now)
+    fn redeem(
+        &self,
+        id: &ApprovalId,
+        uses: u32,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Redemption, ApprovalError> {
+        self.approvals.redeem(id, uses, until, now)
     }
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
@@ -208,6 +214,7 @@ impl AsyncApprovalStore for Silent {
     fn redeem<'a>(
         &'a self,
         _: &'a ApprovalId,
+        _: u32,
         _: Timestamp,
         _: Timestamp,
     ) -> StoreFuture<'a, Redemption, ApprovalError> {

@@ -62,3 +62,32 @@ fn an_approval_parses_back_and_changed_text_does_not() {
     }
     assert!(Approval::from_json("").is_err());
 }
+
+#[test]
+fn only_uses_that_claims_can_lead_to_parse_back() {
+    let (gate, _) = gate(&in_memory, &json!({ "approval": { "uses": 3 } }));
+    let mut approval = asked(gate.check(&call(&json!({}))));
+    assert!(approval.to_json().contains("\"uses\":3"));
+    approval.decide(Verdict::Approve, "ann", START).unwrap();
+    let claims = [(); 2].map(|()| approval.claim(START).unwrap());
+    assert!(approval.restore(&claims[0], START) && !approval.restore(&claims[0], START));
+    let json = approval.to_json();
+    let mut again = Approval::from_json(&json).unwrap();
+    assert_eq!((again.to_json(), again.uses(), again.uses_left()), (json.clone(), 3, 2));
+    assert!(again.restore(&claims[1], START) && again.uses_left() == 3);
+    for (part, other) in [
+        ("\"held\":[2]", "\"held\":[3]"),
+        ("\"held\":[2]", "\"held\":[2,1]"),
+        ("\"held\":[2]", "\"held\":[2,2]"),
+        ("\"held\":[2]", "\"held\":[0,1,2]"),
+        ("\"held\":[2]", "\"held\":[-1]"),
+        ("\"uses\":3", "\"uses\":0"),
+        ("\"uses\":3", "\"uses\":1"),
+        ("\"uses\":3", "\"uses\":1001"),
+        ("\"state\":\"approved\"", "\"state\":\"consumed\""),
+        ("\"state\":\"approved\"", "\"state\":\"denied\""),
+    ] {
+        assert!(json.contains(part), "{part} in {json}");
+        assert!(Approval::from_json(&json.replace(part, other)).is_err(), "{other}");
+    }
+}

@@ -37,6 +37,9 @@ macro_rules! approval_suite {
             a_refusal_is_in_force_until_its_ttl_ends_or_it_is_lifted,
             a_refusal_is_final_for_signed_approvals,
             an_approval_given_elsewhere_is_used_once,
+            an_approval_serves_as_many_calls_as_it_has_uses,
+            signed_texts_and_the_store_share_the_uses_of_a_request,
+            racing_calls_share_the_uses_of_an_approval,
             racing_calls_use_a_signed_approval_once,
         }
     };
@@ -419,23 +422,23 @@ pub(crate) fn an_approval_given_elsewhere_is_used_once(make: MakeStore<'_>) {
     let gate = builder(&json!({})).0.approvals(Arc::clone(&store)).build();
     let arguments = json!({});
     let id = *asked(gate.check(&call(&arguments))).id();
-    assert!(store.redeem(&id, at(0), at(0)).unwrap().claim().is_none(), "its time has ended");
-    let claim = store.redeem(&id, at(10), at(0)).unwrap().claim().unwrap();
+    assert!(store.redeem(&id, 1, at(0), at(0)).unwrap().claim().is_none(), "its time has ended");
+    let claim = store.redeem(&id, 1, at(10), at(0)).unwrap().claim().unwrap();
     assert!(gate.pending().unwrap().is_empty(), "the request is decided");
-    assert!(store.redeem(&id, at(10), at(1)).unwrap().claim().is_none());
+    assert!(store.redeem(&id, 1, at(10), at(1)).unwrap().claim().is_none());
     assert!(store.claim(&id, at(1)).unwrap().is_none());
     assert!(store.restore(&claim, at(1)).unwrap());
     assert!(!store.restore(&claim, at(1)).unwrap());
-    let second = store.redeem(&id, at(10), at(1)).unwrap().claim().unwrap();
+    let second = store.redeem(&id, 1, at(10), at(1)).unwrap().claim().unwrap();
     assert_ne!(claim, second);
     assert!(!store.restore(&claim, at(1)).unwrap(), "that claim is of an earlier turn");
     // Another number with the same digest is another request, until the store is full.
     let other = |number| ApprovalId::new(id.digest(), number);
     for number in [7, u64::MAX] {
-        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().claim().is_some());
-        assert!(store.redeem(&other(number), at(20), at(2)).unwrap().claim().is_none());
+        assert!(store.redeem(&other(number), 1, at(20), at(2)).unwrap().claim().is_some());
+        assert!(store.redeem(&other(number), 1, at(20), at(2)).unwrap().claim().is_none());
     }
-    assert!(matches!(store.redeem(&other(8), at(20), at(3)), Err(ApprovalError::Full { capacity: 3 })));
+    assert!(matches!(store.redeem(&other(8), 1, at(20), at(3)), Err(ApprovalError::Full { capacity: 3 })));
     // A person has approved the request here too: it still has one use.
     let (first, request) = (other(8), json!({ "amount": 1 }));
     let store = make(Bounds::default());
@@ -443,14 +446,99 @@ pub(crate) fn an_approval_given_elsewhere_is_used_once(make: MakeStore<'_>) {
     let id = *asked(gate.check(&call(&request))).id();
     gate.approve(&id, "ann").unwrap();
     let permit = allowed(gate.check(&call(&request)));
-    assert!(store.redeem(&id, at(10), at(0)).unwrap().claim().is_none());
+    assert!(store.redeem(&id, 1, at(10), at(0)).unwrap().claim().is_none());
     permit.release();
-    assert!(store.redeem(&id, at(10), at(0)).unwrap().claim().is_some());
+    assert!(store.redeem(&id, 1, at(10), at(0)).unwrap().claim().is_some());
     assert_eq!(gate.check(&call(&request)).as_str(), "approval_required");
     // After the clock stepped back, an approval that was spent and forgotten is not used again.
-    assert!(store.redeem(&first, at(10), at(0)).unwrap().claim().is_some());
-    assert!(store.redeem(&other(9), at(1_000_000), at(999_999)).unwrap().claim().is_some());
-    assert!(store.redeem(&first, at(10), at(0)).unwrap().claim().is_none());
+    assert!(store.redeem(&first, 1, at(10), at(0)).unwrap().claim().is_some());
+    assert!(store.redeem(&other(9), 1, at(1_000_000), at(999_999)).unwrap().claim().is_some());
+    assert!(store.redeem(&first, 1, at(10), at(0)).unwrap().claim().is_none());
+}
+
+pub(crate) fn an_approval_serves_as_many_calls_as_it_has_uses(make: MakeStore<'_>) {
+    let (gate, clock) = gate(make, &json!({ "approval": { "ttl": "30s", "uses": 3, "bind": [] } }));
+    let amount = |amount: u32| gate.check(&call(&json!({ "amount": amount })));
+    let request = asked(amount(1));
+    assert_eq!((request.uses(), request.details(), &*request.shown()), (3, Some("[]"), "any arguments"));
+    assert_eq!(gate.approve(request.id(), "ann").unwrap().uses_left(), 3);
+    let first = allowed(amount(1));
+    let second = allowed(amount(2));
+    // Each release gives back one use, also while others are left and after the last was taken.
+    second.release();
+    let third = allowed(amount(3));
+    let fourth = allowed(amount(4));
+    assert_ne!(asked(amount(5)).id(), request.id(), "three calls are out");
+    first.release();
+    assert!(gate.check(&call(&json!({}))).is_allowed());
+    assert!(!amount(1).is_allowed());
+    third.end();
+    // The uses end with the time of the approval.
+    clock.advance(Duration::from_secs(30));
+    fourth.release();
+    let again = asked(amount(1));
+    gate.approve(again.id(), "ann").unwrap();
+    assert!(amount(1).is_allowed());
+    clock.advance(Duration::from_secs(30));
+    assert_ne!(asked(amount(1)).id(), again.id());
+}
+
+pub(crate) fn racing_calls_share_the_uses_of_an_approval(make: MakeStore<'_>) {
+    const THREADS: usize = 8;
+    let (gate, _) = gate(make, &json!({ "approval": { "uses": 5 } }));
+    let arguments = json!({});
+    for _ in 0..10 {
+        gate.approve(asked(gate.check(&call(&arguments))).id(), "ann").unwrap();
+        let (start, passed) = (Barrier::new(THREADS), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    if gate.check(&call(&arguments)).is_allowed() {
+                        passed.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(passed.into_inner(), 5);
+        for request in gate.pending().unwrap() {
+            gate.refuse(request.id(), "ann").unwrap();
+            gate.lift_refusal(request.id(), "ann").unwrap();
+        }
+    }
+}
+
+pub(crate) fn signed_texts_and_the_store_share_the_uses_of_a_request(make: MakeStore<'_>) {
+    let at = |seconds| START.saturating_add(Duration::from_secs(seconds));
+    let store = make(Bounds::default());
+    let gate = builder(&json!({ "approval": { "uses": 3 } })).0.approvals(Arc::clone(&store)).build();
+    let arguments = json!({});
+    let id = *asked(gate.check(&call(&arguments))).id();
+    gate.approve(&id, "ann").unwrap();
+    allowed(gate.check(&call(&arguments))).end();
+    // One use is taken here, so two are left to texts that were signed for the same request.
+    let claims = [(); 2].map(|()| store.redeem(&id, 3, at(10), at(0)).unwrap().claim().unwrap());
+    assert!(store.redeem(&id, 3, at(10), at(0)).unwrap().claim().is_none());
+    assert_ne!(asked(gate.check(&call(&arguments))).id(), &id, "only texts use what is left");
+    for claim in claims {
+        assert!(store.restore(&claim, at(1)).unwrap());
+        assert!(!store.restore(&claim, at(1)).unwrap(), "a claim gives back one use");
+    }
+    assert!(store.redeem(&id, 3, at(10), at(1)).unwrap().claim().is_some());
+    assert!(store.redeem(&id, 3, at(10), at(1)).unwrap().claim().is_some());
+    assert!(store.redeem(&id, 3, at(10), at(1)).unwrap().claim().is_none());
+
+    // An approval that was used in part and then expired leaves the rest to texts that still live.
+    let (gate, clock) = builder(&json!({ "approval": { "uses": 2, "ttl": "60s" } }));
+    let store = make(Bounds::default());
+    let gate = gate.approvals(Arc::clone(&store)).build();
+    let id = *asked(gate.check(&call(&arguments))).id();
+    gate.approve(&id, "ann").unwrap();
+    allowed(gate.check(&call(&arguments))).end();
+    clock.advance(Duration::from_secs(60));
+    assert_ne!(asked(gate.check(&call(&arguments))).id(), &id);
+    assert!(store.redeem(&id, 2, at(130), at(61)).unwrap().claim().is_some());
+    assert!(store.redeem(&id, 2, at(130), at(61)).unwrap().claim().is_none());
 }
 
 pub(crate) fn a_settled_call_does_not_restore_its_approval(make: MakeStore<'_>) {

@@ -101,8 +101,14 @@ impl<S: ApprovalStore> ApprovalStore for Metered<S> {
         self.count().refusal(ask, now)
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
-        self.count().redeem(id, until, now)
+    fn redeem(
+        &self,
+        id: &ApprovalId,
+        uses: u32,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Redemption, ApprovalError> {
+        self.count().redeem(id, uses, until, now)
     }
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {
@@ -140,10 +146,11 @@ impl<S: AsyncApprovalStore> AsyncApprovalStore for Metered<S> {
     fn redeem<'a>(
         &'a self,
         id: &'a ApprovalId,
+        uses: u32,
         until: Timestamp,
         now: Timestamp,
     ) -> StoreFuture<'a, Redemption, ApprovalError> {
-        self.count().redeem(id, until, now)
+        self.count().redeem(id, uses, until, now)
     }
 
     fn restore<'a>(&'a self, claim: &'a Claim, now: Timestamp) -> StoreFuture<'a, bool, ApprovalError> {

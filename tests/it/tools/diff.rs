@@ -206,6 +206,19 @@ fn limits_and_approvals_are_compared() {
             "narrower t: approval: bind args.a and args.n<= to all arguments",
             "yes",
         ),
+        (
+            &some,
+            asks(json!({ "ttl": "5m", "approvers": ["ann", "bob"], "min_approvers": 2, "bind": [] })),
+            "wider t: approval: bind args.a and args.n<= to no argument",
+            "no",
+        ),
+        (
+            &some,
+            asks(json!({ "ttl": "5m", "approvers": ["ann", "bob"], "min_approvers": 2, "uses": 5,
+                    "bind": ["args.a", "args.n<="] })),
+            "wider t: approval: uses 1 to 5",
+            "no",
+        ),
     ] {
         let (old, new) = (of_tools(old), of_tools(&new));
         let found = summary(&diff::compare(&old, &new));

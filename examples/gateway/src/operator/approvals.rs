@@ -45,6 +45,7 @@ fn to_json(approval: &Approval, now: Timestamp) -> Value {
         "expires_at": approval.expires_at(),
         "expires_in_ms": u64::try_from(approval.expires_at().saturating_since(now).as_millis()).unwrap_or(u64::MAX),
         "min_approvers": approval.min_approvers(),
+        "uses": approval.uses(),
         "approved_by": approval.approved_by().collect::<Vec<_>>(),
     })
 }

@@ -42,6 +42,21 @@ fn a_signed_approval_allows_one_call() {
     assert_eq!(gate.usage(call(&ten)).unwrap()[0].used().to_string(), "1");
 }
 
+#[test]
+fn a_signed_approval_serves_as_many_calls_as_it_has_uses() {
+    let mut policy_rules = rules();
+    policy_rules["approval"]["uses"] = json!(3);
+    policy_rules["limits"][0]["max"] = json!(1000);
+    let (gate, _) = gate(&policy_rules);
+    let text = signed(&gate, 10);
+    let permits = [10, 7, 3].map(|n| allowed(gate.check(&call(&arguments(n)).signed(&text))));
+    assert_eq!(why(&gate.check(&call(&arguments(1)).signed(&text))), Some(SignedError::Spent));
+    let [first, ..] = permits;
+    first.release();
+    allowed(gate.check(&call(&arguments(9)).signed(&text))).end();
+    assert_eq!(why(&gate.check(&call(&arguments(1)).signed(&text))), Some(SignedError::Spent));
+}
+
 /// A later signature is valid for longer than the one that was used, or than the approval here.
 #[test]
 fn a_request_that_is_signed_again_still_has_one_use() {

@@ -284,7 +284,7 @@ impl ApprovalStore for Forgetful {
         self.0.refusal(ask, now)
     }
 
-    fn redeem(&self, _: &ApprovalId, _: Timestamp, _: Timestamp) -> Result<Redemption, ApprovalError> {
+    fn redeem(&self, _: &ApprovalId, _: u32, _: Timestamp, _: Timestamp) -> Result<Redemption, ApprovalError> {
         Err(ApprovalError::unavailable("down"))
     }
 

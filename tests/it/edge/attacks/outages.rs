@@ -63,9 +63,15 @@ impl ApprovalStore for Failing {
         self.approvals.refusal(ask, now)
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
+    fn redeem(
+        &self,
+        id: &ApprovalId,
+        uses: u32,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Redemption, ApprovalError> {
         self.step()?;
-        self.approvals.redeem(id, until, now)
+        self.approvals.redeem(id, uses, until, now)
     }
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {

@@ -191,8 +191,14 @@ fn approvals(documents: &mut Documents) {
     documents.of(
         "bind",
         |value| approval(json!({ "bind": value })),
-        json!([["args.x"], ["args.x", "args.x"], ["args.x<="]]),
-        json!([null, [], {}, "args.x", [5], [["args.x"]]]),
+        json!([[], ["args.x"], ["args.x", "args.x"], ["args.x<="]]),
+        json!([null, {}, "args.x", [5], [["args.x"]]]),
+    );
+    documents.of(
+        "uses",
+        |value| approval(json!({ "uses": value })),
+        json!([1, 2.0, 1e2, 1000]),
+        json!([0, -1, 1.5, 1001, 1e300, u64::MAX, null, "1", [1]]),
     );
 }
 

@@ -60,8 +60,14 @@ impl ApprovalStore for Blocking {
         self.runtime.block_on(AsyncApprovalStore::refusal(&self.store, ask, now))
     }
 
-    fn redeem(&self, id: &ApprovalId, until: Timestamp, now: Timestamp) -> Result<Redemption, ApprovalError> {
-        self.runtime.block_on(AsyncApprovalStore::redeem(&self.store, id, until, now))
+    fn redeem(
+        &self,
+        id: &ApprovalId,
+        uses: u32,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Redemption, ApprovalError> {
+        self.runtime.block_on(AsyncApprovalStore::redeem(&self.store, id, uses, until, now))
     }
 
     fn restore(&self, claim: &Claim, now: Timestamp) -> Result<bool, ApprovalError> {

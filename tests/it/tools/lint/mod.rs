@@ -160,6 +160,10 @@ fn each_kind_of_finding_is_reported() {
                 ("too_few_approvers", "/tools/t/approval/min_approvers"),
             ],
         ),
+        (
+            entry(&json!({ "approval": { "bind": [], "uses": 20 } })),
+            vec![("bound_to_nothing", "/tools/t/approval/bind")],
+        ),
     ] {
         let report = lint::check(&source).unwrap();
         let mut got = found(&report);

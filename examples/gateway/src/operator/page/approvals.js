@@ -207,6 +207,7 @@ function covered(request) {
         "approvers",
         request.min_approvers === 1 ? "one person" : `${request.min_approvers} different people`,
       ),
+      row("serves", request.uses === 1 ? "one call" : `up to ${request.uses} calls`),
       row("digest", el("code", { class: "digest" }, request.digest)),
     ),
     request.details !== null && el("p", {}, bound),
