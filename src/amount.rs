@@ -67,6 +67,58 @@ impl Amount {
         Self::from_exact(Exact::of(number).ok_or(AmountError::TooPrecise)?)
     }
 
+    /// Converts a JSON number as [`from_number`](Self::from_number) does, and rounds it up to the
+    /// next millionth: for costs as machines write them, such as `0.00001725`. A budget that is
+    /// settled at rounded costs is then never exceeded.
+    ///
+    /// # Errors
+    /// `-1`, `9000000000001`.
+    pub fn from_number_up(number: &Number) -> Result<Self, AmountError> {
+        Self::from_exact_up(Exact::of(number).ok_or(AmountError::NotANumber)?)
+    }
+
+    /// Converts an `f64`, which is taken as its shortest decimal text, and rounds it up to the next
+    /// millionth.
+    ///
+    /// ```
+    /// use toolgate::Amount;
+    ///
+    /// // 115 tokens at 0.15 for a million of them.
+    /// assert_eq!(Amount::from_f64_up(115.0 * 0.15 / 1e6)?, "0.000018".parse()?);
+    /// assert_eq!(Amount::from_f64_up(0.1)?, "0.1".parse()?);
+    /// assert_eq!(Amount::from_f64_up(0.1 + 0.2)?, "0.300001".parse()?);
+    /// assert!(Amount::from_f64_up(-0.1).is_err());
+    /// # Ok::<(), toolgate::AmountError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A number below zero or above [`Amount::MAX`], an infinity or NaN.
+    pub fn from_f64_up(number: f64) -> Result<Self, AmountError> {
+        if !number.is_finite() {
+            return Err(AmountError::NotANumber);
+        }
+        Self::from_exact_up(Exact::Float(number))
+    }
+
+    fn from_exact_up(value: Exact) -> Result<Self, AmountError> {
+        match (Self::from_exact(value), value) {
+            (Err(AmountError::TooPrecise), Exact::Float(float)) => {
+                Self::rounded_up(&ShortText::of(float).decimal().ok_or(AmountError::NotANumber)?)
+            }
+            (amount, _) => amount,
+        }
+    }
+
+    /// Rounds up a decimal that is positive, not too large and too precise.
+    fn rounded_up(decimal: &Decimal<'_>) -> Result<Self, AmountError> {
+        // The digits before the seventh decimal. The last digit of a decimal is not zero, so what
+        // is cut off is more than nothing.
+        let kept = decimal.scale.saturating_add(6).saturating_add_unsigned(decimal.digit_count() as u64);
+        let kept = usize::try_from(kept).unwrap_or(0);
+        let micros = decimal.digits().take(kept).fold(0u128, |sum, digit| sum * 10 + u128::from(digit));
+        u64::try_from(micros + 1).ok().and_then(Self::from_micros).ok_or(AmountError::TooLarge)
+    }
+
     pub(crate) fn from_exact(value: Exact) -> Result<Self, AmountError> {
         match value {
             Exact::Integer(integer) => match u64::try_from(integer) {

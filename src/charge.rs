@@ -129,7 +129,8 @@ impl<'c> Asker<'c> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Meter {
-    /// At most `max` in the aligned window that contains the present.
+    /// At most `max` in the aligned window that contains the present, or in
+    /// [all time](Span::LIFETIME).
     Fixed(Span),
     /// At most `max` in every interval of this length.
     Sliding {
@@ -162,6 +163,13 @@ pub struct Span {
     pub start: Timestamp,
     /// The first instant after the span.
     pub end: Timestamp,
+}
+
+impl Span {
+    /// The window of a counter that never begins anew. A store must not drop such a counter, unless
+    /// it is reset. It begins at the epoch so that every store can tell its start exactly; an
+    /// earlier instant is in it too.
+    pub const LIFETIME: Self = Self { start: Timestamp::UNIX_EPOCH, end: Timestamp::MAX };
 }
 
 #[cfg(test)]

@@ -76,8 +76,8 @@ pub(super) mod limits {
         remaining: Amount,
         #[serde(with = "super::one")]
         max: Amount,
-        #[serde(with = "super::one")]
-        resets_at: Timestamp,
+        #[serde(with = "super::option")]
+        resets_at: Option<Timestamp>,
     }
 
     pub(crate) fn serialize<S: Serializer>(states: &[LimitState], to: S) -> Result<S::Ok, S::Error> {

@@ -3,9 +3,8 @@
 use serde::Serialize;
 
 use crate::amount::{Amount, Total};
-use crate::policy::limit::Limit;
-use crate::policy::{LimitRef, Policy};
-use crate::store::{Tallies, Tally};
+use crate::policy::{LimitRef, Plan, Policy};
+use crate::store::Tallies;
 use crate::time::Timestamp;
 
 /// The state of one limit.
@@ -15,7 +14,7 @@ pub struct LimitState {
     pub(crate) used: Total,
     pub(crate) remaining: Amount,
     pub(crate) max: Amount,
-    pub(crate) resets_at: Timestamp,
+    pub(crate) resets_at: Option<Timestamp>,
 }
 
 impl LimitState {
@@ -34,29 +33,30 @@ impl LimitState {
         self.remaining
     }
 
-    /// Returns the most that the counter may hold.
+    /// Returns the `max` of the limit, or the host's own for this caller if that is smaller
+    /// (`max_from`).
     pub fn max(&self) -> Amount {
         self.max
     }
 
     /// Returns when the counter is empty again if nothing else is charged: for a fixed window, its
-    /// end.
-    pub fn resets_at(&self) -> Timestamp {
+    /// end. `None` if only a reset empties it: the window `lifetime`.
+    pub fn resets_at(&self) -> Option<Timestamp> {
         self.resets_at
     }
 
-    pub(crate) fn all(policy: &Policy, limits: &[LimitRef], tallies: &Tallies) -> Vec<Self> {
-        let state = |found: &LimitRef| Some(Self::of(policy.limit(*found)?, tallies.get(found.charge())?));
-        limits.iter().filter_map(state).collect()
-    }
-
-    pub(crate) fn of(limit: &Limit, tally: &Tally) -> Self {
-        Self {
-            counter: limit.counter.clone(),
-            used: tally.used,
-            remaining: tally.used.remaining(limit.room()),
-            max: limit.max,
-            resets_at: tally.resets_at,
-        }
+    pub(crate) fn all(policy: &Policy, plan: &Plan, tallies: &Tallies) -> Vec<Self> {
+        let state = |(index, found): (usize, &LimitRef)| {
+            let (limit, tally) = (policy.limit(*found)?, tallies.get(found.charge())?);
+            let (max, room) = plan.max_and_room(index, limit);
+            Some(Self {
+                counter: limit.counter.clone(),
+                used: tally.used,
+                remaining: tally.used.remaining(room),
+                max,
+                resets_at: tally.resets_at(),
+            })
+        };
+        plan.limits.iter().enumerate().filter_map(state).collect()
     }
 }

@@ -276,8 +276,8 @@ pub struct Denial {
     pub(crate) refusal: Refusal,
     /// The failure of the store.
     pub(crate) cause: Option<Arc<StoreError>>,
-    /// The part of a limit's scope that the call lacks.
-    pub(crate) missing: Option<Box<str>>,
+    /// The part of a limit's scope that the call lacks, or the amount that is not valid.
+    pub(crate) uncountable: Option<Box<str>>,
     /// The request that a person has refused. Boxed to keep decisions small.
     pub(crate) refused: Option<Box<ApprovalId>>,
     /// Boxed to keep decisions small.
@@ -286,7 +286,7 @@ pub struct Denial {
 
 impl From<Refusal> for Denial {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, cause: None, missing: None, refused: None, deciding: None }
+        Self { refusal, cause: None, uncountable: None, refused: None, deciding: None }
     }
 }
 
@@ -316,7 +316,14 @@ impl Denial {
     /// Returns the part of a limit's scope that the call lacks, such as `session` or
     /// `args.account`, if the code is [`Code::ScopeMissing`].
     pub fn missing(&self) -> Option<&str> {
-        self.missing.as_deref()
+        self.uncountable.as_deref().filter(|_| self.code() == Code::ScopeMissing)
+    }
+
+    /// Returns the amount that a limit does not find in the call and the reason, such as
+    /// `` `args.amount` has more than six decimals ``, if the code is [`Code::AmountInvalid`]. It
+    /// never has a value of the call.
+    pub fn invalid_amount(&self) -> Option<&str> {
+        self.uncountable.as_deref().filter(|_| self.code() == Code::AmountInvalid)
     }
 
     /// Returns the request that a person has refused if the code is [`Code::ApprovalRefused`]. The
@@ -412,6 +419,16 @@ pub(crate) fn no_approvals_message(tool: &str) -> String {
 /// Returns the message for the agent if its call lacks this part of a limit's scope.
 pub(crate) fn scope_missing_message(tool: &str, part: &str) -> String {
     format!("This call of `{}` has no `{part}`, by which a limit counts.", shown(tool))
+}
+
+/// Returns the message for the agent if a limit does not find a valid amount in its call. `fact`
+/// says which amount and why; `is_max` that it is the host's maximum for the caller.
+pub(crate) fn amount_invalid_message(tool: &str, fact: &str, is_max: bool) -> String {
+    let tool = shown(tool);
+    match is_max {
+        true => format!("A limit of `{tool}` has no valid maximum for this caller: {fact}."),
+        false => format!("This call of `{tool}` names no valid amount: {fact}."),
+    }
 }
 
 /// Returns as much of the tool's name as a message shows.

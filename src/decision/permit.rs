@@ -184,7 +184,7 @@ type Changes<'r> = SmallVec<[ChargeChange<'r>; 4]>;
 impl<B: IssuedUnder + ?Sized> Reservation<B> {
     fn limits(&self) -> Vec<LimitState> {
         let policy = self.backend.policy();
-        policy.map_or_else(Vec::new, |policy| LimitState::all(policy, &self.plan.limits, &self.tallies))
+        policy.map_or_else(Vec::new, |policy| LimitState::all(policy, &self.plan, &self.tallies))
     }
 
     /// Returns the charges that change, each with its new amount.
@@ -278,7 +278,8 @@ impl Permit {
 
     /// Replaces what limits with `amount_from` charged by the real amount, in the windows that were
     /// charged. An amount above what was left is recorded in full, and stops later calls. Other
-    /// limits keep their charge, and so does what is in flight.
+    /// limits keep their charge, and so does what is in flight. For a cost with more than six
+    /// decimals, [`Amount::from_f64_up`] and [`Amount::from_number_up`] round up.
     ///
     /// # Errors
     /// The permit is already settled, or the store failed; nothing has changed.

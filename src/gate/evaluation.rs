@@ -11,9 +11,12 @@ use crate::approval::signed::SignedError;
 use crate::call::{Round, ToolCall};
 use crate::charge::{Asker, Meter};
 use crate::decision::limit_state::LimitState;
-use crate::decision::{ApprovalRequest, Denial, RateLimited, Refusal, Refused, default_message, scope_missing_message};
+use crate::decision::{
+    ApprovalRequest, Denial, RateLimited, Refusal, Refused, amount_invalid_message, default_message,
+    scope_missing_message,
+};
 use crate::policy::limit::Limit;
-use crate::policy::plan::missing_part;
+use crate::policy::plan::{InvalidAmount, invalid_amount, missing_part};
 use crate::policy::{Code, Effect, Evaluation, LimitRef, Plan, Policy, Terms, Uncountable};
 use crate::store::{Outcome, ReservationId, ReserveRequest, StoreError, Tallies};
 use crate::time::{Clock, Timestamp, wait_millis};
@@ -141,13 +144,13 @@ impl<'p> CallEvaluation<'p> {
         let mut first = None;
         let mut wait = Some(0);
         let mut waits_for_calls = false;
-        for found in &plan.limits {
+        for (index, found) in plan.limits.iter().enumerate() {
             let (Some(limit), Some(charge), Some(tally)) =
                 (self.policy.limit(*found), plan.charges.get(found.charge()), tallies.get(found.charge()))
             else {
                 continue;
             };
-            let room = limit.room();
+            let (_, room) = plan.max_and_room(index, limit);
             if limit.shadow || tally.used.has_room(charge.amount, room) {
                 continue;
             }
@@ -172,7 +175,7 @@ impl<'p> CallEvaluation<'p> {
 
     /// Returns the states of the call's limits.
     pub(super) fn states(&self, plan: &Plan, tallies: &Tallies) -> Vec<LimitState> {
-        LimitState::all(self.policy, &plan.limits, tallies)
+        LimitState::all(self.policy, plan, tallies)
     }
 
     pub(super) fn require_approval(
@@ -204,12 +207,25 @@ impl<'p> CallEvaluation<'p> {
     #[cold]
     fn uncountable(&self, limit: LimitRef, code: Code) -> Denial {
         let mut denial = Denial::from(self.limit_refusal(limit, code));
-        if let (Code::ScopeMissing, Some(limit)) = (code, self.policy.limit(limit)) {
-            denial.missing = missing_part(limit, self.call, self.now).map(Into::into);
-        }
-        if let Some(part) = &denial.missing {
-            denial.refusal.message = scope_missing_message(self.call.tool(), part).into();
-        }
+        let Some(limit) = self.policy.limit(limit) else { return denial };
+        let (call, now) = (self.call, self.now);
+        let (fact, message) = match code {
+            Code::ScopeMissing => {
+                let Some(part) = missing_part(limit, call, now) else { return denial };
+                let message = scope_missing_message(call.tool(), &part);
+                (part, message)
+            }
+            _ => {
+                let Some(InvalidAmount { path, problem, is_max }) = invalid_amount(limit, call, now) else {
+                    return denial;
+                };
+                let fact = format!("`{path}` {problem}");
+                let message = amount_invalid_message(call.tool(), &fact, is_max);
+                (fact, message)
+            }
+        };
+        denial.uncountable = Some(fact.into());
+        denial.refusal.message = message.into();
         denial
     }
 

@@ -155,7 +155,7 @@ async fn usage<S, A: ?Sized>(
     if tallies.len() != plan.charges.len() {
         return Err(StoreError::incomplete());
     }
-    Ok(LimitState::all(policy, &plan.limits, tallies))
+    Ok(LimitState::all(policy, &plan, tallies))
 }
 
 /// Calls in their order, and every counter that they would charge.

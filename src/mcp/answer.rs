@@ -247,8 +247,12 @@ impl From<Refused> for Refusal {
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
         let refusal = Self::new(RefusalKind::Denied, denial.code(), denial.rule(), denial.message(), denial.policy());
-        let facts =
-            [("missing", denial.missing()), ("condition", denial.condition()), ("undecidable", denial.undecidable())];
+        let facts = [
+            ("missing", denial.missing()),
+            ("invalid_amount", denial.invalid_amount()),
+            ("condition", denial.condition()),
+            ("undecidable", denial.undecidable()),
+        ];
         let there = facts.into_iter().filter_map(|(key, fact)| Some((key, fact?)));
         there.fold(refusal, |refusal, (key, fact)| refusal.with(key, fact.into()))
     }

@@ -6,6 +6,7 @@ use super::condition::Condition;
 use super::limit::{Algorithm, Limit, Scope, Window};
 use super::pattern::Names;
 use crate::amount::Amount;
+use crate::call::path::Path;
 use crate::json::pointer;
 
 /// A compiled document.
@@ -124,6 +125,8 @@ pub(crate) struct Counter {
     pub(crate) algorithm: Algorithm,
     /// The maximum of the first limit that names it.
     pub(crate) max: Amount,
+    /// The host's own maximum, which a token bucket refills by.
+    pub(crate) max_from: Option<Box<Path>>,
     /// The rank among the token buckets of this name, slowest refill first. The rank, not the
     /// document order, identifies a bucket across edits of the policy. If one is removed, the next
     /// one takes its rank, and has at least as much missing.

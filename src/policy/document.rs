@@ -143,10 +143,15 @@ pub(crate) static LIMIT: Shape = Shape {
         key(
             "window",
             Required,
-            "The window: a calendar unit, a number of seconds, a duration such as `15m`, or `in_flight` for concurrent \
-             calls.",
+            "The window: a calendar unit, a number of seconds, a duration such as `15m`, `in_flight` for concurrent \
+             calls, or `lifetime`, which never begins anew.",
         ),
         key("max", Required, "The most that may pass in one window, with at most six decimals. 0 refuses every call."),
+        key(
+            "max_from",
+            Optional,
+            "The path below `context` to the host's own maximum for the caller. The smaller of it and `max` holds.",
+        ),
         key(
             "scope",
             Required,

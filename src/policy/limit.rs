@@ -13,6 +13,9 @@ pub(crate) struct Limit {
     pub(crate) counter: Box<str>,
     pub(crate) window: Window,
     pub(crate) max: Amount,
+    /// The path to the host's own maximum for a caller. The smaller of the two holds. Boxed,
+    /// because it is rare.
+    pub(crate) max_from: Option<Box<Path>>,
     pub(crate) scope: Scope,
     pub(crate) cost: Cost,
     pub(crate) algorithm: Algorithm,
@@ -23,8 +26,8 @@ pub(crate) struct Limit {
     pub(crate) on_exceed: Option<Box<str>>,
     /// The index of the counter that it charges. Limits that name one counter share it.
     pub(crate) slot: u32,
-    /// The other token buckets of its counter, from limits with another `max`. Each refills at its
-    /// own rate, so each is charged whenever the counter is.
+    /// The other token buckets of its counter, from limits with another `max` or `max_from`. Each
+    /// refills at its own rate, so each is charged whenever the counter is.
     pub(crate) buckets: Box<[u32]>,
     /// It is the `rate_limit` of an entry, not an element of `limits`.
     pub(crate) is_rate_limit: bool,
@@ -55,10 +58,12 @@ pub(crate) enum Window {
     Every(u32),
     /// From the decision until the call ends.
     InFlight,
+    /// All time: it never begins anew.
+    Lifetime,
 }
 
 /// The windows that have names.
-pub(crate) const WINDOWS: [(&str, Window); 7] = [
+pub(crate) const WINDOWS: [(&str, Window); 8] = [
     ("second", Window::Second),
     ("minute", Window::Minute),
     ("hour", Window::Hour),
@@ -66,6 +71,7 @@ pub(crate) const WINDOWS: [(&str, Window); 7] = [
     ("week", Window::Week),
     ("month", Window::Month),
     ("in_flight", Window::InFlight),
+    ("lifetime", Window::Lifetime),
 ];
 
 /// The longest duration: 400 days.
@@ -74,7 +80,7 @@ pub(crate) const MAX_DURATION: u32 = 400 * 86_400;
 impl Window {
     /// Returns `true` if the window follows the calendar, so that an offset from UTC can shift it.
     pub(crate) fn is_calendar(self) -> bool {
-        !matches!(self, Self::Every(_) | Self::InFlight)
+        !matches!(self, Self::Every(_) | Self::InFlight | Self::Lifetime)
     }
 
     /// The aligned window that contains `now`.
@@ -101,11 +107,13 @@ impl Window {
             }
             Self::Every(seconds) => aligned(seconds.max(1).into(), 0),
             Self::InFlight => return Span { start: now, end: Timestamp::MAX },
+            Self::Lifetime => return Span::LIFETIME,
         };
         Span { start: Timestamp::from_unix_seconds(start - offset), end: Timestamp::from_unix_seconds(end - offset) }
     }
 
-    /// The length of a window that is not aligned; a month is 30 days.
+    /// The length of a window that is not aligned; a month is 30 days. The largest number for a
+    /// window without end.
     pub(crate) fn seconds(self) -> u32 {
         match self {
             Self::Second => 1,
@@ -116,6 +124,7 @@ impl Window {
             Self::Month => 30 * 86_400,
             Self::Every(seconds) => seconds,
             Self::InFlight => 0,
+            Self::Lifetime => u32::MAX,
         }
     }
 
@@ -289,7 +298,8 @@ mod tests {
             for now in [Timestamp::MIN, Timestamp::MAX] {
                 for offset in [-1439, 0, 1439] {
                     let span = window.around(now, offset);
-                    assert!(span.start <= now && now <= span.end, "{window:?} {now} {span:?}");
+                    let begins = span.start <= now || window == Window::Lifetime;
+                    assert!(begins && now <= span.end, "{window:?} {now} {span:?}");
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The plan of a call: which counters its limits charge, for whom, and how much.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use smallvec::SmallVec;
@@ -8,9 +9,9 @@ use super::Policy;
 use super::code::Code;
 use super::compiled::{Compiled, RuleRef, Section};
 use super::pattern::Matching;
-use crate::amount::Amount;
+use crate::amount::{Amount, AmountError};
 use crate::call::ToolCall;
-use crate::call::path::{Datum, Facts, Found};
+use crate::call::path::{Datum, Facts, Found, Path, Unclear};
 use crate::call::subject::OwnScope;
 use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
 use crate::policy::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
@@ -21,6 +22,8 @@ use crate::time::Timestamp;
 pub(crate) struct Plan {
     pub(crate) charges: Charges,
     pub(crate) limits: SmallVec<[LimitRef; 4]>,
+    /// The host's own maxima for the caller, by the index of their limit in `limits`.
+    host_maxima: SmallVec<[(u32, Amount); 2]>,
 }
 
 /// A limit of the policy, and the index of its charge in the plan.
@@ -63,8 +66,9 @@ impl Plan {
             let amount = amount(limit, facts).ok_or(Code::AmountInvalid)?;
             let charge = self.charges.get_mut(index).ok_or(Code::ScopeMissing)?;
             charge.amount = charge.amount.max(amount);
+            let host_max = host_max(limit, facts)?;
             if !limit.shadow {
-                let room = limit.room();
+                let room = limit.room().min(host_max.unwrap_or(Amount::MAX));
                 charge.max = Some(charge.max.map_or(room, |max| max.min(room)));
             }
             for bucket in &limit.buckets {
@@ -73,10 +77,13 @@ impl Plan {
                     charge.amount = charge.amount.max(amount);
                 }
             }
-            Ok(index)
+            Ok((index, host_max))
         });
         match added {
-            Ok(index) => {
+            Ok((index, host_max)) => {
+                if let Some(max) = host_max {
+                    self.host_maxima.push((u32::try_from(self.limits.len()).unwrap_or(u32::MAX), max));
+                }
                 self.limits.push(LimitRef { charge: u32::try_from(index).unwrap_or(u32::MAX), ..found });
                 Ok(())
             }
@@ -103,7 +110,7 @@ impl Plan {
     fn new_charge(&mut self, policy: &Policy, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Result<usize, Code> {
         let counter = policy.counter_id(slot).ok_or(Code::ScopeMissing)?;
         let index = self.charges.len();
-        let meter = policy.meter(slot, limit, facts.now);
+        let meter = policy.meter(slot, limit, facts);
         // Filled in place: a charge is large, and its subject is written into it.
         let counter = *counter;
         self.charges.push(Charge { counter, subject: Subject::default(), amount: Amount::ZERO, max: None, meter });
@@ -121,6 +128,13 @@ impl Plan {
             return Err(Code::ScopeMissing);
         }
         Ok(index)
+    }
+
+    /// The maximum of a limit of the plan for this caller, and the most that its counter may hold.
+    pub(crate) fn max_and_room(&self, index: usize, limit: &Limit) -> (Amount, Amount) {
+        let own = self.host_maxima.iter().find(|(at, _)| *at as usize == index);
+        let most = own.map_or(Amount::MAX, |(_, max)| *max);
+        (limit.max.min(most), limit.room().min(most))
     }
 
     /// The amount of each charge if the call really cost `real`. Only charges of limits that read
@@ -189,8 +203,8 @@ impl Policy {
     }
 
     /// Zero-amount charges to every limit that this caller could reach, to read their state: those
-    /// whose scope it has all parts of. Limits that agree in counter and maximum count once.
-    /// O(limits).
+    /// whose scope it has all parts of, and for which it has a maximum. Limits that agree in
+    /// counter and maximum count once. O(limits).
     pub(crate) fn every_limit(&self, caller: &ToolCall<'_>, now: Timestamp) -> Plan {
         let compiled = self.compiled();
         let facts = Facts::new(caller, now);
@@ -198,12 +212,18 @@ impl Policy {
         let (mut seen, mut charges) = (HashSet::new(), HashMap::new());
         let entries = compiled.entries.with_rules().map(|(entry, rules)| (Some(entry), rules));
         for (entry, rules) in entries.chain([(None, &compiled.all_tools)]) {
-            for (index, limit) in (0u32..).zip(&rules.limits).filter(|(_, limit)| seen.insert((limit.slot, limit.max)))
-            {
+            for (index, limit) in (0u32..).zip(&rules.limits) {
+                let Ok(host_max) = host_max(limit, &facts) else { continue };
+                if !seen.insert((&*limit.counter, host_max.map_or(limit.max, |max| limit.max.min(max)))) {
+                    continue;
+                }
                 let charge = charges.entry(limit.slot).or_insert_with(|| {
                     plan.new_charge(self, limit.slot, limit, &facts).ok().and_then(|charge| u32::try_from(charge).ok())
                 });
                 if let Some(charge) = *charge {
+                    if let (Some(max), Ok(at)) = (host_max, u32::try_from(plan.limits.len())) {
+                        plan.host_maxima.push((at, max));
+                    }
                     plan.limits.push(LimitRef { entry, index, charge });
                 }
             }
@@ -224,12 +244,17 @@ impl Policy {
     /// The meter of a counter now. `limit` is one of the counter's own, or, for a token bucket, of
     /// its name.
     #[inline]
-    fn meter(&self, slot: u32, limit: &Limit, now: Timestamp) -> Meter {
+    fn meter(&self, slot: u32, limit: &Limit, facts: &Facts<'_>) -> Meter {
         match limit.algorithm {
-            Algorithm::Fixed => Meter::Fixed(limit.window.around(now, limit.utc_offset)),
+            Algorithm::Fixed => Meter::Fixed(limit.window.around(facts.now, limit.utc_offset)),
             Algorithm::Sliding => Meter::Sliding { seconds: limit.window.seconds() },
             Algorithm::TokenBucket { .. } => {
-                let refill = self.compiled().counters.get(slot as usize).map_or(limit.max, |counter| counter.max);
+                let counter = self.compiled().counters.get(slot as usize);
+                let refill = counter.map_or(limit.max, |counter| match &counter.max_from {
+                    None => counter.max,
+                    // A bucket without a valid maximum does not refill.
+                    Some(path) => counter.max.min(amount_at(path, facts).unwrap_or(Amount::ZERO)),
+                });
                 Meter::TokenBucket { refill, seconds: limit.window.seconds() }
             }
             Algorithm::InFlight { lease } => Meter::InFlight { lease },
@@ -280,9 +305,58 @@ pub(crate) fn missing_part(limit: &Limit, call: &ToolCall<'_>, now: Timestamp) -
 pub(crate) fn amount(limit: &Limit, facts: &Facts<'_>) -> Option<Amount> {
     match &limit.cost {
         Cost::Constant(amount) => Some(*amount),
-        Cost::From(path) => match path.resolve(facts) {
-            Found::Value(Datum::Number(number)) => Amount::from_exact(number).ok(),
-            _ => None,
-        },
+        Cost::From(path) => amount_at(path, facts),
     }
+}
+
+/// Returns the host's own maximum for the caller, if the limit reads one.
+#[inline]
+fn host_max(limit: &Limit, facts: &Facts<'_>) -> Result<Option<Amount>, Code> {
+    match &limit.max_from {
+        None => Ok(None),
+        Some(path) => amount_at(path, facts).map(Some).ok_or(Code::AmountInvalid),
+    }
+}
+
+fn amount_at(path: &Path, facts: &Facts<'_>) -> Option<Amount> {
+    match path.resolve(facts) {
+        Found::Value(Datum::Number(number)) => Amount::from_exact(number).ok(),
+        _ => None,
+    }
+}
+
+/// The amount that a limit does not find in a call.
+pub(crate) struct InvalidAmount<'p> {
+    pub(crate) path: &'p Path,
+    /// Describes the value at the path without it: `has more than six decimals`.
+    pub(crate) problem: Cow<'static, str>,
+    /// It is the host's maximum, not the cost of the call.
+    pub(crate) is_max: bool,
+}
+
+/// Returns the first amount that `limit` does not find in a call.
+#[cold]
+pub(crate) fn invalid_amount<'p>(limit: &'p Limit, call: &ToolCall<'_>, now: Timestamp) -> Option<InvalidAmount<'p>> {
+    let facts = Facts::new(call, now);
+    let cost = match &limit.cost {
+        Cost::From(path) => Some((path, false)),
+        Cost::Constant(_) => None,
+    };
+    let max = limit.max_from.as_deref().map(|path| (path, true));
+    cost.into_iter().chain(max).find_map(|(path, is_max)| {
+        let problem = match path.resolve(&facts) {
+            Found::Absent => "is absent".into(),
+            Found::Unclear(Unclear::CaseVariant) => "has two members that differ in case".into(),
+            Found::Unclear(Unclear::WrongContainer) => "leads into a value without such parts".into(),
+            Found::Value(Datum::Number(number)) => match Amount::from_exact(number).err()? {
+                AmountError::Negative => "is negative".into(),
+                AmountError::TooPrecise => "has more than six decimals".into(),
+                AmountError::TooLarge => format!("is above {}", Amount::MAX).into(),
+                AmountError::NotANumber => "is not a number".into(),
+            },
+            Found::Value(Datum::UnclearNumber) => "is a number that readers hold differently".into(),
+            Found::Value(datum) => format!("is {}, not a number", datum.kind()).into(),
+        };
+        Some(InvalidAmount { path, problem, is_max })
+    })
 }

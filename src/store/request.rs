@@ -217,6 +217,7 @@ pub struct Tally {
     pub used: Total,
     /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the
     /// end of a fixed window, the present for a counter of another kind that holds nothing.
+    /// [`Timestamp::MAX`] if that never happens, as in a [lifetime](crate::Span::LIFETIME).
     pub resets_at: Timestamp,
     /// If the charge has no room: the first instant at which it has, if nothing else is charged
     /// meanwhile and no call in flight ends; `None` if it can never have room. Without meaning if
@@ -232,6 +233,11 @@ impl Tally {
     pub(super) fn of(mut self, generation: Generation) -> Self {
         self.charged_at.generation = generation;
         self
+    }
+
+    /// Returns when it holds nothing any more; `None` if only a reset empties it.
+    pub(crate) fn resets_at(&self) -> Option<Timestamp> {
+        (self.resets_at < Timestamp::MAX).then_some(self.resets_at)
     }
 
     /// Returns whether the counter has room for the charge.

@@ -113,11 +113,17 @@ pub(crate) struct Limit {
     pub(crate) counter: String,
     pub(crate) counter_at: Option<usize>,
     pub(crate) max: Amount,
+    /// `max_from` can lower its maximum.
+    pub(crate) has_host_max: bool,
     pub(crate) cost: Located<Cost>,
     /// `None` for a `rate_limit` that leaves it out.
     pub(crate) scope: Option<Located<Vec<Located<ScopePart>>>>,
     /// The length of the window, in seconds; 0 for calls in flight.
     pub(crate) seconds: u32,
+    /// The length of windows that are aligned to the Unix epoch, if it is a duration.
+    pub(crate) aligned: Option<Located<u32>>,
+    /// In minutes east of UTC.
+    pub(crate) utc_offset: Option<Located<i32>>,
     pub(crate) is_token_bucket: bool,
     pub(crate) is_shadow: bool,
 }

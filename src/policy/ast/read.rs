@@ -6,7 +6,7 @@ use crate::call::path::Path;
 use crate::json::{Json, Member, Node, Parser, pointer};
 use crate::policy::approval::Binding;
 use crate::policy::compiled::{Action, DefaultEffect};
-use crate::policy::limit::{Cost, ScopePart, WINDOWS, parse_duration};
+use crate::policy::limit::{Cost, ScopePart, WINDOWS, parse_duration, parse_utc_offset};
 use crate::policy::operator::Operator;
 use crate::policy::read::whole_seconds;
 
@@ -128,9 +128,12 @@ fn limit(node: &Node<'_>, pointer: String) -> Option<Limit> {
         counter: counter.as_str()?.to_owned(),
         counter_at: Some(counter.at),
         max: amount(field(node, "max")?)?,
+        has_host_max: field(node, "max_from").is_some(),
         cost,
         scope: field(node, "scope").map(scope),
         seconds: field(node, "window").map_or(0, seconds),
+        aligned: field(node, "window").filter(|_| is_fixed(node)).and_then(aligned),
+        utc_offset: field(node, "utc_offset").and_then(utc_offset),
         is_token_bucket: field(node, "algorithm").and_then(Node::as_str) == Some("token_bucket"),
         is_shadow: field(node, "shadow").is_some_and(is_true),
     })
@@ -143,12 +146,29 @@ fn rate_limit(node: &Node<'_>, pointer: String, counter: String) -> Option<Limit
         counter,
         counter_at: None,
         max: amount(field(node, "max")?)?,
+        has_host_max: false,
         cost: Located { at: node.at, value: Cost::Constant(Amount::ONE) },
         scope: field(node, "scope").map(scope),
         seconds: field(node, "window").map_or(0, seconds),
+        aligned: field(node, "window").and_then(aligned),
+        utc_offset: None,
         is_token_bucket: false,
         is_shadow: false,
     })
+}
+
+fn is_fixed(limit: &Node<'_>) -> bool {
+    field(limit, "algorithm").is_none_or(|algorithm| algorithm.as_str() == Some("fixed"))
+}
+
+/// The length of a window that is a duration.
+fn aligned(window: &Node<'_>) -> Option<Located<u32>> {
+    let is_named = WINDOWS.iter().any(|(name, _)| window.as_str() == Some(name));
+    (!is_named).then(|| Located { at: window.at, value: seconds(window) })
+}
+
+fn utc_offset(offset: &Node<'_>) -> Option<Located<i32>> {
+    Some(Located { at: offset.at, value: parse_utc_offset(offset.as_str()?)? })
 }
 
 fn seconds(window: &Node<'_>) -> u32 {

@@ -9,7 +9,7 @@ use super::super::error::IssueCode;
 use super::super::pattern::Names;
 use super::partial_limit::{PartialLimit, Parts};
 use crate::amount::Amount;
-use crate::call::path::Root;
+use crate::call::path::{Path, Root};
 use crate::json::pointer;
 use crate::json::{Json, Node};
 use crate::policy::compiled::{Counter, Entries, Rules};
@@ -131,8 +131,11 @@ impl LimitPlaces {
             return;
         }
         for (slots, _) in self.by_name.values_mut() {
-            let max = |slot: &u32| self.counters.get(*slot as usize).map(|counter| counter.max);
-            slots.sort_by_key(max);
+            let rate = |slot: &u32| {
+                let counter = self.counters.get(*slot as usize)?;
+                Some((counter.max, counter.max_from.as_ref().map(ToString::to_string)))
+            };
+            slots.sort_by_cached_key(rate);
             for (rank, slot) in slots.iter().enumerate() {
                 if let Some(counter) = self.counters.get_mut(*slot as usize) {
                     counter.bucket = rank;
@@ -157,7 +160,10 @@ impl LimitPlaces {
                     disagrees(reader, at, &limit.counter, what, first);
                 }
                 // Only the state of a token bucket depends on the maximum.
-                let runs = |slot: &&u32| self.counters.get(**slot as usize).is_some_and(|known| known.max == limit.max);
+                let runs = |slot: &&u32| {
+                    let known = self.counters.get(**slot as usize);
+                    known.is_some_and(|known| (known.max, &known.max_from) == (limit.max, &limit.max_from))
+                };
                 match limit.algorithm {
                     Algorithm::TokenBucket { .. } => {
                         if let Some(slot) = slots.iter().find(runs) {
@@ -185,6 +191,7 @@ impl LimitPlaces {
             scope: limit.scope.clone(),
             algorithm: limit.algorithm,
             max: limit.max,
+            max_from: limit.max_from.clone(),
             bucket: 0,
         });
         new
@@ -250,6 +257,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Parti
     });
     let window = reader.field(fields, "window", window);
     let max = reader.field(fields, "max", |reader, node| reader.amount(node, "`max`"));
+    let max_from = reader.field(fields, "max_from", max_from);
     let scope = reader.field(fields, "scope", scope);
     let algorithm = algorithm(reader, fields, window);
     let utc_offset = utc_offset(reader, fields, window, algorithm);
@@ -260,6 +268,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Parti
     Some(limit.map(|limit| Limit {
         // A limit with an invalid cost still has a counter that others may disagree with.
         cost: cost.unwrap_or(Cost::Constant(Amount::ONE)),
+        max_from: max_from.map(Box::new),
         shadow: shadow.unwrap_or(false),
         on_exceed,
         ..limit
@@ -282,6 +291,17 @@ fn rate_limit(reader: &mut Reader<'_>, node: &Node<'_>, entry: &str) -> Option<R
     let counter = format!("{entry}_rate").into();
     let limit = PartialLimit { counter, window, utc_offset: Some(0), scope, algorithm, max }.limit();
     Some(limit.map(|limit| Limit { is_rate_limit: true, ..limit }))
+}
+
+/// Reads the path to the host's own maximum. The agent must not choose it.
+fn max_from(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Path> {
+    let path = reader.single_path(node, "`max_from`")?;
+    if path.root != Root::Context || path.steps.is_empty() {
+        let message = format!("`max_from` must be a path below `context`, not {}", shown(node));
+        let help = "write a path such as `context.plan.max`, which the host supplies".to_owned();
+        reader.issue(IssueCode::InvalidPath, node.at, message, help);
+    }
+    Some(path)
 }
 
 /// Five minutes.
@@ -381,6 +401,11 @@ fn algorithm(reader: &mut Reader<'_>, fields: Fields<'_, '_>, window: Option<Win
         reader.misplaced(fields, "lease", "it belongs to the window `in_flight`");
     }
     let has_algorithm = fields.get("algorithm").is_some();
+    if window == Some(Window::Lifetime) && named != Some("fixed") {
+        reader.misplaced(fields, "algorithm", "a lifetime has no intervals, so it is always `fixed`");
+        reader.misplaced(fields, "burst", "it belongs to a token bucket");
+        return Some(Algorithm::Fixed);
+    }
     let algorithm = match named {
         Some("token_bucket") => {
             let is_known = burst.is_some() || fields.get("burst").is_none();
@@ -405,7 +430,7 @@ fn utc_offset(
         let text = reader.string(node, "`utc_offset`")?;
         let offset = parse_utc_offset(text);
         if offset.is_none() {
-            let help = "write it as `+02:00` or `-05:30`".to_owned();
+            let help = "write it as `+02:00` or `-05:30`; an offset does not follow summer time".to_owned();
             let message = format!("invalid offset from UTC {}", shown(node));
             reader.issue(IssueCode::InvalidUtcOffset, node.at, message, help);
         }

@@ -31,6 +31,7 @@ impl PartialLimit {
                 counter,
                 window,
                 max,
+                max_from: None,
                 scope,
                 cost: Cost::Constant(Amount::ONE),
                 algorithm,

@@ -16,6 +16,7 @@ pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
         "window" => Some(generator.subschema_for::<Window>()),
         "max" | "amount" | "burst" => Some(generator.subschema_for::<Amount>()),
         "scope" => Some(generator.subschema_for::<Scope>()),
+        "max_from" => Some(text::context_path()),
         "amount_from" => Some(generator.subschema_for::<SinglePath>()),
         "algorithm" => Some(words(&ALGORITHMS)),
         "utc_offset" => Some(text::utc_offset()),
@@ -26,7 +27,10 @@ pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
     });
     // The keys that depend on other keys.
     let neighbours = json!({
-        "algorithm": { "properties": { "window": { "not": words(&windows(is_in_flight)) } } },
+        "algorithm": { "anyOf": [
+            { "properties": { "window": { "not": words(&windows(|window| is_in_flight(window) || is_lifetime(window))) } } },
+            { "properties": { "window": words(&windows(is_lifetime)), "algorithm": { "const": "fixed" } } },
+        ] },
         "amount": without("amount_from"),
         "burst": { "properties": { "algorithm": { "const": "token_bucket" } }, "required": ["algorithm"] },
         "lease": { "properties": { "window": words(&windows(is_in_flight)) } },
@@ -62,6 +66,10 @@ fn windows(are: impl Fn(limit::Window) -> bool) -> Vec<&'static str> {
 
 fn is_in_flight(window: limit::Window) -> bool {
     window == limit::Window::InFlight
+}
+
+fn is_lifetime(window: limit::Window) -> bool {
+    window == limit::Window::Lifetime
 }
 
 pub(super) fn scope(generator: &mut SchemaGenerator) -> Schema {

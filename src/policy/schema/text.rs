@@ -124,6 +124,16 @@ pub(super) fn bound_path() -> Schema {
     })
 }
 
+/// A path to one value that the host supplies.
+pub(super) fn context_path() -> Schema {
+    json_schema!({
+        "title": "Path to a value of the host",
+        "type": "string",
+        "pattern": format!("^context(?:{})+$", single_step()),
+        "examples": ["context.plan.max"],
+    })
+}
+
 /// A step to one value: `.name`, `["name"]`, `[0]`.
 fn single_step() -> String {
     let name = format!(r#"[^.\[\]"'`*<>={BLANK}]+"#);

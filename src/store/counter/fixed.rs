@@ -15,6 +15,7 @@ use crate::time::{MICROS_PER_SECOND, Timestamp};
 #[serde(deny_unknown_fields)]
 pub(in crate::store) struct Fixed {
     start: i64,
+    /// The largest number is for a window without end.
     seconds: NonZeroU32,
     #[serde(with = "millionths")]
     used: Total,
@@ -36,7 +37,10 @@ impl Fixed {
 
     #[inline]
     pub(in crate::store) fn window(&self) -> Span {
-        let end = self.start.saturating_add(i64::from(self.seconds.get()).saturating_mul(MICROS_PER_SECOND));
+        let end = match self.seconds {
+            NonZeroU32::MAX => i64::MAX,
+            seconds => self.start.saturating_add(i64::from(seconds.get()).saturating_mul(MICROS_PER_SECOND)),
+        };
         Span { start: Timestamp::from_unix_micros(self.start), end: Timestamp::from_unix_micros(end) }
     }
 
@@ -47,13 +51,13 @@ impl Fixed {
         if self.start >= asked.start.unix_micros() { self } else { Self::new(asked) }
     }
 
-    /// Returns its tally, with the end of the window as `retry_at`.
+    /// Returns its tally, with the end of the window as `retry_at`, if it ends.
     #[inline]
     pub(in crate::store) fn tally(self, asked: Span) -> Tally {
         let found = self.at(asked);
         let window = found.window();
-        let charged_at = ChargedAt::new(window.start);
-        Tally { used: found.used, resets_at: window.end, retry_at: Some(window.end), charged_at }
+        let retry_at = (window.end < Timestamp::MAX).then_some(window.end);
+        Tally { used: found.used, resets_at: window.end, retry_at, charged_at: ChargedAt::new(window.start) }
     }
 
     /// Returns its tally for one charge. `retry_at` is `None` if no window has room for the charge.

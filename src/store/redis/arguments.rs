@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::amount::Amount;
-use crate::charge::{Asker, Charge, CounterId, Meter, Subject};
+use crate::charge::{Asker, Charge, CounterId, Meter, Span, Subject};
 use crate::redis::{LARGEST_EXACT, LATEST_NOW, OutOfRange};
 use crate::store::{ChargeChange, Generation, ReservationId, StoreError};
 use crate::time::{MICROS_PER_SECOND, Timestamp};
@@ -113,7 +113,10 @@ impl MeterNumbers {
             }
             Meter::InFlight { lease } => Self { kind: 3, start: 0, seconds: lease, rate: none },
         };
-        if numbers.seconds > MAX_SECONDS || !(-LATEST_NOW..=LATEST_NOW).contains(&numbers.start) {
+        // The scripts only compare the start of a fixed window, so one without end is exact too.
+        // Its key expires in the year 2106.
+        let is_lifetime = matches!(meter, Meter::Fixed(Span::LIFETIME));
+        if (numbers.seconds > MAX_SECONDS && !is_lifetime) || !(-LATEST_NOW..=LATEST_NOW).contains(&numbers.start) {
             return Err(out_of_range("the window or the lease is too long to be counted exactly"));
         }
         Ok(numbers)
@@ -207,6 +210,7 @@ pub(super) mod tests {
         for (meter, want) in [
             (Meter::Fixed(span(0, longest)), true),
             (Meter::Fixed(span(0, longest + 1)), false),
+            (Meter::Fixed(Span::LIFETIME), true),
             (Meter::Fixed(span(LATEST_NOW, 1)), true),
             (Meter::Fixed(span(LATEST_NOW + 1, 1)), false),
             (Meter::Fixed(span(-LATEST_NOW, 1)), true),

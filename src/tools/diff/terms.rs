@@ -98,6 +98,15 @@ fn compare_pair(old: &Limit, new: &Limit, direction: Direction) -> LimitComparis
     if !old.shadow && new.max > old.max {
         return LimitComparison::Looser(change("max", &old.max.to_string(), &new.max.to_string()));
     }
+    match (&old.max_from, &new.max_from) {
+        (Some(from), None) if !old.shadow => {
+            return LimitComparison::Looser(change("max_from", &from.to_string(), "none"));
+        }
+        (Some(from), Some(to)) if !old.shadow && from != to => {
+            return LimitComparison::Undecided(change("max_from", &from.to_string(), &to.to_string()));
+        }
+        _ => {}
+    }
     if !old.shadow && new.room() > old.room() {
         return LimitComparison::Looser(change("burst", &old.room().to_string(), &new.room().to_string()));
     }
@@ -109,7 +118,7 @@ fn compare_pair(old: &Limit, new: &Limit, direction: Direction) -> LimitComparis
     }
     let have_other_buckets = matches!(old.algorithm, Algorithm::TokenBucket { .. })
         && !(old.buckets.is_empty() && new.buckets.is_empty())
-        && (old.max != new.max || old.buckets.len() != new.buckets.len());
+        && ((old.max, &old.max_from) != (new.max, &new.max_from) || old.buckets.len() != new.buckets.len());
     if have_other_buckets {
         return LimitComparison::Undecided(format!("{limit}: its token buckets differ"));
     }

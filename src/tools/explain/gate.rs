@@ -6,7 +6,6 @@ use super::CounterState;
 use crate::amount::Amount;
 use crate::call::ToolCall;
 use crate::charge::Meter;
-use crate::decision::limit_state::LimitState;
 use crate::gate::ready::at_once;
 use crate::gate::{AsyncGate, Gate};
 use crate::policy::LimitRef;
@@ -52,16 +51,15 @@ async fn explain<S, A: ?Sized>(
         if tallies.len() != plan.charges.len() {
             return Err(StoreError::Corrupt);
         }
-        explanation.add_limit_states(&policy, &plan, call, |limit: LimitRef| {
+        explanation.add_limit_states(&policy, &plan, call, |index, limit: LimitRef| {
             let (charge, tally) = (plan.charges.get(limit.charge())?, tallies.get(limit.charge())?);
-            let limit = policy.limit(limit)?;
-            let state = LimitState::of(limit, tally);
-            let room = limit.room();
+            let (_, room) = plan.max_and_room(index, policy.limit(limit)?);
             let can_ever_fit = room > Amount::ZERO && charge.amount <= room;
             // When a call in flight ends is not known.
             let is_timed = can_ever_fit && !matches!(charge.meter, Meter::InFlight { .. });
             let wait = tally.retry_at.filter(|_| is_timed).map(|at| Duration::from_millis(wait_millis(now, at)));
-            let state = CounterState { used: state.used, remaining: state.remaining, resets_at: state.resets_at };
+            let remaining = tally.used.remaining(room);
+            let state = CounterState { used: tally.used, remaining, resets_at: tally.resets_at() };
             Some((state, tally.used.has_room(charge.amount, room), wait))
         });
     }

@@ -46,7 +46,7 @@ pub struct Limited {
 pub(crate) struct CounterState {
     pub(crate) used: Total,
     pub(crate) remaining: Amount,
-    pub(crate) resets_at: Timestamp,
+    pub(crate) resets_at: Option<Timestamp>,
 }
 
 impl Limited {
@@ -60,7 +60,8 @@ impl Limited {
         &self.counter
     }
 
-    /// Returns the largest amount that it lets pass in a window.
+    /// Returns the largest amount that it lets pass in a window: its `max`, or the host's own for
+    /// the caller if that is smaller.
     pub fn max(&self) -> Amount {
         self.max
     }
@@ -97,9 +98,10 @@ impl Limited {
         self.state.map(|state| state.remaining)
     }
 
-    /// Returns when its counter is empty if nothing else is charged, if the counter was read.
+    /// Returns when its counter is empty if nothing else is charged, if the counter was read and is
+    /// ever empty again.
     pub fn resets_at(&self) -> Option<Timestamp> {
-        self.state.map(|state| state.resets_at)
+        self.state.and_then(|state| state.resets_at)
     }
 
     /// Returns changes to the call after each of which this limit lets the call pass. Empty if the
@@ -112,9 +114,14 @@ impl Limited {
     pub(super) fn summary(&self) -> String {
         let scope = self.scope.join(", ");
         let charge = self.charge.map_or_else(|| "?".to_owned(), |charge| charge.to_string());
-        let window = if self.window == "in_flight" { "at once".to_owned() } else { format!("in each {}", self.window) };
+        let window = match self.window.as_str() {
+            "in_flight" => "at once".to_owned(),
+            "lifetime" => "in all".to_owned(),
+            window => format!("in each {window}"),
+        };
         let left = self.state.map_or_else(String::new, |state| {
-            format!("; {} used, {} left, until {}", state.used, state.remaining, state.resets_at)
+            let until = state.resets_at.map_or_else(|| "until a reset".to_owned(), |at| format!("until {at}"));
+            format!("; {} used, {} left, {until}", state.used, state.remaining)
         });
         format!("{}: {charge} of {} {window} for each {scope}{left}", self.counter, self.max)
     }
@@ -170,13 +177,15 @@ pub(super) fn limits(
             continue;
         };
         limited.charge = Some(charge.amount);
+        let (max, room) = limited.plan_index.map_or((limit.max, limit.room()), |index| plan.max_and_room(index, limit));
+        limited.max = max;
         if limit.shadow {
             limited.outcome = Outcome::Passes;
-        } else if !Total::ZERO.has_room(charge.amount, limit.room()) {
+        } else if !Total::ZERO.has_room(charge.amount, room) {
             // The charge does not fit even into an empty counter.
             (limited.outcome, limited.code) = (Outcome::Stops, Some(Code::Limit));
             if is_only_charge(&plan, reference) {
-                limited.changes = reduce_amount(limit, limit.room(), call, now);
+                limited.changes = reduce_amount(limit, room, call, now);
             }
         }
     }
@@ -191,11 +200,10 @@ fn changes_to_count(
     (reference, limit): (LimitRef, &Limit),
     code: Code,
 ) -> Vec<Change> {
-    let change = match (&limit.cost, code) {
-        (Cost::From(path), Code::AmountInvalid) => {
-            Change::of_value(path, Takes::Type, "number".into(), serde_json::Value::from(1))
-        }
-        _ => match missing_scope_part(&limit.scope, call, now) {
+    let invalid = (code == Code::AmountInvalid).then(|| plan::invalid_amount(limit, call, now)).flatten();
+    let change = match invalid {
+        Some(invalid) => Change::of_value(invalid.path, Takes::Type, "number".into(), serde_json::Value::from(1)),
+        None => match missing_scope_part(&limit.scope, call, now) {
             Some(path) => Change::of_value(&path, Takes::Exists, true.into(), "x".into()),
             None => return Vec::new(),
         },
@@ -247,20 +255,23 @@ fn reduce_amount(limit: &Limit, room: Amount, call: &ToolCall<'_>, now: Timestam
 }
 
 impl Explanation {
-    /// Adds the states of the limits. For a limit of the plan, `state_of` returns the state of its
-    /// counter, `true` if it has room for the call, and how long to wait if it has none.
+    /// Adds the states of the limits. For a limit of the plan and its index, `state_of` returns the
+    /// state of its counter, `true` if it has room for the call, and how long to wait if it has
+    /// none.
     pub(crate) fn add_limit_states(
         &mut self,
         policy: &Policy,
         plan: &Plan,
         call: &ToolCall<'_>,
-        mut state_of: impl FnMut(LimitRef) -> Option<(CounterState, bool, Option<Duration>)>,
+        mut state_of: impl FnMut(usize, LimitRef) -> Option<(CounterState, bool, Option<Duration>)>,
     ) {
         let now = self.at;
         let Some(step) = self.steps.iter_mut().find(|step| step.kind == StepKind::Limits) else { return };
         for limited in &mut step.limits {
-            let Some(&reference) = limited.plan_index.and_then(|index| plan.limits.get(index)) else { continue };
-            let (Some(limit), Some((state, has_room, wait))) = (policy.limit(reference), state_of(reference)) else {
+            let Some(index) = limited.plan_index else { continue };
+            let Some(&reference) = plan.limits.get(index) else { continue };
+            let (Some(limit), Some((state, has_room, wait))) = (policy.limit(reference), state_of(index, reference))
+            else {
                 continue;
             };
             limited.state = Some(state);

@@ -126,6 +126,11 @@ codes! {
     Unlimited = "unlimited", Warning;
     /// `bind` has an upper bound for all arguments, which are not a number.
     BoundOfArguments = "bound_of_arguments", Error;
+    /// A window of more than a day whose windows are counted from 1970-01-01, so that it begins
+    /// anew on days that no calendar names.
+    AlignedToEpoch = "aligned_to_epoch", Note;
+    /// A `utc_offset` that no place has.
+    OffsetOfNoPlace = "offset_of_no_place", Note;
     /// `bind` is empty: one approval lets the call pass with any arguments.
     BoundToNothing = "bound_to_nothing", Warning;
     /// `min_approvers` exceeds the number of approvers: the approval can never be given.

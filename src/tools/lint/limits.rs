@@ -26,6 +26,7 @@ impl Lint<'_> {
                 self.scope_of_arguments(object, limit, lookup_steps);
                 self.many_counters(object, limit, all_tools);
                 self.scope_of_session(object, limit);
+                self.window(limit);
                 by_counter.entry(&limit.counter).or_default().push(limit);
             }
             if object.denies_all().is_none() {
@@ -36,6 +37,36 @@ impl Lint<'_> {
         self.counters_alike(&by_counter);
     }
 
+    /// Reports a long window that begins anew on surprising days, and an offset that no place has.
+    fn window(&mut self, limit: &Limit) {
+        const DAY: u32 = 86_400;
+        // Beside the whole hours from -12 to 14, the offsets that places have, summer time
+        // included.
+        const PARTS_OF_HOURS: [i32; 13] = [-570, -210, -150, 210, 270, 330, 345, 390, 525, 570, 630, 765, 825];
+        if let Some(Located { at, value: seconds }) = limit.aligned.as_ref().filter(|length| length.value > DAY) {
+            let length = match seconds.is_multiple_of(DAY) {
+                true => format!("{} days", seconds / DAY),
+                false => format!("{seconds} seconds"),
+            };
+            let message = format!(
+                "windows of {length} are counted from 1970-01-01 UTC, not from the first call: the present one may end \
+                 tomorrow"
+            );
+            let help = "write `week` or `month`, `lifetime` for a budget that never begins anew, or the algorithm \
+                        `sliding`, which looks back from each call";
+            let place = (*at, format!("{}/window", limit.pointer));
+            self.findings.push(UnplacedFinding::without_claim(FindingCode::AlignedToEpoch, place, message, help));
+        }
+        let is_of_a_place =
+            |offset: i32| PARTS_OF_HOURS.contains(&offset) || offset % 60 == 0 && (-720..=840).contains(&offset);
+        if let Some(Located { at, .. }) = limit.utc_offset.as_ref().filter(|offset| !is_of_a_place(offset.value)) {
+            let help = "write the offset of a place, such as `+02:00` or `-05:30`; it does not follow summer time";
+            let place = (*at, format!("{}/utc_offset", limit.pointer));
+            let message = "no place has this offset from UTC";
+            self.findings.push(UnplacedFinding::without_claim(FindingCode::OffsetOfNoPlace, place, message, help));
+        }
+    }
+
     /// Reports limits of an object that share the counter of an earlier, stricter limit: whatever
     /// the later limit refuses, the earlier one refuses first.
     fn after_stricter(&mut self, limits: &[Limit]) {
@@ -44,6 +75,7 @@ impl Lint<'_> {
             let known = strictest.get(limit.counter.as_str()).copied();
             if let Some((max, by)) = known.filter(|(max, _)| *max <= limit.max)
                 && limit.constant_cost().is_some()
+                && !limit.has_host_max
             {
                 self.findings.push(UnplacedFinding {
                     code: FindingCode::LimitNeverDecides,
@@ -54,7 +86,7 @@ impl Lint<'_> {
                     help: "remove it, or give it a counter of its own".to_owned(),
                     witness: None,
                 });
-            } else {
+            } else if known.is_none_or(|(max, _)| limit.max < max) {
                 strictest.insert(&limit.counter, (limit.max, &limit.pointer));
             }
         }

@@ -101,7 +101,12 @@ impl Unknowns<'_> {
             Cost::Constant(_) => None,
             Cost::From(path) => Some(path),
         };
-        scope.chain(cost).filter(|path| !self.knows(path)).map(Path::to_string).collect()
+        scope
+            .chain(cost)
+            .chain(limit.max_from.as_deref())
+            .filter(|path| !self.knows(path))
+            .map(Path::to_string)
+            .collect()
     }
 }
 

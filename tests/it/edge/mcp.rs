@@ -132,6 +132,35 @@ fn a_refusal_names_the_wait_and_the_missing_identity() {
     }
 }
 
+/// The message and the facts say which amount is not valid and why, and never its value.
+#[test]
+fn a_denial_says_why_an_amount_is_invalid() {
+    let limit = json!({ "counter": "c", "window": "day", "max": 9, "scope": "global", "amount_from": "args.a",
+        "max_from": "context.m" });
+    let document = json!({ "version": "1", "default": "allow", "all_tools": { "limits": [limit] } });
+    let gate = Gate::new(Policy::try_from(&document).unwrap());
+    let context = json!({ "m": 5 });
+    for (arguments, why) in [
+        (json!({ "a": 0.300_000_000_000_000_04 }), "has more than six decimals"),
+        (json!({ "a": -7 }), "is negative"),
+        (json!({ "a": 9_000_000_000_001u64 }), "is above 9000000000000"),
+        (json!({ "a": "7" }), "is a string, not a number"),
+        (json!({ "a": [7] }), "is a list, not a number"),
+        (json!({ "a": null }), "is absent"),
+        (json!({}), "is absent"),
+        (json!({ "a": 7, "A": 1 }), "has two members that differ in case"),
+    ] {
+        let decision = gate.check(&ToolCall::new("t", &arguments).context(context.as_object()));
+        let Decision::Deny(denial) = &decision else { panic!("{decision:?}") };
+        let fact = format!("`args.a` {why}");
+        assert_eq!((denial.invalid_amount(), denial.missing()), (Some(&*fact), None), "{arguments}");
+        assert_eq!(denial.message(), format!("This call of `t` names no valid amount: {fact}."));
+        assert_eq!(Refusal::from(denial).facts()["invalid_amount"], fact);
+    }
+    let decision = gate.check(&ToolCall::new("t", &json!({ "a": 1 })));
+    assert_eq!(decision.message(), Some("A limit of `t` has no valid maximum for this caller: `context.m` is absent."));
+}
+
 /// The permit follows the outcome that a host with typed messages reports.
 #[test]
 fn a_permit_is_released_only_if_the_call_was_not_made() {

@@ -54,6 +54,9 @@ impl Reached {
             self.note(format!("{code} {algorithm} {}", rule["window"]));
             self.note(format!("{code} scope {}", rule["scope"]));
         }
+        if !rule["max_from"].is_null() {
+            self.note(format!("{code} max_from"));
+        }
     }
 
     fn note_condition(&mut self, code: &str, condition: &Value) {
@@ -85,14 +88,21 @@ fn language() -> Vec<String> {
     let operators = "eq neq lt lte gt gte in not_in exists regex not_regex contains not_contains starts_with ends_with \
                      min_length max_length min_items max_items type path_within host_in any all not value_from absent \
                      ignore_case";
-    let limits =
-        ["fixed \"minute\"", "fixed \"in_flight\"", "sliding 64", "token_bucket \"minute\"", "scope \"grant\""];
+    let limits = [
+        "fixed \"minute\"",
+        "fixed \"lifetime\"",
+        "fixed \"in_flight\"",
+        "sliding 64",
+        "token_bucket \"minute\"",
+        "scope \"grant\"",
+    ];
     let ends = "release settle end";
     let mut names: Vec<String> = codes.split_whitespace().map(str::to_owned).collect();
     for code in ["require", "deny_if"] {
         names.extend(operators.split_whitespace().map(|operator| format!("{code} {operator}")));
     }
     names.extend(limits.map(|limit| format!("limit {limit}")));
+    names.extend(["limit max_from", "amount_invalid max_from"].map(str::to_owned));
     for answer in ["done", "already_done", "unknown_call"] {
         names.extend(ends.split_whitespace().map(|end| format!("{end} {answer}")));
     }
@@ -105,7 +115,7 @@ fn random_histories_reach_the_whole_language() {
     let mut reached = Reached::default();
     // The same histories in each run.
     let mut runner = TestRunner::deterministic();
-    for _ in 0..1000 {
+    for _ in 0..1300 {
         let document = generate::document().new_tree(&mut runner).unwrap().current();
         let history = generate::history().new_tree(&mut runner).unwrap().current();
         reached.run(&[document.clone(), document], &history);

@@ -339,6 +339,7 @@ fn limit() -> impl Strategy<Value = Value> {
         ("buckets", json!({ "window": 30, "scope": "grant", "algorithm": "token_bucket" })),
         ("flights", json!({ "window": "in_flight", "scope": "global", "lease": "45s" })),
         ("sessions", json!({ "window": "hour", "scope": "session" })),
+        ("for good", json!({ "window": "lifetime", "scope": "grant" })),
         ("agents", json!({ "window": "12h", "scope": ["agent", "server"] })),
         ("seconds", json!({ "window": "second", "scope": "global", "utc_offset": "-00:30" })),
         ("weeks", json!({ "window": "week", "scope": "user", "algorithm": "sliding" })),
@@ -357,12 +358,16 @@ fn limit_of(counters: &[(&'static str, Value)]) -> BoxedStrategy<Value> {
         2 => select(vec!["args.x", "args.y", "context.x"]).prop_map(|path| Some(("amount_from", json!(path)))),
     ];
     let max = prop_oneof![5 => (1u32..5).prop_map(|max| json!(max)), 1 => Just(json!(0)), 1 => Just(json!(2.5))];
-    (counters, cost, max, proptest::bool::weighted(0.2), any::<bool>())
-        .prop_map(|((counter, mut limit), cost, max, shadow, text)| {
+    let host_max = prop_oneof![8 => Just(None), 1 => select(vec!["context.m", "context.x"]).prop_map(Some)];
+    (counters, cost, max, host_max, proptest::bool::weighted(0.2), any::<bool>())
+        .prop_map(|((counter, mut limit), cost, max, host_max, shadow, text)| {
             limit["counter"] = json!(counter);
             limit["max"] = max;
             if let Some((key, value)) = cost {
                 limit[key] = value;
+            }
+            if let Some(path) = host_max {
+                limit["max_from"] = json!(path);
             }
             if shadow {
                 limit["shadow"] = json!(true);
@@ -388,6 +393,7 @@ pub(crate) fn counting_documents() -> impl Strategy<Value = [Document; 2]> {
         ("flight", json!({ "window": "in_flight", "scope": "global" })),
         ("lease", json!({ "window": "in_flight", "scope": ["grant", "args.x"], "lease": 20 })),
         ("other", json!({ "window": "hour", "scope": "global" })),
+        ("whole", json!({ "window": "lifetime", "scope": "global" })),
     ];
     let mut others = counters.clone();
     others[0].1 = json!({ "window": "minute", "scope": "global", "algorithm": "sliding" });
@@ -551,8 +557,11 @@ pub(crate) fn counted_call() -> impl Strategy<Value = Value> {
     };
     let tool = select(vec!["a", "b", "ab"]);
     let grant = select(vec![Some("g1"), Some("g1"), Some("g1"), Some("g2"), None]);
-    (tool, number(), number(), grant).prop_map(|(tool, x, y, grant)| {
-        let mut call = json!({ "tool": tool, "arguments": { "x": x, "y": y }, "context": { "x": 1 } });
+    let host_max =
+        select(vec![json!(9), json!(4), json!(2), json!(1), json!(0), json!(0.5), json!("3"), json!(-1), Value::Null]);
+    (tool, number(), number(), grant, host_max).prop_map(|(tool, x, y, grant, host_max)| {
+        let context = json!({ "x": 1, "m": host_max });
+        let mut call = json!({ "tool": tool, "arguments": { "x": x, "y": y }, "context": context });
         if let Some(grant) = grant {
             call["grant"] = json!(grant);
         }

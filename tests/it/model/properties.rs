@@ -379,7 +379,7 @@ type Shown = (String, u128, u128, u128, i64);
 fn states(states: &[LimitState]) -> Vec<Shown> {
     let numbers = |state: &LimitState| {
         let (used, remaining, max) = (state.used().micros(), state.remaining().micros(), state.max().micros());
-        let resets_at = state.resets_at().unix_micros();
+        let resets_at = state.resets_at().map_or(i64::MAX, toolgate::Timestamp::unix_micros);
         (state.counter().to_owned(), used.into(), remaining.into(), max.into(), resets_at)
     };
     states.iter().map(numbers).collect()

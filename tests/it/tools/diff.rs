@@ -122,7 +122,7 @@ fn limits_and_approvals_are_compared() {
         }
         json!({ "t": { "limits": [limit] } })
     };
-    let base = limit("", json!(null));
+    let (base, own_max) = (limit("", json!(null)), limit("max_from", json!("context.m")));
     let mut bucket = limit("algorithm", json!("token_bucket"));
     bucket["t"]["limits"][0]["burst"] = json!(3);
     let asks = |approval: Value| json!({ "t": { "action": "require_approval", "approval": approval } });
@@ -136,6 +136,14 @@ fn limits_and_approvals_are_compared() {
         (&base, limit("amount", json!(2)), "narrower t: limit `c`: amount 1 to 2", "yes"),
         (&base, limit("shadow", json!(true)), "wider t: limit `c`: shadow false to true", "no"),
         (&base, json!({ "t": {} }), "wider t: limit `c` (max 10 per day) was removed", "no"),
+        (&base, limit("max_from", json!("context.m")), "narrower t: limit `c`: max_from none to context.m", "yes"),
+        (&own_max, base.clone(), "wider t: limit `c`: max_from context.m to none", "no"),
+        (
+            &own_max,
+            limit("max_from", json!("context.n")),
+            "possibly wider t: limit `c`: max_from context.m to context.n",
+            "cannot tell",
+        ),
         (&json!({ "t": {} }), base.clone(), "narrower t: limit `c` (max 10 per day) was added", "yes"),
         (
             &base,

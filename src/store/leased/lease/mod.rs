@@ -93,9 +93,11 @@ pub(super) fn served_window(charge: &Charge, at: ChargedAt) -> Option<ChargedAt>
     served.then(|| ChargedAt { instant: Timestamp::from_unix_micros(micros.saturating_sub(1)), ..at })
 }
 
-/// Returns whether a window can be leased: it begins at a full second, as all aligned windows do.
+/// Returns whether a window can be leased: it ends, and it begins at a full second, as all aligned
+/// windows do.
 pub(super) fn can_be_leased(meter: &Meter) -> bool {
-    matches!(meter, Meter::Fixed(window) if window.start.unix_micros().rem_euclid(MICROS_PER_SECOND) == 0)
+    matches!(meter, Meter::Fixed(window)
+        if window.start.unix_micros().rem_euclid(MICROS_PER_SECOND) == 0 && window.end < Timestamp::MAX)
 }
 
 impl Lease {

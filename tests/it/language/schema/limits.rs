@@ -38,7 +38,7 @@ fn limits(documents: &mut Documents) {
 }
 
 fn windows(documents: &mut Documents) {
-    let words = texts("second minute hour day week month in_flight");
+    let words = texts("second minute hour day week month in_flight lifetime");
     let durations = texts("1s 90s 15m 12h 30d 007s 34560000s 576000m 9600h 400d 0000400d");
     let seconds = [json!(1), json!(90), json!(90.0), json!(9e1), json!(34_560_000)];
     let good = [&durations[..], &seconds].concat();
@@ -99,12 +99,17 @@ fn limit_neighbours(documents: &mut Documents) {
             { "algorithm": "sliding", "window": 60 },
             { "window": "in_flight", "lease": "1m", "amount": 2, "shadow": true },
             { "window": "in_flight" },
+            { "window": "lifetime" },
+            { "window": "lifetime", "algorithm": "fixed", "amount_from": "args.x" },
             { "window": "second", "utc_offset": "+01:00" },
             { "window": "minute", "utc_offset": "+01:00" },
             { "window": "hour", "utc_offset": "+01:00" },
             { "window": "week", "utc_offset": "+01:00" },
             { "window": "month", "utc_offset": "+01:00", "algorithm": "fixed" },
             { "amount_from": "args.x", "algorithm": "sliding" },
+            { "max_from": "context.max", "amount_from": "args.x" },
+            { "max_from": "context.plans[0][\"a b\"].max", "shadow": true },
+            { "max_from": "context.m", "algorithm": "token_bucket", "burst": 5 },
         ]),
         json!([
             { "burst": 5 },
@@ -114,6 +119,11 @@ fn limit_neighbours(documents: &mut Documents) {
             { "algorithm": "fixed", "window": "in_flight" },
             { "algorithm": "sliding", "window": "in_flight" },
             { "algorithm": "token_bucket", "window": "in_flight" },
+            { "algorithm": "sliding", "window": "lifetime" },
+            { "algorithm": "token_bucket", "window": "lifetime" },
+            { "burst": 5, "window": "lifetime" },
+            { "utc_offset": "+01:00", "window": "lifetime" },
+            { "lease": "1m", "window": "lifetime" },
             { "lease": "1m" },
             { "lease": "1m", "window": 60 },
             { "lease": "1m", "algorithm": "token_bucket" },
@@ -123,6 +133,15 @@ fn limit_neighbours(documents: &mut Documents) {
             { "utc_offset": "+01:00", "algorithm": "sliding" },
             { "utc_offset": "+01:00", "algorithm": "token_bucket" },
             { "amount": 1, "amount_from": "args.x" },
+            { "max_from": "args.max" },
+            { "max_from": "input.max" },
+            { "max_from": "context" },
+            { "max_from": "context.plans[*].max" },
+            { "max_from": "context.plans.*" },
+            { "max_from": "call.user" },
+            { "max_from": "plan.max" },
+            { "max_from": 5 },
+            { "max_from": null },
         ]),
     );
     documents.of(

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::conditions::one_or_more;
 use super::counters::Algorithm;
-use super::numbers::{UNIT, amount, exact};
+use super::numbers::{LARGEST, UNIT, amount, exact};
 use super::paths::{steps, value_at};
 use super::time::{MINUTE, length, window};
 use super::{Answer, Place, Policy, deny, list, text};
@@ -17,16 +17,19 @@ pub(super) struct Limit {
     pub(super) how: Algorithm,
     pub(super) max: u128,
     pub(super) burst: Option<u128>,
+    /// The host's own maximum for the caller.
+    pub(super) host: u128,
     pub(super) shadow: bool,
 }
 
 impl Limit {
     /// Returns the largest amount that the counter may hold.
     pub(super) fn room(&self) -> u128 {
-        match (self.max, self.burst) {
+        let room = match (self.max, self.burst) {
             (1.., Some(burst)) => burst,
             (max, _) => max,
-        }
+        };
+        room.min(self.host)
     }
 }
 
@@ -76,7 +79,16 @@ pub(super) fn limit(members: Value, pointer: String) -> Limit {
     };
     let burst = amount(&members["burst"]);
     let shadow = members["shadow"] == true;
-    Limit { pointer, members, how, max, burst, shadow }
+    Limit { pointer, members, how, max, burst, host: LARGEST, shadow }
+}
+
+/// Returns the maximum that the host has for the caller; `None` if a limit needs one that is not
+/// valid.
+pub(super) fn host_maximum(limit: &Limit, roots: &Value) -> Option<u128> {
+    match &limit.members["max_from"] {
+        Value::Null => Some(LARGEST),
+        path => value_at(path, roots).and_then(|value| amount(&value)),
+    }
 }
 
 /// Returns the limits that count the call. All scopes are read, then all amounts.
@@ -90,15 +102,16 @@ pub(super) fn counting(limits: Vec<Limit>, policy: &Policy, roots: &Value) -> Re
         }
     }
     let mut counting = Vec::new();
-    for (limit, group) in scoped {
+    for (mut limit, group) in scoped {
         let (constant, cost) = match (&limit.members["amount"], &limit.members["amount_from"]) {
             (Value::Null, Value::Null) => (Some(UNIT), Some(UNIT)),
             (constant, Value::Null) => (amount(constant), amount(constant)),
             (_, path) => (None, value_at(path, roots).and_then(|value| amount(&value))),
         };
-        match cost {
-            Some(amount) => {
-                let charged = policy.charged(&group, &limit);
+        match cost.zip(host_maximum(&limit, roots)) {
+            Some((amount, host)) => {
+                limit.host = host;
+                let charged = policy.charged(&group, &limit, roots);
                 counting.push(Counting { limit, group, charged, amount, constant });
             }
             None if limit.shadow => {}

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::conditions::{Tri, rule_value};
 use self::counters::{Algorithm, Event};
-use self::limits::{Counting, Limit, counting, key, limits};
+use self::limits::{Counting, Limit, counting, host_maximum, key, limits};
 use self::numbers::amount;
 use self::paths::roots;
 
@@ -63,7 +63,7 @@ pub(crate) struct LimitState {
     /// The `max` of the limit, in micro-units.
     pub(crate) max: u128,
     /// The end of the window, or the time when the counter is empty, in microseconds since the Unix
-    /// epoch.
+    /// epoch; the largest number if that never happens.
     pub(crate) resets_at: i64,
 }
 
@@ -159,9 +159,16 @@ impl Model {
         let Some(policy) = &self.policy else { return Vec::new() };
         let roots = roots(call, call["arguments"].clone(), now);
         let mut states: Vec<LimitState> = Vec::new();
-        for limit in limits(&policy.places(|_| true)) {
-            if let Some(group) = key(&limit, &roots) {
-                let one = Counting { charged: policy.charged(&group, &limit), group, limit, amount: 0, constant: None };
+        for mut limit in limits(&policy.places(|_| true)) {
+            if let (Some(group), Some(host)) = (key(&limit, &roots), host_maximum(&limit, &roots)) {
+                limit.host = host;
+                let one = Counting {
+                    charged: policy.charged(&group, &limit, &roots),
+                    group,
+                    limit,
+                    amount: 0,
+                    constant: None,
+                };
                 let state = self.states(&[one], now).remove(0);
                 if !states.iter().any(|known| known.counter == state.counter && known.max == state.max) {
                     states.push(state);
@@ -236,9 +243,9 @@ impl Model {
         let mut refused = answer("rate_limited", Some("limit"), Some(first.pointer), message);
         if refusing.iter().all(|one| one.limit.room() > 0 && one.amount <= one.limit.room()) {
             let until = |one: &&Counting| self.holds(one, now).falls_to(one.limit.room() - one.amount);
-            // When a call in flight ends is not known.
+            // When a call in flight ends is not known, and a lifetime does not end.
             let timed = refusing.iter().filter(|one| !matches!(one.limit.how, Algorithm::InFlight(_)));
-            let longest = timed.map(until).max();
+            let longest = timed.map(until).max().filter(|at| *at < i64::MAX);
             refused.retry_after_ms = longest.map(|at| (at - now).unsigned_abs().div_ceil(1000));
         }
         refused.limits = self.states(counting, now);
@@ -286,7 +293,7 @@ impl Model {
                 counter: text(&one.limit.members["counter"]),
                 used: holds.used(),
                 remaining: one.limit.room().saturating_sub(holds.used()),
-                max: one.limit.max,
+                max: one.limit.max.min(one.limit.host),
                 resets_at: holds.resets_at(),
             }
         };
@@ -322,23 +329,25 @@ impl Policy {
     }
 
     /// Returns the counters, with their algorithm, that a call is charged in for `limit`, its own
-    /// first. There are several where token buckets of one name differ in `max`, since each refills
-    /// at its own rate.
-    fn charged(&self, group: &str, limit: &Limit) -> Vec<(String, Algorithm)> {
-        let Algorithm::Bucket(own, length) = limit.how else { return vec![(group.to_string(), limit.how.clone())] };
-        let mut rates = Vec::new();
+    /// first. There are several where token buckets of one name differ in `max` or `max_from`,
+    /// since each refills at its own rate.
+    fn charged(&self, group: &str, limit: &Limit, roots: &Value) -> Vec<(String, Algorithm)> {
+        let Algorithm::Bucket(_, length) = limit.how else { return vec![(group.to_string(), limit.how.clone())] };
+        let rate = |limit: &Limit| (limit.max, limit.members["max_from"].as_str().map(str::to_owned));
+        // Each rate, with the maximum that the host has for this caller, or none.
+        let mut rates = BTreeMap::new();
         for other in limits(&self.places(|_| true)) {
-            if other.members["counter"] == limit.members["counter"] && !rates.contains(&other.max) {
-                rates.push(other.max);
+            if other.members["counter"] == limit.members["counter"] {
+                rates.insert(rate(&other), other.max.min(host_maximum(&other, roots).unwrap_or(0)));
             }
         }
-        let mut charged: Vec<(u128, String)> = Vec::new();
-        rates.sort_unstable();
-        for (number, rate) in rates.into_iter().enumerate() {
-            charged.push((rate, format!("bucket {number} of {group}")));
-        }
-        charged.sort_by_key(|(rate, _)| *rate != own);
-        charged.into_iter().map(|(rate, name)| (name, Algorithm::Bucket(rate, length))).collect()
+        let own = rate(limit);
+        let numbered = rates.into_iter().enumerate();
+        let mut charged: Vec<_> = numbered
+            .map(|(number, (rate, refill))| (rate != own, refill, format!("bucket {number} of {group}")))
+            .collect();
+        charged.sort_by_key(|(is_other, ..)| *is_other);
+        charged.into_iter().map(|(_, refill, name)| (name, Algorithm::Bucket(refill, length))).collect()
     }
 }
 

@@ -164,6 +164,25 @@ fn each_kind_of_finding_is_reported() {
             entry(&json!({ "approval": { "bind": [], "uses": 20 } })),
             vec![("bound_to_nothing", "/tools/t/approval/bind")],
         ),
+        (
+            entry(&json!({ "limits": [
+                limit("a", &json!({ "window": "400d" })),
+                limit("b", &json!({ "window": 86_401 })),
+                limit("c", &json!({ "window": "1d" })),
+                limit("d", &json!({ "window": "400d", "algorithm": "sliding" })),
+                limit("e", &json!({ "window": "day", "utc_offset": "+13:37" })),
+                limit("f", &json!({ "window": "day", "utc_offset": "+05:45" })),
+                limit("g", &json!({ "window": "day", "utc_offset": "-12:00" })),
+                limit("h", &json!({ "window": "day", "utc_offset": "+15:00" })),
+                limit("i", &json!({ "window": "lifetime" })),
+            ] })),
+            vec![
+                ("aligned_to_epoch", "/tools/t/limits/0/window"),
+                ("aligned_to_epoch", "/tools/t/limits/1/window"),
+                ("offset_of_no_place", "/tools/t/limits/4/utc_offset"),
+                ("offset_of_no_place", "/tools/t/limits/7/utc_offset"),
+            ],
+        ),
     ] {
         let report = lint::check(&source).unwrap();
         let mut got = found(&report);
