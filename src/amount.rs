@@ -291,6 +291,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rounds_up_to_the_next_millionth() {
+        use AmountError::{Negative, NotANumber, TooLarge};
+        for (number, want) in [
+            (0.0, Ok(0)),
+            (-0.0, Ok(0)),
+            (5e-324, Ok(1)),
+            (1e-7, Ok(1)),
+            (1e-6, Ok(1)),
+            (0.000_001_000_1, Ok(2)),
+            (0.000_017_25, Ok(18)),
+            (0.1, Ok(100_000)),
+            (0.300_000_000_000_000_04, Ok(300_001)),
+            (59.970_000_000_000_01, Ok(59_970_001)),
+            (0.999_999_5, Ok(1_000_000)),
+            (9e12, Ok(9_000_000_000_000_000_000)),
+            (9_000_000_000_000.002, Err(TooLarge)),
+            (1e300, Err(TooLarge)),
+            (-1e-9, Err(Negative)),
+            (-1.0, Err(Negative)),
+            (f64::NAN, Err(NotANumber)),
+            (f64::INFINITY, Err(NotANumber)),
+        ] {
+            assert_eq!(Amount::from_f64_up(number).map(Amount::micros), want, "{number:e}");
+            if let Some(json) = Number::from_f64(number) {
+                assert_eq!(Amount::from_number_up(&json).map(Amount::micros), want, "{json}");
+            }
+        }
+        assert_eq!(Amount::from_number_up(&7.into()), Ok(Amount::from(7)));
+        assert_eq!(Amount::from_number_up(&u64::MAX.into()), Err(TooLarge));
+    }
+
+    #[test]
     fn parses_texts_exactly() {
         use AmountError::{Negative, NotANumber, TooLarge, TooPrecise};
         for (text, want) in [

@@ -32,7 +32,8 @@ pub use grant::{Access, AccessTo, Grant};
 /// All grants that name a policy share its compiled form, so replacing the policy replaces it for
 /// all of them in one step. Each decision is made by one whole policy, the former or the new one.
 /// All policies count in one store, each in the namespace of its name: their counters never mix,
-/// and they continue when a policy is replaced.
+/// and they continue when a policy is replaced. So a grant that moves to another policy begins with
+/// a second budget, unless the two are put [in one namespace](Self::put_policy_in).
 ///
 /// ```
 /// use serde_json::json;
@@ -138,6 +139,37 @@ impl<S, A: ?Sized> Grants<S, A> {
         Ok(self.replace_policy(name, Policy::from_json(document)?))
     }
 
+    /// Reads a document and puts the policy in force under a name, with its counters in a namespace
+    /// that several policies can share: the plans of one service. Limits of one counter that agree
+    /// in window, scope and algorithm then count together, so a grant that moves to another plan
+    /// keeps what it has used, and a larger `max` is a raise and not a second budget.
+    ///
+    /// ```
+    /// use toolgate::{Access, Grants, ToolCall};
+    ///
+    /// let plan = |max: u32| format!(
+    ///     r#"{{ "version": "1", "default": "allow", "all_tools": {{ "limits": [
+    ///         {{ "counter": "calls", "window": "day", "max": {max}, "scope": "grant" }}] }} }}"#
+    /// );
+    /// let grants = Grants::new();
+    /// grants.put_policy_in("basic", "plans", &plan(1))?;
+    /// grants.put_policy_in("large", "plans", &plan(2))?;
+    ///
+    /// let call = ToolCall::new("search", None::<&serde_json::Value>).grant("g-42");
+    /// grants.give("g-42", Access::to("basic").on_any_server())?;
+    /// assert!(grants.check(&call).is_allowed());
+    /// grants.give("g-42", Access::to("large").on_any_server())?;
+    /// assert!(grants.check(&call).is_allowed(), "one of two is left");
+    /// assert!(!grants.check(&call).is_allowed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`put_policy`](Self::put_policy).
+    pub fn put_policy_in(&self, name: &str, namespace: &str, document: &str) -> Result<Option<Policy>, PolicyError> {
+        Ok(self.replace_policy_in(name, namespace, Policy::from_json(document)?))
+    }
+
     /// Removes and returns a policy. Calls of its grants are denied with `no_policy` until there is
     /// a policy of that name again.
     pub fn remove_policy(&self, name: &str) -> Option<Policy> {
@@ -155,7 +187,12 @@ impl<S, A: ?Sized> Grants<S, A> {
 
     /// Puts a compiled policy in force under a name, like [`put_policy`](Self::put_policy).
     pub fn replace_policy(&self, name: &str, policy: Policy) -> Option<Policy> {
-        let policy = policy.with_namespace(name);
+        self.replace_policy_in(name, name, policy)
+    }
+
+    /// Puts a compiled policy in force under a name, like [`put_policy_in`](Self::put_policy_in).
+    pub fn replace_policy_in(&self, name: &str, namespace: &str, policy: Policy) -> Option<Policy> {
+        let policy = policy.with_namespace(namespace);
         let named = self.0.named(&mut self.0.policies.lock(), name);
         named.gate.replace_policy(policy)
     }

@@ -28,7 +28,7 @@ pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
     // The keys that depend on other keys.
     let neighbours = json!({
         "algorithm": { "anyOf": [
-            { "properties": { "window": { "not": words(&windows(|window| is_in_flight(window) || is_lifetime(window))) } } },
+            { "properties": { "window": { "not": words(&windows(|one| is_in_flight(one) || is_lifetime(one))) } } },
             { "properties": { "window": words(&windows(is_lifetime)), "algorithm": { "const": "fixed" } } },
         ] },
         "amount": without("amount_from"),

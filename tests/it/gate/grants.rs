@@ -194,6 +194,33 @@ fn policies_of_one_store_do_not_share_counters() {
     assert_eq!([check("p"), check("q"), check("p"), check("q")], ["allow", "allow", "rate_limited", "rate_limited"]);
 }
 
+/// Moving a grant to another plan is a raise or a cut, and no second budget.
+#[test]
+fn policies_of_one_namespace_share_their_counters() {
+    let (grants, _) = registry();
+    for (name, max) in [("basic", 2), ("large", 3)] {
+        assert!(grants.put_policy_in(name, "plans", &counting(max)).unwrap().is_none());
+        assert_eq!(grants.policy(name).unwrap().namespace(), "plans");
+    }
+    grants.put_policy("other", &counting(3)).unwrap();
+    let move_to = |name| grants.give("g", Access::to(name).on_any_server()).unwrap();
+    move_to("basic");
+    assert_eq!([(); 3].map(|()| grants.check(&call("g")).is_allowed()), [true, true, false]);
+    move_to("large");
+    assert_eq!([(); 2].map(|()| grants.check(&call("g")).is_allowed()), [true, false]);
+    move_to("basic");
+    assert!(!grants.check(&call("g")).is_allowed(), "three of two are used");
+    // A policy of its own name counts on its own, and a replaced one keeps its namespace only if
+    // that is said again.
+    move_to("other");
+    assert_eq!(used(&grants.check(&call("g"))), 1);
+    move_to("large");
+    grants.replace_policy_in("large", "plans", counting(4).parse().unwrap());
+    assert_eq!(used(&grants.check(&call("g"))), 4);
+    grants.put_policy("large", &counting(4)).unwrap();
+    assert_eq!(used(&grants.check(&call("g"))), 1);
+}
+
 #[test]
 fn a_permit_releases_counters_of_its_own_policy() {
     let (grants, _) = registry();
