@@ -203,7 +203,7 @@ fn policies_of_one_namespace_share_their_counters() {
         assert_eq!(grants.policy(name).unwrap().namespace(), "plans");
     }
     grants.put_policy("other", &counting(3)).unwrap();
-    let move_to = |name| grants.give("g", Access::to(name).on_any_server()).unwrap();
+    let move_to = |name| grants.give("g", Access::to(name).on_any_server(), "ops").unwrap();
     move_to("basic");
     assert_eq!([(); 3].map(|()| grants.check(&call("g")).is_allowed()), [true, true, false]);
     move_to("large");
