@@ -24,7 +24,7 @@ mod tools;
 pub use amount::{Amount, AmountError, Total};
 pub use call::{Arguments, Caller, Identity, IdentityValue, ToolCall};
 pub use decision::{
-    ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, Refused, SettleError,
+    ApprovalRequest, AsyncPermit, Decision, Denial, LimitState, Permit, RateLimited, Refused, RenewError, SettleError,
 };
 pub use gate::{AsyncGate, FirstRefusal, Gate, GateBuilder, shadow};
 pub use grants::{Access, AccessTo, AsyncGrants, Grant, GrantError, Grants};

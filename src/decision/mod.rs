@@ -13,7 +13,7 @@ use crate::policy::{Code, DecidingCondition, Digest};
 use crate::store::StoreError;
 
 pub use limit_state::LimitState;
-pub use permit::{AsyncPermit, Permit, SettleError};
+pub use permit::{AsyncPermit, Permit, RenewError, SettleError};
 
 use permit::AnyPermit;
 

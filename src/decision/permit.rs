@@ -56,6 +56,19 @@ pub enum SettleError {
     Store(#[from] StoreError),
 }
 
+/// The leases of what a permit holds in flight could not be renewed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// A lease has ended, and other calls may have taken its room. The call counts no more among
+    /// those in flight.
+    #[error("the lease of the call has ended, so it is not counted in flight any more")]
+    LeaseEnded,
+    /// The store failed. Renew again before the lease ends.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The charges of a permit.
 pub(crate) struct Reservation<B: ?Sized> {
     pub(crate) backend: Arc<B>,
@@ -64,15 +77,39 @@ pub(crate) struct Reservation<B: ?Sized> {
     pub(crate) tallies: Tallies,
     /// The approval that the call uses. Boxed because it is rare.
     pub(crate) claim: Option<Box<Claim>>,
+    /// The state of a call that was settled or renewed while it ran. Boxed because it is rare.
+    pub(crate) progress: Option<Box<Progress>>,
+}
+
+/// The requests of a call while it runs.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Their number.
+    steps: u32,
+    /// The time of a renewal that the store has not confirmed. It may have been carried out, so it
+    /// is repeated before another one.
+    renewing: Option<Timestamp>,
 }
 
 /// The number of a settlement of a reservation. Release and settlement share one number because
 /// only one of them may happen: a store that has settled, even if its reply was lost, must not give
-/// anything back afterwards. The end of a call has its own number, so that it happens in any case.
+/// anything back afterwards. The end of a call has its own number, so that it happens in any case;
+/// and so has each request while it runs.
 #[derive(Clone, Copy)]
 enum Step {
-    Settle = 1,
-    End = 2,
+    Settle,
+    End,
+    Running(u32),
+}
+
+impl Step {
+    fn number(self) -> u32 {
+        match self {
+            Self::Settle => 1,
+            Self::End => 2,
+            Self::Running(number) => number.saturating_add(3),
+        }
+    }
 }
 
 /// The policy under which a permit was issued, and the time.
@@ -181,6 +218,13 @@ fn done<E: Error + 'static>(observers: &mut Option<Box<PermitObservers>>, outcom
 
 type Changes<'r> = SmallVec<[ChargeChange<'r>; 4]>;
 
+impl<B: ?Sized> Reservation<B> {
+    #[inline]
+    pub(crate) fn new(backend: Arc<B>, id: ReservationId, plan: Plan, tallies: Tallies) -> Self {
+        Self { backend, id, plan, tallies, claim: None, progress: None }
+    }
+}
+
 impl<B: IssuedUnder + ?Sized> Reservation<B> {
     fn limits(&self) -> Vec<LimitState> {
         let policy = self.backend.policy();
@@ -228,7 +272,65 @@ impl<B: IssuedUnder + ?Sized> Reservation<B> {
     }
 
     fn request<'c>(&self, step: Step, charges: &'c [ChargeChange<'c>]) -> SettleRequest<'c> {
-        SettleRequest::new(self.id, step as u32, self.backend.now(), charges)
+        SettleRequest::new(self.id, step.number(), self.backend.now(), charges)
+    }
+
+    /// Returns the amounts after the real amount so far: no charge becomes less.
+    fn raised(&self, real: Amount) -> SmallVec<[Amount; 4]> {
+        let charged = self.plan.charges.iter().map(|charge| charge.amount);
+        self.settled(real).into_iter().zip(charged).map(|(to, before)| to.max(before)).collect()
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        self.progress.get_or_insert_default()
+    }
+
+    /// Returns the number of the next request while the call runs.
+    fn next_step(&mut self) -> Step {
+        let progress = self.progress();
+        progress.steps = progress.steps.saturating_add(1);
+        Step::Running(progress.steps)
+    }
+
+    /// Returns the renewal to send: one that was not confirmed first.
+    fn renewal(&mut self) -> (Step, Timestamp) {
+        let now = self.backend.now();
+        match self.progress().renewing {
+            Some(began) => (Step::Running(self.progress().steps), began),
+            None => {
+                self.progress().renewing = Some(now);
+                (self.next_step(), now)
+            }
+        }
+    }
+
+    /// Returns the changes that renew the leases at an instant.
+    fn renewed(&self, began: Timestamp) -> Result<Changes<'_>, RenewError> {
+        let mut changes = Changes::new();
+        for (charge, tally) in self.plan.charges.iter().zip(&self.tallies) {
+            let Meter::InFlight { lease } = charge.meter else { continue };
+            if tally.charged_at.instant <= self.backend.now() {
+                return Err(RenewError::LeaseEnded);
+            }
+            let end = began.saturating_add(Duration::from_secs(lease.into()));
+            if end > tally.charged_at.instant {
+                changes.push(ChargeChange::prolonged(charge, tally.charged_at, end));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Notes that the leases were renewed, and returns the first end of one.
+    fn note_renewed(&mut self, began: Timestamp) -> Option<Timestamp> {
+        self.progress().renewing = None;
+        let mut first: Option<Timestamp> = None;
+        for (charge, tally) in self.plan.charges.iter().zip(&mut self.tallies) {
+            let Meter::InFlight { lease } = charge.meter else { continue };
+            let end = began.saturating_add(Duration::from_secs(lease.into())).max(tally.charged_at.instant);
+            tally.charged_at.instant = end;
+            first = Some(first.map_or(end, |first| first.min(end)));
+        }
+        first
     }
 
     /// Notes the amounts at which the store has settled the charges.
@@ -297,6 +399,45 @@ impl Permit {
         self.settled = settled.is_ok();
         done(&mut self.observers, &settled);
         Ok(settled?)
+    }
+
+    /// Raises what limits with `amount_from` charged to the real amount so far, while the call runs:
+    /// a stream that outgrows its estimate holds what it has used. An amount below what is charged
+    /// changes nothing. [`settle`](Self::settle) has the last word; the audit log has that alone.
+    ///
+    /// # Errors
+    /// The permit is already settled, or the store failed. If the store had raised the charge
+    /// before it failed, it counts too much until the permit is released or its windows end.
+    pub fn settle_so_far(&mut self, real: Amount) -> Result<(), SettleError> {
+        if self.settled {
+            return Err(SettleError::AlreadySettled);
+        }
+        let Some(reservation) = &mut self.reservation else { return Ok(()) };
+        let (amounts, step) = (reservation.raised(real), reservation.next_step());
+        settle(reservation, step, &reservation.at_amounts(&amounts))?;
+        reservation.note(&amounts);
+        Ok(())
+    }
+
+    /// Renews the leases of what the call holds in flight: each ends its whole length after now.
+    /// Returns the first end, or `None` if the call holds nothing in flight. A call that may take
+    /// longer than its lease renews it in time, for example at half of it.
+    ///
+    /// # Errors
+    /// A lease has ended, or the store failed.
+    pub fn renew(&mut self) -> Result<Option<Timestamp>, RenewError> {
+        let Some(reservation) = self.reservation.as_mut().filter(|reservation| reservation.has_in_flight()) else {
+            return Ok(None);
+        };
+        loop {
+            let is_repeated = reservation.progress().renewing.is_some();
+            let (step, began) = reservation.renewal();
+            settle(reservation, step, &reservation.renewed(began)?)?;
+            let end = reservation.note_renewed(began);
+            if !is_repeated {
+                return Ok(end);
+            }
+        }
     }
 
     /// Returns `true` if the permit is settled.
@@ -422,6 +563,40 @@ impl AsyncPermit {
         self.settled = settled.is_ok();
         done(&mut self.observers, &settled);
         Ok(settled?)
+    }
+
+    /// Raises what was charged to the real amount so far, as [`Permit::settle_so_far`] does.
+    ///
+    /// # Errors
+    /// As for [`Permit::settle_so_far`].
+    pub async fn settle_so_far(&mut self, real: Amount) -> Result<(), SettleError> {
+        if self.settled {
+            return Err(SettleError::AlreadySettled);
+        }
+        let Some(reservation) = &mut self.reservation else { return Ok(()) };
+        let (amounts, step) = (reservation.raised(real), reservation.next_step());
+        settle_async(reservation, step, &reservation.at_amounts(&amounts)).await?;
+        reservation.note(&amounts);
+        Ok(())
+    }
+
+    /// Renews the leases of what the call holds in flight, as [`Permit::renew`] does.
+    ///
+    /// # Errors
+    /// As for [`Permit::renew`].
+    pub async fn renew(&mut self) -> Result<Option<Timestamp>, RenewError> {
+        let Some(reservation) = self.reservation.as_mut().filter(|reservation| reservation.has_in_flight()) else {
+            return Ok(None);
+        };
+        loop {
+            let is_repeated = reservation.progress().renewing.is_some();
+            let (step, began) = reservation.renewal();
+            settle_async(reservation, step, &reservation.renewed(began)?).await?;
+            let end = reservation.note_renewed(began);
+            if !is_repeated {
+                return Ok(end);
+            }
+        }
     }
 
     /// Returns `true` if the permit is settled.

@@ -132,7 +132,7 @@ impl<C: AsyncCounterStore> Stores<'_, C> {
             Err(refused) => return refused.into(),
         };
         // A permit from here on: if the future is dropped, nothing stays in flight.
-        let mut permit = P::counted(Reservation { backend, id, plan, tallies, claim: None });
+        let mut permit = P::counted(Reservation::new(backend, id, plan, tallies));
         let claimed = match &usable {
             Usable::Stored(id) => approvals.claim(id, now).await.map(|claim| claim.ok_or(None)),
             #[cfg(feature = "signed")]

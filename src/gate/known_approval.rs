@@ -68,7 +68,7 @@ impl<S: CounterStore + 'static> InForce<S, dyn ApprovalStore> {
             Ok(tallies) if asks => require(&evaluation, &plan, tallies, approval).into(),
             Ok(Some(tallies)) => {
                 let backend = Arc::clone(self) as _;
-                Decision::Allow(Permit::counted(Reservation { backend, id, plan, tallies, claim: None }))
+                Decision::Allow(Permit::counted(Reservation::new(backend, id, plan, tallies)))
             }
             Ok(None) => Decision::Allow(Permit::uncounted()),
             Err(refused) => refused.into(),
@@ -88,7 +88,7 @@ impl<S: CounterStore + 'static> InForce<S, dyn ApprovalStore> {
         match self.parts.store.reserve(&request).ok()? {
             Outcome::Granted(tallies) if tallies.len() == plan.charges.len() => {
                 let backend = Arc::clone(self) as _;
-                Some(Permit::counted(Reservation { backend, id, plan, tallies, claim: None }))
+                Some(Permit::counted(Reservation::new(backend, id, plan, tallies)))
             }
             Outcome::Granted(_) | Outcome::Refused(_) => None,
         }

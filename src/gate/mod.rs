@@ -133,7 +133,7 @@ impl<S: CounterStore + 'static> Gate<S> {
         match evaluation.answered(&plan, outcome) {
             Ok(Some(tallies)) => {
                 let backend = in_force.clone();
-                Decision::Allow(Permit::counted(Reservation { backend, id, plan, tallies, claim: None }))
+                Decision::Allow(Permit::counted(Reservation::new(backend, id, plan, tallies)))
             }
             Ok(None) => Decision::Allow(Permit::uncounted()),
             Err(refused) => refused.into(),
@@ -204,7 +204,7 @@ impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
         let id = request.id;
         match evaluation.answered(&plan, outcome) {
             Ok(Some(tallies)) => {
-                let reservation = Reservation { backend: in_force as _, id, plan, tallies, claim: None };
+                let reservation = Reservation::new(in_force as _, id, plan, tallies);
                 Decision::Allow(AsyncPermit::counted(reservation))
             }
             Ok(None) => Decision::Allow(AsyncPermit::uncounted()),

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use toolgate::charge::{CounterId, Subject};
 use toolgate::store::{CounterStore, InProcess, MemoryStore, Outcome, ReserveRequest, SettleRequest, StoreError};
 use toolgate::{
-    Amount, AsyncGate, AsyncPermit, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, SettleError,
-    ToolCall,
+    Amount, AsyncGate, AsyncPermit, Code, Decision, Gate, LimitState, ManualClock, Permit, Policy, RenewError,
+    SettleError, ToolCall,
 };
 
 use toolgate::trace::FaultStore;
@@ -327,4 +327,51 @@ fn calls_pass_uncounted_where_the_host_allows_it() {
     store.set_down(false);
     assert!(gate.check(&call("cheap")).is_allowed(), "the uncounted calls were not counted");
     assert_eq!(gate.check(&call("cheap")).code(), Some(Code::Limit));
+}
+
+#[test]
+fn a_renewed_lease_holds_until_its_new_end() {
+    let (gate, _, clock) = gate(&flight_and_spend());
+    let call = ToolCall::new("t", None::<&serde_json::Value>).grant("g");
+    let mut held = permit(gate.check(&call));
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(200));
+        let end = held.renew().unwrap().unwrap();
+        assert_eq!(end, toolgate::Clock::now(&clock).saturating_add(Duration::from_secs(300)));
+        assert_eq!(gate.check(&call).as_str(), "rate_limited");
+    }
+    held.end();
+    let mut held = permit(gate.check(&call));
+    clock.advance(Duration::from_secs(300));
+    assert!(matches!(held.renew(), Err(RenewError::LeaseEnded)));
+    let other = permit(gate.check(&call));
+    assert!(matches!(held.renew(), Err(RenewError::LeaseEnded)), "another call has its room");
+    drop(held);
+    assert_eq!(gate.check(&call).as_str(), "rate_limited");
+    drop(other);
+}
+
+#[test]
+fn a_stream_raises_its_charge_and_settles_once() {
+    let limits = json!([{ "counter": "spend", "window": "day", "max": 100, "scope": "grant",
+                          "amount_from": "args.estimate" }]);
+    let (gate, _, _) = gate(&limits);
+    let arguments = json!({ "estimate": 10 });
+    let call = ToolCall::new("t", &arguments).grant("g");
+    let mut held = permit(gate.check(&call));
+    for (so_far, charged) in [("5", 10), ("30", 30), ("20", 30), ("150", 150)] {
+        held.settle_so_far(amount(so_far)).unwrap();
+        assert_eq!(used(&gate.usage(call).unwrap()), [charged], "{so_far}");
+    }
+    assert_eq!(gate.check(&call).as_str(), "rate_limited");
+    held.settle(amount("70")).unwrap();
+    assert!(matches!(held.settle_so_far(amount("90")), Err(SettleError::AlreadySettled)));
+    assert_eq!(used(&gate.usage(call).unwrap()), [70]);
+    held.release();
+    assert_eq!(used(&gate.usage(call).unwrap()), [70]);
+    // A call that was not made in the end gives all of it back.
+    let mut held = permit(gate.check(&call));
+    held.settle_so_far(amount("20")).unwrap();
+    held.release();
+    assert_eq!(used(&gate.usage(call).unwrap()), [70]);
 }
