@@ -339,7 +339,7 @@ pub struct RateLimited {
     pub(crate) refusal: Refusal,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) waits_for_calls: bool,
-    pub(crate) limits: Vec<LimitState>,
+    pub(crate) limits: Box<[LimitState]>,
 }
 
 impl RateLimited {

@@ -401,8 +401,8 @@ impl Permit {
         Ok(settled?)
     }
 
-    /// Raises what limits with `amount_from` charged to the real amount so far, while the call runs:
-    /// a stream that outgrows its estimate holds what it has used. An amount below what is charged
+    /// Raises what limits with `amount_from` charged to the real amount so far, while the call
+    /// runs: a stream that outgrows its estimate holds what it has used. An amount below what is charged
     /// changes nothing. [`settle`](Self::settle) has the last word; the audit log has that alone.
     ///
     /// # Errors

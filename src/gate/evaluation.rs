@@ -139,7 +139,8 @@ impl<'p> CallEvaluation<'p> {
     }
 
     /// Refuses the call in the name of the first limit without room. The wait is the longest among
-    /// all limits without room. When a call in flight ends is not known, so it is no part of it.
+    /// all limits without room, except of those that wait for calls in flight: when one ends is not
+    /// known.
     pub(super) fn rate_limit(&self, plan: &Plan, tallies: &Tallies) -> Refused {
         let mut first = None;
         let mut wait = Some(0);
@@ -169,7 +170,7 @@ impl<'p> CallEvaluation<'p> {
             refusal: self.limit_refusal(named, Code::Limit),
             retry_after: wait.filter(|wait| *wait > 0).map(Duration::from_millis),
             waits_for_calls: waits_for_calls && wait.is_some(),
-            limits: self.states(plan, tallies),
+            limits: self.states(plan, tallies).into(),
         })
     }
 

@@ -331,8 +331,8 @@ fn calls_pass_uncounted_where_the_host_allows_it() {
 
 #[test]
 fn a_renewed_lease_holds_until_its_new_end() {
-    let (gate, _, clock) = gate(&flight_and_spend());
-    let call = ToolCall::new("t", None::<&serde_json::Value>).grant("g");
+    let limits = json!([{ "counter": "flight", "window": "in_flight", "max": 1, "scope": "grant" }]);
+    let ((gate, _, clock), call) = (gate(&limits), call());
     let mut held = permit(gate.check(&call));
     for _ in 0..3 {
         clock.advance(Duration::from_secs(200));
