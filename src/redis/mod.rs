@@ -1,11 +1,16 @@
 //! The connection to a Redis server that all stores in Redis share.
 
+mod check;
 mod connection;
+mod error;
+mod server;
 mod settings;
 
+pub use check::{ServerFinding, ServerReport};
+pub use server::Server;
 pub use settings::BuildError;
 
-pub(crate) use connection::{
-    Cause, Connection, GRACE, LARGEST_EXACT, LATEST_NOW, OutOfRange, Retry, Script, UnexpectedAnswer,
-};
+pub(crate) use check::Requirements;
+pub(crate) use connection::{Connection, GRACE, LARGEST_EXACT, LATEST_NOW, Retry, Script};
+pub(crate) use error::{Cause, OutOfRange, UnexpectedAnswer};
 pub(crate) use settings::{Settings, micros, settings_methods};

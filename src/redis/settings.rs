@@ -1,13 +1,12 @@
 //! The settings that all stores in Redis share: the server, the prefix of keys, the time limits.
 
 use std::error::Error;
-use std::fmt;
 use std::time::Duration;
 
-use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError};
+use tokio::runtime::Handle;
 
 use super::connection::{Connection, Timeouts};
+use super::server::Server;
 
 /// The largest skew between clocks. Larger ones are of no use, as instants are not exact beyond it;
 /// hosts under test, whose clocks stand still or jump, need a large one.
@@ -15,23 +14,13 @@ const MAX_SKEW: Duration = Duration::from_secs(3_000 * 86_400);
 const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// The settings that the builders of all stores in Redis have.
+#[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) url: String,
+    pub(crate) server: Server,
     pub(crate) prefix: String,
     pub(crate) max_skew: Duration,
     pub(crate) timeouts: Timeouts,
-}
-
-/// Leaves out the URL, which may hold a password.
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, prefix, max_skew, timeouts } = self;
-        f.debug_struct("Settings")
-            .field("prefix", prefix)
-            .field("max_skew", max_skew)
-            .field("timeouts", timeouts)
-            .finish_non_exhaustive()
-    }
+    pub(crate) runtime: Option<Handle>,
 }
 
 /// A store cannot be built with these settings.
@@ -41,16 +30,29 @@ pub enum BuildError {
     /// The URL is not valid. The message does not show it, as it may hold a password.
     #[error(
         "the URL of the store is not valid; write `redis://user:password@host:6379/0`, \
-         `rediss://host:6379` for TLS, or `redis+unix:///run/redis.sock`"
+         `rediss://host:6379` for TLS, `redis+unix:///run/redis.sock`, `redis+cluster://node,node:7000`, or \
+         `redis+sentinel://host,host:26379/master-name`"
     )]
     #[non_exhaustive]
     Url {
         /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The URL begins with `rediss://`, and the feature `redis-tls` is not enabled.
+    /// The URL asks for TLS, and the feature `redis-tls` is not enabled.
     #[error("the URL of the store asks for TLS; enable the feature `redis-tls` of toolgate, or use `redis://`")]
     NoTls,
+    /// The URL ends with `#insecure`, which would accept any certificate.
+    #[error(
+        "the URL of the store must not end with `#insecure`; for a private authority, give the builder a client \
+         with its certificate"
+    )]
+    Insecure,
+    /// The URL begins with `redis+cluster://`, and the feature `redis-cluster` is not enabled.
+    #[error("the URL of the store is that of a cluster; enable the feature `redis-cluster` of toolgate")]
+    NoCluster,
+    /// The URL begins with `redis+sentinel://`, and the feature `redis-sentinel` is not enabled.
+    #[error("the URL of the store is that of sentinels; enable the feature `redis-sentinel` of toolgate")]
+    NoSentinel,
     /// The prefix is empty, too long, or has other characters.
     #[error("the prefix must be 1 to 64 visible ASCII characters without braces, such as `toolgate`")]
     Prefix,
@@ -67,7 +69,7 @@ pub enum BuildError {
 }
 
 impl Settings {
-    pub(crate) fn new(url: String) -> Self {
+    pub(crate) fn new(server: Server) -> Self {
         let timeouts = Timeouts {
             connect: Duration::from_millis(500),
             response: Duration::from_millis(500),
@@ -75,12 +77,13 @@ impl Settings {
             failures: 5,
             cool_down: Duration::from_secs(1),
         };
-        Self { url, prefix: "toolgate".into(), max_skew: Duration::from_secs(2), timeouts }
+        let (prefix, max_skew) = ("toolgate".into(), Duration::from_secs(2));
+        Self { server, prefix, max_skew, timeouts, runtime: None }
     }
 
     /// Makes a connection to the server, which need not be up.
     pub(crate) fn connection(&self) -> Result<Connection, BuildError> {
-        let Self { url, prefix, max_skew, timeouts } = self;
+        let Self { server, prefix, max_skew, timeouts, runtime } = self;
         let prefix_fits = (1..=64).contains(&prefix.len());
         if !prefix_fits || !prefix.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}')) {
             return Err(BuildError::Prefix);
@@ -98,31 +101,13 @@ impl Settings {
         if *max_skew > MAX_SKEW {
             return Err(BuildError::Skew);
         }
-        if cfg!(not(feature = "redis-tls")) && url.trim_start().starts_with("rediss:") {
-            return Err(BuildError::NoTls);
-        }
-        #[cfg(feature = "redis-tls")]
-        if url.trim_start().starts_with("rediss:") {
-            install_crypto_provider();
-        }
-        let info: ConnectionInfo = url.as_str().into_connection_info().map_err(unreadable)?;
-        // A request is one small packet: waiting for more to send only costs time.
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Connection::new(Client::open(info).map_err(unreadable)?, *timeouts))
+        Ok(Connection::new(server.connector()?, *timeouts, runtime.clone()))
     }
 }
 
-fn unreadable(error: RedisError) -> BuildError {
-    BuildError::Url { source: error.into() }
-}
-
-/// Installs a provider of cryptography for the process if there is none: the client uses the
-/// default provider, and panics without one. A host that has chosen one keeps it.
-#[cfg(feature = "redis-tls")]
-fn install_crypto_provider() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Fails if another thread has installed one meanwhile, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+impl BuildError {
+    pub(super) fn url(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Url { source: source.into() }
     }
 }
 
@@ -151,6 +136,16 @@ macro_rules! settings_methods {
         /// default). Then one request is sent to see whether the server is back.
         pub fn circuit_breaker(mut self, failures: u32, cool_down: Duration) -> Self {
             (self.settings.timeouts.failures, self.settings.timeouts.cool_down) = (failures.max(1), cool_down);
+            self
+        }
+
+        /// Sets the runtime that drives the connection and its time limits. By default it is the
+        /// runtime of the task that makes a request, which must have I/O and time (`enable_all`):
+        /// tokio panics where they are missing, and offers no way to find out before. With a
+        /// runtime of its own, the store can be called from any executor, and its connection
+        /// outlives the runtimes of its callers.
+        pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+            self.settings.runtime = Some(runtime);
             self
         }
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::RedisApprovals;
 use crate::approval::{CAPACITY, DETAILS_BYTES, PENDING_PER_ASKER};
-use crate::redis::{BuildError, GRACE, Script, Settings, micros, settings_methods};
+use crate::redis::{BuildError, GRACE, Script, Server, Settings, micros, settings_methods};
 
 /// Builds a [`RedisApprovals`].
 ///
@@ -29,8 +29,8 @@ pub struct RedisApprovalsBuilder {
 }
 
 impl RedisApprovalsBuilder {
-    pub(super) fn new(url: String) -> Self {
-        let settings = Settings::new(url);
+    pub(super) fn new(server: Server) -> Self {
+        let settings = Settings::new(server);
         Self { settings, capacity: CAPACITY, pending: PENDING_PER_ASKER, details_bytes: DETAILS_BYTES }
     }
 

@@ -16,7 +16,9 @@ use super::{
     Redemption, Verdict,
 };
 use crate::json::hex::Hex;
-use crate::redis::{Cause, Connection, LATEST_NOW, OutOfRange, Retry, Script, UnexpectedAnswer};
+use crate::redis::{
+    Cause, Connection, LATEST_NOW, OutOfRange, Requirements, Retry, Script, Server, ServerReport, UnexpectedAnswer,
+};
 use crate::store::StoreFuture;
 use crate::time::Timestamp;
 
@@ -31,6 +33,23 @@ const MAX_LISTED: usize = 1_000;
 const LIST_BATCH: usize = 100;
 /// The maximum number of reads of one list, however much is added at the same time.
 const MAX_LIST_BATCHES: usize = 256;
+/// The commands that the script calls, and those of the store itself.
+const COMMANDS: &[&str] = &[
+    "DEL {}",
+    "GET {}",
+    "MGET {}",
+    "PEXPIREAT {} 1",
+    "PTTL {}",
+    "SET {} 0 XX PX 1",
+    "TIME",
+    "ZADD {} XX 1 m",
+    "ZCARD {}",
+    "ZCOUNT {} 0 0",
+    "ZRANGE {} 0 0",
+    "ZRANGEBYSCORE {} 0 0",
+    "ZREM {} m",
+    "ZREMRANGEBYSCORE {} 0 0",
+];
 /// The length of the nonce before the text of a group.
 const NONCE_BYTES: usize = 32;
 
@@ -91,7 +110,7 @@ const NONCE_BYTES: usize = 32;
 ///   of the pending approvals;
 /// - `{prefix}:an`: the last number.
 ///
-/// A user for the store needs `~{prefix}:*`, `+eval`, `+evalsha`, `+script|load`, `+get`, `+mget`,
+/// A user for the store needs `~{prefix}:*`, `+evalsha`, `+script|load`, `+get`, `+mget`,
 /// `+set`, `+del`, `+time`, `+pttl`, `+pexpireat`, `+zadd`, `+zrem`, `+zcard`, `+zcount`,
 /// `+zrange`, `+zrangebyscore` and `+zremrangebyscore`.
 pub struct RedisApprovals {
@@ -125,10 +144,24 @@ enum Put {
 }
 
 impl RedisApprovals {
-    /// A builder of a store at `redis://user:password@host:6379/0`, `rediss://…` (feature
-    /// `redis-tls`) or `redis+unix:///run/redis.sock`.
-    pub fn builder(url: impl Into<String>) -> RedisApprovalsBuilder {
-        RedisApprovalsBuilder::new(url.into())
+    /// A builder of a store at a URL such as `redis://user:password@host:6379/0`, or at another
+    /// [`Server`]: a cluster, the master that sentinels name, or a connection of the host's own.
+    pub fn builder(server: impl Into<Server>) -> RedisApprovalsBuilder {
+        RedisApprovalsBuilder::new(server.into())
+    }
+
+    /// Compares the server with the needs of the store, for the start of a host and for its
+    /// readiness probe, as [`RedisStore::check`](crate::store::redis::RedisStore::check) does.
+    pub async fn check(&self) -> ServerReport {
+        let max_skew = Duration::from_millis(self.bound_millis);
+        let needs = Requirements { key: self.key("check", b""), commands: COMMANDS, scripts: &[&self.put], max_skew };
+        let mut report = self.connection.check(needs).await;
+        if report.is_ready()
+            && let Err(error) = self.read(CallDigest::new([0; 32])).await
+        {
+            report.add_error("a look at an approval fails", &error, "see the cause");
+        }
+        report
     }
 
     fn key(&self, letters: &str, rest: &[u8]) -> Vec<u8> {

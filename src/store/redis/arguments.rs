@@ -35,6 +35,11 @@ impl Keys {
         [&*self.counter, counter.as_bytes(), subject.as_bytes()].concat()
     }
 
+    /// Returns a key that no entry has.
+    pub(super) fn unused(&self) -> Vec<u8> {
+        [&*self.counter, b"check"].concat()
+    }
+
     /// Returns the key for the counters of an asker.
     pub(super) fn asker(&self, asker: Asker<'_>) -> Vec<u8> {
         [&*self.asker, asker.key().as_bytes()].concat()

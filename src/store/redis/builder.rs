@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::RedisStore;
 use super::answers::SkewBound;
 use super::arguments::Keys;
-use crate::redis::{BuildError, GRACE, Script, Settings, micros, settings_methods};
+use crate::redis::{BuildError, GRACE, Script, Server, Settings, micros, settings_methods};
 
 const LIMBS: &str = include_str!("limbs.lua");
 
@@ -34,8 +34,8 @@ pub struct RedisStoreBuilder {
 const COUNTERS_PER_ASKER: u32 = 62_500;
 
 impl RedisStoreBuilder {
-    pub(super) fn new(url: String) -> Self {
-        let (settings, remember) = (Settings::new(url), Duration::from_secs(60));
+    pub(super) fn new(server: Server) -> Self {
+        let (settings, remember) = (Settings::new(server), Duration::from_secs(60));
         Self { settings, remember, counters_per_asker: COUNTERS_PER_ASKER }
     }
 
@@ -105,6 +105,7 @@ impl RedisStoreBuilder {
             settle: script(include_str!("settle.lua")),
             reset: Script::new(include_str!("reset.lua").to_owned()),
             bound: SkewBound(max_skew.as_millis().try_into().unwrap_or(u64::MAX)),
+            max_skew,
             skew_micros: micros(max_skew),
             late_micros: micros(max_skew + GRACE),
             remember_millis: micros(remember) / 1_000,

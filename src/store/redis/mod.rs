@@ -5,20 +5,41 @@ mod arguments;
 mod builder;
 
 use std::fmt;
+use std::time::Duration;
 
 use redis::Cmd;
 
-use crate::charge::{CounterId, Subject};
-use crate::redis::{Connection, Retry, Script};
+use crate::amount::Amount;
+use crate::charge::{Charge, CounterId, Meter, Subject};
+use crate::redis::{Connection, Requirements, Retry, Script};
 use crate::store::{
     AsyncCounterStore, ChargeChange, Generation, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError,
     StoreFuture, Tallies,
 };
+use crate::time::{Clock, SystemClock};
 use answers::{SkewBound, unavailable};
 use arguments::{Keys, encode, encode_change, encode_charge, exact_now, with_generation, with_text};
 
-pub use crate::redis::BuildError;
+pub use crate::redis::{BuildError, Server, ServerFinding, ServerReport};
+#[doc(no_inline)]
+pub use ::redis as client;
 pub use builder::RedisStoreBuilder;
+
+/// The commands that the scripts call.
+const COMMANDS: &[&str] = &[
+    "DEL {}",
+    "EXISTS {}",
+    "MGET {}",
+    "PEXPIREAT {} 1",
+    "PEXPIRETIME {}",
+    "SET {} 0 XX PX 1",
+    "TIME",
+    "ZADD {} XX 1 m",
+    "ZCARD {}",
+    "ZRANGEBYSCORE {} 0 0",
+    "ZREM {} m",
+    "ZSCORE {} m",
+];
 
 /// A store of counters in Redis 7 or Valkey. Processes that name the same server and prefix share
 /// them.
@@ -67,10 +88,9 @@ pub use builder::RedisStoreBuilder;
 ///   counted. `min-replicas-to-write 1` with `min-replicas-max-lag` bounds that time: a master
 ///   without a current replica refuses to write. A server without persistence restarts with empty
 ///   counters: up to `max` is admitted again. `appendfsync everysec` loses at most a second.
-/// * In a cluster, all keys of one store are on one node, by the hash tag `{prefix}`. The store
-///   speaks to one server and follows no redirection: give it the address of the node or of a
-///   proxy. Following redirections is all that a client for clusters would add, since the counters
-///   of one call (of a grant, a user, and all) must be on one node to be charged together.
+/// * In a cluster, all keys of one store are on one node, by the hash tag `{prefix}`, since the
+///   counters of one call (of a grant, a user, and all) must be on one node to be charged together.
+///   Use `redis+cluster://` with the address of any node: it follows failovers and resharding.
 ///
 /// # Clocks
 /// Windows follow the host's clock, which is the gate's and can be replaced. The script compares it
@@ -109,8 +129,8 @@ pub use builder::RedisStoreBuilder;
 /// `{prefix}:c:` with the counter's 16 bytes and the bytes of the [`Subject`]; `{prefix}:r:` with a
 /// reservation's 20 bytes; `{prefix}:k:` with the asker. Names that callers chose come after bytes
 /// of a fixed length, so different counters have different keys, and no counter has the key of
-/// another entry. A server user for the store needs `~{prefix}:*`, `+eval`, `+evalsha`,
-/// `+script|load`, `+mget`, `+exists`, `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`,
+/// another entry. A server user for the store needs `~{prefix}:*`, `+evalsha`, `+script|load`,
+/// `+mget`, `+exists`, `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`,
 /// `+zadd`, `+zcard`, `+zrangebyscore`, `+zrem`, `+zscore`.
 pub struct RedisStore {
     connection: Connection,
@@ -120,6 +140,7 @@ pub struct RedisStore {
     settle: Script,
     reset: Script,
     bound: SkewBound,
+    max_skew: Duration,
     skew_micros: i64,
     /// How long a counter is kept after its end, in microseconds.
     late_micros: i64,
@@ -129,10 +150,34 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Starts building a store at `redis://user:password@host:6379/0`, `rediss://…` (feature
-    /// `redis-tls`) or `redis+unix:///run/redis.sock`.
-    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(url.into())
+    /// Starts building a store at a URL such as `redis://user:password@host:6379/0`, or at another
+    /// [`Server`]: a cluster, the master that sentinels name, or a connection of the host's own.
+    pub fn builder(server: impl Into<Server>) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(server.into())
+    }
+
+    /// Compares the server with the needs of the store, for the start of a host and for its
+    /// readiness probe: version, role, cluster mode, eviction, clock, the permission for each
+    /// command, both scripts, and a look at a counter. It charges nothing. The user needs `+info`
+    /// for the first four.
+    pub async fn check(&self) -> ServerReport {
+        let needs = Requirements {
+            key: self.keys.unused(),
+            commands: COMMANDS,
+            scripts: &[&self.reserve, &self.settle, &self.reset],
+            max_skew: self.max_skew,
+        };
+        let mut report = self.connection.check(needs).await;
+        let meter = Meter::Sliding { seconds: 1 };
+        let charge =
+            Charge { counter: CounterId::of([]), subject: Subject::default(), amount: Amount::ZERO, max: None, meter };
+        let request = ReserveRequest::new(ReservationId::new(0), SystemClock.now(), std::slice::from_ref(&charge));
+        if report.is_ready()
+            && let Err(error) = self.run(&request, false).await
+        {
+            report.add_error("a look at a counter fails", &error, "see the cause");
+        }
+        report
     }
 
     async fn run(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Outcome, StoreError> {
