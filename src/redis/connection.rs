@@ -49,7 +49,7 @@ pub(crate) struct Connection {
 struct Current {
     number: u64,
     connection: Option<Box<dyn SharedConnection>>,
-    /// Whether it has failed, and is to be replaced if a new one can be made.
+    /// It has failed, and is replaced if a new one can be made.
     suspect: bool,
     /// The number of tries to make a connection that failed, and the last error.
     failed: u64,
@@ -191,7 +191,7 @@ impl Connection {
     }
 
     /// Returns why an answer cannot be read. A server that does not know a command repeats its
-    /// arguments in the error. Those of a script are no text, so the client cannot read it.
+    /// arguments in the error. Those of a script are bytes, which the client cannot read as text.
     async fn explain_nonsense(&self, error: RedisError) -> RequestError {
         let Ok((number, mut connection)) = self.connection().await else { return error.into() };
         let mut cmd = Cmd::new();

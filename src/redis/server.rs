@@ -70,7 +70,7 @@ enum Kind {
 #[derive(Clone)]
 pub(crate) struct Connector {
     connect: Arc<dyn Fn(Timeouts) -> Connecting + Send + Sync>,
-    /// Whether a connection follows the changes of its cluster, so that an old one may work when no
+    /// A connection follows the changes of its cluster, so that an old one may work when no
     /// new one can be made.
     pub(crate) is_cluster: bool,
 }

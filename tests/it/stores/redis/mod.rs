@@ -3,6 +3,8 @@
 
 mod approval_faults;
 mod approvals;
+mod connections;
+mod deployments;
 mod faults;
 mod history;
 mod processes;
