@@ -79,8 +79,9 @@ const NONCE_BYTES: usize = 32;
 /// # }
 /// ```
 ///
-/// The store needs a tokio runtime with I/O and time. It connects on first use, shares one
-/// connection between all tasks, and reconnects by itself.
+/// The store needs a tokio runtime with I/O and time (`enable_all`): in a runtime without them,
+/// tokio panics. [`RedisApprovalsBuilder::runtime`] takes another one. The store connects on first
+/// use, shares one connection between all tasks, and reconnects by itself.
 ///
 /// # When the server fails
 /// Every uncertain result is [`ApprovalError::Unavailable`], and the gate denies. A script whose
@@ -112,7 +113,9 @@ const NONCE_BYTES: usize = 32;
 ///
 /// A user for the store needs `~{prefix}:*`, `+evalsha`, `+script|load`, `+get`, `+mget`,
 /// `+set`, `+del`, `+time`, `+pttl`, `+pexpireat`, `+zadd`, `+zrem`, `+zcard`, `+zcount`,
-/// `+zrange`, `+zrangebyscore` and `+zremrangebyscore`.
+/// `+zrange`, `+zrangebyscore` and `+zremrangebyscore`. It also needs `+select` if the URL names a
+/// database other than 0, `+cluster|slots` and `+asking` in a cluster, `+role` behind sentinels,
+/// and `+info` for the whole [check](RedisApprovals::check).
 pub struct RedisApprovals {
     connection: Connection,
     put: Script,

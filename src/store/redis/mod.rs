@@ -59,8 +59,10 @@ const COMMANDS: &[&str] = &[
 /// # }
 /// ```
 ///
-/// The store needs a tokio runtime with I/O and time. It connects when it is first used, keeps one
-/// connection for all tasks, and reconnects by itself: a host may start before the server does.
+/// The store needs a tokio runtime with I/O and time (`enable_all`): in a runtime without them,
+/// tokio panics. [`RedisStoreBuilder::runtime`] takes another one. The store connects when it is
+/// first used, keeps one connection for all tasks, and reconnects by itself: a host may start
+/// before the server does.
 ///
 /// # When the server fails
 /// Anything uncertain is [`StoreError::Unavailable`], and the gate denies the call. No request
@@ -83,10 +85,11 @@ const COMMANDS: &[&str] = &[
 ///   to write (`noeviction`, or a full disk), requests fail with [`StoreError::Unavailable`], and
 ///   nothing is charged.
 /// * It must not lose data. Replication is asynchronous: after a failover the new master lacks what
-///   the old one had not yet sent. As much as was admitted in that time (the replication lag,
-///   usually milliseconds) can be admitted again, and calls in flight that it does not know are not
-///   counted. `min-replicas-to-write 1` with `min-replicas-max-lag` bounds that time: a master
-///   without a current replica refuses to write. A server without persistence restarts with empty
+///   the old one had not yet sent, and the old one admits calls until its last client has left it:
+///   seconds with Sentinel, and without an end in a partition. As much as was admitted in that time
+///   can be admitted again, and calls in flight that the new master does not know are not counted.
+///   `min-replicas-to-write 1` with `min-replicas-max-lag` bounds that time: a master without a
+///   current replica refuses to write. A server without persistence restarts with empty
 ///   counters: up to `max` is admitted again. `appendfsync everysec` loses at most a second.
 /// * In a cluster, all keys of one store are on one node, by the hash tag `{prefix}`, since the
 ///   counters of one call (of a grant, a user, and all) must be on one node to be charged together.
@@ -129,9 +132,13 @@ const COMMANDS: &[&str] = &[
 /// `{prefix}:c:` with the counter's 16 bytes and the bytes of the [`Subject`]; `{prefix}:r:` with a
 /// reservation's 20 bytes; `{prefix}:k:` with the asker. Names that callers chose come after bytes
 /// of a fixed length, so different counters have different keys, and no counter has the key of
-/// another entry. A server user for the store needs `~{prefix}:*`, `+evalsha`, `+script|load`,
-/// `+mget`, `+exists`, `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`,
-/// `+zadd`, `+zcard`, `+zrangebyscore`, `+zrem`, `+zscore`.
+/// another entry.
+///
+/// A server user for the store needs `~{prefix}:*`, `+evalsha`, `+script|load`, `+mget`, `+exists`,
+/// `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`, `+zadd`, `+zcard`, `+zrangebyscore`,
+/// `+zrem`, `+zscore`. It also needs `+select` if the URL names a database other than 0,
+/// `+cluster|slots` and `+asking` in a cluster, `+role` behind sentinels, and `+info` for the whole
+/// [check](RedisStore::check).
 pub struct RedisStore {
     connection: Connection,
     keys: Keys,

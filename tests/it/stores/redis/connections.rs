@@ -244,7 +244,7 @@ fn client_certificates_and_a_private_authority_serve() {
 }
 
 /// The rights of a user, from a doc comment.
-fn documented_rights(source: &str, start: &str) -> Vec<String> {
+pub(super) fn documented_rights(source: &str, start: &str) -> Vec<String> {
     let text = source.replace("\n/// ", " ");
     let sentence = text.split(start).nth(1).unwrap().split('.').next().unwrap();
     let rights = sentence.split('`').skip(1).step_by(2).map(|right| right.replace("{prefix}", "{toolgate}"));
@@ -257,12 +257,12 @@ fn called(script: &str) -> impl Iterator<Item = String> {
     calls.map(|name| format!("+{}", name.to_lowercase()))
 }
 
-fn set_user(server: &Server, rights: &[&str]) {
+pub(super) fn set_user(server: &Server, rights: &[&str]) {
     let login: [&[u8]; 6] = [b"ACL", b"SETUSER", b"gate", b"reset", b"on", b">secret"];
     server.command::<()>(&[&login[..], &rights.iter().map(|right| right.as_bytes()).collect::<Vec<_>>()].concat());
 }
 
-const COUNTERS: &str = include_str!("../../../../src/store/redis/mod.rs");
+pub(super) const COUNTERS: &str = include_str!("../../../../src/store/redis/mod.rs");
 const APPROVALS: &str = include_str!("../../../../src/approval/redis/mod.rs");
 
 #[test]

@@ -11,7 +11,8 @@ use toolgate::store::{InProcess, MemoryStore};
 use toolgate::{AsyncGate, Decision, Gate};
 
 use super::approvals::{allowed, asked};
-use super::server::{Cluster, Watched, wait_until};
+use super::connections::{COUNTERS, documented_rights, set_user};
+use super::server::{Cluster, Node, Watched, wait_until};
 use super::{builder, call, code, gate, resumes, run};
 
 /// A store with the time limits of a gateway, on a slow machine.
@@ -129,6 +130,38 @@ fn a_cluster_is_exact_from_any_node() {
     });
 }
 
+/// Creates a user with the documented rights, and returns the start of its URL.
+fn user(nodes: &[&Node], more: &[&str]) -> &'static str {
+    let rights = documented_rights(COUNTERS, "server user for the store needs");
+    for node in nodes {
+        let rights = rights.iter().map(|right| &**right).chain(more.iter().copied()).collect::<Vec<_>>();
+        set_user(&node.server, &rights);
+    }
+    "gate:secret@127.0.0.1"
+}
+
+#[test]
+fn the_documented_rights_are_enough_in_a_cluster() {
+    let Some(cluster) = Cluster::start(2, false, &[]) else { return };
+    run(async {
+        let login = user(&cluster.nodes.iter().collect::<Vec<_>>(), &["+cluster|slots", "+asking"]);
+        let gates = [0, 1].map(|node| {
+            let url = cluster.url(node).replace("127.0.0.1", login);
+            gate(store(url).build().unwrap(), 100)
+        });
+        let (slot, master) = aside(|| cluster.slot("toolgate")).await;
+        for gate in &gates {
+            assert_eq!(code(gate).await, "allow");
+        }
+        let load = Load::start(&gates);
+        aside(|| cluster.reshard(slot, master, 1 - master)).await;
+        load.more(20).await;
+        let (allowed, denied) = load.stop().await;
+        let allowed = 2 + allowed + drain(&gates[0]).await;
+        assert!(allowed <= 100 && allowed + denied >= 100, "{allowed} allowed, {denied} denied");
+    });
+}
+
 #[test]
 fn a_cluster_is_exact_through_failover_and_resharding() {
     const MAX: usize = 3_000;
@@ -203,6 +236,9 @@ fn sentinels_lead_to_the_new_master() {
     run(async {
         let gate = gate(store(&*watched.url()).build().unwrap(), 300);
         assert_eq!(code(&gate).await, "allow");
+        let login = user(&[&watched.master], &["+role"]);
+        let limited = watched.url().replacen("127.0.0.1", login, 1);
+        assert_eq!(code(&super::gate(store(limited).prefix("toolgate").build().unwrap(), 300)).await, "allow");
         let report = store(&*watched.url()).build().unwrap().check().await;
         assert!(report.is_ready() && report.role() == Some("master"), "{report}");
         assert!(report.to_string().contains("min-replicas-to-write"), "{report}");
@@ -213,7 +249,7 @@ fn sentinels_lead_to_the_new_master() {
         load.more(1).await;
         println!("a killed master is replaced in {:?}", began.elapsed());
         let (allowed, _) = load.stop().await;
-        assert_eq!(1 + allowed + drain(&gate).await, 300);
+        assert_eq!(2 + allowed + drain(&gate).await, 300);
         // A name that the sentinels do not know, and a sentinel in place of a server.
         let other = watched.url().replace("/gate", "/other");
         let report = store(&*other).build().unwrap().check().await;
