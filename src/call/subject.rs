@@ -61,6 +61,18 @@ enum Tag {
     SessionGrant = 10,
 }
 
+impl Tag {
+    fn of(identity: Identity) -> Self {
+        match identity {
+            Identity::Grant => Self::Grant,
+            Identity::Session => Self::Session,
+            Identity::Agent => Self::Agent,
+            Identity::User => Self::User,
+            Identity::Server => Self::Server,
+        }
+    }
+}
+
 /// Marks a length of at least 255, which follows in eight bytes.
 const LONG: u8 = u8::MAX;
 /// An encoding has at most this many bytes.
@@ -115,14 +127,30 @@ impl Subject {
     }
 
     pub(crate) fn push_identity(&mut self, identity: Identity, name: &str) {
-        let tag = match identity {
-            Identity::Grant => Tag::Grant,
-            Identity::Session => Tag::Session,
-            Identity::Agent => Tag::Agent,
-            Identity::User => Tag::User,
-            Identity::Server => Tag::Server,
-        };
-        self.push(tag, name.as_bytes());
+        self.push(Tag::of(identity), name.as_bytes());
+    }
+
+    /// Returns the name of an identity among the parts. In place of an absent session it is that of
+    /// the grant. Returns `None` if no part is this identity, or the parts were replaced by a
+    /// digest.
+    #[cfg(feature = "redis")]
+    pub(crate) fn name_of(&self, identity: Identity) -> Option<&[u8]> {
+        let mut rest = self.as_bytes();
+        loop {
+            let (&[tag, length], after) = rest.split_first_chunk()?;
+            let (length, after) = match length {
+                LONG => {
+                    let (length, after) = after.split_first_chunk()?;
+                    (usize::try_from(u64::from_le_bytes(*length)).ok()?, after)
+                }
+                length => (usize::from(length), after),
+            };
+            let (name, after) = after.split_at_checked(length)?;
+            if tag == Tag::of(identity) as u8 || (identity == Identity::Grant && tag == Tag::SessionGrant as u8) {
+                return Some(name);
+            }
+            rest = after;
+        }
     }
 
     pub(crate) fn push_global(&mut self) {
@@ -308,6 +336,26 @@ mod tests {
             }
         }
         subject
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn finds_the_name_of_an_identity_among_the_parts() {
+        let name = |parts: &[Part], identity| encode(parts).name_of(identity).map(<[u8]>::to_vec);
+        let grant = Part::Identity(Identity::Grant, "g".into());
+        let long = Part::Text("\u{4}".repeat(300));
+        let parts = [Part::Global, long, Part::Integer(4), Part::Text("\u{4}\u{1}x".into()), grant];
+        assert_eq!(name(&parts, Identity::Grant), Some(b"g".to_vec()));
+        assert_eq!(name(&parts, Identity::User), None);
+        assert_eq!(name(&parts[..4], Identity::Grant), None);
+        assert_eq!(Subject::default().name_of(Identity::Grant), None);
+        let mut session = Subject::default();
+        session.push_caller(Identity::Session, |identity| (identity == Identity::Grant).then_some("g")).unwrap();
+        assert_eq!(session.name_of(Identity::Grant), Some(&b"g"[..]));
+        // Bytes of a test of stores, which are no parts.
+        for bytes in [&[4][..], &[4, 9, 1], &[4, 255, 1], &[0, 255, 255, 255, 255, 255, 255, 255, 255, 255]] {
+            assert_eq!(Subject::of_bytes(bytes).name_of(Identity::Grant), None);
+        }
     }
 
     proptest! {

@@ -1,18 +1,18 @@
 //! The plan of a call: which counters its limits charge, for whom, and how much.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use smallvec::SmallVec;
 
 use super::Policy;
 use super::code::Code;
-use super::compiled::{Compiled, RuleRef, Section};
+use super::compiled::{Compiled, Counter, RuleRef, Section};
 use super::pattern::Matching;
 use crate::amount::{Amount, AmountError};
-use crate::call::ToolCall;
 use crate::call::path::{Datum, Facts, Found, Path, Unclear};
 use crate::call::subject::OwnScope;
+use crate::call::{Identity, ToolCall};
 use crate::charge::{Charge, Charges, CounterId, Meter, Subject};
 use crate::policy::limit::{Algorithm, Cost, Limit, Scope, ScopePart};
 use crate::time::Timestamp;
@@ -229,6 +229,13 @@ impl Policy {
             }
         }
         plan
+    }
+
+    /// Returns the names of the counters whose scope lacks an identity. A store whose counters are
+    /// partitioned by it charges them in a step of their own.
+    pub fn counters_without(&self, identity: Identity) -> BTreeSet<&str> {
+        let has = |counter: &&Counter| counter.scope.parts.contains(&ScopePart::Identity(identity));
+        self.compiled().counters.iter().filter(|counter| !has(counter)).map(|counter| &*counter.name).collect()
     }
 
     /// The scopes of the counters that depend on the caller alone.

@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
+use sha2::{Digest, Sha256};
+
 use crate::amount::Amount;
+use crate::call::Identity;
 use crate::charge::{Asker, Charge, CounterId, Meter, Span, Subject};
 use crate::redis::{LARGEST_EXACT, LATEST_NOW, OutOfRange};
 use crate::store::{ChargeChange, Generation, ReservationId, StoreError};
@@ -17,37 +20,82 @@ fn out_of_range(what: &'static str) -> StoreError {
     StoreError::unavailable(OutOfRange(what))
 }
 
-/// The names of keys: the prefix in braces, a letter for the kind of entry, and fixed-length bytes
+/// The names of keys: the tag in braces, a letter for the kind of entry, and fixed-length bytes
 /// before any that a caller chose.
 pub(super) struct Keys {
-    counter: Vec<u8>,
-    record: Vec<u8>,
-    asker: Vec<u8>,
+    prefix: String,
+    /// The identity by whose name keys are spread over tags.
+    partition: Option<Identity>,
+}
+
+/// The hash tag of keys, which are on one node of a cluster: the prefix, and for a partition its
+/// number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tag(Option<u16>);
+
+/// The number of partitions: enough to spread over any cluster, and few enough to list.
+const PARTITIONS: u16 = 1_024;
+
+impl Tag {
+    /// The prefix alone: for subjects that lack the identity.
+    pub(super) const HOME: Self = Self(None);
+    /// One of the partitions.
+    pub(super) const FIRST: Self = Self(Some(0));
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str) -> Self {
-        let of = |letter: char| format!("{{{prefix}}}:{letter}:").into_bytes();
-        Self { counter: of('c'), record: of('r'), asker: of('k') }
+    pub(super) fn new(prefix: String, partition: Option<Identity>) -> Self {
+        Self { prefix, partition }
     }
 
-    pub(super) fn counter(&self, counter: CounterId, subject: &Subject) -> Vec<u8> {
-        [&*self.counter, counter.as_bytes(), subject.as_bytes()].concat()
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(super) fn is_partitioned(&self) -> bool {
+        self.partition.is_some()
+    }
+
+    /// Returns the tag of a subject's counters.
+    pub(super) fn tag(&self, subject: &Subject) -> Tag {
+        let Some(name) = self.partition.and_then(|identity| subject.name_of(identity)) else { return Tag::HOME };
+        // The prefix is a key, so that two stores do not fill the same partitions.
+        let hash = Sha256::new().chain_update(&self.prefix).chain_update([0]).chain_update(name).finalize();
+        let number = hash.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+        Tag(Some(number % PARTITIONS))
+    }
+
+    fn key(&self, tag: Tag, letter: u8, start: &[u8], rest: &[u8]) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.prefix.len() + 10 + start.len() + rest.len());
+        key.push(b'{');
+        key.extend_from_slice(self.prefix.as_bytes());
+        if let Tag(Some(partition)) = tag {
+            // Writing to memory does not fail.
+            let _ = write!(key, "/{partition}");
+        }
+        key.extend_from_slice(&[b'}', b':', letter, b':']);
+        key.extend_from_slice(start);
+        key.extend_from_slice(rest);
+        key
+    }
+
+    pub(super) fn counter(&self, tag: Tag, counter: CounterId, subject: &Subject) -> Vec<u8> {
+        self.key(tag, b'c', counter.as_bytes(), subject.as_bytes())
     }
 
     /// Returns a key that no entry has.
-    pub(super) fn unused(&self) -> Vec<u8> {
-        [&*self.counter, b"check"].concat()
+    pub(super) fn unused(&self, tag: Tag) -> Vec<u8> {
+        self.key(tag, b'c', b"check", b"")
     }
 
     /// Returns the key for the counters of an asker.
-    pub(super) fn asker(&self, asker: Asker<'_>) -> Vec<u8> {
-        [&*self.asker, asker.key().as_bytes()].concat()
+    pub(super) fn asker(&self, tag: Tag, asker: Asker<'_>) -> Vec<u8> {
+        self.key(tag, b'k', asker.key().as_bytes(), b"")
     }
 
     /// Returns the key for the record of a reservation (step 0) or of one of its settlements.
-    pub(super) fn record(&self, id: ReservationId, step: u32) -> Vec<u8> {
-        [&*self.record, &id.get().to_be_bytes(), &step.to_be_bytes()].concat()
+    pub(super) fn record(&self, tag: Tag, id: ReservationId, step: u32) -> Vec<u8> {
+        self.key(tag, b'r', &id.get().to_be_bytes(), &step.to_be_bytes())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::RedisStore;
 use super::answers::SkewBound;
 use super::arguments::Keys;
+use crate::call::Identity;
 use crate::redis::{BuildError, GRACE, Script, Server, Settings, micros, settings_methods};
 
 const LIMBS: &str = include_str!("limbs.lua");
@@ -28,6 +29,8 @@ pub struct RedisStoreBuilder {
     settings: Settings,
     remember: Duration,
     counters_per_asker: u32,
+    partition: Option<Identity>,
+    strict: bool,
 }
 
 /// The default number of counters of one asker: a sixteenth of a million, as in memory.
@@ -36,7 +39,7 @@ const COUNTERS_PER_ASKER: u32 = 62_500;
 impl RedisStoreBuilder {
     pub(super) fn new(server: Server) -> Self {
         let (settings, remember) = (Settings::new(server), Duration::from_secs(60));
-        Self { settings, remember, counters_per_asker: COUNTERS_PER_ASKER }
+        Self { settings, remember, counters_per_asker: COUNTERS_PER_ASKER, partition: None, strict: false }
     }
 
     /// Sets the prefix of all keys, which is written in braces: `{toolgate}` by default. Stores
@@ -45,7 +48,7 @@ impl RedisStoreBuilder {
     ///
     /// The braces are the hash tag of a cluster: all keys of one prefix are on one node, so that
     /// one script can charge the counters of several scopes at once. To spread counters over nodes,
-    /// give the stores different prefixes.
+    /// use [`partition_by`](Self::partition_by), or give the stores different prefixes.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
@@ -82,6 +85,33 @@ impl RedisStoreBuilder {
         Self { counters_per_asker: counters, ..self }
     }
 
+    /// Spreads the counters over the nodes of a cluster, by the name of an identity in their scopes:
+    /// those of one grant, for example, are together in one of 1,024 partitions, whose hash tag is
+    /// `{prefix/0}` to `{prefix/1023}`. Counters whose scope lacks the identity, or has more than
+    /// 128 bytes, are in a partition of their own, `{prefix}`. By default there is only that one.
+    /// All stores of a prefix must agree: a change begins all counters anew.
+    ///
+    /// A call whose counters are all in one partition takes one step, as always. A call that also
+    /// has counters outside of it takes one more: its partitions are charged one after another, and
+    /// if a later one refuses, the earlier charges are taken back. No counter ever holds more than
+    /// its `max`. But for a moment a refused call can be seen in the earlier counters, and another
+    /// call can be refused because of it. If the host or the server stops in between, that charge
+    /// stays until its window ends. [`Policy::counters_without`] names the counters that cause
+    /// this. An asker has its [share](Self::counters_per_asker) of counters in each partition.
+    ///
+    /// [`Policy::counters_without`]: crate::Policy::counters_without
+    pub fn partition_by(self, identity: Identity) -> Self {
+        Self { partition: Some(identity), ..self }
+    }
+
+    /// With [partitions](Self::partition_by), refuses every call whose counters are in several of
+    /// them, with [`StoreError::Unavailable`](crate::store::StoreError::Unavailable), so that each
+    /// decision is one atomic step. Check a policy before it is put in force: no tool may have
+    /// limits both with the identity and without it.
+    pub fn in_one_partition(self) -> Self {
+        Self { strict: true, ..self }
+    }
+
     /// Builds the store. It connects when it is first used, so the server need not be up.
     ///
     /// For `rediss://`, if the process has no default provider of cryptography for `rustls`, this
@@ -91,7 +121,7 @@ impl RedisStoreBuilder {
     /// Fails if a setting is not valid: a URL without a scheme such as `localhost:6379`, an empty
     /// prefix, a timeout of zero.
     pub fn build(self) -> Result<RedisStore, BuildError> {
-        let Self { settings, remember, counters_per_asker } = self;
+        let Self { settings, remember, counters_per_asker, partition, strict } = self;
         if remember < settings.timeouts.deadline * 2 || remember > Duration::from_secs(86_400) {
             return Err(BuildError::Remember);
         }
@@ -99,8 +129,8 @@ impl RedisStoreBuilder {
         let script = |text: &str| Script::new([LIMBS, text].concat());
         Ok(RedisStore {
             connection,
-            keys: Keys::new(&settings.prefix),
-            prefix: settings.prefix,
+            keys: Keys::new(settings.prefix, partition),
+            strict,
             reserve: script(include_str!("reserve.lua")),
             settle: script(include_str!("settle.lua")),
             reset: Script::new(include_str!("reset.lua").to_owned()),

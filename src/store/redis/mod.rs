@@ -3,6 +3,7 @@
 mod answers;
 mod arguments;
 mod builder;
+mod partition;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,12 +19,13 @@ use crate::store::{
 };
 use crate::time::{Clock, SystemClock};
 use answers::{SkewBound, unavailable};
-use arguments::{Keys, encode, encode_change, encode_charge, exact_now, with_generation, with_text};
+use arguments::{Keys, Tag, encode, encode_change, encode_charge, exact_now, with_generation, with_text};
 
 pub use crate::redis::{BuildError, Server, ServerFinding, ServerReport};
 #[doc(no_inline)]
 pub use ::redis as client;
 pub use builder::RedisStoreBuilder;
+use partition::Apart;
 
 /// The commands that the scripts call.
 const COMMANDS: &[&str] = &[
@@ -137,12 +139,14 @@ const COMMANDS: &[&str] = &[
 /// A server user for the store needs `~{prefix}:*`, `+evalsha`, `+script|load`, `+mget`, `+exists`,
 /// `+set`, `+del`, `+time`, `+pexpireat`, `+pexpiretime`, `+zadd`, `+zcard`, `+zrangebyscore`,
 /// `+zrem`, `+zscore`. It also needs `+select` if the URL names a database other than 0,
-/// `+cluster|slots` and `+asking` in a cluster, `+role` behind sentinels, and `+info` for the whole
+/// `~{prefix/*}:*` with [partitions](RedisStoreBuilder::partition_by), `+cluster|slots` and
+/// `+asking` in a cluster, `+role` behind sentinels, and `+info` for the whole
 /// [check](RedisStore::check).
 pub struct RedisStore {
     connection: Connection,
     keys: Keys,
-    prefix: String,
+    /// Refuses calls whose counters have several tags.
+    strict: bool,
     reserve: Script,
     settle: Script,
     reset: Script,
@@ -169,7 +173,7 @@ impl RedisStore {
     /// for the first four.
     pub async fn check(&self) -> ServerReport {
         let needs = Requirements {
-            key: self.keys.unused(),
+            key: self.keys.unused(if self.keys.is_partitioned() { Tag::FIRST } else { Tag::HOME }),
             commands: COMMANDS,
             scripts: &[&self.reserve, &self.settle, &self.reset],
             max_skew: self.max_skew,
@@ -188,10 +192,21 @@ impl RedisStore {
     }
 
     async fn run(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Outcome, StoreError> {
-        if request.charges.is_empty() {
-            return Ok(Outcome::Granted(Tallies::new()));
+        let Some(first) = request.charges.first() else { return Ok(Outcome::Granted(Tallies::new())) };
+        if !self.keys.is_partitioned() {
+            return self.run_in(Tag::HOME, request, charging).await;
         }
-        let cmd = self.reserve_command(request, charging)?;
+        let tag = self.keys.tag(&first.subject);
+        match request.charges.iter().all(|charge| self.keys.tag(&charge.subject) == tag) {
+            true => self.run_in(tag, request, charging).await,
+            false if self.strict => Err(StoreError::unavailable(Apart)),
+            false => self.run_apart(request, charging).await,
+        }
+    }
+
+    /// Sends charges whose counters all have one tag.
+    async fn run_in(&self, tag: Tag, request: &ReserveRequest<'_>, charging: bool) -> Result<Outcome, StoreError> {
+        let cmd = self.reserve_command(tag, request, charging)?;
         let answer = self.connection.send(Retry::Script(&self.reserve), &cmd).await.map_err(unavailable)?;
         match charging {
             true => self.bound.reserved(answer, request.charges, request.now),
@@ -199,17 +214,17 @@ impl RedisStore {
         }
     }
 
-    fn reserve_command(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Cmd, StoreError> {
+    fn reserve_command(&self, tag: Tag, request: &ReserveRequest<'_>, charging: bool) -> Result<Cmd, StoreError> {
         let now = exact_now(request.now)?;
         let count = request.charges.len();
-        let asker = request.asker.map(|asker| self.keys.asker(asker));
+        let asker = request.asker.map(|asker| self.keys.asker(tag, asker));
         let keys = count + usize::from(charging) + usize::from(asker.is_some());
         let mut cmd = self.reserve.call(keys, 1 + count);
         for charge in request.charges {
-            cmd.arg(self.keys.counter(charge.counter, &charge.subject));
+            cmd.arg(self.keys.counter(tag, charge.counter, &charge.subject));
         }
         if charging {
-            cmd.arg(self.keys.record(request.id, 0));
+            cmd.arg(self.keys.record(tag, request.id, 0));
         }
         let share = if asker.is_some() { self.share } else { 0 };
         if let Some(asker) = asker {
@@ -224,22 +239,32 @@ impl RedisStore {
     }
 
     async fn change(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
-        if request.charges.is_empty() {
-            return Ok(());
+        let Some(first) = request.charges.first() else { return Ok(()) };
+        if !self.keys.is_partitioned() {
+            return self.change_in(Tag::HOME, request).await;
         }
-        let cmd = self.settle_command(request)?;
+        let tag = self.keys.tag(&first.charge.subject);
+        match request.charges.iter().all(|change| self.keys.tag(&change.charge.subject) == tag) {
+            true => self.change_in(tag, request).await,
+            false => self.change_apart(request).await,
+        }
+    }
+
+    /// Sends changes whose counters all have one tag.
+    async fn change_in(&self, tag: Tag, request: &SettleRequest<'_>) -> Result<(), StoreError> {
+        let cmd = self.settle_command(tag, request)?;
         let answer = self.connection.send(Retry::Script(&self.settle), &cmd).await.map_err(unavailable)?;
         self.bound.settled(answer)
     }
 
-    fn settle_command(&self, request: &SettleRequest<'_>) -> Result<Cmd, StoreError> {
+    fn settle_command(&self, tag: Tag, request: &SettleRequest<'_>) -> Result<Cmd, StoreError> {
         let now = exact_now(request.now)?;
         let count = request.charges.len();
         let mut cmd = self.settle.call(count + 1, 1 + count);
         for ChargeChange { charge, .. } in request.charges {
-            cmd.arg(self.keys.counter(charge.counter, &charge.subject));
+            cmd.arg(self.keys.counter(tag, charge.counter, &charge.subject));
         }
-        cmd.arg(self.keys.record(request.id, request.step.max(1)));
+        cmd.arg(self.keys.record(tag, request.id, request.step.max(1)));
         let head = encode(&[now, self.skew_micros, self.late_micros]);
         cmd.arg(&*with_text(with_generation(head, Generation::by(request.id)), self.remember_millis));
         for change in request.charges {
@@ -249,9 +274,9 @@ impl RedisStore {
     }
 
     async fn forget(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
-        let id = ReservationId::next();
+        let (id, tag) = (ReservationId::next(), self.keys.tag(subject));
         let mut cmd = self.reset.call(2, 2);
-        cmd.arg(self.keys.counter(counter, subject)).arg(self.keys.record(id, 0));
+        cmd.arg(self.keys.counter(tag, counter, subject)).arg(self.keys.record(tag, id, 0));
         cmd.arg(&*with_generation(Vec::new(), Generation::by(id))).arg(self.remember_millis);
         let answer = self.connection.send(Retry::Script(&self.reset), &cmd).await.map_err(unavailable)?;
         self.bound.settled(answer)
@@ -278,7 +303,7 @@ impl AsyncCounterStore for RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("prefix", &self.keys.prefix()).finish_non_exhaustive()
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use toolgate::approval::redis::RedisApprovals;
 use toolgate::store::redis::{RedisStore, RedisStoreBuilder, Server};
-use toolgate::store::{InProcess, MemoryStore};
-use toolgate::{AsyncGate, Decision, Gate};
+use toolgate::store::{AsyncCounterStore, InProcess, MemoryStore, Outcome, ReservationId, ReserveRequest};
+use toolgate::{AsyncGate, Clock, Decision, Gate, Identity, Policy, SystemClock, ToolCall};
 
 use super::approvals::{allowed, asked};
 use super::connections::{COUNTERS, documented_rights, set_user};
@@ -287,4 +287,162 @@ fn sentinels_turn_exactly_if_the_master_needs_a_replica() {
         println!("an orderly failover: on after {outage:?}; allowed {allowed}, denied {denied}");
         assert!(allowed <= MAX && allowed + denied >= MAX, "{allowed} allowed, {denied} denied");
     });
+}
+
+/// Limits by grant, and one that all grants share.
+fn spread_policy(shared: u64) -> Policy {
+    let limits = json!([
+        { "counter": "day", "window": "day", "max": 5, "scope": "grant" },
+        { "counter": "hour", "window": "hour", "max": 5, "scope": ["grant", "args.kind"], "algorithm": "sliding" },
+    ]);
+    let all = json!([{ "counter": "all", "window": "day", "max": shared, "scope": "global" }]);
+    let both = [limits.as_array().unwrap().clone(), all.as_array().unwrap().clone()].concat();
+    let tools = json!({ "own": { "limits": limits }, "both": { "limits": both } });
+    json!({ "version": "1", "default": "deny", "tools": tools }).to_string().parse().unwrap()
+}
+
+fn spread(url: &str) -> RedisStoreBuilder {
+    builder(url).partition_by(Identity::Grant)
+}
+
+#[test]
+fn partitions_spread_one_policy_over_a_cluster() {
+    let Some(cluster) = Cluster::start(3, false, &[]) else { return };
+    let policy = spread_policy(1_000_000);
+    assert_eq!(policy.counters_without(Identity::Grant).into_iter().collect::<Vec<_>>(), ["all"]);
+    run(async {
+        let store = spread(&cluster.url(0)).build().unwrap();
+        let report = store.check().await;
+        assert!(report.is_ready(), "{report}");
+        let gate = Gate::builder().policy(policy).store_async(store).build();
+        let arguments = json!({ "kind": "x" });
+        for grant in 0..60 {
+            let name = format!("g{grant}");
+            let call = ToolCall::new("own", &arguments).grant(&name);
+            for want in [true, true, true, true, true, false] {
+                assert_eq!(gate.check(&call).await.is_allowed(), want, "{name}");
+            }
+            assert!(gate.reset_counter("day", &call).await.unwrap());
+            assert!(gate.reset_counter("hour", &call).await.unwrap());
+            assert!(gate.check(&call).await.is_allowed());
+        }
+    });
+    let counters: Vec<_> = cluster.nodes.iter().map(|node| node.server.counters().len()).collect();
+    assert_eq!(counters.iter().sum::<usize>(), 120);
+    // Prefix and names are fixed, and so is the spread.
+    assert!(counters.iter().all(|counters| *counters >= 14), "{counters:?}");
+}
+
+#[test]
+fn calls_in_two_partitions_never_exceed_a_limit() {
+    const SHARED: usize = 100;
+    let Some(cluster) = Cluster::start(3, false, &[]) else { return };
+    run(async {
+        let policy = spread_policy(SHARED as u64);
+        let gates: Vec<_> = (0..3)
+            .map(|node| {
+                let store = spread(&cluster.url(node)).build().unwrap();
+                Gate::builder().policy(policy.clone()).store_async(store).build()
+            })
+            .collect();
+        // 40 grants may make 5 calls each, and all together 100.
+        let tasks = (0..24).map(|task| {
+            let gate = gates[task % 3].clone();
+            tokio::spawn(async move {
+                let (arguments, mut allowed) = (json!({ "kind": 1 }), Vec::new());
+                for turn in 0..40 {
+                    let grant = (task * 7 + turn) % 40;
+                    let name = format!("g{grant}");
+                    match gate.check(&ToolCall::new("both", &arguments).grant(&name)).await {
+                        Decision::Allow(permit) => allowed.push((grant, permit)),
+                        Decision::RateLimit(_) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+                allowed
+            })
+        });
+        let (mut by_grant, mut permits) = (vec![0; 40], Vec::new());
+        for task in tasks.collect::<Vec<_>>() {
+            for (grant, permit) in task.await.unwrap() {
+                by_grant[grant] += 1;
+                permits.push(permit);
+            }
+        }
+        assert!(by_grant.iter().all(|calls| *calls <= 5), "{by_grant:?}");
+        // A call that is being taken back can refuse another for a moment, but no later one.
+        let arguments = json!({ "kind": 1 });
+        for grant in (0..40).cycle().take(400) {
+            let name = format!("g{grant}");
+            if let Decision::Allow(permit) = gates[0].check(&ToolCall::new("both", &arguments).grant(&name)).await {
+                by_grant[grant] += 1;
+                permits.push(permit);
+            }
+        }
+        assert_eq!(by_grant.iter().sum::<usize>(), SHARED);
+        // Refused calls left nothing behind: what a grant has not used is free for its own tool.
+        for (grant, calls) in by_grant.iter().enumerate() {
+            let name = format!("g{grant}");
+            let call = ToolCall::new("own", &arguments).grant(&name);
+            for turn in *calls..6 {
+                assert_eq!(gates[1].check(&call).await.is_allowed(), turn < 5, "{name} {turn}");
+            }
+        }
+        // A release gives back in both partitions.
+        permits.pop().unwrap().release().await.unwrap();
+        let fresh = ToolCall::new("both", &arguments).grant("fresh");
+        let codes = [gates[2].check(&fresh).await.is_allowed(), gates[2].check(&fresh).await.is_allowed()];
+        assert_eq!(codes, [true, false]);
+        // The refusal shows the counters without the refused call.
+        let Decision::RateLimit(refused) = gates[2].check(&fresh).await else { panic!("there is room") };
+        let used: Vec<_> = refused.limits().iter().map(|limit| limit.used().to_string()).collect();
+        assert_eq!(used, ["1", "1", "100"]);
+        // A strict store refuses such calls, and no others.
+        let strict = spread(&cluster.url(0)).in_one_partition().build().unwrap();
+        let strict = Gate::builder().policy(policy).store_async(strict).build();
+        assert!(strict.check(&ToolCall::new("own", &arguments).grant("other")).await.is_allowed());
+        assert_eq!(strict.check(&fresh).await.as_str(), "deny");
+    });
+    for node in &cluster.nodes {
+        node.server.assert_every_key_expires();
+    }
+}
+
+/// A reservation that was refused in one partition and taken back in another is not granted by its
+/// record when it is sent again.
+#[test]
+fn a_reservation_that_was_taken_back_is_charged_again() {
+    let Some(server) = super::server::Server::start(&[]) else { return };
+    run(async {
+        let store = spread(&server.url()).build().unwrap();
+        let arguments = json!({ "kind": 1 });
+        let call = ToolCall::new("both", &arguments).grant("g");
+        let charges = crate::gate::recorded_charges::charges(spread_policy(1), &call);
+        let (now, id) = (SystemClock.now(), ReservationId::new(7));
+        let reserve = async |id| AsyncCounterStore::reserve(&store, &ReserveRequest::new(id, now, &charges)).await;
+        let used = async || {
+            let outcome = AsyncCounterStore::peek(&store, &ReserveRequest::new(id, now, &charges)).await.unwrap();
+            outcome.tallies().iter().map(|tally| tally.used.micros() / 1_000_000).collect::<Vec<_>>()
+        };
+        // The partition of the grant refuses, after the common one has charged.
+        let own = ToolCall::new("own", &arguments).grant("g");
+        let mut own = crate::gate::recorded_charges::charges(spread_policy(1), &own);
+        own.truncate(1);
+        for number in 10..15 {
+            let request = ReserveRequest::new(ReservationId::new(number), now, &own);
+            assert!(matches!(AsyncCounterStore::reserve(&store, &request).await.unwrap(), Outcome::Granted(_)));
+        }
+        for _ in 0..3 {
+            let Outcome::Refused(tallies) = reserve(id).await.unwrap() else { panic!("the grant has used all") };
+            assert_eq!(tallies.iter().map(|tally| tally.used.micros() / 1_000_000).collect::<Vec<_>>(), [5, 0, 0]);
+            assert_eq!(used().await, [5, 0, 0]);
+        }
+        AsyncCounterStore::reset(&store, own[0].counter, &own[0].subject).await.unwrap();
+        assert!(matches!(reserve(id).await.unwrap(), Outcome::Granted(_)));
+        assert_eq!(used().await, [1, 1, 1]);
+        assert!(matches!(reserve(id).await.unwrap(), Outcome::Granted(_)), "sent again");
+        assert_eq!(used().await, [1, 1, 1]);
+        assert!(matches!(reserve(ReservationId::new(8)).await.unwrap(), Outcome::Refused(_)));
+    });
+    server.assert_every_key_expires();
 }

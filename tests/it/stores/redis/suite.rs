@@ -3,7 +3,7 @@
 use toolgate::store::conformance::Suite;
 use toolgate::store::redis::RedisStore;
 use toolgate::store::{AsyncCounterStore, InProcess, LeasedStore, MemoryStore};
-use toolgate::{Clock, SystemClock};
+use toolgate::{Clock, Identity, SystemClock};
 
 use super::server::Server;
 use super::{ANY_CLOCK, builder, run};
@@ -29,6 +29,8 @@ fn the_redis_store_passes_the_suite() {
     let Some(server) = Server::start(&[]) else { return };
     // The second run is over the counters that the first has left.
     passes(&store(&server), &suite());
+    let partitioned = builder(&server.url()).max_skew(ANY_CLOCK).prefix("apart").partition_by(Identity::Grant);
+    passes(&partitioned.build().unwrap(), &suite());
     let boxed: Box<dyn AsyncCounterStore> = Box::new(store(&server));
     passes(&boxed, &suite());
     server.assert_every_key_expires();
