@@ -352,7 +352,7 @@ mod tests {
         let mut session = Subject::default();
         session.push_caller(Identity::Session, |identity| (identity == Identity::Grant).then_some("g")).unwrap();
         assert_eq!(session.name_of(Identity::Grant), Some(&b"g"[..]));
-        // Bytes of a test of stores, which are no parts.
+        // Bytes that stores are tested with, not parts.
         for bytes in [&[4][..], &[4, 9, 1], &[4, 255, 1], &[0, 255, 255, 255, 255, 255, 255, 255, 255, 255]] {
             assert_eq!(Subject::of_bytes(bytes).name_of(Identity::Grant), None);
         }

@@ -113,6 +113,7 @@ fn main() {
     limiters::decide(&options);
     limiters::threads(&options);
     networked::redis(&options);
+    networked::cluster(&options);
     if options.pace.measures() {
         report.publish(options.chart.as_deref(), options.tables.as_deref());
     }

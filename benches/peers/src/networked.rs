@@ -2,6 +2,7 @@
 //! which takes two round trips.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +14,9 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, Cmd, IntoConnectionInfo, Script, Value};
 use tokio::runtime::Runtime;
-use toolgate::Amount;
 use toolgate::store::redis::RedisStore;
 use toolgate::store::{AsyncCounterStore, ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest};
+use toolgate::{Amount, Identity};
 
 use crate::counters::{Request, RequestRecorder};
 use crate::race::{Contender, Ratio, race, ratio, ratio_at_most};
@@ -85,6 +86,91 @@ pub(crate) fn redis(options: &Options) {
         };
         race(title, options.pace.of_large(), &mut contenders, &ratios);
     }
+}
+
+/// Measures a cluster of one, two and three masters over which the counters of one policy are
+/// spread by grant. All masters share the processors of this machine, so the processor time of each
+/// counts: on a machine of its own, the busiest sets the limit.
+pub(crate) fn cluster(options: &Options) {
+    const TITLE: &str = "redis cluster, 64 tasks at once";
+    if !options.selects(TITLE) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let decisions = if options.pace.measures() { 40_000 } else { 100 };
+    println!("\n{TITLE}: microseconds of the servers' processors a decision, and the share of the busiest master");
+    let mut single = None;
+    for (masters, limits, partitioned) in [
+        (1, Limits::ThreeOfOneScope, false),
+        (1, Limits::ThreeOfOneScope, true),
+        (2, Limits::ThreeOfOneScope, true),
+        (3, Limits::ThreeOfOneScope, true),
+        (3, Limits::ThreeOfThreeScopes, false),
+        (3, Limits::ThreeOfThreeScopes, true),
+    ] {
+        let Some(nodes) = start_cluster(masters) else { return };
+        let builder = RedisStore::builder(format!("redis+cluster://127.0.0.1:{}", nodes[0].port));
+        let builder = builder.max_skew(UNLIMITED_SKEW).deadline(Duration::from_secs(5));
+        let builder = if partitioned { builder.partition_by(Identity::Grant) } else { builder };
+        let store = Arc::new(builder.build().unwrap());
+        let recorder = RequestRecorder::new(limits);
+        let requests: Vec<_> = (0..CALLERS).map(|index| recorder.request_of(&Caller::new(index))).collect();
+        let work = reserve_with(store, Arc::new(requests));
+        // Connects, loads the scripts and begins the counters.
+        runtime.block_on(run_tasks(64, 2_000, &work));
+        let before: Vec<_> = nodes.iter().map(Server::processor_time).collect();
+        let took = runtime.block_on(run_tasks(64, decisions, &work));
+        let spent: Vec<_> = nodes.iter().zip(before).map(|(node, before)| node.processor_time() - before).collect();
+        let (all, busiest) = (spent.iter().sum::<f64>(), spent.iter().copied().fold(0.0, f64::max));
+        let of_busiest = busiest / decisions as f64 * 1e6;
+        let single = *single.get_or_insert(of_busiest);
+        println!(
+            "{masters} masters, {}, {}: {:6.1} us in all, {of_busiest:6.1} us on the busiest ({:4.1} % of all, \
+             {:4.2} of the first row), {:6.0} decisions a second with all on this machine",
+            limits.name(),
+            if partitioned { "by grant" } else { "one slot" },
+            all / decisions as f64 * 1e6,
+            100.0 * busiest / all,
+            of_busiest / single,
+            decisions as f64 / took.as_secs_f64(),
+        );
+    }
+}
+
+/// Starts masters that share the slots evenly.
+fn start_cluster(masters: usize) -> Option<Vec<Server>> {
+    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let buses: Vec<_> = (0..masters).map(|_| port().to_string()).collect();
+    let start = |bus: &String| Server::start_with(&["--cluster-enabled", "yes", "--cluster-port", bus]);
+    let nodes = buses.iter().map(start).collect::<Option<Vec<_>>>()?;
+    for (index, node) in nodes.iter().enumerate() {
+        let (first, end) = (16_384 * index / masters, 16_384 * (index + 1) / masters);
+        node.ask(&format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1));
+        node.ask(&format!("CLUSTER ADDSLOTSRANGE {first} {}", end - 1));
+        node.ask(&format!("CLUSTER MEET 127.0.0.1 {} {}", nodes[0].port, buses[0]));
+    }
+    let began = Instant::now();
+    let known = format!("cluster_known_nodes:{masters}\r");
+    while !nodes.iter().all(|node| {
+        let info = node.ask("CLUSTER INFO");
+        info.contains("cluster_state:ok") && info.contains(&known) && info.contains("cluster_slots_ok:16384")
+    }) {
+        assert!(began.elapsed() < Duration::from_secs(30), "the cluster does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(nodes)
+}
+
+/// The work of reserving.
+fn reserve_with(store: Arc<RedisStore>, requests: Arc<Vec<Request>>) -> Work {
+    work(move |index| {
+        let (store, requests) = (Arc::clone(&store), Arc::clone(&requests));
+        async move {
+            let ReserveRequest { now, charges, .. } = requests[index].borrow();
+            let outcome = store.reserve(&ReserveRequest::new(next_id(), now, charges)).await.unwrap();
+            assert!(matches!(outcome, Outcome::Granted(_)), "there is room");
+        }
+    })
 }
 
 /// Creates the future of the unit of work with an index.
@@ -285,19 +371,28 @@ impl ScriptCalls {
 struct Server {
     child: Child,
     port: u16,
+    folder: PathBuf,
 }
 
 impl Server {
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    fn start_with(options: &[&str]) -> Option<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // A node of a cluster writes what it knows of the others.
+        let folder = std::env::temp_dir().join(format!("toolgate-bench-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
         let arguments = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-        let child = Command::new("redis-server").args(arguments).stdout(Stdio::null()).spawn();
+        let mut command = Command::new("redis-server");
+        let child = command.args(arguments).arg("--dir").arg(&folder).args(options).stdout(Stdio::null()).spawn();
         let Ok(child) = child else {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "redis-server must be on the PATH");
             println!("\nredis: skipped, because redis-server is not on the PATH");
             return None;
         };
-        let server = Self { child, port };
+        let server = Self { child, port, folder };
         let began = Instant::now();
         while Client::open(server.url()).unwrap().get_connection().is_err() {
             assert!(began.elapsed() < Duration::from_secs(30), "redis-server does not start");
@@ -309,11 +404,27 @@ impl Server {
     fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
+
+    /// Sends a command of words.
+    fn ask(&self, command: &str) -> String {
+        let mut connection = Client::open(self.url()).unwrap().get_connection().unwrap();
+        let mut cmd = Cmd::new();
+        cmd.arg(command.split(' ').collect::<Vec<_>>());
+        cmd.query(&mut connection).unwrap()
+    }
+
+    /// Returns the seconds of a processor that the server has used to serve commands.
+    fn processor_time(&self) -> f64 {
+        let info = self.ask("INFO cpu");
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse::<f64>();
+        field("used_cpu_user_main_thread:").unwrap() + field("used_cpu_sys_main_thread:").unwrap()
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

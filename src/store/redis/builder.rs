@@ -85,8 +85,8 @@ impl RedisStoreBuilder {
         Self { counters_per_asker: counters, ..self }
     }
 
-    /// Spreads the counters over the nodes of a cluster, by the name of an identity in their scopes:
-    /// those of one grant, for example, are together in one of 1,024 partitions, whose hash tag is
+    /// Spreads the counters over the nodes of a cluster by an identity in their scopes: those of
+    /// one grant, for example, are together in one of 1,024 partitions, whose hash tags are
     /// `{prefix/0}` to `{prefix/1023}`. Counters whose scope lacks the identity, or has more than
     /// 128 bytes, are in a partition of their own, `{prefix}`. By default there is only that one.
     /// All stores of a prefix must agree: a change begins all counters anew.
