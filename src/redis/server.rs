@@ -62,7 +62,7 @@ pub struct Server(Kind);
 #[derive(Clone)]
 enum Kind {
     Url(String),
-    Client(Client),
+    Client(Box<Client>),
     Made(Connector),
 }
 
@@ -319,7 +319,7 @@ impl From<&String> for Server {
 /// A client for one server, such as one with certificates. The time limits are the store's.
 impl From<Client> for Server {
     fn from(client: Client) -> Self {
-        Self(Kind::Client(client))
+        Self(Kind::Client(Box::new(client)))
     }
 }
 
