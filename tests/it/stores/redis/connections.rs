@@ -270,6 +270,7 @@ fn the_documented_rights_are_those_of_the_scripts() {
     let scripts = [
         include_str!("../../../../src/store/redis/reserve.lua"),
         include_str!("../../../../src/store/redis/settle.lua"),
+        include_str!("../../../../src/store/redis/reset.lua"),
     ];
     let approvals = [include_str!("../../../../src/approval/redis/put.lua")];
     for (source, scripts, start, own) in [

@@ -245,7 +245,7 @@ fn sentinels_lead_to_the_new_master() {
         watched.master.ask::<i64>("WAIT 1 5000");
         watched.master.server.kill();
         let began = Instant::now();
-        let load = Load::start(&[gate.clone()]);
+        let load = Load::start(std::slice::from_ref(&gate));
         load.more(1).await;
         println!("a killed master is replaced in {:?}", began.elapsed());
         let (allowed, _) = load.stop().await;
