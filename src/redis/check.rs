@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
 
 use super::connection::{Connection, Retry, Script};
-use super::error::{RequestError, is_forbidden};
+use super::failure::{RequestError, is_forbidden};
 
 /// The lowest version of Redis, whose commands the scripts use.
 const MIN_VERSION: u32 = 7;

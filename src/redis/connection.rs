@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 
-use super::error::{Cause, Refusal, RequestError, is_misdirected, was_lost};
-use super::server::{Connector, SharedConnection};
+use super::failure::{Cause, Refusal, RequestError, is_misdirected, was_lost};
+use super::server::{Connector, SharedConnection, Timeouts};
 
 /// How long an entry is kept after its end, to allow for rounding and for a slow server.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
@@ -19,17 +19,6 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 pub(crate) const LARGEST_EXACT: i64 = 1 << 53;
 /// The latest present time, in microseconds: a window, a lease or a `ttl` added to it stays exact.
 pub(crate) const LATEST_NOW: i64 = LARGEST_EXACT - (1 << 46);
-
-/// The time limits of requests, and the settings of the circuit breaker.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timeouts {
-    pub(crate) connect: Duration,
-    pub(crate) response: Duration,
-    pub(crate) deadline: Duration,
-    /// After this many failures in a row, no request is sent for `cool_down`.
-    pub(crate) failures: u32,
-    pub(crate) cool_down: Duration,
-}
 
 /// The connection to a server.
 pub(crate) struct Connection {

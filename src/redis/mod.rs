@@ -2,15 +2,14 @@
 
 mod check;
 mod connection;
-mod error;
+mod failure;
 mod server;
 mod settings;
 
 pub use check::{ServerFinding, ServerReport};
-pub use server::Server;
-pub use settings::BuildError;
+pub use server::{BuildError, Server};
 
 pub(crate) use check::Requirements;
 pub(crate) use connection::{Connection, GRACE, LARGEST_EXACT, LATEST_NOW, Retry, Script};
-pub(crate) use error::{Cause, OutOfRange, UnexpectedAnswer};
+pub(crate) use failure::{Cause, OutOfRange, UnexpectedAnswer};
 pub(crate) use settings::{Settings, micros, settings_methods};

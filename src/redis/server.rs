@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::io::tcp::TcpSettings;
@@ -11,9 +12,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisFuture, Value,
 };
 
-use super::connection::Timeouts;
-use super::error::Cause;
-use super::settings::BuildError;
+use super::failure::Cause;
 
 /// A Redis server, and how a store connects to it: a URL, a client of the crate `redis`, a
 /// connection, or a function that makes one.
@@ -64,6 +63,68 @@ enum Kind {
     Url(String),
     Client(Box<Client>),
     Made(Connector),
+}
+
+/// A store cannot be built with these settings.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The URL is not valid. The message does not show it, as it may hold a password.
+    #[error(
+        "the URL of the store is not valid; write `redis://user:password@host:6379/0`, \
+         `rediss://host:6379` for TLS, `redis+unix:///run/redis.sock`, `redis+cluster://node,node:7000`, or \
+         `redis+sentinel://host,host:26379/master-name`"
+    )]
+    #[non_exhaustive]
+    Url {
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The URL asks for TLS, and the feature `redis-tls` is not enabled.
+    #[error("the URL of the store asks for TLS; enable the feature `redis-tls` of toolgate, or use `redis://`")]
+    NoTls,
+    /// The URL ends with `#insecure`, which would accept any certificate.
+    #[error(
+        "the URL of the store must not end with `#insecure`; for a private authority, give the builder a client \
+         with its certificate"
+    )]
+    Insecure,
+    /// The URL begins with `redis+cluster://`, and the feature `redis-cluster` is not enabled.
+    #[error("the URL of the store is that of a cluster; enable the feature `redis-cluster` of toolgate")]
+    NoCluster,
+    /// The URL begins with `redis+sentinel://`, and the feature `redis-sentinel` is not enabled.
+    #[error("the URL of the store is that of sentinels; enable the feature `redis-sentinel` of toolgate")]
+    NoSentinel,
+    /// The prefix is empty, too long, or has other characters.
+    #[error("the prefix must be 1 to 64 visible ASCII characters without braces, such as `toolgate`")]
+    Prefix,
+    /// A time limit is zero or more than an hour.
+    #[error("`{0}` must be more than zero and at most an hour")]
+    Timeout(&'static str),
+    /// The skew is more than 3000 days.
+    #[error("`max_skew` must be at most 3000 days")]
+    Skew,
+    /// The time is too short, so that a retry could arrive after its first request was forgotten,
+    /// or longer than a day.
+    #[error("`remember` must be at least twice the deadline, and at most a day")]
+    Remember,
+}
+
+impl BuildError {
+    fn url(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Url { source: source.into() }
+    }
+}
+
+/// The time limits of requests, and the settings of the circuit breaker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) response: Duration,
+    pub(crate) deadline: Duration,
+    /// After this many failures in a row, no request is sent for `cool_down`.
+    pub(crate) failures: u32,
+    pub(crate) cool_down: Duration,
 }
 
 /// Makes connections to a server.

@@ -1,12 +1,11 @@
 //! The settings that all stores in Redis share: the server, the prefix of keys, the time limits.
 
-use std::error::Error;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::connection::{Connection, Timeouts};
-use super::server::Server;
+use super::connection::Connection;
+use super::server::{BuildError, Server, Timeouts};
 
 /// The largest skew between clocks. Larger ones are of no use, as instants are not exact beyond it;
 /// hosts under test, whose clocks stand still or jump, need a large one.
@@ -21,51 +20,6 @@ pub(crate) struct Settings {
     pub(crate) max_skew: Duration,
     pub(crate) timeouts: Timeouts,
     pub(crate) runtime: Option<Handle>,
-}
-
-/// A store cannot be built with these settings.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The URL is not valid. The message does not show it, as it may hold a password.
-    #[error(
-        "the URL of the store is not valid; write `redis://user:password@host:6379/0`, \
-         `rediss://host:6379` for TLS, `redis+unix:///run/redis.sock`, `redis+cluster://node,node:7000`, or \
-         `redis+sentinel://host,host:26379/master-name`"
-    )]
-    #[non_exhaustive]
-    Url {
-        /// The cause.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The URL asks for TLS, and the feature `redis-tls` is not enabled.
-    #[error("the URL of the store asks for TLS; enable the feature `redis-tls` of toolgate, or use `redis://`")]
-    NoTls,
-    /// The URL ends with `#insecure`, which would accept any certificate.
-    #[error(
-        "the URL of the store must not end with `#insecure`; for a private authority, give the builder a client \
-         with its certificate"
-    )]
-    Insecure,
-    /// The URL begins with `redis+cluster://`, and the feature `redis-cluster` is not enabled.
-    #[error("the URL of the store is that of a cluster; enable the feature `redis-cluster` of toolgate")]
-    NoCluster,
-    /// The URL begins with `redis+sentinel://`, and the feature `redis-sentinel` is not enabled.
-    #[error("the URL of the store is that of sentinels; enable the feature `redis-sentinel` of toolgate")]
-    NoSentinel,
-    /// The prefix is empty, too long, or has other characters.
-    #[error("the prefix must be 1 to 64 visible ASCII characters without braces, such as `toolgate`")]
-    Prefix,
-    /// A time limit is zero or more than an hour.
-    #[error("`{0}` must be more than zero and at most an hour")]
-    Timeout(&'static str),
-    /// The skew is more than 3000 days.
-    #[error("`max_skew` must be at most 3000 days")]
-    Skew,
-    /// The time is too short, so that a retry could arrive after its first request was forgotten,
-    /// or longer than a day.
-    #[error("`remember` must be at least twice the deadline, and at most a day")]
-    Remember,
 }
 
 impl Settings {
@@ -102,12 +56,6 @@ impl Settings {
             return Err(BuildError::Skew);
         }
         Ok(Connection::new(server.connector()?, *timeouts, runtime.clone()))
-    }
-}
-
-impl BuildError {
-    pub(super) fn url(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Url { source: source.into() }
     }
 }
 
