@@ -322,8 +322,8 @@ fn partitions_spread_one_policy_over_a_cluster() {
             for want in [true, true, true, true, true, false] {
                 assert_eq!(gate.check(&call).await.is_allowed(), want, "{name}");
             }
-            assert!(gate.reset_counter("day", &call).await.unwrap());
-            assert!(gate.reset_counter("hour", &call).await.unwrap());
+            assert!(gate.reset_counter("day", &call, "ann").await.unwrap());
+            assert!(gate.reset_counter("hour", &call, "ann").await.unwrap());
             assert!(gate.check(&call).await.is_allowed());
         }
     });
