@@ -124,7 +124,7 @@ impl<P> Decision<P> {
         match self {
             Self::Allow(permit) => permit.limit_states(),
             Self::Deny(_) => Vec::new(),
-            Self::RateLimit(limited) => limited.limits.clone(),
+            Self::RateLimit(limited) => limited.limits.to_vec(),
             Self::RequireApproval(request) => request.limits.clone(),
         }
     }

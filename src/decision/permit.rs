@@ -31,9 +31,9 @@ pub struct Permit {
 
 /// Permission to make one call, whose quota is already spent in a store across a network.
 ///
-/// Works as [`Permit`] does, with asynchronous methods. Dropping it does no I/O: what `in_flight`
-/// limits hold in a remote store stays held until its lease ends, so call
-/// [`end`](Self::end). (A store [in the process](crate::store::InProcess) frees it at once.)
+/// Works as [`Permit`] does, with asynchronous methods. Dropping it waits for nothing: what
+/// `in_flight` limits hold is [freed in the background](crate::store::AsyncCounterStore::abandon),
+/// or by a store that cannot do that when its lease ends. [`end`](Self::end) reports a failure.
 #[must_use = "keep the permit until the call has ended, then end it; dropping it leaves its quota spent"]
 pub struct AsyncPermit {
     /// `None` for a call that no limit counts. Boxed because a permit is moved often, and each move
@@ -402,8 +402,9 @@ impl Permit {
     }
 
     /// Raises what limits with `amount_from` charged to the real amount so far, while the call
-    /// runs: a stream that outgrows its estimate holds what it has used. An amount below what is charged
-    /// changes nothing. [`settle`](Self::settle) has the last word; the audit log has that alone.
+    /// runs: a stream that outgrows its estimate holds what it has used. An amount below what is
+    /// charged changes nothing. [`settle`](Self::settle) has the last word;
+    /// the audit log has that alone.
     ///
     /// # Errors
     /// The permit is already settled, or the store failed. If the store had raised the charge

@@ -170,7 +170,8 @@ impl Refusal {
     /// The facts of the decision: `decision`, `code`, `rule`, `message`, the digest of the
     /// `policy`, for a rate limit `retry_after` in seconds (`null` if the call can never pass, or
     /// waits for calls in flight), and for a missing part of a scope `missing`, its name. A rule of
-    /// `require` or `deny_if` has the pointer of the `condition` that decided, and why it is `undecidable`, if it is.
+    /// `require` or `deny_if` has the pointer of the `condition` that decided, and why it is
+    /// `undecidable`, if it is.
     /// Rate limits and approval requests have the states of the `limits`. Absent facts are left
     /// out.
     pub fn facts(&self) -> &Map<String, Value> {

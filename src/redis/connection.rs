@@ -91,6 +91,11 @@ impl Connection {
         Self { connector, timeouts, runtime, current, connecting, breaker }
     }
 
+    /// Returns the runtime that requests in the background use, if there is one.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.runtime.clone().or_else(|| Handle::try_current().ok())
+    }
+
     /// Sends a command and returns its answer. If the command or the answer was lost, sends it once
     /// more, as far as `retry` allows.
     pub(crate) async fn send(&self, retry: Retry<'_>, cmd: &Cmd) -> Result<Value, Cause> {

@@ -112,7 +112,7 @@ pub type StoreFuture<'a, T, E = StoreError> = Pin<Box<dyn Future<Output = Result
 ///
 /// The trait names no runtime; a store documents the one that its futures need. If a future is
 /// dropped before it is ready, it is unknown whether the request was carried out. What it charged
-/// stays charged, which errs on the safe side.
+/// stays charged, which errs on the safe side, unless the store takes it back.
 pub trait AsyncCounterStore: Send + Sync {
     /// Charges all counters, or none.
     ///
@@ -138,9 +138,10 @@ pub trait AsyncCounterStore: Send + Sync {
     /// Fails as [`CounterStore::reset`] does.
     fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()>;
 
-    /// Handles a permit that was dropped before the end of its call was reported. It is called from
-    /// `drop`, so it must not wait. A store in the process frees the units in flight. A store
-    /// across a network does nothing (the default): the leases of the units end.
+    /// Handles a permit that was dropped before the end of its call was reported, as when a client
+    /// has gone and its handler was cancelled. It is called from `drop`, so it must not wait. A
+    /// store in the process frees the units in flight. A store across a network may send the
+    /// request in the background, or do nothing (the default): the leases of the units end.
     fn abandon(&self, request: &SettleRequest<'_>) {
         let _ = request;
     }

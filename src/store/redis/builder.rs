@@ -1,10 +1,12 @@
 //! The builder of a store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::RedisStore;
 use super::answers::SkewBound;
 use super::arguments::Keys;
+use super::background::InBackground;
+use super::{Counters, RedisStore};
 use crate::call::Identity;
 use crate::redis::{BuildError, GRACE, Script, Server, Settings, micros, settings_methods};
 
@@ -127,7 +129,7 @@ impl RedisStoreBuilder {
         }
         let (connection, max_skew) = (settings.connection()?, settings.max_skew);
         let script = |text: &str| Script::new([LIMBS, text].concat());
-        Ok(RedisStore {
+        Ok(RedisStore(Arc::new(Counters {
             connection,
             keys: Keys::new(settings.prefix, partition),
             strict,
@@ -141,6 +143,7 @@ impl RedisStoreBuilder {
             remember_millis: micros(remember) / 1_000,
             // The script takes 0 for no bound.
             share: i64::from(counters_per_asker.max(1)),
-        })
+            in_background: InBackground::default(),
+        })))
     }
 }

@@ -2,10 +2,12 @@
 
 mod answers;
 mod arguments;
+mod background;
 mod builder;
 mod partition;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Cmd;
@@ -24,6 +26,7 @@ use arguments::{Keys, Tag, encode, encode_change, encode_charge, exact_now, with
 pub use crate::redis::{BuildError, Server, ServerFinding, ServerReport};
 #[doc(no_inline)]
 pub use ::redis as client;
+use background::{InBackground, Waiting};
 pub use builder::RedisStoreBuilder;
 use partition::Apart;
 
@@ -142,7 +145,10 @@ const COMMANDS: &[&str] = &[
 /// `~{prefix/*}:*` with [partitions](RedisStoreBuilder::partition_by), `+cluster|slots` and
 /// `+asking` in a cluster, `+role` behind sentinels, and `+info` for the whole
 /// [check](RedisStore::check).
-pub struct RedisStore {
+pub struct RedisStore(Arc<Counters>);
+
+/// The counters of a store, which requests in the background share.
+struct Counters {
     connection: Connection,
     keys: Keys,
     /// Refuses calls whose counters have several tags.
@@ -158,6 +164,7 @@ pub struct RedisStore {
     remember_millis: i64,
     /// The largest number of counters of one asker.
     share: i64,
+    in_background: InBackground,
 }
 
 impl RedisStore {
@@ -172,25 +179,28 @@ impl RedisStore {
     /// command, both scripts, and a look at a counter. It charges nothing. The user needs `+info`
     /// for the first four.
     pub async fn check(&self) -> ServerReport {
+        let store = &*self.0;
         let needs = Requirements {
-            key: self.keys.unused(if self.keys.is_partitioned() { Tag::FIRST } else { Tag::HOME }),
+            key: store.keys.unused(if store.keys.is_partitioned() { Tag::FIRST } else { Tag::HOME }),
             commands: COMMANDS,
-            scripts: &[&self.reserve, &self.settle, &self.reset],
-            max_skew: self.max_skew,
+            scripts: &[&store.reserve, &store.settle, &store.reset],
+            max_skew: store.max_skew,
         };
-        let mut report = self.connection.check(needs).await;
+        let mut report = store.connection.check(needs).await;
         let meter = Meter::Sliding { seconds: 1 };
         let charge =
             Charge { counter: CounterId::of([]), subject: Subject::default(), amount: Amount::ZERO, max: None, meter };
         let request = ReserveRequest::new(ReservationId::new(0), SystemClock.now(), std::slice::from_ref(&charge));
         if report.is_ready()
-            && let Err(error) = self.run(&request, false).await
+            && let Err(error) = store.run(&request, false).await
         {
             report.add_error("a look at a counter fails", &error, "see the cause");
         }
         report
     }
+}
 
+impl Counters {
     async fn run(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Outcome, StoreError> {
         let Some(first) = request.charges.first() else { return Ok(Outcome::Granted(Tallies::new())) };
         if !self.keys.is_partitioned() {
@@ -285,25 +295,36 @@ impl RedisStore {
 
 impl AsyncCounterStore for RedisStore {
     fn reserve<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
-        Box::pin(self.run(request, true))
+        Box::pin(async move {
+            let waiting = Waiting::new(&self.0, request);
+            let outcome = self.0.run(request, true).await;
+            waiting.answered();
+            outcome
+        })
     }
 
     fn peek<'a>(&'a self, request: &'a ReserveRequest<'a>) -> StoreFuture<'a, Outcome> {
-        Box::pin(self.run(request, false))
+        Box::pin(self.0.run(request, false))
     }
 
     fn settle<'a>(&'a self, request: &'a SettleRequest<'a>) -> StoreFuture<'a, ()> {
-        Box::pin(self.change(request))
+        Box::pin(self.0.change(request))
     }
 
     fn reset<'a>(&'a self, counter: CounterId, subject: &'a Subject) -> StoreFuture<'a, ()> {
-        Box::pin(self.forget(counter, subject))
+        Box::pin(self.0.forget(counter, subject))
+    }
+
+    /// Frees the units in flight in the background, if there is a runtime and not too many such
+    /// requests are on their way. Otherwise their leases end.
+    fn abandon(&self, request: &SettleRequest<'_>) {
+        self.0.abandon(request);
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("prefix", &self.keys.prefix()).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("prefix", &self.0.keys.prefix()).finish_non_exhaustive()
     }
 }
 

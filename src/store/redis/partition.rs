@@ -5,7 +5,7 @@ use std::fmt;
 
 use redis::Cmd;
 
-use super::RedisStore;
+use super::Counters;
 use super::answers::unexpected;
 use super::arguments::Tag;
 use crate::amount::Amount;
@@ -14,13 +14,13 @@ use crate::redis::Retry;
 use crate::store::{ChargeChange, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, Tally};
 
 /// The charges of one partition, and their places in the request.
-struct Part {
-    tag: Tag,
+pub(super) struct Part {
+    pub(super) tag: Tag,
     places: Vec<usize>,
-    charges: Vec<Charge>,
+    pub(super) charges: Vec<Charge>,
 }
 
-impl RedisStore {
+impl Counters {
     /// Charges partitions in the order of their tags, or looks at them. If one refuses, the charges
     /// before it are settled to zero.
     pub(super) async fn run_apart(&self, request: &ReserveRequest<'_>, charging: bool) -> Result<Outcome, StoreError> {
@@ -97,7 +97,7 @@ impl RedisStore {
         result
     }
 
-    fn parts(&self, charges: &[Charge]) -> Vec<Part> {
+    pub(super) fn parts(&self, charges: &[Charge]) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         for (place, charge) in charges.iter().enumerate() {
             let tag = self.keys.tag(&charge.subject);

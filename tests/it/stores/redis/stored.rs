@@ -2,15 +2,16 @@
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde_json::{Value, json};
 use toolgate::approval::redis::RedisApprovals;
 use toolgate::charge::{Asker, Charge, Meter, Span, Subject};
 use toolgate::store::redis::{BuildError, RedisStore};
 use toolgate::store::{
     AsyncCounterStore, ChargeChange, ChargedAt, Generation, Outcome, ReserveRequest, SettleRequest, StoreError,
 };
-use toolgate::{Amount, Identity, Timestamp};
+use toolgate::{Amount, Gate, Identity, Policy, Timestamp, ToolCall};
 
 use super::server::Server;
 use super::{ANY_CLOCK, Ids, builder, charges, gate, run};
@@ -350,4 +351,43 @@ fn charges_before_a_loss_of_data_give_nothing_back() {
             server.command::<()>(&[b"FLUSHALL"]);
         }
     }
+}
+
+/// A client has gone, and the handler of its call was cancelled.
+#[test]
+fn cancelled_handlers_free_their_units_in_flight() {
+    let Some(server) = Server::start(&[]) else { return };
+    let store = builder(&server.url()).build().unwrap();
+    let document = json!({ "version": "1", "default": "deny", "tools": { "t": { "limits": [
+        { "counter": "flight", "window": "in_flight", "max": 2, "scope": "grant" },
+        { "counter": "day", "window": "day", "max": 100, "scope": "grant" }] } } });
+    let policy: Policy = document.to_string().parse().unwrap();
+    let gate = Gate::builder().policy(policy).store_async(store).build();
+    let call = ToolCall::new("t", None::<&Value>).grant("g");
+    run(async {
+        let used = async || {
+            let states = gate.usage(&call).await.unwrap();
+            [0, 1].map(|at| states[at].used().micros() / 1_000_000)
+        };
+        let settles_at = async |wanted: [u64; 2]| {
+            let began = Instant::now();
+            while used().await != wanted {
+                assert!(began.elapsed() < Duration::from_secs(10), "{:?}, not {wanted:?}", used().await);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        for spent in 1..=4 {
+            drop(gate.check(&call).await);
+            settles_at([0, spent]).await;
+        }
+        // Nobody has seen the answer, so the call was not made: all of it comes back.
+        let mut spent = 4;
+        for wait in 0..40 {
+            let answered = tokio::time::timeout(Duration::from_micros(10 * wait), gate.check(&call)).await;
+            spent += u64::from(answered.is_ok_and(|decision| decision.is_allowed()));
+        }
+        settles_at([0, spent]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(used().await, [0, spent]);
+    });
 }
