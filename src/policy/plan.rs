@@ -22,8 +22,9 @@ use crate::time::Timestamp;
 pub(crate) struct Plan {
     pub(crate) charges: Charges,
     pub(crate) limits: SmallVec<[LimitRef; 4]>,
-    /// The host's own maxima for the caller, by the index of their limit in `limits`.
-    host_maxima: SmallVec<[(u32, Amount); 2]>,
+    /// The host's own maxima for the caller, by the index of their limit in `limits`. Boxed to keep
+    /// plans small: most have none.
+    host_maxima: Option<Box<SmallVec<[(u32, Amount); 4]>>>,
 }
 
 /// A limit of the policy, and the index of its charge in the plan.
@@ -82,7 +83,9 @@ impl Plan {
         match added {
             Ok((index, host_max)) => {
                 if let Some(max) = host_max {
-                    self.host_maxima.push((u32::try_from(self.limits.len()).unwrap_or(u32::MAX), max));
+                    self.host_maxima
+                        .get_or_insert_default()
+                        .push((u32::try_from(self.limits.len()).unwrap_or(u32::MAX), max));
                 }
                 self.limits.push(LimitRef { charge: u32::try_from(index).unwrap_or(u32::MAX), ..found });
                 Ok(())
@@ -132,7 +135,7 @@ impl Plan {
 
     /// The maximum of a limit of the plan for this caller, and the most that its counter may hold.
     pub(crate) fn max_and_room(&self, index: usize, limit: &Limit) -> (Amount, Amount) {
-        let own = self.host_maxima.iter().find(|(at, _)| *at as usize == index);
+        let own = self.host_maxima.iter().flat_map(|maxima| maxima.iter()).find(|(at, _)| *at as usize == index);
         let most = own.map_or(Amount::MAX, |(_, max)| *max);
         (limit.max.min(most), limit.room().min(most))
     }
@@ -222,7 +225,7 @@ impl Policy {
                 });
                 if let Some(charge) = *charge {
                     if let (Some(max), Ok(at)) = (host_max, u32::try_from(plan.limits.len())) {
-                        plan.host_maxima.push((at, max));
+                        plan.host_maxima.get_or_insert_default().push((at, max));
                     }
                     plan.limits.push(LimitRef { entry, index, charge });
                 }

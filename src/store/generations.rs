@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{ChargeChange, Generation};
-use crate::charge::{CounterId, Subject};
+use super::{ChargeChange, Generation, Tallies};
+use crate::charge::{Charge, CounterId, Subject};
 
 /// The generations of all counters of a store in the process, in eight bytes and what was reset
 /// lately: a store puts [`of`](Self::of) into the tallies of its charges, and changes only charges
@@ -64,6 +64,25 @@ impl Generations {
         }
     }
 
+    /// Puts the generations of the counters of charges into their tallies.
+    #[cold]
+    pub(super) fn put_into(&self, tallies: &mut Tallies, charges: &[Charge]) {
+        for (tally, charge) in tallies.iter_mut().zip(charges) {
+            tally.charged_at.generation = self.of(charge.counter, &charge.subject);
+        }
+    }
+
+    #[inline]
+    pub(super) fn has_resets(&self) -> bool {
+        self.resets.is_some()
+    }
+
+    /// Returns the generation of the counters that were not reset lately.
+    #[inline]
+    pub(super) fn of_others(&self) -> Generation {
+        Generation::new(self.base)
+    }
+
     /// Begins the next generation of a counter of a subject.
     pub fn reset(&mut self, counter: CounterId, subject: &Subject) {
         let first = self.base;
@@ -109,7 +128,7 @@ impl Resets {
 mod tests {
     use super::*;
     use crate::amount::Amount;
-    use crate::charge::{Charge, Meter};
+    use crate::charge::Meter;
     use crate::store::ChargedAt;
     use crate::time::Timestamp;
 

@@ -230,19 +230,23 @@ impl MemoryStore {
         let mut table = self.lock(spot.shard)?;
         let Some(at) = table.find(spot.hash, &first.subject) else { return Ok(None) };
         let (cells, generations) = table.cells_and_generations(at);
+        let generation = generations.of_others();
         let mut room = true;
         for charge in request.charges {
             let Some(cell) = cells.iter().find(|cell| cell.counter == charge.counter) else { return Ok(None) };
             let tally = cell.tally(charge, request.now)?;
             room &= tally.has_room(charge);
-            tallies.push(tally.of(generations.of(charge.counter, &charge.subject)));
+            tallies.push(tally.of(generation));
         }
         if room && commit {
-            for (charge, tally) in request.charges.iter().zip(tallies) {
+            for (charge, tally) in request.charges.iter().zip(tallies.iter_mut()) {
                 if let Some(cell) = cells.iter_mut().find(|cell| cell.counter == charge.counter) {
-                    *tally = cell.charge(charge, request.now)?.of(tally.charged_at.generation);
+                    *tally = cell.charge(charge, request.now)?.of(generation);
                 }
             }
+        }
+        if generations.has_resets() {
+            generations.put_into(tallies, request.charges);
         }
         Ok(Some(room))
     }
