@@ -1,8 +1,12 @@
 //! The number of live counters of each asker.
 
-use std::collections::HashMap;
+use std::fmt;
 
+use hashbrown::HashTable;
+
+use crate::call::subject::hash_code;
 use crate::charge::Subject;
+use crate::json::inline::InlineBytes;
 
 /// The number of an asker in a store, kept with each row. The first is nobody's: such counters are
 /// not counted.
@@ -20,23 +24,30 @@ impl AskerNumber {
 /// The askers with live counters. Only a call that adds a counter looks at them, and sweeps.
 #[derive(Debug, Default)]
 pub(super) struct Askers {
-    numbers: HashMap<Subject, AskerNumber>,
+    numbers: HashTable<AskerNumber>,
     /// By number, from 1.
     live: Vec<Live>,
     free: Vec<AskerNumber>,
 }
 
-#[derive(Debug)]
 struct Live {
-    key: Subject,
-    counters: usize,
+    key: InlineBytes<30>,
+    counters: u32,
 }
 
+// A store may have an asker for each counter.
+const _: () = assert!(size_of::<Live>() == 40);
+
 impl Askers {
+    fn number(&self, key: &Subject) -> Option<AskerNumber> {
+        let is = |number: &AskerNumber| self.key(*number) == Some(key.as_bytes());
+        self.numbers.find(hash_code(key.as_bytes()), is).copied()
+    }
+
     /// Returns the number of counters of an asker.
     pub(super) fn count(&self, key: &Subject) -> usize {
-        let live = self.numbers.get(key).and_then(|number| self.live.get(number.index()?));
-        live.map_or(0, |live| live.counters)
+        let live = self.number(key).and_then(|number| self.live.get(number.index()?));
+        live.map_or(0, |live| live.counters as usize)
     }
 
     /// Counts more counters of an asker, and returns its number.
@@ -44,11 +55,11 @@ impl Askers {
         if counters == 0 {
             return AskerNumber::NOBODY;
         }
-        if let Some(number) = self.numbers.get(key).copied() {
+        if let Some(number) = self.number(key) {
             self.add(number, counters);
             return number;
         }
-        let live = Live { key: key.clone(), counters };
+        let live = Live { key: key.as_bytes().into(), counters: u32::try_from(counters).unwrap_or(u32::MAX) };
         let number = match self.free.pop() {
             Some(number) => {
                 if let Some(slot) = number.index().and_then(|index| self.live.get_mut(index)) {
@@ -57,18 +68,26 @@ impl Askers {
                 number
             }
             None => {
+                if self.live.len() == self.live.capacity() {
+                    // Doubling would leave more memory unused.
+                    self.live.reserve_exact(self.live.len() / 8 + 4);
+                }
                 self.live.push(live);
                 // A store has fewer askers than counters, which have fewer than 32 bits.
                 u32::try_from(self.live.len()).map_or(AskerNumber::NOBODY, AskerNumber)
             }
         };
-        self.numbers.insert(key.clone(), number);
+        let live = &self.live;
+        let hash = |number: &AskerNumber| {
+            hash_code(number.index().and_then(|index| live.get(index)).map_or(&[], |live| live.key.as_slice()))
+        };
+        self.numbers.insert_unique(hash_code(key.as_bytes()), number, hash);
         number
     }
 
     pub(super) fn add(&mut self, number: AskerNumber, counters: usize) {
         if let Some(live) = number.index().and_then(|index| self.live.get_mut(index)) {
-            live.counters = live.counters.saturating_add(counters);
+            live.counters = live.counters.saturating_add(u32::try_from(counters).unwrap_or(u32::MAX));
         }
     }
 
@@ -77,16 +96,26 @@ impl Askers {
         let Some(live) = number.index().and_then(|index| self.live.get_mut(index)).filter(|_| counters > 0) else {
             return;
         };
-        live.counters = live.counters.saturating_sub(counters);
+        live.counters = live.counters.saturating_sub(u32::try_from(counters).unwrap_or(u32::MAX));
         if live.counters == 0 {
-            self.numbers.remove(&live.key);
-            live.key = Subject::default();
+            let hash = hash_code(live.key.as_slice());
+            live.key = InlineBytes::default();
+            if let Ok(entry) = self.numbers.find_entry(hash, |found| *found == number) {
+                entry.remove();
+            }
             self.free.push(number);
         }
     }
 
-    pub(super) fn key(&self, number: AskerNumber) -> Option<&Subject> {
-        number.index().and_then(|index| self.live.get(index)).map(|live| &live.key)
+    /// Returns the bytes of an asker's key.
+    pub(super) fn key(&self, number: AskerNumber) -> Option<&[u8]> {
+        number.index().and_then(|index| self.live.get(index)).map(|live| live.key.as_slice())
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} counters", self.counters)
     }
 }
 
@@ -102,7 +131,7 @@ mod tests {
         assert_eq!(numbers, [1, 2, 3].map(AskerNumber));
         assert_eq!(askers.begin(&keys[1], 1), numbers[1]);
         askers.remove(numbers[1], 2);
-        assert_eq!((askers.count(&keys[1]), askers.key(numbers[1])), (1, Some(&keys[1])));
+        assert_eq!((askers.count(&keys[1]), askers.key(numbers[1])), (1, Some(keys[1].as_bytes())));
         askers.remove(numbers[1], 1);
         assert_eq!((askers.count(&keys[1]), askers.count(&keys[0])), (0, 2));
         assert_eq!(askers.begin(&Subject::of_bytes(b"new"), 1), numbers[1]);

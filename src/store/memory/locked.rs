@@ -8,6 +8,7 @@ use super::askers::AskerNumber;
 use super::row::Cell;
 use super::table::{At, Table};
 use super::{MemoryStore, Spot, no_shard, shard_full};
+use crate::charge::{Charge, Subject};
 
 /// The locked shards of a request.
 pub(super) struct Locked<'s> {
@@ -63,14 +64,21 @@ impl Locked<'_> {
         Ok(look)
     }
 
+    /// Returns how many of the missing counters are not of the asker's own subject.
+    pub(super) fn not_own(&self, charges: &[Charge], own: Option<&Subject>) -> usize {
+        let missing = charges.iter().zip(&self.positions).filter(|(_, position)| position.found.is_none());
+        missing.filter(|(charge, _)| own != Some(&charge.subject)).count()
+    }
+
     /// Makes the charges of a request, and adds missing counters, which are counted already: by
-    /// `asker`.
+    /// `asker`, except those of its `own` subject.
     #[inline]
     pub(super) fn write(
         &mut self,
         request: &ReserveRequest<'_>,
         store: &MemoryStore,
         asker: AskerNumber,
+        own: Option<&Subject>,
     ) -> Result<Tallies, StoreError> {
         let mut tallies = Tallies::new();
         let reclaim = (store.len() > store.keep).then_some(request.now);
@@ -98,6 +106,7 @@ impl Locked<'_> {
                     let tally = cell.charge(charge, request.now)?;
                     // A shard holds two million rows of one kind: more than 10^11 counters in the
                     // store.
+                    let asker = if own == Some(&charge.subject) { AskerNumber::NOBODY } else { asker };
                     let added = table.add(position.spot.hash, &charge.subject, cell, reclaim, asker);
                     let added = added.ok_or_else(shard_full)?;
                     store.held.fetch_sub(added.gone, Ordering::Relaxed);

@@ -34,11 +34,13 @@ pub use snapshot::{RestoreError, Snapshot};
 /// full of live counters refuses new ones; it never evicts. One asker (the first of grant, user,
 /// agent and session) can have a sixteenth of them
 /// ([`counters_per_asker`](Self::counters_per_asker)): past it only this asker gets no new ones,
-/// [`StoreError::ShareFull`]. A counter belongs to the asker who began to count its subject.
+/// [`StoreError::ShareFull`]. A counter belongs to the asker who began to count its subject; those
+/// of the asker's own scope are not counted, since there is one for each limit and no more.
 /// Settlements are recorded even in a full store. A live counter of a fixed window takes about 85
 /// bytes if it is the only one of its subject, and about 60 if the subject has three, plus the
-/// subject's bytes if they are more than 26 (`cargo bench --bench memory` measures it). A sliding
-/// window takes up to 65 times 16 bytes more, a token bucket about 70, and each call in flight 16.
+/// subject's bytes if they are more than 30, or 25 where the asker is counted; an asker takes about
+/// 50 (`cargo bench --bench memory` measures it). A sliding window takes up to 65 times 16 bytes
+/// more, a token bucket about 70, and each call in flight 16.
 ///
 /// Above 65,536 counters (or half of the capacity), counters that have expired are reclaimed, a few
 /// whenever a new one is added. There is no background thread, and no call does work that grows
@@ -320,26 +322,29 @@ impl MemoryStore {
     ) -> Result<bool, StoreError> {
         let mut locked = self.lock_all(request.charges)?;
         let mut look = locked.look(request)?;
-        let mut asker = AskerNumber::NOBODY;
+        let (mut asker, mut own) = (AskerNumber::NOBODY, None);
         if look.missing > 0 && look.room {
             let key = request.asker.map(Asker::key);
             if commit && self.len() > self.keep {
                 locked.sweep(ROWS_PER_SWEEP, request, self);
                 look = locked.look(request)?;
             }
-            if self.len().saturating_add(look.missing) > self.capacity || !self.has_share(key.as_ref(), look.missing) {
+            let counted = locked.not_own(request.charges, key.as_ref());
+            if self.len().saturating_add(look.missing) > self.capacity || !self.has_share(key.as_ref(), counted) {
                 locked.sweep(ROWS_PER_FULL_SWEEP, request, self);
                 self.sweep_others(request.now);
                 look = locked.look(request)?;
             }
-            asker = self.claim_share(key.as_ref(), look.missing, commit)?;
+            let counted = locked.not_own(request.charges, key.as_ref());
+            asker = self.claim_share(key.as_ref(), counted, commit)?;
             if let Err(full) = self.claim(look.missing, commit) {
-                self.askers.lock().remove(asker, look.missing);
+                self.askers.lock().remove(asker, counted);
                 return Err(full);
             }
+            own = key;
         }
         let room = look.room;
-        *tallies = if room && commit { locked.write(request, self, asker)? } else { look.tallies };
+        *tallies = if room && commit { locked.write(request, self, asker, own.as_ref())? } else { look.tallies };
         Ok(room)
     }
 

@@ -9,28 +9,39 @@ use crate::charge::{Charge, CounterId, Meter, Subject};
 use crate::json::inline::InlineBytes;
 use crate::time::Timestamp;
 
-/// The subject of a row, and the asker whose call began the row: half a cache line. A subject of
-/// more than 26 bytes is on the heap.
+/// The subject of a row, and the asker whose call began the row if the row is counted: half a cache
+/// line. A subject of more than 30 bytes, or 25 if the row is counted, is on the heap.
 pub(super) struct Key(InlineBytes<30>);
 
 impl Key {
-    const ASKER_BYTES: usize = size_of::<u32>();
+    /// The first byte of a key with an asker. Without one it is the subject as it is.
+    const WITH_ASKER: u8 = 0xff;
 
     pub(super) fn new(subject: &Subject, AskerNumber(asker): AskerNumber) -> Self {
         let mut bytes = InlineBytes::default();
-        bytes.extend(asker.to_le_bytes(), subject.as_bytes());
+        if asker == 0 && subject.as_bytes().first() != Some(&Self::WITH_ASKER) {
+            bytes.extend([], subject.as_bytes());
+        } else {
+            let [a, b, c, d] = asker.to_le_bytes();
+            bytes.extend([Self::WITH_ASKER, a, b, c, d], subject.as_bytes());
+        }
         Self(bytes)
     }
 
     /// The bytes of the subject.
     #[inline]
     pub(super) fn subject(&self) -> &[u8] {
-        self.0.as_slice().get(Self::ASKER_BYTES..).unwrap_or_default()
+        match self.0.as_slice() {
+            [Self::WITH_ASKER, _, _, _, _, subject @ ..] => subject,
+            subject => subject,
+        }
     }
 
     pub(super) fn asker(&self) -> AskerNumber {
-        let number = self.0.as_slice().first_chunk().map(|number| u32::from_le_bytes(*number));
-        number.map_or(AskerNumber::NOBODY, AskerNumber)
+        match *self.0.as_slice() {
+            [Self::WITH_ASKER, a, b, c, d, ..] => AskerNumber(u32::from_le_bytes([a, b, c, d])),
+            _ => AskerNumber::NOBODY,
+        }
     }
 }
 

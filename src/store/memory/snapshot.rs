@@ -108,7 +108,7 @@ impl MemoryStore {
             for (key, cells) in table.rows() {
                 let subject = Subject::of_bytes(key.subject());
                 let asker = askers.key(key.asker()).map_or(0, |asker| {
-                    *numbers.entry(asker.clone()).or_insert_with(|| {
+                    *numbers.entry(Subject::of_bytes(asker)).or_insert_with_key(|asker| {
                         snapshot.askers.push(asker.clone());
                         u32::try_from(snapshot.askers.len()).unwrap_or(0)
                     })
