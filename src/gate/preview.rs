@@ -11,7 +11,7 @@ use super::in_force::InForce;
 use super::ready::at_once;
 use super::{AsyncGate, Gate};
 use crate::amount::Amount;
-use crate::call::ToolCall;
+use crate::call::{Caller, ToolCall};
 use crate::charge::{Asker, Charge, CounterId, Subject};
 use crate::decision::limit_state::LimitState;
 use crate::decision::{Decision, Refused};
@@ -101,7 +101,38 @@ impl<S: CounterStore + 'static> Gate<S> {
         at_once(usage(&self.in_force(), &InProcess(self.store()), &caller.into()))
             .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
     }
+
+    /// Returns the states of the limits of several callers, in their order, each as
+    /// [`usage`](Self::usage) does, all under one policy and at one time of the clock. Calls may be
+    /// charged meanwhile. O(callers × limits).
+    ///
+    /// ```
+    /// use toolgate::{Caller, Gate, Policy};
+    ///
+    /// let policy: Policy = r#"{
+    ///     "version": "1", "default": "allow",
+    ///     "all_tools": { "limits": [{ "counter": "calls", "window": "hour", "max": 2, "scope": "user" }] }
+    /// }"#.parse()?;
+    /// let gate = Gate::new(policy);
+    /// let usages = gate.usage_of(&[Caller::new().user("ann"), Caller::new().grant("g-42")])?;
+    /// assert_eq!(usages[0][0].remaining(), 2.into());
+    /// assert!(usages[1].is_empty(), "no limit counts this caller");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn usage_of(&self, callers: &[Caller]) -> Result<Vec<Vec<LimitState>>, StoreError> {
+        // One request for each caller: it locks less of the store, and there is no round trip to
+        // save.
+        at_once(usage_of(&self.in_force(), &InProcess(self.store()), callers, 1))
+            .unwrap_or_else(|error| Err(StoreError::unavailable(error)))
+    }
 }
+
+/// The number of counters after which a request to look at those of several callers ends. A server
+/// does nothing else meanwhile.
+const COUNTERS_PER_LOOK: usize = 256;
 
 impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     /// Checks if these calls would all pass, as [`Gate::would_allow`] does.
@@ -119,6 +150,20 @@ impl<S: AsyncCounterStore + 'static> AsyncGate<S> {
     pub async fn usage<'c>(&self, caller: impl Into<ToolCall<'c>>) -> Result<Vec<LimitState>, StoreError> {
         usage(&self.in_force(), self.store(), &caller.into()).await
     }
+
+    /// Returns the states of the limits of several callers, in their order, as [`Gate::usage_of`]
+    /// does. The store gets one request for every 256 counters, so a page of a dashboard takes one
+    /// round trip (in a `RedisStore` with partitions, one for each of them). Callers with different
+    /// maxima of the host (`max_from`) for one token bucket take a request each.
+    ///
+    /// # Errors
+    /// The store failed, or does not answer for these callers at once: a `RedisStore` that was
+    /// built `in_one_partition` does not if their counters are in several partitions, nor does a
+    /// store in memory that has too little room for the counters that they do not have yet. Ask for
+    /// each caller by [`usage`](Self::usage) then.
+    pub async fn usage_of(&self, callers: &[Caller]) -> Result<Vec<Vec<LimitState>>, StoreError> {
+        usage_of(&self.in_force(), self.store(), callers, COUNTERS_PER_LOOK).await
+    }
 }
 
 async fn preview<S, A: ?Sized>(
@@ -127,7 +172,7 @@ async fn preview<S, A: ?Sized>(
     calls: &[ToolCall<'_>],
 ) -> Result<(), Box<FirstRefusal>> {
     let preview = Preview::new(in_force, calls)?;
-    let outcome = match preview.counters.is_empty() {
+    let outcome = match preview.counters.charges.is_empty() {
         true => Ok(Outcome::Granted(Tallies::new())),
         false => store.peek(&preview.request()).await,
     };
@@ -158,16 +203,79 @@ async fn usage<S, A: ?Sized>(
     Ok(LimitState::all(policy, &plan, tallies))
 }
 
+/// Ends a request when it has `batch` counters; a caller's counters are all in one request.
+async fn usage_of<S, A: ?Sized>(
+    in_force: &InForce<S, A>,
+    store: &impl AsyncCounterStore,
+    callers: &[Caller],
+    batch: usize,
+) -> Result<Vec<Vec<LimitState>>, StoreError> {
+    let now = in_force.parts.clock.now();
+    let Some(policy) = &in_force.policy else { return Ok(vec![Vec::new(); callers.len()]) };
+    let plans: Vec<Plan> = callers.iter().map(|caller| policy.every_limit(&caller.into(), now)).collect();
+    let mut plans = plans.iter().peekable();
+    let mut usages = Vec::with_capacity(callers.len());
+    while plans.peek().is_some() {
+        let (mut asked, mut counters) = (Vec::new(), Counters::default());
+        while let Some(plan) = plans.next_if(|plan| counters.charges.len() < batch && counters.can_add(plan)) {
+            asked.push((plan, counters.add(plan)));
+        }
+        let tallies = match counters.charges.is_empty() {
+            true => Tallies::new(),
+            false => {
+                let request = ReserveRequest::new(ReservationId::next(), now, &counters.charges);
+                store.peek(&request).await?.tallies().clone()
+            }
+        };
+        if tallies.len() != counters.charges.len() {
+            return Err(StoreError::incomplete());
+        }
+        for (plan, indexes) in asked {
+            let own = indexes.iter().filter_map(|index| tallies.get(*index).copied()).collect();
+            usages.push(LimitState::all(policy, plan, &own));
+        }
+    }
+    Ok(usages)
+}
+
+/// Each counter and subject once, with an amount of zero, to read its state.
+#[derive(Default)]
+struct Counters {
+    charges: Vec<Charge>,
+    /// The index of each counter and subject in `charges`.
+    indexes: HashMap<(CounterId, Subject), usize>,
+}
+
+impl Counters {
+    /// Returns `false` if a counter of the plan is here with another meter: what comes back to a
+    /// token bucket may be the host's own maximum, which differs by caller.
+    fn can_add(&self, plan: &Plan) -> bool {
+        plan.charges.iter().all(|charge| {
+            let known = self.indexes.get(&(charge.counter, charge.subject.clone()));
+            known.and_then(|index| self.charges.get(*index)).is_none_or(|known| known.meter == charge.meter)
+        })
+    }
+
+    /// Adds the counters of a plan, and returns their indexes.
+    fn add(&mut self, plan: &Plan) -> SmallVec<[usize; 4]> {
+        let Self { charges, indexes } = self;
+        let index = |charge: &Charge| {
+            *indexes.entry((charge.counter, charge.subject.clone())).or_insert_with(|| {
+                charges.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
+                charges.len() - 1
+            })
+        };
+        plan.charges.iter().map(index).collect()
+    }
+}
+
 /// Calls in their order, and every counter that they would charge.
 struct Preview<'p> {
     now: Timestamp,
     calls: Vec<PreviewedCall<'p>>,
     /// The refusal of the first call that the policy stops whatever the counters hold.
     stopped: Option<Refused>,
-    /// Each counter and subject once, with an amount of zero, to read its state.
-    counters: Vec<Charge>,
-    /// The index of each counter and subject in `counters`.
-    indexes: HashMap<(CounterId, Subject), usize>,
+    counters: Counters,
 }
 
 struct PreviewedCall<'p> {
@@ -195,7 +303,7 @@ impl<'p> Preview<'p> {
     fn new<S, A: ?Sized>(in_force: &'p InForce<S, A>, calls: &'p [ToolCall<'p>]) -> Result<Self, Box<FirstRefusal>> {
         let now = in_force.parts.clock.now();
         let previewed = Vec::with_capacity(calls.len());
-        let mut preview = Self { now, calls: previewed, stopped: None, counters: Vec::new(), indexes: HashMap::new() };
+        let mut preview = Self { now, calls: previewed, stopped: None, counters: Counters::default() };
         for call in calls {
             let Some(policy) = &in_force.policy else {
                 return Err(FirstRefusal::new(0, deny_without_policy(call)));
@@ -205,7 +313,7 @@ impl<'p> Preview<'p> {
             evaluation.judge(Some(now));
             match evaluation.cost(&mut plan) {
                 Ok(()) => {
-                    let counters = preview.count(&plan);
+                    let counters = preview.counters.add(&plan);
                     let asks = evaluation.needs_approval();
                     preview.calls.push(PreviewedCall { evaluation, plan, counters });
                     if asks {
@@ -221,35 +329,23 @@ impl<'p> Preview<'p> {
         Ok(preview)
     }
 
-    /// Notes the counters of a call, and returns their indexes.
-    fn count(&mut self, plan: &Plan) -> SmallVec<[usize; 4]> {
-        let Self { counters, indexes, .. } = self;
-        let index = |charge: &Charge| {
-            *indexes.entry((charge.counter, charge.subject.clone())).or_insert_with(|| {
-                counters.push(Charge { amount: Amount::ZERO, max: None, ..charge.clone() });
-                counters.len() - 1
-            })
-        };
-        plan.charges.iter().map(index).collect()
-    }
-
     fn request(&self) -> ReserveRequest<'_> {
         let mut askers = self.calls.iter().map(|call| Asker::of(call.evaluation.call));
         let first = askers.next();
         // Calls of several callers are not asked for as one of them.
         let asker = first.filter(|first| askers.all(|asker| asker == *first));
-        ReserveRequest::new(ReservationId::next(), self.now, &self.counters).by(asker)
+        ReserveRequest::new(ReservationId::next(), self.now, &self.counters.charges).by(asker)
     }
 
     /// Returns the first call for which there is no room, that needs an approval, or that the
     /// policy stops.
     fn first_stopped(&self, outcome: Result<Outcome, StoreError>) -> Option<Stopped<'_>> {
         let mut tallies = match outcome {
-            Ok(outcome) if outcome.tallies().len() == self.counters.len() => Ok(outcome.tallies().clone()),
+            Ok(outcome) if outcome.tallies().len() == self.counters.charges.len() => Ok(outcome.tallies().clone()),
             Ok(_) => Err(Arc::new(StoreError::Corrupt)),
             Err(error) => Err(Arc::new(error)),
         };
-        let mut charged = vec![0u64; self.counters.len()];
+        let mut charged = vec![0u64; self.counters.charges.len()];
         for (index, call) in self.calls.iter().enumerate() {
             let PreviewedCall { evaluation, plan, counters } = call;
             let known = match &mut tallies {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use toolgate::store::{InProcess, MemoryStore};
 use toolgate::trace::FaultStore;
-use toolgate::{Amount, Gate, LimitState, ToolCall};
+use toolgate::{Amount, Caller, Gate, Identity, LimitState, ToolCall};
 
 use super::permits::{amount, call, clock, gate, permit, policy};
+use crate::polling::ready;
 
 fn found(found: &Result<(), Box<toolgate::FirstRefusal>>) -> (usize, &str, Option<&str>) {
     let found = found.as_ref().unwrap_err();
@@ -173,4 +175,58 @@ fn token_buckets_of_one_counter_are_charged_together() {
     drop((gate.check(&two), gate.check(&six)));
     assert!(gate.reset_counter("b", six, "ops").unwrap());
     assert_eq!(left(), [amount("2"), amount("6")]);
+}
+
+#[test]
+fn usage_of_several_callers_is_that_of_each() {
+    let limit =
+        |counter: &str, scope: Value| json!({ "counter": counter, "window": "hour", "max": 900, "scope": scope });
+    let tools = json!({ "t": { "limits": [
+        limit("all", json!("global")), limit("user", json!("user")), limit("both", json!(["user", "grant"])),
+        limit("grant", json!("grant")), limit("customer", json!(["args.customer"])),
+    ] } });
+    let store = Arc::new(FaultStore::default());
+    let gate = Gate::builder().policy(policy(&tools)).store(Arc::clone(&store)).clock(clock()).build();
+    let shared = Gate::builder().policy(policy(&tools)).store_async(InProcess(Arc::clone(&store))).clock(clock());
+    let shared = shared.build();
+    let arguments = json!({ "customer": 7 });
+    // More counters than one request has, callers who occur twice, and some who are not counted.
+    let callers: Vec<Caller> = (0..300)
+        .map(|number| match number % 4 {
+            0 => Caller::new().session("s"),
+            1 => Caller::new().user(&format!("u{}", number / 7)),
+            _ => Caller::new().user(&format!("u{number}")).grant(&format!("g{}", number / 2)),
+        })
+        .collect();
+    for caller in callers.iter().step_by(3).filter(|caller| caller.identity(Identity::Grant).is_some()) {
+        permit(gate.check(&caller.call("t", &arguments))).limits();
+    }
+    let each: Vec<_> = callers.iter().map(|caller| gate.usage(caller).unwrap()).collect();
+    assert!(each.iter().any(|states| states.len() == 4 && states[2].used().micros() > 0));
+    assert_eq!(gate.usage_of(&callers).unwrap(), each);
+    assert_eq!(ready(shared.usage_of(&callers)).unwrap(), each);
+    assert!(gate.usage_of(&[]).unwrap().is_empty() && ready(shared.usage_of(&[])).unwrap().is_empty());
+    store.set_down(true);
+    assert!(gate.usage_of(&callers).is_err() && ready(shared.usage_of(&callers)).is_err());
+    shared.replace_policy(None);
+    assert_eq!(ready(shared.usage_of(&callers[..2])).unwrap(), [const { Vec::<LimitState>::new() }; 2]);
+}
+
+#[test]
+fn callers_of_one_bucket_are_shown_by_their_own_maxima() {
+    let bucket = json!({ "counter": "bucket", "window": "minute", "max": 60, "burst": 60, "scope": "global",
+                         "algorithm": "token_bucket", "max_from": "context.most" });
+    let tools = json!({ "t": { "limits": [bucket] } });
+    let clock = clock();
+    let gate = Gate::builder().policy(policy(&tools)).store_async(InProcess(MemoryStore::new())).clock(clock.clone());
+    let gate = gate.build();
+    let caller = |most: u64| Caller::new().context(json!({ "most": most }).as_object().cloned());
+    let callers = [caller(6), caller(60), caller(6)];
+    for _ in 0..6 {
+        assert!(ready(gate.check(&callers[1].call("t", None::<&Value>))).is_allowed());
+    }
+    clock.advance(Duration::from_secs(2));
+    let each: Vec<_> = callers.iter().map(|caller| ready(gate.usage(caller)).unwrap()).collect();
+    assert_ne!(each[0][0].used(), each[1][0].used(), "the bucket refills by the maximum of the caller");
+    assert_eq!(ready(gate.usage_of(&callers)).unwrap(), each);
 }

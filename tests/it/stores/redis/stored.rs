@@ -11,7 +11,7 @@ use toolgate::store::redis::{BuildError, RedisStore};
 use toolgate::store::{
     AsyncCounterStore, ChargeChange, ChargedAt, Generation, Outcome, ReserveRequest, SettleRequest, StoreError,
 };
-use toolgate::{Amount, Gate, Identity, Policy, Timestamp, ToolCall};
+use toolgate::{Amount, Caller, Decision, Gate, Identity, Policy, Timestamp, ToolCall};
 
 use super::server::Server;
 use super::{ANY_CLOCK, Ids, builder, charges, gate, run};
@@ -390,4 +390,32 @@ fn cancelled_handlers_free_their_units_in_flight() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(used().await, [0, spent]);
     });
+}
+
+#[test]
+fn usage_of_several_callers_is_that_of_each() {
+    let Some(server) = Server::start(&[]) else { return };
+    let stores = [builder(&server.url()), builder(&server.url()).prefix("parts").partition_by(Identity::Grant)];
+    let document = json!({ "version": "1", "default": "deny", "tools": { "t": { "limits": [
+        { "counter": "all", "window": "lifetime", "max": 900, "scope": "global" },
+        { "counter": "flight", "window": "in_flight", "max": 2, "scope": "grant" },
+        { "counter": "day", "window": "lifetime", "max": 100, "scope": "grant" }] } } });
+    for store in stores {
+        let policy: Policy = document.to_string().parse().unwrap();
+        let gate = Gate::builder().policy(policy).store_async(store.build().unwrap()).build();
+        // More counters than one request has.
+        let callers: Vec<Caller> = (0..200).map(|number| Caller::new().grant(&format!("g{number}"))).collect();
+        run(async {
+            for caller in callers.iter().step_by(9) {
+                let Decision::Allow(permit) = gate.check(&caller.call("t", None::<&Value>)).await else { panic!() };
+                permit.end().await.unwrap();
+            }
+            let usages = gate.usage_of(&callers).await.unwrap();
+            assert_eq!(usages.len(), callers.len());
+            for (index, states) in usages.iter().enumerate() {
+                let used = states.iter().map(|state| state.used().micros() / 1_000_000);
+                assert!(used.eq([23, 0, u64::from(index % 9 == 0)]), "{states:?}");
+            }
+        });
+    }
 }
