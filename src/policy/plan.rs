@@ -24,8 +24,10 @@ pub(crate) struct Plan {
     pub(crate) limits: SmallVec<[LimitRef; 4]>,
     /// The host's own maxima for the caller, by the index of their limit in `limits`. Boxed to keep
     /// plans small: most have none.
-    host_maxima: Option<Box<SmallVec<[(u32, Amount); 4]>>>,
+    host_maxima: Option<Box<HostMaxima>>,
 }
+
+type HostMaxima = SmallVec<[(u32, Amount); 4]>;
 
 /// A limit of the policy, and the index of its charge in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
