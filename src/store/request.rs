@@ -217,7 +217,7 @@ pub struct Tally {
     pub used: Total,
     /// When it holds nothing any more, if nothing else is charged and no call in flight ends: the
     /// end of a fixed window, the present for a counter of another kind that holds nothing.
-    /// [`Timestamp::MAX`] if that never happens, as in a [lifetime](crate::Span::LIFETIME).
+    /// [`Timestamp::MAX`] if that never happens, as in a [lifetime](crate::charge::Span::LIFETIME).
     pub resets_at: Timestamp,
     /// If the charge has no room: the first instant at which it has, if nothing else is charged
     /// meanwhile and no call in flight ends; `None` if it can never have room. Without meaning if

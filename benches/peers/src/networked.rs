@@ -346,10 +346,8 @@ impl ScriptCalls {
             .iter()
             .map(|charge| [b"{bare}:c:", &charge.counter.as_bytes()[..], charge.subject.as_bytes()].concat())
             .collect();
-        let (mut reserve, mut settle) = (
-            vec![head(&[1.0, now, 1e3 * day, 1e3 * day, 0.0])],
-            vec![head(&[now, 1e3 * day, 1e3 * day])],
-        );
+        let (mut reserve, mut settle) =
+            (vec![head(&[1.0, now, 1e3 * day, 1e3 * day, 0.0])], vec![head(&[now, 1e3 * day, 1e3 * day])]);
         for charge in charges {
             let toolgate::charge::Meter::Fixed(window) = charge.meter else { panic!("a fixed window") };
             let (start, seconds) =
