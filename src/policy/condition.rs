@@ -80,8 +80,28 @@ pub(crate) struct Test {
     pub(crate) check: Check,
     /// The operator is negative (`neq`), or below an odd number of `not`, but not both.
     pub(crate) negated: bool,
-    /// The test is true if its path is absent.
-    pub(crate) absent_matches: bool,
+    pub(crate) absent: Option<Absent>,
+}
+
+/// The value of `absent`: what a comparison decides if its path is absent. Without it, the operator
+/// and the section decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    Match,
+    NoMatch,
+}
+
+impl Absent {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Match => "match",
+            Self::NoMatch => "no_match",
+        }
+    }
+
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
+        [Self::Match, Self::NoMatch].into_iter().find(|absent| absent.word() == word)
+    }
 }
 
 /// The operator of a comparison, and its operand.
@@ -244,7 +264,10 @@ impl Test {
         if let Check::Exists = self.check {
             return Truth::of(self.negated);
         }
-        Truth::of(self.absent_matches || (self.negated && stance == Stance::Match))
+        Truth::of(match self.absent {
+            Some(absent) => absent == Absent::Match,
+            None => self.negated && stance == Stance::Match,
+        })
     }
 }
 

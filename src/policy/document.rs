@@ -114,7 +114,11 @@ const OP: Key = key("op", Required, "The operator.");
 const VALUE: Key = key("value", Optional, "The value to compare with.");
 const VALUE_FROM: Key = key("value_from", Optional, "The path to another value of the call to compare with.");
 const IGNORE_CASE: Key = key("ignore_case", Optional, "If `true`, upper and lower case are equal.");
-const ABSENT: Key = key("absent", Optional, "With `match`, the condition is true if its path is absent.");
+const ABSENT: Key = key(
+    "absent",
+    Optional,
+    "With `match`, the condition is true if its path is absent; with `no_match`, false, which `require` does not take.",
+);
 
 const COMPARES: &str = r#"{ "path": "args.amount", "op": "lte", "value": 100 }"#;
 

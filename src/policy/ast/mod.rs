@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Policy;
 use super::approval::Binding;
 use super::compiled::{Action, DefaultEffect, Section};
-use super::condition::Stance;
+use super::condition::{Absent, Stance};
 use super::document::{ALL, ANY};
 use super::limit::{Cost, ScopePart};
 use super::operator::{Aspect, Operator, Takes};
@@ -90,8 +90,7 @@ pub(crate) struct Comparison {
     pub(crate) value: Option<Value>,
     pub(crate) value_from: Option<Located<Path>>,
     pub(crate) ignore_case: Option<bool>,
-    /// `absent` is `match`.
-    pub(crate) absent_matches: bool,
+    pub(crate) absent: Option<Absent>,
 }
 
 /// A comparison, its place in the document, and the groups around it.
@@ -351,7 +350,7 @@ impl Comparison {
 /// By what it says, not by where it is written.
 impl PartialEq for Comparison {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |comparison: &Self| (comparison.ignore_case, comparison.absent_matches);
+        let parts = |comparison: &Self| (comparison.ignore_case, comparison.absent);
         let from = |comparison: &Self| comparison.value_from.as_ref().map(|from| from.value.clone());
         self.operator.name == other.operator.name
             && self.path == other.path
@@ -390,6 +389,9 @@ impl Placed<'_> {
         if self.is(Takes::Exists) {
             return self.asks_for_absence() != self.is_negated();
         }
-        self.absent_matches || (section != RuleSection::Require && self.is_negative())
+        match self.absent {
+            Some(absent) => absent == Absent::Match,
+            None => section != RuleSection::Require && self.is_negative(),
+        }
     }
 }

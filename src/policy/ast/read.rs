@@ -6,6 +6,7 @@ use crate::call::path::Path;
 use crate::json::{Json, Member, Node, Parser, pointer};
 use crate::policy::approval::Binding;
 use crate::policy::compiled::{Action, DefaultEffect};
+use crate::policy::condition::Absent;
 use crate::policy::limit::{Cost, ScopePart, WINDOWS, parse_duration, parse_utc_offset};
 use crate::policy::operator::Operator;
 use crate::policy::read::whole_seconds;
@@ -111,7 +112,7 @@ fn comparison(node: &Node<'_>) -> Option<Comparison> {
         value: field(node, "value").and_then(Node::to_value),
         value_from: field(node, "value_from").and_then(|from| Some(Located { at: from.at, value: path(from)? })),
         ignore_case: field(node, "ignore_case").map(is_true),
-        absent_matches: field(node, "absent").is_some(),
+        absent: field(node, "absent").and_then(Node::as_str).and_then(Absent::of_word),
     })
 }
 

@@ -75,7 +75,7 @@ impl Comparison {
             ("value", self.value.clone()),
             ("value_from", self.value_from.as_ref().map(|path| path.value.to_string().into())),
             ("ignore_case", self.ignore_case.map(Value::from)),
-            ("absent", self.absent_matches.then(|| "match".into())),
+            ("absent", self.absent.map(|absent| absent.word().into())),
         ];
         let optional = optional.into_iter().filter_map(|(key, value)| Some((key, value?)));
         required.into_iter().chain(optional).map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
@@ -112,6 +112,7 @@ mod tests {
             all.push(plain.clone());
             if operator.takes != Takes::Exists {
                 all.push(with("absent", "match".into()));
+                all.push(with("absent", "no_match".into()));
             }
             if operator.ignore_case {
                 all.push(with("ignore_case", true.into()));
@@ -133,7 +134,9 @@ mod tests {
     #[test]
     fn conditions_are_written_as_they_were_read() {
         for condition in conditions() {
-            let entry = json!({ "action": "require_approval", "require": [{ "conditions": [condition] }],
+            let in_require = condition.to_string().replace("no_match", "match");
+            let in_require: Value = serde_json::from_str(&in_require).unwrap();
+            let entry = json!({ "action": "require_approval", "require": [{ "conditions": [in_require] }],
                 "deny_if": [{ "conditions": [condition] }] });
             let document = json!({ "version": "1", "default": "allow", "all_tools": {}, "tools": { "t": entry } });
             let policy = Policy::try_from(&document).unwrap_or_else(|error| panic!("{condition}: {error}"));

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::compare::Values;
-use super::super::condition::{Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
+use super::super::condition::{Absent, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
 use super::super::document::{COMPARISON, CONDITION, GROUPS, TYPES};
 use super::super::error::IssueCode;
 use super::super::operator::{OPERATORS, Operator, Takes};
@@ -23,7 +23,7 @@ pub(super) enum Polarity {
 /// The parent of a condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Below {
-    Rule,
+    Rule(Polarity),
     /// At any depth.
     Not,
 }
@@ -55,7 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, below: Below, reads
         reader.misplaced(fields, other, &format!("the group `{key}` has no other keys"));
     }
     // Misplaced keys are also read, for their issues.
-    let _ = (path_and_operator(reader, fields), ignore_case(reader, fields), absent_word(reader, fields));
+    let _ = (path_and_operator(reader, fields), ignore_case(reader, fields), absent_word(reader, fields, below));
     values(reader, fields);
     for other in GROUPS.iter().filter(|other| **other != key) {
         group(reader, fields, other, below, reads_time);
@@ -134,7 +134,7 @@ fn comparison(
 ) -> Option<Condition> {
     let (path, operator) = path_and_operator(reader, fields);
     *reads_time |= path.as_ref().is_some_and(crate::call::path::Path::reads_time);
-    let absent_matches = absent(reader, fields, operator, below);
+    let absent = absent(reader, fields, operator, below);
     let ignore_case = ignore_case(reader, fields);
     let (value, other) = (fields.get("value"), fields.get("value_from"));
     if value.is_some() && other.is_some() {
@@ -170,23 +170,35 @@ fn comparison(
         check_from(operator.takes, path, case)
     });
     let (path, (check, turned)) = (path?, fixed.or(from)?);
-    Some(Condition::Test(Box::new(Test { path, check, negated: operator.negative != turned, absent_matches })))
+    Some(Condition::Test(Box::new(Test { path, check, negated: operator.negative != turned, absent })))
 }
 
-fn absent_word(reader: &mut Reader<'_>, fields: Fields<'_, '_>) -> bool {
-    let word =
-        |reader: &mut Reader<'_>, node: &Node<'_>| reader.word(node, "a value of `absent`", &["match"]).map(drop);
-    reader.field(fields, "absent", word).is_some()
+fn absent_word(reader: &mut Reader<'_>, fields: Fields<'_, '_>, below: Below) -> Option<Absent> {
+    let words = [Absent::Match.word(), Absent::NoMatch.word()];
+    reader.field(fields, "absent", |reader, node| {
+        let absent = Absent::of_word(reader.word(node, "a value of `absent`", &words)?)?;
+        if absent == Absent::NoMatch && below == Below::Rule(Polarity::Require) {
+            let message = "`no_match` is not valid in `require`, where an absent value never holds by itself";
+            let help = "remove `absent`, or write `match` to make the value optional".to_owned();
+            reader.issue(IssueCode::InvalidValue, node.at, message, help);
+        }
+        Some(absent)
+    })
 }
 
-fn absent(reader: &mut Reader<'_>, fields: Fields<'_, '_>, operator: Option<&Operator>, below: Below) -> bool {
-    let matches = absent_word(reader, fields);
+fn absent(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_, '_>,
+    operator: Option<&Operator>,
+    below: Below,
+) -> Option<Absent> {
+    let absent = absent_word(reader, fields, below);
     if below == Below::Not {
         reader.misplaced(fields, "absent", "`not` would invert it");
     } else if operator.is_some_and(|operator| operator.takes == Takes::Exists) {
         reader.misplaced(fields, "absent", "`exists` itself tests for absence");
     }
-    matches
+    absent
 }
 
 /// A check, and `true` if its value inverts it.

@@ -339,7 +339,7 @@ impl Draft {
                 reader.empty_list(node.at, "a rule of `require` without conditions requires nothing", help);
             }
             Some(reader.each(conditions, |reader, node| {
-                condition::read(reader, node, condition::Below::Rule, &mut self.reads_time)
+                condition::read(reader, node, condition::Below::Rule(polarity), &mut self.reads_time)
             }))
         })?;
         Some(Rule { conditions: conditions.into(), message: on_deny.or(reason) })

@@ -4,15 +4,20 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::super::Bounds;
+use super::super::condition::Absent;
 use super::super::document::{ALL, ANY, COMPARISON, Key, NOT, TYPES};
 use super::super::operator::{OPERATORS, Operator, Takes};
 use super::{
-    ComparableValue, Comparison, ComparisonBelowNot, Condition, ConditionBelowNot, Path, SinglePath, ValueByOperator,
-    boolean, object, some, string, text, without, words,
+    ComparableValue, Comparison, ComparisonBelowNot, Condition, ConditionBelowNot, Path, RequiredComparison,
+    RequiredCondition, SinglePath, ValueByOperator, boolean, object, some, string, text, without, words,
 };
 
 pub(super) fn condition(generator: &mut SchemaGenerator) -> Schema {
     comparison_or_group::<Comparison, Condition>(generator)
+}
+
+pub(super) fn required_condition(generator: &mut SchemaGenerator) -> Schema {
+    comparison_or_group::<RequiredComparison, RequiredCondition>(generator)
 }
 
 /// A condition without `absent` at any depth.
@@ -49,7 +54,11 @@ fn group(key: &Key, title: &str, mut value: Schema) -> Schema {
 }
 
 pub(super) fn comparison(generator: &mut SchemaGenerator) -> Schema {
-    compare(generator, Some(&json_schema!({ "const": "match" })))
+    compare(generator, Some(&words(&[Absent::Match.word(), Absent::NoMatch.word()])))
+}
+
+pub(super) fn required_comparison(generator: &mut SchemaGenerator) -> Schema {
+    compare(generator, Some(&json_schema!({ "const": Absent::Match.word() })))
 }
 
 pub(super) fn comparison_below_not(generator: &mut SchemaGenerator) -> Schema {

@@ -61,8 +61,10 @@ parts! {
     ApprovalRule = approval_rule;
     Approval = approval;
     Condition = condition::condition;
+    RequiredCondition = condition::required_condition;
     ConditionBelowNot = condition::condition_below_not;
     Comparison = condition::comparison;
+    RequiredComparison = condition::required_comparison;
     ComparisonBelowNot = condition::comparison_below_not;
     ValueByOperator = condition::value_by_operator;
     ComparableValue = condition::comparable_value;
@@ -138,7 +140,7 @@ fn rules(generator: &mut SchemaGenerator, key: &str) -> Option<Schema> {
 }
 
 fn require_rule(generator: &mut SchemaGenerator) -> Schema {
-    let conditions = some(&generator.subschema_for::<Condition>());
+    let conditions = some(&generator.subschema_for::<RequiredCondition>());
     rule(&RULE, "Rule of `require`", "Denies the call unless its conditions hold.", conditions)
 }
 
@@ -246,6 +248,7 @@ mod tests {
             ("/$defs/ApprovalRule", &APPROVAL_RULE),
             ("/$defs/Approval", &APPROVAL_TERMS),
             ("/$defs/Comparison", &COMPARISON),
+            ("/$defs/RequiredComparison", &COMPARISON),
             ("/$defs/Limit", &LIMIT),
             ("/$defs/RateLimit", &RATE),
         ] {

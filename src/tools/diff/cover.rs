@@ -153,7 +153,7 @@ fn implies(old: &Condition, new: &Condition, stance: Stance, budget: &mut Budget
 /// Returns `true` if both have the same operator, and the list of `new` has all texts of `old`.
 /// Whether such an operator is undecidable does not depend on its list.
 fn has_wider_list(old: &Comparison, new: &Comparison) -> bool {
-    let options = |comparison: &Comparison| (comparison.ignore_case, comparison.absent_matches);
+    let options = |comparison: &Comparison| (comparison.ignore_case, comparison.absent);
     let is_listed = old.operator.meaning.any_of_texts && old.value.is_some() && new.value.is_some();
     if !is_listed || old.operator.name != new.operator.name || options(old) != options(new) {
         return false;

@@ -224,11 +224,12 @@ impl Lint<'_> {
         let place = (comparison.at, comparison.pointer.clone());
         let handles_absence = path.has_each() || comparison.is(Takes::Exists) || !comparison.is_joined;
         let effect = match section {
-            _ if handles_absence || comparison.holds_if_absent(section) => None,
+            _ if handles_absence || comparison.absent.is_some() || comparison.holds_if_absent(section) => None,
             RuleSection::Require => Some("a call without it is denied"),
             _ => Some("the rule does not stop a call without it"),
         };
-        let help = "handle calls without it: add `\"absent\": \"match\"`, or a rule with `exists`";
+        let help = "handle calls without it: add `\"absent\": \"match\"` or a rule with `exists`, or in \
+                    rules that stop calls `\"absent\": \"no_match\"`";
         let declarations = self.argument(path, &place, effect.map(|effect| (effect, help)), tools, matching);
         let Some(declarations) = declarations.filter(|_| comparison.value.is_some()) else { return };
         // A negated comparison holds for the other types.

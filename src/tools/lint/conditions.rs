@@ -154,7 +154,9 @@ fn is_unsatisfiable(comparison: &Placed<'_>, section: RuleSection, tool: Option<
         Source::Task => return !comparison.holds_if_absent(section) && !can_hold_for(comparison, "boolean"),
         Source::Arguments | Source::Context | Source::Input => return false,
     }
-    let rule = Rule::of(vec![Condition::Comparison((**comparison).clone())]);
+    // None of these is ever absent, and `require` does not take each value of `absent`.
+    let present = Comparison { absent: None, ..(**comparison).clone() };
+    let rule = Rule::of(vec![Condition::Comparison(present)]);
     let Some(policy) = single_rule_policy(RuleSection::Require, &rule) else { return false };
     let mut call = Witness::of_tool(tool.unwrap_or("tool"));
     // The hours of a week and the minutes of an hour give every hour, weekday and minute.

@@ -7,6 +7,7 @@ use super::findings::{Claim, FindingCode, UnplacedFinding, with_effect};
 use super::probe::text_at;
 use super::{Lint, SMALL_POLICY_STEPS};
 use crate::policy::ast::{Comparison, Condition, Placed, Rule, RuleSection, RulesObject};
+use crate::policy::condition::Absent;
 use crate::policy::operator::{Aspect, Takes};
 use crate::policy::{Effect, Policy};
 use crate::tools::explain::Witness;
@@ -61,10 +62,11 @@ impl Lint<'_> {
         let reads_value = |comparison: &&Placed<'_>| comparison.reads_value_of_agent() && !comparison.is(Takes::Exists);
         for comparison in comparisons.iter().filter(reads_value) {
             let tools = tools.get_or_insert_with(|| self.reaching_tools(object));
-            if !comparison.is_negative() && !comparison.absent_matches {
-                self.left_out(stopping, tools, comparison, &rule);
-            } else if comparison.absent_matches && comparison.path.has_each() {
-                self.emptied(stopping, tools, comparison, &rule);
+            match comparison.absent {
+                None if !comparison.is_negative() => self.left_out(stopping, tools, comparison, &rule),
+                Some(Absent::Match) if comparison.path.has_each() => self.emptied(stopping, tools, comparison, &rule),
+                // With `no_match`, the author has said that a call without it may pass.
+                _ => {}
             }
             if comparison.is_negated() {
                 continue;
@@ -84,7 +86,10 @@ impl Lint<'_> {
         let help = match comparison.is_below_not() {
             // `absent` is an error below `not`.
             true => "require that it exists, or write the condition without `not` and add `\"absent\": \"match\"`",
-            false => "add `\"absent\": \"match\"`, or require that it exists",
+            false => {
+                "add `\"absent\": \"match\"`, or require that it exists; \
+                 `\"absent\": \"no_match\"` says that such a call may pass"
+            }
         };
         let message = format!("a call without `{path}` {}", stopping.evaded);
         self.slips_through(stopping.left_out, comparison, message, help, self.policy, call);
@@ -106,7 +111,7 @@ impl Lint<'_> {
         if comparison.path.has_each() || !self.spend(2 * SMALL_POLICY_STEPS) {
             return None;
         }
-        let present = Comparison { absent_matches: false, ..(**comparison).clone() };
+        let present = Comparison { absent: None, ..(**comparison).clone() };
         let rule = Rule::of(vec![Condition::Comparison(present)]);
         let policy = self.single_rule_policy(RuleSection::Require, &rule)?;
         let call = Witness::of_tool("tool");

@@ -6,6 +6,7 @@ use super::probe::undenied_call;
 use super::{Lint, SMALL_POLICY_STEPS};
 use crate::call::path::Path;
 use crate::policy::ast::{Condition, RulesObject, text_of};
+use crate::policy::condition::Absent;
 use crate::policy::{Effect, Policy};
 use crate::tools::explain::Witness;
 
@@ -162,7 +163,7 @@ fn requires_path(condition: &Condition, path: &Path) -> bool {
         }
         Condition::Not(inner) => requires_path(inner, path),
         Condition::Comparison(own) => {
-            let is_optional = own.absent_matches || own.asks_for_absence();
+            let is_optional = own.absent == Some(Absent::Match) || own.asks_for_absence();
             own.path.is_in_arguments() && own.path.steps().starts_with(path.steps()) && !is_optional
         }
     }

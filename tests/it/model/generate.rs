@@ -96,8 +96,11 @@ fn rate_limit() -> impl Strategy<Value = Option<Value>> {
 
 fn rules(require: bool) -> impl Strategy<Value = Vec<Value>> {
     let conditions = vec(condition(), usize::from(require)..3);
-    let rule = (conditions, select(vec![None, Some("as the rule says")])).prop_map(|(conditions, text)| {
+    let rule = (conditions, select(vec![None, Some("as the rule says")])).prop_map(move |(conditions, text)| {
         let mut rule = json!({ "conditions": conditions });
+        if require {
+            strip_no_match(&mut rule);
+        }
         if let Some(text) = text {
             rule["on_deny"] = json!(text);
         }
@@ -132,12 +135,22 @@ fn any_condition() -> impl Strategy<Value = Value> {
 
 /// Removes `absent`, which is an error below `not`.
 fn strip_absent(condition: &mut Value) {
+    strip(condition, &|key, _| key == "absent");
+}
+
+/// Removes `no_match`, which is an error in `require`.
+pub(crate) fn strip_no_match(condition: &mut Value) {
+    strip(condition, &|key, value| key == "absent" && value == "no_match");
+}
+
+/// Removes these members of conditions at any depth.
+fn strip(condition: &mut Value, is_unfit: &dyn Fn(&str, &Value) -> bool) {
     match condition {
         Value::Object(members) => {
-            members.remove("absent");
-            members.iter_mut().filter(|(key, _)| *key != "value").for_each(|(_, value)| strip_absent(value));
+            members.retain(|key, value| !is_unfit(key, value));
+            members.iter_mut().filter(|(key, _)| *key != "value").for_each(|(_, value)| strip(value, is_unfit));
         }
-        Value::Array(elements) => elements.iter_mut().for_each(strip_absent),
+        Value::Array(elements) => elements.iter_mut().for_each(|element| strip(element, is_unfit)),
         _ => {}
     }
 }
@@ -243,13 +256,14 @@ fn comparison() -> impl Strategy<Value = Value> {
             false
         ),
     ];
-    (path, operator, proptest::bool::weighted(0.2)).prop_map(|(path, (op, (key, value), fold), absent)| {
+    let absent = prop_oneof![8 => Just(None), 2 => Just(Some("match")), 1 => Just(Some("no_match"))];
+    (path, operator, absent).prop_map(|(path, (op, (key, value), fold), absent)| {
         let mut condition = json!({ "path": path, "op": op, key: value });
         if fold {
             condition["ignore_case"] = json!(true);
         }
-        if absent && op != "exists" {
-            condition["absent"] = json!("match");
+        if let Some(absent) = absent.filter(|_| op != "exists") {
+            condition["absent"] = json!(absent);
         }
         condition
     })

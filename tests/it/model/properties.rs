@@ -473,8 +473,12 @@ fn change() -> impl Strategy<Value = Change> {
     let rule = generate::condition().prop_map(|condition| json!({ "conditions": [condition] }));
     prop_oneof![
         1 => prop::sample::select(vec!["a", "*b", "*"]).prop_map(Change::Hide),
-        6 => (any::<prop::sample::Index>(), lists, rule).prop_map(|(entry, list, rule)| Change::Rule { entry, list,
-            rule }),
+        6 => (any::<prop::sample::Index>(), lists, rule).prop_map(|(entry, list, mut rule)| {
+            if list == "require" {
+                generate::strip_no_match(&mut rule);
+            }
+            Change::Rule { entry, list, rule }
+        }),
         1 => (any::<prop::sample::Index>(), prop::sample::select(vec!["deny", "require_approval"]))
             .prop_map(|(entry, action)| Change::Action { entry, action }),
         4 => any::<prop::sample::Index>().prop_map(|entry| Change::LowerMax { entry }),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::documents::Documents;
-use super::parts::{CONDITION, approval, lacking, letters, limit, texts, together, unless, when, with};
+use super::parts::{CONDITION, approval, entry, lacking, letters, limit, texts, together, unless, when, with};
 
 pub(super) fn all(documents: &mut Documents) {
     conditions(documents);
@@ -57,7 +57,10 @@ fn conditions(documents: &mut Documents) {
         ]),
     );
     let place = |value| when(with(CONDITION.clone(), json!({ "op": "eq", "absent": value })));
-    documents.of("absent", place, json!(["match"]), json!(["", "deny", null, true]));
+    documents.of("absent", place, json!(["match", "no_match"]), json!(["", "deny", null, true]));
+    let required = |condition| entry(json!({ "require": [{ "conditions": [condition] }] }));
+    let no_match = with(absent.clone(), json!({ "absent": "no_match" }));
+    documents.of("absent in `require`", required, json!([absent]), json!([no_match, { "any": [one(), no_match] }]));
 }
 
 fn operators(documents: &mut Documents) {

@@ -83,6 +83,7 @@ pub(super) fn leaf(leaf: &Value, negate: bool, require: bool, roots: &Value) -> 
         values.push(match reached {
             Reached::Undecidable => Tri::Undecidable,
             Reached::Absent if leaf["absent"] == "match" => Tri::True,
+            Reached::Absent if leaf["absent"] == "no_match" => Tri::False,
             Reached::Absent if operator == "exists" => tri((wanted == false) != negative),
             Reached::Absent => tri(negative && !require),
             Reached::Found(found) => {

@@ -120,6 +120,27 @@ fn a_witness_satisfies_the_other_rules() {
 }
 
 #[test]
+fn no_match_says_that_an_argument_may_be_left_out() {
+    let source = |condition: Value| {
+        let rules = rules("deny_if", &json!([condition]));
+        json!({ "version": "1", "default": "deny", "tools": { "t": rules } })
+    };
+    assert_eq!(shown(&source(too_many())).len(), 1);
+    for (path, op) in [("args.n", "gt"), ("args.n[*]", "gt"), ("args.n", "neq")] {
+        let said = source(json!({ "path": path, "op": op, "value": 5, "absent": "no_match" }));
+        assert_eq!(shown(&said), [], "{path} {op}");
+        let schema = json!({ "type": "object", "properties": { "n": { "type": "number" } } });
+        let tools = json!({ "tools": [{ "name": "t", "inputSchema": schema }] });
+        let report = lint::check_against(&said.to_string(), &tools).unwrap();
+        assert!(report.findings().iter().all(|finding| finding.code().as_str() != "optional_argument"), "{path} {op}");
+    }
+    // These are never absent.
+    let never = source(json!({ "path": "time.hour", "op": "gt", "value": 23, "absent": "no_match" }));
+    let report = lint::check(&never.to_string()).unwrap();
+    assert!(report.findings().iter().any(|finding| finding.code().as_str() == "never_holds"), "{report}");
+}
+
+#[test]
 fn an_empty_list_evades_a_denial_of_some_element() {
     let some = json!([{ "path": "args.items[*].p", "op": "gt", "value": 5, "absent": "match" }]);
     let source = |rules: &Value| json!({ "version": "1", "default": "deny", "tools": { "t": rules } });
