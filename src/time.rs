@@ -201,6 +201,14 @@ fn parse_rfc3339(text: &[u8]) -> Option<Timestamp> {
     Some(Timestamp(seconds * MICROS_PER_SECOND + micros))
 }
 
+/// Returns `true` for a date of the calendar, such as `2026-01-15`.
+pub(crate) fn is_date(text: &str) -> bool {
+    let is_plain = |at: usize, byte: u8| if matches!(at, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    text.len() == 10
+        && text.bytes().enumerate().all(|(at, byte)| is_plain(at, byte))
+        && parse_rfc3339(format!("{text}T00:00:00Z").as_bytes()).is_some()
+}
+
 /// Returns the days from 1970-01-01 to a day of the proleptic Gregorian calendar. Counts years from
 /// March, so that the leap day is the last of its year (the method of Howard Hinnant's
 /// "chrono-compatible low-level date algorithms").

@@ -263,7 +263,10 @@ codes! {
     InvalidPattern = "invalid_pattern",
     /// An invalid path into a call: `amount` for `args.amount`.
     InvalidPath = "invalid_path",
-    /// A value that the operator cannot compare with.
+    /// A text that is compared, or a name, has a control character: `"\bdrop\b"` for
+    /// `"\\bdrop\\b"`.
+    ControlCharacter = "control_character",
+    /// A value that the operator cannot compare with, or that a part of the time never has.
     InvalidValue = "invalid_value",
     /// `null` as a value, or inside one.
     NullValue = "null_value",

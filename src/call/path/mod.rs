@@ -50,6 +50,27 @@ pub(crate) enum TimePart {
     Date,
 }
 
+impl TimePart {
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Hour => "time.hour",
+            Self::Minute => "time.minute",
+            Self::Weekday => "time.weekday",
+            Self::Date => "time.date",
+        }
+    }
+
+    /// The least and the greatest number that it can be; `None` for the date, which is a text.
+    pub(crate) fn numbers(self) -> Option<(u8, u8)> {
+        match self {
+            Self::Hour => Some((0, 23)),
+            Self::Minute => Some((0, 59)),
+            Self::Weekday => Some((1, 7)),
+            Self::Date => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Name(Name),
@@ -65,6 +86,14 @@ impl Step {
     pub(crate) fn is_each(&self) -> bool {
         matches!(self, Self::Each | Self::EachMember)
     }
+
+    /// The name that the step takes, if it takes one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Index(_) | Self::Each | Self::EachMember => None,
+        }
+    }
 }
 
 impl Path {
@@ -74,7 +103,14 @@ impl Path {
     }
 
     pub(crate) fn reads_time(&self) -> bool {
-        matches!(self.root, Root::Time(_))
+        self.time_part().is_some()
+    }
+
+    pub(crate) fn time_part(&self) -> Option<TimePart> {
+        match self.root {
+            Root::Time(part) => Some(part),
+            _ => None,
+        }
     }
 
     /// Returns `true` if it reads the input of a further round.

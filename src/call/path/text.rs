@@ -137,12 +137,7 @@ impl fmt::Display for Path {
             Root::Task => f.write_str("call.task"),
             Root::Tool => f.write_str("call.tool"),
             Root::Identity(identity) => write!(f, "call.{}", identity.as_str()),
-            Root::Time(part) => f.write_str(match part {
-                TimePart::Hour => "time.hour",
-                TimePart::Minute => "time.minute",
-                TimePart::Weekday => "time.weekday",
-                TimePart::Date => "time.date",
-            }),
+            Root::Time(part) => f.write_str(part.path()),
         }?;
         self.steps.iter().try_for_each(|step| match step {
             Step::Name(name) => {

@@ -11,7 +11,15 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Box<Appro
     let ttl = reader.field(fields, "ttl", |reader, node| reader.duration(node, "`ttl`"));
     let approvers = reader.field(fields, "approvers", |reader, node| {
         let approvers = reader.list(node, "`approvers`")?;
-        Some(reader.each(approvers, |reader, node| reader.string(node, "an approver").map(Box::from)).into())
+        if approvers.is_empty() {
+            let help = "list the people who may approve, or remove `approvers`: then the host decides";
+            reader.empty_list(node.at, "an empty `approvers` names no one who may approve", help);
+        }
+        let one = |reader: &mut Reader<'_>, node: &Node<'_>| {
+            let approver = reader.string(node, "an approver")?;
+            reader.no_control(node.at, approver).then(|| Box::from(approver))
+        };
+        Some(reader.each(approvers, |reader, node| one(reader, node)).into())
     });
     let min_approvers = reader.field(fields, "min_approvers", |reader, node| {
         let count = reader.count(node, "`min_approvers`", 1)?;

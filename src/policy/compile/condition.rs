@@ -8,10 +8,12 @@ use super::super::document::{COMPARISON, CONDITION, GROUPS, TYPES};
 use super::super::error::IssueCode;
 use super::super::operator::{OPERATORS, Operator, Takes};
 use super::super::text::{Affix, Directories, Hosts, Needle};
+use crate::call::path::TimePart;
 use crate::json::number::Exact;
 use crate::json::{Json, Node};
 use crate::policy::read::suggest::{Want, nearest, retype};
-use crate::policy::read::{Fields, Reader, quote};
+use crate::policy::read::{Fields, Reader, quote, shown};
+use crate::time::is_date;
 
 /// The section that a rule's conditions belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -163,7 +165,11 @@ fn comparison(
         let why = format!("`{}` takes only a `value`, which is checked when the policy is read", operator.name);
         reader.misplaced(fields, "value_from", &why);
     }
-    let fixed = reader.field(fields, "value", |reader, node| check(reader, operator, node, case));
+    let part = path.as_ref().and_then(crate::call::path::Path::time_part);
+    let fixed = reader.field(fields, "value", |reader, node| {
+        let can_be = part.is_none_or(|part| time_can_be(reader, part, operator.takes, node));
+        if can_be { check(reader, operator, node, case) } else { None }
+    });
     let from = reader.field(fields, "value_from", |reader, node| {
         let path = reader.single_path(node, "`value_from`")?;
         *reads_time |= path.reads_time();
@@ -272,6 +278,7 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         Takes::StartsWith | Takes::EndsWith => {
             let affix = if operator.takes == Takes::StartsWith { Affix::Start } else { Affix::End };
             let needles = match &node.json {
+                Json::String(text) if !reader.no_control(node.at, text) => return None,
                 Json::String(text) => vec![needle(reader, node, text, case)?],
                 _ => strings(reader, node, operator, "a string or a list of strings", |reader, node, text| {
                     needle(reader, node, text, case)
@@ -343,6 +350,48 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
     Some((check, false))
 }
 
+/// Notes each value that this part of the time never has, if the operator compares with values of
+/// its type. Returns `true` if there is none.
+fn time_can_be(reader: &mut Reader<'_>, part: TimePart, takes: Takes, node: &Node<'_>) -> bool {
+    match (takes, &node.json) {
+        (Takes::In, Json::Array(elements)) => {
+            let fits = reader.each(elements, |reader, node| one_time_can_be(reader, part, node).then_some(()));
+            if fits.len() < elements.len() {
+                reader.list_fits(node.at, elements.len());
+            }
+            fits.len() == elements.len()
+        }
+        (Takes::Equal | Takes::Less | Takes::LessOrEqual | Takes::Greater | Takes::GreaterOrEqual, _) => {
+            one_time_can_be(reader, part, node)
+        }
+        _ => true,
+    }
+}
+
+fn one_time_can_be(reader: &mut Reader<'_>, part: TimePart, node: &Node<'_>) -> bool {
+    let (fits, help) = match part.numbers() {
+        Some((least, most)) => {
+            let fits = matches!(node.json, Json::Number(text) if is_whole_between(text, least, most));
+            (fits, format!("write a whole number from {least} to {most}"))
+        }
+        None => (node.as_str().is_some_and(is_date), "write a date, such as `2026-01-15`".to_owned()),
+    };
+    match node.json {
+        Json::Null => reader.comparable(node),
+        _ if !fits => {
+            let message = format!("`{}` is never {}", part.path(), shown(node));
+            reader.issue(IssueCode::InvalidValue, node.at, message, help);
+        }
+        _ => {}
+    }
+    fits
+}
+
+fn is_whole_between(text: &str, least: u8, most: u8) -> bool {
+    let range = Exact::Integer(least.into())..=Exact::Integer(most.into());
+    Exact::of_text(text).is_some_and(|number| number.is_whole() && range.contains(&number))
+}
+
 /// Notes a value that the operator cannot compare with.
 fn unfit(reader: &mut Reader<'_>, node: &Node<'_>, operator: &str, want: &Want, is: &str) {
     let message = format!("`{operator}` compares with {is}, not {}", node.kind());
@@ -379,6 +428,7 @@ fn strings<T>(
     let elements = some_list(reader, node, operator, want)?;
     reader.list_fits(node.at, elements.len());
     Some(reader.each(elements, |reader, node| match node.as_str() {
+        Some(text) if !reader.no_control(node.at, text) => None,
         Some(text) => read(reader, node, text),
         None => {
             let message = format!("`{}` compares with strings, not {}", operator.name, node.kind());

@@ -253,6 +253,7 @@ fn limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Result<Limit, Parti
             let help = "give the counter a name".to_owned();
             reader.issue(IssueCode::InvalidValue, node.at, "the name of a counter cannot be empty", help);
         }
+        reader.no_control(node.at, &name);
         Some(name)
     });
     let window = reader.field(fields, "window", window);

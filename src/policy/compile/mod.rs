@@ -325,7 +325,10 @@ impl Draft {
         polarity: Polarity,
     ) -> Option<Rule> {
         let fields = reader.object(node, shape)?;
-        reader.field(fields, "name", |reader, node| reader.string(node, "`name`").map(drop));
+        reader.field(fields, "name", |reader, node| {
+            let name = reader.string(node, "`name`")?;
+            reader.no_control(node.at, name).then_some(())
+        });
         let on_deny = reader.field(fields, "on_deny", |reader, node| reader.text(node, "`on_deny`"));
         let reason = reader.field(fields, "reason", |reader, node| reader.text(node, "`reason`"));
         if shape.has("reason") && fields.get("on_deny").is_some() && fields.get("reason").is_some() {
@@ -352,7 +355,7 @@ fn name_fits(reader: &mut Reader<'_>, at: usize, name: &str) -> bool {
         let message = format!("a name of {} bytes exceeds the bound of {bound}", name.len());
         reader.issue(IssueCode::TooLong, at, message, "use a shorter pattern with `*`".to_owned());
     }
-    name.len() <= bound && !name.is_empty()
+    reader.no_control(at, name) && name.len() <= bound && !name.is_empty()
 }
 
 /// Writes a value without blanks. Numbers that a double holds have one form, so that a policy that

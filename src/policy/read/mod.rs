@@ -7,7 +7,7 @@ pub(crate) mod suggest;
 use std::collections::HashMap;
 
 use crate::amount::{Amount, AmountError};
-use crate::call::path::{Path, PathError, ROOTS};
+use crate::call::path::{Path, PathError, ROOTS, Step};
 use crate::json::number::{Decimal, Exact};
 use crate::json::pointer;
 use crate::json::{Json, Member, Node, each_duplicate};
@@ -339,7 +339,10 @@ impl<'b> Reader<'b> {
 
     pub(crate) fn path_text(&mut self, at: usize, text: &str) -> Option<Path> {
         let error = match Path::parse(text) {
-            Ok(path) => return Some(path),
+            Ok(path) => {
+                let mut names = path.steps.iter().filter_map(Step::name);
+                return names.all(|name| self.no_control(at, name)).then_some(path);
+            }
             Err(error) => error,
         };
         let (why, help) = match error {
@@ -397,7 +400,8 @@ impl<'b> Reader<'b> {
                 let help = "use `exists`: a missing value and `null` are the same".to_owned();
                 self.issue(IssueCode::NullValue, node.at, "`null` cannot be compared", help);
             }
-            Json::Bool(_) | Json::String(_) => {}
+            Json::Bool(_) => {}
+            Json::String(text) => drop(self.no_control(node.at, text)),
             Json::Number(text) => {
                 if Exact::of_text(text).is_none() {
                     let message =
@@ -414,10 +418,27 @@ impl<'b> Reader<'b> {
             }
             Json::Object(members) => {
                 for member in members {
-                    self.at_key(&member.key, |reader| reader.comparable(&member.value));
+                    self.at_key(&member.key, |reader| {
+                        reader.no_control(member.at, &member.key);
+                        reader.comparable(&member.value);
+                    });
                 }
             }
         }
+    }
+
+    /// Notes a control character other than tab, line feed and carriage return in a text that is
+    /// compared, or in a name. Returns `true` if there is none.
+    pub(crate) fn no_control(&mut self, at: usize, text: &str) -> bool {
+        let Some(control) = text.chars().find(|c| *c < ' ' && !"\t\n\r".contains(*c)) else { return true };
+        let help = match control {
+            '\u{8}' => r"in JSON, `\b` is a backspace: write `\\b` for the boundary of a word, or remove it",
+            '\u{c}' => r"in JSON, `\f` is a form feed: write `\\f`, or remove it",
+            _ => r"remove it; a regular expression can name it, as in `\\x01`",
+        };
+        let message = format!("{} has the control character U+{:04X}", quote(text), u32::from(control));
+        self.issue(IssueCode::ControlCharacter, at, message, help.to_owned());
+        false
     }
 
     pub(crate) fn list_fits(&mut self, at: usize, length: usize) {

@@ -22,6 +22,9 @@ impl Reader<'_> {
             self.issue(IssueCode::TooLong, node.at, message, "split it into several conditions".to_owned());
             return None;
         }
+        if !self.no_control(node.at, source) {
+            return None;
+        }
         let key = (source.to_owned(), ignore_case);
         if let Some(known) = self.regexes.get(&key) {
             return known.clone();

@@ -9,8 +9,9 @@ use super::super::document::{ALL, ANY, COMPARISON, Key, NOT, TYPES};
 use super::super::operator::{OPERATORS, Operator, Takes};
 use super::{
     ComparableValue, Comparison, ComparisonBelowNot, Condition, ConditionBelowNot, Path, RequiredComparison,
-    RequiredCondition, SinglePath, ValueByOperator, boolean, object, some, string, text, without, words,
+    RequiredCondition, SinglePath, ValueByOperator, ValueOfTime, boolean, object, some, text, without, words,
 };
+use crate::call::path::{TIME_MEMBERS, TimePart};
 
 pub(super) fn condition(generator: &mut SchemaGenerator) -> Schema {
     comparison_or_group::<Comparison, Condition>(generator)
@@ -79,7 +80,10 @@ fn compare(generator: &mut SchemaGenerator, absent: Option<&Schema>) -> Schema {
     });
     schema.insert("anyOf".into(), json!([{ "required": ["value"] }, { "required": ["value_from"] }]));
     schema.insert("dependentSchemas".into(), json!({ "value": without("value_from") }));
-    schema.insert("allOf".into(), json!([generator.subschema_for::<ValueByOperator>()]));
+    schema.insert(
+        "allOf".into(),
+        json!([generator.subschema_for::<ValueByOperator>(), generator.subschema_for::<ValueOfTime>()]),
+    );
     schema
 }
 
@@ -97,6 +101,33 @@ pub(super) fn value_by_operator(generator: &mut SchemaGenerator) -> Schema {
         json!({ "if": { "properties": { "op": { "enum": names } }, "required": ["op"] }, "then": terms })
     });
     json_schema!({ "title": "Value by operator", "allOf": each.collect::<Vec<_>>() })
+}
+
+/// For each part of the time, the values that it can have.
+pub(super) fn value_of_time(_: &mut SchemaGenerator) -> Schema {
+    let operators = |is: fn(Takes) -> bool| -> Vec<_> {
+        OPERATORS.iter().filter(|operator| is(operator.takes)).map(|operator| operator.name).collect()
+    };
+    let single = operators(|takes| {
+        use Takes::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual};
+        matches!(takes, Equal | Less | LessOrEqual | Greater | GreaterOrEqual)
+    });
+    let lists = operators(|takes| takes == Takes::In);
+    let parts = [TimePart::Hour, TimePart::Minute, TimePart::Weekday, TimePart::Date];
+    let each = parts.into_iter().zip(TIME_MEMBERS).flat_map(|(part, member)| {
+        let value = match part.numbers() {
+            Some((least, most)) => json_schema!({ "type": "integer", "minimum": least, "maximum": most }),
+            None => text::date(),
+        };
+        let when = |operators: &[&str], value: Value| {
+            let path = json!({ "pattern": text::time_path(member) });
+            let asked =
+                json!({ "properties": { "path": path, "op": { "enum": operators } }, "required": ["path", "op"] });
+            json!({ "if": asked, "then": { "properties": { "value": value } } })
+        };
+        [when(&single, json!(value)), when(&lists, json!({ "items": value }))]
+    });
+    json_schema!({ "title": "Value of the time", "allOf": each.collect::<Vec<_>>() })
 }
 
 fn terms(generator: &mut SchemaGenerator, operator: &Operator) -> Schema {
@@ -130,7 +161,7 @@ fn value(generator: &mut SchemaGenerator, takes: Takes) -> Schema {
         Takes::In => values(&generator.subschema_for::<ComparableValue>()),
         Takes::Exists => boolean(),
         Takes::Regex => text::regex(),
-        Takes::StartsWith | Takes::EndsWith => one_or_more(&string()),
+        Takes::StartsWith | Takes::EndsWith => one_or_more(&text::plain()),
         Takes::MinLength | Takes::MaxLength | Takes::MinItems | Takes::MaxItems => {
             json_schema!({ "type": "integer", "minimum": 0 })
         }
@@ -166,8 +197,10 @@ pub(super) fn comparable_value(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "title": "Value",
         "type": ["string", "number", "boolean", "array", "object"],
+        "pattern": text::no_control(),
         "items": inner,
         "maxItems": Bounds::default().list_values,
+        "propertyNames": { "pattern": text::no_control() },
         "additionalProperties": inner,
     })
 }

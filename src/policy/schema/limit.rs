@@ -12,7 +12,12 @@ use crate::policy::limit::{self, ALGORITHMS, SCOPES, WINDOWS};
 pub(super) fn limit(generator: &mut SchemaGenerator) -> Schema {
     let description = "How much may pass in a window, and for whom.";
     let mut schema = object(&LIMIT, "Limit", description, |key| match key {
-        "counter" => Some(json_schema!({ "type": "string", "minLength": 1, "examples": ["spend"] })),
+        "counter" => Some(json_schema!({
+            "type": "string",
+            "pattern": text::no_control(),
+            "minLength": 1,
+            "examples": ["spend"],
+        })),
         "window" => Some(generator.subschema_for::<Window>()),
         "max" | "amount" | "burst" => Some(generator.subschema_for::<Amount>()),
         "scope" => Some(generator.subschema_for::<Scope>()),

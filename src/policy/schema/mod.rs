@@ -67,6 +67,7 @@ parts! {
     RequiredComparison = condition::required_comparison;
     ComparisonBelowNot = condition::comparison_below_not;
     ValueByOperator = condition::value_by_operator;
+    ValueOfTime = condition::value_of_time;
     ComparableValue = condition::comparable_value;
     Limit = limit::limit;
     RateLimit = limit::rate_limit;
@@ -160,7 +161,8 @@ fn approval_rule(generator: &mut SchemaGenerator) -> Schema {
 fn rule(shape: &Shape, title: &str, description: &str, conditions: Schema) -> Schema {
     object(shape, title, description, |key| match key {
         "conditions" => Some(conditions.clone()),
-        "name" | "on_deny" | "reason" => Some(string()),
+        "name" => Some(text::plain()),
+        "on_deny" | "reason" => Some(string()),
         _ => None,
     })
 }
@@ -169,7 +171,7 @@ fn approval(generator: &mut SchemaGenerator) -> Schema {
     let description = "The terms of an approval: who gives it, how long it is valid, and what it is bound to.";
     object(&APPROVAL_TERMS, "Approval", description, |key| match key {
         "ttl" => Some(generator.subschema_for::<Duration>()),
-        "approvers" => Some(list(&string())),
+        "approvers" => Some(some(&text::plain())),
         "min_approvers" => Some(json_schema!({ "type": "integer", "minimum": 1 })),
         "bind" => Some(list(&generator.subschema_for::<BoundPath>())),
         "uses" => Some(json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_USES })),

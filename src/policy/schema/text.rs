@@ -8,11 +8,21 @@ use super::{Path, SinglePath};
 use crate::call::path::{CALL_MEMBERS, TIME_MEMBERS};
 use crate::policy::limit::MAX_DURATION;
 
+/// A text that is compared, or a name: without control characters.
+pub(super) fn plain() -> Schema {
+    json_schema!({ "type": "string", "pattern": no_control() })
+}
+
+pub(super) fn no_control() -> String {
+    format!("^[^{CONTROL}]*$")
+}
+
 /// A name in `hide`.
 pub(super) fn name() -> Schema {
     json_schema!({
         "title": "Tool name",
         "type": "string",
+        "pattern": no_control(),
         "minLength": 1,
         "maxLength": Bounds::default().pattern_bytes,
         "examples": ["delete_account", "admin_*"],
@@ -24,14 +34,19 @@ pub(super) fn entry_name() -> Schema {
     json_schema!({
         "title": "Tool name",
         "type": "string",
-        "pattern": "[^*]",
+        "pattern": format!("^[^{CONTROL}]*[^*{CONTROL}][^{CONTROL}]*$"),
         "maxLength": Bounds::default().pattern_bytes,
         "examples": ["create_charge", "refund_*"],
     })
 }
 
 pub(super) fn regex() -> Schema {
-    json_schema!({ "type": "string", "maxLength": Bounds::default().regex_bytes, "examples": ["^[a-z0-9_]+$"] })
+    json_schema!({
+        "type": "string",
+        "pattern": no_control(),
+        "maxLength": Bounds::default().regex_bytes,
+        "examples": ["^[a-z0-9_]+$"],
+    })
 }
 
 /// An absolute directory that every server reads the same way.
@@ -39,7 +54,9 @@ pub(super) fn directory() -> Schema {
     json_schema!({
         "type": "string",
         "pattern": "^/",
-        "not": { "pattern": r"^//|/(?:\.{3,}|[. ]* [. ]*)(?:/|$)|\u0000|\\|%2[eEfF]|%5[cC]|%00" },
+        "not": {
+            "pattern": format!(r"^//|/(?:\.{{3,}}|[. ]* [. ]*)(?:/|$)|[{CONTROL}]|\\|%2[eEfF]|%5[cC]|%00"),
+        },
         "examples": ["/srv/data"],
     })
 }
@@ -141,12 +158,13 @@ fn single_step() -> String {
     format!(r#"\.{name}|\["(?:{})*"\]|\[(?:0|{index})\]"#, string_character())
 }
 
-/// A character in a JSON string, or its escape. Surrogates are characters only in pairs.
+/// A character of a name in a JSON string, or its escape. Surrogates are characters only in pairs.
 fn string_character() -> String {
     let hex = "[0-9a-fA-F]";
-    let alone = format!("[0-9abcefABCEF]{hex}{{3}}|[dD][0-7]{hex}{{2}}");
+    let zero = format!("0(?:[1-9a-fA-F]{hex}{{2}}|0[2-9a-fA-F]{hex}|00[9aAdD])");
+    let alone = format!("{zero}|[1-9abcefABCEF]{hex}{{3}}|[dD][0-7]{hex}{{2}}");
     let pair = format!(r"[dD][89abAB]{hex}{{2}}\\u[dD][c-fC-F]{hex}{{2}}");
-    format!(r#"[^"\\\u0000-\u001f]|\\["\\/bfnrt]|\\u(?:{alone}|{pair})"#)
+    format!(r#"[^"\\\u0000-\u001f]|\\["\\/nrt]|\\u(?:{alone}|{pair})"#)
 }
 
 /// A word in a JSON string: each letter as it is, or escaped.
@@ -160,6 +178,23 @@ fn escapable(word: &str) -> String {
         format!(r"(?:{letter}|\\u{code})")
     };
     word.chars().map(letter).collect()
+}
+
+/// The spellings of the path to a part of the time.
+pub(super) fn time_path(member: &str) -> String {
+    format!(r#"^time(?:\.{member}|\["{}"\])$"#, escapable(member))
+}
+
+/// A date of the calendar.
+pub(super) fn date() -> Schema {
+    let leap = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)";
+    let days = "(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|\
+                02-(?:0[1-9]|1[0-9]|2[0-8])";
+    json_schema!({
+        "type": "string",
+        "pattern": format!("^(?:[0-9]{{4}}-(?:{days})|{leap}-02-29)$"),
+        "examples": ["2026-01-15"],
+    })
 }
 
 /// The whole numbers from 1 to `max`, without leading zeros.
@@ -183,6 +218,9 @@ fn up_to(max: u32) -> String {
     numbers.push(digits);
     numbers.join("|")
 }
+
+/// The control characters that no text to compare with and no name has, for a character class.
+const CONTROL: &str = r"\u0000-\u0008\u000b\u000c\u000e-\u001f";
 
 /// The blanks and control characters of Unicode, for a character class.
 const BLANK: &str = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";

@@ -80,7 +80,7 @@ fn conditions() -> Vec<(Value, Value)> {
         (json!({ "path": "args.x.*[*]", "op": "type", "value": "number" }), x(json!({ "a": [1, 2], "b": [3] }))),
         (json!({ "path": "args.x[1][\"a.b\"]", "op": "eq", "value": 1 }), x(json!([0, { "a.b": 1 }]))),
         (json!({ "path": "time.hour", "op": "gte", "value": 8 }), json!({})),
-        (json!({ "path": "time.minute", "op": "lt", "value": 60 }), json!({})),
+        (json!({ "path": "time.minute", "op": "lte", "value": 59 }), json!({})),
         (json!({ "path": "time.weekday", "op": "in", "value": [1, 2, 3, 4, 5] }), json!({})),
         (json!({ "path": "time.date", "op": "starts_with", "value": "2026-" }), json!({})),
         (json!({ "path": "args.x", "op": "eq", "value_from": "time.date" }), x(json!("2026-01-15"))),

@@ -48,6 +48,17 @@ fn common_mistakes_are_reported_with_a_correction() {
             "did you mean `*.example.com`?",
         ),
         (with_condition(r#"{"path":"args.x","op":"type","value":"bool"}"#), "did you mean `boolean`?"),
+        (
+            with_condition(r#"{"path":"args.x","op":"regex","value":"\bdrop\b"}"#),
+            r"write `\\b` for the boundary of a word",
+        ),
+        (with_condition(r#"{"path":"time.hour","op":"gte","value":24}"#), "write a whole number from 0 to 23"),
+        (with_condition(r#"{"path":"time.weekday","op":"in","value":["sat"]}"#), "write a whole number from 1 to 7"),
+        (
+            with_condition(r#"{"path":"time.date","op":"eq","value":"15.01.2026"}"#),
+            "write a date, such as `2026-01-15`",
+        ),
+        (entry(r#"{"approval":{"approvers":[]}}"#), "list the people who may approve, or remove `approvers`"),
         (with_condition(r#"{"path":"params.arguments.x","op":"gt","value":1}"#), "did you mean `args.x`?"),
         (
             with_condition(r#"{"path":"time.day","op":"in","value":[6,7]}"#),

@@ -259,6 +259,7 @@ fn comparison() -> impl Strategy<Value = Value> {
     let absent = prop_oneof![8 => Just(None), 2 => Just(Some("match")), 1 => Just(Some("no_match"))];
     (path, operator, absent).prop_map(|(path, (op, (key, value), fold), absent)| {
         let mut condition = json!({ "path": path, "op": op, key: value });
+        fit_time(&mut condition);
         if fold {
             condition["ignore_case"] = json!(true);
         }
@@ -267,6 +268,31 @@ fn comparison() -> impl Strategy<Value = Value> {
         }
         condition
     })
+}
+
+/// Replaces each value that the time cannot have. Another one that depends on it takes its place.
+pub(crate) fn fit_time(condition: &mut Value) {
+    let path = condition["path"].as_str().unwrap_or_default().to_owned();
+    // A date has no order.
+    if path == "time.date" && matches!(condition["op"].as_str(), Some("lt" | "lte" | "gt" | "gte")) {
+        condition["op"] = json!("eq");
+    }
+    let fit = |value: &mut Value| {
+        let some = value.to_string().bytes().map(u64::from).sum::<u64>();
+        *value = match &*path {
+            "time.hour" => json!(some % 24),
+            "time.minute" => json!(some % 60),
+            "time.weekday" => json!(some % 7 + 1),
+            "time.date" => json!(["2026-01-14", "2026-01-15", "2026-01-16", "2028-02-29"][some as usize % 4]),
+            _ => return,
+        };
+    };
+    let op = condition["op"].clone();
+    match (op.as_str().unwrap_or_default(), condition.get_mut("value")) {
+        ("eq" | "neq" | "lt" | "lte" | "gt" | "gte", Some(value)) => fit(value),
+        ("in" | "not_in", Some(Value::Array(values))) => values.iter_mut().for_each(fit),
+        _ => {}
+    }
 }
 
 fn text() -> BoxedStrategy<Value> {

@@ -9,6 +9,7 @@ pub(super) fn all(documents: &mut Documents) {
     conditions(documents);
     operators(documents);
     values(documents);
+    all_times(documents);
     paths(documents);
 }
 
@@ -124,6 +125,41 @@ fn operators(documents: &mut Documents) {
     );
 }
 
+fn all_times(documents: &mut Documents) {
+    for (path, least, most) in [("time.hour", 0, 23), ("time.minute", 0, 59), (r#"time["week\u0064ay"]"#, 1, 7)] {
+        let good = json!([least, most, f64::from(most)]);
+        let bad = json!([least - 1, most + 1, f64::from(least) + 0.5, "3", true, [least], { "a": least }, null]);
+        times(documents, path, &good, &bad);
+    }
+    let good = texts("2026-01-15 2028-02-29 2000-02-29 0000-02-29 9999-12-31 2026-04-30 2026-12-01");
+    let bad =
+        "2026-02-29 2100-02-29 2026-04-31 2026-13-01 2026-00-10 2026-01-00 2026-1-15 26-01-15 20260115 -026-01-01";
+    let bad = together(&[&texts(bad), &["", " 2026-01-15", "2026-01-15\n", "２026-01-15"].map(Value::from)]);
+    times(
+        documents,
+        "time.date",
+        &json!(good),
+        &together(&[bad.as_array().unwrap(), &[json!(5), json!(["2026-01-15"])]]),
+    );
+}
+
+/// Values of a part of the time, by every operator that compares with them.
+fn times(documents: &mut Documents, path: &'static str, good: &Value, bad: &Value) {
+    let is_text = good[0].is_string();
+    for op in texts("eq neq lt lte gt gte") {
+        let has_order = !matches!(op.as_str(), Some("eq" | "neq"));
+        let good = if is_text && has_order { json!([]) } else { good.clone() };
+        documents.of(path, |value| when(json!({ "path": path, "op": op, "value": value })), good, bad.clone());
+    }
+    for op in texts("in not_in") {
+        let list = |value| unless(json!({ "path": path, "op": op, "value": [good[0], value] }));
+        documents.of(path, list, good.clone(), bad.clone());
+    }
+    let others = json!([["contains", 99], ["regex", "99"], ["starts_with", "99"], ["type", "string"]]);
+    let other = |pair: Value| when(json!({ "path": path, "op": pair[0], "value": pair[1] }));
+    documents.of(path, other, others, json!([]));
+}
+
 fn values(documents: &mut Documents) {
     let mut of = |operators: &[&'static str], good: Value, bad: Value| {
         for operator in operators {
@@ -140,6 +176,11 @@ fn values(documents: &mut Documents) {
     let nulls =
         json!([null, [1, null], { "a": null }, { "a": [{ "b": [null] }] }, sevens(1001), { "a": [sevens(1001)] }]);
     of(&["eq", "neq", "contains", "not_contains"], fitting.clone(), nulls);
+    let marks = ["\u{0}", "a\u{8}", "\u{b}", "\u{c}b", "\u{e}", "\u{1f}"];
+    let plain = json!(["\t\n\r", "\u{7f}", "\u{85}", " "]);
+    of(&["eq", "contains", "starts_with", "regex", "not_regex"], plain, json!(marks));
+    of(&["eq", "neq", "in", "ends_with"], json!([]), marks.map(|mark| json!(["a", mark])).into());
+    of(&["contains"], json!([]), json!([{ "a": { "\u{1}": 5 } }, [["\u{2}"]], { "a": "\u{3}" }]));
     of(&["lt", "lte", "gt", "gte"], json!([0, -1, 0.5, 1e300, u64::MAX]), json!([null, "5", true, [], {}, [5]]));
     let nulls = json!([null, [], {}, "x", 5, [null], [[null]], [{ "a": null }], sevens(1001), [sevens(1001)]]);
     of(&["in", "not_in"], json!([fitting, [5], [[]], [{}], [sevens(1000)]]), nulls);
@@ -161,7 +202,17 @@ fn values(documents: &mut Documents) {
     of(
         &["path_within"],
         json!([]),
-        json!([[""], ["/a", " /a"], ["/ "], ["/a/.. /b"], ["/a/ ."], ["/\u{0}"], ["/\n\\"], many("/a".into(), 1001)]),
+        json!([
+            [""],
+            ["/a", " /a"],
+            ["/ "],
+            ["/a/.. /b"],
+            ["/a/ ."],
+            ["/\u{0}"],
+            ["/a\u{b}"],
+            ["/\n\\"],
+            many("/a".into(), 1001)
+        ]),
     );
     for bad in texts(
         r"a ./a a/b ~ ~/a \a /a\b /a/%2e%2e /%2E /%2f /%2Fa /%5c /a%5C /%00 /%%2e file:///a //a ///a // /... /a/..../b",
@@ -182,6 +233,7 @@ fn paths(documents: &mut Documents) {
         r#"
         args args.x args.x.y args.x[0][10].y args[4294967295] args.max-size args.größe args.$x args.a\b args.😀 args.call
         args[""] args["a.b"].c args["[*]"] args["\"[*]"] args["\\"][0] args["\u00e4\ud83d\uDE00\n\/"]
+        args["\u0009\u000A\u000d\u0020\u007f\u0100"]
         args["\ud7ff\ue000"] context context.role context["x-role"] input
         input.ask.content["a.b"] call.tool call.task call.server call.grant call.session
         call.agent call.user call["tool"] call["\u0075s\u0065r"] time.hour time.minute time.weekday time.date
@@ -195,7 +247,8 @@ fn paths(documents: &mut Documents) {
         amount $.amount Args.x arg.x .args args. args..x args.x. args.** args.a* args.a<b args.a= args.a"b args.'a'
         args.`a` args.a] args[ args[] args[x] args[-1] args[01] args[+1] args[1 args[1]x args[4294967296]
         args[99999999999] args['x'] args["x] args["x" args["x"]y args["\x"] args["\u12"] args["\ud800"] args["\udc00"]
-        args["\ud800\u0041"] args[**] context. call call. call.id call.Tool call.tool.x call.tool[0] call[0] call[*]
+        args["\ud800\u0041"] args["\b"] args["a\f"] args["\u0000"]
+        context["\u000b"] input["\u001F"] args["\u0008"] args[**] context. call call. call.id call.Tool call.tool.x call.tool[0] call[0] call[*]
         call["id"] call[tool] call["tool"].x call["tool\u0000"] call["\u0054ool"] time time.second time.hour.x time[*]
         time.* call.*
         env.x

@@ -73,14 +73,14 @@ fn document_keys(documents: &mut Documents) {
         "hide",
         |value| policy(json!({ "hide": value })),
         json!([[], ["a", "a", "*", "räume/suchen", " "], [letters(256)]]),
-        json!([null, "a", {}, [""], [null], [["a"]], [letters(257)]]),
+        json!([null, "a", {}, [""], [null], [["a"]], ["a\u{7}"], [letters(257)]]),
     );
     documents.of("tools", |value| policy(json!({ "tools": value })), json!([{}]), json!([null, [], "a"]));
     documents.of(
         "a name of tools",
         |name| policy(json!({ "tools": { name.as_str().unwrap(): {} } })),
         json!(["a", "a*", "*a", "*a**b*", "räume/suchen", " ", ".", letters(256)]),
-        json!(["", "*", "**", letters(257)]),
+        json!(["", "*", "**", "\u{0}a", "a*\u{1f}", "\u{1}", letters(257)]),
     );
     documents.of(
         "all_tools",
@@ -179,8 +179,8 @@ fn approvals(documents: &mut Documents) {
     documents.of(
         "approvers",
         |value| approval(json!({ "approvers": value })),
-        json!([[], [""], ["ann", "ben"]]),
-        json!([null, "ann", {}, [5], ["ann", null]]),
+        json!([[""], ["ann", "ben"], ["\t"]]),
+        json!([[], null, "ann", {}, [5], ["ann", null], ["ann", "\u{8}"]]),
     );
     documents.of(
         "min_approvers",

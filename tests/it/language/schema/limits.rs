@@ -23,7 +23,12 @@ fn limits(documents: &mut Documents) {
     let place = |limit| all_tools(json!({ "limits": [limit] }));
     documents.of("a limit of all_tools", place, json!([whole]), json!(lacking_one));
     let counters = json!(["x", " ", letters(5000)]);
-    documents.of("counter", |value| limit(json!({ "counter": value })), counters, json!(["", null, 5]));
+    documents.of(
+        "counter",
+        |value| limit(json!({ "counter": value })),
+        counters,
+        json!(["", null, 5, "\u{8}", "a\u{1f}"]),
+    );
     documents.of("shadow", |value| limit(json!({ "shadow": value })), json!([true, false]), json!([null, "true", 1]));
     documents.of("on_exceed", |value| limit(json!({ "on_exceed": value })), json!(["", "x"]), json!([null, 5]));
     documents.of(
