@@ -1,7 +1,7 @@
 //! Comparisons of values: equality, lists, and the bound on both.
 
 use hashbrown::HashTable;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::truth::Truth;
 use crate::call::path::Datum;
@@ -70,6 +70,37 @@ pub(crate) fn one_of(datum: Datum<'_>, values: &[Value], set: Option<&Set>, pair
         }
         (_, None) => Truth::any(values.iter().map(|value| equal(datum, value.into(), pairs))),
         (_, Some(set)) => set.has(datum, values),
+    }
+}
+
+/// The names that the members of an object may have.
+#[derive(Debug)]
+pub(crate) struct Keys(Box<[Box<str>]>);
+
+impl Keys {
+    pub(crate) fn new(mut names: Vec<Box<str>>) -> Self {
+        names.sort_unstable();
+        names.dedup();
+        Self(names.into())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[cfg(feature = "analysis")]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
+    /// Returns whether every member has one of these names, byte by byte. Each member counts as a
+    /// pair.
+    pub(crate) fn name_all(&self, members: &Map<String, Value>, pairs: &mut Pairs) -> Truth {
+        if !pairs.take(members.len()) {
+            return Truth::Undecidable;
+        }
+        let is_named = |name: &String| self.0.binary_search_by(|known| (**known).cmp(name)).is_ok();
+        Truth::of(members.keys().all(is_named))
     }
 }
 

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::compare::{Pairs, Set, Values, equal, lists_text, one_of};
+use super::compare::{Keys, Pairs, Set, Values, equal, lists_text, one_of};
 use super::expression::Expression;
 use super::text::{Affix, Directories, Hosts, Needle};
 use super::truth::Truth;
@@ -118,6 +118,7 @@ pub(crate) enum Check {
     MaxLength(u64),
     MinItems(u64),
     MaxItems(u64),
+    KeysIn(Keys),
     Type(Types),
     PathWithin(Directories),
     HostIn(Hosts),
@@ -312,6 +313,7 @@ impl Check {
         match (self, other.datum) {
             (Self::In(Operand::Fixed(values)), _) => values.len(),
             (Self::Affix(_, Operand::Fixed(needles), _), _) => needles.len(),
+            (Self::KeysIn(keys), _) => keys.len(),
             (Self::PathWithin(directories), _) => directories.len(),
             (Self::HostIn(hosts), _) => hosts.len(),
             (Self::In(_) | Self::Affix(..), Some(Datum::Array(values))) => values.len(),
@@ -382,6 +384,10 @@ impl Check {
             Self::MaxLength(most) => length(datum).map_or(Truth::Undecidable, |length| Truth::of(length <= *most)),
             Self::MinItems(least) => items(datum).map_or(Truth::Undecidable, |items| Truth::of(items >= *least)),
             Self::MaxItems(most) => items(datum).map_or(Truth::Undecidable, |items| Truth::of(items <= *most)),
+            Self::KeysIn(keys) => match datum {
+                Datum::Object(members) => keys.name_all(members, pairs),
+                _ => Truth::Undecidable,
+            },
             Self::Type(types) => types.truth(datum),
             Self::PathWithin(directories) => match datum {
                 Datum::Text(path) => directories.within(path).map_or(Truth::Undecidable, Truth::of),
@@ -436,6 +442,7 @@ impl Check {
             (Self::Contains(..), _) => not("a string or a list"),
             (Self::Order(..), _) => not("a number"),
             (Self::MinItems(_) | Self::MaxItems(_), _) => not("a list or an object"),
+            (Self::KeysIn(_), _) => not("an object"),
             (Self::Regex(_) | Self::Affix(..) | Self::MinLength(_) | Self::MaxLength(_), _)
             | (Self::PathWithin(_) | Self::HostIn(_), _) => not("a string"),
             (Self::Equal(_), _) => match one {

@@ -31,6 +31,7 @@ pub(crate) enum Takes {
     MaxLength,
     MinItems,
     MaxItems,
+    KeysIn,
     Type,
     PathWithin,
     HostIn,
@@ -64,6 +65,8 @@ pub(crate) enum Aspect {
     Length,
     /// The number of elements or members.
     Items,
+    /// The names of members.
+    Names,
     /// The characters of a text; or, for `contains`, the elements of a list.
     Content,
 }
@@ -116,7 +119,7 @@ const fn turned(words: (&'static str, &'static str)) -> (&'static str, &'static 
     (words.1, words.0)
 }
 
-pub(crate) static OPERATORS: [Operator; 22] = [
+pub(crate) static OPERATORS: [Operator; 23] = [
     Operator::new("eq", Takes::Equal, Aspect::Equality, EQUAL).from(ANY).opposed("neq"),
     Operator::new("neq", Takes::Equal, Aspect::Equality, turned(EQUAL)).negative().from(ANY).opposed("eq"),
     Operator::new("lt", Takes::Less, Aspect::Order, ("below", "at least")).from(NUMBER).opposed("gte"),
@@ -156,6 +159,13 @@ pub(crate) static OPERATORS: [Operator; 22] = [
         Aspect::Items,
         ("with at most as many parts as", "with more parts than"),
     ),
+    Operator::new(
+        "keys_in",
+        Takes::KeysIn,
+        Aspect::Names,
+        ("an object with no other members than", "an object with other members than"),
+    )
+    .any_of_texts(),
     Operator::new("type", Takes::Type, Aspect::Type, ("of the type", "not of the type")),
     Operator::new("path_within", Takes::PathWithin, Aspect::Content, ("a path within", "a plain path outside of"))
         .any_of_texts(),

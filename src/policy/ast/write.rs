@@ -99,6 +99,7 @@ mod tests {
                 Takes::Regex => json!("^a+$"),
                 Takes::Contains | Takes::StartsWith | Takes::EndsWith => json!("a"),
                 Takes::MinLength | Takes::MaxLength | Takes::MinItems | Takes::MaxItems => json!(3),
+                Takes::KeysIn => json!(["a"]),
                 Takes::Type => json!("string"),
                 Takes::PathWithin => json!(["/srv"]),
                 Takes::HostIn => json!(["example.com"]),

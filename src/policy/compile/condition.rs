@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::compare::Values;
+use super::super::compare::{Keys, Values};
 use super::super::condition::{Absent, Check, Condition, IgnoreCase, Operand, Order, Sought, Test, Types};
 use super::super::document::{COMPARISON, CONDITION, GROUPS, TYPES};
 use super::super::error::IssueCode;
@@ -290,6 +290,14 @@ fn check(reader: &mut Reader<'_>, operator: &Operator, node: &Node<'_>, case: Ig
         Takes::MaxLength => Check::MaxLength(length(reader, node, name)?),
         Takes::MinItems => Check::MinItems(length(reader, node, name)?),
         Takes::MaxItems => Check::MaxItems(length(reader, node, name)?),
+        Takes::KeysIn => {
+            let names = match &node.json {
+                // An object without members has no others.
+                Json::Array(elements) if elements.is_empty() => Vec::new(),
+                _ => strings(reader, node, operator, "a list of names", |_, _, name| Some(name.into()))?,
+            };
+            Check::KeysIn(Keys::new(names))
+        }
         Takes::Type => {
             let mut types = Types::default();
             let mut add = |reader: &mut Reader<'_>, node: &Node<'_>, text: &str| {

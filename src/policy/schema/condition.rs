@@ -165,6 +165,9 @@ fn value(generator: &mut SchemaGenerator, takes: Takes) -> Schema {
         Takes::MinLength | Takes::MaxLength | Takes::MinItems | Takes::MaxItems => {
             json_schema!({ "type": "integer", "minimum": 0 })
         }
+        Takes::KeysIn => {
+            json_schema!({ "type": "array", "maxItems": Bounds::default().list_values, "items": text::plain() })
+        }
         Takes::Type => one_or_more(&words(&TYPES)),
         Takes::PathWithin => values(&text::directory()),
         Takes::HostIn => values(&text::host()),

@@ -247,7 +247,7 @@ pub(super) fn is_enumerable(comparison: &Comparison) -> bool {
         Aspect::Presence | Aspect::Type | Aspect::Order | Aspect::Length | Aspect::Items => true,
         Aspect::Equality if comparison.is(Takes::In) => comparison.values().iter().all(is_scalar),
         Aspect::Equality => is_scalar(value),
-        Aspect::Content => false,
+        Aspect::Names | Aspect::Content => false,
     }
 }
 
@@ -286,6 +286,13 @@ impl Operands {
                 comparison.values().iter().for_each(|value| self.add_value(value));
             }
             Aspect::Equality | Aspect::Order => self.add_value(value),
+            Aspect::Names => {
+                let named =
+                    |names: &[&str]| -> Value { names.iter().map(|name| ((*name).to_owned(), number(1.0))).collect() };
+                let listed = comparison.texts();
+                self.raw.extend([named(&[]), named(&listed), named(&[&listed[..], &["other"]].concat())]);
+                self.raw.extend(listed.iter().take(8).map(|name| named(&[name])));
+            }
             Aspect::Content => {
                 self.texts.extend(texts::candidates(comparison));
                 if comparison.is(Takes::Contains) {

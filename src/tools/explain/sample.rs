@@ -143,6 +143,7 @@ pub(super) fn samples(
             target = Target { operator: Takes::MinItems.operator(), not: false, value: Some(json!(min)) };
             of_items(min, present)
         }
+        Check::KeysIn(keys) => of_names(&keys.names().collect::<Vec<_>>(), holds, present),
         Check::Type(types) => of_types(*types),
         Check::PathWithin(_) => texts().into_iter().map(Value::from).chain(["/", "/-"].map(Value::from)).collect(),
         Check::HostIn(_) => {
@@ -154,6 +155,21 @@ pub(super) fn samples(
         }
     };
     Some((target, samples))
+}
+
+/// Returns objects with no other members than these, or with others.
+fn of_names(names: &[&str], holds: bool, present: Option<&Value>) -> Vec<Value> {
+    let mut members = present.and_then(Value::as_object).cloned().unwrap_or_default();
+    if holds {
+        members.retain(|name, _| names.contains(&name.as_str()));
+        return vec![members.into(), json!({})];
+    }
+    let mut other = "x".to_owned();
+    while names.contains(&other.as_str()) {
+        other.push('x');
+    }
+    members.insert(other, json!(1));
+    vec![members.into()]
 }
 
 /// Returns the value of a datum, or `None` for a number that is not held exactly.

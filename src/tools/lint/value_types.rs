@@ -32,6 +32,7 @@ pub(super) fn can_hold_for(comparison: &Comparison, value_type: &str) -> bool {
         }
         Aspect::Order => value_type == "number",
         Aspect::Length => value_type == "string",
+        Aspect::Names => value_type == "object",
         Aspect::Items => matches!(value_type, "array" | "object"),
         // `not_in` compares with every element, and a value is comparable only with its own type:
         // with elements of several types, no type is comparable with all of them.

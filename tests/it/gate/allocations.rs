@@ -64,6 +64,7 @@ fn conditions() -> Vec<(Value, Value)> {
         (condition("max_length", json!(3)), x(json!("grö"))),
         (condition("max_items", json!(3)), x(json!([1, 2, 3]))),
         (condition("min_items", json!(1)), x(json!({ "a": 1 }))),
+        (condition("keys_in", json!(["b", "a"])), x(json!({ "a": 1, "b": {} }))),
         (condition("type", json!(["integer", "string"])), x(json!(7.0))),
         (condition("path_within", json!(["/workspace", "/tmp"])), x(json!("/workspace/a/./b/../c"))),
         (condition("host_in", json!(["api.example.com", "*.example.org"])), x(json!("https://API.example.com:443/v1"))),

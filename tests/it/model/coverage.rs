@@ -86,8 +86,8 @@ fn language() -> Vec<String> {
     let codes = "allow hidden default_deny action_deny require deny_if scope_missing amount_invalid store_unavailable \
                  limit approval malformed_call";
     let operators = "eq neq lt lte gt gte in not_in exists regex not_regex contains not_contains starts_with ends_with \
-                     min_length max_length min_items max_items type path_within host_in any all not value_from absent \
-                     ignore_case";
+                     min_length max_length min_items max_items keys_in type path_within host_in any all not value_from \
+                     absent ignore_case";
     let limits = [
         "fixed \"minute\"",
         "fixed \"lifetime\"",

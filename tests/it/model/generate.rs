@@ -155,9 +155,11 @@ fn strip(condition: &mut Value, is_unfit: &dyn Fn(&str, &Value) -> bool) {
     }
 }
 
-const PATHS: [&str; 28] = [
+const PATHS: [&str; 30] = [
+    "args",
     "args.x",
     "args.y",
+    "args.o",
     "args.o.x",
     "args.l",
     "args.l[0]",
@@ -227,6 +229,12 @@ fn comparison() -> impl Strategy<Value = Value> {
         with(
             &["min_length", "max_length", "min_items", "max_items"],
             fixed((0u64..4).prop_map(|n| json!(n)).boxed()).boxed(),
+            false
+        ),
+        with(
+            &["keys_in"],
+            fixed(select(vec![json!([]), json!(["x"]), json!(["y", "x", "o", "l"]), json!(["x", "X", "x"])]).boxed())
+                .boxed(),
             false
         ),
         with(

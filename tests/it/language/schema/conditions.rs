@@ -74,8 +74,10 @@ fn operators(documents: &mut Documents) {
         documents.of("an operator", op, json!(compares), bad);
         let op = |op| place(json!({ "path": "args.x", "op": op, "value_from": "args.y" }));
         let good = together(&[&compares, &searches, &texts("in not_in")]);
-        let bad =
-            together(&[&regexes, &texts("exists min_length max_length min_items max_items type path_within host_in")]);
+        let bad = together(&[
+            &regexes,
+            &texts("exists min_length max_length min_items max_items keys_in type path_within host_in"),
+        ]);
         documents.of("an operator with value_from", op, good, bad);
     }
     for ignore_case in [true, false] {
@@ -83,7 +85,7 @@ fn operators(documents: &mut Documents) {
             (&searches, json!("x"), true),
             (&regexes, json!("x"), true),
             (&compares, json!(5), false),
-            (&texts("in not_in path_within"), json!(["/a"]), false),
+            (&texts("in not_in keys_in path_within"), json!(["/a"]), false),
             (&texts("min_length max_length min_items max_items"), json!(5), false),
             (&texts("exists"), json!(true), false),
             (&texts("type"), json!("string"), false),
@@ -192,6 +194,9 @@ fn values(documents: &mut Documents) {
     let good = json!([0, -0.0, 1, 1.0, 1e3, 1e300, u64::MAX]);
     of(&["min_length", "max_length", "min_items", "max_items"], good, json!([null, -1, 0.5, -1e300, "3", [3], true]));
 
+    let good = json!([[], ["a"], ["", "b c", "a", "a"], many("a".into(), 1000)]);
+    let bad = json!([null, "a", {}, 5, [5], [null], [["a"]], ["a", "\u{1}"], many("a".into(), 1001)]);
+    of(&["keys_in"], good, bad);
     let types = texts("string number integer boolean array object");
     let good = json!([types, ["string", "string"], many("array".into(), 1000)]);
     of(&["type"], types.into(), json!([null, 5, "null", "int", "String", [], {}, [5], ["string", "float"]]));
@@ -248,7 +253,8 @@ fn paths(documents: &mut Documents) {
         args.`a` args.a] args[ args[] args[x] args[-1] args[01] args[+1] args[1 args[1]x args[4294967296]
         args[99999999999] args['x'] args["x] args["x" args["x"]y args["\x"] args["\u12"] args["\ud800"] args["\udc00"]
         args["\ud800\u0041"] args["\b"] args["a\f"] args["\u0000"]
-        context["\u000b"] input["\u001F"] args["\u0008"] args[**] context. call call. call.id call.Tool call.tool.x call.tool[0] call[0] call[*]
+        context["\u000b"] input["\u001F"] args["\u0008"]
+        args[**] context. call call. call.id call.Tool call.tool.x call.tool[0] call[0] call[*]
         call["id"] call[tool] call["tool"].x call["tool\u0000"] call["\u0054ool"] time time.second time.hour.x time[*]
         time.* call.*
         env.x

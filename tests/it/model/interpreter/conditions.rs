@@ -102,7 +102,7 @@ pub(super) fn leaf(leaf: &Value, negate: bool, require: bool, roots: &Value) -> 
 /// Returns the number of values that each value is compared with.
 fn listed(operator: &str, wanted: &Value) -> usize {
     match operator {
-        "in" | "starts_with" | "ends_with" | "path_within" | "host_in" => one_or_more(wanted).len(),
+        "in" | "starts_with" | "ends_with" | "path_within" | "host_in" | "keys_in" => one_or_more(wanted).len(),
         _ => 1,
     }
 }
@@ -128,6 +128,7 @@ fn pairs_inside(operator: &str, found: &Value, wanted: &Value) -> usize {
         }
         ("contains", Value::Array(items)) => items.iter().map(|item| 1 + inside(wanted, item)).sum(),
         ("eq", _) => inside(found, wanted),
+        ("keys_in", Value::Object(_)) => members(found).len(),
         _ => 0,
     }
 }
@@ -181,6 +182,10 @@ pub(super) fn compare(operator: &str, found: &Value, wanted: &Value, ignore_case
             let operator = if operator == "min_items" { "gte" } else { "lte" };
             compare_numbers(operator, &Value::from(members(found).len()), wanted)
         }
+        "keys_in" => match found {
+            Value::Object(object) => tri(object.keys().all(|name| list(wanted).iter().any(|known| known == name))),
+            _ => Tri::Undecidable,
+        },
         _ => match found {
             Value::String(string) => compare_string(operator, string, wanted, ignore_case),
             _ => Tri::Undecidable,

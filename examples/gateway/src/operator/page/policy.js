@@ -94,6 +94,7 @@ export const OPERATORS = [
   ["max_length", "has at most the length", "any"],
   ["min_items", "has at least as many parts as", "any"],
   ["max_items", "has at most as many parts as", "any"],
+  ["keys_in", "has only the members", "list"],
   ["type", "has the type", "any"],
   ["path_within", "is a path within", "list"],
   ["host_in", "is a URL with the host", "list"],
