@@ -148,6 +148,10 @@ fn plain(text: &str) -> Result<Value, String> {
         return Ok(Value::from(text));
     }
     let digits = unsigned.replace('_', "");
+    let is_odd = unsigned.ends_with('_') || unsigned.starts_with("0_");
+    if is_odd && digits.chars().all(|c| c.is_ascii_hexdigit() || "xXob.+-".contains(c)) {
+        return Err(format!("`{text}` is a number to some readers and a text to others: quote it if it is a text"));
+    }
     let (radix, in_radix) = match digits.get(..2) {
         Some("0x" | "0X") => (16, digits.get(2..)),
         Some("0o" | "0O") => (8, digits.get(2..)),

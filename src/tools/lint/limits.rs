@@ -98,7 +98,7 @@ impl Lint<'_> {
             if !limits.iter().all(|limit| limit.constant_cost() == Some(Amount::ZERO)) {
                 continue;
             }
-            for limit in limits.iter().filter(|limit| limit.max > Amount::ZERO) {
+            for limit in limits.iter().filter(|limit| limit.max > Amount::ZERO && !limit.has_host_max) {
                 self.findings.push(UnplacedFinding {
                     code: FindingCode::LimitNeverReached,
                     claim: Claim::NeverFull,

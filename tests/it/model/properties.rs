@@ -222,8 +222,12 @@ proptest! {
         }
         // All calls up to the first refused one pass after its wait, if nothing else is counted,
         // and not before.
+        let timed = |decision: &Decision| match decision {
+            Decision::RateLimit(limited) if limited.waits_for_calls() => None,
+            decision => decision.retry_after(),
+        };
         if let Some((index, wait)) = previewed.err().and_then(|found| Some((found.index(),
-            found.decision().retry_after()?))) {
+            timed(found.decision())?))) {
             let limited_at = |wait: Duration| {
                 previewing.clock.set(Timestamp::from_unix_micros(previewing.now).saturating_add(wait));
                 let found = previewing.gate.would_allow(&calls[..=index]);

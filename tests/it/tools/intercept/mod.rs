@@ -426,6 +426,7 @@ fn unquoted_yaml_scalars_are_read_as_by_intercept() {
         ("true", Some(json!(true))),
         ("0777", Some(json!(511))),
         ("1_000", Some(json!(1000))),
+        ("a_0_", Some(json!("a_0_"))),
         ("1:30", Some(json!("1:30"))),
         ("'1'", Some(json!("1"))),
         ("2026-01-15", None),
