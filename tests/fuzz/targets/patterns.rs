@@ -129,7 +129,9 @@ fn regexes(tape: &mut Tape<'_>) {
     }
     let condition = Value::from(condition);
     let regex = RegexBuilder::new(&expression).case_insensitive(folds).size_limit(1 << 20).build();
-    let regex = regex.ok().filter(|_| expression.len() <= 4096);
+    // In JSON, `\b` is a backspace, which nobody means.
+    let is_typed = |c: char| c >= ' ' || matches!(c, '\t' | '\n' | '\r');
+    let regex = regex.ok().filter(|_| expression.len() <= 4096 && expression.chars().all(is_typed));
     let policy = policy_of(&condition);
     assert_eq!(policy.is_some(), regex.is_some(), "{condition}");
     let (Some(policy), Some(regex)) = (policy, regex) else { return };
