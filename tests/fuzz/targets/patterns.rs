@@ -9,7 +9,7 @@ use toolgate::{Policy, Timestamp, ToolCall};
 use toolgate_fuzz::tape::Tape;
 use toolgate_fuzz::{policy_of, truth};
 
-const PARTS: [&str; 16] = ["*", "*", "*", "a", "a", "b", "b", "ab", "ba", ".", "/", "~", "\\", "é", "A", "\u{0}"];
+const PARTS: [&str; 16] = ["*", "*", "*", "a", "a", "b", "b", "ab", "ba", ".", "/", "~", "\\", "é", "A", "\u{7f}"];
 /// Parts of texts: letters of one, two and three bytes that fold to each other.
 const LETTERS: [&str; 20] =
     ["a", "A", "b", "B", "k", "K", "\u{212a}", "ß", "ẞ", "s", "ſ", "σ", "ς", "Σ", "é", "É", ".", "\n", "", "\u{130}"];
