@@ -156,9 +156,9 @@ impl<S, A: ?Sized> Grants<S, A> {
     /// grants.put_policy_in("large", "plans", &plan(2))?;
     ///
     /// let call = ToolCall::new("search", None::<&serde_json::Value>).grant("g-42");
-    /// grants.give("g-42", Access::to("basic").on_any_server())?;
+    /// grants.give("g-42", Access::to("basic").on_any_server(), "ann")?;
     /// assert!(grants.check(&call).is_allowed());
-    /// grants.give("g-42", Access::to("large").on_any_server())?;
+    /// grants.give("g-42", Access::to("large").on_any_server(), "ann")?;
     /// assert!(grants.check(&call).is_allowed(), "one of two is left");
     /// assert!(!grants.check(&call).is_allowed());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
