@@ -109,7 +109,8 @@ pub fn is_exact(text: &str) -> bool {
 /// Returns true if a number is not an integer of 64 bits that a double would round, or write with
 /// other digits.
 pub fn is_double(text: &str) -> bool {
-    let Ok(integer) = text.parse::<i128>() else { return true };
+    let integer = text.parse::<i64>().map(i128::from).or_else(|_| text.parse::<u64>().map(i128::from));
+    let Ok(integer) = integer else { return true };
     let float = integer as f64;
     float as i128 == integer && Decimal::of(text) == Decimal::of(ryu_js::Buffer::new().format_finite(float))
 }
