@@ -2,6 +2,7 @@
 
 pub(crate) mod limit_state;
 pub(crate) mod permit;
+pub(crate) mod reservation;
 
 use std::borrow::Cow;
 use std::sync::Arc;

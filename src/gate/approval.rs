@@ -24,7 +24,8 @@ use crate::approval::{
     Approval, ApprovalError, ApprovalId, ApprovalState, ApprovalStore, Ask, AsyncApprovalStore, DecideError, Verdict,
 };
 use crate::call::{PresentedApproval, ToolCall};
-use crate::decision::permit::{AnyPermit, AsyncPermit, Reservation};
+use crate::decision::permit::{AnyPermit, AsyncPermit};
+use crate::decision::reservation::Reservation;
 use crate::decision::{Decision, Denial, Refusal, Refused, default_message, no_approvals_message};
 use crate::policy::{Code, Plan, Terms};
 use crate::store::{AsyncCounterStore, CounterStore, InProcess, Outcome, ReservationId, StoreError, Tallies};

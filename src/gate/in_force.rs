@@ -8,7 +8,7 @@ use super::shadow::{Ledger, OnDifference};
 use crate::approval::signed::ApprovalKeys;
 use crate::approval::{ApprovalError, ApprovalStore, AsyncApprovalStore, Claim};
 use crate::audit::Recorder;
-use crate::decision::permit::{AsyncPermitBackend, IssuedUnder, PermitBackend};
+use crate::decision::reservation::{AsyncPermitBackend, IssuedUnder, PermitBackend};
 use crate::policy::Policy;
 use crate::store::{AsyncCounterStore, CounterStore, SettleRequest, StoreError, StoreFuture};
 use crate::time::{Clock, Timestamp};

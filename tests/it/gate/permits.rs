@@ -375,3 +375,53 @@ fn a_stream_raises_its_charge_and_settles_once() {
     held.release();
     assert_eq!(used(&gate.usage(call).unwrap()), [70]);
 }
+
+/// Does each step of a reservation once, as a store that answers repeated requests by its records.
+#[derive(Default)]
+struct OnceEach {
+    store: FaultStore,
+    done: Mutex<Vec<u32>>,
+}
+
+impl CounterStore for OnceEach {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
+        self.store.reserve(request)
+    }
+    fn peek(&self, request: &ReserveRequest<'_>) -> Result<Outcome, StoreError> {
+        self.store.peek(request)
+    }
+    fn settle(&self, request: &SettleRequest<'_>) -> Result<(), StoreError> {
+        let mut done = self.done.lock();
+        if !done.contains(&request.step) {
+            self.store.settle(request)?;
+            done.push(request.step);
+        }
+        Ok(())
+    }
+    fn reset(&self, counter: CounterId, subject: &Subject) -> Result<(), StoreError> {
+        self.store.reset(counter, subject)
+    }
+}
+
+/// The request that is repeated keeps its number, whatever was settled in between.
+#[test]
+fn a_renewal_that_was_lost_is_repeated_as_itself() {
+    let limits = json!([{ "counter": "flight", "window": "in_flight", "max": 1, "scope": "grant" },
+                        { "counter": "spend", "window": "day", "max": 100, "scope": "grant",
+                          "amount_from": "args.estimate" }]);
+    let (store, clock, arguments) = (Arc::new(OnceEach::default()), clock(), json!({ "estimate": 1 }));
+    let gate = Gate::builder().policy(limited(&limits)).store(Arc::clone(&store)).clock(clock.clone()).build();
+    let call = ToolCall::new("t", &arguments).grant("g");
+    let mut held = permit(gate.check(&call));
+    clock.advance(Duration::from_secs(200));
+    store.store.set_down(true);
+    assert!(matches!(held.renew(), Err(RenewError::Store(_))));
+    store.store.set_down(false);
+    held.settle_so_far(amount("5")).unwrap();
+    let end = held.renew().unwrap().unwrap();
+    assert_eq!(end, toolgate::Clock::now(&clock).saturating_add(Duration::from_secs(300)));
+    clock.advance(Duration::from_secs(299));
+    assert_eq!(gate.check(&call).as_str(), "rate_limited");
+    held.end();
+    assert!(gate.check(&call).is_allowed());
+}
