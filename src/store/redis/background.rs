@@ -10,7 +10,7 @@ use super::Counters;
 use crate::amount::Amount;
 use crate::charge::Charge;
 use crate::redis::Retry;
-use crate::store::{ChargeChange, ChargedAt, Outcome, ReservationId, ReserveRequest, SettleRequest, Tally};
+use crate::store::{ChargeChange, ChargedAt, Outcome, ReservationId, ReserveRequest, SettleRequest};
 use crate::time::Timestamp;
 
 /// At most this many requests are on their way. Past it what they would free is held until its
@@ -54,9 +54,7 @@ impl Counters {
             let Ok(Value::Array(mut found)) = self.connection.send(Retry::Idempotent, &look).await else { continue };
             let Some(record @ Value::BulkString(_)) = found.pop() else { continue };
             let Ok(Outcome::Granted(tallies)) = self.bound.reserved(record, &part.charges, now) else { continue };
-            let zero = |(charge, tally): (_, &Tally)| ChargeChange::new(charge, tally.charged_at, Amount::ZERO);
-            let changes: Vec<_> = part.charges.iter().zip(&tallies).map(zero).collect();
-            let _ = self.change_in(part.tag, &SettleRequest::new(id, 1, now, &changes)).await;
+            self.give_back(&part, &tallies, id, 1, now).await;
         }
     }
 }

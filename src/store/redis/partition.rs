@@ -11,7 +11,8 @@ use super::arguments::Tag;
 use crate::amount::Amount;
 use crate::charge::Charge;
 use crate::redis::Retry;
-use crate::store::{ChargeChange, Outcome, ReserveRequest, SettleRequest, StoreError, Tallies, Tally};
+use crate::store::{ChargeChange, Outcome, ReservationId, ReserveRequest, SettleRequest, StoreError, Tallies, Tally};
+use crate::time::Timestamp;
 
 /// The charges of one partition, and their places in the request.
 pub(super) struct Part {
@@ -74,12 +75,16 @@ impl Counters {
             if self.connection.send(Retry::Idempotent, &forget).await.is_err() {
                 continue;
             }
-            let zero = |(charge, tally): (_, &Tally)| ChargeChange::new(charge, tally.charged_at, Amount::ZERO);
-            let changes: Vec<_> = part.charges.iter().zip(tallies).map(zero).collect();
-            let settle = SettleRequest::new(request.id, u32::MAX, request.now, &changes);
-            // An error leaves too much charged, never too little.
-            let _ = self.change_in(part.tag, &settle).await;
+            self.give_back(part, tallies, request.id, u32::MAX, request.now).await;
         }
+    }
+
+    /// Settles the charges of one partition to zero. An error leaves too much charged, never too
+    /// little.
+    pub(super) async fn give_back(&self, part: &Part, tallies: &Tallies, id: ReservationId, step: u32, now: Timestamp) {
+        let zero = |(charge, tally): (_, &Tally)| ChargeChange::new(charge, tally.charged_at, Amount::ZERO);
+        let changes: Vec<_> = part.charges.iter().zip(tallies).map(zero).collect();
+        let _ = self.change_in(part.tag, &SettleRequest::new(id, step, now, &changes)).await;
     }
 
     /// Changes charges of several partitions: of all, even if one fails.
