@@ -157,11 +157,15 @@ fn day(time: Timestamp) -> i64 {
     time.unix_micros().div_euclid(86_400 * MICROS_PER_SECOND)
 }
 
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes the name of a new file as durable as the records in it.
 fn sync_folder(file: &Path) -> io::Result<()> {
     // Other systems cannot open a folder.
     #[cfg(unix)]
-    File::open(file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()?;
+    File::open(folder_of(file))?.sync_all()?;
     #[cfg(not(unix))]
     let _ = file;
     Ok(())
@@ -193,9 +197,8 @@ fn number(path: &Path, name: &OsStr) -> Option<u64> {
 
 /// Returns the files of the log, each with the number of its first record, in their order.
 fn files(path: &Path) -> Result<Vec<(u64, PathBuf)>, AuditError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    for entry in std::fs::read_dir(folder_of(path))? {
         let name = entry?.file_name();
         let Some(first) = number(path, &name) else { continue };
         let file = numbered(path, first);

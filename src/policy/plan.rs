@@ -84,11 +84,7 @@ impl Plan {
         });
         match added {
             Ok((index, host_max)) => {
-                if let Some(max) = host_max {
-                    self.host_maxima
-                        .get_or_insert_default()
-                        .push((u32::try_from(self.limits.len()).unwrap_or(u32::MAX), max));
-                }
+                self.note_host_max(host_max);
                 self.limits.push(LimitRef { charge: u32::try_from(index).unwrap_or(u32::MAX), ..found });
                 Ok(())
             }
@@ -133,6 +129,14 @@ impl Plan {
             return Err(Code::ScopeMissing);
         }
         Ok(index)
+    }
+
+    /// Notes the host's own maximum for the limit that is added next.
+    fn note_host_max(&mut self, max: Option<Amount>) {
+        if let Some(max) = max {
+            let next = u32::try_from(self.limits.len()).unwrap_or(u32::MAX);
+            self.host_maxima.get_or_insert_default().push((next, max));
+        }
     }
 
     /// The maximum of a limit of the plan for this caller, and the most that its counter may hold.
@@ -226,9 +230,7 @@ impl Policy {
                     plan.new_charge(self, limit.slot, limit, &facts).ok().and_then(|charge| u32::try_from(charge).ok())
                 });
                 if let Some(charge) = *charge {
-                    if let (Some(max), Ok(at)) = (host_max, u32::try_from(plan.limits.len())) {
-                        plan.host_maxima.get_or_insert_default().push((at, max));
-                    }
+                    plan.note_host_max(host_max);
                     plan.limits.push(LimitRef { entry, index, charge });
                 }
             }

@@ -195,7 +195,7 @@ impl Server {
             let url = url();
             Box::pin(async move {
                 let url = url.await.map_err(Into::into)?;
-                (Self::from(url).connector()?.connect)(timeouts).await
+                Self::from(url).connector()?.connect(timeouts).await
             })
         };
         Self(Kind::Made(Connector { connect: Arc::new(connect), is_cluster: false }))
@@ -271,8 +271,12 @@ fn info(url: &str) -> Result<ConnectionInfo, BuildError> {
         return Err(BuildError::Insecure);
     }
     prepare_tls(info.addr());
-    // A request is one small packet: waiting for more to send only costs time.
-    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    Ok(info.set_tcp_settings(tcp()))
+}
+
+/// A request is one small packet: waiting for more to send only costs time.
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
 }
 
 /// Splits `user:password@host,host:port/path` into the URLs of its hosts, without the path, and the
@@ -299,10 +303,8 @@ fn cluster(scheme: &'static str, rest: &str) -> Result<Server, BuildError> {
         return Err(BuildError::url("a cluster has no database except 0"));
     }
     // The client would wait for 1.28 s at least between two tries, which is most of a deadline.
-    let client = redis::cluster::ClusterClientBuilder::new(nodes)
-        .min_retry_wait(5)
-        .max_retry_wait(100)
-        .tcp_settings(TcpSettings::default().set_nodelay(true));
+    let client =
+        redis::cluster::ClusterClientBuilder::new(nodes).min_retry_wait(5).max_retry_wait(100).tcp_settings(tcp());
     Ok(client.build().map_err(BuildError::url)?.into())
 }
 
@@ -324,12 +326,11 @@ fn sentinel(scheme: &'static str, rest: &str) -> Result<Server, BuildError> {
     let db = db.parse().map_err(|_| BuildError::url("the database after the name of the master is not a number"))?;
     let login = sentinels.first().map(|info| info.redis_settings().clone()).unwrap_or_default();
     let addresses = sentinels.iter().map(|info| info.addr().clone());
-    let nodelay = || TcpSettings::default().set_nodelay(true);
     let mut client = SentinelClientBuilder::new(addresses, name, SentinelServerType::Master)
         .map_err(BuildError::url)?
         .set_client_to_redis_db(db)
-        .set_client_to_redis_tcp_settings(nodelay())
-        .set_client_to_sentinel_tcp_settings(nodelay());
+        .set_client_to_redis_tcp_settings(tcp())
+        .set_client_to_sentinel_tcp_settings(tcp());
     if scheme == "rediss" {
         client = client.set_client_to_redis_tls_mode(TlsMode::Secure);
     }
