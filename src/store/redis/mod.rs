@@ -94,7 +94,8 @@ const COMMANDS: &[&str] = &[
 ///   seconds with Sentinel, and without an end in a partition. As much as was admitted in that time
 ///   can be admitted again, and calls in flight that the new master does not know are not counted.
 ///   `min-replicas-to-write 1` with `min-replicas-max-lag` bounds that time: a master without a
-///   current replica refuses to write. A server without persistence restarts with empty
+///   current replica refuses to write. (What it admits in the moment in which the replica leaves
+///   can still be lost.) A server without persistence restarts with empty
 ///   counters: up to `max` is admitted again. `appendfsync everysec` loses at most a second.
 /// * In a cluster, all keys of one store are on one node, by the hash tag `{prefix}`, since the
 ///   counters of one call (of a grant, a user, and all) must be on one node to be charged together.

@@ -262,7 +262,8 @@ fn sentinels_lead_to_the_new_master() {
     });
 }
 
-/// Without `min-replicas-to-write`, the old master admits calls until it is demoted.
+/// Without `min-replicas-to-write`, the old master admits calls until it is demoted; and without
+/// the pause, what it admits in the moment in which its replica leaves.
 #[test]
 fn sentinels_turn_exactly_if_the_master_needs_a_replica() {
     const MAX: usize = 1_500;
@@ -273,6 +274,9 @@ fn sentinels_turn_exactly_if_the_master_needs_a_replica() {
         resumes(&gates[0]).await;
         let load = Load::start(&gates);
         load.more(100).await;
+        watched.master.ask::<()>("CLIENT PAUSE 15000 WRITE");
+        // The replica gets what was written before.
+        tokio::time::sleep(Duration::from_millis(200)).await;
         watched.sentinels[0].ask::<()>("SENTINEL FAILOVER gate");
         aside(|| {
             let master = watched.replica.port.to_string();
