@@ -148,10 +148,6 @@ fn plain(text: &str) -> Result<Value, String> {
         return Ok(Value::from(text));
     }
     let digits = unsigned.replace('_', "");
-    let is_odd = unsigned.ends_with('_') || unsigned.starts_with("0_");
-    if is_odd && digits.chars().all(|c| c.is_ascii_hexdigit() || "xXob.+-".contains(c)) {
-        return Err(format!("`{text}` is a number to some readers and a text to others: quote it if it is a text"));
-    }
     let (radix, in_radix) = match digits.get(..2) {
         Some("0x" | "0X") => (16, digits.get(2..)),
         Some("0o" | "0O") => (8, digits.get(2..)),
@@ -160,7 +156,11 @@ fn plain(text: &str) -> Result<Value, String> {
         _ => (10, Some(&*digits)),
     };
     let in_radix = in_radix.unwrap_or_default();
-    if !in_radix.is_empty() && in_radix.chars().all(|c| c.is_digit(radix)) {
+    let is_integer = !in_radix.is_empty() && in_radix.chars().all(|c| c.is_digit(radix));
+    if (is_integer || is_float(&digits)) && !parts_digits(unsigned) {
+        return Err(format!("`{text}` is a number to some readers and a text to others: quote it if it is a text"));
+    }
+    if is_integer {
         let too_large = |_| format!("`{text}` is too large a number: quote it if it is a text");
         let number = i128::from_str_radix(in_radix, radix).map_err(too_large)?;
         let number = if is_negative { -number } else { number };
@@ -179,6 +179,18 @@ fn plain(text: &str) -> Result<Value, String> {
     let number: f64 = digits.parse().map_err(|_| format!("`{text}` is not a valid number"))?;
     let number = if is_negative { -number } else { number };
     Number::from_f64(number).map(Value::Number).ok_or_else(|| format!("`{text}` is a non-finite number"))
+}
+
+/// Returns whether each `_` is between two digits of a number that has no leading zero.
+fn parts_digits(unsigned: &str) -> bool {
+    let parts: Vec<&str> = unsigned.split('_').collect();
+    let meets = |pair: &[&str]| match pair {
+        [before, after] => {
+            before.ends_with(|c: char| c.is_ascii_hexdigit()) && after.starts_with(|c: char| c.is_ascii_hexdigit())
+        }
+        _ => true,
+    };
+    parts.windows(2).all(meets) && !unsigned.starts_with("0_")
 }
 
 fn is_digits(text: &str) -> bool {

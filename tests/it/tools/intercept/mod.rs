@@ -444,6 +444,20 @@ fn unquoted_yaml_scalars_are_read_as_by_intercept() {
     }
 }
 
+/// One reader takes them for numbers, another for texts.
+#[test]
+fn odd_underscores_in_numbers_are_refused() {
+    for scalar in ["0_", "1_", "1_.", "1._5", "0_7", "1__0", "0x_1", "-1_"] {
+        let error = yaml::read(format!("x: {scalar}").as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("quote it"), "{scalar}: {error}");
+        assert!(yaml::read(format!("x: '{scalar}'").as_bytes()).is_ok());
+    }
+    for (scalar, value) in [("1_000", json!(1000)), ("1_0.5", json!(10.5)), ("a_", json!("a_")), ("2_x", json!("2_x"))]
+    {
+        assert_eq!(yaml::read(format!("x: {scalar}").as_bytes()).unwrap()["x"], value);
+    }
+}
+
 mod yaml_properties {
     use proptest::prelude::*;
     use serde_json::Value;
